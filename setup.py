@@ -1,0 +1,41 @@
+"""Installs the suite from a clone: ``pip install -e .`` (or ``.[dev]`` to run its tests)."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="swin-hpc",
+    version="0.1.0",
+    description="Distributed training suite for computer vision on Slurm clusters: Swin, SSD and Swin U-Net on PyTorch",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(
+        include=[
+            f"{p}{s}"
+            for p in ("swin", "engine", "classification", "detection", "diffusion", "tools")
+            for s in ("", ".*")
+        ]
+    ),
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "timm>=1.0.15",
+        "numpy>=1.26",
+        "pillow>=10,<13",  # timm 1.0.31's RandAugment raises in `posterize` under Pillow 13
+        "pydantic>=2.7",
+        "pyyaml>=6.0",
+        "safetensors>=0.4",
+        "scikit-learn>=1.4",
+        "matplotlib>=3.8",
+        "tensorboard>=2.16",
+        "tqdm>=4.66",
+        "submitit>=1.5",
+        "pycocotools>=2.0.7",
+        "faster-coco-eval>=1.6",
+    ],
+    extras_require={
+        "dev": ["pytest>=8", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.10", "types-PyYAML"],
+        "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"],
+    },
+)
