@@ -47,13 +47,15 @@ def absolute(path: Path) -> Path:
     return Path(*path.parts[:upward]).resolve().joinpath(*path.parts[upward:])
 
 
-def _not_empty(value: Any) -> Any:
+def _path_text(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if value == "":
         raise ValueError("must be a path, not empty text")
     return value
 
 
-AbsolutePath = Annotated[Path, Field(strict=False), BeforeValidator(_not_empty), AfterValidator(absolute)]
+AbsolutePath = Annotated[Path, Field(strict=False), BeforeValidator(_path_text), AfterValidator(absolute)]
 """A file or folder; relative paths are taken from the current directory and stored absolute."""
 
 
