@@ -1,0 +1,271 @@
+"""The sections of a run's configuration that all tasks share.
+
+A task's configuration inherits from :class:`RunConfig` and adds its own sections. The sentence under a field is its
+documentation: it also stands in the JSON Schema and in the configuration reference.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from engine.config import AbsolutePath, Section
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class ExperimentConfig(Section):
+    """What the run is called and where it is kept."""
+
+    name: str = ""
+    """A readable name: shown in README.md, logs and comparisons."""
+    root: AbsolutePath = Path("experiments")
+    """Folder that holds experiment_0001, experiment_0002, ..."""
+    tags: list[str] = []
+    """Free words to find the run again."""
+    notes: str = ""
+    """Free text: why this run was made."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides initial weights, data order, augmentation, mixing and dropout."""
+
+
+class EmaConfig(Section):
+    """Exponential moving average of the weights, updated once an optimizer step (timm's ModelEmaV3)."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.9998
+    """Weight of the average so far in each update."""
+    warmup: bool = True
+    """Start with a small decay that grows towards `decay`, so that short runs average too."""
+
+
+class TrainingConfig(Section):
+    """How long, in what batches and in what arithmetic the model is trained."""
+
+    epochs: Count | None = None
+    """Passes over the training set; 30 when neither `epochs` nor `steps` is given."""
+    steps: Count | None = None
+    """Optimizer steps, instead of `epochs`."""
+    global_batch_size: Count = 128
+    """Samples in one optimizer step, over all ranks and accumulation steps."""
+    micro_batch_size: Count | None = None
+    """Most samples that one device takes through a forward pass; null: no bound."""
+    accumulation: Count | Literal["auto"] = "auto"
+    """Forward passes a device makes for one optimizer step; auto: the fewest that fit both batch sizes."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of forward and backward passes; auto: bf16 where the device computes in it, else fp32."""
+    clip_grad_norm: Positive | None = None
+    """Largest 2-norm of the whole gradient; a longer one is scaled down to it."""
+    ema: EmaConfig | None = None
+    """Moving average of the weights, which evaluation then uses; null: none."""
+    compile: bool = False
+    """Compile the model with torch.compile."""
+    channels_last: bool = False
+    """Keep pictures and weights in channels-last layout: faster for convolutional models."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    deterministic: bool = False
+    """Use only operators whose results repeat bit by bit (needed on CUDA; CPU runs repeat anyway)."""
+    max_nonfinite_steps: Count = 10
+    """Steps in a row with a non-finite loss or gradient after which the run stops; single ones are skipped."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_length(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("epochs") is None and values.get("steps") is None:
+            return {**values, "epochs": 30}
+        return values
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainingConfig":
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("give `epochs` or `steps`, not both (set the other to null)")
+        return self
+
+
+class OptimizerConfig(Section):
+    """The optimizer, any of timm's, and its settings."""
+
+    name: str = "adamw"
+    """An optimizer of timm: adamw, sgd (Nesterov), momentum, lamb, adafactor, ..."""
+    lr: Positive = 1e-3
+    """Base learning rate, for the configured global batch size."""
+    weight_decay: NonNegative = 0.05
+    """Decay of weight matrices and kernels."""
+    decay_norm_and_bias: bool = False
+    """Decay norms, biases and what the model itself excepts (such as bias tables) too."""
+    momentum: Fraction = 0.9
+    """Momentum of the optimizers that have one."""
+    betas: list[Fraction] | None = None
+    """Decay rates of Adam-like optimizers' moments; null: the optimizer's own."""
+    eps: Positive | None = None
+    """Term added to Adam-like denominators; null: the optimizer's own."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        import difflib
+
+        from timm.optim import list_optimizers
+
+        names = list_optimizers()
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 3) or ["adamw", "sgd", "lamb"]
+            raise ValueError(f"timm has no optimizer '{name}'; did you mean {' or '.join(map(repr, near))}?")
+        return name
+
+
+class PlateauConfig(Section):
+    """When and how far the rate is lowered for want of progress."""
+
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What the rate is multiplied by."""
+    patience: Annotated[int, Field(ge=0)] = 10
+    """Evaluations without progress that are let pass before."""
+    min_delta: NonNegative = 1e-4
+    """Least change of `evaluation.metric` that counts as progress."""
+
+
+class ScheduleConfig(Section):
+    """The learning rate as a function of the optimizer step."""
+
+    name: Literal["cosine", "milestones", "one_cycle", "constant", "plateau"] = "cosine"
+    """Shape after warm-up."""
+    warmup_epochs: NonNegative = 0
+    """Epochs of linear warm-up (fractions are fine)."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Optimizer steps of warm-up, instead of `warmup_epochs`."""
+    warmup_lr: NonNegative = 1e-6
+    """Rate of the first warm-up step."""
+    min_lr: NonNegative = 0.0
+    """Rate that cosine ends on, and below which plateau does not go."""
+    milestones: list[Positive] = []
+    """Epochs at which the rate is multiplied by `gamma`."""
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Factor at each milestone."""
+    one_cycle_rise: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Part of the run in which the one-cycle rate rises."""
+    one_cycle_start: Annotated[float, Field(gt=0, le=1)] = 0.04
+    """First rate of one-cycle, as a part of `optimizer.lr`."""
+    one_cycle_end: Annotated[float, Field(gt=0, le=1)] = 4e-6
+    """Last rate of one-cycle, as a part of `optimizer.lr`."""
+    plateau: PlateauConfig = PlateauConfig()
+    """Settings of the plateau schedule."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ScheduleConfig":
+        if self.warmup_steps is not None and self.warmup_epochs > 0:
+            raise ValueError("give `warmup_epochs` or `warmup_steps`, not both")
+        if (self.name == "milestones") != bool(self.milestones):
+            raise ValueError("`milestones` belong to `name: milestones`, which needs at least one")
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError("`milestones` must increase")
+        if self.name == "one_cycle" and (self.warmup_epochs or self.warmup_steps):
+            raise ValueError("one_cycle has its own warm-up (`one_cycle_rise`); remove `warmup_epochs`/`warmup_steps`")
+        return self
+
+
+class FinetuneConfig(Section):
+    """Starting from trained weights."""
+
+    weights: AbsolutePath | None = None
+    """A .safetensors, .pth or .pt file, or one of our checkpoints; the classifier is replaced if classes differ."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Each layer's rate is the next one's times this (layer-wise decay); null: one rate for all."""
+
+
+class EarlyStoppingConfig(Section):
+    """When to give up before the last epoch."""
+
+    patience: Count = 10
+    """Evaluations in a row without progress after which training ends."""
+    min_delta: NonNegative = 0.0
+    """Least change of `evaluation.metric` that counts as progress."""
+
+
+class EvaluationConfig(Section):
+    """When the model is evaluated during training, and on which weights."""
+
+    every_epochs: Count = 1
+    """Epochs between evaluations; the last step is always evaluated."""
+    every_steps: Count | None = None
+    """Steps between evaluations, instead of `every_epochs`."""
+    batch_size: Count = 64
+    """Samples in one forward pass; results do not depend on the number of ranks."""
+    metric: str | None = None
+    """Metric that decides which checkpoint is best (and early stopping, and plateau); null: the task's own."""
+    mode: Literal["max", "min"] | None = None
+    """Whether more or less of `metric` is better; null: less for losses, more for all others."""
+    weights: Literal["auto", "model", "ema"] = "auto"
+    """Weights to evaluate; auto: the moving average if there is one."""
+    early_stopping: EarlyStoppingConfig | None = None
+    """Stop when `metric` no longer improves; null: never."""
+
+
+class CheckpointConfig(Section):
+    """When checkpoints are written besides each evaluation's, and how many are kept."""
+
+    every_steps: Count | None = None
+    """Optimizer steps between checkpoints; null: only at evaluations."""
+    every_minutes: Positive | None = None
+    """Minutes between checkpoints; null: only at evaluations."""
+    keep: Annotated[int, Field(ge=2)] = 2
+    """Newest checkpoints kept, besides the best."""
+
+
+class LoggingConfig(Section):
+    """How often the run reports."""
+
+    every_steps: Count = 50
+    """Optimizer steps between training records."""
+    tensorboard: bool = True
+    """Write event files for TensorBoard."""
+
+
+class DistributedConfig(Section):
+    """Devices and processes."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: CUDA where there is one."""
+    backend: Literal["auto", "nccl", "gloo"] = "auto"
+    """auto: nccl on CUDA, gloo on CPU."""
+    timeout_seconds: Positive = 600.0
+    """Longest wait for another rank before the run is ended."""
+    sync_batchnorm: bool = False
+    """Batch norm statistics over the whole micro-batch of all ranks (CUDA only)."""
+
+
+class RunConfig(Section):
+    """The sections that every task has."""
+
+    experiment: ExperimentConfig = ExperimentConfig()
+    """Name, place and seed of the run."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Optimizer, rate and decay."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """How the rate changes."""
+    training: TrainingConfig = TrainingConfig()
+    """Length, batches, precision."""
+    finetune: FinetuneConfig = FinetuneConfig()
+    """Weights to start from."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """When and on what weights to evaluate."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When to save."""
+    logging: LoggingConfig = LoggingConfig()
+    """How often to report."""
+    distributed: DistributedConfig = DistributedConfig()
+    """Devices and processes."""
+
+    @model_validator(mode="after")
+    def _rates_ordered(self) -> "RunConfig":
+        rates = {"schedule.min_lr": self.schedule.min_lr, "schedule.warmup_lr": self.schedule.warmup_lr}
+        for key, rate in rates.items():
+            warms_up = self.schedule.warmup_epochs > 0 or bool(self.schedule.warmup_steps)
+            if rate > self.optimizer.lr and (key != "schedule.warmup_lr" or warms_up):
+                raise ValueError(f"{key} ({rate:g}) is above optimizer.lr ({self.optimizer.lr:g})")
+        if self.evaluation.weights == "ema" and self.training.ema is None:
+            raise ValueError("evaluation.weights is 'ema' but training.ema is not set (for example {decay: 0.9998})")
+        return self
