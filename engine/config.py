@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from engine.config_errors import explain
+from engine.errors import UserError
+from engine.yaml_dump import dump_yaml
+from engine.yaml_source import merge, read_file, read_override
 
 
 class Section(BaseModel):
@@ -60,23 +64,79 @@ AbsolutePath = Annotated[Path, Field(strict=False), BeforeValidator(_path_text),
 
 
 def load_config(schema: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
-    """The configuration of the YAML file ``path`` with ``key.path=value`` overrides on top."""
-    tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    """The configuration of the YAML file ``path`` and its bases, with ``key.path=value`` overrides on top.
+
+    Raises:
+        UserError: everything that is wrong, one line each: ``FILE:LINE: key.path: what is wrong``.
+    """
+    tree = read_file(Path(path))
     for override in overrides:
-        key, _, value = override.partition("=")
-        *sections, leaf = key.split(".")
-        section = tree
-        for name in sections:
-            section = section.setdefault(name, {})
-        section[leaf] = yaml.safe_load(value)
-    return schema.model_validate_json(json.dumps(tree))
+        tree = merge(tree, read_override(override))
+    try:
+        # As JSON, since pydantic's strictness means there what it means for any text: a list may be a tuple.
+        return schema.model_validate_json(json.dumps(tree.plain()))
+    except ValidationError as error:
+        raise UserError("\n".join(explain(error, schema, tree))) from None
 
 
 def dump_config(config: Section) -> str:
-    """``config`` as YAML that :func:`load_config` reads back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    """``config`` as YAML that :func:`load_config` reads back to an equal object, with all defaults written out."""
+    return dump_yaml(config.model_dump(mode="json"))
+
+
+def differences(old: Section | Mapping[str, Any], new: Section | Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What changed from ``old`` to ``new``: (key.path, old value, new value) of each leaf; None for one not there."""
+    before, after = _leaves(old), _leaves(new)
+    keys = dict.fromkeys([*before, *after])
+    return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def _leaves(tree: Section | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a tree under their dotted keys; lists are leaves, and so are empty mappings."""
+    if isinstance(tree, Section):
+        tree = tree.model_dump(mode="json")
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
 
 
 def json_schema(schema: type[Section], title: str) -> dict[str, Any]:
-    """The JSON Schema of ``schema``, for editors."""
-    return schema.model_json_schema() | {"title": title}
+    """The JSON Schema of one task's configuration files, for editors that complete and check while one types.
+
+    A file may leave to its ``base`` what the configuration as a whole requires, so only a file without one has to have
+    the required sections.
+    """
+    document = schema.model_json_schema()
+    required = document.get("required", [])
+    _relax(document)
+    document["properties"] = {"base": _BASE, **document["properties"]}
+    if required:
+        document["anyOf"] = [{"required": ["base"]}, {"required": required}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document, "title": title}
+
+
+_BASE = {
+    "description": "Files to inherit from, relative to this one; what follows wins over what they say.",
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+}
+
+
+def _relax(node: Any) -> None:
+    """Take from a schema, in place, what only holds for a file together with its bases; and titles that repeat keys."""
+    if isinstance(node, list):
+        for item in node:
+            _relax(item)
+    elif isinstance(node, dict):
+        if isinstance(node.get("required"), list):
+            del node["required"]
+        if isinstance(node.get("title"), str):
+            del node["title"]
+        node.pop("discriminator", None)
+        if "oneOf" in node:  # without its required keys, a section may fit several variants
+            node["anyOf"] = node.pop("oneOf")
+        for child in node.values():
+            _relax(child)

@@ -1,0 +1,232 @@
+"""Pydantic's findings in the words of a configuration's author: file, line, key, what is wrong, what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from engine.yaml_source import REPLACE_TAG, Node, kind_of
+
+Keys = tuple[str | int, ...]
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text (in quotes if it looks like something else)",
+    "path_type": "a path",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "set_type": "a list",
+    "frozen_set_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a section of keys",
+    "none_required": "null",
+    "literal_error": "{expected}",
+    "enum": "{expected}",
+    "greater_than": "greater than {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "less than {lt}",
+    "less_than_equal": "at most {le}",
+    "multiple_of": "a multiple of {multiple_of}",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_too_long": "text of at most {max_length} characters",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "too_short": "a list of at least {min_length} values",
+    "too_long": "a list of at most {max_length} values",
+}
+"""How the sentence "must be ..., not X" goes on for pydantic's kinds of errors."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One of pydantic's errors, traced to the key it is about.
+
+    ``owner`` is the section that the last key was looked for in; ``union`` the keys of the outermost union of types on
+    the way, of which every member reports its own error.
+    """
+
+    keys: Keys
+    owner: type[BaseModel] | None
+    union: Keys | None
+    error: Any
+
+
+def explain(error: ValidationError, schema: type[BaseModel], tree: Node) -> list[str]:
+    """One line for each thing that is wrong in ``tree``, in the order of the files' lines."""
+    findings = [_trace(schema, found) for found in error.errors(include_url=False)]
+    groups: dict[Any, list[Finding]] = {}
+    for finding in _without_rival_members(findings):
+        groups.setdefault(finding.keys if finding.keys == finding.union else object(), []).append(finding)
+    problems = [_describe(group, schema, tree) for group in groups.values()]
+    placed = sorted(((tree.place_of(keys), keys, text) for keys, text in problems), key=lambda problem: problem[0])
+    return [": ".join(part for part in (str(place), _dotted(keys), text) if part) for place, keys, text in placed]
+
+
+def key_paths(annotation: Any, prefix: Keys = ()) -> Iterator[tuple[Keys, type[BaseModel]]]:
+    """Every key that a schema knows, with the section it belongs to."""
+    for member in _members(annotation):
+        if _is_section(member):
+            for name, info in member.model_fields.items():
+                yield (*prefix, name), member
+                yield from key_paths(info.annotation, (*prefix, name))
+
+
+def _trace(schema: type[BaseModel], error: Any) -> Finding:
+    """Follow pydantic's location through the types: it mixes keys with names of union members, which are no keys."""
+    annotation: Any = schema
+    owner: type[BaseModel] | None = None
+    union: Keys | None = None
+    keys: Keys = ()
+    for part in error["loc"]:
+        members = _members(annotation)
+        if len(members) > 1:
+            union = keys if union is None else union
+            annotation = next((member for member in members if _answers_to(member, part)), members[-1])
+            continue
+        if part == "[key]":  # the key itself of a mapping, not its value
+            continue
+        keys = (*keys, part)
+        owner = members[0] if _is_section(members[0]) else None
+        if owner is not None:
+            annotation = owner.model_fields[part].annotation if part in owner.model_fields else Any
+        else:
+            inner = [arg for arg in get_args(members[0]) if arg is not Ellipsis] or [Any]
+            annotation = inner[min(part, len(inner) - 1) if isinstance(part, int) else -1]
+    return Finding(keys, owner, union, error)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """The types an annotation allows, but None, which pydantic does not name in its locations."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [member for member in get_args(annotation) if member is not type(None)]
+        return members if len(members) > 1 else _members(members[0])
+    return [annotation]
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _answers_to(member: Any, label: str | int) -> bool:
+    """Is ``label`` pydantic's name for this member of a union: a discriminator's value, or its type's description?"""
+    for inner in _members(member):
+        if _is_section(inner) and label in _discriminator(inner)[1]:
+            return True
+        name = getattr(get_origin(inner) or inner, "__name__", "")
+        if name and re.match(rf"(?:function-[a-z]+\[.*, ?)?{re.escape(name)}\b", str(label), re.IGNORECASE):
+            return True
+    return False
+
+
+def _discriminator(section: type[BaseModel]) -> tuple[str, tuple[Any, ...]]:
+    """The first field of a section that allows certain values only, with those: ``("name", ("adam", "adamw"))``."""
+    for name, info in section.model_fields.items():
+        if get_origin(info.annotation) is Literal:
+            return name, get_args(info.annotation)
+    return "", ()
+
+
+def _without_rival_members(findings: list[Finding]) -> list[Finding]:
+    """Where a value is close to one member of a union, the other members' complaints are noise."""
+    deeper = {finding.union for finding in findings if finding.union is not None and finding.keys != finding.union}
+    specific = {finding.union for finding in findings if finding.keys == finding.union and _is_own_text(finding)}
+    return [
+        finding
+        for finding in findings
+        if finding.keys != finding.union
+        or (finding.union not in deeper and (finding.union not in specific or _is_own_text(finding)))
+    ]
+
+
+def _is_own_text(finding: Finding) -> bool:
+    return finding.error["type"] in ("value_error", "assertion_error")
+
+
+def _describe(group: list[Finding], schema: type[BaseModel], tree: Node) -> tuple[Keys, str]:
+    """The key to name and the text about it, from the errors that all members of a union have for one value."""
+    first = group[0]
+    error, kind = first.error, first.error["type"]
+    if kind == "extra_forbidden":
+        return first.keys, _unknown_key(first, schema, tree)
+    if kind == "missing":
+        return first.keys, "required but missing"
+    if kind == "union_tag_not_found":
+        return (*first.keys, error["ctx"]["discriminator"].strip("'")), "required but missing"
+    if kind == "union_tag_invalid":
+        tag = error["ctx"]["tag"]
+        text = f"must be {_choices(error['ctx']['expected_tags'])}, not {tag!r}"
+        keys = (*first.keys, error["ctx"]["discriminator"].strip("'"))
+        return keys, text + _did_you_mean(tag, re.findall(r"'([^']*)'", error["ctx"]["expected_tags"]))
+    if _is_own_text(first):
+        return _named_key(first.keys, str(error["ctx"]["error"]), schema)
+    if any(finding.error["type"] not in _EXPECTED for finding in group):
+        return first.keys, f"{error['msg'][0].lower()}{error['msg'][1:]}, not {kind_of(error['input'])}"
+    expected = [_EXPECTED[finding.error["type"]].format(**finding.error.get("ctx", {})) for finding in group]
+    text = f"must be {' or '.join(dict.fromkeys(expected))}, not {kind_of(error['input'])}"
+    choices = [choice for finding in group for choice in _literals(finding)]
+    return first.keys, text + _did_you_mean(error["input"], choices)
+
+
+def _literals(finding: Finding) -> list[str]:
+    return (
+        re.findall(r"'([^']*)'", finding.error["ctx"]["expected"]) if finding.error["type"] == "literal_error" else []
+    )
+
+
+def _choices(expected: str) -> str:
+    """Pydantic's ``'a', 'b', 'c'`` as ``'a', 'b' or 'c'``."""
+    return " or ".join(expected.rsplit(", ", 1))
+
+
+def _did_you_mean(word: Any, choices: list[str]) -> str:
+    close = difflib.get_close_matches(word, choices, n=1) if isinstance(word, str) else []
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _named_key(keys: Keys, text: str, schema: type[BaseModel]) -> tuple[Keys, str]:
+    """A validator over several keys may begin with the one it is about (``optimizer.lr: ...``), from its section on."""
+    named = re.match(r"([A-Za-z_]\w*(?:\.\w+)*): ", text)
+    if named is None:
+        return keys, text
+    path = (*keys, *named[1].split("."))
+    known = path in {known for known, _ in key_paths(schema)}
+    return (path, text[named.end() :]) if known else (keys, text)
+
+
+def _unknown_key(finding: Finding, schema: type[BaseModel], tree: Node) -> str:
+    assert finding.owner is not None, "only sections forbid keys"
+    *section, name = finding.keys
+    own = list(finding.owner.model_fields)
+    variants = [owner for keys, owner in key_paths(schema) if keys == finding.keys]
+    elsewhere = [_dotted(keys) for keys, _ in key_paths(schema) if keys[-1] == name and keys != finding.keys]
+    if variants:
+        key, values = _discriminator(variants[0])
+        text = f"unknown key here; it belongs to {key}: {' or '.join(map(str, values))}"
+    elif close := difflib.get_close_matches(str(name), own, n=1, cutoff=0.7):
+        text = f"unknown key; did you mean '{close[0]}'?"
+    elif elsewhere:
+        text = f"unknown key; did you mean '{elsewhere[0]}'?"
+    elif close := difflib.get_close_matches(str(name), own, n=1, cutoff=0.5):
+        text = f"unknown key; did you mean '{close[0]}'?"
+    else:
+        text = f"unknown key; valid are {', '.join(own)}"
+    inherited = tree.place_of(finding.keys).file not in (tree.place.file, "command line")
+    if inherited and section:
+        text += f" ('{_dotted(tuple(section))}: {REPLACE_TAG}' in {tree.place.file} starts the section anew)"
+    return text
+
+
+def _dotted(keys: Keys) -> str:
+    """``("a", "b", 0)`` as ``a.b[0]``."""
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in keys).lstrip(".")

@@ -1,0 +1,264 @@
+"""YAML files as trees that remember where every key was written, with ``base:`` inheritance and merging.
+
+Scalars follow YAML 1.2's core schema, with one exception: a decimal integer with leading zeros (``010``) stays text.
+Only plain data can be read; there is no way from a file to a Python object.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, Union
+
+import yaml
+
+from engine.errors import UserError
+
+REPLACE_TAG = "!replace"
+"""Before a mapping (``optimizer: !replace {name: sgd}``): it takes the place of the base's instead of merging."""
+
+_NULL = re.compile(r"(?:~|null|Null|NULL|)$")
+_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)$")
+_INT = re.compile(r"(?:[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+)$")
+_FLOAT = re.compile(
+    r"(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
+SCALARS = {
+    "tag:yaml.org,2002:null": _NULL,
+    "tag:yaml.org,2002:bool": _BOOL,
+    "tag:yaml.org,2002:int": _INT,
+    "tag:yaml.org,2002:float": _FLOAT,
+}
+"""What a plain scalar means: the first pattern that matches, else text."""
+
+_TEXT = "tag:yaml.org,2002:str"
+
+
+class Place(NamedTuple):
+    """Where a value was written; ``line`` counts from 1 and is 0 for the command line."""
+
+    file: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+COMMAND_LINE = Place("command line")
+
+Value = Union["dict[str, Node]", "list[Node]", str, int, float, bool, None]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value and the place of its key; ``replaces`` mappings do not merge with what lies below them."""
+
+    value: Value
+    place: Place
+    replaces: bool = False
+
+    def plain(self) -> Any:
+        """The value as nested dicts and lists."""
+        if isinstance(self.value, dict):
+            return {key: child.plain() for key, child in self.value.items()}
+        if isinstance(self.value, list):
+            return [child.plain() for child in self.value]
+        return self.value
+
+    def place_of(self, keys: tuple[str | int, ...]) -> Place:
+        """The place of the value under ``keys``, or of the nearest value around it that was written down."""
+        node = self
+        for key in keys:
+            if isinstance(node.value, dict) and key in node.value:
+                node = node.value[str(key)]
+            elif isinstance(node.value, list) and isinstance(key, int) and key < len(node.value):
+                node = node.value[key]
+            else:
+                break
+        return node.place
+
+
+def read_file(path: Path) -> Node:
+    """The tree of the YAML file ``path`` over those of its bases.
+
+    Raises:
+        UserError: a file cannot be read, is not YAML, is not a mapping, repeats a key or inherits from itself.
+    """
+    return _read(path, Place(os.fspath(path)), ())
+
+
+def read_override(text: str) -> Node:
+    """The tree of one ``key.path=value`` of the command line; a mapping as value replaces, as its dotted key says.
+
+    Raises:
+        UserError: the text has no ``=``, an empty key, or a value that is not YAML.
+    """
+    path, equals, value = text.partition("=")
+    keys = path.split(".")
+    if not equals or not all(key.strip() == key != "" for key in keys):
+        raise UserError(f"{COMMAND_LINE}: '{text}' is not of the form key.path=value")
+    node = replace(_Reader(COMMAND_LINE.file, numbered=False).read(value, of=path), replaces=True)
+    for key in reversed(keys):
+        node = Node({key: node}, COMMAND_LINE)
+    return node
+
+
+def merge(below: Node, above: Node) -> Node:
+    """``above`` over ``below``: mappings merge key by key, anything else replaces what was there."""
+    if above.replaces or not isinstance(below.value, dict) or not isinstance(above.value, dict):
+        return above
+    merged = dict(below.value)
+    for key, node in above.value.items():
+        merged[key] = merge(merged[key], node) if key in merged else node
+    # A single overridden key does not move its whole section to the command line.
+    place = above.place if above.place.line else below.place
+    return Node(merged, place, below.replaces)
+
+
+def _read(path: Path, asked_from: Place, chain: tuple[Path, ...]) -> Node:
+    target = path.resolve()
+    if target in chain:
+        cycle = " -> ".join(_shown(p) for p in (*chain[chain.index(target) :], target))
+        raise UserError(f"{asked_from}: base: a configuration cannot inherit from itself: {cycle}")
+    shown = _shown(path)
+    asked = f"{asked_from}: base: " if chain else ""
+    try:
+        text = target.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{asked}{shown}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{asked}{shown}: is not UTF-8 text") from None
+    tree = _Reader(shown).read(text)
+    if tree.value is None:
+        raise UserError(f"{asked}{shown}: is empty; a configuration has at least a model and data")
+    if not isinstance(tree.value, dict):
+        raise UserError(f"{tree.place}: must be a mapping of keys to values, not {kind_of(tree.plain())}")
+    own = Node({key: node for key, node in tree.value.items() if key != "base"}, tree.place)
+    if "base" not in tree.value:
+        return own
+    below = Node({}, tree.place)
+    for base, place in _bases(tree.value["base"]):
+        below = merge(below, _read(target.parent / base, place, (*chain, target)))
+    return merge(below, own)
+
+
+def _bases(node: Node) -> list[tuple[str, Place]]:
+    entries = node.value if isinstance(node.value, list) else [node]
+    if not all(isinstance(entry.value, str) and entry.value for entry in entries):
+        raise UserError(f"{node.place}: base: must be a path or a list of paths, relative to this file")
+    return [(str(entry.value), entry.place) for entry in entries]
+
+
+def _shown(path: Path) -> str:
+    """``path`` for messages: relative where it lies below the current directory."""
+    normal = path.parent.resolve() / path.name
+    try:
+        return os.fspath(normal.relative_to(Path.cwd()))
+    except ValueError:
+        return os.fspath(normal)
+
+
+def kind_of(value: Any) -> str:
+    """A value for messages: short ones as YAML would write them, long ones by their kind."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    shown = repr(value) if isinstance(value, (str, float, int)) else repr(str(value))
+    return shown if len(shown) <= 80 else f"{shown[:76]} ..."
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's parser with YAML 1.2's plain scalars; it is used to compose nodes, never to construct objects."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}
+
+
+for _tag, _pattern in SCALARS.items():
+    _Loader.add_implicit_resolver(_tag, _pattern, None)
+
+
+@dataclass
+class _Reader:
+    """Turns the text of one file into a :class:`Node`."""
+
+    file: str
+    numbered: bool = True
+    done: dict[int, Value] = field(default_factory=dict)
+    open: set[int] = field(default_factory=set)
+
+    def read(self, text: str, of: str = "") -> Node:
+        try:
+            root = yaml.compose(text, Loader=_Loader)
+            return Node(None, self.place(1)) if root is None else self.node(root, self.place(1))
+        except yaml.YAMLError as error:
+            raise self.syntax_error(error, text, of) from None
+
+    def place(self, line: int) -> Place:
+        return Place(self.file, line if self.numbered else 0)
+
+    def node(self, node: yaml.Node, place: Place) -> Node:
+        if id(node) in self.open:
+            raise UserError(f"{place}: an alias may not contain itself")
+        if id(node) not in self.done:
+            self.open.add(id(node))
+            self.done[id(node)] = self.value(node)
+            self.open.remove(id(node))
+        return Node(self.done[id(node)], place, node.tag == REPLACE_TAG)
+
+    def value(self, node: yaml.Node) -> Value:
+        if isinstance(node, yaml.MappingNode) and node.tag in ("tag:yaml.org,2002:map", REPLACE_TAG):
+            return self.mapping(node)
+        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
+            return [self.node(item, self.place(item.start_mark.line + 1)) for item in node.value]
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag == _TEXT:
+                return node.value
+            if node.tag in SCALARS and SCALARS[node.tag].match(node.value):
+                return _scalar(node.tag, node.value)
+        place = self.place(node.start_mark.line + 1)
+        raise UserError(f"{place}: the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} cannot be used here")
+
+    def mapping(self, node: yaml.MappingNode) -> dict[str, Node]:
+        """Keys are text as it was written: ``1`` and ``no`` name classes as well as words do."""
+        mapping: dict[str, Node] = {}
+        for key, value in node.value:
+            place = self.place(key.start_mark.line + 1)
+            if not isinstance(key, yaml.ScalarNode):
+                raise UserError(f"{place}: a key must be text")
+            if key.value in mapping:
+                raise UserError(f"{place}: {key.value}: repeats the key of {mapping[key.value].place}")
+            mapping[key.value] = self.node(value, place)
+        return mapping
+
+    def syntax_error(self, error: yaml.YAMLError, text: str, of: str) -> UserError:
+        if isinstance(error, yaml.MarkedYAMLError):
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else 1
+            problem = ", ".join(part for part in (error.context, error.problem) if part)
+            begun = error.context_mark.line + 1 if error.context_mark else line
+            problem += f" (begun in line {begun})" if begun != line else ""
+        else:
+            position = getattr(error, "position", 0)
+            line = text.count("\n", 0, position) + 1
+            problem = f"the character {text[position : position + 1]!r} is not allowed"
+        if "'\\t'" in problem:
+            problem += " (YAML indents with spaces, not with tabs)"
+        where = f"{self.place(line)}: {of}: " if of else f"{self.place(line)}: "
+        return UserError(f"{where}is not valid YAML: {problem}")
+
+
+def _scalar(tag: str, text: str) -> Value:
+    kind = tag.rpartition(":")[2]
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "int":
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
