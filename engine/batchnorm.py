@@ -1,0 +1,64 @@
+"""Running statistics of batch norm over several ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from engine.dist import Ranks
+
+
+class BatchNormStatistics:
+    """Keeps the running means and variances of all ranks equal, and undoes those of a skipped step.
+
+    Each rank normalises by its own micro-batch and moves its running statistics accordingly. Averaging them over the
+    ranks after every optimizer step makes the saved statistics those of the global batch, in one small reduction, so
+    that evaluation and checkpoints need none.
+    """
+
+    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._buffers = [
+            buffer
+            for module in model.modules()
+            if isinstance(module, _BatchNorm) and module.track_running_stats
+            for buffer in (module.running_mean, module.running_var)
+            if buffer is not None
+        ]
+        self._good = self._flat()
+
+    def __bool__(self) -> bool:
+        return bool(self._buffers)
+
+    def accept(self) -> None:
+        """After a good step: averages the statistics over the ranks."""
+        if not self._buffers:
+            return
+        self._good = self._flat()
+        if self._ranks.world_size > 1:
+            self._ranks.sum_(self._good)
+            self._good /= self._ranks.world_size
+            self._write(self._good)
+
+    def reject(self) -> None:
+        """After a skipped step: takes back what its samples, perhaps not even finite, did to the statistics."""
+        if self._buffers:
+            self._write(self._good)
+
+    def reload(self) -> None:
+        """After loading a checkpoint: what the model now holds is good."""
+        self._good = self._flat()
+
+    def _flat(self) -> torch.Tensor:
+        return torch.cat([b.flatten() for b in self._buffers]) if self._buffers else torch.empty(0)
+
+    @torch.no_grad()
+    def _write(self, flat: torch.Tensor) -> None:
+        for buffer, values in zip(self._buffers, flat.split([b.numel() for b in self._buffers]), strict=True):
+            buffer.copy_(values.view_as(buffer))
+
+
+def uses_batch_norm(model: nn.Module) -> bool:
+    """Whether any layer normalises by the statistics of the batch it is given."""
+    return any(isinstance(module, _BatchNorm) for module in model.modules())

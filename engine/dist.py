@@ -1,0 +1,190 @@
+"""Which process of how many this is, and what the processes tell each other.
+
+The layout comes from the environment: torchrun's variables, those of a Slurm step started by srun, or neither, which
+means a single process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from engine.errors import UserError
+from engine.rendezvous import shared_store
+from engine.settings import DistributedConfig
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Place of this process among all, as its launcher describes it."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    launcher: str = "single"
+    """single, torchrun or slurm."""
+
+
+def detect_layout(environment: Mapping[str, str]) -> Layout:
+    """Reads the layout from environment variables.
+
+    Raises:
+        UserError: some of torchrun's variables are set and others are not, or a value makes no sense.
+    """
+    if "RANK" in environment or "WORLD_SIZE" in environment:
+        missing = [name for name in TORCHRUN if name not in environment]
+        if missing:
+            raise UserError(
+                f"environment: RANK or WORLD_SIZE is set, but {', '.join(missing)} not; "
+                "start with torchrun, which sets them all, or unset RANK and WORLD_SIZE"
+            )
+        names, launcher = TORCHRUN[:4], "torchrun"
+    elif "SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
+        names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
+        launcher = "slurm"
+    else:
+        return Layout()
+    values = {name: environment.get(name, "") for name in names}
+    if launcher == "slurm":
+        counts = expand_counts(values[names[3]])
+        node = int(environment.get("SLURM_NODEID", "0"))
+        values[names[3]] = str(counts[node]) if node < len(counts) else ""
+    try:
+        rank, world_size, local_rank, local_world_size = (int(values[name]) for name in names)
+    except ValueError:
+        shown = ", ".join(f"{name}={environment.get(name)!r}" for name in names)
+        raise UserError(f"environment: a process layout of whole numbers expected, found {shown}") from None
+    if not (0 <= rank < world_size and 0 <= local_rank < local_world_size <= world_size):
+        shown = ", ".join(f"{name}={environment.get(name)}" for name in names)
+        raise UserError(f"environment: impossible process layout {shown}")
+    return Layout(rank, world_size, local_rank, local_world_size, launcher)
+
+
+def expand_counts(text: str) -> list[int]:
+    """Slurm's task counts a node, ``"2(x3),1"``, as a list, ``[2, 2, 2, 1]``."""
+    counts: list[int] = []
+    for part in filter(None, text.split(",")):
+        count, _, times = part.partition("(x")
+        counts += [int(count)] * int(times.rstrip(")") or 1)
+    return counts
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place, its device, and the few collectives that the suite uses."""
+
+    layout: Layout
+    device: torch.device
+    backend: str | None = None
+    """nccl or gloo; None in a single process."""
+
+    @property
+    def rank(self) -> int:
+        return self.layout.rank
+
+    @property
+    def world_size(self) -> int:
+        return self.layout.world_size
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes the run's folder."""
+        return self.layout.rank == 0
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sums ``tensor`` over the ranks, in place on each of them; returns it."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def gather_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of all ranks, (n_r, ...) from each, rank after rank, on every rank. The counts may differ."""
+        if self.world_size == 1:
+            return rows
+        counts = self.gather_counts(rows.shape[0])
+        padded = rows.new_zeros((max(counts), *rows.shape[1:]), device=self.device)
+        padded[: rows.shape[0]] = rows.to(self.device)
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).to(rows.device)
+
+    def gather_counts(self, count: int) -> list[int]:
+        """One whole number from each rank."""
+        counts = torch.zeros(self.world_size, dtype=torch.int64, device=self.device)
+        counts[self.rank] = count
+        return self.sum_(counts).tolist()
+
+    def broadcast_text(self, text: str) -> str:
+        """Rank 0's ``text``, on every rank."""
+        if self.world_size == 1:
+            return text
+        data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0).byte()
+        length = torch.tensor([data.numel()], device=self.device)
+        dist.broadcast(length, src=0)
+        buffer = data.to(self.device) if self.is_main else data.new_empty(int(length), device=self.device)
+        dist.broadcast(buffer, src=0)
+        return bytes(buffer.cpu().tolist()).decode()
+
+    def barrier(self) -> None:
+        """Waits until every rank is here."""
+        if self.world_size > 1:
+            self.sum_(torch.zeros(1, device=self.device)).item()
+
+    def close(self) -> None:
+        """Leaves the process group."""
+        if self.world_size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def choose_device(config: DistributedConfig, layout: Layout) -> torch.device:
+    """The device of this process: its own GPU if there is one and it is wanted, else the CPU.
+
+    Raises:
+        UserError: CUDA is asked for and there is none, or fewer GPUs than processes on this node.
+    """
+    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError("distributed.device: cuda is asked for, but torch sees no GPU; use device: auto or cpu")
+    visible = torch.cuda.device_count()
+    if visible == 1 and layout.launcher == "slurm":
+        return torch.device("cuda", 0)  # srun may show each task only its own GPU
+    if layout.local_world_size > visible:
+        raise UserError(
+            f"{layout.local_world_size} processes on this node, but torch sees {visible} GPUs; "
+            f"start {visible} processes here, or set distributed.device=cpu"
+        )
+    return torch.device("cuda", layout.local_rank)
+
+
+def connect(config: DistributedConfig, layout: Layout, meeting_place: Path) -> Ranks:
+    """Joins the process group that ``layout`` describes; a single process needs none.
+
+    ``meeting_place``: a folder that all nodes see, where Slurm's ranks find each other.
+    """
+    device = choose_device(config, layout)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    elif layout.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // layout.local_world_size))
+    if layout.world_size == 1:
+        return Ranks(layout, device)
+    backend = config.backend if config.backend != "auto" else ("nccl" if device.type == "cuda" else "gloo")
+    if backend == "nccl" and device.type != "cuda":
+        raise UserError("distributed.backend: nccl needs GPUs; use gloo or auto on CPU")
+    timeout = timedelta(seconds=config.timeout_seconds)
+    if layout.launcher == "torchrun":
+        dist.init_process_group(backend, timeout=timeout)
+    else:
+        store = shared_store(meeting_place, layout.rank, layout.world_size, timeout)
+        dist.init_process_group(backend, store=store, rank=layout.rank, world_size=layout.world_size, timeout=timeout)
+    return Ranks(layout, device, backend)

@@ -1,0 +1,41 @@
+"""From the bare model to the one that is trained: layout, compilation, gradients averaged over ranks."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from engine.dist import Ranks
+from engine.errors import UserError
+from engine.settings import RunConfig
+
+
+def prepare_network(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
+    """Wraps ``model``, which keeps its names and stays the place where weights are read and written.
+
+    Raises:
+        UserError: the model or the device cannot do what the configuration asks for.
+    """
+    training = config.training
+    if training.activation_checkpointing:
+        if not hasattr(model, "set_grad_checkpointing"):
+            raise UserError(
+                f"training.activation_checkpointing: {type(model).__name__} does not support it; set it to false"
+            )
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    if config.distributed.sync_batchnorm:
+        if ranks.device.type != "cuda":
+            raise UserError("distributed.sync_batchnorm: works on CUDA only; set it to false on CPU")
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    if training.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = torch.compile(model) if training.compile else model
+    if ranks.world_size == 1:
+        return network  # type: ignore[return-value]
+    return DistributedDataParallel(
+        network,  # type: ignore[arg-type]
+        device_ids=[ranks.device.index] if ranks.device.type == "cuda" else None,
+        broadcast_buffers=False,  # see engine.batchnorm
+        gradient_as_bucket_view=True,
+    )

@@ -1,0 +1,87 @@
+"""Parameter groups and the optimizer, with a state that is stored under parameter names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
+from torch import nn
+
+from engine.settings import FinetuneConfig, OptimizerConfig
+
+
+def parameter_groups(model: nn.Module, optimizer: OptimizerConfig, finetune: FinetuneConfig) -> list[dict[str, Any]]:
+    """Groups with their own ``weight_decay`` and ``lr_scale``.
+
+    Vectors (norms, biases) and what ``model.no_weight_decay()`` names are not decayed, unless the configuration says
+    so. With layer-wise decay (Bao et al., BEiT, 2022) the rate of layer i of L is ``layer_decay ** (L - i)`` of the
+    base rate; the layers come from ``model.group_matcher``.
+    """
+    spared: Collection[str] = () if optimizer.decay_norm_and_bias else getattr(model, "no_weight_decay", tuple)()
+    common: dict[str, Any] = {
+        "weight_decay": optimizer.weight_decay,
+        "weight_decay_exclude_1d": not optimizer.decay_norm_and_bias,
+        "no_weight_decay_list": spared,
+    }
+    if finetune.layer_decay is None:
+        return param_groups_weight_decay(model, **common)
+    return param_groups_layer_decay(model, layer_decay=finetune.layer_decay, **common)
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: FinetuneConfig) -> torch.optim.Optimizer:
+    """timm's optimizer of that name over :func:`parameter_groups`."""
+    options: dict[str, Any] = {}
+    if config.betas is not None:
+        options["betas"] = tuple(config.betas)
+    if config.eps is not None:
+        options["eps"] = config.eps
+    groups = parameter_groups(model, config, finetune)
+    return create_optimizer_v2(groups, opt=config.name, lr=config.lr, momentum=config.momentum, **options)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Sets every group's rate to ``rate`` times the group's own scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)
+
+
+def named_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
+    """The optimizer's state with parameter names of ``model`` in place of torch's running numbers.
+
+    Returns ``{"state": {name: {...}}, "groups": [{..., "params": [name, ...]}]}``.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = [
+        {**{k: v for k, v in group.items() if k != "params"}, "params": [names[id(p)] for p in group["params"]]}
+        for group in optimizer.param_groups
+    ]
+    order = [name for group in groups for name in group["params"]]
+    state = optimizer.state_dict()["state"]
+    return {"state": {order[number]: entry for number, entry in state.items()}, "groups": groups}
+
+
+def load_named_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: dict[str, Any]) -> None:
+    """Reads back what :func:`named_state` returned.
+
+    Raises:
+        KeyError: the saved state does not belong to these parameters; the text names the first few that differ.
+    """
+    current = named_state(optimizer, model)
+    for ours, theirs in zip(current["groups"], saved["groups"], strict=False):
+        _require_same(set(ours["params"]), set(theirs["params"]))
+    _require_same(*({name for group in s["groups"] for name in group["params"]} for s in (current, saved)))
+    number = {name: i for i, name in enumerate(n for group in current["groups"] for n in group["params"])}
+    numbered = [
+        {**{k: v for k, v in theirs.items() if k != "params"}, "params": [number[name] for name in ours["params"]]}
+        for ours, theirs in zip(current["groups"], saved["groups"], strict=True)
+    ]
+    state = {number[name]: entry for name, entry in saved["state"].items()}
+    optimizer.load_state_dict({"state": state, "param_groups": numbered})
+
+
+def _require_same(ours: set[str], theirs: set[str]) -> None:
+    if ours != theirs:
+        missing, surplus = sorted(ours - theirs)[:5], sorted(theirs - ours)[:5]
+        raise KeyError(f"optimizer state: missing for {missing}, surplus for {surplus}")

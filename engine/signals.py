@@ -1,0 +1,38 @@
+"""Signals that ask a run to stop: they set a flag, which the training loop reads between steps.
+
+Importing this file is cheap, so that the handlers stand before torch is imported: a signal that arrives during start-up
+must not kill the process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class StopRequest:
+    """Remembers the first stop signal. A second SIGINT (Ctrl-C pressed twice) ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._interrupts = 0
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def install(self) -> StopRequest:
+        """Handles all of :data:`STOP_SIGNALS` from now on. Returns itself."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._handle)
+        return self
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is None:
+            self.signal = signal.Signals(number)
+        if number == signal.SIGINT:
+            self._interrupts += 1
+            if self._interrupts > 1:
+                os._exit(128 + number)

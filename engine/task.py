@@ -1,0 +1,43 @@
+"""What a task gives the training loop, and all that the loop knows of it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from engine.batches import Order
+from engine.dist import Ranks
+from engine.workers import SampleReader
+
+
+class Task(Protocol):
+    """One kind of training: its model, its data, its loss and its metrics."""
+
+    name: str
+    """classification, detection, ..."""
+    model: nn.Module
+    """The bare model, on its device; state dicts carry its names."""
+    train_data: SampleReader
+    """Training samples: ``train_data[draw]`` is one sample, augmented as its draw decides."""
+    train_order: Order
+    """Which samples an epoch takes, in which order."""
+    metric: str
+    """Name of the metric that decides which checkpoint is best, unless the configuration names one."""
+
+    def training_step(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Forward pass and loss of one micro-batch that lies on the device.
+
+        ``model`` is the bare model as wrapped for training. Returns ``loss``, the mean over the micro-batch's samples,
+        and any further scalars to be recorded, means as well.
+        """
+        ...
+
+    def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> dict[str, float]:
+        """Metrics of ``model`` on ``val`` or ``test``; every rank calls it and gets the same."""
+        ...
+
+    def metadata(self) -> dict[str, Any]:
+        """Plain values kept in checkpoints, such as class names: what one needs to use the weights."""
+        ...

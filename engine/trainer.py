@@ -1,0 +1,285 @@
+"""The one training loop. It knows steps, batches, gradients and checkpoints, and of a task only :mod:`engine.task`."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from engine import checkpoint
+from engine.batches import BatchLayout
+from engine.batchnorm import BatchNormStatistics
+from engine.data import MicroBatchSampler, TrainLoader
+from engine.dist import Ranks
+from engine.errors import UserError
+from engine.evaluation import default_mode, evaluate
+from engine.network import prepare_network
+from engine.optim import build_optimizer, load_named_state, named_state, set_rate
+from engine.precision import resolve_precision
+from engine.prefetch import DeviceBatches, Throughput
+from engine.recorder import Recorder
+from engine.schedule import build_schedule
+from engine.seed import derive
+from engine.settings import RunConfig
+from engine.signals import StopRequest
+from engine.state import RunState, Window
+from engine.task import Task
+from engine.workers import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+class NonFiniteError(RuntimeError):
+    """Too many steps in a row had a loss or gradient that is not finite."""
+
+
+class Trainer:
+    """Trains ``task`` as ``config`` says; on every rank alike."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        layout: BatchLayout,
+        workers: WorkerSettings,
+        ranks: Ranks,
+        stop: StopRequest,
+    ) -> None:
+        self.config, self.task, self.layout, self.workers = config, task, layout, workers
+        self.ranks, self.stop = ranks, stop
+        self.state = RunState()
+        self.throughput = Throughput()
+        training = config.training
+        self.precision = resolve_precision(training.precision, ranks.device)
+        self.total_steps = training.steps or (training.epochs or 0) * layout.steps_per_epoch
+        self.schedule = build_schedule(config.schedule, config.optimizer, layout.steps_per_epoch, self.total_steps)
+        self.network = prepare_network(task.model, config, ranks)
+        self.optimizer = build_optimizer(task.model, config.optimizer, config.finetune)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.scaler = self.precision.scaler()
+        self.batch_norm = BatchNormStatistics(task.model, ranks)
+        self.ema: ModelEmaV3 | None = None
+        if training.ema is not None:
+            self.ema = ModelEmaV3(task.model, decay=training.ema.decay, use_warmup=training.ema.warmup)
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def fit(self, recorder: Recorder) -> bool:
+        """Trains to the end. Returns False if a stop request ended it early, after saving."""
+        batches = self.batches()
+        recorder.begin(self.state, self.total_steps)
+        while self.state.step < self.total_steps and not self.state.stopped_early:
+            stop = self.train_step(batches)
+            step = self.state.step
+            if step % self.config.logging.every_steps == 0 or self._at(self.layout.steps_per_epoch):
+                self._record(recorder)
+            if self._evaluation_due():
+                self._evaluate(recorder)
+            elif stop or self._save_due(recorder):
+                self.save(recorder)
+            if stop and step < self.total_steps:
+                return False
+        return True
+
+    def train_step(self, batches: DeviceBatches) -> bool:
+        """One optimizer step. Returns whether any rank was asked to stop.
+
+        A step whose loss or gradient is not finite changes nothing but the position in the data.
+        """
+        state, begin, waited = self.state, time.perf_counter(), batches.wait_seconds
+        sums, samples = self._accumulate_gradients(batches)
+        names = list(sums)
+        totals = torch.stack([*sums.values(), torch.full((), float(bool(self.stop)), device=self.ranks.device)])
+        self.ranks.sum_(totals)
+        self.scaler.unscale_(self.optimizer)
+        norm = self._clip()
+        packed = torch.cat([totals, norm.reshape(1)])
+        batches.prefetch()  # the device is given its next batch before the host waits for this step's numbers
+        *values, stop, grad_norm = packed.tolist()
+        if all(math.isfinite(value) for value in (*values, grad_norm)):
+            set_rate(self.optimizer, self.rate())
+            self.optimizer.step()
+            state.updates += 1
+            state.skipped_in_row = 0
+            self.batch_norm.accept()
+            if self.ema is not None:
+                self.ema.update(self.task.model, step=state.updates)
+            state.window.add(dict(zip(names, values, strict=True)), samples, grad_norm)
+        else:
+            self.batch_norm.reject()
+            self._count_skipped(dict(zip(names, values, strict=True)), grad_norm)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        self.throughput.add(samples, time.perf_counter() - begin, batches.wait_seconds - waited)
+        return stop > 0
+
+    def batches(self) -> DeviceBatches:
+        """Micro-batches of this rank from the current step to the end of the run."""
+        sampler = MicroBatchSampler(
+            self.task.train_order, self.layout, self.ranks.rank, self.state.step, self.total_steps
+        )
+        return DeviceBatches(TrainLoader(self.task.train_data, sampler, self.workers), self.ranks.device)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with the part of the current one."""
+        return self.state.step / self.layout.steps_per_epoch
+
+    def rate(self) -> float:
+        """The base learning rate of the coming update."""
+        factor = self.schedule.factor(self.state.updates)
+        if self.config.schedule.name == "plateau":
+            factor *= self.state.plateau.scale
+        return self.config.optimizer.lr * factor
+
+    def _accumulate_gradients(self, batches: DeviceBatches) -> tuple[dict[str, torch.Tensor], int]:
+        """Forward and backward passes of one optimizer step.
+
+        Returns this rank's sums over samples of each metric, and the number of samples of the step over all ranks.
+        """
+        self.task.model.train()
+        seed, step, rank = self.config.experiment.seed, self.state.step, self.ranks.rank
+        sums: dict[str, torch.Tensor] = {}
+        for micro_step in range(self.layout.accumulation):
+            batch = batches.next()
+            torch.manual_seed(derive(seed, "dropout", step, micro_step, rank))
+            with self._without_sync(micro_step < self.layout.accumulation - 1):
+                with self.precision.autocast():
+                    results = self.task.training_step(self.network, batch.data)
+                # DDP averages over ranks, so the mean over all samples needs the factor `world_size`.
+                self.scaler.scale(results["loss"] * (batch.slot.weight * self.ranks.world_size)).backward()
+            for name, value in results.items():
+                # A batch that only keeps its rank busy counts nothing, not even if it is not finite.
+                share = value.detach().float() * batch.slot.num_samples if batch.slot.num_samples else 0.0
+                sums[name] = sums.get(name, torch.zeros((), device=self.ranks.device)) + share
+        return sums, batch.slot.step_samples
+
+    def _without_sync(self, wanted: bool) -> AbstractContextManager[None]:
+        """Gradients of all but the last micro-step stay on their rank."""
+        if wanted and isinstance(self.network, DistributedDataParallel):
+            return self.network.no_sync()
+        return nullcontext()
+
+    def _clip(self) -> torch.Tensor:
+        """The gradient's 2-norm before clipping, a scalar on the device."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        limit = self.config.training.clip_grad_norm
+        if limit is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, limit, norm, foreach=True)
+        return norm
+
+    def _count_skipped(self, values: dict[str, float], grad_norm: float) -> None:
+        state, limit = self.state, self.config.training.max_nonfinite_steps
+        state.skipped_in_row += 1
+        what = ", ".join(f"{name} {value:g}" for name, value in {**values, "grad_norm": grad_norm}.items())
+        log.warning("step %d skipped: not finite (sums: %s); %d in a row", state.step + 1, what, state.skipped_in_row)
+        if state.skipped_in_row >= limit:
+            raise NonFiniteError(
+                f"{limit} steps in a row, up to step {state.step + 1}, had a loss or gradient that is not finite; "
+                f"lower optimizer.lr (now {self.config.optimizer.lr:g}), set training.clip_grad_norm, or use "
+                f"training.precision=fp32 (now {self.precision.name})"
+            )
+
+    # -- what happens between steps --------------------------------------------------------------------------------
+
+    def _at(self, every: int) -> bool:
+        return self.state.step % every == 0 or self.state.step == self.total_steps
+
+    def _record(self, recorder: Recorder) -> None:
+        """Writes the training record: means over the steps since the last one."""
+        metrics = {
+            **self.state.window.means(),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "skipped_steps": self.state.skipped,
+        }
+        recorder.trained(self.state, self.epoch, {**metrics, **self.throughput.metrics()})
+        self.state.window, self.throughput = Window(), Throughput()
+
+    def _evaluation_due(self) -> bool:
+        evaluation = self.config.evaluation
+        return self._at(evaluation.every_steps or evaluation.every_epochs * self.layout.steps_per_epoch)
+
+    def _evaluate(self, recorder: Recorder) -> None:
+        """Evaluates, and acts on the result: best checkpoint, plateau, early stopping."""
+        evaluation, state = self.config.evaluation, self.state
+        metrics = self.evaluate("val")
+        name = evaluation.metric or self.task.metric
+        if name not in metrics:
+            raise UserError(f"evaluation.metric: '{name}' is not measured; there are {', '.join(sorted(metrics))}")
+        mode, value = evaluation.mode or default_mode(name), metrics[name]
+        best = state.best.get(name)
+        improved = not math.isnan(value) and (best is None or (value > best if mode == "max" else value < best))
+        if improved:
+            state.best = {"step": state.step, "epoch": self.epoch, name: value}
+        if self.config.schedule.name == "plateau":
+            floor = self.config.schedule.min_lr / self.config.optimizer.lr
+            state.plateau = state.plateau.update(value, mode, self.config.schedule.plateau, floor)
+        if evaluation.early_stopping is not None:
+            state.patience = state.patience.update(value, mode, evaluation.early_stopping.min_delta)
+            state.stopped_early = state.patience.stale >= evaluation.early_stopping.patience
+        recorder.evaluated(state, self.epoch, "val", metrics)
+        self.save(recorder, best=improved)
+
+    def evaluate(self, split: str) -> dict[str, float]:
+        """Metrics on ``split`` of the weights that ``evaluation.weights`` names."""
+        model = self.task.model
+        if self.ema is not None and self.config.evaluation.weights != "model":
+            model = self.ema.module
+        return evaluate(self.task, model, split, self.precision, self.ranks)
+
+    def _save_due(self, recorder: Recorder) -> bool:
+        every = self.config.checkpoint.every_steps
+        return (every is not None and self._at(every)) or recorder.minutes_due(self.config.checkpoint.every_minutes)
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def save(self, recorder: Recorder, best: bool = False) -> None:
+        """Has rank 0 write a checkpoint."""
+        if self.ranks.is_main:
+            recorder.save(self.state, self.state_dict(), best)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step reads, as plain tensors and plain types under the bare model's names."""
+        return {
+            "format": checkpoint.FORMAT,
+            "task": self.task.name,
+            "config": self.config.model_dump(mode="json"),
+            "metadata": self.task.metadata(),
+            "model": self.task.model.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema is not None else None,
+            "optimizer": named_state(self.optimizer, self.task.model),
+            "scaler": self.scaler.state_dict(),
+            "run": self.state.state_dict(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continues from what :meth:`state_dict` returned.
+
+        Raises:
+            UserError: an entry is missing, surplus, or does not fit the configured model; it is named.
+        """
+        expected = set(self.state_dict())
+        if expected != set(saved):
+            missing, surplus = sorted(expected - set(saved)), sorted(set(saved) - expected)
+            raise UserError(f"checkpoint: missing entries {missing}, surplus entries {surplus}")
+        if (saved["ema"] is None) != (self.ema is None):
+            raise UserError("checkpoint: training.ema is set in one of checkpoint and configuration, but not in both")
+        try:
+            self.task.model.load_state_dict(saved["model"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(saved["ema"])
+            load_named_state(self.optimizer, self.task.model, saved["optimizer"])
+            self.scaler.load_state_dict(saved["scaler"])
+            self.state = RunState.from_state(saved["run"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise UserError(f"checkpoint does not fit this configuration: {error}") from None
+        self.batch_norm.reload()

@@ -1,0 +1,85 @@
+"""Weights from a file into any model that follows timm's protocol."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from engine.errors import UserError
+
+log = logging.getLogger(__name__)
+
+SHOWN = 8
+"""Keys of one kind that an error names."""
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a .safetensors file, of a plain state dict, or of a checkpoint (its moving average if it has one).
+
+    Raises:
+        UserError: the file is missing, unreadable, or holds something else.
+    """
+    if not path.is_file():
+        raise UserError(f"finetune.weights: no file {path}")
+    try:
+        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"finetune.weights: {path} cannot be read: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # unpickling refuses in many ways
+        raise UserError(
+            f"finetune.weights: {path} holds more than plain tensors and is not loaded: {str(error).splitlines()[0]}"
+        ) from None
+    for entry in ("ema", "model", "state_dict", "state_dict_ema"):
+        if isinstance(state, Mapping) and isinstance(state.get(entry), Mapping):
+            state = state[entry]
+            break
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"finetune.weights: {path} is neither a state dict nor a checkpoint")
+    return dict(state)
+
+
+def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Copies ``state`` into ``model``; a classifier of another class count is left as initialised, with a log line.
+
+    Raises:
+        UserError: keys are missing, surplus or misshapen; each kind is named.
+    """
+    own = model.state_dict()
+    classifier = _classifier_keys(model)
+    replaced = [key for key in classifier if key in state and state[key].shape != own[key].shape]
+    if replaced:
+        was = state[replaced[0]].shape[0]
+        log.info("%s has %d classes, the model %d: its classifier starts anew", source, was, own[replaced[0]].shape[0])
+    kept = {key: value for key, value in state.items() if key not in replaced}
+    optional = {key for key in own if key.endswith("num_batches_tracked")}
+    faults = {
+        "missing": [key for key in own if key not in state and key not in optional],
+        "surplus": [key for key in kept if key not in own],
+        "misshapen": [
+            f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
+            for key, value in kept.items()
+            if key in own and value.shape != own[key].shape
+        ],
+    }
+    if any(faults.values()):
+        lines = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys)
+        raise UserError(f"finetune.weights: {source} does not fit {type(model).__name__}: {lines}")
+    model.load_state_dict(kept, strict=False)
+
+
+def _classifier_keys(model: nn.Module) -> list[str]:
+    """Names of the parameters of the model's last layer."""
+    last = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
+    return [name for name, parameter in model.named_parameters() if id(parameter) in last]
+
+
+def _some(keys: list[str]) -> str:
+    rest = len(keys) - SHOWN
+    return ", ".join(keys[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
