@@ -195,13 +195,15 @@ def _did_you_mean(word: Any, choices: list[str]) -> str:
 
 
 def _named_key(keys: Keys, text: str, schema: type[BaseModel]) -> tuple[Keys, str]:
-    """A validator over several keys may begin with the one it is about (``optimizer.lr: ...``), from its section on."""
-    named = re.match(r"([A-Za-z_]\w*(?:\.\w+)*): ", text)
-    if named is None:
-        return keys, text
-    path = (*keys, *named[1].split("."))
-    known = path in {known for known, _ in key_paths(schema)}
-    return (path, text[named.end() :]) if known else (keys, text)
+    """A check over several keys may begin with the one it is about: ``optimizer.lr: ...``, ``optimizer.lr is ...``."""
+    named = re.match(r"([A-Za-z_]\w*(?:\.\w+)*): |([A-Za-z_]\w*(?:\.\w+)+) ", text)
+    if named is not None:
+        path = tuple((named[1] or named[2]).split("."))
+        known = {known for known, _ in key_paths(schema)}
+        for candidate in ((*keys, *path), path):
+            if candidate in known:
+                return candidate, text[named.end() :]
+    return keys, text
 
 
 def _unknown_key(finding: Finding, schema: type[BaseModel], tree: Node) -> str:
