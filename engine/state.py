@@ -45,9 +45,9 @@ class RunState:
     """Steps skipped for non-finite values since the last good one."""
     best: dict[str, float] = field(default_factory=dict)
     """Step, epoch and value of the best evaluation."""
-    patience: Progress = Progress()
+    patience: Progress = field(default_factory=Progress)
     """State of early stopping."""
-    plateau: Plateau = Plateau()
+    plateau: Plateau = field(default_factory=Plateau)
     """State of the plateau schedule."""
     window: Window = field(default_factory=Window)
     stopped_early: bool = False

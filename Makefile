@@ -1,0 +1,38 @@
+# Commands for a fresh clone; each makes the virtual environment in .venv if there is none.
+# PYTHON=python3.12 make …  chooses the interpreter that it is made with.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-full lint schemas
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED)  ## make .venv and install the suite and its development tools into it
+
+$(INSTALLED): setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+quickstart: $(INSTALLED)  ## train a small Swin Transformer on real pictures, in a few minutes on a CPU
+	$(BIN)/python -m classification.train --config configs/classification/quickstart.yaml
+
+test: $(INSTALLED)  ## run the tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -m 'not full'
+
+test-full: $(INSTALLED)  ## run every test, those too long for each change included
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## check style, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+schemas: $(INSTALLED)  ## write configs/schema from the configuration's types
+	$(BIN)/python -m tools.schemas

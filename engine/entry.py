@@ -1,0 +1,67 @@
+"""Start of every command that trains: signals first, then arguments, and only then the heavy imports."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import EXIT_USER_ERROR, UserError
+from engine.signals import StopRequest
+
+if TYPE_CHECKING:
+    from engine.run import TaskKind
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """What the user typed."""
+
+    config: Path | None
+    resume: str | None
+    """A folder, ``auto``, or None."""
+    dry_run: bool
+    overrides: Sequence[str]
+
+
+def parse_train_arguments(task: str, argv: Sequence[str]) -> TrainArguments:
+    """Parses the command line of ``python -m TASK.train``; a mistake prints the usage and exits with 2."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {task}.train",
+        description=f"Trains a {task} model as a YAML file says. Settings after the options override the file's.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="the run's configuration")
+    parser.add_argument("--resume", metavar="DIR|auto", help="go on in this experiment folder, or find the right one")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the resolved configuration, make one step, write nothing"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.config is None and arguments.resume in (None, "auto"):
+        parser.error("--config FILE is needed (or --resume DIR, whose own configuration is used)")
+    return TrainArguments(arguments.config, arguments.resume, arguments.dry_run, arguments.overrides)
+
+
+def train(task: str, load: Callable[[], TaskKind]) -> None:
+    """Runs ``python -m TASK.train`` and exits with the code of its outcome (see README.md).
+
+    ``load`` imports the task; it is called after the signal handlers stand.
+    """
+    stop = StopRequest().install()
+    arguments = parse_train_arguments(task, sys.argv[1:])
+
+    from engine.run import run_training
+
+    sys.exit(run_training(load(), arguments, stop))
+
+
+def exit_on_user_error(command: Callable[[], int]) -> None:
+    """Runs a command that trains nothing; a :class:`UserError` becomes one line and exit code 2."""
+    try:
+        sys.exit(command())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
