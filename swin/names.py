@@ -1,0 +1,52 @@
+"""The names that different publishers give to the same parameters, translated to ours (Microsoft's)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+BUFFERS = ("relative_position_index", "attn_mask")
+"""Stored by some publishers although they follow from the window and the picture's size."""
+
+
+def to_own_names(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+    """Renames a state dict.
+
+    Returns:
+        Whose names they were ("microsoft", which are ours, "timm" or "torchvision"), and the state dict under ours
+        without buffers. Names that nobody uses are kept as they are.
+    """
+    rename: Callable[[str], str]
+    if any(name.startswith("features.") for name in state):
+        source, rename = "torchvision", _from_torchvision
+    elif "head.fc.weight" in state or _merges_first(state):
+        source, rename = "timm", _from_timm
+    else:
+        source, rename = "microsoft", str
+    return source, {rename(name): tensor for name, tensor in state.items() if not name.endswith(BUFFERS)}
+
+
+def _merges_first(state: Mapping[str, Tensor]) -> bool:
+    """Whether a stage begins with its merging (timm) instead of ending with it."""
+    return "layers.1.downsample.norm.weight" in state and "layers.0.downsample.norm.weight" not in state
+
+
+def _from_timm(name: str) -> str:
+    name = re.sub(r"^head\.fc\.", "head.", name)
+    return re.sub(r"^layers\.(\d+)\.downsample\.", lambda found: f"layers.{int(found[1]) - 1}.downsample.", name)
+
+
+def _from_torchvision(name: str) -> str:
+    """`features` alternates: embedding (0), blocks (1), merging (2), blocks (3), …"""
+    name = re.sub(r"^features\.0\.0\.", "patch_embed.proj.", name)
+    name = re.sub(r"^features\.0\.2\.", "patch_embed.norm.", name)
+    name = re.sub(r"\.mlp\.0\.", ".mlp.fc1.", name)
+    name = re.sub(r"\.mlp\.3\.", ".mlp.fc2.", name)
+
+    def place(found: re.Match[str]) -> str:
+        stage, merging = divmod(int(found[1]) - 1, 2)
+        return f"layers.{stage}.downsample." if merging else f"layers.{stage}.blocks."
+
+    return re.sub(r"^features\.(\d+)\.", place, name)
