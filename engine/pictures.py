@@ -29,8 +29,8 @@ def read_picture(path: Path) -> Image.Image:
     animation the first frame is taken.
 
     Raises:
-        UserError: the file is missing, broken, truncated, of no known format, has floating-point pixels, or would unpack
-            to more than 178 million pixels (Pillow's limit against decompression bombs).
+        UserError: the file is missing, broken, truncated, of no known format, has floating-point pixels, or would
+            unpack to more than 178 million pixels (Pillow's limit against decompression bombs).
     """
     try:
         with Image.open(path) as picture:

@@ -1,0 +1,117 @@
+"""The typed configuration of a classification run."""
+
+import difflib
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from classification.augmentation_config import AugmentationConfig
+from classification.data_config import DataConfig
+from engine.config import Section
+from engine.settings import RunConfig
+from swin.config import TINY
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+SWIN_MODELS = ("swin_tiny", "swin_small", "swin_base", "swin_large", "swin")
+
+
+class ModelConfig(Section):
+    """The model: a Swin Transformer, or any of timm's."""
+
+    name: str
+    """swin_tiny, swin_small, swin_base, swin_large; swin for a shape of one's own; or timm/NAME."""
+    pretrained: bool = False
+    """Start from the weights that timm publishes for this model (for a file of weights: `finetune.weights`)."""
+    drop_path: Fraction | None = None
+    """Stochastic depth: probability of dropping the last block's branches; null: the model's own."""
+    drop_rate: Fraction = 0.0
+    """Dropout before the classifier."""
+    patch_size: Count | None = None
+    """Swin: pixels of a patch's side; null: the model's own, as for all that follow."""
+    window_size: Count | None = None
+    """Swin: patches of a window's side."""
+    embed_dim: Count | None = None
+    """Swin: channels of the first stage."""
+    depths: tuple[Count, ...] | None = None
+    """Swin: blocks of each stage."""
+    num_heads: tuple[Count, ...] | None = None
+    """Swin: attention heads of each stage."""
+    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Swin: hidden width of the MLPs, relative to their input."""
+
+    @property
+    def swin_fields(self) -> dict[str, Any]:
+        """What is given of a Swin's shape, under the names of :class:`swin.SwinConfig`."""
+        names = ("patch_size", "window_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    @property
+    def timm_name(self) -> str | None:
+        """timm's name of the model; None for ours."""
+        return self.name.removeprefix("timm/") if self.name.startswith("timm/") else None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ModelConfig":
+        if self.timm_name is not None:
+            _check_timm(self.timm_name, self.pretrained)
+            if self.swin_fields:
+                raise ValueError(f"{', '.join(self.swin_fields)}: only for our own Swin models, not for {self.name}")
+            return self
+        if self.name not in SWIN_MODELS:
+            raise ValueError(f"name: {_unknown(self.name)}")
+        if self.pretrained:
+            raise ValueError("pretrained: only for timm/ models; for Swin weights give their file in finetune.weights")
+        missing = [key for key in ("embed_dim", "depths", "num_heads") if key not in self.swin_fields]
+        if self.name == "swin" and missing:
+            raise ValueError(f"a swin of one's own shape also needs {' and '.join(missing)}")
+        if self.name == "swin":
+            replace(TINY, **self.swin_fields)  # a ValueError names the fields that do not fit
+        return self
+
+
+def _check_timm(name: str, pretrained: bool) -> None:
+    import timm
+    from timm.models import is_model_pretrained
+
+    tag_known = "." not in name or name in timm.list_pretrained()
+    if not timm.is_model(name) or not tag_known:
+        raise ValueError(f"name: {_unknown(f'timm/{name}')}")
+    if pretrained and not is_model_pretrained(name):
+        raise ValueError(f"pretrained: timm publishes no weights for '{name}'")
+
+
+def _unknown(name: str) -> str:
+    """What to say about a model that does not exist, with the nearest that do."""
+    import timm
+
+    bare = name.removeprefix("timm/")
+    known = timm.list_pretrained() if "." in bare else timm.list_models()
+    near = difflib.get_close_matches(bare, [*SWIN_MODELS, *known], 3, cutoff=0.5)
+    offered = [repr(match if match in SWIN_MODELS else f"timm/{match}") for match in near]
+    hint = f"did you mean {' or '.join(offered)}?" if offered else f"there are {', '.join(SWIN_MODELS)} and timm/NAME"
+    return f"no model '{name}'; {hint}"
+
+
+class LossConfig(Section):
+    """What is minimised."""
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+    """Kind of loss."""
+    label_smoothing: Fraction = 0.0
+    """Part of each target that is spread evenly over all classes."""
+
+
+class ClassificationConfig(RunConfig):
+    """Everything a classification run depends on."""
+
+    model: ModelConfig
+    """What is trained."""
+    data: DataConfig
+    """Pictures and their classes."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Random changes to training pictures."""
+    loss: LossConfig = LossConfig()
+    """What is minimised."""

@@ -1,0 +1,100 @@
+"""Labelled pictures: what every source of data offers, and the sources that lie in memory."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from classification.data_config import TorchvisionData
+from engine.errors import UserError
+
+
+class LabelledPictures(Protocol):
+    """One split of a data set."""
+
+    classes: list[str]
+    """Names of the classes, by number; the same in all splits."""
+    labels: NDArray[np.int64]
+    """Class of each picture, (N,)."""
+
+    def __len__(self) -> int: ...
+
+    def picture(self, index: int) -> Image.Image:
+        """A picture as 8-bit RGB. Raises UserError if it cannot be read."""
+
+    def name(self, index: int) -> str:
+        """What a report calls a picture: its path below the data set's root, or its number."""
+
+
+class ArrayPictures:
+    """Pictures that are one array: greyscale (N, H, W) or RGB (N, H, W, 3), 0 to 255."""
+
+    def __init__(self, classes: list[str], labels: NDArray[np.int64], pixels: NDArray[np.uint8]) -> None:
+        self.classes = classes
+        self.labels = labels
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def picture(self, index: int) -> Image.Image:
+        return Image.fromarray(self._pixels[index]).convert("RGB")
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+
+def open_digits(split: str) -> ArrayPictures:
+    """Scikit-learn's 1,797 digits: 1,437 for ``train``, 360 for ``val``.
+
+    Every fifth picture, after sorting by class and otherwise in scikit-learn's order, is held out: the same ones in
+    every run and of every class its share.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    by_class = np.argsort(digits.target, kind="stable")
+    held_out = np.zeros(len(by_class), bool)
+    held_out[by_class[::5]] = True
+    chosen = np.flatnonzero(held_out if split == "val" else ~held_out)
+    pixels = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
+    return ArrayPictures([str(name) for name in digits.target_names], digits.target[chosen].astype(np.int64), pixels)
+
+
+def open_torchvision(config: TorchvisionData, split: str) -> ArrayPictures:
+    """A data set of torchvision, read into memory; ``val`` is its official test part. Downloads nothing."""
+    try:
+        dataset = _dataset_class(config.source)(config.root, train=split == "train", download=False)
+    except RuntimeError:
+        raise UserError(
+            f"data.root: {config.root} does not hold all files of {config.source} as torchvision lays them out; "
+            "set data.download=true on a machine with access to the internet, or copy them there"
+        ) from None
+    return ArrayPictures(list(dataset.classes), np.asarray(dataset.targets, np.int64), np.asarray(dataset.data))
+
+
+def download(config: TorchvisionData) -> None:
+    """Fetches the files of both parts, unless they are there. For one process of a node while the others wait."""
+    try:
+        for train in (True, False):
+            _dataset_class(config.source)(config.root, train=train, download=True)
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"data.download: {config.source} could not be fetched into {config.root} ({error}); "
+            "copy its files there by hand, or run once where there is internet access"
+        ) from None
+
+
+def _dataset_class(source: str) -> Any:
+    from torchvision import datasets
+
+    return {
+        "cifar10": datasets.CIFAR10,
+        "cifar100": datasets.CIFAR100,
+        "mnist": datasets.MNIST,
+        "fashion_mnist": datasets.FashionMNIST,
+        "kmnist": datasets.KMNIST,
+    }[source]

@@ -1,0 +1,58 @@
+"""What a picture goes through before the model whether it is trained or not, worked out from data and model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from classification.config import ModelConfig
+from classification.data_config import CommonData, FolderData
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+Channels = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Size and value range that the model expects."""
+
+    height: int
+    width: int
+    resize: str
+    """crop or squash."""
+    crop_pct: float
+    """Part of the shorter side that `crop` keeps."""
+    interpolation: str
+    """nearest, bilinear, bicubic or lanczos."""
+    mean: Channels
+    """Subtracted from red, green and blue in [0, 1]."""
+    std: Channels
+    """Divided by, after that."""
+
+
+def resolve_preprocessing(data: CommonData, model: ModelConfig) -> Preprocessing:
+    """Fills in what the configuration leaves to ``auto``: as timm publishes it for its models, else as usual on ImageNet.
+
+    Pictures of the sources in memory are tiny, so all of them is kept.
+    """
+    height, width = (data.image_size,) * 2 if isinstance(data.image_size, int) else data.image_size
+    mean, std, interpolation, crop_pct = IMAGENET_MEAN, IMAGENET_STD, "bicubic", 0.875
+    if model.timm_name is not None:
+        from timm.models import get_pretrained_cfg
+
+        published = get_pretrained_cfg(model.timm_name)
+        if published is not None:
+            mean, std = published.mean, published.std
+            interpolation, crop_pct = published.interpolation, published.crop_pct
+    if not isinstance(data, FolderData):
+        crop_pct = 1.0
+    return Preprocessing(
+        height,
+        width,
+        data.resize,
+        crop_pct if data.crop_pct == "auto" else data.crop_pct,
+        interpolation if data.interpolation == "auto" else data.interpolation,
+        mean if data.mean == "auto" else data.mean,
+        std if data.std == "auto" else data.std,
+    )

@@ -1,0 +1,116 @@
+"""From a decoded picture to the model's input: torchvision's and timm's transforms, as the configuration asks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from classification.augmentation_config import AugmentationConfig, RandAugmentConfig, RandomErasingConfig
+from classification.erasing import erase
+from classification.preprocessing import Channels, Preprocessing
+from engine.seed import generator, sample_randomness
+
+PictureStep = Callable[[Image.Image], Image.Image]
+
+
+class EvalTransform:
+    """Resizes without randomness: to a uint8 tensor (3, height, width). The seed is not used."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self._steps = _resize(preprocessing)
+
+    def __call__(self, picture: Image.Image, seed: int = 0) -> Tensor:
+        return _to_tensor(_apply(self._steps, picture))
+
+
+class TrainTransform:
+    """Augments: to a uint8 tensor (3, height, width) that is a function of the picture and the 64-bit seed."""
+
+    def __init__(self, preprocessing: Preprocessing, augmentation: AugmentationConfig) -> None:
+        self._steps = _augment(preprocessing, augmentation)
+        self._erasing: RandomErasingConfig | None = augmentation.random_erasing
+        self._mean: Channels = preprocessing.mean
+        self._std: Channels = preprocessing.std
+
+    def __call__(self, picture: Image.Image, seed: int) -> Tensor:
+        with sample_randomness(seed):
+            tensor = _to_tensor(_apply(self._steps, picture))
+        if self._erasing is not None:
+            erase(tensor, self._erasing, self._mean, self._std, generator(seed, "erasing"))
+        return tensor
+
+
+def _apply(steps: list[PictureStep], picture: Image.Image) -> Image.Image:
+    for step in steps:
+        picture = step(picture)
+    return picture
+
+
+def _to_tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+class ResizeToCover:
+    """Resizes in the picture's own proportions, so that the ``crop_pct`` part of it covers the given size."""
+
+    def __init__(self, height: int, width: int, crop_pct: float, interpolation: v2.InterpolationMode) -> None:
+        self._height = math.floor(height / crop_pct)
+        self._width = math.floor(width / crop_pct)
+        self._interpolation = interpolation
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        scale = max(self._height / picture.height, self._width / picture.width)
+        size = [max(self._height, int(picture.height * scale)), max(self._width, int(picture.width * scale))]
+        return v2.functional.resize(picture, size, self._interpolation)
+
+
+def _resize(preprocessing: Preprocessing) -> list[PictureStep]:
+    size = (preprocessing.height, preprocessing.width)
+    interpolation = v2.InterpolationMode(preprocessing.interpolation)
+    if preprocessing.resize == "squash":
+        return [v2.Resize(size, interpolation)]
+    return [ResizeToCover(*size, preprocessing.crop_pct, interpolation), v2.CenterCrop(size)]
+
+
+def _augment(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[PictureStep]:
+    size = (preprocessing.height, preprocessing.width)
+    interpolation = v2.InterpolationMode(preprocessing.interpolation)
+    steps = _resize(preprocessing)
+    if crop := augmentation.random_resized_crop:
+        steps = [v2.RandomResizedCrop(size, crop.scale, crop.ratio, interpolation)]
+    if augmentation.shift:
+        steps.append(v2.RandomCrop(size, padding=augmentation.shift))
+    if augmentation.horizontal_flip:
+        steps.append(v2.RandomHorizontalFlip(augmentation.horizontal_flip))
+    if augmentation.vertical_flip:
+        steps.append(v2.RandomVerticalFlip(augmentation.vertical_flip))
+    if jitter := augmentation.color_jitter:
+        steps.append(v2.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue))
+    return steps + _policy(preprocessing, augmentation)
+
+
+def _policy(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[PictureStep]:
+    """RandAugment, AutoAugment or TrivialAugment; what geometric operations bring in has the mean colour, or is black."""
+    from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
+
+    # Pillow's geometric operations know no Lanczos filter.
+    filter_name = preprocessing.interpolation if preprocessing.interpolation != "lanczos" else "bicubic"
+    if augmentation.trivialaugment:
+        return [v2.TrivialAugmentWide(interpolation=v2.InterpolationMode(filter_name))]
+    settings = {
+        "translate_const": int(0.45 * min(preprocessing.height, preprocessing.width)),
+        "img_mean": tuple(min(255, round(255 * channel)) for channel in preprocessing.mean),
+        "interpolation": Image.Resampling[filter_name.upper()],
+    }
+    if augmentation.randaugment is not None:
+        given = augmentation.randaugment
+        return [rand_augment_transform(given.text if isinstance(given, RandAugmentConfig) else given, settings)]
+    if augmentation.autoaugment is not None:
+        return [auto_augment_transform(augmentation.autoaugment, settings)]
+    return []
