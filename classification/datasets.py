@@ -10,7 +10,7 @@ from torch import Tensor
 
 from classification.data_config import DigitsData, FolderData, TorchvisionData
 from classification.folders import open_folder
-from classification.pictures import LabelledPictures, download, open_digits, open_torchvision
+from classification.sources import LabelledPictures, download, open_digits, open_torchvision
 from engine.batches import Draw
 from engine.errors import UserError
 from engine.seed import derive

@@ -1,4 +1,4 @@
-"""Random erasing of 8-bit pictures (Zhong et al., arXiv:1708.04896), with timm's distribution of rectangles and noise."""
+"""Random erasing of 8-bit pictures (Zhong et al., arXiv:1708.04896), as timm draws it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def erase(
 ) -> Tensor:
     """Fills random rectangles of ``picture`` (uint8, 3 x H x W) with noise, in place, and returns it.
 
-    The noise is normal around ``mean`` with deviation ``std`` (of values in [0, 1]), so that it has mean 0 and deviation 1
-    once normalised, but for what is clipped to [0, 255].
+    The noise is normal around ``mean`` with deviation ``std`` (of values in [0, 1]): standard normal once normalised,
+    but for what is clipped to [0, 255]. The distribution of rectangles is that of timm's ``RandomErasing``.
     """
     if rng.random() >= config.probability:
         return picture

@@ -1,8 +1,8 @@
 """Mixup (Zhang et al., arXiv:1710.09412) and CutMix (Yun et al., arXiv:1905.04899), decided for the global batch.
 
-Neighbours mix: the picture at position p of the epoch's order with the one at p XOR 1. The order is a random permutation,
-so neighbours are as random as any two, and with an even micro-batch they are always on the same rank. Strengths and boxes
-have timm's distributions, but follow from (seed, epoch, step) or (seed, epoch, pair), not from a rank's generator.
+Neighbours mix: the picture at position p of the epoch's order with the one at p XOR 1. The order is a random
+permutation, so neighbours are as random as any two, and with an even micro-batch they are always on the same rank.
+Strengths and boxes are distributed as timm's, but follow from (seed, epoch, step) or (seed, epoch, pair) alone.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ def plan_mixing(
     pairs = [position // 2 for position in positions]
     assert pairs == [positions[0] // 2 + place // 2 for place in range(len(positions))], "pairs must not be torn apart"
     if config.mixing_mode == "batch":
-        own = {None: _draw(config, generator(seed, "mixing", epoch, step_in_epoch), height, width)}
-        drawn = [own[None]] * len(pairs)
+        drawn = [_draw(config, generator(seed, "mixing", epoch, step_in_epoch), height, width)] * len(pairs)
     else:
         by_pair = {pair: _draw(config, generator(seed, "mixing", epoch, pair), height, width) for pair in set(pairs)}
         drawn = [by_pair[pair] for pair in pairs]
@@ -78,8 +77,7 @@ def apply_mixing(pictures: Tensor, labels: Tensor, num_classes: int, plan: Mixin
         The mixed pictures, (B, 3, H, W), and class probabilities, (B, num_classes) in fp32, each row summing to 1.
     """
     count, _, height, width = pictures.shape
-    neighbour = torch.arange(count, device=pictures.device) ^ 1
-    neighbour[-1] = min(int(count - 1) ^ 1, count - 1)
+    neighbour = (torch.arange(count, device=pictures.device) ^ 1).clamp(max=count - 1)
     top, bottom, left, right = (edge[:, None] for edge in plan.boxes.unbind(1))
     rows = torch.arange(height, device=pictures.device)
     columns = torch.arange(width, device=pictures.device)

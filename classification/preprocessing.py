@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from classification.config import ModelConfig
 from classification.data_config import CommonData, FolderData
@@ -32,18 +33,20 @@ class Preprocessing:
 
 
 def resolve_preprocessing(data: CommonData, model: ModelConfig) -> Preprocessing:
-    """Fills in what the configuration leaves to ``auto``: as timm publishes it for its models, else as usual on ImageNet.
+    """Fills in what the configuration leaves to ``auto``: what timm publishes for its models, else ImageNet's values.
 
     Pictures of the sources in memory are tiny, so all of them is kept.
     """
     height, width = (data.image_size,) * 2 if isinstance(data.image_size, int) else data.image_size
-    mean, std, interpolation, crop_pct = IMAGENET_MEAN, IMAGENET_STD, "bicubic", 0.875
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
+    interpolation, crop_pct = "bicubic", 0.875
     if model.timm_name is not None:
         from timm.models import get_pretrained_cfg
 
         published = get_pretrained_cfg(model.timm_name)
         if published is not None:
-            mean, std = published.mean, published.std
+            mean, std = cast(Channels, published.mean), cast(Channels, published.std)
             interpolation, crop_pct = published.interpolation, published.crop_pct
     if not isinstance(data, FolderData):
         crop_pct = 1.0

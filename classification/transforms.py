@@ -23,33 +23,27 @@ class EvalTransform:
     """Resizes without randomness: to a uint8 tensor (3, height, width). The seed is not used."""
 
     def __init__(self, preprocessing: Preprocessing) -> None:
-        self._steps = _resize(preprocessing)
+        self._steps = v2.Compose(_resize(preprocessing))
 
     def __call__(self, picture: Image.Image, seed: int = 0) -> Tensor:
-        return _to_tensor(_apply(self._steps, picture))
+        return _to_tensor(self._steps(picture))
 
 
 class TrainTransform:
     """Augments: to a uint8 tensor (3, height, width) that is a function of the picture and the 64-bit seed."""
 
     def __init__(self, preprocessing: Preprocessing, augmentation: AugmentationConfig) -> None:
-        self._steps = _augment(preprocessing, augmentation)
+        self._steps = v2.Compose(_augment(preprocessing, augmentation))
         self._erasing: RandomErasingConfig | None = augmentation.random_erasing
         self._mean: Channels = preprocessing.mean
         self._std: Channels = preprocessing.std
 
     def __call__(self, picture: Image.Image, seed: int) -> Tensor:
         with sample_randomness(seed):
-            tensor = _to_tensor(_apply(self._steps, picture))
+            tensor = _to_tensor(self._steps(picture))
         if self._erasing is not None:
             erase(tensor, self._erasing, self._mean, self._std, generator(seed, "erasing"))
         return tensor
-
-
-def _apply(steps: list[PictureStep], picture: Image.Image) -> Image.Image:
-    for step in steps:
-        picture = step(picture)
-    return picture
 
 
 def _to_tensor(picture: Image.Image) -> Tensor:
@@ -65,8 +59,10 @@ class ResizeToCover:
         self._interpolation = interpolation
 
     def __call__(self, picture: Image.Image) -> Image.Image:
-        scale = max(self._height / picture.height, self._width / picture.width)
-        size = [max(self._height, int(picture.height * scale)), max(self._width, int(picture.width * scale))]
+        if self._height * picture.width >= self._width * picture.height:  # relative to the size wanted, it is wide
+            size = [self._height, self._height * picture.width // picture.height]
+        else:
+            size = [self._width * picture.height // picture.width, self._width]
         return v2.functional.resize(picture, size, self._interpolation)
 
 
@@ -96,7 +92,7 @@ def _augment(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> 
 
 
 def _policy(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[PictureStep]:
-    """RandAugment, AutoAugment or TrivialAugment; what geometric operations bring in has the mean colour, or is black."""
+    """RandAugment or AutoAugment, which fill what they uncover with the mean colour, or TrivialAugment, with black."""
     from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
 
     # Pillow's geometric operations know no Lanczos filter.
