@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.batches import Draw
+from engine.dist import Layout
+from engine.errors import UserError
+from engine.workers import WorkerSettings, read_batches, resolve_workers
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Numbers:
+    """Samples that say what drew them and where; the one of index 5 is broken if so wanted."""
+
+    def __init__(self, broken: bool = False, bug: bool = False) -> None:
+        self.broken = broken
+        self.bug = bug
+
+    def __getitem__(self, draw: Draw):
+        if self.broken and draw.index == 5:
+            raise UserError("pictures/5.jpg: cannot be read\nreplace it")
+        if self.bug and draw.index == 5:
+            raise ZeroDivisionError
+        return {"value": 10 * draw.index, "pid": os.getpid(), "threads": torch.get_num_threads()}
+
+
+class Signalled:
+    """Sends its process every stop signal before each sample."""
+
+    def __getitem__(self, draw: Draw):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(os.getpid(), number)
+        return draw.index
+
+
+def batches_of(*sizes: int) -> list[list[Draw]]:
+    first = [sum(sizes[:k]) for k in range(len(sizes))]
+    return [[Draw(i, 0, i) for i in range(start, start + size)] for start, size in zip(first, sizes, strict=True)]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_batches_arrive_in_order_and_collated(workers, context):
+    if context == "spawn" and workers != 1:
+        pytest.skip("one run with spawn is enough")
+    settings = WorkerSettings(workers, multiprocessing_context=context)
+    found = list(read_batches(Numbers(), batches_of(2, 3, 1, 2), settings))
+    assert [batch["value"].tolist() for batch in found] == [[0, 10], [20, 30, 40], [50], [60, 70]]
+    pids = {int(pid) for batch in found for pid in batch["pid"]}
+    assert len(pids) == max(workers, 1)
+    assert (os.getpid() in pids) == (workers == 0)
+    if workers:
+        assert all(int(threads) == 1 for batch in found for threads in batch["threads"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_users_error_arrives_as_it_was_raised(workers):
+    reading = read_batches(Numbers(broken=True), batches_of(2, 2, 3, 2), WorkerSettings(workers))
+    assert next(reading)["value"].tolist() == [0, 10]
+    assert next(reading)["value"].tolist() == [20, 30]
+    with pytest.raises(UserError) as caught:
+        next(reading)
+    assert str(caught.value) == "pictures/5.jpg: cannot be read\nreplace it"
+
+
+def test_a_bug_in_a_worker_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError, match="raise ZeroDivisionError"):
+        list(read_batches(Numbers(bug=True), batches_of(6), WorkerSettings(1)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_reading_draws_nothing_from_torchs_global_generator(workers):
+    before = torch.get_rng_state()
+    list(read_batches(Numbers(), batches_of(2, 2), WorkerSettings(workers)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_workers_outlive_stop_signals():
+    found = list(read_batches(Signalled(), batches_of(2, 2, 2), WorkerSettings(2)))
+    assert [batch.tolist() for batch in found] == [[0, 1], [2, 3], [4, 5]]
+
+
+def is_running(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_closing_the_iteration_ends_the_workers():
+    reading = read_batches(Numbers(), iter(batches_of(*[2] * 1000)), WorkerSettings(2))
+    pids = {int(next(reading)["pid"][0]) for _ in range(4)}
+    assert len(pids) == 2
+    assert all(is_running(pid) for pid in pids)
+    reading.close()
+    assert not any(is_running(pid) for pid in pids)
+
+
+SCRIPT = """
+import sys
+from tests_numbers import Numbers, batches_of
+from engine.workers import WorkerSettings, read_batches
+reading = read_batches(Numbers(), batches_of(*[2] * 1000), WorkerSettings(2))
+print(*sorted({int(next(reading)["pid"][0]) for _ in range(4)}), flush=True)
+raise SystemExit(3) if sys.argv[1] == "exit" else KeyError("a bug")
+"""
+
+
+@pytest.mark.parametrize(("way", "code"), [("exit", 3), ("bug", 1)])
+def test_a_process_that_ends_while_reading_leaves_no_worker(tmp_path, way, code):
+    (tmp_path / "tests_numbers.py").write_text(Path(__file__).read_text())
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        [sys.executable, tmp_path / "script.py", way], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == code, process.stderr
+    pids = [int(pid) for pid in process.stdout.split()]
+    deadline = time.monotonic() + 20
+    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(pids) == 2
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_auto_shares_the_cores_among_the_ranks_of_a_node(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    assert resolve_workers("auto", Layout(), {}) == 15
+    assert resolve_workers("auto", Layout(0, 4, 0, 4, "torchrun"), {}) == 3
+    assert resolve_workers("auto", Layout(0, 4, 0, 4, "torchrun"), {"SLURM_CPUS_PER_TASK": "16"}) == 3
+    assert resolve_workers("auto", Layout(0, 4, 0, 4, "slurm"), {}) == 3
+    assert resolve_workers("auto", Layout(0, 4, 0, 4, "slurm"), {"SLURM_CPUS_PER_TASK": "6"}) == 5
+    assert resolve_workers("auto", Layout(0, 64, 0, 64, "torchrun"), {}) == 1
+
+
+def test_a_bound_rank_counts_the_cores_it_may_run_on(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    assert resolve_workers("auto", Layout(0, 4, 0, 4, "slurm"), {"SLURM_CPUS_PER_TASK": "8"}) == 2
+
+
+def test_an_explicit_number_of_workers_stays():
+    assert resolve_workers(0, Layout(), {}) == 0
+    assert resolve_workers(7, Layout(0, 4, 0, 4, "torchrun"), {}) == 7
