@@ -1,0 +1,38 @@
+"""Files that are either the old or the new one, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from pathlib import Path
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace the content of ``path``, durably: written aside in its folder, flushed to disk, renamed into place.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; the old file is untouched and nothing lies beside it.
+    """
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        with aside.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk, where its file system can."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)

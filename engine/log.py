@@ -1,0 +1,118 @@
+"""Logging of all ranks: one file each, and a console that shows rank 0 and what is wrong with the others.
+
+Handlers sit on the root logger, so that other packages' warnings are kept as well; levels are only set for this
+project's own packages.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import socket
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from tqdm import tqdm
+
+FILE_ONLY = {"file_only": True}
+"""``log.info(..., extra=FILE_ONLY)``: for the file alone, since the console shows it in another way."""
+
+_CLEAR_LINE = "\r\x1b[K"
+
+
+class RunLog:
+    """What :func:`setup_logging` set up. A context manager; leaving it restores logging as it was."""
+
+    def __init__(self, rank: int, console: logging.Handler) -> None:
+        self._rank = rank
+        self._until_file: logging.handlers.MemoryHandler | None = logging.handlers.MemoryHandler(
+            capacity=1000, flushLevel=logging.CRITICAL + 1, flushOnClose=False
+        )
+        self._handlers: list[logging.Handler] = [console, self._until_file]
+        self._levels = {name: logging.getLogger(name).level for name in own_packages()}
+        for handler in self._handlers:
+            logging.getLogger().addHandler(handler)
+
+    def attach_file(self, path: Path) -> None:
+        """Also log to ``path``, beginning with what was logged before this call."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path, mode="a", encoding="utf-8")
+        place = f"{socket.gethostname()} rank {self._rank}".replace("%", "%%")
+        file.setFormatter(logging.Formatter(f"%(asctime)s {place} %(levelname)s %(name)s: %(message)s"))
+        if self._until_file is not None:
+            self._until_file.setTarget(file)
+            self._drop(self._until_file)
+            self._until_file = None
+        logging.getLogger().addHandler(file)
+        self._handlers.append(file)
+
+    def close(self) -> None:
+        """Close the file and take everything back."""
+        logging.captureWarnings(False)
+        for handler in list(self._handlers):
+            self._drop(handler)
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
+
+    def _drop(self, handler: logging.Handler) -> None:
+        logging.getLogger().removeHandler(handler)
+        self._handlers.remove(handler)
+        handler.flush()
+        handler.close()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def setup_logging(rank: int, world_size: int, verbose: bool = False) -> RunLog:
+    """Log this project's packages to the console, and to the file that :meth:`RunLog.attach_file` names.
+
+    Rank 0 shows information and worse; other ranks warnings and errors, with their number in front. ``verbose`` adds
+    what is only of use in finding faults.
+    """
+    prefix = f"[rank {rank}] " if world_size > 1 and rank > 0 else ""
+    log = RunLog(rank, _Console(rank, prefix, logging.DEBUG if verbose else logging.INFO))
+    for name in own_packages():
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.captureWarnings(True)
+    return log
+
+
+def own_packages() -> list[str]:
+    """The project's top-level packages, which lie beside this one, and the module that was started."""
+    return ["__main__", *sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/__init__.py"))]
+
+
+class _Console(logging.Handler):
+    """Lines like ``21:03:04 message`` on standard output, above a progress bar if there is one."""
+
+    def __init__(self, rank: int, prefix: str, level: int) -> None:
+        super().__init__(level if rank == 0 else logging.WARNING)
+        self._rank, self._prefix = rank, prefix
+        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        repeated = self._rank > 0 and record.name == "py.warnings"  # Python's warnings are the same on each rank
+        return not getattr(record, "file_only", False) and not repeated and bool(super().filter(record))
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno >= logging.WARNING:
+            time, _, message = text.partition(" ")
+            text = f"{time} {record.levelname.lower()}: {message}"
+        return self._prefix + text
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            # The bar is another process's for ranks other than 0; tqdm only clears its own.
+            clear = _CLEAR_LINE if self._rank > 0 and sys.stdout.isatty() else ""
+            tqdm.write(clear + self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except Exception:
+            self.handleError(record)

@@ -1,0 +1,91 @@
+"""status.json: how a run is doing, for whoever looks from outside."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from engine.files import write_atomic
+
+log = logging.getLogger(__name__)
+
+STATES = ("queued", "running", "finished", "interrupted", "failed")
+LOST_AFTER = 180.0
+"""Seconds without an update after which a running run is taken for lost."""
+
+
+class Status:
+    """Writes status.json: a change of state or best result at once, everything else every ``interval`` seconds.
+
+    A thread writes, so that a run in a long evaluation still shows that it lives and no training step waits for a disk.
+    A disk that cannot be written is worth a warning, not the run.
+    """
+
+    def __init__(self, path: Path, interval: float = 10.0) -> None:
+        previous = read_status(path) or {}
+        self._path = path
+        self._content: dict[str, Any] = {
+            "state": "running",
+            "epoch": previous.get("epoch", 0.0),
+            "step": previous.get("step", 0),
+            "best": previous.get("best", {}),
+        }
+        self._writing = threading.Lock()
+        self._closed = threading.Event()
+        self._warned = False
+        self._write()
+        self._thread = threading.Thread(target=self._beat, args=(interval,), name="status", daemon=True)
+        self._thread.start()
+
+    def update(
+        self,
+        state: str | None = None,
+        epoch: float | None = None,
+        step: int | None = None,
+        best: dict[str, float] | None = None,
+    ) -> None:
+        """Change what is given. ``best`` holds step, epoch and value of the best evaluation."""
+        assert state is None or state in STATES, state
+        changes = {"state": state, "epoch": epoch, "step": step, "best": best}
+        changed = {key: value for key, value in changes.items() if value is not None and value != self._content[key]}
+        self._content = {**self._content, **changed}
+        if "state" in changed or "best" in changed:
+            self._write()
+
+    def close(self, state: str) -> None:
+        """Write the final state and stop the thread."""
+        self._closed.set()
+        self._thread.join()
+        self.update(state=state)
+        self._write()
+
+    def _beat(self, interval: float) -> None:
+        while not self._closed.wait(interval):
+            self._write()
+
+    def _write(self) -> None:
+        with self._writing:
+            try:
+                write_atomic(self._path, json.dumps({**self._content, "updated": round(time.time(), 3)}) + "\n")
+                self._warned = False
+            except OSError as error:
+                if not self._warned:
+                    log.warning("%s cannot be written: %s; going on without", self._path, error.strerror)
+                self._warned = True
+
+
+def read_status(path: Path) -> dict[str, Any] | None:
+    """The content of a status.json, with state ``lost`` for a running run that has long not updated it.
+
+    ``updated`` is in seconds since 1970. Returns None if there is no such file, or none that can be read.
+    """
+    try:
+        status = json.loads(path.read_text(encoding="utf-8"))
+        lost = status["state"] == "running" and time.time() - float(status["updated"]) > LOST_AFTER
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {**status, "state": "lost"} if lost else status
