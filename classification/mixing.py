@@ -30,11 +30,6 @@ class MixingPlan:
     target_weights: Tensor
     """(B,) float32 in [0, 1]: weight of the picture's own label."""
 
-    def to(self, device: torch.device) -> MixingPlan:
-        """The plan on ``device``."""
-        moved = (part.to(device, non_blocking=True) for part in (self.pixel_weights, self.boxes, self.target_weights))
-        return MixingPlan(*moved)
-
 
 def plan_mixing(
     config: AugmentationConfig,
