@@ -20,7 +20,7 @@ import torch
 
 from engine.files import write_atomic
 
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pydantic", "scikit-learn", "tensorboard", "submitit")
+_PACKAGES = ("torchvision", "timm", "numpy", "pillow", "pydantic", "scikit-learn", "tensorboard", "submitit")
 _SLURM = {
     "job_id": "SLURM_JOB_ID",
     "array_job_id": "SLURM_ARRAY_JOB_ID",
@@ -48,7 +48,8 @@ def describe_start(ranks: Sequence[Mapping[str, Any]], code: Path | None = None)
         "command": shlex.join(sys.orig_argv),
         "directory": os.getcwd(),
         "git": git_state(code or Path(__file__).resolve().parents[1]),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "packages": {"torch": str(torch.__version__)}  # with its build, unlike the package's
+        | {name: version for name in _PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cuda": torch.version.cuda,

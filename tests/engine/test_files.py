@@ -1,0 +1,62 @@
+"""Atomic writes: the old content or the new, nothing else, nothing beside."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.files import write_atomic
+
+WRITER = """
+import sys
+from pathlib import Path
+from engine.files import write_atomic
+while True:
+    for letter in "ab":
+        write_atomic(Path(sys.argv[1]), letter * 200_000)
+"""
+
+
+def test_content_is_replaced_and_nothing_lies_beside(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, "one")
+    write_atomic(path, "zwei ü\n")
+    assert path.read_text(encoding="utf-8") == "zwei ü\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_have_the_usual_permissions(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "atomic", "x")
+    (tmp_path / "plain").write_text("x")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, "old")
+
+    def full_disk(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for attempt in range(5):
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, os.fspath(path)])
+        while not path.exists():
+            time.sleep(0.01)
+        time.sleep(0.03 * attempt)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        content = path.read_text()
+        assert content in ("a" * 200_000, "b" * 200_000)
