@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from tqdm import tqdm
 
@@ -14,7 +16,7 @@ from engine.log import FILE_ONLY
 
 log = logging.getLogger(__name__)
 
-_BAR = "{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}  {postfix}eta {remaining}"
+_BAR = "{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}  eta {remaining}"
 
 
 class Progress:
@@ -27,8 +29,10 @@ class Progress:
         self._clock, self._begun = clock, clock()
         self._bar: tqdm | None = None
         if enabled and sys.stdout.isatty():
+            sized = os.get_terminal_size(sys.stdout.fileno()).columns > 0  # some remote terminals have no size
+            width: dict[str, Any] = {"dynamic_ncols": True} if sized else {"ncols": 100}
             self._bar = tqdm(
-                total=total_steps, initial=start, file=sys.stdout, dynamic_ncols=True, bar_format=_BAR, desc="epoch -"
+                total=total_steps, initial=start, file=sys.stdout, bar_format=_BAR, desc="epoch -", **width
             )
 
     def advance(self, step: int) -> None:
@@ -42,11 +46,11 @@ class Progress:
             return
         epochs, values = epoch_text(step, epoch, self._total), values_text(metrics)
         remaining = (self._clock() - self._begun) / max(1, step - self._start) * (self._total - step)
-        line = "  ".join(part for part in (epochs, f"step {step}/{self._total}", values, f"eta {duration(remaining)}"))
+        line = "  ".join(filter(None, (epochs, f"step {step}/{self._total}", values, f"eta {duration(remaining)}")))
         log.info("%s", line, extra=FILE_ONLY if self._bar is not None else None)
         if self._bar is not None:
             self._bar.set_description_str(epochs, refresh=False)
-            self._bar.set_postfix_str(f"{values}  ", refresh=False)
+            self._bar.set_postfix_str(values, refresh=False)
             self.advance(step)
             self._bar.refresh()
 

@@ -1,0 +1,129 @@
+"""Logging: what reaches the console, what the files, and that everything is taken back."""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+from engine.log import FILE_ONLY, own_packages, setup_logging
+
+ours = logging.getLogger("engine.somewhere")
+theirs = logging.getLogger("thirdparty.module")
+
+STAMP = r"\d\d:\d\d:\d\d "
+
+
+def lines(text: str) -> list[str]:
+    return [re.sub(STAMP, "", line) for line in text.splitlines()]
+
+
+def test_rank_0_shows_information_and_other_packages_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    with setup_logging(0, 2):
+        ours.info("step %d", 3)
+        ours.debug("hidden")
+        ours.warning("careful")
+        theirs.info("hidden")
+        theirs.error("broken")
+    captured = capsys.readouterr()
+    assert re.fullmatch(rf"{STAMP}step 3\n{STAMP}warning: careful\n{STAMP}error: broken\n", captured.out)
+    assert captured.err == ""
+
+
+def test_other_ranks_show_what_is_wrong_with_their_number(capsys: pytest.CaptureFixture[str]) -> None:
+    with setup_logging(1, 2, verbose=True):
+        ours.info("hidden")
+        ours.warning("careful")
+    assert re.fullmatch(rf"\[rank 1\] {STAMP}warning: careful\n", capsys.readouterr().out)
+
+
+def test_verbose_shows_our_details_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with setup_logging(0, 1, verbose=True):
+        ours.debug("detail")
+        theirs.debug("hidden")
+        theirs.info("hidden")
+    assert lines(capsys.readouterr().out) == ["detail"]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_files_hold_everything_of_a_rank_from_the_start(
+    rank: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "logs" / f"rank_{rank}.log"
+    with setup_logging(rank, 2) as log:
+        ours.info("early")
+        log.attach_file(path)
+        ours.info("50 % done")
+        ours.info("for the file", extra=FILE_ONLY)
+        assert "50 % done" in path.read_text(), "lines are there at once"
+        try:
+            raise RuntimeError("reason")
+        except RuntimeError:
+            theirs.exception("failed")
+    with setup_logging(rank, 2) as log:
+        log.attach_file(path)
+        ours.info("after a restart")
+    text = path.read_text()
+    host = re.escape(os.uname().nodename)
+    pattern = rf"\d{{4}}-\d\d-\d\d {STAMP.strip()},\d{{3}} {host} rank {rank} (\w+) ([\w.]+): (.*)"
+    assert re.findall(pattern, text) == [
+        ("INFO", "engine.somewhere", "early"),
+        ("INFO", "engine.somewhere", "50 % done"),
+        ("INFO", "engine.somewhere", "for the file"),
+        ("ERROR", "thirdparty.module", "failed"),
+        ("INFO", "engine.somewhere", "after a restart"),
+    ]
+    assert "RuntimeError: reason" in text
+    assert "for the file" not in capsys.readouterr().out
+
+
+def test_python_warnings_are_logged_and_shown_by_rank_0_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank in (0, 1):
+        with warnings.catch_warnings(), setup_logging(rank, 2) as log:
+            warnings.simplefilter("always")
+            log.attach_file(tmp_path / f"{rank}.log")
+            warnings.warn("old habit", stacklevel=1)
+        assert "UserWarning: old habit" in (tmp_path / f"{rank}.log").read_text()
+        assert ("old habit" in capsys.readouterr().out) == (rank == 0)
+
+
+def test_everything_is_taken_back(tmp_path: Path) -> None:
+    root, engine = logging.getLogger(), logging.getLogger("engine")
+    before = (list(root.handlers), root.level, engine.level, warnings.showwarning)
+    log = setup_logging(0, 1, verbose=True)
+    log.attach_file(tmp_path / "rank_0.log")
+    assert engine.level == logging.DEBUG
+    assert root.level == before[1], "other packages' levels are their own"
+    log.close()
+    assert (list(root.handlers), root.level, engine.level, warnings.showwarning) == before
+    ours.error("nobody listens")
+    assert "nobody" not in (tmp_path / "rank_0.log").read_text()
+
+
+def test_own_packages_are_those_beside_the_engine() -> None:
+    assert {"__main__", "engine", "swin", "classification", "tools"} <= set(own_packages())
+
+
+def test_a_killed_process_has_logged_all_it_said(tmp_path: Path) -> None:
+    script = """
+import logging, pathlib, sys, time
+from engine.log import setup_logging
+setup_logging(1, 2).attach_file(pathlib.Path(sys.argv[1]))
+logging.getLogger("engine.x").info("last words")
+time.sleep(1000)
+"""
+    path = tmp_path / "rank_1.log"
+    process = subprocess.Popen([sys.executable, "-c", script, os.fspath(path)])
+    while not (path.exists() and path.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert path.read_text().endswith("rank 1 INFO engine.x: last words\n")
