@@ -83,7 +83,7 @@ def download(config: TorchvisionData) -> None:
             _dataset_class(config.source)(config.root, train=train, download=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"data.download: {config.source} could not be fetched into {config.root} ({error}); "
+            f"data.download: {config.source} could not be fetched into {config.root} ({' '.join(str(error).split())}); "
             "copy its files there by hand, or run once where there is internet access"
         ) from None
 
