@@ -1,12 +1,12 @@
 """Checkpoint files: written aside, flushed to disk, renamed into place, and verified before they are read.
 
-A file that carries a checkpoint's name is complete: the checksum's file is in place before it, and both were flushed to
-disk before the rename. ``last.pt`` and ``best.pt`` are further names (hard links) of numbered files.
+A file that carries a checkpoint's name is complete: its checksum is on disk before it, and it was flushed to disk
+before the rename. ``last.pt`` and ``best.pt`` are further names (hard links) of numbered files. A folder has one
+writer; readers need not wait for it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import torch
 
 from engine.errors import UserError
+from engine.files import sync_folder, write_atomic
 
 FORMAT = 1
 """Version of the checkpoint's layout, stored in each."""
@@ -57,40 +58,40 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: bool =
     """Writes ``state`` as the checkpoint of ``step`` and removes all but the newest ``keep``.
 
     ``last.pt`` names the new file afterwards, and ``best.pt`` too if ``best``. Killed at any moment, the checkpoints
-    that were there before stay readable.
+    that were there before stay readable. Files of later steps are removed: a run that writes ``step`` now was continued
+    from before them, because they were damaged.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = step_file(folder, step)
-    aside = path.with_name(path.name + ".part")
+    aside = _aside(path)
     with aside.open("wb") as file:
-        hashing = _Hashing(file)  # type: ignore[arg-type]
+        hashing = _Hashing(file)
         torch.save(state, hashing)  # type: ignore[arg-type]
         file.flush()
         os.fsync(file.fileno())
-    _place(checksum_file(path), lambda target: _write_synced(target, f"{hashing.hexdigest()}  {path.name}\n"))
-    aside.replace(path)
-    for alias in ["last.pt", *(["best.pt"] if best else [])]:
-        for source, name in ((checksum_file(path), checksum_file(folder / alias)), (path, folder / alias)):
-            _place(name, lambda target, source=source: _link(source, target))  # type: ignore[misc]
-    _sync_folder(folder)
-    for old in numbered(folder)[keep:]:
-        old.unlink()
-        checksum_file(old).unlink(missing_ok=True)
+    _publish(aside, path, hashing.hexdigest())
+    for alias in [folder / "last.pt", *([folder / "best.pt"] if best else [])]:
+        _aside(alias).unlink(missing_ok=True)
+        _link(path, _aside(alias))
+        _publish(_aside(alias), alias, hashing.hexdigest())
+    sync_folder(folder)
+    _prune(folder, path, keep)
     return path
 
 
 def verify(path: Path) -> str | None:
     """None if the file is what was written, else what is wrong with it."""
-    known = set()
-    for sidecar in path.parent.glob("*.sha256"):  # an alias may be one kill ahead of, or behind, its own
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            known.add(sidecar.read_text().split(" ")[0])
-    if not path.exists():
+    known = _known_digests(path)
+    try:
+        with path.open("rb") as file:
+            known |= _known_digests(path)  # a writer may have replaced both since
+            digest = _digest(file)
+    except FileNotFoundError:
         return "is not there"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
     if not known:
         return "has no checksum beside it"
-    with path.open("rb") as file:
-        digest = _digest(file)
     return None if digest in known else "differs from its checksum: torn or altered"
 
 
@@ -102,8 +103,8 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as a checkpoint: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # unpickling refuses in many ways
+        raise UserError(f"{path}: cannot be read as a checkpoint: {first_line(error)}") from None
     if not isinstance(state, dict) or "format" not in state:
         raise UserError(f"{path}: not a checkpoint of this suite (no `format` entry)")
     if state["format"] != FORMAT:
@@ -111,21 +112,55 @@ def read(path: Path) -> dict[str, Any]:
     return state
 
 
-def newest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest checkpoint in ``folder`` that verifies, or None; each one passed over is named to ``warn``."""
-    for path in numbered(folder):
+def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint in ``folder`` that verifies, or None; each one passed over is named to ``warn``.
+
+    ``last.pt`` and ``best.pt`` are tried after all numbered files, of which they may be copies or older.
+    """
+    aliases = (folder / name for name in ("last.pt", "best.pt"))
+    for path in [*numbered(folder), *(alias for alias in aliases if alias.exists())]:
         fault = verify(path)
         if fault is None:
-            return read(path)
+            return path
         warn(f"checkpoint {path} {fault}; trying the one before")
     return None
 
 
-def _place(path: Path, make: Callable[[Path], None]) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.unlink(missing_ok=True)
-    make(aside)
+def first_line(error: Exception) -> str:
+    """The first line of an exception's text, or its kind where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _publish(aside: Path, path: Path, digest: str) -> None:
+    """Renames ``aside`` to ``path``; at every moment the checksum's file knows what carries the name."""
+    sidecar, line = checksum_file(path), f"{digest}  {path.name}\n"
+    before = sidecar.read_text(errors="replace") if sidecar.exists() else ""
+    write_atomic(sidecar, line + before)
     aside.replace(path)
+    if before:
+        write_atomic(sidecar, line)
+
+
+def _prune(folder: Path, written: Path, keep: int) -> None:
+    """Removes numbered files later than ``written``, all but the ``keep`` newest others, and what a kill left over."""
+    earlier = [path for path in numbered(folder) if path.name <= written.name]
+    kept = {name for path in earlier[:keep] for name in (path, checksum_file(path))}
+    for pattern in ("step_*.pt", "step_*.pt.sha256", "*.pt.part", ".*.pt.sha256.*"):
+        for path in folder.glob(pattern):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+
+def _known_digests(path: Path) -> set[str]:
+    """What the checksum's file lists: one digest, or while the name changes its owner two."""
+    try:
+        return {line.split(" ")[0] for line in checksum_file(path).read_text(errors="replace").splitlines()}
+    except OSError:
+        return set()
 
 
 def _link(source: Path, target: Path) -> None:
@@ -135,21 +170,6 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
         with target.open("rb") as file:
             os.fsync(file.fileno())
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _digest(file: BinaryIO) -> str:

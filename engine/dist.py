@@ -7,7 +7,7 @@ means a single process.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -123,16 +123,26 @@ class Ranks:
         counts[self.rank] = count
         return self.sum_(counts).tolist()
 
-    def broadcast_text(self, text: str) -> str:
-        """Rank 0's ``text``, on every rank."""
+    def gather_texts(self, text: str) -> list[str]:
+        """One text from each rank, on every rank."""
+        data = torch.tensor(list(text.encode()), dtype=torch.uint8)
         if self.world_size == 1:
-            return text
-        data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8) if text else torch.empty(0).byte()
-        length = torch.tensor([data.numel()], device=self.device)
-        dist.broadcast(length, src=0)
-        buffer = data.to(self.device) if self.is_main else data.new_empty(int(length), device=self.device)
-        dist.broadcast(buffer, src=0)
-        return bytes(buffer.cpu().tolist()).decode()
+            return [text]
+        parts = self.gather_rows(data).split(self.gather_counts(len(data)))
+        return [bytes(part.tolist()).decode() for part in parts]
+
+    def main_decides(self, decide: Callable[[], str]) -> str:
+        """What ``decide`` returns on rank 0, on every rank; a UserError that it raises there is raised on all."""
+        answer = ""
+        if self.is_main:
+            try:
+                answer = "=" + decide()
+            except UserError as error:
+                answer = "!" + str(error)
+        answer = self.gather_texts(answer)[0]
+        if answer.startswith("!"):
+            raise UserError(answer[1:])
+        return answer[1:]
 
     def barrier(self) -> None:
         """Waits until every rank is here."""

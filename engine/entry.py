@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,10 +59,18 @@ def train(task: str, load: Callable[[], TaskKind]) -> None:
     sys.exit(run_training(load(), arguments, stop))
 
 
+def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--experiment``, ``--checkpoint`` and overrides, for the commands that use a trained model."""
+    parser.add_argument("--experiment", type=Path, required=True, metavar="DIR", help="the experiment's folder")
+    parser.add_argument("--checkpoint", default="best", metavar="best|last|FILE", help="which weights (default: best)")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the run's own")
+
+
 def exit_on_user_error(command: Callable[[], int]) -> None:
-    """Runs a command that trains nothing; a :class:`UserError` becomes one line and exit code 2."""
+    """Runs a command that trains nothing; a :class:`UserError` becomes one message of rank 0 and exit code 2."""
     try:
         sys.exit(command())
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+            print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import nn
 
@@ -12,9 +15,16 @@ from engine.task import Task
 
 def evaluate(task: Task, model: nn.Module, split: str, precision: Precision, ranks: Ranks) -> dict[str, float]:
     """Metrics of ``model`` on ``split``, the same on every rank. The model is left in evaluation mode."""
+    with inference(model, precision):
+        return task.evaluate(model, split, ranks)
+
+
+@contextmanager
+def inference(model: nn.Module, precision: Precision) -> Iterator[None]:
+    """Evaluation mode, no gradients, and the run's arithmetic."""
     model.eval()
     with torch.inference_mode(), precision.autocast():
-        return task.evaluate(model, split, ranks)
+        yield
 
 
 def default_mode(metric: str) -> str:

@@ -29,12 +29,12 @@ def prepare_network(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Mod
             raise UserError("distributed.sync_batchnorm: works on CUDA only; set it to false on CPU")
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if training.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     network = torch.compile(model) if training.compile else model
     if ranks.world_size == 1:
         return network  # type: ignore[return-value]
     return DistributedDataParallel(
-        network,  # type: ignore[arg-type]
+        network,
         device_ids=[ranks.device.index] if ranks.device.type == "cuda" else None,
         broadcast_buffers=False,  # see engine.batchnorm
         gradient_as_bucket_view=True,

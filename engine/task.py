@@ -9,7 +9,7 @@ from torch import nn
 
 from engine.batches import Order
 from engine.dist import Ranks
-from engine.workers import SampleReader
+from engine.workers import SampleReader, WorkerSettings
 
 
 class Task(Protocol):
@@ -23,6 +23,12 @@ class Task(Protocol):
     """Training samples: ``train_data[draw]`` is one sample, augmented as its draw decides."""
     train_order: Order
     """Which samples an epoch takes, in which order."""
+    drop_last: bool
+    """Whether an epoch's last, incomplete batch is left out."""
+    slot_multiple: int
+    """What a device's micro-batch has to be divisible by: 2 where neighbours are mixed, else 1."""
+    workers: WorkerSettings
+    """How training samples are read."""
     metric: str
     """Name of the metric that decides which checkpoint is best, unless the configuration names one."""
 

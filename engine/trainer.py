@@ -31,7 +31,6 @@ from engine.settings import RunConfig
 from engine.signals import StopRequest
 from engine.state import RunState, Window
 from engine.task import Task
-from engine.workers import WorkerSettings
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +42,8 @@ class NonFiniteError(RuntimeError):
 class Trainer:
     """Trains ``task`` as ``config`` says; on every rank alike."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        task: Task,
-        layout: BatchLayout,
-        workers: WorkerSettings,
-        ranks: Ranks,
-        stop: StopRequest,
-    ) -> None:
-        self.config, self.task, self.layout, self.workers = config, task, layout, workers
-        self.ranks, self.stop = ranks, stop
+    def __init__(self, config: RunConfig, task: Task, layout: BatchLayout, ranks: Ranks, stop: StopRequest) -> None:
+        self.config, self.task, self.layout, self.ranks, self.stop = config, task, layout, ranks, stop
         self.state = RunState()
         self.throughput = Throughput()
         training = config.training
@@ -78,6 +68,7 @@ class Trainer:
         while self.state.step < self.total_steps and not self.state.stopped_early:
             stop = self.train_step(batches)
             step = self.state.step
+            recorder.stepped(self.state, self.epoch)
             if step % self.config.logging.every_steps == 0 or self._at(self.layout.steps_per_epoch):
                 self._record(recorder)
             if self._evaluation_due():
@@ -126,7 +117,7 @@ class Trainer:
         sampler = MicroBatchSampler(
             self.task.train_order, self.layout, self.ranks.rank, self.state.step, self.total_steps
         )
-        return DeviceBatches(TrainLoader(self.task.train_data, sampler, self.workers), self.ranks.device)
+        return DeviceBatches(TrainLoader(self.task.train_data, sampler, self.task.workers), self.ranks.device)
 
     @property
     def epoch(self) -> float:
@@ -258,6 +249,7 @@ class Trainer:
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
             "optimizer": named_state(self.optimizer, self.task.model),
             "scaler": self.scaler.state_dict(),
+            "epoch": self.epoch,
             "run": self.state.state_dict(),
         }
 

@@ -1,0 +1,35 @@
+"""``python -m classification.evaluate --experiment DIR [--checkpoint best|last|FILE] [--split val|test] [key=value …]``
+
+Evaluates a trained model on any number of ranks and writes results/<split>/ in the experiment's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from engine.entry import add_experiment_arguments, exit_on_user_error
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m classification.evaluate", description="Evaluates a trained model and writes a report of it."
+    )
+    add_experiment_arguments(parser)
+    parser.add_argument("--split", choices=("val", "test"), default="val", help="which pictures (default: val)")
+    return parser.parse_intermixed_args(argv)
+
+
+def main() -> int:
+    """Returns the exit code."""
+    arguments = parse_arguments(sys.argv[1:])
+
+    from classification.evaluation import run_evaluation  # imports torch: not needed to show the help
+
+    run_evaluation(arguments.experiment, arguments.checkpoint, arguments.split, arguments.overrides)
+    return 0
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

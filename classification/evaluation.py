@@ -1,0 +1,67 @@
+"""Evaluation of a trained model, from its folder to its report."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from classification.config import ClassificationConfig
+from classification.metrics import metrics
+from classification.report import write_report
+from classification.task import ClassificationTask
+from engine.dist import Ranks, connect, detect_layout
+from engine.errors import UserError
+from engine.evaluation import inference
+from engine.experiment import Experiment, open_experiment
+from engine.log import setup_logging
+from engine.metrics import MetricWriter
+from engine.precision import resolve_precision
+from engine.recorder import listed, shown
+
+log = logging.getLogger(__name__)
+
+
+def run_evaluation(folder: Path, checkpoint: str, split: str, overrides: Sequence[str]) -> None:
+    """Evaluates one checkpoint of an experiment.
+
+    Raises:
+        UserError: folder, checkpoint or data are not as they should be.
+    """
+    layout = detect_layout(os.environ)
+    with setup_logging(layout.rank, layout.world_size):
+        overrides = ["model.pretrained=false", *overrides]  # all weights come from the checkpoint
+        experiment = open_experiment(folder, checkpoint, ClassificationConfig, overrides)
+        ranks = connect(experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
+        try:
+            evaluate_experiment(experiment, split, ranks)
+        finally:
+            ranks.close()
+
+
+def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str, ranks: Ranks) -> dict[str, float]:
+    """Metrics of ``split`` on every rank; rank 0 writes the report and adds a record to metrics.jsonl."""
+    config = experiment.config
+    task = ClassificationTask(config, ranks)
+    trained_on = experiment.saved["metadata"]["classes"]
+    if task.classes != trained_on:
+        raise UserError(
+            f"data: {experiment.checkpoint} was trained on other classes: {', '.join(trained_on[:10])} there, "
+            f"{', '.join(task.classes[:10])} here"
+        )
+    experiment.load_into(task.model)
+    with inference(task.model, resolve_precision(config.training.precision, ranks.device)):
+        predictions, names = task.predict(task.model, split, ranks)
+    values = metrics(predictions)
+    step, file = experiment.saved["run"]["step"], experiment.checkpoint.name
+    log.info("%s, %s (step %d): %s", split, file, step, listed(values))
+    if ranks.is_main:
+        results = experiment.folder.results_for(split)
+        title = f"{experiment.folder.name}: {file} on {split}"
+        write_report(results, title, values, predictions, task.classes, names)
+        writer = MetricWriter(experiment.folder, tensorboard=False)
+        writer.write(step, experiment.saved["epoch"], split, values, source="evaluate", checkpoint=file)
+        writer.close()
+        log.info("report: %s", shown(results / "report.md"))
+    return values

@@ -1,0 +1,129 @@
+"""What a run tells the world: records, TensorBoard, status, README, checkpoints. Rank 0's work, in one place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from engine import checkpoint
+from engine.config import dump_config
+from engine.environment import describe_start, record_start
+from engine.files import write_atomic
+from engine.metrics import MetricWriter
+from engine.progress import Progress
+from engine.run_dir import RunDir
+from engine.run_readme import write_readme
+from engine.settings import RunConfig
+from engine.state import RunState
+from engine.status import Status
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Records nothing: what every rank but the first is given, and a dry run."""
+
+    def begin(self, state: RunState, total_steps: int) -> None:
+        """Training starts, or goes on, from ``state``."""
+
+    def stepped(self, state: RunState, epoch: float) -> None:
+        """An optimizer step is done, ``epoch`` epochs (with a fraction) since the start."""
+
+    def trained(self, state: RunState, epoch: float, metrics: dict[str, float]) -> None:
+        """A training record is due."""
+
+    def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
+        """An evaluation has ended."""
+
+    def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
+        """A checkpoint is due."""
+
+    def minutes_due(self, every: float | None) -> bool:
+        """Whether ``every`` minutes have passed since the last checkpoint."""
+        return False
+
+    def end(self, outcome: str) -> None:
+        """Training has ended: finished, interrupted or failed."""
+
+
+class FolderRecorder(Recorder):
+    """Writes a run's folder."""
+
+    def __init__(
+        self, folder: RunDir, task: str, config: RunConfig, rank_descriptions: list[dict[str, Any]], changes: list[str]
+    ) -> None:
+        self._folder, self._task, self._config = folder, task, config
+        write_atomic(folder.config, dump_config(config))
+        start = describe_start(rank_descriptions)
+        record_start(folder.environment, {**start, "changed_settings": changes} if changes else start)
+        self._metrics = MetricWriter(folder, tensorboard=config.logging.tensorboard)
+        self._status = Status(folder.status)
+        self._progress: Progress | None = None
+        self._last_save = time.monotonic()
+        self._best: dict[str, float] = {}
+
+    def begin(self, state: RunState, total_steps: int) -> None:
+        self._metrics.resume_at(state.step)
+        self._progress = Progress(total_steps, state.step)
+        self._best = state.best
+        self._status.update(state="running", step=state.step, best=state.best)
+        write_readme(self._folder, self._task)
+        log.info("experiment folder: %s", shown(self._folder.path))
+
+    def stepped(self, state: RunState, epoch: float) -> None:
+        assert self._progress is not None
+        self._status.update(step=state.step, epoch=epoch)
+        self._progress.advance(state.step)
+
+    def trained(self, state: RunState, epoch: float, metrics: dict[str, float]) -> None:
+        assert self._progress is not None
+        self._metrics.write(state.step, epoch, "train", metrics)
+        self._progress.update(state.step, epoch, metrics)
+
+    def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
+        self._metrics.write(state.step, epoch, split, metrics)
+        self._best = state.best
+        self._status.update(step=state.step, epoch=epoch, best=state.best)
+        star = "  (best so far)" if state.best.get("step") == state.step else ""
+        log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
+        write_readme(self._folder, self._task)
+
+    def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
+        self._metrics.flush()  # what lies before a checkpoint is on disk before it is
+        checkpoint.save(self._folder.checkpoints, state.step, content, self._config.checkpoint.keep, best)
+        self._last_save = time.monotonic()
+
+    def minutes_due(self, every: float | None) -> bool:
+        return every is not None and time.monotonic() - self._last_save >= 60 * every
+
+    def end(self, outcome: str) -> None:
+        if self._progress is not None:
+            self._progress.close()
+        self._metrics.close()
+        self._status.close(outcome)
+        write_readme(self._folder, self._task)
+        if outcome == "finished":
+            self._say_result()
+
+    def _say_result(self) -> None:
+        folder, best = self._folder, self._best
+        value = ", ".join(f"{name} {number:.4f}" for name, number in best.items() if name not in ("step", "epoch"))
+        log.info("finished; best %s at epoch %g", value, round(best["epoch"], 2)) if best else log.info("finished")
+        log.info("results:     %s", shown(folder.readme))
+        log.info("evaluate:    python -m %s.evaluate --experiment %s", self._task, shown(folder.path))
+        log.info("TensorBoard: tensorboard --logdir %s", shown(folder.path.parent))
+
+
+def listed(metrics: dict[str, float]) -> str:
+    """``top1 0.9812  loss 0.1``, for a line of the log."""
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def shown(path: Path) -> str:
+    """A path as one would type it here: relative where that is shorter, and quoted for the shell."""
+    relative = os.path.relpath(path)
+    return shlex.quote(relative if len(relative) < len(str(path)) else str(path))

@@ -1,0 +1,113 @@
+"""Which folder a start belongs to: a new one, the one named, or the unfinished one of the same run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config import differences, load_config
+from engine.entry import TrainArguments
+from engine.errors import UserError
+from engine.run_dir import RunDir
+from engine.settings import RunConfig
+from engine.status import read_status
+
+log = logging.getLogger(__name__)
+
+FREE = (
+    "experiment.name",
+    "experiment.notes",
+    "experiment.tags",
+    "experiment.root",
+    "data.workers",
+    "data.prefetch",
+    "data.multiprocessing_context",
+    "training.micro_batch_size",
+    "training.accumulation",
+    "checkpoint",
+    "logging",
+    "distributed",
+)
+"""Settings that cannot change the result (but for rounding), so a resumed run may change them."""
+
+RECORDED = ("training.epochs", "training.steps", "optimizer.lr", "schedule")
+"""Settings that a resumed run may change on purpose: its length and its rates."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a start is to do."""
+
+    config: RunConfig
+    folder: RunDir | None
+    """The folder to go on in; None: a new one."""
+    changes: list[str]
+    """Settings that differ from those the folder was started with, as ``key: old -> new``."""
+    finished: bool = False
+    """Whether the folder's run has finished and nothing more is asked for."""
+
+
+def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
+    """Decides what ``--config``, ``--resume`` and the overrides mean together.
+
+    Raises:
+        UserError: the folder is not there, several match, or a setting was changed that would change the run silently.
+    """
+    if arguments.resume is None:
+        assert arguments.config is not None
+        return Plan(load_config(schema, arguments.config, arguments.overrides), None, [])
+    if arguments.resume == "auto":
+        assert arguments.config is not None
+        config = load_config(schema, arguments.config, arguments.overrides)
+        matching = list(unfinished(config, schema))
+        if len(matching) > 1:
+            names = ", ".join(str(folder.path) for folder in matching)
+            raise UserError(
+                f"--resume auto: several unfinished runs have this configuration: {names}; name one of them"
+            )
+        return Plan(config, matching[0] if matching else None, [])
+    folder = RunDir(Path(arguments.resume).absolute())
+    if not folder.config.is_file():
+        raise UserError(f"--resume: {folder.path} is no experiment folder (it has no config.yaml)")
+    return continue_in(folder, schema, arguments)
+
+
+def continue_in(folder: RunDir, schema: type[RunConfig], arguments: TrainArguments) -> Plan:
+    """Goes on in ``folder`` with its own configuration, and the command line's changes to it if they are allowed."""
+    before = load_config(schema, folder.config)
+    if arguments.config is not None:
+        config = load_config(schema, arguments.config, arguments.overrides)
+    else:
+        config = load_config(schema, folder.config, arguments.overrides)
+    changes = differences(before, config)
+    refused = [change for change in changes if not _below(change[0], FREE + RECORDED)]
+    if refused:
+        shown = "; ".join(f"{key}: {old!r} -> {new!r}" for key, old, new in refused)
+        raise UserError(f"--resume {folder.path}: these would change the run: {shown}; start a new run instead")
+    recorded = [f"{key}: {old!r} -> {new!r}" for key, old, new in changes if _below(key, RECORDED)]
+    finished = state_of(folder) == "finished" and not recorded
+    return Plan(config, folder, recorded, finished)
+
+
+def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:
+    """The folders below ``experiment.root`` that have not finished and were started with this configuration."""
+    for path in sorted(Path(config.experiment.root).glob("experiment_*")):
+        folder = RunDir(path)
+        try:
+            if state_of(folder) == "finished" or load_config(schema, folder.config) != config:
+                continue
+        except UserError as error:  # not ours to judge: an old or a foreign folder
+            log.debug("%s passed over: %s", path, error)
+            continue
+        yield folder
+
+
+def state_of(folder: RunDir) -> str:
+    """The state in a folder's status.json; ``unknown`` if it has none."""
+    return str((read_status(folder.status) or {}).get("state", "unknown"))
+
+
+def _below(key: str, prefixes: tuple[str, ...]) -> bool:
+    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)

@@ -1,0 +1,206 @@
+"""One training run from arguments to exit code: configuration, processes, task, folder, loop."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine import checkpoint
+from engine.allocator import keep_large_blocks
+from engine.batches import BatchLayout, resolve_accumulation
+from engine.batchnorm import uses_batch_norm
+from engine.config import dump_config
+from engine.dist import Ranks, connect, detect_layout
+from engine.entry import TrainArguments
+from engine.environment import describe_rank
+from engine.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from engine.log import RunLog, setup_logging
+from engine.recorder import FolderRecorder, Recorder, shown
+from engine.resume import Plan, plan
+from engine.run_dir import RunDir
+from engine.run_lock import RunLock
+from engine.seed import derive
+from engine.settings import RunConfig
+from engine.signals import StopRequest
+from engine.task import Task
+from engine.trainer import NonFiniteError, Trainer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskKind:
+    """A task as the command line knows it."""
+
+    name: str
+    config: type[RunConfig]
+    build: Callable[[Any, Ranks], Task]
+    """Builds the task of a configuration, its model on the device of the ranks."""
+
+
+def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest) -> int:
+    """Runs ``python -m TASK.train``; returns its exit code."""
+    rank = 0
+    try:
+        layout = detect_layout(os.environ)
+        rank = layout.rank
+        with setup_logging(rank, layout.world_size) as run_log:
+            the_plan = plan(kind.config, arguments)
+            if the_plan.finished:
+                log.info("%s has finished; ask for more with training.epochs=N", arguments.resume)
+                return 0
+            ranks = connect(the_plan.config.distributed, layout, the_plan.config.experiment.root / ".rendezvous")
+            try:
+                return _train(kind, the_plan, arguments, ranks, stop, run_log)
+            finally:
+                ranks.close()
+    except UserError as error:
+        if rank == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return EXIT_USER_ERROR
+
+
+def _train(
+    kind: TaskKind, the_plan: Plan, arguments: TrainArguments, ranks: Ranks, stop: StopRequest, run_log: RunLog
+) -> int:
+    config = the_plan.config
+    trainer = build_trainer(kind, config, ranks, stop)
+    if arguments.dry_run:
+        return _dry_run(trainer)
+    folder, lock = _open_folder(the_plan, ranks)
+    try:
+        run_log.attach_file(folder.log_file(ranks.rank))
+        _load_newest(trainer, folder)
+        descriptions = [
+            json.loads(text) for text in ranks.gather_texts(json.dumps(describe_rank(ranks.rank, ranks.device)))
+        ]
+        recorder = Recorder()
+        if ranks.is_main:
+            recorder = FolderRecorder(folder, kind.name, config, descriptions, the_plan.changes)
+        return _fit(trainer, recorder, folder, stop)
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def _open_folder(the_plan: Plan, ranks: Ranks) -> tuple[RunDir, RunLock | None]:
+    """The run's folder, on every rank, and on rank 0 the right to write in it."""
+    locks: list[RunLock] = []
+
+    def decide() -> str:
+        folder = the_plan.folder or RunDir.claim(the_plan.config.experiment.root)
+        locks.append(RunLock(folder))
+        return str(folder.path)
+
+    path = Path(ranks.main_decides(decide))
+    return RunDir(path), locks[0] if locks else None
+
+
+def _load_newest(trainer: Trainer, folder: RunDir) -> None:
+    """Continues from the newest checkpoint that verifies, the same on every rank; from the beginning if none does."""
+    path = trainer.ranks.main_decides(lambda: str(checkpoint.newest(folder.checkpoints, log.warning) or ""))
+    if path:
+        trainer.load_state_dict(checkpoint.read(Path(path)))
+        log.info("resumed from %s at step %d", shown(Path(path)), trainer.state.step)
+
+
+def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir, stop: StopRequest) -> int:
+    try:
+        done = trainer.fit(recorder)
+    except NonFiniteError as error:
+        log.error("%s", error)
+        recorder.end("failed")
+        return 1
+    except UserError as error:
+        log.error("%s", error)
+        recorder.end("failed")
+        return EXIT_USER_ERROR
+    except BaseException:
+        log.exception("rank %d failed at step %d", trainer.ranks.rank, trainer.state.step)
+        recorder.end("failed")
+        raise
+    recorder.end("finished" if done else "interrupted")
+    if done:
+        return 0
+    cause = stop.signal.name if stop.signal else "a signal to another rank"
+    log.warning(
+        "stopped by %s after saving step %d; go on with --resume %s", cause, trainer.state.step, shown(folder.path)
+    )
+    return EXIT_INTERRUPTED
+
+
+def build_trainer(kind: TaskKind, config: RunConfig, ranks: Ranks, stop: StopRequest) -> Trainer:
+    """Builds everything that a run needs and that can be wrong, before its folder is claimed.
+
+    Raises:
+        UserError: data, model, weights or batch sizes are not as they should be.
+    """
+    prepare_torch(config, ranks)
+    task = kind.build(config, ranks)
+    training = config.training
+    accumulation, slot_size = resolve_accumulation(
+        training.global_batch_size,
+        training.micro_batch_size,
+        training.accumulation,
+        ranks.world_size,
+        multiple_of=task.slot_multiple,
+    )
+    layout = BatchLayout(
+        task.train_order.num_samples, training.global_batch_size, accumulation, ranks.world_size, task.drop_last
+    )
+    if uses_batch_norm(task.model) and layout.smallest_slot == 1:
+        raise UserError(
+            "batch norm needs at least two samples on a device, but "
+            + (
+                f"{layout.num_samples} samples leave one over in an epoch's last batch; use data.drop_last=true, or "
+                f"another training.global_batch_size than {training.global_batch_size}"
+                if slot_size > 1
+                else f"training.global_batch_size={training.global_batch_size} over {ranks.world_size} ranks and "
+                f"{accumulation} accumulation steps leaves one; use a larger batch or fewer of them"
+            )
+        )
+    log.info(
+        "%s: %s, %d rank(s) on %s; %d samples, %d steps an epoch of %d = %d rank(s) x %d accumulated x %d",
+        kind.name,
+        type(task.model).__name__,
+        ranks.world_size,
+        ranks.device,
+        layout.num_samples,
+        layout.steps_per_epoch,
+        training.global_batch_size,
+        ranks.world_size,
+        accumulation,
+        slot_size,
+    )
+    return Trainer(config, task, layout, ranks, stop)
+
+
+def prepare_torch(config: RunConfig, ranks: Ranks) -> None:
+    """Process-wide settings: determinism, memory, and the seed that initial weights are drawn with."""
+    if config.training.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    elif ranks.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    if ranks.device.type == "cpu":
+        keep_large_blocks()
+    torch.manual_seed(derive(config.experiment.seed, "weights"))
+
+
+def _dry_run(trainer: Trainer) -> int:
+    """One step on everything that was built, and nothing written."""
+    if trainer.ranks.is_main:
+        print(dump_config(trainer.config))
+    trainer.train_step(trainer.batches())
+    values = ", ".join(f"{name} {value:.4g}" for name, value in trainer.state.window.means().items())
+    log.info("dry run: one step made (%s); nothing was written", values)
+    return 0
