@@ -37,7 +37,8 @@ def describe_rank(rank: int, device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = f"{platform.machine()} CPU, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads"
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        name = f"{platform.machine()} CPU, {cores} cores, {torch.get_num_threads()} threads"
     return {"rank": rank, "host": socket.gethostname(), "pid": os.getpid(), "device": str(device), "device_name": name}
 
 

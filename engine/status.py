@@ -19,7 +19,7 @@ LOST_AFTER = 180.0
 
 
 class Status:
-    """Writes status.json: a change of state or best result at once, everything else every ``interval`` seconds.
+    """Writes status.json: a state or best result at once, how far the run is every ``interval`` seconds.
 
     A thread writes, so that a run in a long evaluation still shows that it lives and no training step waits for a disk.
     A disk that cannot be written is worth a warning, not the run.
@@ -51,9 +51,8 @@ class Status:
         """Change what is given. ``best`` holds step, epoch and value of the best evaluation."""
         assert state is None or state in STATES, state
         changes = {"state": state, "epoch": epoch, "step": step, "best": best}
-        changed = {key: value for key, value in changes.items() if value is not None and value != self._content[key]}
-        self._content = {**self._content, **changed}
-        if "state" in changed or "best" in changed:
+        self._content = {**self._content, **{key: value for key, value in changes.items() if value is not None}}
+        if state is not None or best is not None:
             self._write()
 
     def close(self, state: str) -> None:
@@ -61,7 +60,6 @@ class Status:
         self._closed.set()
         self._thread.join()
         self.update(state=state)
-        self._write()
 
     def _beat(self, interval: float) -> None:
         while not self._closed.wait(interval):
