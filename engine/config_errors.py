@@ -45,6 +45,30 @@ _EXPECTED = {
 }
 """How the sentence "must be ..., not X" goes on for pydantic's kinds of errors."""
 
+_ELSEWHERE_CALLED = {
+    "learning_rate": "lr",
+    "wd": "weight_decay",
+    "num_epochs": "epochs",
+    "max_steps": "steps",
+    "batch_size": "global_batch_size",
+    "total_batch_size": "global_batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "grad_clip": "clip_grad_norm",
+    "max_grad_norm": "clip_grad_norm",
+    "amp": "precision",
+    "dtype": "precision",
+    "num_workers": "workers",
+    "path": "root",
+    "dataset": "source",
+    "img_size": "image_size",
+    "input_size": "image_size",
+    "drop_path_rate": "drop_path",
+    "smoothing": "label_smoothing",
+    "grad_checkpointing": "activation_checkpointing",
+    "scheduler": "schedule",
+}
+"""Names that other programs give to keys of ours."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -209,24 +233,30 @@ def _named_key(keys: Keys, text: str, schema: type[BaseModel]) -> tuple[Keys, st
 def _unknown_key(finding: Finding, schema: type[BaseModel], tree: Node) -> str:
     assert finding.owner is not None, "only sections forbid keys"
     *section, name = finding.keys
-    own = list(finding.owner.model_fields)
-    variants = [owner for keys, owner in key_paths(schema) if keys == finding.keys]
-    elsewhere = [_dotted(keys) for keys, _ in key_paths(schema) if keys[-1] == name and keys != finding.keys]
+    known = list(key_paths(schema))
+    variants = [owner for keys, owner in known if keys == finding.keys]
     if variants:
         key, values = _discriminator(variants[0])
         text = f"unknown key here; it belongs to {key}: {' or '.join(map(str, values))}"
-    elif close := difflib.get_close_matches(str(name), own, n=1, cutoff=0.7):
-        text = f"unknown key; did you mean '{close[0]}'?"
-    elif elsewhere:
-        text = f"unknown key; did you mean '{elsewhere[0]}'?"
-    elif close := difflib.get_close_matches(str(name), own, n=1, cutoff=0.5):
-        text = f"unknown key; did you mean '{close[0]}'?"
+    elif nearest := _nearest_key(str(name), list(finding.owner.model_fields), [keys for keys, _ in known]):
+        text = f"unknown key; did you mean '{nearest}'?"
     else:
-        text = f"unknown key; valid are {', '.join(own)}"
+        text = f"unknown key; valid are {', '.join(finding.owner.model_fields)}"
     inherited = tree.place_of(finding.keys).file not in (tree.place.file, "command line")
     if inherited and section:
         text += f" ('{_dotted(tuple(section))}: {REPLACE_TAG}' in {tree.place.file} starts the section anew)"
     return text
+
+
+def _nearest_key(name: str, own: list[str], everywhere: list[Keys]) -> str | None:
+    """What the author of ``name`` meant: a key of the same section, else a very similar one of another."""
+    elsewhere = {str(keys[-1]): _dotted(keys) for keys in reversed(everywhere)}
+    for choices, cutoff in (({key: key for key in own}, 0.7), (elsewhere, 0.8), ({key: key for key in own}, 0.6)):
+        # Other programs' names lead to ours, before a misspelling of ours does that is less alike.
+        names = {other: choices[ours] for other, ours in _ELSEWHERE_CALLED.items() if ours in choices} | choices
+        if close := difflib.get_close_matches(name, names, n=1, cutoff=cutoff):
+            return names[close[0]]
+    return None
 
 
 def _dotted(keys: Keys) -> str:

@@ -169,6 +169,9 @@ unheard: of
         ("gobal_batch_size: 3", "unknown key; did you mean 'global_batch_size'?"),
         ("momentum: 0.9", "unknown key; did you mean 'optimizer.momentum'?"),
         ("decay: 0.9", "unknown key; did you mean 'training.ema.decay'?"),
+        ("leraning_rate: 0.9", "unknown key; did you mean 'optimizer.lr'?"),
+        ("batch_size: 64", "unknown key; did you mean 'global_batch_size'?"),
+        ("momentun: 1", "unknown key; did you mean 'optimizer.momentum'?"),
     ],
 )
 def test_unknown_keys_get_the_nearest_known_one(line: str, hint: str) -> None:
@@ -222,7 +225,7 @@ def test_overrides_win_and_change_one_leaf_or_replace_a_mapping() -> None:
         ("training.epochs", "'training.epochs' is not of the form key.path=value"),
         ("training..epochs=1", "'training..epochs=1' is not of the form key.path=value"),
         ("=1", "'=1' is not of the form key.path=value"),
-        ("--epochs=1", "--epochs: unknown key; valid are name, root, data, training, optimizer"),
+        ("--epochs=1", "--epochs: unknown key; did you mean 'training.epochs'?"),
         ("training.epochs.x=1", "training.epochs: must be a whole number, not a mapping"),
         ("data.source=", "data.source: must be 'folder' or 'digits', not null"),
     ],
