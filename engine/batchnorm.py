@@ -12,9 +12,8 @@ from engine.dist import Ranks
 class BatchNormStatistics:
     """Keeps the running means and variances of all ranks equal, and undoes those of a skipped step.
 
-    Each rank normalises by its own micro-batch and moves its running statistics accordingly. Averaging them over the
-    ranks after every optimizer step makes the saved statistics those of the global batch, in one small reduction, so
-    that evaluation and checkpoints need none.
+    Each rank normalises by its own micro-batch and moves its running statistics accordingly. After every optimizer step
+    one small reduction gives all ranks the mean of their statistics, so that evaluation and checkpoints need none.
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:

@@ -60,20 +60,18 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: bool =
     ``last.pt`` names the new file afterwards, and ``best.pt`` too if ``best``. Killed at any moment, the checkpoints
     that were there before stay readable. Files of later steps are removed: a run that writes ``step`` now was continued
     from before them, because they were damaged.
+
+    Raises:
+        OSError: the disk is full or cannot be written; nothing of the new file is left on it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = step_file(folder, step)
-    aside = _aside(path)
-    with aside.open("wb") as file:
-        hashing = _Hashing(file)
-        torch.save(state, hashing)  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    _publish(aside, path, hashing.hexdigest())
+    digest = _write(_aside(path), state)
+    _publish(_aside(path), path, digest)
     for alias in [folder / "last.pt", *([folder / "best.pt"] if best else [])]:
         _aside(alias).unlink(missing_ok=True)
         _link(path, _aside(alias))
-        _publish(_aside(alias), alias, hashing.hexdigest())
+        _publish(_aside(alias), alias, digest)
     sync_folder(folder)
     _prune(folder, path, keep)
     return path
@@ -133,6 +131,22 @@ def first_line(error: Exception) -> str:
 
 def _aside(path: Path) -> Path:
     return path.with_name(path.name + ".part")
+
+
+def _write(path: Path, state: dict[str, Any]) -> str:
+    """Writes ``state`` to ``path``, flushed to disk; returns its SHA-256."""
+    try:
+        with path.open("wb") as file:
+            hashing = _Hashing(file)
+            torch.save(state, hashing)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error.__context__, OSError):  # torch covers a full disk by a failure of its own
+            raise error.__context__ from None
+        raise
+    return hashing.hexdigest()
 
 
 def _publish(aside: Path, path: Path, digest: str) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from engine.errors import UserError
-from engine.rendezvous import shared_store
+from engine.rendezvous import forget_meeting, shared_store
 from engine.settings import DistributedConfig
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -53,14 +53,13 @@ def detect_layout(environment: Mapping[str, str]) -> Layout:
         launcher = "slurm"
     else:
         return Layout()
-    values = {name: environment.get(name, "") for name in names}
-    if launcher == "slurm":
-        counts = expand_counts(values[names[3]])
-        node = int(environment.get("SLURM_NODEID", "0"))
-        values[names[3]] = str(counts[node]) if node < len(counts) else ""
     try:
-        rank, world_size, local_rank, local_world_size = (int(values[name]) for name in names)
-    except ValueError:
+        rank, world_size, local_rank = (int(environment.get(name, "")) for name in names[:3])
+        if launcher == "slurm":
+            local_world_size = expand_counts(environment.get(names[3], ""))[int(environment.get("SLURM_NODEID", "0"))]
+        else:
+            local_world_size = int(environment[names[3]])
+    except (ValueError, IndexError):
         shown = ", ".join(f"{name}={environment.get(name)!r}" for name in names)
         raise UserError(f"environment: a process layout of whole numbers expected, found {shown}") from None
     if not (0 <= rank < world_size and 0 <= local_rank < local_world_size <= world_size):
@@ -125,11 +124,11 @@ class Ranks:
 
     def gather_texts(self, text: str) -> list[str]:
         """One text from each rank, on every rank."""
-        data = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        data = torch.tensor(list(text.encode(errors="surrogateescape")), dtype=torch.uint8)
         if self.world_size == 1:
             return [text]
         parts = self.gather_rows(data).split(self.gather_counts(len(data)))
-        return [bytes(part.tolist()).decode() for part in parts]
+        return [bytes(part.tolist()).decode(errors="surrogateescape") for part in parts]
 
     def main_decides(self, decide: Callable[[], str]) -> str:
         """What ``decide`` returns on rank 0, on every rank; a UserError that it raises there is raised on all."""
@@ -176,6 +175,12 @@ def choose_device(config: DistributedConfig, layout: Layout) -> torch.device:
     return torch.device("cuda", layout.local_rank)
 
 
+def _own_cores(layout: Layout) -> int:
+    """Slurm's count for this task where it gives one, else an equal part of the cores this process may run on."""
+    count = os.environ.get("SLURM_CPUS_PER_TASK", "") if layout.launcher == "slurm" else ""
+    return int(count or max(1, len(os.sched_getaffinity(0)) // layout.local_world_size))
+
+
 def connect(config: DistributedConfig, layout: Layout, meeting_place: Path) -> Ranks:
     """Joins the process group that ``layout`` describes; a single process needs none.
 
@@ -185,7 +190,7 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path) -> R
     if device.type == "cuda":
         torch.cuda.set_device(device)
     elif layout.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // layout.local_world_size))
+        torch.set_num_threads(_own_cores(layout))
     if layout.world_size == 1:
         return Ranks(layout, device)
     backend = config.backend if config.backend != "auto" else ("nccl" if device.type == "cuda" else "gloo")
@@ -197,4 +202,9 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path) -> R
     else:
         store = shared_store(meeting_place, layout.rank, layout.world_size, timeout)
         dist.init_process_group(backend, store=store, rank=layout.rank, world_size=layout.world_size, timeout=timeout)
-    return Ranks(layout, device, backend)
+    ranks = Ranks(layout, device, backend)
+    if layout.launcher == "slurm":
+        ranks.barrier()  # nccl's ranks may get here before all have met
+        if ranks.is_main:
+            forget_meeting(meeting_place)
+    return ranks

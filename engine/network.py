@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,15 +20,16 @@ def prepare_network(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Mod
     """
     training = config.training
     if training.activation_checkpointing:
-        if not hasattr(model, "set_grad_checkpointing"):
+        try:
+            model.set_grad_checkpointing(True)  # type: ignore[operator]
+        except (AttributeError, AssertionError):  # timm's models without it assert that it is not wanted
             raise UserError(
                 f"training.activation_checkpointing: {type(model).__name__} does not support it; set it to false"
-            )
-        model.set_grad_checkpointing(True)  # type: ignore[operator]
+            ) from None
     if config.distributed.sync_batchnorm:
         if ranks.device.type != "cuda":
             raise UserError("distributed.sync_batchnorm: works on CUDA only; set it to false on CPU")
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = convert_sync_batchnorm(model)  # timm's, since torch's loses the activations of timm's own layers
     if training.channels_last:
         model = model.to(memory_format=torch.channels_last)
     network = torch.compile(model) if training.compile else model

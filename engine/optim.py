@@ -6,9 +6,15 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_info,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 from torch import nn
 
+from engine.errors import UserError
 from engine.settings import FinetuneConfig, OptimizerConfig
 
 
@@ -31,14 +37,27 @@ def parameter_groups(model: nn.Module, optimizer: OptimizerConfig, finetune: Fin
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: FinetuneConfig) -> torch.optim.Optimizer:
-    """timm's optimizer of that name over :func:`parameter_groups`."""
+    """timm's optimizer of that name over :func:`parameter_groups`.
+
+    Raises:
+        UserError: the optimizer needs a package, a device or second derivatives that are not there, or takes another
+            number of ``betas``.
+    """
+    info = get_optimizer_info(config.name)
+    if info.second_order:
+        raise UserError(f"optimizer.name: '{config.name}' needs second derivatives, which are not computed; try adamw")
+    if config.betas is not None and len(config.betas) != info.num_betas:
+        raise UserError(f"optimizer.betas: '{config.name}' takes {info.num_betas} numbers, not {len(config.betas)}")
     options: dict[str, Any] = {}
     if config.betas is not None:
         options["betas"] = tuple(config.betas)
     if config.eps is not None:
         options["eps"] = config.eps
     groups = parameter_groups(model, config, finetune)
-    return create_optimizer_v2(groups, opt=config.name, lr=config.lr, momentum=config.momentum, **options)
+    try:
+        return create_optimizer_v2(groups, opt=config.name, lr=config.lr, momentum=config.momentum, **options)
+    except AssertionError as error:  # timm's way to say that a package or a GPU is missing
+        raise UserError(f"optimizer.name: '{config.name}' cannot be used here: {error}") from None
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

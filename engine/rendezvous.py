@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
@@ -19,8 +20,8 @@ from engine.errors import UserError
 
 
 def meeting_name(environment: Mapping[str, str]) -> str:
-    """A name that only the ranks of this very start share: job, step and restart count."""
-    keys = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    """A name that only the ranks of this very start share: cluster, job, step and restart count."""
+    keys = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
     return ".".join(environment.get(key, "0") for key in keys)
 
 
@@ -40,26 +41,41 @@ def shared_store(folder: Path, rank: int, world_size: int, timeout: timedelta) -
     """A store that all ranks of this Slurm step share.
 
     Rank 0 listens on a port of the system's choice and writes ``address address ... port`` into a file in ``folder``,
-    which all nodes see; the others read it and take the first address that answers.
+    which all nodes see; the others read it and take the first address that answers. Once all have met, rank 0 should
+    call :func:`forget_meeting`.
+
+    Raises:
+        UserError: rank 0 was not found, or does not answer, within ``timeout``.
     """
     note = folder / meeting_name(os.environ)
     if rank == 0:
         store = dist.TCPStore("0.0.0.0", 0, world_size, is_master=True, timeout=timeout, wait_for_workers=False)
         folder.mkdir(parents=True, exist_ok=True)
-        aside = note.with_suffix(".part")
+        aside = note.with_name(note.name + ".part")
         aside.write_text(" ".join([*own_addresses(), str(store.port)]))
         aside.replace(note)
         return store
     deadline = time.monotonic() + timeout.total_seconds()
-    while not note.exists():
-        if time.monotonic() > deadline:
-            raise UserError(f"rank {rank} waited {timeout} for rank 0's address in {note}; is the folder shared?")
+    fault = f"found no address of rank 0 in {note}; is the folder shared by all nodes?"
+    while time.monotonic() < deadline:
+        if note.exists():
+            *addresses, port = note.read_text().split()
+            for address in filter(partial(_answers, port=int(port)), addresses):
+                return dist.TCPStore(address, int(port), world_size, is_master=False, timeout=timeout)
+            # It may also be a note that an earlier job of this number left when it was killed: look again.
+            fault = f"reached rank 0 under none of {', '.join(addresses)} (port {port})"
         time.sleep(0.05)
-    *addresses, port = note.read_text().split()
-    for address in addresses:
-        try:
-            socket.create_connection((address, int(port)), timeout=5).close()
-        except OSError:
-            continue
-        return dist.TCPStore(address, int(port), world_size, is_master=False, timeout=timeout)
-    raise UserError(f"rank {rank} reaches rank 0 under none of {', '.join(addresses)} (port {port})")
+    raise UserError(f"rank {rank} waited {timeout} and {fault}")
+
+
+def forget_meeting(folder: Path) -> None:
+    """Removes rank 0's note, after all ranks have met."""
+    (folder / meeting_name(os.environ)).unlink(missing_ok=True)
+
+
+def _answers(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=5).close()
+    except OSError:
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -63,12 +64,13 @@ class RunState:
 
     @staticmethod
     def from_state(saved: dict[str, Any]) -> RunState:
-        """Raises KeyError naming the entries that are missing or surplus."""
+        """Takes a copy of ``saved``. Raises KeyError naming the entries that are missing or surplus."""
         expected = {f.name for f in fields(RunState)}
         if expected != set(saved):
             raise KeyError(
                 f"run state: missing {sorted(expected - set(saved))}, surplus {sorted(set(saved) - expected)}"
             )
+        saved = deepcopy(saved)
         return RunState(
             **{
                 **saved,

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from engine.checkpoint import first_line
 from engine.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -31,10 +32,11 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     try:
         state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise UserError(f"finetune.weights: {path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"finetune.weights: {path} cannot be read: {first_line(error)}") from None
     except Exception as error:  # unpickling refuses in many ways
         raise UserError(
-            f"finetune.weights: {path} holds more than plain tensors and is not loaded: {str(error).splitlines()[0]}"
+            f"finetune.weights: {path} is damaged, or holds more than plain tensors, and is not loaded: "
+            f"{first_line(error)}"
         ) from None
     for entry in ("ema", "model", "state_dict", "state_dict_ema"):
         if isinstance(state, Mapping) and isinstance(state.get(entry), Mapping):
@@ -75,8 +77,10 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
 
 
 def _classifier_keys(model: nn.Module) -> list[str]:
-    """Names of the parameters of the model's last layer."""
-    last = {id(parameter) for parameter in model.get_classifier().parameters()}  # type: ignore[operator]
+    """Names of the parameters of the model's last layer, or layers where it has several (distilled models)."""
+    classifier = model.get_classifier()  # type: ignore[operator]
+    layers = classifier if isinstance(classifier, tuple) else (classifier,)
+    last = {id(parameter) for layer in layers for parameter in layer.parameters()}
     return [name for name, parameter in model.named_parameters() if id(parameter) in last]
 
 
