@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from engine.config_errors import explain
 from engine.errors import UserError
@@ -56,6 +57,8 @@ def _path_text(value: Any) -> Any:
         return os.fspath(value)
     if value == "":
         raise ValueError("must be a path, not empty text")
+    if not isinstance(value, str):
+        raise PydanticCustomError("path_type", "must be a path")
     return value
 
 
