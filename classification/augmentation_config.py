@@ -54,12 +54,16 @@ class RandomResizedCropConfig(Section):
 
 
 class ColorJitterConfig(Section):
-    """Random factors in [1 - value, 1 + value], and a shift of the hue in [-hue, hue]."""
+    """Random changes of colour, as torchvision's ColorJitter makes them."""
 
     brightness: NonNegative = 0.4
+    """The factor is drawn from [1 - value, 1 + value]; 0 turns it off, here and below."""
     contrast: NonNegative = 0.4
+    """The factor is drawn from [1 - value, 1 + value]."""
     saturation: NonNegative = 0.4
+    """The factor is drawn from [1 - value, 1 + value]."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """The shift is drawn from [-value, value] of the colour circle."""
 
 
 class RandAugmentConfig(Section):

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import timm
+import yaml
+
+from classification.augmentation_config import AugmentationConfig, RandAugmentConfig
+from classification.config import SWIN_MODELS, ClassificationConfig, ModelConfig
+from classification.data_config import DigitsData, FolderData, TorchvisionData
+from engine.config import dump_config, json_schema, load_config
+from engine.errors import UserError
+
+DIGITS = {"model": {"name": "swin_tiny"}, "data": {"source": "digits"}}
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(tree: dict, *overrides: str) -> ClassificationConfig:
+        path = tmp_path / "run.yaml"
+        path.write_text(yaml.safe_dump(tree))
+        return load_config(ClassificationConfig, path, overrides)
+
+    return load
+
+
+def test_data_and_the_models_name_are_enough(load):
+    config = load(DIGITS)
+    assert isinstance(config.data, DigitsData)
+    assert config.augmentation == AugmentationConfig()
+    assert config.loss.name == "cross_entropy"
+    assert config.training.global_batch_size == 128
+    assert (config.data.image_size, config.data.drop_last, config.data.workers) == (224, True, "auto")
+    assert not config.augmentation.mixes
+
+
+@pytest.mark.parametrize("missing", ["model", "data"])
+def test_data_and_model_are_required(load, missing):
+    with pytest.raises(UserError, match=f"{missing}: required but missing"):
+        load({key: value for key, value in DIGITS.items() if key != missing})
+
+
+def test_every_source_is_told_by_its_name(load, tmp_path):
+    folder = load({**DIGITS, "data": {"source": "folder", "root": str(tmp_path)}}).data
+    assert isinstance(folder, FolderData)
+    assert ".jpg" in folder.extensions
+    for source in ("cifar10", "cifar100", "mnist", "fashion_mnist", "kmnist"):
+        data = load({**DIGITS, "data": {"source": source, "root": "somewhere"}}).data
+        assert isinstance(data, TorchvisionData)
+        assert data.root.is_absolute()
+        assert not data.download
+
+
+def test_the_resolved_configuration_reads_back_equal(load, tmp_path):
+    tree = {
+        "model": {"name": "swin", "embed_dim": 48, "depths": [2, 2, 2], "num_heads": [2, 4, 8], "patch_size": 2},
+        "data": {"source": "folder", "root": "pictures", "image_size": [32, 48], "mean": [0.5, 0.5, 0.5]},
+        "augmentation": {
+            "randaugment": {"magnitude": 5},
+            "random_erasing": {},
+            "random_resized_crop": None,
+            "mixup": 1,
+        },
+    }
+    config = load(tree)
+    (tmp_path / "resolved.yaml").write_text(dump_config(config))
+    assert load_config(ClassificationConfig, tmp_path / "resolved.yaml") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("data.sauce=1", r"command line: data\.sauce: unknown key; did you mean 'source'"),
+        ("data.source=digit", r"data\.source: must be .*not 'digit'; did you mean 'digits'"),
+        ("data.image_size=0", r"data\.image_size: must be at least 1, not 0"),
+        ("data.image_size=[32]", r"data\.image_size"),
+        ("data.crop_pct=1.5", r"data\.crop_pct: must be at most 1"),
+        ("data.workers=-1", r"data\.workers: must be at least 0"),
+        ("data.workers=many", r"data\.workers: .*'auto'"),
+        ("data.std=[0.1, 0.0, 0.1]", r"data\.std\[1\]: must be greater than 0"),
+        ("data.sampling=balanced", r"data\.sampling: must be 'natural', not 'balanced'"),
+        ("data.mean=.nan", r"data\.mean"),
+        ("augmentation.horizontal_flip=2", r"augmentation\.horizontal_flip: must be at most 1"),
+        ("augmentation.randaugment=rand-m9-mst0.5", r"augmentation\.randaugment: 'mst0\.5' in 'rand-m9-mst0\.5'"),
+        ("augmentation.randaugment=ramd-m9", r"augmentation\.randaugment: 'ramd-m9' is not understood"),
+        ("augmentation.randaugment={magnitude: 11}", r"augmentation\.randaugment\.magnitude: must be at most 10"),
+        ("augmentation.autoaugment=v1", r"augmentation\.autoaugment: 'v1' is not understood; .*v0, v0r, original"),
+        ("augmentation.random_resized_crop.scale=[1.0, 0.1]", r"crop\.scale: the smaller number comes first"),
+        ("augmentation.random_erasing={area: [0.0, 0.3]}", r"random_erasing\.area\[0\]: must be greater than 0"),
+        ("augmentation.mixup=-1", r"augmentation\.mixup: must be at least 0"),
+        ("augmentation.mixing_mode=elem", r"augmentation\.mixing_mode: must be 'batch' or 'pair'"),
+        ("loss.name=focal", r"loss\.name: must be 'cross_entropy'"),
+        ("loss.label_smoothing=1.0", r"loss\.label_smoothing: must be less than 1"),
+        ("model.drop_path=1", r"model\.drop_path: must be less than 1"),
+        ("model.depths=[2, 0]", r"model\.depths\[1\]: must be at least 1"),
+    ],
+)
+def test_impossible_values_are_named_with_what_is_right(load, override, text):
+    with pytest.raises(UserError, match=text):
+        load(DIGITS, override)
+
+
+def test_policies_are_alternatives(load):
+    with pytest.raises(UserError, match="randaugment and trivialaugment are alternatives"):
+        load({**DIGITS, "augmentation": {"randaugment": "rand-m9", "trivialaugment": True}})
+
+
+@pytest.mark.parametrize(("keys", "mixes"), [({"mixup": 0.2}, True), ({"cutmix": 1.0}, True), ({"mixup": 0.0}, False)])
+def test_zero_and_null_turn_mixing_off(keys, mixes):
+    assert AugmentationConfig(**keys).mixes == mixes
+    assert not AugmentationConfig(**keys, mixing_probability=0.0).mixes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rand-m9-mstd0.5-inc1",
+        "rand-m15-n2-mmax20",
+        "rand-mstd1-tweights",
+        "rand-m9-n3-p0.7-t3aw",
+        "rand",
+        "rand-mstd101",
+    ],
+)
+def test_timms_randaugment_notation_is_accepted_and_timm_takes_it(text):
+    from timm.data.auto_augment import rand_augment_transform
+
+    assert AugmentationConfig(randaugment=text).randaugment == text
+    rand_augment_transform(text, {})
+
+
+def test_randaugment_as_keys_means_the_same_as_text():
+    from timm.data.auto_augment import rand_augment_transform
+
+    keys = RandAugmentConfig(magnitude=7, layers=3, probability=0.4, magnitude_std=0.25, increasing=True)
+    ours, text = rand_augment_transform(keys.text, {}), rand_augment_transform("rand-m7-n3-p0.4-mstd0.25-inc1", {})
+    assert repr(ours) == repr(text)
+    assert ours.num_layers == 3
+
+
+@pytest.mark.parametrize("name", SWIN_MODELS[:-1])
+def test_our_models_may_change_single_fields(name):
+    assert ModelConfig(name=name).swin_fields == {}
+    assert ModelConfig(name=name, window_size=8).swin_fields == {"window_size": 8}
+
+
+def test_a_swin_of_ones_own_shape_needs_its_shape(load):
+    shape = {"embed_dim": 48, "depths": [2, 2, 2], "num_heads": [2, 4, 8]}
+    config = load({**DIGITS, "model": {"name": "swin", **shape, "patch_size": 2, "window_size": 4}})
+    assert config.model.swin_fields == {
+        "embed_dim": 48, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "patch_size": 2, "window_size": 4,
+    }  # fmt: skip
+    with pytest.raises(UserError, match="also needs embed_dim and num_heads"):
+        load({**DIGITS, "model": {"name": "swin", "depths": [2, 2]}})
+    with pytest.raises(UserError, match="one entry per stage"):
+        load({**DIGITS, "model": {"name": "swin", **shape, "depths": [2, 2]}})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("swin_tinny", "no model 'swin_tinny'; did you mean 'swin_tiny'"),
+        ("timm/resnet5", "no model 'timm/resnet5'; did you mean 'timm/resnet5.*'"),
+        ("resnet50", "no model 'resnet50'; did you mean 'timm/resnet50'"),
+        ("timm/resnet50.a1_in2k", r"no model 'timm/resnet50\.a1_in2k'; did you mean 'timm/resnet50\.a1_in1k'"),
+        ("timm/!", "no model 'timm/!'; there are swin_tiny, .* and timm/NAME"),
+    ],
+)
+def test_an_unknown_model_offers_the_nearest(load, name, text):
+    with pytest.raises(UserError, match=rf"run\.yaml:\d+: model\.name: {text}"):
+        load({**DIGITS, "model": {"name": name}})
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet50.a1_in1k", "tf_efficientnet_lite0"])
+def test_timms_models_are_known_with_and_without_tag(name):
+    assert timm.is_model(name)
+    assert ModelConfig(name=f"timm/{name}", pretrained=True).timm_name == name
+    assert ModelConfig(name="swin_tiny").timm_name is None
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (
+            {"name": "timm/resnet50", "window_size": 7},
+            r"window_size: only for our own Swin models, not for timm/resnet50",
+        ),
+        ({"name": "swin_tiny", "pretrained": True}, r"model\.pretrained: only for timm/ models; .*finetune\.weights"),
+    ],
+)
+def test_keys_that_do_not_belong_to_a_model_are_refused(load, model, text):
+    with pytest.raises(UserError, match=text):
+        load({**DIGITS, "model": model})
+
+
+def test_weights_that_timm_does_not_publish_are_refused(load):
+    without = next(name for name in timm.list_models() if not timm.models.is_model_pretrained(name))
+    with pytest.raises(UserError, match=rf"model\.pretrained: timm publishes no weights for '{without}'"):
+        load({**DIGITS, "model": {"name": f"timm/{without}", "pretrained": True}})
+
+
+def test_the_schema_documents_every_key():
+    schema = json_schema(ClassificationConfig, "classification")
+    text = json.dumps(schema)
+    assert "Mixup (arXiv:1710.09412)" in text
+    undocumented = [
+        f"{section}.{key}"
+        for section, body in schema["$defs"].items()
+        for key, field in body.get("properties", {}).items()
+        if "description" not in field
+    ]
+    assert undocumented == []
