@@ -96,11 +96,10 @@ def _essentials(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _results(status: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
-    """Last record of each split, a column each, and the best evaluation beside them."""
-    last = {str(record["split"]): record for record in records}
-    if not last:
+    """Best evaluation, last record of each split, and evaluations from outside the run, a column each."""
+    columns = {_column(record): record for record in records}
+    if not columns:
         return "Nothing measured yet."
-    columns = {f"last {split}": record for split, record in last.items()}
     if status.get("best"):
         best_step = status["best"].get("step")
         same = [r for r in records if r["step"] == best_step and r["split"] == "val" and "source" not in r]
@@ -114,6 +113,12 @@ def _results(status: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
     rows = [(name, *(_number(record.get(name)) for record in columns.values())) for name in names]
     heading = ("", *(f"{name}, epoch {record.get('epoch', 0):.4g}" for name, record in columns.items()))
     return _table(heading, rows)
+
+
+def _column(record: Mapping[str, Any]) -> str:
+    if "source" in record:
+        return f"{record['source']} {record['split']} ({record.get('checkpoint', '')})"
+    return f"last {record['split']}"
 
 
 def _starts(environment: Mapping[str, Any]) -> str:

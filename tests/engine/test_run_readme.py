@@ -69,6 +69,13 @@ def test_results_stand_beside_each_other() -> None:
     assert "| lr |  | 0.001 |  |" in text
 
 
+def test_evaluations_from_outside_have_their_own_column() -> None:
+    outside = {"step": 10, "epoch": 1.0, "split": "val", "top1": 0.8, "source": "evaluate", "checkpoint": "best.pt"}
+    text = page([*RECORDS, outside])
+    assert "| best, epoch 1 | last train, epoch 2 | last val, epoch 2 | evaluate val (best.pt), epoch 1 |" in text
+    assert "| top1 | 0.75 |  | 0.5 | 0.8 |" in text
+
+
 def test_a_run_that_has_just_begun_says_so() -> None:
     assert "Nothing measured yet." in page(records=[], best={}, step=0, epoch=0.0)
     assert "state **queued**" in page(records=[], state="queued")
