@@ -10,12 +10,13 @@ from classification.augmentation_config import AugmentationConfig
 from classification.data_config import DataConfig
 from engine.config import Section
 from engine.settings import RunConfig
-from swin.config import TINY
+from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
-SWIN_MODELS = ("swin_tiny", "swin_small", "swin_base", "swin_large", "swin")
+SWIN_SHAPES = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE, "swin": TINY}
+"""What each of our model names starts from."""
 
 
 class ModelConfig(Section):
@@ -48,6 +49,10 @@ class ModelConfig(Section):
         names = ("patch_size", "window_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
+    def swin_shape(self) -> SwinConfig | None:
+        """The shape of our Swin; None for timm's models. A ``ValueError`` names fields that do not fit together."""
+        return replace(SWIN_SHAPES[self.name], **self.swin_fields) if self.timm_name is None else None
+
     @property
     def timm_name(self) -> str | None:
         """timm's name of the model; None for ours."""
@@ -60,15 +65,14 @@ class ModelConfig(Section):
             if self.swin_fields:
                 raise ValueError(f"{', '.join(self.swin_fields)}: only for our own Swin models, not for {self.name}")
             return self
-        if self.name not in SWIN_MODELS:
+        if self.name not in SWIN_SHAPES:
             raise ValueError(f"name: {_unknown(self.name)}")
         if self.pretrained:
             raise ValueError("pretrained: only for timm/ models; for Swin weights give their file in finetune.weights")
         missing = [key for key in ("embed_dim", "depths", "num_heads") if key not in self.swin_fields]
         if self.name == "swin" and missing:
             raise ValueError(f"a swin of one's own shape also needs {' and '.join(missing)}")
-        if self.name == "swin":
-            replace(TINY, **self.swin_fields)  # a ValueError names the fields that do not fit
+        self.swin_shape()  # checks itself
         return self
 
 
@@ -89,9 +93,9 @@ def _unknown(name: str) -> str:
 
     bare = name.removeprefix("timm/")
     known = timm.list_pretrained() if "." in bare else timm.list_models()
-    near = difflib.get_close_matches(bare, [*SWIN_MODELS, *known], 3, cutoff=0.5)
-    offered = [repr(match if match in SWIN_MODELS else f"timm/{match}") for match in near]
-    hint = f"did you mean {' or '.join(offered)}?" if offered else f"there are {', '.join(SWIN_MODELS)} and timm/NAME"
+    near = difflib.get_close_matches(bare, [*SWIN_SHAPES, *known], 3, cutoff=0.5)
+    offered = [repr(match if match in SWIN_SHAPES else f"timm/{match}") for match in near]
+    hint = f"did you mean {' or '.join(offered)}?" if offered else f"there are {', '.join(SWIN_SHAPES)} and timm/NAME"
     return f"no model '{name}'; {hint}"
 
 
@@ -115,3 +119,12 @@ class ClassificationConfig(RunConfig):
     """Random changes to training pictures."""
     loss: LossConfig = LossConfig()
     """What is minimised."""
+
+    @model_validator(mode="after")
+    def _pictures_hold_a_patch(self) -> "ClassificationConfig":
+        size = self.data.image_size
+        sides = (size, size) if isinstance(size, int) else size
+        shape = self.model.swin_shape()
+        if shape is not None and min(sides) < shape.patch_size:
+            raise ValueError(f"data.image_size: must be at least model.patch_size ({shape.patch_size}), not {size}")
+        return self

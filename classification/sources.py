@@ -65,12 +65,16 @@ def open_digits(split: str) -> ArrayPictures:
 
 
 def open_torchvision(config: TorchvisionData, split: str) -> ArrayPictures:
-    """A data set of torchvision, read into memory; ``val`` is its official test part. Downloads nothing."""
+    """A data set of torchvision, read into memory; ``val`` is its official test part. Downloads nothing.
+
+    CIFAR's published files are pickles: torchvision reads them only if their checksums are the published ones.
+    """
     try:
         dataset = _dataset_class(config.source)(config.root, train=split == "train", download=False)
-    except RuntimeError:
+    except (RuntimeError, OSError, ValueError, AssertionError) as error:
         raise UserError(
-            f"data.root: {config.root} does not hold all files of {config.source} as torchvision lays them out; "
+            f"data.root: {config.root} does not hold all files of {config.source}, whole and as torchvision lays them "
+            f"out ({type(error).__name__}: {' '.join(str(error).split())}); "
             "set data.download=true on a machine with access to the internet, or copy them there"
         ) from None
     return ArrayPictures(list(dataset.classes), np.asarray(dataset.targets, np.int64), np.asarray(dataset.data))

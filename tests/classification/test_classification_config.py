@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import timm
 import yaml
 
 from classification.augmentation_config import AugmentationConfig, RandAugmentConfig
-from classification.config import SWIN_MODELS, ClassificationConfig, ModelConfig
+from classification.config import SWIN_SHAPES, ClassificationConfig, ModelConfig
 from classification.data_config import DigitsData, FolderData, TorchvisionData
 from engine.config import dump_config, json_schema, load_config
 from engine.errors import UserError
@@ -139,10 +140,11 @@ def test_randaugment_as_keys_means_the_same_as_text():
     assert ours.num_layers == 3
 
 
-@pytest.mark.parametrize("name", SWIN_MODELS[:-1])
+@pytest.mark.parametrize("name", [name for name in SWIN_SHAPES if name != "swin"])
 def test_our_models_may_change_single_fields(name):
     assert ModelConfig(name=name).swin_fields == {}
-    assert ModelConfig(name=name, window_size=8).swin_fields == {"window_size": 8}
+    assert ModelConfig(name=name).swin_shape() == SWIN_SHAPES[name]
+    assert ModelConfig(name=name, window_size=8).swin_shape() == replace(SWIN_SHAPES[name], window_size=8)
 
 
 def test_a_swin_of_ones_own_shape_needs_its_shape(load):
@@ -185,6 +187,11 @@ def test_timms_models_are_known_with_and_without_tag(name):
         (
             {"name": "timm/resnet50", "window_size": 7},
             r"window_size: only for our own Swin models, not for timm/resnet50",
+        ),
+        ({"name": "swin_tiny", "embed_dim": 100}, r"model: a stage of 100 channels cannot be split over 3 heads"),
+        (
+            {"name": "swin_tiny", "patch_size": 256},
+            r"data\.image_size: must be at least model\.patch_size \(256\), not 224",
         ),
         ({"name": "swin_tiny", "pretrained": True}, r"model\.pretrained: only for timm/ models; .*finetune\.weights"),
     ],

@@ -125,6 +125,18 @@ def test_missing_files_are_a_user_error_with_the_cure(tmp_path, source):
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_a_broken_file_is_a_user_error(tmp_path):
+    for part in ("train", "t10k"):
+        write_idx(tmp_path / "MNIST" / "raw" / f"{part}-images-idx3-ubyte", RNG.integers(0, 256, (3, 28, 28), np.uint8))
+        write_idx(tmp_path / "MNIST" / "raw" / f"{part}-labels-idx1-ubyte", np.zeros(3, np.uint8))
+    data = TorchvisionData(source="mnist", root=tmp_path)
+    assert len(open_pictures(data, "train")) == 3
+    broken = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"data\.root: .* does not hold all files of mnist, whole"):
+        open_pictures(data, "train")
+
+
 def test_a_download_happens_only_when_asked_for_and_fails_with_the_cure(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.MNIST, "mirrors", [(tmp_path / "no-such-server").as_uri() + "/"])
     data = TorchvisionData(source="mnist", root=tmp_path / "data", download=True)
