@@ -56,7 +56,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: Finetun
     groups = parameter_groups(model, config, finetune)
     try:
         return create_optimizer_v2(groups, opt=config.name, lr=config.lr, momentum=config.momentum, **options)
-    except AssertionError as error:  # timm's way to say that a package or a GPU is missing
+    except (AssertionError, ValueError) as error:  # by an assertion timm says that a package or a GPU is missing
         raise UserError(f"optimizer.name: '{config.name}' cannot be used here: {error}") from None
 
 

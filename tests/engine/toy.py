@@ -1,0 +1,107 @@
+"""A task of a few numbers, to see what the training loop does with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.batches import BatchLayout, Draw, NaturalOrder, resolve_accumulation
+from engine.dist import Layout, Ranks
+from engine.recorder import Recorder
+from engine.settings import RunConfig
+from engine.signals import StopRequest
+from engine.state import RunState
+from engine.trainer import Trainer
+from engine.workers import WorkerSettings
+
+SINGLE = Ranks(Layout(), torch.device("cpu"))
+
+
+class ToyData:
+    """Sample i is a random vector of 6 numbers and what a fixed linear map makes of it; ``bad`` ones hold infinities."""
+
+    def __init__(self, size: int, bad: tuple[int, ...] = ()) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.x = torch.randn(size, 6, generator=generator)
+        self.y = self.x @ torch.randn(6, 2, generator=generator)
+        self.x[list(bad)] = float("inf")
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        return {"x": self.x[draw.index], "y": self.y[draw.index], "index": draw.index}
+
+
+class ToyTask:
+    """Regression; remembers the samples of each call of ``training_step``."""
+
+    name, metric, drop_last, slot_multiple = "toy", "loss", True, 1
+    workers = WorkerSettings()
+
+    def __init__(self, model: nn.Module, size: int = 24, bad: tuple[int, ...] = (), drop_last: bool = True) -> None:
+        self.model = model
+        self.train_data = ToyData(size, bad)
+        self.train_order = NaturalOrder(size, 0)
+        self.drop_last = drop_last
+        self.seen: list[list[int]] = []
+        self.scores: list[float] = []
+        """What evaluations give as ``score``, one after the other."""
+
+    def training_step(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.seen.append(batch["index"].tolist())
+        return {"loss": (model(batch["x"]) - batch["y"]).square().mean()}
+
+    def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> dict[str, float]:
+        good = self.train_data.x.isfinite().all(dim=1)
+        loss = (model(self.train_data.x[good]) - self.train_data.y[good]).square().mean()
+        return {"loss": float(loss), "score": self.scores.pop(0) if self.scores else 0.0}
+
+    def metadata(self) -> dict[str, Any]:
+        return {}
+
+
+class Memory(Recorder):
+    """Keeps in memory what a folder would be given."""
+
+    def __init__(self) -> None:
+        self.train: list[dict[str, float]] = []
+        self.val: list[dict[str, float]] = []
+        self.saved: list[dict[str, Any]] = []
+
+    def trained(self, state: RunState, epoch: float, metrics: dict[str, float]) -> None:
+        self.train.append({"step": state.step, "epoch": epoch, **metrics})
+
+    def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
+        self.val.append({"step": state.step, "epoch": epoch, **metrics})
+
+    def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
+        self.saved.append({"step": state.step, "best": best})
+
+
+def toy_model(*extra: nn.Module) -> nn.Module:
+    """Two linear layers with ``extra`` between them, always with the same initial weights."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), *extra, nn.Tanh(), nn.Linear(8, 2))
+
+
+def toy_config(**sections: dict[str, Any]) -> RunConfig:
+    """Eight samples a step, a record each step, fp32; ``sections`` win."""
+    base: dict[str, dict[str, Any]] = {
+        "training": {"global_batch_size": 8, "epochs": 2, "precision": "fp32"},
+        "logging": {"every_steps": 1},
+        "optimizer": {"lr": 0.01},
+        "schedule": {"name": "constant"},
+    }
+    merged = {name: {**base.get(name, {}), **sections.get(name, {})} for name in {**base, **sections}}
+    return RunConfig.model_validate(merged)
+
+
+def toy_trainer(task: ToyTask, config: RunConfig, ranks: Ranks = SINGLE, stop: StopRequest | None = None) -> Trainer:
+    """A trainer of ``task``, as :func:`engine.run.build_trainer` puts it together."""
+    training = config.training
+    accumulation, _ = resolve_accumulation(
+        training.global_batch_size, training.micro_batch_size, training.accumulation, ranks.world_size
+    )
+    size = task.train_order.num_samples
+    layout = BatchLayout(size, training.global_batch_size, accumulation, ranks.world_size, task.drop_last)
+    return Trainer(config, task, layout, ranks, stop or StopRequest())
