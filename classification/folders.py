@@ -133,5 +133,5 @@ def _files_below(folder: Path) -> Iterator[str]:
             continue
         seen.add((status.st_dev, status.st_ino))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        below = os.path.relpath(path, folder)
-        yield from (os.path.normpath(os.path.join(below, name)) for name in files if not name.startswith("."))
+        prefix = "" if path == os.fspath(folder) else os.path.relpath(path, folder) + os.sep
+        yield from (prefix + name for name in files if not name.startswith("."))
