@@ -153,7 +153,8 @@ TEXTS = ["", "Grüße, 世界 🦢\nsecond line", "\udcff undecodable byte of a 
 
 def talk(ranks: Ranks) -> dict[str, Any]:
     """Every collective once; rank r has r rows (none on rank 0) and the r-th text."""
-    rank, answers = ranks.rank, {}
+    rank = ranks.rank
+    answers: dict[str, Any] = {}
 
     def decide() -> str:
         answers["asked"] = True

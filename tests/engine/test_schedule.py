@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from engine.settings import OptimizerConfig, PlateauConfig, ScheduleConfig
 BASE = 0.5
 
 
-def make(steps_per_epoch: int = 10, total_steps: int = 100, **config: Any) -> Schedule:
+def make(*, steps_per_epoch: int = 10, total_steps: int = 100, **config: Any) -> Schedule:
     return build_schedule(ScheduleConfig(**config), OptimizerConfig(lr=BASE), steps_per_epoch, total_steps)
 
 
@@ -68,7 +68,7 @@ def test_cosine_as_torch() -> None:
 
 
 @pytest.mark.parametrize("warmup", [{"warmup_steps": 15}, {"warmup_epochs": 1.5}], ids=str)
-def test_cosine_with_warm_up_as_timm(warmup: dict[str, float]) -> None:
+def test_cosine_with_warm_up_as_timm(warmup: dict[str, Any]) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=BASE)
     timm = CosineLRScheduler(
         optimizer, t_initial=84, lr_min=0.02, warmup_t=15, warmup_lr_init=0.01, warmup_prefix=True, t_in_epochs=False
@@ -77,7 +77,7 @@ def test_cosine_with_warm_up_as_timm(warmup: dict[str, float]) -> None:
     for step in range(99):
         timm.step_update(step)
         expected.append(optimizer.param_groups[0]["lr"])
-    ours = rates(make(min_lr=0.02, warmup_lr=0.01, **warmup))  # type: ignore[arg-type]
+    ours = rates(make(min_lr=0.02, warmup_lr=0.01, **warmup))
     assert ours[:99] == pytest.approx(expected, rel=1e-9)
     assert ours[99] == pytest.approx(0.02)  # where timm is behind its end already
 
@@ -112,7 +112,7 @@ def test_constant_after_warm_up(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["cosine", "milestones", "constant", "plateau"])
 def test_warm_up_starts_at_its_rate_and_ends_at_the_base_rate(name: str) -> None:
-    passed = {"milestones": [9.0]} if name == "milestones" else {}
+    passed: dict[str, Any] = {"milestones": [9.0]} if name == "milestones" else {}
     schedule = make(name=name, warmup_epochs=2, warmup_lr=1e-6, **passed)
     assert BASE * schedule.factor(0) == pytest.approx(1e-6)
     assert BASE * schedule.factor(19) == pytest.approx(1e-6 + (BASE - 1e-6) * 19 / 20)
@@ -193,7 +193,7 @@ def test_progress(mode: str, values: list[float], best: float | None, stale: int
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_plateau_as_torch(mode: str) -> None:
+def test_plateau_as_torch(mode: Literal["min", "max"]) -> None:
     config = PlateauConfig(factor=0.3, patience=2, min_delta=0.05)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=BASE)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -202,7 +202,7 @@ def test_plateau_as_torch(mode: str) -> None:
     plateau, sign, seen = Plateau(), 1 if mode == "max" else -1, set()
     losses = [0, 0.1, 0.12, 0.13, 0.14, 0.2, 0.2, math.nan, 0.1, 0.3] + 12 * [0.31]
     for value in losses:
-        theirs.step(sign * value)  # type: ignore[arg-type]
+        theirs.step(sign * value)
         plateau = plateau.update(sign * value, mode, config, floor=0.02 / BASE)
         assert BASE * plateau.scale == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
         seen.add(plateau.scale)
