@@ -1,12 +1,14 @@
 """Installs the suite from a clone: ``pip install -e .`` (or ``.[dev]`` to run its tests)."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="swin-hpc",
     version="0.1.0",
     description="Distributed training suite for computer vision on Slurm clusters: Swin, SSD and Swin U-Net on PyTorch",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",

@@ -13,9 +13,6 @@ from engine.errors import UserError
 from engine.settings import FinetuneConfig
 from engine.weights import load_weights, read_state_dict
 from swin import SwinTransformer, WeightsError, load_swin_weights
-from swin.config import BASE, LARGE, SMALL, TINY
-
-SHAPES = {"swin": TINY, "swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE}
 
 
 def build_model(
@@ -40,13 +37,12 @@ def build_model(
 
 
 def _swin(config: ModelConfig, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
-    given = config.swin_fields
-    if config.drop_path is not None:
-        given["drop_path"] = config.drop_path
-    shape = replace(
-        SHAPES[config.name], num_classes=num_classes, img_size=image_size, drop_rate=config.drop_rate, **given
+    shape = config.swin_shape()
+    assert shape is not None
+    drop_path = shape.drop_path if config.drop_path is None else config.drop_path
+    return SwinTransformer(
+        replace(shape, num_classes=num_classes, img_size=image_size, drop_rate=config.drop_rate, drop_path=drop_path)
     )
-    return SwinTransformer(shape)
 
 
 def _timm(config: ModelConfig, num_classes: int, image_size: tuple[int, int]) -> nn.Module:

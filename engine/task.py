@@ -19,10 +19,6 @@ class Task(Protocol):
     """classification, detection, ..."""
     model: nn.Module
     """The bare model, on its device; state dicts carry its names."""
-    train_data: SampleReader
-    """Training samples: ``train_data[draw]`` is one sample, augmented as its draw decides."""
-    train_order: Order
-    """Which samples an epoch takes, in which order."""
     drop_last: bool
     """Whether an epoch's last, incomplete batch is left out."""
     slot_multiple: int
@@ -31,6 +27,16 @@ class Task(Protocol):
     """How training samples are read."""
     metric: str
     """Name of the metric that decides which checkpoint is best, unless the configuration names one."""
+
+    @property
+    def train_data(self) -> SampleReader:
+        """Training samples: ``train_data[draw]`` is one sample, augmented as its draw decides."""
+        ...
+
+    @property
+    def train_order(self) -> Order:
+        """Which samples an epoch takes, in which order."""
+        ...
 
     def training_step(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Forward pass and loss of one micro-batch that lies on the device.

@@ -20,7 +20,7 @@ SINGLE = Ranks(Layout(), torch.device("cpu"))
 
 
 class ToyData:
-    """Sample i is a random vector of 6 numbers and what a fixed linear map makes of it; ``bad`` ones hold infinities."""
+    """Sample i is a random vector of 6 numbers and a fixed linear map's image of it; ``bad`` ones hold infinities."""
 
     def __init__(self, size: int, bad: tuple[int, ...] = ()) -> None:
         generator = torch.Generator().manual_seed(1)

@@ -1,0 +1,61 @@
+"""Small runs: a tiny Swin on the digits, and folders of generated JPEG files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+from PIL import Image
+
+TINY = {
+    "model": {
+        "name": "swin",
+        "patch_size": 2,
+        "window_size": 4,
+        "embed_dim": 12,
+        "depths": [2, 2],
+        "num_heads": [2, 2],
+    },
+    "data": {"source": "digits", "image_size": 16, "workers": 0},
+    "augmentation": {"random_resized_crop": None, "horizontal_flip": 0.0, "shift": 1},
+    "training": {"steps": 6, "global_batch_size": 16, "precision": "fp32"},
+    "evaluation": {"batch_size": 90},
+    "logging": {"every_steps": 2},
+    "distributed": {"device": "cpu"},
+}
+TRAIN = [sys.executable, "-m", "classification.train"]
+EVALUATE = [sys.executable, "-m", "classification.evaluate"]
+
+
+def merged(base: dict, changes: dict) -> dict:
+    """``base`` with ``changes``, section by section; a section with a ``source`` of its own replaces the base's."""
+    sections = {}
+    for name in {**base, **changes}:
+        old, new = base.get(name, {}), changes.get(name, {})
+        sections[name] = new if "source" in new else {**old, **new}
+    return sections
+
+
+def write_config(folder: Path, **changes: dict) -> Path:
+    """A configuration file in ``folder`` for a run of :data:`TINY` with ``changes``, recorded below ``folder``."""
+    path = folder / "run.yaml"
+    tree = merged({**TINY, "experiment": {"root": str(folder / "experiments")}}, changes)
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def write_pictures(folder: Path, classes: dict[str, int], seed: int = 0, size: int = 20) -> None:
+    """A folder of JPEG files for each class: noise around a brightness of its own."""
+    rng = np.random.default_rng(seed)
+    for number, (name, count) in enumerate(classes.items()):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            noise = rng.normal(60 + 60 * number, 30, (size, size, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(noise).save(folder / name / f"{i:03d}.jpg")
+
+
+def folder_data(root: Path) -> dict:
+    """The data section for class folders below ``root``."""
+    return {"source": "folder", "root": str(root), "image_size": 16, "workers": 0}

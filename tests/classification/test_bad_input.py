@@ -1,0 +1,139 @@
+"""Wrong input: one clear message, exit code 2, no traceback, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from classification.train import kind
+from engine.entry import TrainArguments
+from engine.run import run_training
+from engine.signals import StopRequest
+from tests.classification.small import TINY, TRAIN, folder_data, write_config, write_pictures
+from tests.distributed import launch
+
+
+def refused(config: Path, *overrides: str, resume: str | None = None) -> str:
+    """The message that a start with this input ends with."""
+    arguments = TrainArguments(config, resume, False, overrides)
+    folder = config.parent
+    before = sorted(folder.rglob("*"))
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error):
+        code = run_training(kind(), arguments, StopRequest())
+    message = error.getvalue()
+    assert code == 2, message
+    assert "Traceback" not in message
+    assert sorted(folder.rglob("*")) == before, "something was left behind"
+    return message
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("optimizer.leraning_rate=1", "command line: optimizer.leraning_rate"),
+        ("training.ema.decai=0.9", "did you mean 'decay'"),
+        ("trainig.epochs=3", "did you mean 'training'"),
+        ("training.steps=-3", "training.steps"),
+        ("training.steps=many", "training.steps"),
+        ("optimizer.lr=.nan", "optimizer.lr"),
+        ("optimizer.lr=0", "optimizer.lr"),
+        ("optimizer.name=adamww", "did you mean 'adamw'"),
+        ("schedule.min_lr=1.0", "schedule.min_lr"),
+        ("data.image_size=-1", "data.image_size"),
+        ("model.name=swin_tinny", "did you mean 'swin_tiny'"),
+        ("model.num_heads=[5,5]", "heads"),
+        ("training.global_batch_size=5000", "at most 1437"),
+        ("training.accumulation=3", "15 or 18"),
+        ("augmentation.mixup=-1", "augmentation.mixup"),
+    ],
+)
+def test_values_on_the_command_line(tmp_path, override, expected):
+    assert expected in refused(write_config(tmp_path), override)
+
+
+def test_a_key_in_a_file_is_found_by_file_and_line(tmp_path):
+    config = write_config(tmp_path)
+    lines = [*config.read_text().splitlines(), "optimizer:", "  lrr: 1"]
+    config.write_text("\n".join(lines))
+    assert f"{config}:{len(lines)}: optimizer.lrr" in refused(config)
+
+
+def test_a_base_that_includes_itself(tmp_path):
+    config = write_config(tmp_path)
+    config.write_text(f"base: {config.name}\n{config.read_text()}")
+    assert "run.yaml" in refused(config)
+
+
+def test_a_batch_that_the_ranks_cannot_share(tmp_path):
+    config = write_config(tmp_path, training={"global_batch_size": 15})
+    ended = launch(2, [*TRAIN, "--config", str(config)], cwd=tmp_path)
+    assert [end.returncode for end in ended] == [2, 2]
+    assert "15 cannot be divided into 2 ranks; the nearest that can: 14 or 16" in ended[0].output
+    assert "error" not in ended[1].output  # rank 0 speaks for all
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_folders_that_are_missing_empty_or_different(tmp_path):
+    write_pictures(tmp_path / "pictures" / "train", {"cat": 20, "dog": 20})
+    config = write_config(tmp_path, data=folder_data(tmp_path / "pictures"))
+    assert "val" in refused(config)
+    write_pictures(tmp_path / "pictures" / "val", {"cat": 2, "dgo": 2})
+    message = refused(config)
+    assert "dog" in message and "dgo" in message
+    (tmp_path / "pictures" / "val" / "dgo").rename(tmp_path / "pictures" / "val" / "dog")
+    (tmp_path / "pictures" / "train" / "emu").mkdir()
+    assert "emu" in refused(config)
+    assert "did you mean" in refused(config, f"data.root={tmp_path / 'picturs'}")
+
+
+def test_a_broken_picture_is_named(tmp_path):
+    write_pictures(tmp_path / "pictures" / "train", {"cat": 20, "dog": 20})
+    write_pictures(tmp_path / "pictures" / "val", {"cat": 2, "dog": 2})
+    broken = tmp_path / "pictures" / "train" / "dog" / "007.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    config = write_config(tmp_path, data={**folder_data(tmp_path / "pictures"), "workers": 2}, training={"steps": 9})
+    ended = launch(1, [*TRAIN, "--config", str(config)], cwd=tmp_path)
+    assert ended[0].returncode == 2
+    assert str(broken) in ended[0].output and "Traceback" not in ended[0].output
+
+
+def test_weights_that_do_not_fit(tmp_path):
+    config = write_config(tmp_path)
+    assert "no file" in refused(config, f"finetune.weights={tmp_path / 'none.pth'}")
+    save_file({"layers.0.wrong": torch.zeros(3)}, tmp_path / "w.safetensors")
+    message = refused(config, f"finetune.weights={tmp_path / 'w.safetensors'}")
+    assert "layers.0.wrong" in message and "w.safetensors" in message
+
+
+def test_a_tail_of_one_sample_with_batch_norm(tmp_path):
+    own = dict.fromkeys(TINY["model"], None) | {"name": "timm/resnet18"}
+    config = write_config(
+        tmp_path,
+        model=own,
+        data={"source": "digits", "image_size": 16, "workers": 0, "drop_last": False},
+        training={"global_batch_size": 359},  # 1,437 = 4 * 359 + 1
+    )
+    message = refused(config)
+    assert "drop_last=true" in message and "batch norm" in message
+
+
+def test_resuming_what_is_not_there_or_would_change(tmp_path):
+    config = write_config(tmp_path)
+    assert "no experiment folder" in refused(config, resume=str(tmp_path / "experiments" / "experiment_0009"))
+    assert run_training(kind(), TrainArguments(config, None, False, []), StopRequest()) == 0
+    folder = tmp_path / "experiments" / "experiment_0001"
+    message = refused(config, "optimizer.weight_decay=0.3", "data.workers=1", resume=str(folder))
+    assert "optimizer.weight_decay: 0.05 -> 0.3" in message and "data.workers" not in message
+    before = (folder / "status.json").read_text()
+    assert run_training(kind(), TrainArguments(None, str(folder), False, []), StopRequest()) == 0
+    assert (folder / "status.json").read_text() == before  # it has finished, and nothing more was asked for
+    longer = TrainArguments(None, str(folder), False, ["training.steps=8"])
+    assert run_training(kind(), longer, StopRequest()) == 0
+    assert '"step": 8' in (folder / "status.json").read_text()
+    assert "training.steps: 6 -> 8" in (folder / "environment.json").read_text()

@@ -1,0 +1,230 @@
+"""Whole runs: what they leave behind, and that ranks, accumulation and workers change nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from classification.config import ClassificationConfig
+from classification.task import ClassificationTask
+from engine.config import load_config
+from engine.dist import Layout, Ranks
+from engine.metrics import read_metrics
+from engine.run import build_trainer
+from engine.signals import StopRequest
+from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
+from tests.distributed import launch, run_ranks
+
+
+def succeed(world_size: int, command: list[str], cwd: Path) -> str:
+    ended = launch(world_size, command, cwd=cwd)
+    assert [end.returncode for end in ended] == [0] * world_size, ended[0].output
+    return ended[0].output
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Path, str]:
+    """A finished run of two epochs on two ranks, with its console output."""
+    folder = tmp_path_factory.mktemp("run")
+    config = write_config(folder, training={"steps": None, "epochs": 2, "global_batch_size": 256, "ema": {}})
+    output = succeed(2, [*TRAIN, "--config", str(config), "experiment.name=two ranks"], folder)
+    return folder / "experiments" / "experiment_0001", output
+
+
+def test_a_run_leaves_the_folder_that_is_promised(finished):
+    folder, output = finished
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    steps = {"checkpoints/step_00000005.pt", "checkpoints/step_00000010.pt"}
+    checkpoints = {*steps, "checkpoints/last.pt", "checkpoints/best.pt"}
+    plain = {"README.md", "config.yaml", "environment.json", "status.json", "metrics.jsonl"}
+    logs = {"logs/rank_0.log", "logs/rank_1.log"}
+    events = {name for name in files if name.startswith("tensorboard/")}
+    assert files - events == plain | logs | checkpoints | {f"{name}.sha256" for name in checkpoints}
+    assert len(events) == 1
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["state"], status["step"], status["epoch"]) == ("finished", 10, 2.0)
+    readme = (folder / "README.md").read_text()
+    assert "two ranks" in readme and "**finished**" in readme and "top1" in readme
+    for line in ("finished; best top1", "experiment_0001/README.md", "tensorboard --logdir experiments"):
+        assert line in output
+    environment = json.loads((folder / "environment.json").read_text())
+    assert [device["rank"] for device in environment["devices"]] == [0, 1]
+
+
+def test_records_go_to_both_files_with_increasing_steps(finished):
+    folder, _ = finished
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    for split, steps in (("train", [2, 4, 5, 6, 8, 10]), ("val", [5, 10])):
+        records = read_metrics(folder / "metrics.jsonl", split)
+        assert [record["step"] for record in records] == steps
+        assert [event.step for event in board.Scalars(f"{split}/loss")] == steps
+        assert [event.value for event in board.Scalars(f"{split}/loss")] == pytest.approx([r["loss"] for r in records])
+    assert {"lr", "grad_norm", "images_per_second", "data_wait_fraction"} <= records_keys(folder)
+
+
+def records_keys(folder: Path) -> set[str]:
+    return set(read_metrics(folder / "metrics.jsonl", "train")[0])
+
+
+def test_the_checkpoint_is_plain_and_complete(finished):
+    folder, _ = finished
+    saved = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+    assert saved["metadata"]["classes"] == [str(digit) for digit in range(10)]
+    assert set(saved["model"]) == set(saved["ema"])
+    assert not any(name.startswith(("module.", "_orig_mod.")) for name in saved["model"])
+    assert saved["run"]["step"] == saved["run"]["updates"] == 10
+    names = {name for group in saved["optimizer"]["groups"] for name in group["params"]}
+    assert names == set(saved["optimizer"]["state"]) <= set(saved["model"])
+
+
+def test_the_resolved_configuration_alone_reproduces_the_run(finished, tmp_path):
+    folder, _ = finished
+    again = ["--config", str(folder / "config.yaml"), f"experiment.root={tmp_path}"]
+    succeed(2, [*TRAIN, *again], tmp_path)
+    losses = [
+        [r["loss"] for r in read_metrics(path / "metrics.jsonl")] for path in (folder, tmp_path / "experiment_0001")
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_evaluate_repeats_what_training_measured(finished, world_size):
+    folder, _ = finished
+    succeed(world_size, [*EVALUATE, "--experiment", str(folder), "--checkpoint", "last"], folder)
+    measured = read_metrics(folder / "metrics.jsonl", "val")
+    during = next(r for r in measured if r["step"] == 10 and "source" not in r)
+    after = measured[-1]
+    assert (after["source"], after["checkpoint"], after["epoch"]) == ("evaluate", "last.pt", 2.0)
+    metrics = json.loads((folder / "results" / "val" / "metrics.json").read_text())
+    assert metrics == {name: during[name] for name in metrics} == {name: after[name] for name in metrics}
+    results = {path.name for path in (folder / "results" / "val").iterdir()}
+    assert {"report.md", "per_class.csv", "predictions.csv", "confusion_matrix.csv", "confusion_matrix.png"} <= results
+    assert len((folder / "results/val/predictions.csv").read_text().splitlines()) == 361
+
+
+def test_dry_run_makes_a_step_and_writes_nothing(tmp_path):
+    config = write_config(tmp_path)
+    output = succeed(1, [*TRAIN, "--config", str(config), "--dry-run", "optimizer.lr=0.125"], tmp_path)
+    assert "lr: 0.125" in output and "one step made" in output
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+MIXED = {
+    "experiment": {"seed": 3},
+    "model": {"drop_path": 0.0},
+    "augmentation": {"mixup": 0.8, "cutmix": 1.0, "random_erasing": {"probability": 0.5}, "color_jitter": {}},
+    "training": {"steps": 20, "global_batch_size": 16, "clip_grad_norm": 5.0},
+}
+
+
+def twenty_steps(ranks: Ranks, config: str, overrides: list[str]) -> dict[str, torch.Tensor]:
+    """Losses of 20 steps, and what each sample was: step, index, position, sum of pixels, weights of its mixing."""
+    from classification.train import kind
+
+    torch.use_deterministic_algorithms(False)
+    loaded = load_config(ClassificationConfig, Path(config), overrides)
+    trainer = build_trainer(kind(), loaded, ranks, StopRequest())
+    task, rows = trainer.task, []
+    original = task.training_step
+
+    def remember(model, batch):
+        pixels = batch["image"].double().mul(torch.arange(batch["image"][0].numel()).view(3, 16, 16)).sum((1, 2, 3))
+        step = torch.full_like(batch["index"], trainer.state.step)
+        columns = [step, batch["index"], batch["position"], pixels, batch["pixel_weights"], batch["target_weights"]]
+        rows.append(torch.stack([column.double() for column in columns] + list(batch["boxes"].double().T), dim=1))
+        return original(model, batch)
+
+    task.training_step = remember
+    batches, losses = trainer.batches(), []
+    for _ in range(20):
+        trainer.state.window = type(trainer.state.window)()
+        trainer.train_step(batches)
+        losses.append(trainer.state.window.means()["loss"])
+    return {"losses": torch.tensor(losses), "samples": torch.cat(rows)}
+
+
+def test_ranks_accumulation_and_workers_change_neither_samples_nor_losses(tmp_path):
+    """2 ranks, 4 micro-batches or 2 workers: same samples, augmentation, mixing; losses to 1e-5 over 20 steps."""
+    config = str(write_config(tmp_path, **MIXED))
+    single = Ranks(Layout(), torch.device("cpu"))
+    whole = twenty_steps(single, config, [])
+    others = {
+        "2 accumulated": [twenty_steps(single, config, ["training.accumulation=2"])],
+        "4 accumulated": [twenty_steps(single, config, ["training.micro_batch_size=4"])],
+        "2 workers": [twenty_steps(single, config, ["data.workers=2"])],
+        "2 ranks": run_ranks(2, twenty_steps, config, []),
+        "2 ranks, 2 accumulated": run_ranks(2, twenty_steps, config, ["training.accumulation=2"]),
+    }
+    assert len(whole["losses"].unique()) == 20
+    for name, parts in others.items():
+        samples = torch.cat([part["samples"] for part in parts])
+        order = sorted(range(len(samples)), key=lambda i: tuple(samples[i, [0, 2]].tolist()))
+        assert torch.equal(samples[order], whole["samples"]), name
+        for part in parts:
+            torch.testing.assert_close(part["losses"], whole["losses"], rtol=1e-5, atol=0, msg=name)
+
+
+def predictions_of(ranks: Ranks, config: str) -> dict[str, torch.Tensor]:
+    loaded = load_config(ClassificationConfig, Path(config))
+    torch.manual_seed(0)
+    task = ClassificationTask(loaded, ranks)
+    task.model.eval()
+    with torch.inference_mode():
+        found, names = task.predict(task.model, "val", ranks)
+        metrics = task.evaluate(task.model, "val", ranks)
+    assert len(names) == 101
+    columns = {name: torch.from_numpy(value) for name, value in vars(found).items()}
+    return {**columns, "metrics": torch.tensor(list(metrics.values()), dtype=torch.float64)}
+
+
+def test_101_pictures_are_evaluated_once_each_on_any_number_of_ranks(tmp_path):
+    write_pictures(tmp_path / "train", {"a": 4, "b": 4, "c": 4})
+    write_pictures(tmp_path / "val", {"a": 50, "b": 31, "c": 20})
+    sections = {"data": folder_data(tmp_path), "evaluation": {"batch_size": 8}, "training": {"global_batch_size": 4}}
+    config = str(write_config(tmp_path, **sections))
+    one = predictions_of(Ranks(Layout(), torch.device("cpu")), config)
+    assert one["labels"].tolist() == [0] * 50 + [1] * 31 + [2] * 20
+    for world_size in (2, 3):
+        for part in run_ranks(world_size, predictions_of, config):
+            assert part.keys() == one.keys()
+            assert all(torch.equal(part[name], one[name]) for name in one), world_size
+
+
+def test_resuming_a_stopped_run_ends_in_the_same_bits(tmp_path):
+    """Stopped by SIGTERM in the middle of an epoch, with workers, dropout, mixing and a moving average."""
+    sections = {
+        "model": {"drop_path": 0.2},
+        "data": {"source": "digits", "image_size": 16, "workers": 1},
+        "augmentation": {"mixup": 0.8},
+        "training": {"steps": 60, "ema": {}, "accumulation": 2},
+        "evaluation": {"every_steps": 40},
+    }
+    from tests.distributed import Group
+
+    config = write_config(tmp_path, **sections)
+    succeed(1, [*TRAIN, "--config", str(config)], tmp_path)
+    metrics = tmp_path / "experiments" / "experiment_0002" / "metrics.jsonl"
+    with Group(1, [*TRAIN, "--config", str(config)], cwd=tmp_path) as group:
+        while not (metrics.exists() and read_metrics(metrics)):
+            assert group.processes[0].poll() is None, group.output(0)
+        group.processes[0].terminate()
+        (ended,) = group.wait(60)
+    assert ended.returncode == 75, ended.output
+    status = json.loads(metrics.with_name("status.json").read_text())
+    assert status["state"] == "interrupted" and 0 < status["step"] < 60
+    succeed(1, [*TRAIN, "--resume", str(metrics.parent)], tmp_path)
+    left, right = (tmp_path / "experiments" / f"experiment_000{i}" for i in (1, 2))
+    one, two = (torch.load(path / "checkpoints" / "last.pt", weights_only=True) for path in (left, right))
+    for part in ("model", "ema"):
+        assert all(torch.equal(tensor, two[part][name]) for name, tensor in one[part].items())
+    timeless = [
+        [{k: v for k, v in r.items() if k not in ("time", "images_per_second", "data_wait_fraction")} for r in records]
+        for records in (read_metrics(path / "metrics.jsonl") for path in (left, right))
+    ]
+    assert timeless[0] == timeless[1]
+    assert yaml.safe_load((left / "config.yaml").read_text()) == yaml.safe_load((right / "config.yaml").read_text())
