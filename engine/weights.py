@@ -55,7 +55,7 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
     """
     own = model.state_dict()
     classifier = _classifier_keys(model)
-    replaced = [key for key in classifier if key in state and state[key].shape != own[key].shape]
+    replaced = [key for key in classifier if key in state and _other_classes(state[key], own[key])]
     if replaced:
         was = state[replaced[0]].shape[0]
         log.info("%s has %d classes, the model %d: its classifier starts anew", source, was, own[replaced[0]].shape[0])
@@ -82,6 +82,11 @@ def _classifier_keys(model: nn.Module) -> list[str]:
     layers = classifier if isinstance(classifier, tuple) else (classifier,)
     last = {id(parameter) for layer in layers for parameter in layer.parameters()}
     return [name for name, parameter in model.named_parameters() if id(parameter) in last]
+
+
+def _other_classes(theirs: torch.Tensor, ours: torch.Tensor) -> bool:
+    """Whether two classifier tensors, (classes, ...), differ in the number of classes alone."""
+    return theirs.shape != ours.shape and theirs.shape[1:] == ours.shape[1:]
 
 
 def _some(keys: list[str]) -> str:

@@ -1,0 +1,131 @@
+"""The wrapped model: gradients over ranks, layout, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.layers import BatchNormAct2d
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from engine.dist import Layout, Ranks
+from engine.errors import UserError
+from engine.network import prepare_network
+from engine.settings import DistributedConfig, RunConfig, TrainingConfig
+from swin import swin_tiny
+from tests.distributed import run_ranks
+
+CPU = Ranks(Layout(), torch.device("cpu"))
+CUDA = Ranks(Layout(), torch.device("cuda", 0))
+
+
+def config(**training: Any) -> RunConfig:
+    return RunConfig(training=TrainingConfig(**training))
+
+
+def network() -> Any:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 2))
+
+
+def test_a_single_process_trains_the_model_itself() -> None:
+    model = network()
+    assert prepare_network(model, config(), CPU) is model
+
+
+def step_on_ranks(ranks: Ranks, inputs: torch.Tensor) -> dict[str, Any]:
+    """Gradients and buffers after a backward pass of each rank on its own input, from weights of its own."""
+    torch.manual_seed(ranks.rank)
+    model = network()
+    wrapped = prepare_network(model, config(), ranks)
+    start = model[0].weight.detach().clone()
+    wrapped(inputs[ranks.rank]).square().sum().backward()
+    wrapped(inputs[ranks.rank]).sum()  # a second forward pass would spread rank 0's buffers if it were to
+    return {
+        "is_ddp": isinstance(wrapped, DistributedDataParallel),
+        "names": list(model.state_dict()),
+        "start": start,
+        "gradients": [parameter.grad for parameter in model.parameters()],
+        "mean": model[1].running_mean,
+    }
+
+
+def test_gradients_are_averaged_over_ranks_and_weights_start_equal() -> None:
+    inputs = torch.randn(2, 3, 3, 6, 6, generator=torch.Generator().manual_seed(5))
+    first, second = run_ranks(2, step_on_ranks, inputs)
+    assert first["is_ddp"] and second["is_ddp"]
+    assert first["names"] == second["names"] == list(network().state_dict())
+    assert torch.equal(first["start"], second["start"])
+    torch.manual_seed(0)
+    reference = network()
+    assert torch.equal(first["start"], reference[0].weight)
+    (sum(reference(x).square().sum() for x in inputs) / 2).backward()
+    for ours, theirs, expected in zip(
+        first["gradients"], second["gradients"], (p.grad for p in reference.parameters()), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.equal(first["mean"], second["mean"])  # statistics are engine.batchnorm's
+
+
+def test_channels_last() -> None:
+    model = network()
+    assert prepare_network(model, config(channels_last=True), CPU) is model
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not model[0].weight.is_contiguous()
+    assert not network()[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_compiling_keeps_the_models_names() -> None:
+    model = network()
+    wrapped = prepare_network(model, config(compile=True), CPU)
+    assert wrapped is not model
+    assert list(model.state_dict()) == list(network().state_dict())
+    assert next(wrapped.parameters()) is next(model.parameters())
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: swin_tiny(num_classes=5, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=2, drop_path=0.0),
+        lambda: timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=12, num_heads=2),
+    ],
+    ids=["swin", "timm"],
+)
+def test_activation_checkpointing_computes_blocks_twice_and_the_same_gradients(build: Any) -> None:
+    calls, gradients = [], []
+    for wanted in (False, True):
+        torch.manual_seed(0)
+        model = prepare_network(build(), config(activation_checkpointing=wanted), CPU).train()
+        layers = [layer for name, layer in model.named_modules() if name.endswith("mlp.fc1")]
+        counts = [0]
+        for layer in layers:
+            layer.register_forward_hook(lambda *_, counts=counts: counts.__setitem__(0, counts[0] + 1))
+        model(torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)).square().sum().backward()
+        calls.append(counts[0] / len(layers))
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    assert calls == [1, 2]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("build", [network, lambda: timm.create_model("inception_v4", num_classes=2)], ids=["", "timm"])
+def test_models_that_cannot_recompute_are_refused(build: Any) -> None:
+    with pytest.raises(UserError, match=r"training\.activation_checkpointing: \w+ does not support it"):
+        prepare_network(build(), config(activation_checkpointing=True), CPU)
+
+
+def test_sync_batchnorm_is_refused_on_cpu() -> None:
+    with pytest.raises(UserError, match=r"distributed\.sync_batchnorm: works on CUDA only"):
+        prepare_network(network(), RunConfig(distributed=DistributedConfig(sync_batchnorm=True)), CPU)
+
+
+def test_sync_batchnorm_replaces_every_layer_and_keeps_names_and_activations() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), BatchNormAct2d(4, act_layer=nn.ReLU), nn.BatchNorm2d(4))
+    names, weight = list(model.state_dict()), model[1].weight
+    prepare_network(model, RunConfig(distributed=DistributedConfig(sync_batchnorm=True)), CUDA)
+    assert isinstance(model[1], nn.SyncBatchNorm) and isinstance(model[2], nn.SyncBatchNorm)
+    assert list(model.state_dict()) == names and model[1].weight is weight
+    assert isinstance(model[1].act, nn.ReLU)

@@ -1,0 +1,192 @@
+"""Weights from files, into models of timm's protocol."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from engine.errors import UserError
+from engine.weights import load_weights, read_state_dict
+
+NAME = "test_byobnet"
+"""A convolutional model of timm with batch norm, 0.4 million parameters."""
+
+
+def create(num_classes: int, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return timm.create_model(NAME, num_classes=num_classes)
+
+
+def plain(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_half_precision_safetensors(tmp_path: Path) -> None:
+    source, model = create(7), create(7, seed=1)
+    halved = {name: value.half() if value.is_floating_point() else value for name, value in plain(source).items()}
+    save_file(halved, tmp_path / "weights.safetensors")
+    load_weights(model, read_state_dict(tmp_path / "weights.safetensors"), "weights")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, halved[name].to(value.dtype)), name
+        assert value.dtype == source.state_dict()[name].dtype
+
+
+def test_pretrained_weights_of_a_real_model() -> None:
+    path = Path(__file__).resolve().parents[2] / ".." / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
+    if not path.exists():
+        pytest.skip("no pretrained weights beside this checkout")
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=10)
+    fresh = plain(model)
+    load_weights(model, read_state_dict(path), path.name)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, fresh[name])}
+    assert {name for name, _ in model.named_parameters()} - changed == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("entry", [None, "model", "state_dict", "ema"])
+def test_state_dicts_and_those_within_checkpoints(entry: str | None, tmp_path: Path) -> None:
+    state = plain(create(7))
+    torch.save({entry: state, "epoch": 3} if entry else state, tmp_path / "weights.pth")
+    assert same(read_state_dict(tmp_path / "weights.pth"), state)
+
+
+def test_the_moving_average_is_preferred(tmp_path: Path) -> None:
+    model, average = plain(create(7)), plain(create(7, seed=1))
+    torch.save({"format": 1, "model": model, "ema": average, "optimizer": {}}, tmp_path / "with.pt")
+    torch.save({"format": 1, "model": model, "ema": None, "optimizer": {}}, tmp_path / "without.pt")
+    assert same(read_state_dict(tmp_path / "with.pt"), average)
+    assert same(read_state_dict(tmp_path / "without.pt"), model)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"lr": 0.1}, {"model": {"weight": "text"}}, torch.ones(3)], ids=str)
+def test_what_is_no_state_dict_is_refused(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=r"other\.pt is neither a state dict nor a checkpoint"):
+        read_state_dict(tmp_path / "other.pt")
+
+
+def state_file() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"weight": torch.ones(1000)}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"x", b"no weights", state_file()[:2000]], ids=["empty", "x", "text", "torn"])
+def test_damaged_files_are_refused(suffix: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"other{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"finetune\.weights: {path} (cannot be read|is damaged).*: \S+"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("name", ["absent.pt", "absent.safetensors", "."])
+def test_missing_files_are_named(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"finetune\.weights: no file {tmp_path / name}"):
+        read_state_dict(tmp_path / name)
+
+
+class Harmful:
+    """Unpickling it would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, 2))])
+def test_code_is_refused_and_does_not_run(save: Any, tmp_path: Path) -> None:
+    save({"model": {"weight": Harmful(tmp_path / "harm")}}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match="holds more than plain tensors, and is not loaded"):
+        read_state_dict(tmp_path / "other.pt")
+    assert not (tmp_path / "harm").exists()
+
+
+# -- loading ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_classes_are_loaded_whole(caplog: pytest.LogCaptureFixture) -> None:
+    source, model = create(7), create(7, seed=1)
+    with caplog.at_level(logging.INFO):
+        load_weights(model, plain(source), "weights")
+    assert same(plain(model), plain(source))
+    assert caplog.messages == []
+
+
+def test_a_classifier_of_other_classes_stays_as_initialised(caplog: pytest.LogCaptureFixture) -> None:
+    source, model = create(7), create(3, seed=1)
+    fresh, theirs = plain(model), plain(source)
+    with caplog.at_level(logging.INFO):
+        load_weights(model, theirs, "weights.pt")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, fresh[name] if name.startswith("head.fc.") else theirs[name]), name
+    assert caplog.messages == ["weights.pt has 7 classes, the model 3: its classifier starts anew"]
+
+
+def test_models_with_two_classifiers() -> None:
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"img_size": 32, "depth": 1, "embed_dim": 12, "num_heads": 2}
+    source = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=7, **options)
+    model = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3, **options)
+    fresh = plain(model)
+    load_weights(model, plain(source), "weights")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, fresh[name] if name.startswith("head") else plain(source)[name]), name
+
+
+def test_counters_of_batches_may_be_missing() -> None:
+    source, model = plain(create(7)), create(7, seed=1)
+    load_weights(model, {name: value for name, value in source.items() if "num_batches" not in name}, "weights")
+    assert torch.equal(model.state_dict()["stem.conv.weight"], source["stem.conv.weight"])
+
+
+def test_all_that_does_not_fit_is_named_and_nothing_is_loaded() -> None:
+    model, state = create(7, seed=1), plain(create(7))
+    fresh = plain(model)
+    del state["stem.bn.weight"]
+    state["decoder.weight"] = torch.ones(2)
+    state["stem.conv.weight"] = torch.ones(1, 2)
+    with pytest.raises(UserError) as caught:
+        load_weights(model, state, "weights.pt")
+    text = str(caught.value)
+    assert text.startswith("finetune.weights: weights.pt does not fit ByobNet: ")
+    assert "missing: stem.bn.weight;" in text
+    assert "surplus: decoder.weight;" in text
+    shape = tuple(fresh["stem.conv.weight"].shape)
+    assert f"misshapen: stem.conv.weight (1, 2) for {shape}" in text
+    assert same(plain(model), fresh)
+
+
+def test_a_classifier_of_other_features_is_misshapen() -> None:
+    model, state = create(7), plain(create(7))
+    state["head.fc.weight"] = torch.ones(9, 5)
+    with pytest.raises(UserError, match=r"misshapen: head\.fc\.weight \(9, 5\) for \(7, \d+\)"):
+        load_weights(model, state, "weights.pt")
+
+
+def test_a_missing_classifier_is_named() -> None:
+    state = {name: value for name, value in plain(create(7)).items() if not name.startswith("head.fc")}
+    with pytest.raises(UserError, match=r"missing: head\.fc\.weight, head\.fc\.bias$"):
+        load_weights(create(7), state, "weights.pt")
+
+
+def test_long_lists_are_cut() -> None:
+    with pytest.raises(UserError, match=r"missing: (\S+, ){7}\S+ and \d+ more$"):
+        load_weights(create(7), {}, "weights.pt")
