@@ -1,21 +1,28 @@
-"""Window attention with relative position bias (sections 3.1 and 3.2 of the paper)."""
+"""Window attention with relative position bias (sections 3.1 and 3.2 of the paper).
+
+Letters in shapes: B pictures of M windows of N tokens, C channels, h heads of d channels.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from swin.windows import relative_position_index
 
 
 class WindowAttention(nn.Module):
-    """Multi-head self-attention within windows of N tokens: softmax(q k^T / sqrt(d) + bias) v.
+    """Multi-head self-attention within windows: softmax(q k^T / sqrt(d) + bias) v.
 
     Args:
         dim: Channels C.
-        num_heads: Heads, each of d = C / num_heads channels.
-        window: Height and width of a window, N in all.
+        num_heads: Heads h, each of d = C / h channels.
+        window: Height and width of a window, N tokens in all.
         qkv_bias: Whether q, k and v have an additive bias.
         attn_drop: Dropout of the attention weights.
         proj_drop: Dropout of the output.
@@ -55,18 +62,78 @@ class WindowAttention(nn.Module):
             (B * M, N, C).
         """
         windows, tokens, channels = x.shape
-        qkv = self.qkv(x).reshape(windows, tokens, 3, self.num_heads, channels // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        bias = self.position_bias()[None]
-        if mask is not None:
-            bias = (bias + mask[:, None]).expand(windows // len(mask), -1, -1, -1, -1).flatten(0, 1)
-        dropout = self.attn_drop if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype), dropout_p=dropout)
-        return self.proj_drop(self.proj(x.transpose(1, 2).reshape(windows, tokens, channels)))
+        qkv = self.qkv(x).view(windows, tokens, 3, self.num_heads, channels // self.num_heads)
+        x = attend(qkv, self.position_bias(), mask, self.attn_drop if self.training else 0.0)
+        return self.proj_drop(self.proj(x.reshape(windows, tokens, channels)))
 
     def position_bias(self) -> Tensor:
-        """The learned bias of each pair of tokens: (heads, N, N)."""
+        """The learned bias of each pair of tokens: (h, N, N)."""
         return F.embedding(self.relative_position_index, self.relative_position_bias_table).permute(2, 0, 1)
 
     def extra_repr(self) -> str:
         return f"heads={self.num_heads}, window={self.window}, attn_drop={self.attn_drop}"
+
+
+def attend(qkv: Tensor, bias: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias + mask) v in each window.
+
+    ``scaled_dot_product_attention`` does it, but for training on CPU: there it has no kernel for a bias that is learned
+    and falls back to single operations, so that the few that are needed are faster by hand.
+
+    Args:
+        qkv: (B * M, N, 3, h, d).
+        bias: (h, N, N).
+        mask: (M, N, N) or None.
+        dropout: Share of the attention weights that is dropped.
+
+    Returns:
+        (B * M, N, h, d).
+    """
+    learns = torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad)
+    if qkv.device.type == "cpu" and learns and not dropout and not torch.compiler.is_compiling():
+        return ComposedAttention.apply(qkv, bias, mask)
+    return fused_attention(qkv, bias, mask, dropout)
+
+
+def fused_attention(qkv: Tensor, bias: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """:func:`attend` by ``scaled_dot_product_attention``."""
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    if mask is None:
+        scores = bias[None].to(q.dtype)
+    else:
+        scores = (bias + mask[:, None]).to(q.dtype).expand(len(q) // len(mask), -1, -1, -1, -1).flatten(0, 1)
+    return F.scaled_dot_product_attention(q, k, v, scores, dropout).transpose(1, 2)
+
+
+class ComposedAttention(Function):
+    """:func:`attend` with every large tensor written once: products accumulate in place, gradients share one buffer."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
+        windows, tokens, _, heads, channels = qkv.shape
+        by_head = qkv.permute(2, 0, 3, 1, 4).reshape(3, windows * heads, tokens, channels)
+        q, k, v = by_head
+        scores = bias if mask is None else bias + mask[:, None]
+        weights = qkv.new_empty(windows * heads, tokens, tokens)
+        weights.view(-1, *scores.shape).copy_(scores)
+        weights = weights.baddbmm_(q, k.mT, alpha=channels**-0.5).softmax(-1)
+        out = weights @ v
+        ctx.save_for_backward(by_head, weights, out)
+        ctx.heads, ctx.bias_dtype = heads, bias.dtype
+        return out.view(windows, heads, tokens, channels).transpose(1, 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (q, k, v), weights, out = ctx.saved_tensors
+        windows, tokens, heads, channels = grad.shape
+        grad = grad.transpose(1, 2).reshape(out.shape)
+        # The gradient of a softmax p = softmax(s) is p * (dp - sum(dp * p)), and the sum equals sum(grad * out).
+        inner = (grad * out).sum(-1, keepdim=True)
+        scores = torch.baddbmm(inner, grad, v.mT, beta=-1).mul_(weights)
+        by_head = torch.empty_like(ctx.saved_tensors[0])
+        torch.baddbmm(by_head[0], scores, k, beta=0, alpha=channels**-0.5, out=by_head[0])
+        torch.baddbmm(by_head[1], scores.mT, q, beta=0, alpha=channels**-0.5, out=by_head[1])
+        torch.bmm(weights.mT, grad, out=by_head[2])
+        bias = scores.view(windows, heads, tokens, tokens).sum(0, dtype=ctx.bias_dtype)
+        return by_head.view(3, windows, heads, tokens, channels).permute(1, 3, 0, 2, 4), bias, None

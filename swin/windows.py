@@ -10,15 +10,17 @@ two agree wherever nothing is padded.) An axis that holds a single window is not
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 
-MASKED = -100.0
-"""Added to the attention between tokens that a shift brought together: the release's constant. Finite, so that no
-row of scores is without a number in half precision."""
+MASKED = -1000.0
+"""Added to the scores of tokens that only a shift brought together. Finite, so that half precision and every kernel can
+take it, and low enough for their weights to become zero: with the -100 of other implementations they become denormal
+numbers, with which a CPU computes ten times slower."""
 
 
 class Grid(NamedTuple):
@@ -34,6 +36,16 @@ class Grid(NamedTuple):
         """Windows vertically and horizontally."""
         return self.padded[0] // self.window[0], self.padded[1] // self.window[1]
 
+    @property
+    def windows(self) -> int:
+        """M, windows of one picture."""
+        return self.rows_and_columns[0] * self.rows_and_columns[1]
+
+    @property
+    def tokens(self) -> int:
+        """N, tokens of one window."""
+        return self.window[0] * self.window[1]
+
 
 def make_grid(height: int, width: int, window: tuple[int, int], shifted: bool) -> Grid:
     """Pads a map to whole windows; shifts by half a window each axis that holds more than one."""
@@ -47,23 +59,73 @@ def make_grid(height: int, width: int, window: tuple[int, int], shifted: bool) -
 
 def partition(x: Tensor, grid: Grid) -> Tensor:
     """Cuts a map into windows: (B, H, W, C) -> (B * M, N, C); windows and their tokens row by row."""
-    (height, width), (rows, columns), (down, right) = grid.size, grid.rows_and_columns, grid.window
-    if grid.padded != grid.size:
-        x = F.pad(x, (0, 0, 0, grid.padded[1] - width, 0, grid.padded[0] - height))
-    if grid.shift != (0, 0):
-        x = x.roll((-grid.shift[0], -grid.shift[1]), dims=(1, 2))
-    x = x.reshape(-1, rows, down, columns, right, x.shape[-1])
-    return x.transpose(2, 3).reshape(-1, down * right, x.shape[-1])
+    x = pad(x, grid)
+    if grid.shift == (0, 0) or torch.compiler.is_compiling():  # the compiler fuses the steps by itself
+        return cut(x, grid)
+    order, inverse = _orders(len(x), grid._replace(size=grid.padded), x.device)
+    return _Reorder.apply(x.reshape(-1, x.shape[-1]), order, inverse).view(-1, grid.tokens, x.shape[-1])
 
 
 def merge(windows: Tensor, grid: Grid) -> Tensor:
     """Undoes :func:`partition`: (B * M, N, C) -> (B, H, W, C)."""
-    (height, width), (rows, columns), (down, right) = grid.size, grid.rows_and_columns, grid.window
-    x = windows.reshape(-1, rows, columns, down, right, windows.shape[-1])
-    x = x.transpose(2, 3).reshape(-1, *grid.padded, windows.shape[-1])
+    if grid.shift == (0, 0) or torch.compiler.is_compiling():
+        x = join(windows, grid)
+    else:
+        channels, batch = windows.shape[-1], len(windows) // grid.windows
+        order, inverse = _orders(batch, grid._replace(size=grid.padded), windows.device)
+        x = _Reorder.apply(windows.reshape(-1, channels), inverse, order).view(batch, *grid.padded, channels)
+    return crop(x, grid)
+
+
+def pad(x: Tensor, grid: Grid) -> Tensor:
+    """Adds zeros at the bottom and the right, up to whole windows."""
+    if grid.padded == grid.size:
+        return x
+    return F.pad(x, (0, 0, 0, grid.padded[1] - grid.size[1], 0, grid.padded[0] - grid.size[0]))
+
+
+def crop(x: Tensor, grid: Grid) -> Tensor:
+    """Undoes :func:`pad`."""
+    return x if grid.padded == grid.size else x[:, : grid.size[0], : grid.size[1]].contiguous()
+
+
+def cut(x: Tensor, grid: Grid) -> Tensor:
+    """The padded map (B, H, W, C), rolled and cut into (B * M, N, C)."""
     if grid.shift != (0, 0):
-        x = x.roll(grid.shift, dims=(1, 2))
-    return x if grid.padded == grid.size else x[:, :height, :width].contiguous()
+        x = x.roll((-grid.shift[0], -grid.shift[1]), dims=(1, 2))
+    (rows, columns), (down, right) = grid.rows_and_columns, grid.window
+    x = x.reshape(-1, rows, down, columns, right, x.shape[-1])
+    return x.transpose(2, 3).reshape(-1, grid.tokens, x.shape[-1])
+
+
+def join(windows: Tensor, grid: Grid) -> Tensor:
+    """Undoes :func:`cut`: (B * M, N, C) -> (B, H, W, C), still padded."""
+    x = windows.reshape(-1, *grid.rows_and_columns, *grid.window, windows.shape[-1])
+    x = x.transpose(2, 3).reshape(-1, *grid.padded, windows.shape[-1])
+    return x if grid.shift == (0, 0) else x.roll(grid.shift, dims=(1, 2))
+
+
+class _Reorder(Function):
+    """Puts rows (R, C) into another order: roll and cut in one pass, forwards and backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse, order)
+        return x.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _Reorder.apply(grad, *ctx.saved_tensors), None, None
+
+
+@lru_cache(maxsize=32)
+def _orders(batch: int, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where in the padded maps each token of the windows comes from, and the inverse: two times (B * H * W)."""
+    with torch.inference_mode(False):  # what is made while evaluating must serve training too
+        positions = torch.arange(batch * grid.padded[0] * grid.padded[1]).view(batch, *grid.padded, 1)
+        order = cut(positions, grid).flatten()
+        inverse = join(positions.view(-1, grid.tokens, 1), grid).flatten()
+        return order.to(device), inverse.to(device)
 
 
 def relative_position_index(window: tuple[int, int]) -> Tensor:
@@ -97,25 +159,21 @@ def shift_mask(grid: Grid, device: torch.device) -> Tensor | None:
     """
     if grid.shift == (0, 0):
         return None
+    grid = grid._replace(size=grid.padded)
     if torch.compiler.is_compiling():  # the compiler folds it into its graph, which must not own a cached tensor
-        return _shift_mask(grid.padded, grid.window, grid.shift, device)
-    return _cached_shift_mask(grid.padded, grid.window, grid.shift, device)
+        return _make_shift_mask(grid, device)
+    return _cached_shift_mask(grid, device)
 
 
-def _shift_mask(
-    padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], device: torch.device
-) -> Tensor:
-    down = _regions(padded[0], window[0], shift[0])
-    right = _regions(padded[1], window[1], shift[1])
-    labels = (down[:, None] * 3 + right[None, :])[None, :, :, None]
-    labels = partition(labels, Grid(padded, padded, window, (0, 0)))[:, :, 0]
-    apart = labels[:, :, None] != labels[:, None, :]
-    return (apart * MASKED).to(device)
+def _make_shift_mask(grid: Grid, device: torch.device) -> Tensor:
+    down = _regions(grid.padded[0], grid.window[0], grid.shift[0])
+    right = _regions(grid.padded[1], grid.window[1], grid.shift[1])
+    regions = (down[:, None] * 3 + right[None, :])[None, :, :, None]  # of the map as it is after rolling
+    regions = cut(regions, grid._replace(shift=(0, 0)))[:, :, 0]
+    return ((regions[:, :, None] != regions[:, None, :]) * MASKED).to(device)
 
 
 @lru_cache(maxsize=32)
-def _cached_shift_mask(
-    padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], device: torch.device
-) -> Tensor:
-    with torch.inference_mode(False):  # a mask made while evaluating must serve training too
-        return _shift_mask(padded, window, shift, device)
+def _cached_shift_mask(grid: Grid, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return _make_shift_mask(grid, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
@@ -82,7 +83,7 @@ def test_odd_sizes_equal_torchvision(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(("size", "window"), [(56, 7), (32, 4), (96, 6), (192, 12), ((28, 112), 7)])
 def test_hinted_sizes_equal_timm(size: int | tuple[int, int], window: int) -> None:
     """Where nothing is padded; a map smaller than the window shrinks it, an axis of one window is not shifted."""
-    shape = {"embed_dim": 24, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "num_classes": 5}
+    shape: dict[str, Any] = {"embed_dim": 24, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "num_classes": 5}
     theirs = randomised(timm.models.SwinTransformer(img_size=size, window_size=window, **shape))
     ours = SwinTransformer(SwinConfig(img_size=size, window_size=window, **shape))
     height, width = (size, size) if isinstance(size, int) else size
@@ -90,7 +91,13 @@ def test_hinted_sizes_equal_timm(size: int | tuple[int, int], window: int) -> No
 
 
 def test_digits_size_with_small_patches() -> None:
-    shape = {"embed_dim": 24, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "num_classes": 5, "patch_size": 2}
+    shape: dict[str, Any] = {
+        "embed_dim": 24,
+        "depths": (2, 2, 2),
+        "num_heads": (2, 4, 8),
+        "num_classes": 5,
+        "patch_size": 2,
+    }
     theirs = randomised(timm.models.SwinTransformer(img_size=32, window_size=4, in_chans=1, **shape))
     ours = SwinTransformer(SwinConfig(img_size=32, window_size=4, in_chans=1, **shape))
     compare(theirs, ours, torch.randn(3, 1, 32, 32))

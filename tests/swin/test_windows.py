@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -56,6 +58,7 @@ def test_mask_separates_exactly_the_tokens_that_were_no_neighbours(
     distance = (cut[:, :, None] - cut[:, None, :]).abs()
     neighbours = (distance[..., 0] < window[0]) & (distance[..., 1] < window[1])
     mask = shift_mask(grid, CPU)
+    assert mask is not None
     assert torch.equal(mask, torch.where(neighbours, 0.0, MASKED))
 
 
@@ -71,8 +74,13 @@ def test_mask_of_a_small_map_by_hand() -> None:
 
 def test_masks_are_made_once_per_size_and_are_no_inference_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    make = windows._shift_mask
-    monkeypatch.setattr(windows, "_shift_mask", lambda *args: made.append(args) or make(*args))
+    make = windows._make_shift_mask
+
+    def count(*args: Any) -> torch.Tensor:
+        made.append(args)
+        return make(*args)
+
+    monkeypatch.setattr(windows, "_make_shift_mask", count)
     windows._cached_shift_mask.cache_clear()
     with torch.inference_mode():
         first = shift_mask(make_grid(30, 41, (7, 7), shifted=True), CPU)

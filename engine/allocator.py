@@ -1,0 +1,32 @@
+"""Keeps large CPU tensors' memory within the process instead of asking the kernel for it at each step."""
+
+from __future__ import annotations
+
+import ctypes
+
+# mallopt's parameters, from glibc's malloc.h
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+
+LARGE = 1 << 30
+"""Bytes up to which freed memory is kept; mallopt takes an int, so not much more is possible."""
+
+
+def keep_large_blocks() -> bool:
+    """Makes the C library reuse the memory of large tensors; called once, at the start of a process that computes on CPU.
+
+    glibc serves every block above 32 MiB by a mapping of its own, which it returns when the tensor is freed: the kernel
+    then clears and maps the same pages again at each step, which costs more than the arithmetic of an elementwise layer.
+    With the thresholds raised, freed memory waits for the next tensor; the process keeps its peak until it ends.
+    This cannot be undone within the process.
+
+    Returns:
+        Whether it was applied: False where the C library is not glibc.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version  # noqa: B018 - only glibc has it; others have a mallopt that does nothing
+        mallopt = libc.mallopt
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGE)) and bool(mallopt(M_TRIM_THRESHOLD, LARGE))
