@@ -132,15 +132,19 @@ class Ranks:
 
     def main_decides(self, decide: Callable[[], str]) -> str:
         """What ``decide`` returns on rank 0, on every rank; a UserError that it raises there is raised on all."""
-        answer = ""
+        answer, failure = "", None
         if self.is_main:
             try:
                 answer = "=" + decide()
-            except UserError as error:
-                answer = "!" + str(error)
+            except Exception as error:
+                answer, failure = ("!" if isinstance(error, UserError) else "?") + str(error), error
         answer = self.gather_texts(answer)[0]
+        if failure is not None:
+            raise failure
         if answer.startswith("!"):
             raise UserError(answer[1:])
+        if answer.startswith("?"):
+            raise RuntimeError(f"rank 0 failed: {answer[1:]}")
         return answer[1:]
 
     def barrier(self) -> None:

@@ -112,7 +112,7 @@ class FolderRecorder(Recorder):
     def _say_result(self) -> None:
         folder, best = self._folder, self._best
         value = ", ".join(f"{name} {number:.4f}" for name, number in best.items() if name not in ("step", "epoch"))
-        log.info("finished; best %s at epoch %g", value, round(best["epoch"], 2)) if best else log.info("finished")
+        log.info("finished%s", f"; best {value} at epoch {round(best['epoch'], 2):g}" if best else "")
         log.info("results:     %s", shown(folder.readme))
         log.info("evaluate:    python -m %s.evaluate --experiment %s", self._task, shown(folder.path))
         log.info("TensorBoard: tensorboard --logdir %s", shown(folder.path.parent))
