@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from swin.windows import relative_position_index
+from swin.windows import being_recorded, relative_position_index
 
 
 class WindowAttention(nn.Module):
@@ -90,7 +90,7 @@ def attend(qkv: Tensor, bias: Tensor, mask: Tensor | None = None, dropout: float
         (B * M, N, h, d).
     """
     learns = torch.is_grad_enabled() and (qkv.requires_grad or bias.requires_grad)
-    if qkv.device.type == "cpu" and learns and not dropout and not torch.compiler.is_compiling():
+    if qkv.device.type == "cpu" and learns and not dropout and not being_recorded():
         return ComposedAttention.apply(qkv, bias, mask)
     return fused_attention(qkv, bias, mask, dropout)
 
@@ -101,7 +101,7 @@ def fused_attention(qkv: Tensor, bias: Tensor, mask: Tensor | None = None, dropo
     if mask is None:
         scores = bias[None].to(q.dtype)
     else:
-        scores = (bias + mask[:, None]).to(q.dtype).expand(len(q) // len(mask), -1, -1, -1, -1).flatten(0, 1)
+        scores = (bias + mask[:, None]).to(q.dtype).expand(q.shape[0] // mask.shape[0], -1, -1, -1, -1).flatten(0, 1)
     return F.scaled_dot_product_attention(q, k, v, scores, dropout).transpose(1, 2)
 
 

@@ -60,7 +60,7 @@ def make_grid(height: int, width: int, window: tuple[int, int], shifted: bool) -
 def partition(x: Tensor, grid: Grid) -> Tensor:
     """Cuts a map into windows: (B, H, W, C) -> (B * M, N, C); windows and their tokens row by row."""
     x = pad(x, grid)
-    if grid.shift == (0, 0) or torch.compiler.is_compiling():  # the compiler fuses the steps by itself
+    if grid.shift == (0, 0) or being_recorded():  # a compiler fuses the steps by itself
         return cut(x, grid)
     order, inverse = _orders(len(x), grid._replace(size=grid.padded), x.device)
     return _Reorder.apply(x.reshape(-1, x.shape[-1]), order, inverse).view(-1, grid.tokens, x.shape[-1])
@@ -68,7 +68,7 @@ def partition(x: Tensor, grid: Grid) -> Tensor:
 
 def merge(windows: Tensor, grid: Grid) -> Tensor:
     """Undoes :func:`partition`: (B * M, N, C) -> (B, H, W, C)."""
-    if grid.shift == (0, 0) or torch.compiler.is_compiling():
+    if grid.shift == (0, 0) or being_recorded():
         x = join(windows, grid)
     else:
         channels, batch = windows.shape[-1], len(windows) // grid.windows
@@ -118,7 +118,7 @@ class _Reorder(Function):
         return _Reorder.apply(grad, *ctx.saved_tensors), None, None
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _orders(batch: int, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
     """Where in the padded maps each token of the windows comes from, and the inverse: two times (B * H * W)."""
     with torch.inference_mode(False):  # what is made while evaluating must serve training too
@@ -126,6 +126,11 @@ def _orders(batch: int, grid: Grid, device: torch.device) -> tuple[Tensor, Tenso
         order = cut(positions, grid).flatten()
         inverse = join(positions.view(-1, grid.tokens, 1), grid).flatten()
         return order.to(device), inverse.to(device)
+
+
+def being_recorded() -> bool:
+    """Whether a compiler, an exporter or a tracer is at work: it wants plain operations without anything cached."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def relative_position_index(window: tuple[int, int]) -> Tensor:
@@ -160,7 +165,7 @@ def shift_mask(grid: Grid, device: torch.device) -> Tensor | None:
     if grid.shift == (0, 0):
         return None
     grid = grid._replace(size=grid.padded)
-    if torch.compiler.is_compiling():  # the compiler folds it into its graph, which must not own a cached tensor
+    if being_recorded():  # the graph must not own a cached tensor
         return _make_shift_mask(grid, device)
     return _cached_shift_mask(grid, device)
 
@@ -173,7 +178,7 @@ def _make_shift_mask(grid: Grid, device: torch.device) -> Tensor:
     return ((regions[:, :, None] != regions[:, None, :]) * MASKED).to(device)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _cached_shift_mask(grid: Grid, device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return _make_shift_mask(grid, device)

@@ -246,3 +246,30 @@ def test_layers_for_layer_wise_rates() -> None:
     assert rate["layers.0.downsample.norm.weight"] == rate["layers.0.blocks.1.norm1.weight"]
     coarse = model.group_matcher(coarse=True)
     assert set(coarse) == {"stem", "blocks"}
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_compiled_graphs_are_whole_and_equal(training: bool) -> None:
+    model = small().train(training)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    x = torch.randn(2, 3, 36, 40)
+    expected = model(x)
+    expected.square().sum().backward()
+    wanted = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad()
+    logits = compiled(x)
+    assert torch.allclose(logits, expected, atol=1e-5)
+    logits.square().sum().backward()
+    for parameter, gradient in zip(model.parameters(), wanted, strict=True):
+        assert parameter.grad is not None and gradient is not None
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_exported_and_traced_models_equal_and_take_other_batches() -> None:
+    model = small().eval()
+    x, other = torch.randn(2, 3, 32, 40), torch.randn(5, 3, 32, 40)
+    with torch.no_grad():
+        exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+        traced = torch.jit.trace(model, x)
+        for run in (exported, traced):
+            assert torch.allclose(run(other), model(other), atol=1e-5)

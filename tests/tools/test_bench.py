@@ -1,0 +1,106 @@
+"""The benchmarks' own arithmetic, and one real run of the smallest size. How fast anything is, is no test's matter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import swin
+from tools.bench import swin as bench_swin
+from tools.bench.__main__ import main
+from tools.bench.timing import Table, interleaved
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_rounds_are_interleaved_and_the_first_does_not_count() -> None:
+    calls: list[str] = []
+
+    def measure(name: str) -> float:
+        calls.append(name)
+        return float(len(calls))
+
+    work = {("ours", "fast"): lambda: measure("a"), ("theirs", "fast"): lambda: measure("b")}
+    samples = interleaved(work, rounds=2)
+    assert calls == ["a", "b"] * 3
+    assert samples == {"ours": {"fast": [3.0, 5.0]}, "theirs": {"fast": [4.0, 6.0]}}
+
+
+def test_a_table_shows_medians_gaps_ratios_and_the_machine() -> None:
+    samples = {"ours": {"one": [3.0, 1.0, 2.0], "two": [4.0, 4.0, 9.0]}, "theirs": {"one": [5.0, 6.0, 7.0]}}
+    table = Table("name", "A title", "seconds", samples, {"theirs / ours": {"one": 3.0}})
+    lines = table.text().splitlines()
+    assert lines[0] == "A title: seconds, median of 3 interleaved rounds"
+    assert lines[2].split() == ["ours", "2.0", "4.0"]
+    assert lines[3].split() == ["theirs", "6.0", "-"]
+    assert lines[5].split() == ["theirs", "/", "ours", "3.00", "-"]
+    assert f"torch {torch.__version__}" in lines[-1]
+    stored = json.loads(json.dumps(table.as_dict()))
+    assert stored["samples"] == samples
+    assert stored["medians"]["ours"] == {"one": 2.0, "two": 4.0}
+    assert stored["machine"]["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize("row", bench_swin.WITHOUT)
+def test_the_plain_ways_compute_the_same(row: str) -> None:
+    torch.manual_seed(0)
+    model = swin.swin_tiny(embed_dim=24, num_heads=(1, 2, 4, 8), num_classes=5).eval()
+    x = torch.randn(2, 3, 120, 128)
+
+    def logits_and_gradient() -> tuple[torch.Tensor, torch.Tensor]:
+        model.zero_grad()
+        logits = model(x)
+        logits.square().sum().backward()
+        gradient = model.layers[1].get_parameter("blocks.1.attn.relative_position_bias_table").grad
+        assert gradient is not None
+        return logits, gradient
+
+    expected = logits_and_gradient()
+    with bench_swin.plainly(row):
+        found = logits_and_gradient()
+    for plain, ours in zip(found, expected, strict=True):
+        assert torch.allclose(plain, ours, atol=1e-5 * ours.abs().max().item())
+
+
+def test_the_swin_benchmark_runs_and_writes_every_sample(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    run = subprocess.run(
+        [sys.executable, "-m", "tools.bench", "swin", "--quick", "--json", str(path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    (table,) = json.loads(path.read_text())
+    rows = {"timm", "torchvision", "swin"}
+    assert set(table["samples"]) == rows | {f"{row}, memory kept" for row in rows} | set(bench_swin.WITHOUT)
+    for row in rows:
+        assert set(table["samples"][row]) == set(bench_swin.MODES)
+        assert all(len(values) == 1 and values[0] > 0 for values in table["samples"][row].values())
+    medians = table["medians"]
+    faster = min(medians["timm"]["train fp32"], medians["torchvision"]["train fp32"])
+    ratio = table["ratios"]["peers as they come / swin"]["train fp32"]
+    assert ratio == pytest.approx(faster / medians["swin, memory kept"]["train fp32"])
+    assert "peers as they come / swin" in run.stdout
+    assert table["machine"]["cpu"] in run.stdout
+
+
+def test_a_missing_folder_is_noticed_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["swin", "--json", str(tmp_path / "none" / "bench.json")]) == 2
+    assert "no folder" in capsys.readouterr().err
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["swim"])
+    assert stopped.value.code == 2

@@ -1,0 +1,113 @@
+"""The training loop beside a bare one written by hand, with the same model, data, optimizer and precision.
+
+The bare loop does what the least of training scripts does: forward pass, loss, backward pass, optimizer step. Whatever
+the suite adds (one number for all ranks, norms, skipped steps, records) is what the difference measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import torch
+import torch.nn.functional as F
+
+from classification.config import ClassificationConfig
+from classification.task import ClassificationTask
+from classification.train import kind
+from engine.config import load_config
+from engine.dist import Layout, Ranks, choose_device
+from engine.run import build_trainer
+from engine.settings import DistributedConfig
+from engine.signals import StopRequest
+from engine.trainer import Trainer
+from tools.bench.timing import Table, interleaved
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = {
+    "digits Swin, batch 32": (["training.global_batch_size=32"], 20),
+    "EfficientNet-Lite0 at 224, batch 16": (
+        [
+            "model={name: timm/tf_efficientnet_lite0}",
+            "data.image_size=224",
+            "training.global_batch_size=16",
+            "training.channels_last=true",
+        ],
+        3,
+    ),
+    "Swin-T at 224, batch 8": (
+        ["model={name: swin_tiny}", "data.image_size=224", "training.global_batch_size=8"],
+        2,
+    ),
+}
+"""Settings on top of the quickstart's, and the steps of one sample."""
+
+
+def run(quick: bool = False) -> Table:
+    """Measures; `quick` is for seeing that it works: the smallest case, one round of two steps."""
+    cases = dict(list(CASES.items())[:1]) if quick else CASES
+    work: dict[tuple[str, str], Callable[[], float]] = {}
+    for case, (overrides, steps) in cases.items():
+        for precision in ("fp32",) if quick else ("fp32", "bf16"):
+            row = f"{case}, {precision}"
+            settings = [*overrides, f"training.precision={precision}", "training.steps=1000000", "training.epochs=null"]
+            work[row, "by hand"] = by_hand(_trainer(settings), 2 if quick else steps)
+            work[row, "trainer"] = by_trainer(_trainer(settings), 2 if quick else steps)
+    samples = interleaved(work, 1 if quick else 9)
+    table = Table("step", "Training loop", "images/s", samples)
+    for row, cells in table.medians().items():
+        table.ratios[f"{row}: trainer / by hand"] = {"trainer": cells["trainer"] / cells["by hand"]}
+    return table
+
+
+def _trainer(overrides: list[str]) -> Trainer:
+    config = load_config(ClassificationConfig, ROOT / "configs" / "classification" / "quickstart.yaml", overrides)
+    ranks = Ranks(Layout(), choose_device(DistributedConfig(), Layout()))
+    return build_trainer(kind(), config, ranks, StopRequest())
+
+
+def by_trainer(trainer: Trainer, steps: int) -> Callable[[], float]:
+    """Images a second of ``steps`` steps of the suite's loop."""
+    batches = trainer.batches()
+
+    def measure() -> float:
+        start = perf_counter()
+        for _ in range(steps):
+            trainer.train_step(batches)
+        _wait(trainer)
+        return steps * trainer.layout.global_batch_size / (perf_counter() - start)
+
+    return measure
+
+
+def by_hand(trainer: Trainer, steps: int) -> Callable[[], float]:
+    """Images a second of a bare loop over the same batches. It uses the trainer's parts, but none of its code."""
+    task, device, precision = trainer.task, trainer.ranks.device, trainer.precision
+    assert isinstance(task, ClassificationTask)
+    model = task.model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
+    layout = torch.channels_last if trainer.config.training.channels_last else torch.contiguous_format
+    source = trainer.batches()
+
+    def measure() -> float:
+        start = perf_counter()
+        for _ in range(steps):
+            batch = source.next().data
+            pictures = ((batch["image"].float() / 255 - mean) / std).contiguous(memory_format=layout)
+            with precision.autocast():
+                loss = F.cross_entropy(model(pictures).float(), batch["label"], label_smoothing=0.1)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        loss.item()
+        _wait(trainer)
+        return steps * trainer.layout.global_batch_size / (perf_counter() - start)
+
+    return measure
+
+
+def _wait(trainer: Trainer) -> None:
+    if trainer.ranks.device.type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,92 @@
+"""What all benchmarks share: interleaved rounds, medians, the table, the machine's name."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+import torch
+
+Samples = dict[str, dict[str, list[float]]]
+"""Measured values: row -> column -> one value a round."""
+
+
+@dataclass
+class Table:
+    """One benchmark's result."""
+
+    name: str
+    title: str
+    unit: str
+    samples: Samples
+    ratios: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Derived figures below the table: row -> column -> factor."""
+
+    def medians(self) -> dict[str, dict[str, float]]:
+        """The middle value of each cell."""
+        return {
+            row: {column: median(values) for column, values in cells.items()} for row, cells in self.samples.items()
+        }
+
+    def text(self) -> str:
+        """The table for people: medians, then ratios, then where it was measured."""
+        columns = list(dict.fromkeys(column for cells in self.samples.values() for column in cells))
+        rounds = max(len(values) for cells in self.samples.values() for values in cells.values())
+        width = max(len(row) for row in [*self.samples, *self.ratios])
+        lines = [f"{self.title}: {self.unit}, median of {rounds} interleaved rounds"]
+        lines.append("  ".join([" " * width, *columns]))
+        for rows, form in ((self.medians(), ".1f"), (self.ratios, ".2f")):
+            for row, cells in rows.items():
+                values = [f"{cells[c]:{form}}" if c in cells else "-" for c in columns]
+                aligned = [value.rjust(len(column)) for value, column in zip(values, columns, strict=True)]
+                lines.append("  ".join([row.ljust(width), *aligned]))
+            lines.append("")
+        return "\n".join([*lines, f"on {', '.join(f'{key} {value}' for key, value in machine().items())}"])
+
+    def as_dict(self) -> dict[str, object]:
+        """Everything, for a JSON file."""
+        return {**asdict(self), "medians": self.medians(), "machine": machine()}
+
+
+def interleaved(work: Mapping[tuple[str, str], Callable[[], float]], rounds: int) -> Samples:
+    """Measures everything once a round, so that a busy minute of the machine meets all alike.
+
+    Args:
+        work: (row, column) -> what measures itself once and returns the value.
+        rounds: How often, after one round that warms up and does not count.
+    """
+    samples: Samples = {}
+    for counted in [False] + [True] * rounds:
+        for (row, column), measure in work.items():
+            value = measure()
+            if counted:
+                samples.setdefault(row, {}).setdefault(column, []).append(value)
+    return samples
+
+
+def machine() -> dict[str, str | int]:
+    """Processor, cores that torch uses, and versions."""
+    return {
+        "cpu": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    """Linux names the model in a file, other systems in `platform`."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if "model name" not in facts:
+        return platform.machine()
+    features = facts.get("flags", "").split()
+    special = [name for name in ("avx2", "avx512f", "amx_bf16") if name in features]
+    return f"{facts['model name']} ({' '.join(special)})"
