@@ -7,6 +7,9 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from classification.predictions import Predictions
 
+METRICS: tuple[str, ...] = ("loss", "top1", "top5", "precision_macro", "recall_macro", "f1_macro", "f1_micro")
+"""What :func:`metrics` returns."""
+
 
 def metrics(predictions: Predictions) -> dict[str, float]:
     """Fractions in [0, 1], and the mean loss.

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 from classification.config import ClassificationConfig
 from classification.datasets import PictureReader, open_pictures, prepare_data
 from classification.losses import build_loss, cross_entropy
-from classification.metrics import metrics
+from classification.metrics import METRICS, metrics
 from classification.mixing import MixingPlan, apply_mixing, plan_mixing
 from classification.model import build_model
 from classification.predictions import Predictions, gather, rows
@@ -29,6 +29,7 @@ class ClassificationTask:
 
     name = "classification"
     metric = "top1"
+    metric_names = METRICS
 
     def __init__(self, config: ClassificationConfig, ranks: Ranks) -> None:
         data, seed = config.data, config.experiment.seed

@@ -25,6 +25,8 @@ class Task(Protocol):
     """What a device's micro-batch has to be divisible by: 2 where neighbours are mixed, else 1."""
     workers: WorkerSettings
     """How training samples are read."""
+    metric_names: tuple[str, ...]
+    """What :meth:`evaluate` measures."""
     metric: str
     """Name of the metric that decides which checkpoint is best, unless the configuration names one."""
 

@@ -47,6 +47,9 @@ class Trainer:
         self.state = RunState()
         self.throughput = Throughput()
         training = config.training
+        wanted = config.evaluation.metric
+        if wanted is not None and wanted not in task.metric_names:
+            raise UserError(f"evaluation.metric: '{wanted}' is not measured; there are {', '.join(task.metric_names)}")
         self.precision = resolve_precision(training.precision, ranks.device)
         self.total_steps = training.steps or (training.epochs or 0) * layout.steps_per_epoch
         self.schedule = build_schedule(config.schedule, config.optimizer, layout.steps_per_epoch, self.total_steps)
@@ -204,8 +207,6 @@ class Trainer:
         evaluation, state = self.config.evaluation, self.state
         metrics = self.evaluate("val")
         name = evaluation.metric or self.task.metric
-        if name not in metrics:
-            raise UserError(f"evaluation.metric: '{name}' is not measured; there are {', '.join(sorted(metrics))}")
         mode, value = evaluation.mode or default_mode(name), metrics[name]
         best = state.best.get(name)
         improved = not math.isnan(value) and (best is None or (value > best if mode == "max" else value < best))

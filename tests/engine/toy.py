@@ -35,6 +35,7 @@ class ToyData:
 class ToyTask:
     """Regression; remembers the samples of each call of ``training_step``."""
 
+    metric_names = ("loss", "score")
     name, metric, drop_last, slot_multiple = "toy", "loss", True, 1
     workers = WorkerSettings()
 

@@ -1,0 +1,102 @@
+"""Metrics against formulas written out, and the report that shows them."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from classification.metrics import METRICS, confusion, metrics, per_class
+from classification.predictions import Predictions, gather, rows
+from classification.report import report_text, write_report
+from tests.engine.toy import SINGLE
+
+
+def random_predictions(count: int = 200, classes: int = 7) -> tuple[Predictions, torch.Tensor, torch.Tensor]:
+    """Predictions of random logits that favour the label, with the logits and labels."""
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.randint(0, classes - 1, (count,), generator=generator)  # the last class never occurs
+    logits = torch.randn(count, classes, generator=generator)
+    logits[torch.arange(count), labels] += 1.0
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    order = torch.randperm(count, generator=generator)
+    parts = [rows(part, labels[part], logits[part], losses[part]) for part in order.split(33)]
+    return gather(parts, classes, SINGLE), logits, labels
+
+
+def test_metrics_equal_their_definitions():
+    predictions, logits, labels = random_predictions()
+    found = metrics(predictions)
+    assert tuple(found) == METRICS
+    guess = logits.argmax(1)
+    assert found["top1"] == pytest.approx((guess == labels).double().mean().item(), abs=1e-12)
+    top5 = logits.topk(5, dim=1).indices
+    assert found["top5"] == pytest.approx((top5 == labels[:, None]).any(1).double().mean().item(), abs=1e-12)
+    assert found["loss"] == pytest.approx(torch.nn.functional.cross_entropy(logits.double(), labels).item(), abs=1e-6)
+    precision, recall, f1 = [], [], []
+    for c in sorted(set(labels.tolist()) | set(guess.tolist())):
+        hit = ((guess == c) & (labels == c)).sum().item()
+        said, true = (guess == c).sum().item(), (labels == c).sum().item()
+        precision.append(hit / said if said else 0.0)
+        recall.append(hit / true if true else 0.0)
+        f1.append(2 * hit / (said + true))
+    assert found["precision_macro"] == pytest.approx(np.mean(precision), abs=1e-12)
+    assert found["recall_macro"] == pytest.approx(np.mean(recall), abs=1e-12)
+    assert found["f1_macro"] == pytest.approx(np.mean(f1), abs=1e-12)
+    assert found["f1_micro"] == pytest.approx(found["top1"], abs=1e-12)
+
+
+def test_predictions_come_in_the_order_of_the_data_set_whatever_the_batches():
+    predictions, logits, labels = random_predictions()
+    assert predictions.labels.tolist() == labels.tolist()
+    assert predictions.top[:, 0].tolist() == logits.argmax(1).tolist()
+    best = logits.double().softmax(1).max(1).values
+    np.testing.assert_allclose(predictions.probabilities[:, 0], best.numpy(), rtol=1e-9)
+
+
+def test_top5_of_three_classes_is_always_a_hit():
+    labels, logits = torch.tensor([0, 1, 2]), torch.randn(3, 3)
+    found = gather([rows(torch.arange(3), labels, logits, torch.zeros(3))], 3, SINGLE)
+    assert metrics(found)["top5"] == 1.0
+
+
+def test_per_class_values_of_a_small_confusion_matrix():
+    table = per_class(np.array([[3, 1, 0], [2, 2, 0], [0, 0, 0]]))
+    assert table["support"].tolist() == [4, 4, 0]
+    np.testing.assert_allclose(table["precision"], [3 / 5, 2 / 3, 0])
+    np.testing.assert_allclose(table["recall"], [3 / 4, 2 / 4, 0])
+    np.testing.assert_allclose(table["f1"], [2 / 3, 4 / 7, 0])
+
+
+def test_the_report_can_be_read_by_programs_and_people(tmp_path):
+    predictions, _, _ = random_predictions()
+    names = [f"class, {i}" for i in range(7)]
+    values = metrics(predictions)
+    pictures = [f"{i}.jpg" for i in range(200)]
+    write_report(tmp_path, "a run on val", values, predictions, names, pictures)
+    assert json.loads((tmp_path / "metrics.json").read_text()) == values
+    table = list(csv.DictReader((tmp_path / "per_class.csv").open()))
+    assert [row["class"] for row in table] == names
+    assert sum(int(row["support"]) for row in table) == 200
+    matrix = list(csv.reader((tmp_path / "confusion_matrix.csv").open()))
+    counts = np.array([[int(cell) for cell in row[1:]] for row in matrix[1:]])
+    assert (counts == confusion(predictions, 7)).all()
+    said = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    assert [row["picture"] for row in said] == pictures
+    assert sum(row["true"] == row["class_1"] for row in said) / 200 == values["top1"]
+    with Image.open(tmp_path / "confusion_matrix.png") as picture:
+        assert min(picture.size) > 300
+    text = (tmp_path / "report.md").read_text()
+    assert f"| top1 | {values['top1']:.4f} |" in text and "Most frequent confusions" in text
+
+
+def test_a_thousand_classes_stay_readable():
+    counts = np.diag(np.arange(1, 1001))
+    counts[5, 7] = 4
+    text = report_text("many", {"top1": 0.5}, counts, [f"c{i}" for i in range(1000)])
+    assert len(text.splitlines()) < 50
+    assert "| c5 | c7 | 4 |" in text
