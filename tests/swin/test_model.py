@@ -265,7 +265,7 @@ def test_compiled_graphs_are_whole_and_equal(training: bool) -> None:
         assert torch.allclose(parameter.grad, gradient, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*jit.trace:FutureWarning")
 def test_exported_and_traced_models_equal_and_take_other_batches() -> None:
     model = small().eval()
     x, other = torch.randn(2, 3, 32, 40), torch.randn(5, 3, 32, 40)
