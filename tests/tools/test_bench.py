@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import swin
+from tools.bench import step as bench_step
 from tools.bench import swin as bench_swin
 from tools.bench.__main__ import main
 from tools.bench.timing import Table, interleaved
@@ -104,3 +105,12 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["swim"])
     assert stopped.value.code == 2
+
+
+def test_the_loop_is_measured_beside_one_written_by_hand() -> None:
+    table = bench_step.run(quick=True)
+    (row,) = table.samples
+    assert row == "digits Swin, batch 32, fp32"
+    assert all(rate > 0 for values in table.samples[row].values() for rate in values)
+    speeds = table.medians()[row]
+    assert table.ratios == {f"{row}: trainer / by hand": {"trainer": speeds["trainer"] / speeds["by hand"]}}
