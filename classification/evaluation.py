@@ -35,12 +35,14 @@ def run_evaluation(folder: Path, checkpoint: str, split: str, overrides: Sequenc
         experiment = open_experiment(folder, checkpoint, ClassificationConfig, overrides)
         ranks = connect(experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
         try:
-            evaluate_experiment(experiment, split, ranks)
+            evaluate_experiment(experiment, split, ranks, overrides[1:])
         finally:
             ranks.close()
 
 
-def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str, ranks: Ranks) -> dict[str, float]:
+def evaluate_experiment(
+    experiment: Experiment[ClassificationConfig], split: str, ranks: Ranks, changes: Sequence[str] = ()
+) -> dict[str, float]:
     """Metrics of ``split`` on every rank; rank 0 writes the report and adds a record to metrics.jsonl."""
     config = experiment.config
     task = ClassificationTask(config, ranks)
@@ -58,7 +60,9 @@ def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str
     log.info("%s, %s (step %d): %s", split, file, step, listed(values))
     if ranks.is_main:
         results = experiment.folder.results_for(split)
-        title = f"{experiment.folder.name}: {file} on {split}"
+        title = f"{experiment.folder.name}: {file} (step {step}) on {split}"
+        if changes:
+            title += f", with {' '.join(changes)}"
         write_report(results, title, values, predictions, task.classes, names)
         writer = MetricWriter(experiment.folder, tensorboard=False)
         writer.write(step, experiment.saved["epoch"], split, values, source="evaluate", checkpoint=file)

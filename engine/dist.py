@@ -195,11 +195,11 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path) -> R
         torch.cuda.set_device(device)
     elif layout.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_own_cores(layout))
-    if layout.world_size == 1:
-        return Ranks(layout, device)
     backend = config.backend if config.backend != "auto" else ("nccl" if device.type == "cuda" else "gloo")
     if backend == "nccl" and device.type != "cuda":
         raise UserError("distributed.backend: nccl needs GPUs; use gloo or auto on CPU")
+    if layout.world_size == 1:
+        return Ranks(layout, device)
     timeout = timedelta(seconds=config.timeout_seconds)
     if layout.launcher == "torchrun":
         dist.init_process_group(backend, timeout=timeout)

@@ -67,6 +67,9 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
             raise UserError(
                 f"--resume auto: several unfinished runs have this configuration: {names}; name one of them"
             )
+        if not matching:
+            root = config.experiment.root
+            log.info("--resume auto: no unfinished run below %s has this configuration; starting a new one", root)
         return Plan(config, matching[0] if matching else None, [])
     folder = RunDir(Path(arguments.resume).absolute())
     if not folder.config.is_file():

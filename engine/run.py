@@ -55,8 +55,11 @@ def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest) -
         with setup_logging(rank, layout.world_size) as run_log:
             the_plan = plan(kind.config, arguments)
             if the_plan.finished:
-                log.info("%s has finished; ask for more with training.epochs=N", arguments.resume)
+                length = "epochs" if the_plan.config.training.steps is None else "steps"
+                log.info("%s has finished; ask for more with training.%s=N", arguments.resume, length)
                 return 0
+            for change in the_plan.changes:
+                log.info("changed on the command line: %s", change)
             ranks = connect(the_plan.config.distributed, layout, the_plan.config.experiment.root / ".rendezvous")
             try:
                 return _train(kind, the_plan, arguments, ranks, stop, run_log)
@@ -78,7 +81,8 @@ def _train(
     folder, lock = _open_folder(the_plan, ranks)
     try:
         run_log.attach_file(folder.log_file(ranks.rank))
-        _load_newest(trainer, folder)
+        if the_plan.folder is not None:
+            _load_newest(trainer, folder)
         descriptions = [
             json.loads(text) for text in ranks.gather_texts(json.dumps(describe_rank(ranks.rank, ranks.device)))
         ]
@@ -106,10 +110,27 @@ def _open_folder(the_plan: Plan, ranks: Ranks) -> tuple[RunDir, RunLock | None]:
 
 def _load_newest(trainer: Trainer, folder: RunDir) -> None:
     """Continues from the newest checkpoint that verifies, the same on every rank; from the beginning if none does."""
-    path = trainer.ranks.main_decides(lambda: str(checkpoint.newest(folder.checkpoints, log.warning) or ""))
+    path = trainer.ranks.main_decides(lambda: _newest(folder))
     if path:
         trainer.load_state_dict(checkpoint.read(Path(path)))
         log.info("resumed from %s at step %d", shown(Path(path)), trainer.state.step)
+    else:
+        log.warning("%s has no checkpoint yet: starting from the beginning", shown(folder.path))
+
+
+def _newest(folder: RunDir) -> str:
+    """Path of the newest checkpoint that verifies; empty if the run has not written any.
+
+    Raises:
+        UserError: there are checkpoints, but none is intact: starting over would discard what the run has recorded.
+    """
+    path = checkpoint.newest(folder.checkpoints, log.warning)
+    if path is None and any(folder.checkpoints.glob("*.pt")):
+        raise UserError(
+            f"--resume: none of the checkpoints in {folder.checkpoints} is intact; "
+            "remove them to start this run from its beginning, or start a new one without --resume"
+        )
+    return str(path or "")
 
 
 def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir, stop: StopRequest) -> int:

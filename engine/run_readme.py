@@ -130,10 +130,10 @@ def _starts(environment: Mapping[str, Any]) -> str:
         counted = [f"{names.count(name)} x {name}" for name in dict.fromkeys(names)]
         commit = git.get("commit", "")[:10] + (" with changes" if git.get("changed_files") else "")
         job = start.get("slurm", {}).get("job_id", "")
-        rows.append(
-            (_date(start.get("started", 0)), ", ".join(start.get("hosts", [])), ", ".join(counted), job, commit)
-        )
-    table = _table(("Started", "Hosts", "Devices", "Slurm job", "Commit"), rows)
+        changed = "; ".join(start.get("changed_settings", []))
+        hosts = ", ".join(start.get("hosts", []))
+        rows.append((_date(start.get("started", 0)), hosts, ", ".join(counted), job, commit, changed))
+    table = _table(("Started", "Hosts", "Devices", "Slurm job", "Commit", "Changed settings"), rows)
     command = environment.get("command", "")
     return f"{table}\n\n```\n{command}\n```" if command else table
 

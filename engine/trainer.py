@@ -213,11 +213,17 @@ class Trainer:
         if improved:
             state.best = {"step": state.step, "epoch": self.epoch, name: value}
         if self.config.schedule.name == "plateau":
-            floor = self.config.schedule.min_lr / self.config.optimizer.lr
-            state.plateau = state.plateau.update(value, mode, self.config.schedule.plateau, floor)
+            schedule, scale = self.config.schedule, state.plateau.scale
+            state.plateau = state.plateau.update(
+                value, mode, schedule.plateau, schedule.min_lr / self.config.optimizer.lr
+            )
+            if state.plateau.scale != scale:
+                log.info("no better %s: the rate is lowered to %.3g", name, self.rate())
         if evaluation.early_stopping is not None:
             state.patience = state.patience.update(value, mode, evaluation.early_stopping.min_delta)
             state.stopped_early = state.patience.stale >= evaluation.early_stopping.patience
+            if state.stopped_early:
+                log.info("stopping early: %d evaluations in a row without better %s", state.patience.stale, name)
         recorder.evaluated(state, self.epoch, "val", metrics)
         self.save(recorder, best=improved)
 

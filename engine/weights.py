@@ -35,8 +35,8 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"finetune.weights: {path} cannot be read: {first_line(error)}") from None
     except Exception as error:  # unpickling refuses in many ways
         raise UserError(
-            f"finetune.weights: {path} is damaged, or holds more than plain tensors, and is not loaded: "
-            f"{first_line(error)}"
+            f"finetune.weights: {path} is no file of weights, is damaged, or holds more than plain tensors; "
+            f"such files are not loaded ({type(error).__name__})"
         ) from None
     for entry in ("ema", "model", "state_dict", "state_dict_ema"):
         if isinstance(state, Mapping) and isinstance(state.get(entry), Mapping):
@@ -48,7 +48,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
-    """Copies ``state`` into ``model``; a classifier of another class count is left as initialised, with a log line.
+    """Copies ``state`` into ``model``; a classifier of another class count starts anew, near zero, with a log line.
 
     Raises:
         UserError: keys are missing, surplus or misshapen; each kind is named.
@@ -59,6 +59,8 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
     if replaced:
         was = state[replaced[0]].shape[0]
         log.info("%s has %d classes, the model %d: its classifier starts anew", source, was, own[replaced[0]].shape[0])
+        for key in replaced:
+            _start_small(model.get_parameter(key))
     kept = {key: value for key, value in state.items() if key not in replaced}
     optional = {key for key in own if key.endswith("num_batches_tracked")}
     faults = {
@@ -87,6 +89,12 @@ def _classifier_keys(model: nn.Module) -> list[str]:
 def _other_classes(theirs: torch.Tensor, ours: torch.Tensor) -> bool:
     """Whether two classifier tensors, (classes, ...), differ in the number of classes alone."""
     return theirs.shape != ours.shape and theirs.shape[1:] == ours.shape[1:]
+
+
+@torch.no_grad()
+def _start_small(parameter: nn.Parameter) -> None:
+    """So that a trained body is not shaken by the first gradients of a large random classifier."""
+    nn.init.zeros_(parameter) if parameter.ndim == 1 else nn.init.trunc_normal_(parameter, std=0.01)
 
 
 def _some(keys: list[str]) -> str:

@@ -125,13 +125,14 @@ class ComposedAttention(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (q, k, v), weights, out = ctx.saved_tensors
+        saved, weights, out = ctx.saved_tensors  # once: recomputed activations can be taken only once
+        q, k, v = saved
         windows, tokens, heads, channels = grad.shape
         grad = grad.transpose(1, 2).reshape(out.shape)
         # The gradient of a softmax p = softmax(s) is p * (dp - sum(dp * p)), and the sum equals sum(grad * out).
         inner = (grad * out).sum(-1, keepdim=True)
         scores = torch.baddbmm(inner, grad, v.mT, beta=-1).mul_(weights)
-        by_head = torch.empty_like(ctx.saved_tensors[0])
+        by_head = torch.empty_like(saved)
         torch.baddbmm(by_head[0], scores, k, beta=0, alpha=channels**-0.5, out=by_head[0])
         torch.baddbmm(by_head[1], scores.mT, q, beta=0, alpha=channels**-0.5, out=by_head[1])
         torch.bmm(weights.mT, grad, out=by_head[2])

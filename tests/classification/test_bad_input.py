@@ -18,10 +18,10 @@ from tests.classification.small import TINY, TRAIN, folder_data, write_config, w
 from tests.distributed import launch
 
 
-def refused(config: Path, *overrides: str, resume: str | None = None) -> str:
+def refused(config: Path | None, *overrides: str, resume: str | None = None) -> str:
     """The message that a start with this input ends with."""
     arguments = TrainArguments(config, resume, False, overrides)
-    folder = config.parent
+    folder = config.parent if config is not None else Path(resume or "")
     before = sorted(folder.rglob("*"))
     error = io.StringIO()
     with contextlib.redirect_stderr(error):
@@ -133,6 +133,13 @@ def test_resuming_what_is_not_there_or_would_change(tmp_path):
     before = (folder / "status.json").read_text()
     assert run_training(kind(), TrainArguments(None, str(folder), False, []), StopRequest()) == 0
     assert (folder / "status.json").read_text() == before  # it has finished, and nothing more was asked for
+    for checkpoint in (folder / "checkpoints").glob("*.pt"):
+        checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
+    records = (folder / "metrics.jsonl").read_text()
+    assert "none of the checkpoints" in refused(None, "training.steps=8", resume=str(folder))
+    assert (folder / "metrics.jsonl").read_text() == records
+    for checkpoint in (folder / "checkpoints").glob("*"):
+        checkpoint.unlink()
     longer = TrainArguments(None, str(folder), False, ["training.steps=8"])
     assert run_training(kind(), longer, StopRequest()) == 0
     assert '"step": 8' in (folder / "status.json").read_text()
