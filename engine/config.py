@@ -138,6 +138,8 @@ def _relax(node: Any) -> None:
             del node["required"]
         if isinstance(node.get("title"), str):
             del node["title"]
+        if isinstance(node.get("default"), dict):
+            del node["default"]  # a section's defaults stand at its keys; its paths here would be this folder's
         node.pop("discriminator", None)
         if "oneOf" in node:  # without its required keys, a section may fit several variants
             node["anyOf"] = node.pop("oneOf")
