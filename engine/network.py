@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.layers import convert_sync_batchnorm
 from torch import nn
@@ -32,12 +34,40 @@ def prepare_network(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Mod
         model = convert_sync_batchnorm(model)  # timm's, since torch's loses the activations of timm's own layers
     if training.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    network = torch.compile(model) if training.compile else model
+    network: nn.Module = torch.compile(model) if training.compile else model  # type: ignore[assignment]
     if ranks.world_size == 1:
-        return network  # type: ignore[return-value]
-    return DistributedDataParallel(
-        network,
+        return network
+    parallel = DistributedDataParallel(
+        _Settling(network),
         device_ids=[ranks.device.index] if ranks.device.type == "cuda" else None,
         broadcast_buffers=False,  # see engine.batchnorm
         gradient_as_bucket_view=True,
     )
+    settle_reduction_layout(parallel)
+    return parallel
+
+
+def settle_reduction_layout(network: DistributedDataParallel) -> None:
+    """Has the ranks' gradients summed in one order from the first step on.
+
+    After the first backward pass DDP distributes the parameters over new buckets, in the order in which their gradients
+    were ready. A ring of three or more ranks then adds most elements in another order, and the first step after a start
+    differs in last bits from the same step in mid-run: a resumed run would not repeat an uninterrupted one. The pass
+    that is made here, over the parameters alone and in reverse order, is the first one at every start; it leaves no
+    gradients behind.
+    """
+    network().backward()
+    network.zero_grad(set_to_none=True)
+
+
+class _Settling(nn.Module):
+    """A network that, called with nothing, returns a zero that depends on each of its trainable parameters."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        if inputs or named:
+            return self.network(*inputs, **named)
+        return 0 * torch.stack([p.sum(dtype=torch.float32) for p in self.parameters() if p.requires_grad]).sum()

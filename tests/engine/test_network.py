@@ -133,3 +133,40 @@ def test_sync_batchnorm_replaces_every_layer_and_keeps_names_and_activations() -
     assert isinstance(model[1], nn.SyncBatchNorm) and isinstance(model[2], nn.SyncBatchNorm)
     assert list(model.state_dict()) == names and model[1].weight is weight
     assert model.eval()(torch.randn(2, 3, 6, 6))[:, :4].min() >= 0, "the activation is to be kept"
+
+
+def gradients_of_steps(ranks: Ranks, steps: int) -> list[torch.Tensor]:
+    """All gradients of a small Swin, flattened, at each of some steps that differ in nothing."""
+    torch.manual_seed(0)
+    model = swin_tiny(num_classes=5, img_size=32, window_size=2, drop_path=0.0, depths=(1, 1, 1, 1))
+    wrapped = prepare_network(model, config(), ranks)
+    pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(ranks.rank))
+    found = []
+    for _ in range(steps):
+        wrapped(pictures).square().sum().backward()
+        found.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))  # type: ignore[union-attr]
+        wrapped.zero_grad(set_to_none=True)
+    return found
+
+
+def test_the_first_step_after_a_start_sums_gradients_as_any_other() -> None:
+    for first, second, third in run_ranks(3, gradients_of_steps, 3):
+        assert first.abs().sum() > 0
+        assert torch.equal(first, second)
+        assert torch.equal(second, third)
+
+
+def test_settling_leaves_no_gradients_and_no_weight_changed() -> None:
+    for kept in run_ranks(2, what_settling_leaves):
+        assert kept == {"gradients": 0, "unchanged": True}
+
+
+def what_settling_leaves(ranks: Ranks) -> dict[str, Any]:
+    model = network()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for parameter in model[0].parameters():
+        parameter.requires_grad_(False)
+    torch.manual_seed(0)
+    prepare_network(model, config(), ranks)
+    changed = ranks.rank == 0 and any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    return {"gradients": sum(p.grad is not None for p in model.parameters()), "unchanged": not changed}

@@ -34,7 +34,7 @@ CASES = {
             "training.global_batch_size=16",
             "training.channels_last=true",
         ],
-        3,
+        5,
     ),
     "Swin-T at 224, batch 8": (
         ["model={name: swin_tiny}", "data.image_size=224", "training.global_batch_size=8"],
@@ -54,7 +54,7 @@ def run(quick: bool = False) -> Table:
             settings = [*overrides, f"training.precision={precision}", "training.steps=1000000", "training.epochs=null"]
             work[row, "by hand"] = by_hand(_trainer(settings), 2 if quick else steps)
             work[row, "trainer"] = by_trainer(_trainer(settings), 2 if quick else steps)
-    samples = interleaved(work, 1 if quick else 5)
+    samples = interleaved(work, 1 if quick else 7)
     table = Table("step", "Training loop", "images/s", samples)
     for row, cells in table.medians().items():
         table.ratios[f"{row}: trainer / by hand"] = {"trainer": cells["trainer"] / cells["by hand"]}
