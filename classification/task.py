@@ -82,7 +82,7 @@ class ClassificationTask:
         settings = replace(self.workers, collate=default_collate)
         batch_size = self._config.evaluation.batch_size
         parts = []
-        for batch in EvalLoader(reader, len(reader), batch_size, settings, ranks.rank, ranks.world_size):
+        for batch in EvalLoader(reader, len(reader), batch_size, settings, ranks):
             data = {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.data.items()}
             logits = model(self._laid_out(self._normalised(data["image"]))).float()
             parts.append(rows(data["index"], data["label"], logits, cross_entropy(logits, data["label"])))

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from engine.batches import BatchLayout, Draw, Order, Slot
+from engine.dist import Ranks
 from engine.workers import SampleReader, WorkerSettings, read_batches
 
 
@@ -87,11 +89,18 @@ class EvalBatch:
     """The collated samples."""
 
 
+class EvaluationStopped(Exception):
+    """A rank was asked to stop in the middle of an evaluation. Raised on all ranks alike."""
+
+
 class EvalLoader:
     """One rank's share of an evaluation: every ``world_size``-th block of ``batch_size`` samples.
 
     The blocks are the same for any number of ranks, the last one may be short, and no sample is repeated; results
     gathered from all ranks are therefore those of one rank, bit for bit. Ranks may have different numbers of blocks.
+
+    Every rank has to iterate to the end, where they agree on whether one of them was asked to stop: then
+    :class:`EvaluationStopped` is raised.
     """
 
     def __init__(
@@ -100,14 +109,14 @@ class EvalLoader:
         num_samples: int,
         batch_size: int,
         settings: WorkerSettings,
-        rank: int = 0,
-        world_size: int = 1,
+        ranks: Ranks,
     ) -> None:
         self._reader = reader
         self._settings = settings
+        self._ranks = ranks
         self._blocks = [
             range(first, min(first + batch_size, num_samples))
-            for first in range(rank * batch_size, num_samples, world_size * batch_size)
+            for first in range(ranks.rank * batch_size, num_samples, ranks.world_size * batch_size)
         ]
 
     def __len__(self) -> int:
@@ -119,3 +128,9 @@ class EvalLoader:
         with closing(read_batches(self._reader, draws, self._settings)) as batches:
             for block, data in zip(self._blocks, batches, strict=True):
                 yield EvalBatch(np.array(block), data)
+                self._ranks.pulse.tick()
+                if self._ranks.stop:
+                    break
+        self._ranks.pulse.at("gather")
+        if self._ranks.sum_(torch.tensor(float(bool(self._ranks.stop)), device=self._ranks.device)).item():
+            raise EvaluationStopped

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,9 +16,13 @@ import torch
 import torch.distributed as dist
 
 from engine.errors import UserError
+from engine.pulse import Pulse
 from engine.rendezvous import forget_meeting, shared_store
 from engine.settings import DistributedConfig
+from engine.signals import StopRequest
 
+HANG_REPORT_SECONDS = 30.0
+"""How much longer a collective waits than a hanging rank is tolerated, so that it can be named first."""
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -85,6 +89,10 @@ class Ranks:
     device: torch.device
     backend: str | None = None
     """nccl or gloo; None in a single process."""
+    pulse: Pulse = field(default_factory=Pulse, compare=False)
+    """Where this process is, for those who watch over it."""
+    stop: StopRequest = field(default_factory=StopRequest, compare=False)
+    """Whether this process was asked to stop; the ranks have to agree on when they do."""
 
     @property
     def rank(self) -> int:
@@ -185,11 +193,14 @@ def _own_cores(layout: Layout) -> int:
     return int(count or max(1, len(os.sched_getaffinity(0)) // layout.local_world_size))
 
 
-def connect(config: DistributedConfig, layout: Layout, meeting_place: Path) -> Ranks:
+def connect(config: DistributedConfig, layout: Layout, meeting_place: Path, stop: StopRequest | None = None) -> Ranks:
     """Joins the process group that ``layout`` describes; a single process needs none.
 
-    ``meeting_place``: a folder that all nodes see, where Slurm's ranks find each other.
+    Args:
+        meeting_place: a folder that all nodes see, where Slurm's ranks find each other.
+        stop: set by this process's signal handlers, if it has any.
     """
+    stop = StopRequest() if stop is None else stop  # a request that was not made is false
     device = choose_device(config, layout)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -199,14 +210,14 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path) -> R
     if backend == "nccl" and device.type != "cuda":
         raise UserError("distributed.backend: nccl needs GPUs; use gloo or auto on CPU")
     if layout.world_size == 1:
-        return Ranks(layout, device)
-    timeout = timedelta(seconds=config.timeout_seconds)
+        return Ranks(layout, device, stop=stop)
+    timeout = timedelta(seconds=config.timeout_seconds + HANG_REPORT_SECONDS)
     if layout.launcher == "torchrun":
         dist.init_process_group(backend, timeout=timeout)
     else:
         store = shared_store(meeting_place, layout.rank, layout.world_size, timeout)
         dist.init_process_group(backend, store=store, rank=layout.rank, world_size=layout.world_size, timeout=timeout)
-    ranks = Ranks(layout, device, backend)
+    ranks = Ranks(layout, device, backend, stop=stop)
     if layout.launcher == "slurm":
         ranks.barrier()  # nccl's ranks may get here before all have met
         if ranks.is_main:

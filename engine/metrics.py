@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -31,6 +32,7 @@ class MetricWriter:
         self._file: BinaryIO | None = None
         self._board: SummaryWriter | None = None
         self._purge_step: int | None = None
+        self._repeated: list[dict[str, Any]] = []
         self._last_step: dict[str, int] = {}
 
     def write(self, step: int, epoch: float, split: str, metrics: dict[str, float], **tags: str) -> None:
@@ -61,8 +63,7 @@ class MetricWriter:
         if own:
             self._last_step[split] = step
         if own and self._tensorboard:
-            for name, value in values.items():
-                self._open_board().add_scalar(f"{split}/{name}", value, step)
+            _add_scalars(self._open_board(), split, values, step)
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Markdown text for TensorBoard."""
@@ -79,20 +80,27 @@ class MetricWriter:
         if self._tensorboard:
             self._open_board().add_figure(tag, figure, step)
 
-    def resume_at(self, step: int) -> None:
+    def resume_at(self, step: int, evaluated: bool = True) -> None:
         """Forget what lies beyond ``step``, since the run goes on from there and will write it again.
 
-        What TensorBoard has seen beyond it is marked as void.
+        What TensorBoard has seen beyond it is marked as void. ``evaluated``: False if the run goes on with the
+        evaluation of ``step``, whose record is then forgotten too.
         """
         if not self._enabled:
             return
         self.close()
         self._last_step = {}
-        self._purge_step = step + 1
+        self._purge_step = step + 1 if evaluated else step
         path = self._run_dir.metrics
         if path.exists():
-            kept = [line for line, record in _lines(path) if record["step"] <= step]
-            write_atomic(path, "".join(f"{line}\n" for line in kept))
+            kept = [
+                (line, record)
+                for line, record in _lines(path)
+                if record["step"] < step + (evaluated or record["split"] == "train" or "source" in record)
+            ]
+            write_atomic(path, "".join(f"{line}\n" for line, _ in kept))
+            # TensorBoard's void begins with a step, so what is kept of that step has to be told again.
+            self._repeated = [record for _, record in kept if record["step"] == step and "source" not in record]
 
     def flush(self) -> None:
         """Have everything written so far survive a crash of the machine."""
@@ -128,8 +136,17 @@ class MetricWriter:
             from torch.utils.tensorboard import SummaryWriter  # a second of imports, which other ranks spare
 
             self._board = SummaryWriter(os.fspath(self._run_dir.tensorboard), purge_step=self._purge_step)
-            self._purge_step = None
+            for record in self._repeated if self._purge_step is not None else []:
+                if record["step"] >= self._purge_step:
+                    values = {k: v for k, v in record.items() if k not in ("step", "epoch", "split", "time")}
+                    _add_scalars(self._board, record["split"], values, record["step"])
+            self._purge_step, self._repeated = None, []
         return self._board
+
+
+def _add_scalars(board: SummaryWriter, split: str, values: Mapping[str, float | None], step: int) -> None:
+    for name, value in values.items():
+        board.add_scalar(f"{split}/{name}", math.nan if value is None else value, step)
 
 
 def read_metrics(path: Path, split: str | None = None) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ class FolderRecorder(Recorder):
         self._best: dict[str, float] = {}
 
     def begin(self, state: RunState, total_steps: int) -> None:
-        self._metrics.resume_at(state.step)
+        self._metrics.resume_at(state.step, evaluated=not state.evaluation_owed)
         self._progress = Progress(total_steps, state.step)
         self._best = state.best
         self._status.update(state="running", step=state.step, best=state.best)

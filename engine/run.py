@@ -60,7 +60,7 @@ def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest) -
                 return 0
             for change in the_plan.changes:
                 log.info("changed on the command line: %s", change)
-            ranks = connect(the_plan.config.distributed, layout, the_plan.config.experiment.root / ".rendezvous")
+            ranks = connect(the_plan.config.distributed, layout, the_plan.config.experiment.root / ".rendezvous", stop)
             try:
                 return _train(kind, the_plan, arguments, ranks, stop, run_log)
             finally:
@@ -75,7 +75,7 @@ def _train(
     kind: TaskKind, the_plan: Plan, arguments: TrainArguments, ranks: Ranks, stop: StopRequest, run_log: RunLog
 ) -> int:
     config = the_plan.config
-    trainer = build_trainer(kind, config, ranks, stop)
+    trainer = build_trainer(kind, config, ranks)
     if arguments.dry_run:
         return _dry_run(trainer)
     folder, lock = _open_folder(the_plan, ranks)
@@ -158,7 +158,7 @@ def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir, stop: StopRequest
     return EXIT_INTERRUPTED
 
 
-def build_trainer(kind: TaskKind, config: RunConfig, ranks: Ranks, stop: StopRequest) -> Trainer:
+def build_trainer(kind: TaskKind, config: RunConfig, ranks: Ranks) -> Trainer:
     """Builds everything that a run needs and that can be wrong, before its folder is claimed.
 
     Raises:
@@ -201,7 +201,7 @@ def build_trainer(kind: TaskKind, config: RunConfig, ranks: Ranks, stop: StopReq
         accumulation,
         slot_size,
     )
-    return Trainer(config, task, layout, ranks, stop)
+    return Trainer(config, task, layout, ranks)
 
 
 def prepare_torch(config: RunConfig, ranks: Ranks) -> None:

@@ -51,6 +51,8 @@ class RunState:
     plateau: Plateau = field(default_factory=Plateau)
     """State of the plateau schedule."""
     window: Window = field(default_factory=Window)
+    evaluation_owed: bool = False
+    """Whether ``step`` is to be evaluated before the next one: a stop request came in between."""
     stopped_early: bool = False
     """Whether early stopping has ended the run."""
 

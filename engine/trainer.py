@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from engine import checkpoint
 from engine.batches import BatchLayout
 from engine.batchnorm import BatchNormStatistics
-from engine.data import MicroBatchSampler, TrainLoader
+from engine.data import EvaluationStopped, MicroBatchSampler, TrainLoader
 from engine.dist import Ranks
 from engine.errors import UserError
 from engine.evaluation import default_mode, evaluate
@@ -28,7 +28,6 @@ from engine.recorder import Recorder
 from engine.schedule import build_schedule
 from engine.seed import derive
 from engine.settings import RunConfig
-from engine.signals import StopRequest
 from engine.state import RunState, Window
 from engine.task import Task
 
@@ -42,8 +41,8 @@ class NonFiniteError(RuntimeError):
 class Trainer:
     """Trains ``task`` as ``config`` says; on every rank alike."""
 
-    def __init__(self, config: RunConfig, task: Task, layout: BatchLayout, ranks: Ranks, stop: StopRequest) -> None:
-        self.config, self.task, self.layout, self.ranks, self.stop = config, task, layout, ranks, stop
+    def __init__(self, config: RunConfig, task: Task, layout: BatchLayout, ranks: Ranks) -> None:
+        self.config, self.task, self.layout, self.ranks = config, task, layout, ranks
         self.state = RunState()
         self.throughput = Throughput()
         training = config.training
@@ -66,21 +65,23 @@ class Trainer:
 
     def fit(self, recorder: Recorder) -> bool:
         """Trains to the end. Returns False if a stop request ended it early, after saving."""
-        batches = self.batches()
-        recorder.begin(self.state, self.total_steps)
-        while self.state.step < self.total_steps and not self.state.stopped_early:
-            stop = self.train_step(batches)
-            step = self.state.step
-            recorder.stepped(self.state, self.epoch)
-            if step % self.config.logging.every_steps == 0 or self._at(self.layout.steps_per_epoch):
-                self._record(recorder)
-            if self._evaluation_due():
-                self._evaluate(recorder)
-            elif stop or self._save_due(recorder):
-                self.save(recorder)
-            if stop and step < self.total_steps:
+        batches, state = self.batches(), self.state
+        recorder.begin(state, self.total_steps)
+        while True:
+            if state.evaluation_owed and not self._evaluate(recorder):
                 return False
-        return True
+            if state.step >= self.total_steps or state.stopped_early:
+                return True
+            stop = self.train_step(batches)
+            recorder.stepped(state, self.epoch)
+            if state.step % self.config.logging.every_steps == 0 or self._at(self.layout.steps_per_epoch):
+                self._record(recorder)
+            state.evaluation_owed = self._evaluation_due()
+            if stop:  # a stop has a deadline, an evaluation can wait
+                self.save(recorder)
+                return False
+            if not state.evaluation_owed and self._save_due(recorder):
+                self.save(recorder)
 
     def train_step(self, batches: DeviceBatches) -> bool:
         """One optimizer step. Returns whether any rank was asked to stop.
@@ -90,12 +91,16 @@ class Trainer:
         state, begin, waited = self.state, time.perf_counter(), batches.wait_seconds
         sums, samples = self._accumulate_gradients(batches)
         names = list(sums)
-        totals = torch.stack([*sums.values(), torch.full((), float(bool(self.stop)), device=self.ranks.device)])
+        pulse, device = self.ranks.pulse, self.ranks.device
+        totals = torch.stack([*sums.values(), torch.full((), float(bool(self.ranks.stop)), device=device)])
+        pulse.at("reduce")
         self.ranks.sum_(totals)
         self.scaler.unscale_(self.optimizer)
         norm = self._clip()
         packed = torch.cat([totals, norm.reshape(1)])
+        pulse.at("data")
         batches.prefetch()  # the device is given its next batch before the host waits for this step's numbers
+        pulse.at("update")
         *values, stop, grad_norm = packed.tolist()
         if all(math.isfinite(value) for value in (*values, grad_norm)):
             set_rate(self.optimizer, self.rate())
@@ -140,14 +145,17 @@ class Trainer:
         Returns this rank's sums over samples of each metric, and the number of samples of the step over all ranks.
         """
         self.task.model.train()
-        seed, step, rank = self.config.experiment.seed, self.state.step, self.ranks.rank
+        seed, step, rank, pulse = self.config.experiment.seed, self.state.step, self.ranks.rank, self.ranks.pulse
         sums: dict[str, torch.Tensor] = {}
         for micro_step in range(self.layout.accumulation):
+            pulse.at("data", step)
             batch = batches.next()
+            pulse.at("forward")
             torch.manual_seed(derive(seed, "dropout", step, micro_step, rank))
             with self._without_sync(micro_step < self.layout.accumulation - 1):
                 with self.precision.autocast():
                     results = self.task.training_step(self.network, batch.data)
+                pulse.at("backward")
                 # DDP averages over ranks, so the mean over all samples needs the factor `world_size`.
                 self.scaler.scale(results["loss"] * (batch.slot.weight * self.ranks.world_size)).backward()
             for name, value in results.items():
@@ -202,10 +210,18 @@ class Trainer:
         evaluation = self.config.evaluation
         return self._at(evaluation.every_steps or evaluation.every_epochs * self.layout.steps_per_epoch)
 
-    def _evaluate(self, recorder: Recorder) -> None:
-        """Evaluates, and acts on the result: best checkpoint, plateau, early stopping."""
+    def _evaluate(self, recorder: Recorder) -> bool:
+        """Evaluates, acts on the result (best checkpoint, plateau, early stopping) and saves.
+
+        Returns False if a stop request interrupted it; what is saved then begins with this evaluation.
+        """
         evaluation, state = self.config.evaluation, self.state
-        metrics = self.evaluate("val")
+        try:
+            metrics = self.evaluate("val")
+        except EvaluationStopped:
+            self.save(recorder)
+            return False
+        state.evaluation_owed = False
         name = evaluation.metric or self.task.metric
         mode, value = evaluation.mode or default_mode(name), metrics[name]
         best = state.best.get(name)
@@ -226,12 +242,14 @@ class Trainer:
                 log.info("stopping early: %d evaluations in a row without better %s", state.patience.stale, name)
         recorder.evaluated(state, self.epoch, "val", metrics)
         self.save(recorder, best=improved)
+        return True
 
     def evaluate(self, split: str) -> dict[str, float]:
         """Metrics on ``split`` of the weights that ``evaluation.weights`` names."""
         model = self.task.model
         if self.ema is not None and self.config.evaluation.weights != "model":
             model = self.ema.module
+        self.ranks.pulse.at("evaluate")
         return evaluate(self.task, model, split, self.precision, self.ranks)
 
     def _save_due(self, recorder: Recorder) -> bool:
@@ -242,6 +260,7 @@ class Trainer:
 
     def save(self, recorder: Recorder, best: bool = False) -> None:
         """Has rank 0 write a checkpoint."""
+        self.ranks.pulse.at("save")
         if self.ranks.is_main:
             recorder.save(self.state, self.state_dict(), best)
 

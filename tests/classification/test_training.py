@@ -16,7 +16,6 @@ from engine.config import load_config
 from engine.dist import Layout, Ranks
 from engine.metrics import read_metrics
 from engine.run import build_trainer
-from engine.signals import StopRequest
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
 from tests.distributed import launch, run_ranks
 
@@ -128,7 +127,7 @@ def twenty_steps(ranks: Ranks, config: str, overrides: list[str]) -> dict[str, t
 
     torch.use_deterministic_algorithms(False)
     loaded = load_config(ClassificationConfig, Path(config), overrides)
-    trainer = build_trainer(kind(), loaded, ranks, StopRequest())
+    trainer = build_trainer(kind(), loaded, ranks)
     task, rows = trainer.task, []
     original = task.training_step
 

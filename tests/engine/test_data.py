@@ -1,15 +1,27 @@
 from __future__ import annotations
 
 import itertools
+import signal
 
 import numpy as np
 import pytest
 import torch
 
 from engine.batches import BatchLayout, Draw, NaturalOrder
-from engine.data import EvalLoader, MicroBatchSampler, TrainLoader
+from engine.data import EvalLoader, EvaluationStopped, MicroBatchSampler, TrainLoader
+from engine.dist import Layout, Ranks
 from engine.seed import derive, generator
 from engine.workers import WorkerSettings
+from tests.distributed import run_ranks
+
+CPU = torch.device("cpu")
+
+
+class Alone(Ranks):
+    """A rank whose peers are only said to be there."""
+
+    def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
 
 
 class Noise:
@@ -111,7 +123,7 @@ def test_jumping_into_a_large_epoch_shuffles_once_and_reads_no_sample():
 def test_evaluation_blocks_are_the_same_on_any_number_of_ranks(world_size, workers):
     blocks = {}
     for rank in range(world_size):
-        loader = EvalLoader(Noise(), 101, 8, WorkerSettings(workers), rank, world_size)
+        loader = EvalLoader(Noise(), 101, 8, WorkerSettings(workers), Alone(Layout(rank, world_size), CPU))
         found = list(loader)
         assert len(found) == len(loader)
         for batch in found:
@@ -123,6 +135,27 @@ def test_evaluation_blocks_are_the_same_on_any_number_of_ranks(world_size, worke
 
 
 def test_evaluating_again_reads_the_same():
-    loader = EvalLoader(Noise(), 10, 4, WorkerSettings())
+    loader = EvalLoader(Noise(), 10, 4, WorkerSettings(), Ranks(Layout(), CPU))
     once, again = ([batch.data["image"] for batch in loader] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+
+
+def evaluate_until_stopped(ranks: Ranks, stopping_rank: int) -> int:
+    """Blocks that this rank evaluated when one of them was asked to stop in its second; -1 if it went to the end."""
+    seen = 0
+    try:
+        for _ in EvalLoader(Noise(), 100, 4, WorkerSettings(), ranks):
+            seen += 1
+            if ranks.rank == stopping_rank and seen == 2:
+                ranks.stop.signal = signal.SIGTERM
+    except EvaluationStopped:
+        return seen
+    return -1
+
+
+def test_all_ranks_abandon_an_evaluation_that_one_is_to_stop():
+    assert run_ranks(2, evaluate_until_stopped, 1) == [13, 2]
+
+
+def test_an_evaluation_that_nobody_stops_goes_to_its_end():
+    assert run_ranks(2, evaluate_until_stopped, 5) == [-1, -1]

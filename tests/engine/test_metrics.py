@@ -130,6 +130,23 @@ def test_a_resumed_run_writes_on_as_if_never_interrupted(run_dir: RunDir) -> Non
     assert [step for step, _ in scalars(run_dir, "val/top1")] == [4, 8]
 
 
+def test_an_evaluation_that_is_made_again_is_recorded_once(run_dir: RunDir) -> None:
+    first = MetricWriter(run_dir)
+    first.write(3, 0.75, "train", {"loss": 3.0})
+    first.write(4, 1.0, "train", {"loss": 4.0, "lr": float("nan")})
+    first.write(4, 1.0, "val", {"top1": 0.5})
+    first.close()
+    before = run_dir.metrics.read_text().splitlines()
+    second = MetricWriter(run_dir)
+    second.resume_at(4, evaluated=False)
+    assert run_dir.metrics.read_text().splitlines() == before[:2]
+    second.write(4, 1.0, "val", {"top1": 0.5})
+    second.write(5, 1.25, "train", {"loss": 5.0})
+    second.close()
+    assert scalars(run_dir, "train/loss") == [(3, 3.0), (4, 4.0), (5, 5.0)]
+    assert scalars(run_dir, "val/top1") == [(4, 0.5)]
+
+
 def test_resuming_at_the_beginning_forgets_everything(run_dir: RunDir) -> None:
     writer = MetricWriter(run_dir)
     writer.resume_at(0)

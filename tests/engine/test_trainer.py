@@ -11,9 +11,16 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from engine.data import EvaluationStopped
+from engine.dist import Layout, Ranks
 from engine.errors import UserError
 from engine.trainer import NonFiniteError
 from tests.engine.toy import Memory, ToyTask, toy_config, toy_model, toy_trainer
+
+
+def own_ranks() -> Ranks:
+    """A single process that no other test has asked to stop."""
+    return Ranks(Layout(), torch.device("cpu"))
 
 
 def weights(task: ToyTask) -> torch.Tensor:
@@ -153,19 +160,59 @@ def test_an_unknown_metric_is_named_with_those_that_there_are():
 def test_a_stop_request_ends_the_run_after_the_step_and_a_save():
     task = ToyTask(toy_model())
     config = toy_config(training={"epochs": 4})
-    trainer = toy_trainer(task, config)
+    trainer = toy_trainer(task, config, own_ranks())
     recorder = Memory()
     original = task.training_step
 
     def stop_in_fifth(model, batch):
         if len(task.seen) == 4:
-            trainer.stop.signal = signal.SIGTERM
+            trainer.ranks.stop.signal = signal.SIGTERM
         return original(model, batch)
 
     task.training_step = stop_in_fifth
     assert not trainer.fit(recorder)
     assert trainer.state.step == 5
     assert recorder.saved[-1]["step"] == 5
+
+
+def test_a_stop_in_the_step_before_an_evaluation_leaves_that_to_the_next_start():
+    task = ToyTask(toy_model())
+    config = toy_config(training={"epochs": 2})
+    trainer, recorder = toy_trainer(task, config, own_ranks()), Memory()
+    original = task.training_step
+
+    def stop_in_third(model, batch):
+        if len(task.seen) == 2:
+            trainer.ranks.stop.signal = signal.SIGTERM
+        return original(model, batch)
+
+    task.training_step = stop_in_third
+    assert not trainer.fit(recorder)
+    assert (trainer.state.step, recorder.val) == (3, [])
+    resumed, later = toy_trainer(ToyTask(toy_model()), config, own_ranks()), Memory()
+    resumed.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    assert resumed.fit(later)
+    assert [record["step"] for record in later.val] == [3, 6]
+    whole = train(ToyTask(toy_model()), training={"epochs": 2})
+    assert [record["loss"] for record in later.val] == [record["loss"] for record in whole.val]
+
+
+def test_a_stop_during_an_evaluation_saves_and_evaluates_again_after_the_next_start():
+    task = ToyTask(toy_model())
+    config = toy_config(training={"epochs": 2})
+    trainer, recorder = toy_trainer(task, config, own_ranks()), Memory()
+
+    def stopped(model, split, ranks):
+        raise EvaluationStopped
+
+    task.evaluate = stopped
+    assert not trainer.fit(recorder)
+    assert recorder.saved == [{"step": 3, "best": False}]
+    resumed, later = toy_trainer(ToyTask(toy_model()), config, own_ranks()), Memory()
+    resumed.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    assert resumed.fit(later)
+    assert [record["step"] for record in later.val] == [3, 6]
+    assert later.saved[0] == {"step": 3, "best": True}
 
 
 def test_resuming_anywhere_gives_the_same_bits():

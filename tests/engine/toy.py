@@ -11,7 +11,6 @@ from engine.batches import BatchLayout, Draw, NaturalOrder, resolve_accumulation
 from engine.dist import Layout, Ranks
 from engine.recorder import Recorder
 from engine.settings import RunConfig
-from engine.signals import StopRequest
 from engine.state import RunState
 from engine.trainer import Trainer
 from engine.workers import WorkerSettings
@@ -97,7 +96,7 @@ def toy_config(**sections: dict[str, Any]) -> RunConfig:
     return RunConfig.model_validate(merged)
 
 
-def toy_trainer(task: ToyTask, config: RunConfig, ranks: Ranks = SINGLE, stop: StopRequest | None = None) -> Trainer:
+def toy_trainer(task: ToyTask, config: RunConfig, ranks: Ranks = SINGLE) -> Trainer:
     """A trainer of ``task``, as :func:`engine.run.build_trainer` puts it together."""
     training = config.training
     accumulation, _ = resolve_accumulation(
@@ -105,4 +104,4 @@ def toy_trainer(task: ToyTask, config: RunConfig, ranks: Ranks = SINGLE, stop: S
     )
     size = task.train_order.num_samples
     layout = BatchLayout(size, training.global_batch_size, accumulation, ranks.world_size, task.drop_last)
-    return Trainer(config, task, layout, ranks, stop or StopRequest())
+    return Trainer(config, task, layout, ranks)

@@ -20,7 +20,6 @@ from engine.config import load_config
 from engine.dist import Layout, Ranks, choose_device
 from engine.run import build_trainer
 from engine.settings import DistributedConfig
-from engine.signals import StopRequest
 from engine.trainer import Trainer
 from tools.bench.timing import Table, interleaved
 
@@ -64,7 +63,7 @@ def run(quick: bool = False) -> Table:
 def _trainer(overrides: list[str]) -> Trainer:
     config = load_config(ClassificationConfig, ROOT / "configs" / "classification" / "quickstart.yaml", overrides)
     ranks = Ranks(Layout(), choose_device(DistributedConfig(), Layout()))
-    return build_trainer(kind(), config, ranks, StopRequest())
+    return build_trainer(kind(), config, ranks)
 
 
 def by_trainer(trainer: Trainer, steps: int) -> Callable[[], float]:
