@@ -12,6 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
+    package_dir={"": "."},  # an editable install is then one line in a .pth file, which editors and type checkers read
     packages=find_packages(
         include=[
             f"{p}{s}"

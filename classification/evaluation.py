@@ -19,6 +19,7 @@ from engine.log import setup_logging
 from engine.metrics import MetricWriter
 from engine.precision import resolve_precision
 from engine.recorder import listed, shown
+from engine.results import begin_results
 
 log = logging.getLogger(__name__)
 
@@ -27,22 +28,20 @@ def run_evaluation(folder: Path, checkpoint: str, split: str, overrides: Sequenc
     """Evaluates one checkpoint of an experiment.
 
     Raises:
-        UserError: folder, checkpoint or data are not as they should be.
+        UserError: folder, checkpoint, settings or data are not as they should be.
     """
     layout = detect_layout(os.environ)
     with setup_logging(layout.rank, layout.world_size):
-        overrides = ["model.pretrained=false", *overrides]  # all weights come from the checkpoint
-        experiment = open_experiment(folder, checkpoint, ClassificationConfig, overrides)
+        preset = ["model.pretrained=false"]  # all weights come from the checkpoint
+        experiment = open_experiment(folder, checkpoint, ClassificationConfig, overrides, preset)
         ranks = connect(experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
         try:
-            evaluate_experiment(experiment, split, ranks, overrides[1:])
+            evaluate_experiment(experiment, split, ranks)
         finally:
             ranks.close()
 
 
-def evaluate_experiment(
-    experiment: Experiment[ClassificationConfig], split: str, ranks: Ranks, changes: Sequence[str] = ()
-) -> dict[str, float]:
+def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str, ranks: Ranks) -> dict[str, float]:
     """Metrics of ``split`` on every rank; rank 0 writes the report and adds a record to metrics.jsonl."""
     config = experiment.config
     task = ClassificationTask(config, ranks)
@@ -59,13 +58,13 @@ def evaluate_experiment(
     step, file = experiment.saved["run"]["step"], experiment.checkpoint.name
     log.info("%s, %s (step %d): %s", split, file, step, listed(values))
     if ranks.is_main:
-        results = experiment.folder.results_for(split)
-        title = f"{experiment.folder.name}: {file} (step {step}) on {split}"
-        if changes:
-            title += f", with {' '.join(changes)}"
+        changes = " ".join(experiment.changes)
+        results = begin_results(experiment.folder, split, file, step, experiment.changes)
+        title = f"{experiment.folder.name}: {file} (step {step}) on {split}" + (f", with {changes}" if changes else "")
         write_report(results, title, values, predictions, task.classes, names)
         writer = MetricWriter(experiment.folder, tensorboard=False)
-        writer.write(step, experiment.saved["epoch"], split, values, source="evaluate", checkpoint=file)
+        tags = {"source": "evaluate", "checkpoint": file} | ({"changes": changes} if changes else {})
+        writer.write(step, experiment.saved["epoch"], split, values, **tags)
         writer.close()
         log.info("report: %s", shown(results / "report.md"))
     return values

@@ -36,8 +36,11 @@ class FolderPictures:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def path(self, index: int) -> Path:
+        return self._folder / self.name(index)
+
     def picture(self, index: int) -> Image.Image:
-        return read_picture(self._folder / self.name(index))
+        return read_picture(self.path(index))
 
     def name(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0

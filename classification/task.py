@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from torch.utils.data import default_collate
 
 from classification.config import ClassificationConfig
 from classification.datasets import PictureReader, open_pictures, prepare_data
+from classification.first_look import broken_pictures
+from classification.folders import FolderPictures
 from classification.losses import build_loss, cross_entropy
 from classification.metrics import METRICS, metrics
 from classification.mixing import MixingPlan, apply_mixing, plan_mixing
@@ -21,6 +24,7 @@ from classification.transforms import EvalTransform, TrainTransform
 from engine.batches import NaturalOrder
 from engine.data import EvalLoader
 from engine.dist import Ranks
+from engine.errors import UserError
 from engine.workers import WorkerSettings, resolve_workers
 
 
@@ -44,7 +48,10 @@ class ClassificationTask:
             for values in (self._preprocessing.mean, self._preprocessing.std)
         )
         pictures = open_pictures(data, "train")
-        open_pictures(data, "val")  # what is wrong with it is better known before training than after an epoch
+        # What is wrong with these is better known before training than after an epoch.
+        held_out = open_pictures(data, "val")
+        if isinstance(held_out, FolderPictures) and (faults := ranks.main_decides(partial(broken_pictures, held_out))):
+            raise UserError(faults)
         self.classes = pictures.classes
         size = (self._preprocessing.height, self._preprocessing.width)
         self.model: nn.Module = build_model(config.model, config.finetune, len(self.classes), size).to(ranks.device)

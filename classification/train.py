@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING
 from engine.entry import train
 
 if TYPE_CHECKING:
+    from classification.config import ClassificationConfig
     from engine.run import TaskKind
+
+
+def schema() -> type[ClassificationConfig]:
+    """The type of the configuration; imports neither torch nor timm."""
+    from classification.config import ClassificationConfig
+
+    return ClassificationConfig
 
 
 def kind() -> TaskKind:
     """Classification for the command line; imports what is heavy only when called."""
-    from classification.config import ClassificationConfig
     from classification.task import ClassificationTask
     from engine.run import TaskKind
 
-    return TaskKind("classification", ClassificationConfig, ClassificationTask)
+    return TaskKind("classification", schema(), ClassificationTask)
 
 
 if __name__ == "__main__":
-    train("classification", kind)
+    train("classification", schema, kind)

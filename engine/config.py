@@ -12,7 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import PydanticCustomError
 
 from engine.config_errors import explain
@@ -66,8 +74,18 @@ AbsolutePath = Annotated[Path, Field(strict=False), BeforeValidator(_path_text),
 """A file or folder; relative paths are taken from the current directory and stored absolute."""
 
 
+_IMPORT_NOTHING = {"import_nothing": True}
+
+
+def may_import(info: ValidationInfo) -> bool:
+    """Whether a check may import a package that takes seconds; if not, it is to accept what it cannot know without."""
+    return info.context != _IMPORT_NOTHING
+
+
 def load_config(schema: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     """The configuration of the YAML file ``path`` and its bases, with ``key.path=value`` overrides on top.
+
+    What can be known to be wrong without slow imports (see :func:`may_import`) is reported without them.
 
     Raises:
         UserError: everything that is wrong, one line each: ``FILE:LINE: key.path: what is wrong``.
@@ -77,7 +95,9 @@ def load_config(schema: type[C], path: Path, overrides: Sequence[str] = ()) -> C
         tree = merge(tree, read_override(override))
     try:
         # As JSON, since pydantic's strictness means there what it means for any text: a list may be a tuple.
-        return schema.model_validate_json(json.dumps(tree.plain()))
+        text = json.dumps(tree.plain())
+        schema.model_validate_json(text, context=_IMPORT_NOTHING)
+        return schema.model_validate_json(text)
     except ValidationError as error:
         raise UserError("\n".join(explain(error, schema, tree))) from None
 
@@ -92,6 +112,11 @@ def differences(old: Section | Mapping[str, Any], new: Section | Mapping[str, An
     before, after = _leaves(old), _leaves(new)
     keys = dict.fromkeys([*before, *after])
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
+
+
+def is_below(key: str, prefixes: Sequence[str]) -> bool:
+    """Whether a dotted key is one of ``prefixes`` or lies in the section of one."""
+    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
 
 
 def _leaves(tree: Section | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

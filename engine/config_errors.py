@@ -7,9 +7,11 @@ import re
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from engine.yaml_source import REPLACE_TAG, Node, kind_of
 
@@ -45,6 +47,22 @@ _EXPECTED = {
 }
 """How the sentence "must be ..., not X" goes on for pydantic's kinds of errors."""
 
+_NOUNS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: _EXPECTED["string_type"],
+    Path: "a path",
+    list: "a list",
+    tuple: "a list",
+    set: "a list",
+    frozenset: "a list",
+    dict: "a mapping",
+}
+"""The same for the types that a union may have."""
+
+_BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
 _ELSEWHERE_CALLED = {
     "learning_rate": "lr",
     "wd": "weight_decay",
@@ -74,14 +92,20 @@ _ELSEWHERE_CALLED = {
 class Finding:
     """One of pydantic's errors, traced to the key it is about.
 
-    ``owner`` is the section that the last key was looked for in; ``union`` the keys of the outermost union of types on
-    the way, of which every member reports its own error.
+    ``owner`` is the section that the last key was looked for in; ``unions`` the keys of all unions of types on the way,
+    of which every member reports its own error; ``members`` the types of the last of them.
     """
 
     keys: Keys
     owner: type[BaseModel] | None
-    union: Keys | None
+    unions: tuple[Keys, ...]
+    members: list[Any]
     error: Any
+
+    @property
+    def is_rival(self) -> bool:
+        """Whether other members of a union report errors of the same value."""
+        return self.keys in self.unions
 
 
 def explain(error: ValidationError, schema: type[BaseModel], tree: Node) -> list[str]:
@@ -89,7 +113,7 @@ def explain(error: ValidationError, schema: type[BaseModel], tree: Node) -> list
     findings = [_trace(schema, found) for found in error.errors(include_url=False)]
     groups: dict[Any, list[Finding]] = {}
     for finding in _without_rival_members(findings):
-        groups.setdefault(finding.keys if finding.keys == finding.union else object(), []).append(finding)
+        groups.setdefault(finding.keys if finding.is_rival else object(), []).append(finding)
     problems = [_describe(group, schema, tree) for group in groups.values()]
     placed = sorted(((tree.place_of(keys), keys, text) for keys, text in problems), key=lambda problem: problem[0])
     return [": ".join(part for part in (str(place), _dotted(keys), text) if part) for place, keys, text in placed]
@@ -108,13 +132,15 @@ def _trace(schema: type[BaseModel], error: Any) -> Finding:
     """Follow pydantic's location through the types: it mixes keys with names of union members, which are no keys."""
     annotation: Any = schema
     owner: type[BaseModel] | None = None
-    union: Keys | None = None
+    unions: tuple[Keys, ...] = ()
+    rivals: list[Any] = []
     keys: Keys = ()
     for part in error["loc"]:
         members = _members(annotation)
         if len(members) > 1:
-            union = keys if union is None else union
             annotation = next((member for member in members if _answers_to(member, part)), members[-1])
+            if not (_is_section(annotation) and part in _discriminator(annotation)[1]):  # else it alone was asked
+                unions, rivals = (*unions, keys), members
             continue
         if part == "[key]":  # the key itself of a mapping, not its value
             continue
@@ -125,7 +151,7 @@ def _trace(schema: type[BaseModel], error: Any) -> Finding:
         else:
             inner = [arg for arg in get_args(members[0]) if arg is not Ellipsis] or [Any]
             annotation = inner[min(part, len(inner) - 1) if isinstance(part, int) else -1]
-    return Finding(keys, owner, union, error)
+    return Finding(keys, owner, unions, rivals, error)
 
 
 def _members(annotation: Any) -> list[Any]:
@@ -163,13 +189,13 @@ def _discriminator(section: type[BaseModel]) -> tuple[str, tuple[Any, ...]]:
 
 def _without_rival_members(findings: list[Finding]) -> list[Finding]:
     """Where a value is close to one member of a union, the other members' complaints are noise."""
-    deeper = {finding.union for finding in findings if finding.union is not None and finding.keys != finding.union}
-    specific = {finding.union for finding in findings if finding.keys == finding.union and _is_own_text(finding)}
+    deeper = {union for finding in findings for union in finding.unions if finding.keys != union}
+    specific = {finding.keys for finding in findings if finding.is_rival and _is_own_text(finding)}
     return [
         finding
         for finding in findings
-        if finding.keys != finding.union
-        or (finding.union not in deeper and (finding.union not in specific or _is_own_text(finding)))
+        if not finding.is_rival
+        or (finding.keys not in deeper and (finding.keys not in specific or _is_own_text(finding)))
     ]
 
 
@@ -194,18 +220,40 @@ def _describe(group: list[Finding], schema: type[BaseModel], tree: Node) -> tupl
         return keys, text + _did_you_mean(tag, re.findall(r"'([^']*)'", error["ctx"]["expected_tags"]))
     if _is_own_text(first):
         return _named_key(first.keys, str(error["ctx"]["error"]), schema)
-    if any(finding.error["type"] not in _EXPECTED for finding in group):
+    if first.is_rival:
+        right = [text for member in first.members for text in _right(member)]
+        text = f"must be {_one_of(right)}, not {kind_of(error['input'])}"
+        return first.keys, text + _did_you_mean(error["input"], [text.strip("'") for text in right if "'" in text])
+    if kind not in _EXPECTED:
         return first.keys, f"{error['msg'][0].lower()}{error['msg'][1:]}, not {kind_of(error['input'])}"
-    expected = [_EXPECTED[finding.error["type"]].format(**finding.error.get("ctx", {})) for finding in group]
-    text = f"must be {' or '.join(dict.fromkeys(expected))}, not {kind_of(error['input'])}"
-    choices = [choice for finding in group for choice in _literals(finding)]
+    context = error.get("ctx", {})
+    choices = re.findall(r"'([^']*)'", context["expected"]) if kind == "literal_error" else []
+    text = f"must be {_EXPECTED[kind].format(**context)}, not {kind_of(error['input'])}"
     return first.keys, text + _did_you_mean(error["input"], choices)
 
 
-def _literals(finding: Finding) -> list[str]:
-    return (
-        re.findall(r"'([^']*)'", finding.error["ctx"]["expected"]) if finding.error["type"] == "literal_error" else []
-    )
+def _right(member: Any) -> list[str]:
+    """What a member of a union takes: ``a whole number >= 0``, ``a list of 2 values``, or each of its words, quoted."""
+    bounds: list[str] = []
+    while get_origin(member) is Annotated:
+        member, *metadata = get_args(member)
+        for entry in metadata:
+            for constraint in entry.metadata if isinstance(entry, FieldInfo) else [entry]:
+                found = [(sign, getattr(constraint, name, None)) for name, sign in _BOUNDS.items()]
+                bounds += [f"{sign} {limit}" for sign, limit in found if limit is not None]
+    origin = get_origin(member) or member
+    if origin is Literal:
+        return [repr(value) for value in get_args(member)]
+    if _is_section(origin):
+        return [_EXPECTED["model_type"]]
+    inner = get_args(member)
+    length = f" of {len(inner)} values" if origin is tuple and Ellipsis not in inner else ""
+    return [_NOUNS.get(origin, str(member)) + length + (" " + " and ".join(bounds) if bounds else "")]
+
+
+def _one_of(choices: list[str]) -> str:
+    *others, last = dict.fromkeys(choices)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _choices(expected: str) -> str:

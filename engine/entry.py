@@ -15,6 +15,7 @@ from engine.signals import StopRequest
 
 if TYPE_CHECKING:
     from engine.run import TaskKind
+    from engine.settings import RunConfig
 
 
 @dataclass(frozen=True)
@@ -46,18 +47,25 @@ def parse_train_arguments(task: str, argv: Sequence[str]) -> TrainArguments:
     return TrainArguments(arguments.config, arguments.resume, arguments.dry_run, arguments.overrides)
 
 
-def train(task: str, load: Callable[[], TaskKind]) -> None:
+def train(task: str, load_schema: Callable[[], type[RunConfig]], load_task: Callable[[], TaskKind]) -> None:
     """Runs ``python -m TASK.train`` and exits with the code of its outcome (see README.md).
 
-    ``load`` imports the task; it is called after the signal handlers stand.
+    Both loaders import what they return, and are called after the signal handlers stand: first that of the type of the
+    configuration, which has to be quick (no torch), so that a mistake in the configuration is reported at once.
     """
     stop = StopRequest().install()
-    wait_politely()
     arguments = parse_train_arguments(task, sys.argv[1:])
 
-    from engine.run import run_training
+    def command() -> int:
+        from engine.resume import requested_config
 
-    sys.exit(run_training(load(), arguments, stop))
+        requested_config(load_schema(), arguments)
+
+        from engine.run import run_training
+
+        return run_training(load_task(), arguments, stop)
+
+    exit_on_user_error(command)
 
 
 def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +88,7 @@ def wait_politely() -> None:
 
 
 def exit_on_user_error(command: Callable[[], int]) -> None:
-    """Runs a command that trains nothing; a :class:`UserError` becomes one message of rank 0 and exit code 2."""
+    """Runs a command that imports torch itself; a :class:`UserError` becomes one message of rank 0 and exit code 2."""
     wait_politely()
     try:
         sys.exit(command())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,26 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from engine import checkpoint
-from engine.config import load_config
+from engine.config import differences, is_below, load_config
 from engine.errors import UserError
 from engine.run_dir import RunDir
 from engine.settings import RunConfig
+from engine.weights import misfit
 
 log = logging.getLogger(__name__)
+
+IDLE = ("data.workers", "data.prefetch", "data.multiprocessing_context", "evaluation.batch_size", "distributed")
+"""Settings that may be changed to use a trained model and do not change what it says (but for rounding)."""
+
+COUNTING = (
+    "data",
+    "evaluation.batch_size",
+    "evaluation.weights",
+    "training.precision",
+    "training.channels_last",
+    "distributed",
+)
+"""Settings that matter where a trained model is used."""
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -30,6 +45,8 @@ class Experiment(Generic[C]):
     checkpoint: Path
     saved: dict[str, Any]
     """The checkpoint's content, see :meth:`engine.trainer.Trainer.state_dict`."""
+    changes: tuple[str, ...] = ()
+    """Settings that differ from the run's own and can change what the model says, as ``key=value``."""
 
     def load_into(self, model: nn.Module) -> None:
         """Copies the weights that ``evaluation.weights`` names: the moving average, if there is one, by default.
@@ -38,26 +55,30 @@ class Experiment(Generic[C]):
             UserError: they do not fit the model.
         """
         use_ema = self.saved["ema"] is not None and self.config.evaluation.weights != "model"
-        try:
-            model.load_state_dict(self.saved["ema" if use_ema else "model"])
-        except RuntimeError as error:
-            raise UserError(f"{self.checkpoint} does not fit the configured model: {error}") from None
+        state = self.saved["ema" if use_ema else "model"]
+        if fault := misfit(model.state_dict(), state):
+            raise UserError(f"{self.checkpoint} does not fit the configured model: {fault}")
+        model.load_state_dict(state)
 
 
-def open_experiment(path: Path, which: str, schema: type[C], overrides: Sequence[str] = ()) -> Experiment[C]:
+def open_experiment(
+    path: Path, which: str, schema: type[C], overrides: Sequence[str] = (), preset: Sequence[str] = ()
+) -> Experiment[C]:
     """Reads configuration and checkpoint of the folder ``path``.
 
     Args:
         which: ``best``, ``last`` or a file. Where the run has no best one yet, ``best`` is the last.
+        overrides: The user's changes to the configuration.
+        preset: The command's own changes to it.
 
     Raises:
-        UserError: the folder or the checkpoint is not there, or is damaged.
+        UserError: the folder or the checkpoint is not there, or is damaged; or ``overrides`` change settings that
+            cannot matter, so that whoever gave them expects something else than what is done.
     """
     folder = RunDir(path.absolute())
     if not folder.config.is_file():
         raise UserError(f"--experiment: {path} is no experiment folder (it has no config.yaml)")
-    # The checkpoint holds all weights; the file that training started from may be gone.
-    config = load_config(schema, folder.config, ["finetune.weights=null", *overrides])
+    config, changes = _changed_config(folder, schema, overrides, preset)
     file = folder.checkpoints / f"{which}.pt" if which in ("best", "last") else Path(which)
     if which == "best" and not file.exists():
         file = folder.checkpoints / "last.pt"
@@ -67,4 +88,19 @@ def open_experiment(path: Path, which: str, schema: type[C], overrides: Sequence
     fault = checkpoint.verify(file)
     if fault is not None and which in ("best", "last"):
         raise UserError(f"--checkpoint: {file} {fault}; name another one of {folder.checkpoints}")
-    return Experiment(folder, config, file, checkpoint.read(file))
+    return Experiment(folder, config, file, checkpoint.read(file), changes)
+
+
+def _changed_config(
+    folder: RunDir, schema: type[C], overrides: Sequence[str], preset: Sequence[str]
+) -> tuple[C, tuple[str, ...]]:
+    """The run's configuration with the changes, and those of the user that can change what the model says."""
+    # The checkpoint holds all weights; the file that training started from may be gone.
+    preset = ["finetune.weights=null", *preset]
+    config = load_config(schema, folder.config, [*preset, *overrides])
+    changes = differences(load_config(schema, folder.config, preset), config)
+    idle = ", ".join(key for key, _, _ in changes if not is_below(key, COUNTING))
+    if idle:
+        raise UserError(f"command line: {idle}: cannot matter for a trained model; what can: {', '.join(COUNTING)}")
+    shown = {key: new if isinstance(new, str) else json.dumps(new) for key, _, new in changes}
+    return config, tuple(f"{key}={value}" for key, value in shown.items() if not is_below(key, IDLE))

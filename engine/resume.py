@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.config import differences, load_config
+from engine.config import differences, is_below, load_config
 from engine.entry import TrainArguments
 from engine.errors import UserError
 from engine.run_dir import RunDir
@@ -55,12 +55,10 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
     Raises:
         UserError: the folder is not there, several match, or a setting was changed that would change the run silently.
     """
+    config = requested_config(schema, arguments)
     if arguments.resume is None:
-        assert arguments.config is not None
-        return Plan(load_config(schema, arguments.config, arguments.overrides), None, [])
+        return Plan(config, None, [])
     if arguments.resume == "auto":
-        assert arguments.config is not None
-        config = load_config(schema, arguments.config, arguments.overrides)
         matching = list(unfinished(config, schema))
         if len(matching) > 1:
             names = ", ".join(str(folder.path) for folder in matching)
@@ -71,25 +69,34 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
             root = config.experiment.root
             log.info("--resume auto: no unfinished run below %s has this configuration; starting a new one", root)
         return Plan(config, matching[0] if matching else None, [])
-    folder = RunDir(Path(arguments.resume).absolute())
-    if not folder.config.is_file():
-        raise UserError(f"--resume: {folder.path} is no experiment folder (it has no config.yaml)")
-    return continue_in(folder, schema, arguments)
+    return continue_in(RunDir(Path(arguments.resume).absolute()), schema, config)
 
 
-def continue_in(folder: RunDir, schema: type[RunConfig], arguments: TrainArguments) -> Plan:
-    """Goes on in ``folder`` with its own configuration, and the command line's changes to it if they are allowed."""
+def requested_config(schema: type[RunConfig], arguments: TrainArguments) -> RunConfig:
+    """The configuration of ``--config``, else of the folder to resume, with the command line's settings.
+
+    Raises:
+        UserError: it is wrong, or there is no such file or folder.
+    """
+    path = arguments.config
+    if arguments.resume is not None and arguments.resume != "auto":
+        folder = RunDir(Path(arguments.resume).absolute())
+        if not folder.config.is_file():
+            raise UserError(f"--resume: {folder.path} is no experiment folder (it has no config.yaml)")
+        path = path or folder.config
+    assert path is not None, "the command line gives one or the other"
+    return load_config(schema, path, arguments.overrides)
+
+
+def continue_in(folder: RunDir, schema: type[RunConfig], config: RunConfig) -> Plan:
+    """Goes on in ``folder`` with ``config``, if that differs from the folder's own only in what may be changed."""
     before = load_config(schema, folder.config)
-    if arguments.config is not None:
-        config = load_config(schema, arguments.config, arguments.overrides)
-    else:
-        config = load_config(schema, folder.config, arguments.overrides)
     changes = differences(before, config)
-    refused = [change for change in changes if not _below(change[0], FREE + RECORDED)]
+    refused = [change for change in changes if not is_below(change[0], FREE + RECORDED)]
     if refused:
         shown = "; ".join(f"{key}: {old!r} -> {new!r}" for key, old, new in refused)
         raise UserError(f"--resume {folder.path}: these would change the run: {shown}; start a new run instead")
-    recorded = [f"{key}: {old!r} -> {new!r}" for key, old, new in changes if _below(key, RECORDED)]
+    recorded = [f"{key}: {old!r} -> {new!r}" for key, old, new in changes if is_below(key, RECORDED)]
     finished = state_of(folder) == "finished" and not recorded
     return Plan(config, folder, recorded, finished)
 
@@ -110,7 +117,3 @@ def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:
 def state_of(folder: RunDir) -> str:
     """The state in a folder's status.json; ``unknown`` if it has none."""
     return str((read_status(folder.status) or {}).get("state", "unknown"))
-
-
-def _below(key: str, prefixes: tuple[str, ...]) -> bool:
-    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)

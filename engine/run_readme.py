@@ -117,7 +117,8 @@ def _results(status: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
 
 def _column(record: Mapping[str, Any]) -> str:
     if "source" in record:
-        return f"{record['source']} {record['split']} ({record.get('checkpoint', '')})"
+        made_from = " with ".join(record[key] for key in ("checkpoint", "changes") if key in record)
+        return f"{record['source']} {record['split']} ({made_from})"
     return f"last {record['split']}"
 
 

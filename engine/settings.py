@@ -7,9 +7,9 @@ documentation: it also stands in the JSON Schema and in the configuration refere
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from engine.config import AbsolutePath, Section
+from engine.config import AbsolutePath, Section, may_import
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -85,6 +85,10 @@ class TrainingConfig(Section):
         return self
 
 
+COMMON_OPTIMIZERS = ("adamw", "adam", "sgd", "momentum", "lamb")
+"""Known without asking timm, whose import takes seconds."""
+
+
 class OptimizerConfig(Section):
     """The optimizer, any of timm's, and its settings."""
 
@@ -105,7 +109,9 @@ class OptimizerConfig(Section):
 
     @field_validator("name")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        if name in COMMON_OPTIMIZERS or not may_import(info):
+            return name
         import difflib
 
         from timm.optim import list_optimizers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from engine.errors import UserError
 
 log = logging.getLogger(__name__)
 
-SHOWN = 8
+SHOWN = 4
 """Keys of one kind that an error names."""
 
 
@@ -62,20 +62,30 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
         for key in replaced:
             _start_small(model.get_parameter(key))
     kept = {key: value for key, value in state.items() if key not in replaced}
-    optional = {key for key in own if key.endswith("num_batches_tracked")}
+    counters = [key for key in own if key.endswith("num_batches_tracked")]
+    if fault := misfit(own, kept, [*replaced, *counters]):
+        raise UserError(f"finetune.weights: {source} does not fit {type(model).__name__}: {fault}")
+    model.load_state_dict(kept, strict=False)
+
+
+def misfit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], fresh: Collection[str] = ()) -> str:
+    """How a state dict does not fit a model's, a line for each kind of fault; empty if it fits.
+
+    The model's keys in ``fresh`` may be missing.
+    """
+    missing = [key for key in own if key not in given and key not in fresh]
+    surplus = [key for key in given if key not in own]
+    shared = [key for key in own if key in given]
+    misshapen = [key for key in shared if given[key].shape != own[key].shape]
     faults = {
-        "missing": [key for key in own if key not in state and key not in optional],
-        "surplus": [key for key in kept if key not in own],
-        "misshapen": [
-            f"{key} {tuple(value.shape)} for {tuple(own[key].shape)}"
-            for key, value in kept.items()
-            if key in own and value.shape != own[key].shape
+        "missing": [f"{key} {tuple(own[key].shape)}" for key in missing],
+        "surplus": [f"{key} {tuple(given[key].shape)}" for key in surplus],
+        "of another shape": [
+            f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}" for key in misshapen
         ],
     }
-    if any(faults.values()):
-        lines = "; ".join(f"{kind}: {_some(keys)}" for kind, keys in faults.items() if keys)
-        raise UserError(f"finetune.weights: {source} does not fit {type(model).__name__}: {lines}")
-    model.load_state_dict(kept, strict=False)
+    lines = [f"\n  {len(keys)} {kind}: {_some(keys)}" for kind, keys in faults.items() if keys]
+    return f"{len(shared) - len(misshapen)} of its {len(own)} tensors fit" + "".join(lines) if lines else ""
 
 
 def _classifier_keys(model: nn.Module) -> list[str]:

@@ -20,8 +20,8 @@ from swin.names import to_own_names
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 12
-"""Keys of one kind that an error message lists."""
+SHOWN = 4
+"""Keys of one kind that a message lists."""
 
 
 class WeightsError(ValueError):
@@ -111,17 +111,20 @@ def _unwrap(weights: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _check(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], fresh: list[str]) -> None:
-    missing = [name for name in wanted if name not in state and name not in fresh]
-    surplus = [name for name in state if name not in wanted]
-    misshapen = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in state and state[name].shape != wanted[name].shape
-    ]
-    problems = {"missing": missing, "surplus": surplus, "of another shape": misshapen}
-    if any(problems.values()):
-        parts = [f"{what} ({len(names)}): {_listed(names)}" for what, names in problems.items() if names]
-        raise WeightsError("the weights do not fit this model; " + "; ".join(parts))
+    known = {*state, *fresh}
+    shared = [name for name in wanted if name in state]
+    misshapen = [name for name in shared if state[name].shape != wanted[name].shape]
+    problems = {
+        "missing": [f"{name} {tuple(wanted[name].shape)}" for name in wanted if name not in known],
+        "surplus": [f"{name} {tuple(state[name].shape)}" for name in state if name not in wanted],
+        "of another shape": [
+            f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}" for name in misshapen
+        ],
+    }
+    lines = [f"\n  {len(names)} {what}: {_listed(names)}" for what, names in problems.items() if names]
+    if lines:
+        fitting = f"{len(shared) - len(misshapen)} of its {len(wanted)} parameters fit"
+        raise WeightsError(f"the weights do not fit this model: {fitting}" + "".join(lines))
 
 
 def _listed(names: list[str]) -> str:

@@ -51,3 +51,23 @@ def test_commands_start_without_torch(module):
     """Signal handlers and --help must not wait for seconds of imports."""
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("config", ["quickstart", "swin_tiny_imagenet"])
+def test_a_swins_configuration_is_read_without_torch(config):
+    """Whoever submits or checks a run, or mistypes a key, need not wait for it."""
+    code = (
+        "import sys; from pathlib import Path; from classification.config import ClassificationConfig;"
+        "from engine.config import load_config;"
+        f"load_config(ClassificationConfig, Path('configs/classification/{config}.yaml'));"
+        "sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_swin_package_offers_what_it_lists():
+    import swin
+
+    assert all(getattr(swin, name).__name__ == name for name in swin.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'swin_huge'"):
+        _ = swin.swin_huge

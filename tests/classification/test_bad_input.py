@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,34 @@ def test_values_on_the_command_line(tmp_path, override, expected):
     assert expected in refused(write_config(tmp_path), override)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config", "run.yaml", "optimizer.leraning_rate=1"], "optimizer.leraning_rate: unknown key"),
+        (["--config", "run.yaml", "data.workers=-1"], "must be a whole number >= 0 or 'auto', not -1"),
+        (["--config", "run.yaml", "model.name=swin_tinny"], "did you mean 'swin_tiny'?"),
+        (["--config", "run.yaml", "model={name: timm/resnet18}", "training.epoch=1"], "did you mean 'epochs'?"),
+        (["--config", "rum.yaml"], "rum.yaml: cannot be read"),
+        (["--resume", "experiments/experiment_0009"], "is no experiment folder"),
+    ],
+)
+def test_mistakes_are_told_before_torch_is_imported(tmp_path, arguments, message):
+    write_config(tmp_path)
+    command = [sys.executable, "-X", "importtime", *TRAIN[1:], *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time")}
+    said = [line for line in ended.stderr.splitlines() if not line.startswith("import time")]
+    assert ended.returncode == 2 and len(said) == 1 and message in said[0], said
+    assert "pydantic" in imported and not imported & {"torch", "timm", "torchvision"}
+
+
+def test_rank_0_speaks_for_all(tmp_path):
+    ended = launch(2, [*TRAIN, "--config", str(write_config(tmp_path)), "trainig.epochs=3"], cwd=tmp_path)
+    assert [end.returncode for end in ended] == [2, 2]
+    assert ended[0].output.count("did you mean 'training'") == 1 and "error" not in ended[1].output
+
+
 def test_a_key_in_a_file_is_found_by_file_and_line(tmp_path):
     config = write_config(tmp_path)
     lines = [*config.read_text().splitlines(), "optimizer:", "  lrr: 1"]
@@ -101,6 +132,15 @@ def test_a_broken_picture_is_named(tmp_path):
     ended = launch(1, [*TRAIN, "--config", str(config)], cwd=tmp_path)
     assert ended[0].returncode == 2
     assert str(broken) in ended[0].output and "Traceback" not in ended[0].output
+
+
+def test_held_out_files_that_are_no_pictures_are_named_before_training(tmp_path):
+    write_pictures(tmp_path / "pictures" / "train", {"cat": 20, "dog": 20})
+    write_pictures(tmp_path / "pictures" / "val", {"cat": 2, "dog": 2})
+    broken = tmp_path / "pictures" / "val" / "dog" / "001.jpg"
+    broken.write_text("<html>not found</html>")
+    config = write_config(tmp_path, data=folder_data(tmp_path / "pictures"))
+    assert f"{broken}: cannot be read as a picture" in refused(config)
 
 
 def test_weights_that_do_not_fit(tmp_path):

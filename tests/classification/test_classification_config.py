@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import timm
 import yaml
+from timm.optim import list_optimizers
 
 from classification.augmentation_config import AugmentationConfig, RandAugmentConfig
 from classification.config import SWIN_SHAPES, ClassificationConfig, ModelConfig
 from classification.data_config import DigitsData, FolderData, TorchvisionData
 from engine.config import dump_config, json_schema, load_config
 from engine.errors import UserError
+from engine.settings import COMMON_OPTIMIZERS
 
 DIGITS = {"model": {"name": "swin_tiny"}, "data": {"source": "digits"}}
 
@@ -74,14 +76,19 @@ def test_the_resolved_configuration_reads_back_equal(load, tmp_path):
     [
         ("data.sauce=1", r"command line: data\.sauce: unknown key; did you mean 'source'"),
         ("data.source=digit", r"data\.source: must be .*not 'digit'; did you mean 'digits'"),
-        ("data.image_size=0", r"data\.image_size: must be at least 1, not 0"),
+        ("data.image_size=0", r"data\.image_size: must be a whole number >= 1 or a list of 2 values, not 0$"),
         ("data.image_size=[32]", r"data\.image_size"),
-        ("data.crop_pct=1.5", r"data\.crop_pct: must be at most 1"),
-        ("data.workers=-1", r"data\.workers: must be at least 0"),
+        ("data.crop_pct=1.5", r"data\.crop_pct: must be a number > 0 and <= 1 or 'auto', not 1\.5$"),
+        ("data.workers=-1", r"data\.workers: must be a whole number >= 0 or 'auto', not -1$"),
+        (
+            "data.interpolation=bicubi",
+            "'nearest', 'bilinear', 'bicubic', 'lanczos' or 'auto', .*mean 'bicubic'",
+        ),
+        ("training.accumulation=0", r"training\.accumulation: must be a whole number >= 1 or 'auto', not 0$"),
         ("data.workers=many", r"data\.workers: .*'auto'"),
         ("data.std=[0.1, 0.0, 0.1]", r"data\.std\[1\]: must be greater than 0"),
         ("data.sampling=balanced", r"data\.sampling: must be 'natural', not 'balanced'"),
-        ("data.mean=.nan", r"data\.mean"),
+        ("data.mean=.nan", r"data\.mean: must be a list of 3 values or 'auto', not nan$"),
         ("augmentation.horizontal_flip=2", r"augmentation\.horizontal_flip: must be at most 1"),
         ("augmentation.randaugment=rand-m9-mst0.5", r"augmentation\.randaugment: 'mst0\.5' in 'rand-m9-mst0\.5'"),
         ("augmentation.randaugment=ramd-m9", r"augmentation\.randaugment: 'ramd-m9' is not understood"),
@@ -100,6 +107,10 @@ def test_the_resolved_configuration_reads_back_equal(load, tmp_path):
 def test_impossible_values_are_named_with_what_is_right(load, override, text):
     with pytest.raises(UserError, match=text):
         load(DIGITS, override)
+
+
+def test_common_optimizers_are_timms():
+    assert set(COMMON_OPTIMIZERS) <= set(list_optimizers())
 
 
 def test_policies_are_alternatives(load):

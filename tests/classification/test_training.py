@@ -11,9 +11,11 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from classification.config import ClassificationConfig
+from classification.evaluation import run_evaluation
 from classification.task import ClassificationTask
 from engine.config import load_config
 from engine.dist import Layout, Ranks
+from engine.errors import UserError
 from engine.metrics import read_metrics
 from engine.run import build_trainer
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
@@ -104,6 +106,38 @@ def test_evaluate_repeats_what_training_measured(finished, world_size):
     results = {path.name for path in (folder / "results" / "val").iterdir()}
     assert {"report.md", "per_class.csv", "predictions.csv", "confusion_matrix.csv", "confusion_matrix.png"} <= results
     assert len((folder / "results/val/predictions.csv").read_text().splitlines()) == 361
+
+
+def test_evaluate_takes_settings_that_count_and_keeps_what_others_gave(finished, caplog):
+    folder, _ = finished
+    run_evaluation(folder, "best", "val", [])
+    run_evaluation(folder, "best", "val", ["data.image_size=24", "data.workers=1", "evaluation.batch_size=64"])
+    assert "the earlier results in val, of best_step_" in caplog.text
+    results = folder / "results"
+    step = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)["run"]["step"]
+    assert (results / f"val_best_step_{step:08d}" / "metrics.json").is_file()
+    made_from = json.loads((results / "val" / "made_from.json").read_text())
+    assert (made_from["checkpoint"], made_from["changes"]) == ("best.pt", ["data.image_size=24"])
+    assert "with data.image_size=24\n" in (results / "val" / "report.md").read_text()
+    *_, before, last = read_metrics(folder / "metrics.jsonl", "val")
+    assert last["changes"] == "data.image_size=24" and "changes" not in before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["optimizer.lr=1", "model.drop_path=0.5", "data.workers=1"],
+            "command line: optimizer.lr, model.drop_path: cannot",
+        ),
+        (["training.epochs=9"], "training.epochs: cannot matter for a trained model; what can: data, "),
+        (["optimzer.lr=1"], "command line: optimzer: unknown key; did you mean 'optimizer'?"),
+    ],
+)
+def test_evaluate_refuses_settings_that_cannot_matter(finished, overrides, message):
+    with pytest.raises(UserError) as caught:
+        run_evaluation(finished[0], "best", "val", overrides)
+    assert message in str(caught.value)
 
 
 def test_dry_run_makes_a_step_and_writes_nothing(tmp_path):

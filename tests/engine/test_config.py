@@ -7,9 +7,19 @@ from typing import Annotated, Literal
 
 import pytest
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from engine.config import AbsolutePath, Section, absolute, differences, dump_config, json_schema, load_config
+from engine.config import (
+    AbsolutePath,
+    Section,
+    absolute,
+    differences,
+    dump_config,
+    is_below,
+    json_schema,
+    load_config,
+    may_import,
+)
 from engine.errors import UserError
 
 
@@ -46,6 +56,23 @@ class Training(Section):
         if isinstance(self.accumulation, int) and self.global_batch_size % self.accumulation:
             raise ValueError(f"accumulation {self.accumulation} must divide global_batch_size {self.global_batch_size}")
         return self
+
+
+class Folder(Section):
+    source: Literal["folder"]
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    size: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = 8
+    part: Annotated[float, Field(gt=0, le=1)] | Literal["all", "auto"] = "auto"
+    policy: str | Ema | None = None
+    weights: dict[str, float | Literal["auto"]] | Literal["none"] = "none"
+
+
+class Embedded(Section):
+    source: Literal["digits"]
+
+
+class Nested(Section):
+    data: Annotated[Folder | Embedded, Field(discriminator="source")]
 
 
 class Data(Section):
@@ -137,6 +164,58 @@ def test_types_are_not_converted_but_integers_are_floats_and_lists_tuples() -> N
 def test_wrong_values_are_named_with_file_and_line(line: str, message: str) -> None:
     key = line.partition(":")[0]
     assert problems(f"{MINIMAL}training:\n  {line}\n") == [f"run.yaml:3: training.{key}: {message}"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("workers=-1", "workers: must be a whole number >= 0 or 'auto', not -1"),
+        ("workers=many", "workers: must be a whole number >= 0 or 'auto', not 'many'"),
+        ("workers=aut", "workers: must be a whole number >= 0 or 'auto', not 'aut'; did you mean 'auto'?"),
+        ("size=0", "size: must be a whole number >= 1 or a list of 2 values, not 0"),
+        ("size=[8, 0]", "size[1]: must be at least 1, not 0"),
+        ("size=[8]", "size[1]: required but missing"),
+        ("part=2", "part: must be a number > 0 and <= 1, 'all' or 'auto', not 2"),
+        ("policy=3", "policy: must be text (in quotes if it looks like something else) or a section of keys, not 3"),
+        ("policy={decai: 1}", "policy.decai: unknown key; did you mean 'decay'?"),
+        ("weights=3", "weights: must be a mapping or 'none', not 3"),
+        ("weights={a: x}", "weights.a: must be a number or 'auto', not 'x'"),
+    ],
+)
+def test_a_union_is_one_line_that_says_all_it_takes(override: str, message: str) -> None:
+    """Also within a section that is itself one of several, told apart by a key."""
+    with pytest.raises(UserError) as caught:
+        load_config(Nested, write("data: {source: folder}"), [f"data.{override}"])
+    assert str(caught.value) == f"command line: data.{message}"
+
+
+def test_what_needs_slow_imports_is_checked_after_all_that_does_not() -> None:
+    asked: list[bool] = []
+
+    class Named(Section):
+        name: str
+        size: int = 1
+
+        @field_validator("name")
+        @classmethod
+        def _known(cls, name: str, info: ValidationInfo) -> str:
+            asked.append(may_import(info))
+            if may_import(info):
+                raise ValueError(f"nobody knows {name}")
+            return name
+
+    def problem(text: str) -> str:
+        asked.clear()
+        with pytest.raises(UserError) as caught:
+            load_config(Named, write(text))
+        return str(caught.value)
+
+    assert problem("name: x\nsize: y\n") == "run.yaml:2: size: must be a whole number, not 'y'"
+    assert asked == [False]
+    assert problem("name: x\n") == "run.yaml:1: name: nobody knows x"
+    assert asked == [False, True]
+    with pytest.raises(ValidationError, match="nobody knows x"):
+        Named(name="x")
 
 
 def test_all_problems_are_found_at_once_in_order_of_lines() -> None:
@@ -314,6 +393,11 @@ def test_differences() -> None:
     ]
     assert differences({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}) == [("a.c", None, 2)]
     assert differences({"a": 1}, {"a": {"b": 1}}) == [("a", 1, None), ("a.b", None, 1)]
+
+
+def test_keys_below_a_section() -> None:
+    assert is_below("data.root", ["model", "data"]) and is_below("data", ["data"]) and is_below("a.b.c", ["a.b"])
+    assert not is_below("database.root", ["data"]) and not is_below("data", ["data.root"])
 
 
 def test_json_schema_describes_keys_and_lets_a_base_supply_what_is_required() -> None:

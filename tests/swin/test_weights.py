@@ -182,15 +182,15 @@ def test_a_classifier_of_fewer_stages_gets_its_own_norm_and_head() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"layers.0.blocks.0.norm1.bias": None}, r"missing \(1\): layers\.0\.blocks\.0\.norm1\.bias"),
-        ({"layers.0.blocks.5.norm1.bias": (24,)}, r"surplus \(1\): layers\.0\.blocks\.5\.norm1\.bias"),
-        ({"norm.weight": (95,)}, r"another shape \(1\): norm\.weight \(95,\) instead of \(96,\)"),
+        ({"layers.0.blocks.0.norm1.bias": None}, r"1 missing: layers\.0\.blocks\.0\.norm1\.bias \(24,\)$"),
+        ({"layers.0.blocks.5.norm1.bias": (24,)}, r"1 surplus: layers\.0\.blocks\.5\.norm1\.bias \(24,\)$"),
+        ({"norm.weight": (95,)}, r"1 of another shape: norm\.weight \(95,\) instead of \(96,\)"),
         ({"head.weight": (9, 95)}, r"head\.weight \(9, 95\) instead of \(5, 96\)"),
         ({"layers.1.blocks.0.attn.relative_position_bias_table": (48, 4)}, r"\(48, 4\) instead of \(49, 4\)"),
         ({"layers.1.blocks.0.attn.relative_position_bias_table": (49, 3)}, r"\(49, 3\) instead of \(49, 4\)"),
         (
             {"norm.weight": None, "absolute_pos_embed": (1, 4, 24)},
-            r"missing .*norm\.weight; surplus .*absolute_pos",
+            r"1 missing: norm\.weight \(96,\)\n  1 surplus: absolute_pos",
         ),
     ],
 )
@@ -208,6 +208,14 @@ def test_anything_else_is_an_error_that_leaves_the_model_alone(
     with pytest.raises(WeightsError, match=words):
         load_swin_weights(model, state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_weights_of_another_model_are_a_short_message() -> None:
+    with pytest.raises(WeightsError) as caught:
+        load_swin_weights(small(), {f"encoder.{i}.projection.weight": torch.ones(3, 3) for i in range(99)})
+    head, *lines = str(caught.value).splitlines()
+    assert "0 of its" in head and [line.split()[1] for line in lines] == ["missing:", "surplus:"]
+    assert all(line.endswith("more") for line in lines) and sum(map(len, lines)) < 800
 
 
 def test_unreadable_files_name_their_path(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""What a run that fails leaves behind: its last log line, FAILED.json, its status."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from engine.errors import EXIT_USER_ERROR
+from engine.failure import Failure, write_failure
+from engine.log import FILE_ONLY
+from engine.recorder import Recorder
+from engine.run_dir import RunDir
+
+log = logging.getLogger(__name__)
+
+
+class LastWords:
+    """Called with a failure by whichever thread of this rank finds out about it; knows as much as the run has become."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self.folder: RunDir | None = None
+        """The run's folder, once it has one."""
+        self.recorder = Recorder()
+        """What this rank records."""
+
+    def __call__(self, failure: Failure) -> None:
+        if failure.exception and failure.traceback and failure.rank == self._rank:
+            log.error("%s", failure.traceback.rstrip())
+        if self.folder is not None:
+            write_failure(self.folder.failed, failure)
+            self.recorder.end("failed")
+        if failure.exit_code != EXIT_USER_ERROR:
+            log.error("%s", failure.reason)
+            return
+        log.error("%s", failure.reason, extra=FILE_ONLY)
+        if self._rank == 0:
+            print(f"error: {failure.message}", file=sys.stderr, flush=True)
