@@ -7,10 +7,11 @@ writer; readers need not wait for it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,13 @@ from engine.files import sync_folder, write_atomic
 
 FORMAT = 1
 """Version of the checkpoint's layout, stored in each."""
+
+LEFT_OVER = ("*.pt.part", ".*.pt.sha256.*")
+"""What a kill in the middle of a save leaves behind."""
+
+
+def nothing() -> None:
+    """Does nothing."""
 
 
 class _Hashing:
@@ -54,27 +62,62 @@ def checksum_file(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: bool = False) -> Path:
+def save(
+    folder: Path,
+    step: int,
+    state: dict[str, Any],
+    keep: int,
+    best: bool = False,
+    before_publish: Callable[[], None] = nothing,
+) -> Path:
     """Writes ``state`` as the checkpoint of ``step`` and removes all but the newest ``keep``.
 
     ``last.pt`` names the new file afterwards, and ``best.pt`` too if ``best``. Killed at any moment, the checkpoints
-    that were there before stay readable. Files of later steps are removed: a run that writes ``step`` now was continued
-    from before them, because they were damaged.
+    that were there before stay readable: none is removed before the new one has its name on disk. Files of later steps
+    are removed: a run that writes ``step`` now was continued from before them, because they were damaged.
+
+    Args:
+        before_publish: Called when the content is on disk, before it gets its name.
 
     Raises:
-        OSError: the disk is full or cannot be written; nothing of the new file is left on it.
+        OSError: the disk is full or cannot be written, or ``before_publish`` found so; nothing torn is left on it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = step_file(folder, step)
-    digest = _write(_aside(path), state)
-    _publish(_aside(path), path, digest)
+    with _aside(path) as aside:
+        digest = _write(aside, state)
+        before_publish()
+        _publish(aside, path, digest)
     for alias in [folder / "last.pt", *([folder / "best.pt"] if best else [])]:
-        _aside(alias).unlink(missing_ok=True)
-        _link(path, _aside(alias))
-        _publish(_aside(alias), alias, digest)
+        with _aside(alias) as aside:
+            aside.unlink(missing_ok=True)
+            _link(path, aside)
+            _publish(aside, alias, digest)
     sync_folder(folder)
     _prune(folder, path, keep)
     return path
+
+
+def tidy(folder: Path, keep: int, warn: Callable[[str], None]) -> None:
+    """Makes room as a finished save would have, for a writer that starts, or whose last save failed.
+
+    Removes what a kill left over, damaged numbered files, each of which is named to ``warn``, and of the others all but
+    the newest ``keep``. A damaged file must go, since :func:`save` would count it among those it keeps.
+    """
+    for pattern in LEFT_OVER:
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+    whole = []
+    for path in numbered(folder):
+        fault = verify(path)
+        if fault is None:
+            whole.append(path)
+        elif path.is_file():
+            warn(f"checkpoint {path} {fault}; it is removed")
+            path.unlink(missing_ok=True)
+    for path in whole[keep:]:
+        path.unlink(missing_ok=True)
+        checksum_file(path).unlink(missing_ok=True)
 
 
 def verify(path: Path) -> str | None:
@@ -129,8 +172,16 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
-def _aside(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+@contextlib.contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """Where the file is written that will be ``path``; it is removed if that fails."""
+    aside = path.with_name(path.name + ".part")
+    try:
+        yield aside
+    except Exception:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
 
 
 def _write(path: Path, state: dict[str, Any]) -> str:
@@ -142,7 +193,6 @@ def _write(path: Path, state: dict[str, Any]) -> str:
             file.flush()
             os.fsync(file.fileno())
     except Exception as error:
-        path.unlink(missing_ok=True)
         if isinstance(error.__context__, OSError):  # torch covers a full disk by a failure of its own
             raise error.__context__ from None
         raise
@@ -163,7 +213,7 @@ def _prune(folder: Path, written: Path, keep: int) -> None:
     """Removes numbered files later than ``written``, all but the ``keep`` newest others, and what a kill left over."""
     earlier = [path for path in numbered(folder) if path.name <= written.name]
     kept = {name for path in earlier[:keep] for name in (path, checksum_file(path))}
-    for pattern in ("step_*.pt", "step_*.pt.sha256", "*.pt.part", ".*.pt.sha256.*"):
+    for pattern in ("step_*.pt", "step_*.pt.sha256", *LEFT_OVER):
         for path in folder.glob(pattern):
             if path not in kept:
                 path.unlink(missing_ok=True)

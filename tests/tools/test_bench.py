@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import swin
+from tools.bench import checkpoint as bench_checkpoint
 from tools.bench import step as bench_step
 from tools.bench import swin as bench_swin
 from tools.bench.__main__ import main
@@ -114,3 +115,16 @@ def test_the_loop_is_measured_beside_one_written_by_hand() -> None:
     assert all(rate > 0 for values in table.samples[row].values() for rate in values)
     speeds = table.medians()[row]
     assert table.ratios == {f"{row}: trainer / by hand": {"trainer": speeds["trainer"] / speeds["by hand"]}}
+
+
+def test_saving_in_the_background_is_measured_beside_saving_in_the_loop() -> None:
+    table = bench_checkpoint.run(quick=True)
+    assert table.title.startswith("Saving Swin-T with AdamW, ")
+    assert set(table.samples["synchronous"]) == {"loop blocked", "until on disk"}
+    assert set(table.samples["background"]) == {"loop blocked", "until on disk", "training step", "longest pause"}
+    assert set(table.samples["nothing saved"]) == {"training step", "longest pause"}
+    medians = table.medians()
+    assert all(value > 0 for cells in medians.values() for value in cells.values())
+    blocked = medians["background"]["loop blocked"] / medians["synchronous"]["loop blocked"]
+    assert table.ratios["background / synchronous"]["loop blocked"] == blocked
+    assert set(table.ratios["background / nothing saved"]) == {"training step"}
