@@ -18,6 +18,9 @@ Count = Annotated[int, Field(ge=1)]
 SWIN_SHAPES = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE, "swin": TINY}
 """What each of our model names starts from."""
 
+TRAINED = ("model.pretrained=false",)
+"""What a command sets that uses a trained model: all weights come from its checkpoint."""
+
 
 class ModelConfig(Section):
     """The model: a Swin Transformer, or any of timm's."""

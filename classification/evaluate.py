@@ -25,7 +25,12 @@ def main() -> int:
     """Returns the exit code."""
     arguments = parse_arguments(sys.argv[1:])
 
-    from classification.evaluation import run_evaluation  # imports torch: not needed to show the help
+    from classification.config import TRAINED, ClassificationConfig
+    from engine.used_config import used_config
+
+    used_config(arguments.experiment, ClassificationConfig, arguments.overrides, TRAINED)
+
+    from classification.evaluation import run_evaluation  # imports torch: a mistake is told before that
 
     run_evaluation(arguments.experiment, arguments.checkpoint, arguments.split, arguments.overrides)
     return 0

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from classification.config import ClassificationConfig
+from classification.config import TRAINED, ClassificationConfig
 from classification.metrics import metrics
 from classification.report import write_report
 from classification.task import ClassificationTask
@@ -32,8 +32,7 @@ def run_evaluation(folder: Path, checkpoint: str, split: str, overrides: Sequenc
     """
     layout = detect_layout(os.environ)
     with setup_logging(layout.rank, layout.world_size):
-        preset = ["model.pretrained=false"]  # all weights come from the checkpoint
-        experiment = open_experiment(folder, checkpoint, ClassificationConfig, overrides, preset)
+        experiment = open_experiment(folder, checkpoint, ClassificationConfig, overrides, TRAINED)
         ranks = connect(experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
         try:
             evaluate_experiment(experiment, split, ranks)

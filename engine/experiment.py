@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +10,11 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from engine import checkpoint
-from engine.config import differences, is_below, load_config
 from engine.errors import UserError
 from engine.run_dir import RunDir
 from engine.settings import RunConfig
+from engine.used_config import used_config
 from engine.weights import misfit
-
-log = logging.getLogger(__name__)
-
-IDLE = ("data.workers", "data.prefetch", "data.multiprocessing_context", "evaluation.batch_size", "distributed")
-"""Settings that may be changed to use a trained model and do not change what it says (but for rounding)."""
-
-COUNTING = (
-    "data",
-    "evaluation.batch_size",
-    "evaluation.weights",
-    "training.precision",
-    "training.channels_last",
-    "distributed",
-)
-"""Settings that matter where a trained model is used."""
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -76,9 +59,7 @@ def open_experiment(
             cannot matter, so that whoever gave them expects something else than what is done.
     """
     folder = RunDir(path.absolute())
-    if not folder.config.is_file():
-        raise UserError(f"--experiment: {path} is no experiment folder (it has no config.yaml)")
-    config, changes = _changed_config(folder, schema, overrides, preset)
+    config, changes = used_config(path, schema, overrides, preset)
     file = folder.checkpoints / f"{which}.pt" if which in ("best", "last") else Path(which)
     if which == "best" and not file.exists():
         file = folder.checkpoints / "last.pt"
@@ -89,18 +70,3 @@ def open_experiment(
     if fault is not None and which in ("best", "last"):
         raise UserError(f"--checkpoint: {file} {fault}; name another one of {folder.checkpoints}")
     return Experiment(folder, config, file, checkpoint.read(file), changes)
-
-
-def _changed_config(
-    folder: RunDir, schema: type[C], overrides: Sequence[str], preset: Sequence[str]
-) -> tuple[C, tuple[str, ...]]:
-    """The run's configuration with the changes, and those of the user that can change what the model says."""
-    # The checkpoint holds all weights; the file that training started from may be gone.
-    preset = ["finetune.weights=null", *preset]
-    config = load_config(schema, folder.config, [*preset, *overrides])
-    changes = differences(load_config(schema, folder.config, preset), config)
-    idle = ", ".join(key for key, _, _ in changes if not is_below(key, COUNTING))
-    if idle:
-        raise UserError(f"command line: {idle}: cannot matter for a trained model; what can: {', '.join(COUNTING)}")
-    shown = {key: new if isinstance(new, str) else json.dumps(new) for key, _, new in changes}
-    return config, tuple(f"{key}={value}" for key, value in shown.items() if not is_below(key, IDLE))

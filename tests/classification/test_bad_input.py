@@ -17,7 +17,7 @@ from classification.train import kind
 from engine.entry import TrainArguments
 from engine.run import run_training
 from engine.signals import StopRequest
-from tests.classification.small import TINY, TRAIN, folder_data, write_config, write_pictures
+from tests.classification.small import EVALUATE, TINY, TRAIN, folder_data, write_config, write_pictures
 from tests.distributed import launch
 
 
@@ -61,19 +61,23 @@ def test_values_on_the_command_line(tmp_path, override, expected):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("command", "message"),
     [
-        (["--config", "run.yaml", "optimizer.leraning_rate=1"], "optimizer.leraning_rate: unknown key"),
-        (["--config", "run.yaml", "data.workers=-1"], "must be a whole number >= 0 or 'auto', not -1"),
-        (["--config", "run.yaml", "model.name=swin_tinny"], "did you mean 'swin_tiny'?"),
-        (["--config", "run.yaml", "model={name: timm/resnet18}", "training.epoch=1"], "did you mean 'epochs'?"),
-        (["--config", "rum.yaml"], "rum.yaml: cannot be read"),
-        (["--resume", "experiments/experiment_0009"], "is no experiment folder"),
+        ([*TRAIN, "--config", "run.yaml", "optimizer.leraning_rate=1"], "optimizer.leraning_rate: unknown key"),
+        ([*TRAIN, "--config", "run.yaml", "data.workers=-1"], "must be a whole number >= 0 or 'auto', not -1"),
+        ([*TRAIN, "--config", "run.yaml", "model.name=swin_tinny"], "did you mean 'swin_tiny'?"),
+        ([*TRAIN, "--config", "run.yaml", "model={name: timm/resnet18}", "training.epoch=1"], "did you mean 'epochs'?"),
+        ([*TRAIN, "--config", "rum.yaml"], "rum.yaml: cannot be read"),
+        ([*TRAIN, "--resume", "experiments/experiment_0009"], "is no experiment folder"),
+        ([*EVALUATE, "--experiment", "experiments/experiment_0009"], "is no experiment folder"),
+        ([*EVALUATE, "--experiment", "old", "data.image_size=0"], "data.image_size: must be a whole number >= 1 or"),
+        ([*EVALUATE, "--experiment", "old", "optimizer.lr=1"], "optimizer.lr: cannot matter for a trained model; what"),
     ],
 )
-def test_mistakes_are_told_before_torch_is_imported(tmp_path, arguments, message):
-    write_config(tmp_path)
-    command = [sys.executable, "-X", "importtime", *TRAIN[1:], *arguments]
+def test_mistakes_are_told_before_torch_is_imported(tmp_path, command, message):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.yaml").write_text(write_config(tmp_path).read_text())
+    command = [sys.executable, "-X", "importtime", *command[1:]]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time")}
