@@ -32,8 +32,7 @@ def main() -> int:
 
     from classification.evaluation import run_evaluation  # imports torch: a mistake is told before that
 
-    run_evaluation(arguments.experiment, arguments.checkpoint, arguments.split, arguments.overrides)
-    return 0
+    return run_evaluation(arguments.experiment, arguments.checkpoint, arguments.split, arguments.overrides)
 
 
 if __name__ == "__main__":

@@ -7,37 +7,41 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from classification.config import TRAINED, ClassificationConfig
+from classification.config import ClassificationConfig
 from classification.metrics import metrics
 from classification.report import write_report
 from classification.task import ClassificationTask
-from engine.dist import Ranks, connect, detect_layout
+from engine.dist import Ranks, detect_layout
 from engine.errors import UserError
 from engine.evaluation import inference
 from engine.experiment import Experiment, open_experiment
+from engine.last_words import LastWords
 from engine.log import setup_logging
 from engine.metrics import MetricWriter
 from engine.precision import resolve_precision
 from engine.recorder import listed, shown
 from engine.results import begin_results
+from engine.session import run_session
 
 log = logging.getLogger(__name__)
 
 
-def run_evaluation(folder: Path, checkpoint: str, split: str, overrides: Sequence[str]) -> None:
-    """Evaluates one checkpoint of an experiment.
+def run_evaluation(folder: Path, checkpoint: str, split: str, overrides: Sequence[str]) -> int:
+    """Evaluates one checkpoint of an experiment; returns the exit code.
 
     Raises:
         UserError: folder, checkpoint, settings or data are not as they should be.
     """
     layout = detect_layout(os.environ)
     with setup_logging(layout.rank, layout.world_size):
-        experiment = open_experiment(folder, checkpoint, ClassificationConfig, overrides, TRAINED)
-        ranks = connect(experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
-        try:
+        preset = ["model.pretrained=false"]  # all weights come from the checkpoint
+        experiment = open_experiment(folder, checkpoint, ClassificationConfig, overrides, preset)
+
+        def work(ranks: Ranks, last_words: LastWords) -> int:
             evaluate_experiment(experiment, split, ranks)
-        finally:
-            ranks.close()
+            return 0
+
+        return run_session(work, experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
 
 
 def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str, ranks: Ranks) -> dict[str, float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import EXIT_USER_ERROR, UserError
+from engine.launcher import LauncherGuard
 from engine.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def train(task: str, load_schema: Callable[[], type[RunConfig]], load_task: Call
     Both loaders import what they return, and are called after the signal handlers stand: first that of the type of the
     configuration, which has to be quick (no torch), so that a mistake in the configuration is reported at once.
     """
-    stop = StopRequest().install()
+    stop, launcher = StopRequest().install(), LauncherGuard()
     arguments = parse_train_arguments(task, sys.argv[1:])
 
     def command() -> int:
@@ -63,7 +64,7 @@ def train(task: str, load_schema: Callable[[], type[RunConfig]], load_task: Call
 
         from engine.run import run_training
 
-        return run_training(load_task(), arguments, stop)
+        return run_training(load_task(), arguments, stop, launcher)
 
     exit_on_user_error(command)
 
@@ -88,11 +89,16 @@ def wait_politely() -> None:
 
 
 def exit_on_user_error(command: Callable[[], int]) -> None:
-    """Runs a command that imports torch itself; a :class:`UserError` becomes one message of rank 0 and exit code 2."""
+    """Runs a command that imports torch itself and exits with its code, see :func:`exit_code`."""
     wait_politely()
+    sys.exit(exit_code(command))
+
+
+def exit_code(command: Callable[[], int]) -> int:
+    """What ``command`` returns; a :class:`UserError` becomes one message of rank 0 and the code 2."""
     try:
-        sys.exit(command())
+        return command()
     except UserError as error:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        return EXIT_USER_ERROR

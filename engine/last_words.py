@@ -10,12 +10,13 @@ from engine.failure import Failure, write_failure
 from engine.log import FILE_ONLY
 from engine.recorder import Recorder
 from engine.run_dir import RunDir
+from engine.run_lock import RunLock
 
 log = logging.getLogger(__name__)
 
 
 class LastWords:
-    """Called with a failure by whichever thread of this rank finds out about it; knows as much as the run has become."""
+    """Called with a failure by whichever thread of this rank finds out about it."""
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
@@ -23,6 +24,8 @@ class LastWords:
         """The run's folder, once it has one."""
         self.recorder = Recorder()
         """What this rank records."""
+        self.lock: RunLock | None = None
+        """The right to write in the folder, on rank 0."""
 
     def __call__(self, failure: Failure) -> None:
         if failure.exception and failure.traceback and failure.rank == self._rank:
@@ -30,9 +33,15 @@ class LastWords:
         if self.folder is not None:
             write_failure(self.folder.failed, failure)
             self.recorder.end("failed")
+        self.release()
         if failure.exit_code != EXIT_USER_ERROR:
             log.error("%s", failure.reason)
             return
         log.error("%s", failure.reason, extra=FILE_ONLY)
         if self._rank == 0:
             print(f"error: {failure.message}", file=sys.stderr, flush=True)
+
+    def release(self) -> None:
+        """Lets others write in the folder."""
+        if self.lock is not None:
+            self.lock.release()

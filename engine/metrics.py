@@ -104,10 +104,11 @@ class MetricWriter:
 
     def flush(self) -> None:
         """Have everything written so far survive a crash of the machine."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-        if self._board is not None:
-            self._board.flush()
+        file, board = self._file, self._board  # another thread may flush
+        if file is not None:
+            os.fsync(file.fileno())
+        if board is not None:
+            board.flush()
 
     def close(self) -> None:
         """Flush and close; a later record opens again."""

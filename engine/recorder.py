@@ -9,19 +9,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine import checkpoint
 from engine.config import dump_config
 from engine.environment import describe_start, record_start
+from engine.failure import archive_failure, read_failure, record_silent_end
 from engine.files import write_atomic
 from engine.metrics import MetricWriter
 from engine.progress import Progress
 from engine.run_dir import RunDir
 from engine.run_readme import write_readme
+from engine.saver import Saver
 from engine.settings import RunConfig
 from engine.state import RunState
 from engine.status import Status
 
 log = logging.getLogger(__name__)
+
+LAST_SAVE_SECONDS = 5.0
+"""What a run that failed gives a checkpoint that is being written."""
 
 
 class Recorder:
@@ -47,7 +51,11 @@ class Recorder:
         return False
 
     def end(self, outcome: str) -> None:
-        """Training has ended: finished, interrupted or failed."""
+        """Training has ended: finished, interrupted or failed. Called once, or again with `failed`."""
+
+
+class UnsavedError(RuntimeError):
+    """A run has come to its end, and the disk cannot be written."""
 
 
 class FolderRecorder(Recorder):
@@ -57,14 +65,20 @@ class FolderRecorder(Recorder):
         self, folder: RunDir, task: str, config: RunConfig, rank_descriptions: list[dict[str, Any]], changes: list[str]
     ) -> None:
         self._folder, self._task, self._config = folder, task, config
+        silent = record_silent_end(folder)
+        if silent is not None:
+            log.warning("the last start %s", silent.reason)
         write_atomic(folder.config, dump_config(config))
         start = describe_start(rank_descriptions)
         record_start(folder.environment, {**start, "changed_settings": changes} if changes else start)
         self._metrics = MetricWriter(folder, tensorboard=config.logging.tensorboard)
         self._status = Status(folder.status)
+        self._saver = Saver(folder.checkpoints, config.checkpoint.keep, before_publish=self._metrics.flush)
         self._progress: Progress | None = None
         self._last_save = time.monotonic()
         self._best: dict[str, float] = {}
+        failure = read_failure(folder.failed)
+        self._overcome_at = failure.step + 1 if failure is not None else None
 
     def begin(self, state: RunState, total_steps: int) -> None:
         self._metrics.resume_at(state.step, evaluated=not state.evaluation_owed)
@@ -78,6 +92,9 @@ class FolderRecorder(Recorder):
         assert self._progress is not None
         self._status.update(step=state.step, epoch=epoch)
         self._progress.advance(state.step)
+        if self._overcome_at is not None and state.step >= self._overcome_at:
+            archive_failure(self._folder.failed, state.step)
+            self._overcome_at = None
 
     def trained(self, state: RunState, epoch: float, metrics: dict[str, float]) -> None:
         assert self._progress is not None
@@ -93,8 +110,7 @@ class FolderRecorder(Recorder):
         write_readme(self._folder, self._task)
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
-        self._metrics.flush()  # what lies before a checkpoint is on disk before it is
-        checkpoint.save(self._folder.checkpoints, state.step, content, self._config.checkpoint.keep, best)
+        self._saver.save(state.step, content, best)
         self._last_save = time.monotonic()
 
     def minutes_due(self, every: float | None) -> bool:
@@ -103,6 +119,14 @@ class FolderRecorder(Recorder):
     def end(self, outcome: str) -> None:
         if self._progress is not None:
             self._progress.close()
+        saved = self._saver.close(timeout=LAST_SAVE_SECONDS if outcome == "failed" else None)
+        if outcome == "finished" and not saved:
+            raise UnsavedError(
+                f"the run is complete, but its last checkpoint cannot be written into {self._folder.checkpoints}; "
+                f"make room and go on with --resume {shown(self._folder.path)}"
+            )
+        if not saved:
+            log.error("the newest steps could not be saved: the run will go on from an older checkpoint")
         self._metrics.close()
         self._status.close(outcome)
         write_readme(self._folder, self._task)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +17,24 @@ from engine.allocator import keep_large_blocks
 from engine.batches import BatchLayout, resolve_accumulation
 from engine.batchnorm import uses_batch_norm
 from engine.config import dump_config
-from engine.dist import Ranks, connect, detect_layout
+from engine.disk import check_free_space
+from engine.dist import Ranks, detect_layout
 from engine.entry import TrainArguments
 from engine.environment import describe_rank
-from engine.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from engine.errors import EXIT_INTERRUPTED, UserError
+from engine.last_words import LastWords
+from engine.launcher import LauncherGuard
 from engine.log import RunLog, setup_logging
 from engine.recorder import FolderRecorder, Recorder, shown
 from engine.resume import Plan, plan
 from engine.run_dir import RunDir
 from engine.run_lock import RunLock
 from engine.seed import derive
+from engine.session import run_session
 from engine.settings import RunConfig
 from engine.signals import StopRequest
 from engine.task import Task
-from engine.trainer import NonFiniteError, Trainer
+from engine.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
@@ -46,65 +49,72 @@ class TaskKind:
     """Builds the task of a configuration, its model on the device of the ranks."""
 
 
-def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest) -> int:
-    """Runs ``python -m TASK.train``; returns its exit code."""
-    rank = 0
-    try:
-        layout = detect_layout(os.environ)
-        rank = layout.rank
-        with setup_logging(rank, layout.world_size) as run_log:
-            the_plan = plan(kind.config, arguments)
-            if the_plan.finished:
-                length = "epochs" if the_plan.config.training.steps is None else "steps"
-                log.info("%s has finished; ask for more with training.%s=N", arguments.resume, length)
-                return 0
-            for change in the_plan.changes:
-                log.info("changed on the command line: %s", change)
-            ranks = connect(the_plan.config.distributed, layout, the_plan.config.experiment.root / ".rendezvous", stop)
-            try:
-                return _train(kind, the_plan, arguments, ranks, stop, run_log)
-            finally:
-                ranks.close()
-    except UserError as error:
-        if rank == 0:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        return EXIT_USER_ERROR
+def run_training(
+    kind: TaskKind, arguments: TrainArguments, stop: StopRequest, launcher: LauncherGuard | None = None
+) -> int:
+    """Runs ``python -m TASK.train``; returns its exit code.
+
+    Args:
+        stop: set by the process's signal handlers.
+        launcher: watches over the launcher's life until the ranks have met.
+
+    Raises:
+        UserError: configuration or launcher are not as they should be; later ones are reported here.
+    """
+    layout = detect_layout(os.environ)
+    with setup_logging(layout.rank, layout.world_size) as run_log:
+        the_plan = plan(kind.config, arguments)
+        if the_plan.finished:
+            length = "epochs" if the_plan.config.training.steps is None else "steps"
+            log.info("%s has finished; ask for more with training.%s=N", arguments.resume, length)
+            return 0
+        for change in the_plan.changes:
+            log.info("changed on the command line: %s", change)
+
+        def work(ranks: Ranks, last_words: LastWords) -> int:
+            return _train(kind, the_plan, arguments, ranks, run_log, last_words)
+
+        config = the_plan.config
+        return run_session(work, config.distributed, layout, config.experiment.root / ".rendezvous", stop, launcher)
 
 
 def _train(
-    kind: TaskKind, the_plan: Plan, arguments: TrainArguments, ranks: Ranks, stop: StopRequest, run_log: RunLog
+    kind: TaskKind, the_plan: Plan, arguments: TrainArguments, ranks: Ranks, run_log: RunLog, last_words: LastWords
 ) -> int:
     config = the_plan.config
     trainer = build_trainer(kind, config, ranks)
     if arguments.dry_run:
         return _dry_run(trainer)
-    folder, lock = _open_folder(the_plan, ranks)
-    try:
-        run_log.attach_file(folder.log_file(ranks.rank))
-        if the_plan.folder is not None:
-            _load_newest(trainer, folder)
-        descriptions = [
-            json.loads(text) for text in ranks.gather_texts(json.dumps(describe_rank(ranks.rank, ranks.device)))
-        ]
-        recorder = Recorder()
-        if ranks.is_main:
-            recorder = FolderRecorder(folder, kind.name, config, descriptions, the_plan.changes)
-        return _fit(trainer, recorder, folder, stop)
-    finally:
-        if lock is not None:
-            lock.release()
+    folder, last_words.lock = _open_folder(the_plan, trainer)
+    run_log.attach_file(folder.log_file(ranks.rank))
+    if the_plan.folder is not None:
+        _load_newest(trainer, folder)
+    last_words.folder = folder
+    ranks.pulse.at("start", trainer.state.step)
+    descriptions = [
+        json.loads(text) for text in ranks.gather_texts(json.dumps(describe_rank(ranks.rank, ranks.device)))
+    ]
+    if ranks.is_main:
+        last_words.recorder = FolderRecorder(folder, kind.name, config, descriptions, the_plan.changes)
+    return _fit(trainer, last_words.recorder, folder)
 
 
-def _open_folder(the_plan: Plan, ranks: Ranks) -> tuple[RunDir, RunLock | None]:
-    """The run's folder, on every rank, and on rank 0 the right to write in it."""
-    locks: list[RunLock] = []
+def _open_folder(the_plan: Plan, trainer: Trainer) -> tuple[RunDir, RunLock | None]:
+    """The run's folder, on every rank, and on rank 0 the right to write in it.
+
+    Raises:
+        UserError: another process writes there, or there is no room for its checkpoints.
+    """
+    config, locks = the_plan.config, list[RunLock]()
 
     def decide() -> str:
-        folder = the_plan.folder or RunDir.claim(the_plan.config.experiment.root)
+        place = the_plan.folder.checkpoints if the_plan.folder is not None else config.experiment.root
+        check_free_space(place, trainer.checkpoint_bytes(), config.checkpoint.keep)
+        folder = the_plan.folder or RunDir.claim(config.experiment.root)
         locks.append(RunLock(folder))
         return str(folder.path)
 
-    path = Path(ranks.main_decides(decide))
+    path = Path(trainer.ranks.main_decides(decide))
     return RunDir(path), locks[0] if locks else None
 
 
@@ -133,27 +143,18 @@ def _newest(folder: RunDir) -> str:
     return str(path or "")
 
 
-def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir, stop: StopRequest) -> int:
-    try:
-        done = trainer.fit(recorder)
-    except NonFiniteError as error:
-        log.error("%s", error)
-        recorder.end("failed")
-        return 1
-    except UserError as error:
-        log.error("%s", error)
-        recorder.end("failed")
-        return EXIT_USER_ERROR
-    except BaseException:
-        log.exception("rank %d failed at step %d", trainer.ranks.rank, trainer.state.step)
-        recorder.end("failed")
-        raise
+def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir) -> int:
+    done = trainer.fit(recorder)
+    trainer.ranks.pulse.at("end")
     recorder.end("finished" if done else "interrupted")
     if done:
         return 0
-    cause = stop.signal.name if stop.signal else "a signal to another rank"
+    cause, step = trainer.ranks.stop.signal, trainer.state.step
     log.warning(
-        "stopped by %s after saving step %d; go on with --resume %s", cause, trainer.state.step, shown(folder.path)
+        "stopped by %s at step %d; go on with --resume %s",
+        cause.name if cause else "another rank",
+        step,
+        shown(folder.path),
     )
     return EXIT_INTERRUPTED
 

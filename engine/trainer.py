@@ -17,6 +17,7 @@ from engine import checkpoint
 from engine.batches import BatchLayout
 from engine.batchnorm import BatchNormStatistics
 from engine.data import EvaluationStopped, MicroBatchSampler, TrainLoader
+from engine.disk import estimate_checkpoint_bytes
 from engine.dist import Ranks
 from engine.errors import UserError
 from engine.evaluation import default_mode, evaluate
@@ -263,6 +264,11 @@ class Trainer:
         self.ranks.pulse.at("save")
         if self.ranks.is_main:
             recorder.save(self.state, self.state_dict(), best)
+
+    def checkpoint_bytes(self) -> int:
+        """The most that a checkpoint of this run takes on disk."""
+        ema = self.ema.module if self.ema is not None else None
+        return estimate_checkpoint_bytes(self.task.model, ema, self.optimizer)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step reads, as plain tensors and plain types under the bare model's names."""

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from classification.train import kind
-from engine.entry import TrainArguments
+from engine.entry import TrainArguments, exit_code
 from engine.run import run_training
 from engine.signals import StopRequest
 from tests.classification.small import EVALUATE, TINY, TRAIN, folder_data, write_config, write_pictures
@@ -28,7 +28,7 @@ def refused(config: Path | None, *overrides: str, resume: str | None = None) -> 
     before = sorted(folder.rglob("*"))
     error = io.StringIO()
     with contextlib.redirect_stderr(error):
-        code = run_training(kind(), arguments, StopRequest())
+        code = exit_code(lambda: run_training(kind(), arguments, StopRequest()))
     message = error.getvalue()
     assert code == 2, message
     assert "Traceback" not in message

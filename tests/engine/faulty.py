@@ -2,7 +2,7 @@
 
 ``FAULT="raise 1 5"`` in the environment: rank 1 raises an error in its step 5, counted from this start. Others:
 ``user`` raises a UserError, ``kill`` sends SIGKILL to the rank, ``sleep`` sleeps for ever, ``nan`` makes losses
-infinite from that step on, and ``launcher`` kills the process that started the rank. ``SECONDS`` is the least time of a step.
+infinite from that step on, ``launcher`` kills the process that started the rank. ``SECONDS``: least time of a step.
 """
 
 from __future__ import annotations
@@ -60,4 +60,4 @@ def kind() -> TaskKind:
 
 
 if __name__ == "__main__":
-    train("toy", kind)
+    train("toy", lambda: RunConfig, kind)
