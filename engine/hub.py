@@ -7,6 +7,7 @@ import logging
 import os
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 2.0
 """Longest wait for others to confirm what they were told."""
 STACKS_SECONDS = 3.0
-CONNECT_SECONDS = 60.0
+CONNECT_SECONDS = 30.0
 _STRANGER_SECONDS = 10.0
 _STRANGERS = 256
 _STRANGERS_LINE = 4096
@@ -65,6 +66,10 @@ class Hub:
         self._listener: socket.socket | None = None
         self.verdict: Failure | None = None
         """What all were told."""
+        self.complete = threading.Event()
+        """Whether all ranks have come."""
+        if world_size == 1:
+            self.complete.set()
         if world_size > 1:
             self._listener = socket.create_server(("", 0), backlog=world_size + 64)
             self._listener.setblocking(False)
@@ -171,6 +176,8 @@ class Hub:
         member.host, member.heard = str(first.get("host", "")), self._now
         self._selector.modify(link.socket, selectors.EVENT_READ, lambda: self._hear(rank))
         link.send("welcome")
+        if len(self._links) == len(self._members) - 1:
+            self.complete.set()
         if self.verdict is not None:
             link.send("verdict", failure=self.verdict.to_json())
         for message in messages[1:]:

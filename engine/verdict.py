@@ -107,7 +107,8 @@ def hangs(late: Sequence[Member], members: Iterable[Member], now: float, why: st
 
 
 def _waiting(late: Place, others: Sequence[Member]) -> str:
-    places = sorted({(member.place.step, member.place.phase) for member in others})
+    ordered = sorted(others, key=lambda member: member.place[:2])
+    places = list(dict.fromkeys((member.place.step, member.place.phase) for member in ordered))
     if not places:
         return ""
     texts = [phase if step == late.step else f"{phase} of step {step}" for step, phase in places]

@@ -25,7 +25,7 @@ from engine.dist import Ranks
 from engine.ending import Exit, end_later, end_process
 from engine.errors import EXIT_USER_ERROR, UserError
 from engine.failure import Failure
-from engine.hub import Hub
+from engine.hub import CONNECT_SECONDS, Hub
 from engine.pulse import Place, Pulse
 from engine.signals import StopRequest
 from engine.spoke import Spoke
@@ -85,6 +85,8 @@ class Watch:
         os.register_at_fork(after_in_child=_closing(weakref.ref(self)))
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
+        if isinstance(self._side, Hub):
+            self._side.complete.wait(CONNECT_SECONDS)  # a rank that has not come by then is missed by the thread
 
     # -- for the main thread ---------------------------------------------------------------------------------------
 
@@ -186,9 +188,7 @@ class Watch:
             if now - beat >= BEAT_SECONDS:
                 self._side.beat()
                 beat = now
-            if self._stop.signal is not None and not self._stop_told:
-                self._stop_told = True
-                self._side.tell_stop(self._stop.signal.name)
+            self._tell_stop()
             self._side.judge()
             if self._launcher is not None and os.getppid() != self._launcher and self._side.verdict is None:
                 self._side.conclude(self._orphaned(place))
@@ -211,7 +211,13 @@ class Watch:
         self._side.own.place = self._pulse.place
         self._side.trouble(self._ranks.rank, timed_out(error))
 
+    def _tell_stop(self) -> None:
+        if self._stop.signal is not None and not self._stop_told:
+            self._stop_told = True
+            self._side.tell_stop(self._stop.signal.name)
+
     def _leave(self) -> None:
+        self._tell_stop()
         self._side.leave()
         self._leaving = True
 

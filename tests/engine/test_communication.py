@@ -40,12 +40,12 @@ def wait_for_the_other(ranks: Ranks, folder: Path, how: str, operation: str) -> 
 
 
 @pytest.mark.parametrize(
-    "how, operation", [("gone", "reduce"), ("gone", "gather"), ("gone", "decide"), ("late", "reduce"), ("late", "gather")]
+    "how, operation",
+    [("gone", "reduce"), ("gone", "gather"), ("gone", "decide"), ("late", "reduce"), ("late", "gather")],
 )
 def test_the_errors_of_gloo_are_known(how: str, operation: str) -> None:
     with running(2, wait_for_the_other, how, operation) as group:
         text = group.wait_for("error", within=30).read_text()
-        print(text)
         assert text.startswith(f"True {how == 'late'} "), text
 
 

@@ -6,16 +6,17 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from datetime import timedelta
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from engine.dist import Ranks
 from engine.errors import UserError
@@ -88,7 +89,15 @@ def running(world_size: int, function: Callable[..., None], *args: Any) -> Itera
                 process.join()
 
 
-def train(ranks: Ranks, folder: Path, deed: str = "", culprit: int = 1, timeout: float = 60.0, steps: int = 10) -> None:
+def train(
+    ranks: Ranks,
+    folder: Path,
+    deed: str = "",
+    culprit: int = 1,
+    timeout: float = 60.0,
+    steps: int = 10,
+    collective_seconds: float = 60.0,
+) -> None:
     """Some steps with a collective each, under watch. In one of them the culprit does its ``deed``."""
     stop, pulse = StopRequest().install(), Pulse()
 
@@ -96,12 +105,30 @@ def train(ranks: Ranks, folder: Path, deed: str = "", culprit: int = 1, timeout:
         (folder / f"ended_{ranks.rank}").write_text(failure.reason)
         write_failure(folder / "FAILED.json", failure)
 
+    group = dist.new_group(timeout=timedelta(seconds=collective_seconds)) if ranks.world_size > 1 else None
     with setup_logging(ranks.rank, ranks.world_size) as log:
         log.attach_file(folder / f"rank_{ranks.rank}.log")
         with Watch(ranks, pulse, stop, timeout, record) as watch:
             try:
+                if ranks.is_main and ranks.world_size > 1:
+                    (folder / "address").write_text(watch._side.address())  # type: ignore[union-attr]
                 (folder / f"pid_{ranks.rank}").write_text(str(os.getpid()))
-                run_steps(ranks, folder, pulse, stop, deed if ranks.rank == culprit else "", steps)
+                for step in range(steps):
+                    pulse.at("data", step)
+                    if step == STEP:
+                        (folder / f"step_{ranks.rank}").touch()
+                        if ranks.rank == culprit:
+                            do(deed, folder, pulse)
+                    pulse.at("backward")
+                    stops = torch.tensor([float(bool(stop))])
+                    if group is not None:
+                        dist.all_reduce(stops, group=group)
+                    pulse.at("update")
+                    if stops.item():
+                        hear(stop, folder / f"stopped_{ranks.rank}")
+                        break
+                    time.sleep(0.01)
+                pulse.at("end")
             except BaseException as error:
                 failure = watch.settle(error)
                 record(failure)
@@ -109,21 +136,12 @@ def train(ranks: Ranks, folder: Path, deed: str = "", culprit: int = 1, timeout:
                 os._exit(failure.exit_code)
 
 
-def run_steps(ranks: Ranks, folder: Path, pulse: Pulse, stop: StopRequest, deed: str, steps: int) -> None:
-    for step in range(steps):
-        pulse.at("data", step)
-        if step == STEP:
-            (folder / f"step_{ranks.rank}").touch()
-            if deed:
-                do(deed, folder, pulse)
-        pulse.at("backward")
-        ranks.sum_(torch.ones(1, device=ranks.device))
-        pulse.at("update")
-        if stop:
-            (folder / f"stopped_{ranks.rank}").write_text(str(stop.signal and stop.signal.name))
-            return
-        time.sleep(0.02)
-    pulse.at("end")
+def hear(stop: StopRequest, answer: Path) -> None:
+    """Writes which signal this rank has heard of, for which it may take as long as a failure."""
+    deadline = time.monotonic() + LIMIT
+    while stop.signal is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    answer.write_text(stop.signal.name if stop.signal is not None else "nothing")
 
 
 def do(deed: str, folder: Path, pulse: Pulse) -> None:
@@ -132,28 +150,23 @@ def do(deed: str, folder: Path, pulse: Pulse) -> None:
         raise ValueError("no such thing")
     if deed == "user error":
         raise UserError("data.root: nothing there")
-    if deed == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
     if deed == "kill with workers":
         worker = get_context("fork").Process(target=time.sleep, args=(60,), daemon=True)
         worker.start()
         (folder / "worker").write_text(str(worker.pid))
+    if deed.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
     if deed == "sleep":
         time.sleep(600)
-    if deed == "sleep and raise nothing else":
-        pulse.at("evaluate")
-        threading.Event().wait()
+    if deed == "sleep behind a collective":
+        pulse.at("backward")
+        dist.all_reduce(torch.zeros(1))
+        time.sleep(600)
     if deed == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
     if deed == "hold the lock":
         sys.setswitchinterval(1e9)
         sum(range(10**12))
-    if deed == "late":
-        for _ in range(40):
-            pulse.tick()
-            time.sleep(0.1)
-    if deed == "wait for a signal":
-        while not signal.sigtimedwait([], 0.05) and not (folder / "go").exists():
-            pulse.tick()
-    assert not active_children() or deed != "raise"
+    while deed == "be slow" and not (folder / "go").exists():
+        pulse.tick()
+        time.sleep(0.02)
