@@ -29,6 +29,11 @@ class StopRequest:
             signal.signal(number, self._handle)
         return self
 
+    def hear(self, name: str) -> None:
+        """Another rank was sent the signal ``name``; as if it had come here, where none has come before."""
+        if self.signal is None:
+            self.signal = signal.Signals[name]
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = signal.Signals(number)

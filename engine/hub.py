@@ -1,0 +1,251 @@
+"""Rank 0's side of the watch: it hears all others, judges, and tells them."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from engine.failure import Failure
+from engine.pulse import Place, Pulse
+from engine.rendezvous import own_addresses
+from engine.stacks import log_stacks
+from engine.verdict import Member, furthest_behind, hangs, late_ranks, vanished
+from engine.wire import Link, Message
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 2.0
+"""Longest wait for others to confirm what they were told."""
+STACKS_SECONDS = 3.0
+CONNECT_SECONDS = 30.0
+_STRANGER_SECONDS = 10.0
+_STRANGERS = 256
+_STRANGERS_LINE = 4096
+
+
+@dataclass
+class _Stranger:
+    """A connection that has not said the token yet."""
+
+    link: Link
+    since: float
+
+
+@dataclass
+class _Inquest:
+    """A hang whose stacks are being collected."""
+
+    late: list[Member]
+    why: str
+    deadline: float
+    stacks: dict[int, str]
+
+
+class Hub:
+    """Used by the watch thread alone, but for construction and :meth:`addresses`."""
+
+    def __init__(
+        self, own: Member, world_size: int, token: str, timeout: float, pulse: Pulse, on_stop: Callable[[str], None]
+    ) -> None:
+        self.own, self._pulse = own, pulse
+        self._token, self._timeout, self._on_stop = token, timeout, on_stop
+        self._selector = selectors.DefaultSelector()
+        self._members = {rank: Member(rank, "", 0.0) for rank in range(world_size)} | {0: self.own}
+        self._links: dict[int, Link] = {}
+        self._strangers: list[_Stranger] = []
+        self._told: set[int] = set()
+        self._now = 0.0
+        self._inquest: _Inquest | None = None
+        self._listener: socket.socket | None = None
+        self.verdict: Failure | None = None
+        """What all were told."""
+        self.complete = threading.Event()
+        """Whether all ranks have come."""
+        if world_size == 1:
+            self.complete.set()
+        if world_size > 1:
+            self._listener = socket.create_server(("", 0), backlog=world_size + 64)
+            self._listener.setblocking(False)
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+
+    def address(self) -> str:
+        """Where the others find this one: ``host host … port``."""
+        assert self._listener is not None
+        hosts = [*filter(None, [os.environ.get("MASTER_ADDR")]), *own_addresses()]
+        return " ".join([*dict.fromkeys(hosts), str(self._listener.getsockname()[1])])
+
+    def register(self, end: socket.socket, handle: Callable[[], None]) -> None:
+        """Calls ``handle`` when something can be read from ``end``."""
+        self._selector.register(end, selectors.EVENT_READ, handle)
+
+    def sockets(self) -> Iterable[socket.socket]:
+        """All of them, for a forked child to close."""
+        listener = [self._listener] if self._listener is not None else []
+        return [*listener, *(link.socket for link in self._links.values()), *(s.link.socket for s in self._strangers)]
+
+    def poll(self, seconds: float, now: float) -> None:
+        """Handles what arrives in that time."""
+        self._now = now
+        for key, _ in self._selector.select(seconds):
+            key.data()
+        for link in self._links.values():
+            link.flush()
+        for stranger in [s for s in self._strangers if now - s.since > _STRANGER_SECONDS]:
+            self._turn_away(stranger)
+
+    def beat(self) -> None:
+        """Says where this rank is."""
+        for link in self._links.values():
+            if link.flush():  # nothing piles up for a rank that does not read
+                link.send("at", place=self.own.place, idle=self.own.idle)
+
+    def tell_stop(self, name: str) -> None:
+        """All ranks are to stop, as one was sent a signal."""
+        for link in self._links.values():
+            link.send("stop", signal=name)
+
+    def trouble(self, rank: int, timed_out: bool) -> None:
+        """A rank's collective has failed, by somebody else's fault or the network's."""
+        late = furthest_behind(list(self._members.values()))
+        if timed_out and self._members[rank] not in late:
+            self._examine(late, f"rank {rank} waited for distributed.timeout_seconds")
+
+    def conclude(self, failure: Failure) -> None:
+        """Tells all ranks, and waits until they have heard it, or a little. The first verdict stands."""
+        if self.verdict is not None:
+            return
+        self.verdict, self._inquest = failure, None
+        for link in self._links.values():
+            link.send("verdict", failure=failure.to_json())
+        self._wait(lambda: self._told >= set(self._links))
+
+    def leave(self) -> None:
+        """Says good-bye, and waits until all have heard it, or a little."""
+        for link in self._links.values():
+            link.send("bye")
+        self._wait(lambda: not self._links)
+
+    def close(self) -> None:
+        """Closes everything, in a forked child too, where it leaves the parent's connections as they are."""
+        for end in self.sockets():
+            end.close()
+        self._selector.close()
+
+    def _wait(self, done: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not done() and time.monotonic() < deadline:
+            self.poll(0.05, self._now)
+
+    # -- who there is ----------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        assert self._listener is not None
+        while True:
+            try:
+                end, _ = self._listener.accept()
+            except OSError:
+                return
+            stranger = _Stranger(Link(end, _STRANGERS_LINE), self._now)
+            self._strangers.append(stranger)
+            self._selector.register(end, selectors.EVENT_READ, lambda stranger=stranger: self._meet(stranger))
+            if len(self._strangers) > _STRANGERS + len(self._members):
+                self._turn_away(self._strangers[0])
+
+    def _meet(self, stranger: _Stranger) -> None:
+        link = stranger.link
+        messages = link.receive() if stranger in self._strangers else []
+        if not messages and not link.ended:
+            return
+        first = messages[0] if messages else {}
+        rank = first.get("rank")
+        known = hmac.compare_digest(str(first.get("token", "")).encode(), self._token.encode())
+        if not known or rank not in self._members or rank == 0 or rank in self._links or link.ended:
+            self._turn_away(stranger)
+            return
+        self._strangers.remove(stranger)
+        link.longest_line = 2**20
+        self._links[rank] = link
+        member = self._members[rank]
+        member.host, member.heard = str(first.get("host", "")), self._now
+        self._selector.modify(link.socket, selectors.EVENT_READ, lambda: self._hear(rank))
+        link.send("welcome")
+        if len(self._links) == len(self._members) - 1:
+            self.complete.set()
+        if self.verdict is not None:
+            link.send("verdict", failure=self.verdict.to_json())
+        for message in messages[1:]:
+            self._heed(rank, message)
+
+    def _turn_away(self, stranger: _Stranger) -> None:
+        self._selector.unregister(stranger.link.socket)
+        stranger.link.close()
+        self._strangers.remove(stranger)
+
+    def _drop(self, rank: int) -> Member:
+        link = self._links.pop(rank)
+        self._selector.unregister(link.socket)
+        link.close()
+        return self._members.pop(rank)
+
+    # -- what they say ---------------------------------------------------------------------------------------------
+
+    def _hear(self, rank: int) -> None:
+        link = self._links.get(rank)
+        for message in link.receive() if link is not None else ():
+            if rank in self._links:
+                self._heed(rank, message)
+        if link is not None and link.ended and rank in self._links:
+            self.conclude(vanished(self._drop(rank), self._pulse.place))
+
+    def _heed(self, rank: int, message: Message) -> None:
+        member, link = self._members[rank], self._links[rank]
+        member.heard = self._now
+        match message.get("kind"):
+            case "at":
+                member.says(Place(*message["place"]), message["idle"], self._now)
+            case "stop":
+                self._on_stop(message["signal"])
+            case "failed":
+                self.conclude(Failure.from_json(message["failure"]))
+            case "trouble":
+                member.says(Place(*message["place"]), message["idle"], self._now)
+                self.trouble(rank, message["timed_out"])
+            case "stacks" if self._inquest is not None:
+                self._inquest.stacks[rank] = message["text"]
+            case "heard":
+                self._told.add(rank)
+            case "bye":
+                link.send("bye")
+                self._drop(rank)
+
+    # -- what it means ---------------------------------------------------------------------------------------------
+
+    def judge(self) -> None:
+        """Looks whether anybody hangs, or never came."""
+        if self.verdict is not None:
+            return
+        if self._inquest is not None:
+            members, inquest = list(self._members.values()), self._inquest
+            expected = {0, *self._links} - {member.rank for member in inquest.late if member.silence(self._now) > 2}
+            if inquest.stacks.keys() >= expected or time.monotonic() > inquest.deadline:
+                self.conclude(hangs(inquest.late, members, self._now, inquest.why, inquest.stacks))
+            return
+        for rank in sorted(self._members.keys() - self._links.keys() - {0}):
+            if self._now > CONNECT_SECONDS:
+                self.conclude(vanished(self._members[rank], self._pulse.place))
+        late = late_ranks(self._members.values(), self._now, self._timeout)
+        if late:
+            self._examine(late, f"no progress for {self._timeout:g} s, distributed.timeout_seconds")
+
+    def _examine(self, late: list[Member], why: str) -> None:
+        if self._inquest is None and self.verdict is None:
+            for link in self._links.values():
+                link.send("stacks?")
+            self._inquest = _Inquest(late, why, time.monotonic() + STACKS_SECONDS, {0: log_stacks()})

@@ -1,0 +1,50 @@
+"""A process ends in time, whatever its last words do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from engine.ending import end_process
+from engine.failure import Failure
+from tests.distributed import ROOT
+
+PROGRAM = """
+import multiprocessing, sys, threading, time
+import engine.ending
+from engine.failure import Failure
+engine.ending.LAST_WORDS_SECONDS = 0.5
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+child.start()
+
+def last_words(failure):
+    print("last words:", failure.reason, child.pid, flush=True)
+    if sys.argv[1] == "hang":
+        time.sleep(600)
+    if sys.argv[1] == "raise":
+        raise OSError("disk full")
+
+failure = Failure(1, "n1", 12, "because", exit_code=5)
+threading.Thread(target=engine.ending.end_process, args=(failure, last_words)).start()
+time.sleep(600)  # a main thread that waits for ever
+"""
+
+
+@pytest.mark.parametrize("how", ["well", "raise", "hang"])
+def test_a_process_ends_with_its_children(how: str) -> None:
+    begin = time.monotonic()
+    command = [sys.executable, "-c", PROGRAM, how]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert time.monotonic() - begin < 15  # its output is at its end only when the child has ended too
+    assert ended.returncode == 5
+    assert ended.stdout.startswith("last words: because ")
+    assert ("disk full" in ended.stderr) == (how == "raise")
+
+
+def test_the_exit_may_be_another() -> None:
+    exits: list[int] = []
+    end_process(Failure(0, "n", 1, "x", exit_code=2), lambda failure: None, exits.append)
+    assert exits == [2]
