@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import random
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from engine import checkpoint
-from engine.checkpoint import checksum_file, newest, numbered, read, save, step_file, verify
+from engine.checkpoint import checksum_file, newest, nothing, numbered, read, save, step_file, tidy, verify
 from engine.errors import UserError
 from tests.distributed import FORKSERVER
 
@@ -182,6 +183,51 @@ def test_a_full_disk_is_an_error_that_leaves_nothing_behind(tmp_path: Path) -> N
     assert newest(tmp_path, nobody_warned) == step_file(tmp_path, 1)
 
 
+@pytest.mark.parametrize("failing", ["before it gets its name", "its checksum", "last.pt"])
+def test_nothing_torn_is_left_wherever_a_save_fails(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save(tmp_path, step, state(step), keep=2, best=step == 1)
+    write_atomic = checkpoint.write_atomic
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write(path: Path, text: str) -> None:
+        if path.name == {"its checksum": "step_00000003.pt.sha256"}.get(failing, "last.pt.sha256"):
+            full()
+        write_atomic(path, text)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        if failing != "before it gets its name":
+            patch.setattr(checkpoint, "write_atomic", write)
+        save(tmp_path, 3, state(3), keep=2, before_publish=full if failing == "before it gets its name" else nothing)
+    assert not list(tmp_path.glob("*.part"))
+    expected = [3, 2, 1] if failing == "last.pt" else [2, 1]
+    assert [step_of(path) for path in numbered(tmp_path)] == expected
+    assert all(verify(path) is None for path in tmp_path.glob("*.pt"))
+    tidy(tmp_path, 2, nobody_warned)
+    assert [step_of(path) for path in numbered(tmp_path)] == expected[:2]
+    save(tmp_path, 3, state(3), keep=2)
+    assert names(tmp_path) == with_checksums("step_00000002.pt", "step_00000003.pt", "last.pt", "best.pt")
+
+
+def test_tidying_leaves_whole_files_and_what_is_not_ours(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        save(tmp_path, step, state(step), keep=4, best=step == 1)
+    flip(step_file(tmp_path, 3))
+    for name in ("step_00000009.pt.part", ".last.pt.sha256.0123", "mine.pt"):
+        (tmp_path / name).write_text("text")
+    warned: list[str] = []
+    tidy(tmp_path, 2, warned.append)
+    assert [step_of(path) for path in numbered(tmp_path)] == [4, 2]
+    assert len(warned) == 1 and str(step_file(tmp_path, 3)) in warned[0]
+    assert verify(tmp_path / "last.pt") is None and verify(tmp_path / "best.pt") is None
+    assert not list(tmp_path.glob("*.part")) and (tmp_path / "mine.pt").exists()
+    tidy(tmp_path / "absent", 2, nobody_warned)
+
+
 # -- killed while saving ---------------------------------------------------------------------------------------------
 
 
@@ -321,6 +367,53 @@ def test_the_best_is_taken_where_nothing_newer_is_whole(tmp_path: Path) -> None:
     warned: list[str] = []
     assert newest(tmp_path, warned.append) == tmp_path / "best.pt"
     assert len(warned) == 3
+
+
+def damage_in_place(path: Path, kind: str) -> None:
+    """Under all names of the file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes({"flipped": bytes(content), "torn": bytes(content[:-1]), "emptied": b""}[kind])
+
+
+@pytest.mark.parametrize("kind", ["flipped", "torn", "emptied"])
+def test_a_damaged_last_one_is_damaged_under_both_its_names(kind: str, tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step, state(step), keep=2, best=step == 1)
+    damage_in_place(tmp_path / "last.pt", kind)
+    assert "torn or altered" in str(verify(tmp_path / "last.pt"))
+    warned: list[str] = []
+    assert newest(tmp_path, warned.append) == step_file(tmp_path, 2)
+    assert len(warned) == 1 and str(step_file(tmp_path, 3)) in warned[0] and "torn or altered" in warned[0]
+
+
+@pytest.mark.parametrize("kind", ["flipped", "torn", "emptied"])
+def test_damaged_aliases_are_passed_over_and_named(kind: str, tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step, state(step), keep=2, best=step == 1)
+    for path in numbered(tmp_path):
+        path.unlink()
+    damage_in_place(tmp_path / "last.pt", kind)
+    warned: list[str] = []
+    assert newest(tmp_path, warned.append) == tmp_path / "best.pt"
+    assert len(warned) == 1 and str(tmp_path / "last.pt") in warned[0]
+    damage_in_place(tmp_path / "best.pt", kind)
+    assert newest(tmp_path, warned.append) is None
+    assert len(warned) == 3 and str(tmp_path / "best.pt") in warned[2]
+
+
+@pytest.mark.parametrize("kind", ["flipped", "torn", "emptied"])
+def test_a_damaged_copy_does_not_harm_the_numbered_file(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_link(source: Any, target: Any) -> None:
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", no_link)
+    save(tmp_path, 1, state(1), keep=2)
+    damage_in_place(tmp_path / "last.pt", kind)
+    assert newest(tmp_path, nobody_warned) == step_file(tmp_path, 1)
+    assert "torn or altered" in str(verify(tmp_path / "last.pt"))
 
 
 def test_an_empty_folder_has_no_newest(tmp_path: Path) -> None:

@@ -240,7 +240,6 @@ def test_training_goes_on_and_saving_resumes(
         for _ in range(5):
             assert disk.attempts.acquire(timeout=LONG)
         assert steps(tmp_path) == [2, 1]
-        assert not list(tmp_path.glob("*.part"))
         assert len(caplog.records) == 1
         warning = caplog.records[0].getMessage()
         disk.full = False
@@ -294,6 +293,7 @@ def test_closing_tries_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         saver = Saver(tmp_path, keep=2, retry_seconds=1000)
         saver.save(step, state(step), best=True)
         assert not saver.wait(LONG)
+        assert not list(tmp_path.glob("*.part"))
         disk.full = not room
         assert saver.close(LONG) == room
         assert steps(tmp_path) == ([2] if room else [])
@@ -333,7 +333,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 def test_a_real_disk_that_fills_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Room for four checkpoints of 4 MB, two of which another file takes away for a while."""
     size = 1_000_000
-    with small_disk(tmp_path / "disk", 18) as disk, saving(disk / "checkpoints", retry_seconds=0.02) as saver:
+    with small_disk(tmp_path / "disk", 18) as disk, saving(disk / "checkpoints", retry_seconds=1000) as saver:
         folder = disk / "checkpoints"
         for step in (1, 2):
             saver.save(step, state(step, size))
@@ -348,10 +348,9 @@ def test_a_real_disk_that_fills_up(tmp_path: Path, caplog: pytest.LogCaptureFixt
         (warning,) = [record.getMessage() for record in caplog.records]
         assert str(step_file(folder, 3)) in warning and "No space left on device" in warning
         (disk / "other").unlink()
-        deadline = time.monotonic() + LONG
-        while not saver.wait(LONG) and time.monotonic() < deadline:
-            time.sleep(0.001)
-        assert steps(folder) == [6, 4]
+        saver.save(7, state(7, size))
+        assert saver.wait(LONG)
+        assert steps(folder) == [7, 4]
         assert step_of(folder / "best.pt") == 4
 
 
