@@ -21,7 +21,7 @@ from engine.rendezvous import forget_meeting, shared_store
 from engine.settings import DistributedConfig
 from engine.signals import StopRequest
 
-HANG_REPORT_SECONDS = 30.0
+HANG_REPORT_SECONDS = 60.0
 """How much longer a collective waits than a hanging rank is tolerated, so that it can be named first."""
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import EXIT_USER_ERROR, UserError
-from engine.launcher import LauncherGuard
 from engine.signals import StopRequest
+from engine.watch.launcher import LauncherGuard
 
 if TYPE_CHECKING:
     from engine.run import TaskKind

@@ -42,6 +42,8 @@ class Failure:
     exit_code: int = 1
     start: str = ""
     """Name of the start that failed, the same on all of its ranks; empty if unknown."""
+    message: str = ""
+    """What the exception says."""
     time: float = field(default_factory=time.time)
 
     def to_json(self) -> dict[str, Any]:

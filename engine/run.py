@@ -23,7 +23,6 @@ from engine.entry import TrainArguments
 from engine.environment import describe_rank
 from engine.errors import EXIT_INTERRUPTED, UserError
 from engine.last_words import LastWords
-from engine.launcher import LauncherGuard
 from engine.log import RunLog, setup_logging
 from engine.recorder import FolderRecorder, Recorder, shown
 from engine.resume import Plan, plan
@@ -35,6 +34,7 @@ from engine.settings import RunConfig
 from engine.signals import StopRequest
 from engine.task import Task
 from engine.trainer import Trainer
+from engine.watch.launcher import LauncherGuard
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.dist import Layout, Ranks, connect
-from engine.ending import end_process
 from engine.last_words import LastWords
-from engine.launcher import LauncherGuard
 from engine.settings import DistributedConfig
 from engine.signals import StopRequest
-from engine.watch import Watch
+from engine.watch.ending import end_process
+from engine.watch.launcher import LauncherGuard
+from engine.watch.watch import Watch
 
 Work = Callable[[Ranks, LastWords], int]
 """What a rank does; returns its exit code. It tells the last words where to write, as soon as it knows."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from engine.failure import Failure
 from engine.pulse import Place, Pulse
 from engine.rendezvous import own_addresses
-from engine.stacks import log_stacks
-from engine.verdict import Member, furthest_behind, hangs, late_ranks, vanished
-from engine.wire import Link, Message
+from engine.watch.stacks import log_stacks
+from engine.watch.verdict import Member, furthest_behind, hangs, late_ranks, vanished
+from engine.watch.wire import Link, Message
 
 log = logging.getLogger(__name__)
 

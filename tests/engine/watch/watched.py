@@ -24,7 +24,7 @@ from engine.failure import Failure, read_failure, write_failure
 from engine.log import setup_logging
 from engine.pulse import Pulse
 from engine.signals import StopRequest
-from engine.watch import Watch
+from engine.watch.watch import Watch
 from tests.distributed import FORKSERVER, _run_rank, agent_store, torchrun_environment
 
 LIMIT = 15.0

@@ -11,11 +11,11 @@ import pytest
 
 from engine.errors import UserError
 from engine.failure import Failure
-from engine.hub import Hub
 from engine.pulse import Place, Pulse
-from engine.spoke import Spoke
-from engine.verdict import Member
-from engine.wire import Link
+from engine.watch.hub import Hub
+from engine.watch.spoke import Spoke
+from engine.watch.verdict import Member
+from engine.watch.wire import Link
 
 MANY = 150
 
@@ -75,7 +75,7 @@ def test_many_ranks_come_at_once_and_all_hear_of_one_that_vanishes(hub: Hub) -> 
 
 
 def test_a_wrong_token_is_turned_away(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.spoke._TRIES", 1)
+    monkeypatch.setattr("engine.watch.spoke._TRIES", 1)
     with pytest.raises(
         UserError, match=r"rank 1 on n1 reached rank 0 under none of .*127\.0\.0\.1.* \(port \d+\); all"
     ):

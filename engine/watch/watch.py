@@ -1,7 +1,7 @@
 """Every rank knows of the others, so that a failure, a death, a hang or the launcher's end is named and ends them all.
 
 One thread on each rank, which the main thread need not be in a state to help: it may wait in a collective for ever.
-Rank 0's hears all others (:mod:`engine.hub`), the others' hear rank 0's (:mod:`engine.spoke`).
+Rank 0's hears all others (:mod:`engine.watch.hub`), the others' hear rank 0's (:mod:`engine.watch.spoke`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from contextlib import suppress
 from dataclasses import replace
 from types import TracebackType
 
-from engine.communication import is_communication_error, timed_out
 from engine.dist import Ranks
-from engine.ending import Exit, end_later, end_process
 from engine.errors import EXIT_USER_ERROR, UserError
 from engine.failure import Failure
-from engine.hub import CONNECT_SECONDS, Hub
 from engine.pulse import Place, Pulse
 from engine.signals import StopRequest
-from engine.spoke import Spoke
-from engine.verdict import BEAT_SECONDS, AwakeClock, Member
+from engine.watch.communication import is_communication_error, timed_out
+from engine.watch.ending import Exit, end_later, end_process
+from engine.watch.hub import CONNECT_SECONDS, Hub
+from engine.watch.spoke import Spoke
+from engine.watch.verdict import BEAT_SECONDS, AwakeClock, Member
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ class Watch:
             "" if user else "".join(traceback.format_exception(error)),
             EXIT_USER_ERROR if user else 1,
             self.start,
+            str(error),
         )
         if not self._decide(failure, own=True):
             return self._end_with_the_others()

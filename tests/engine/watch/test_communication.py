@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from engine.communication import is_communication_error, timed_out
 from engine.dist import Ranks
-from tests.engine.watched import running
+from engine.watch.communication import is_communication_error, timed_out
+from tests.engine.watch.watched import running
 
 SECOND = timedelta(seconds=1)
 

@@ -19,14 +19,14 @@ from engine.errors import EXIT_USER_ERROR, UserError
 from engine.failure import Failure, read_failure
 from engine.pulse import Pulse
 from engine.signals import StopRequest
-from engine.watch import Watch
+from engine.watch.watch import Watch
 from tests.distributed import agent_store, clean_environment, torchrun_environment
-from tests.engine.watched import LIMIT, STEP, running, train
+from tests.engine.watch.watched import LIMIT, STEP, running, train
 
 HOST = socket.gethostname()
 LAUNCHER = """
 import json, subprocess, sys, time
-program = "import sys; from tests.engine.test_watch import launched; launched(sys.argv[1])"
+program = "import sys; from tests.engine.watch.test_watch import launched; launched(sys.argv[1])"
 for env in json.loads(sys.argv[2]):
     subprocess.Popen([sys.executable, "-c", program, sys.argv[1]], env=env)
 time.sleep(600)

@@ -8,15 +8,15 @@ import time
 
 import pytest
 
-from engine.ending import end_process
 from engine.failure import Failure
+from engine.watch.ending import end_process
 from tests.distributed import ROOT
 
 PROGRAM = """
 import multiprocessing, sys, threading, time
-import engine.ending
+import engine.watch.ending
 from engine.failure import Failure
-engine.ending.LAST_WORDS_SECONDS = 0.5
+engine.watch.ending.LAST_WORDS_SECONDS = 0.5
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
 child.start()
 
@@ -28,7 +28,7 @@ def last_words(failure):
         raise OSError("disk full")
 
 failure = Failure(1, "n1", 12, "because", exit_code=5)
-threading.Thread(target=engine.ending.end_process, args=(failure, last_words)).start()
+threading.Thread(target=engine.watch.ending.end_process, args=(failure, last_words)).start()
 time.sleep(600)  # a main thread that waits for ever
 """
 

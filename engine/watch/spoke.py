@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable
 
 from engine.errors import UserError
 from engine.failure import Failure
-from engine.hub import ANSWER_SECONDS
 from engine.pulse import Place, Pulse
-from engine.stacks import log_stacks
-from engine.verdict import BEAT_SECONDS, SILENT_SECONDS, Member, hangs, late_ranks, vanished
-from engine.wire import Link, Message
+from engine.watch.hub import ANSWER_SECONDS
+from engine.watch.stacks import log_stacks
+from engine.watch.verdict import BEAT_SECONDS, SILENT_SECONDS, Member, hangs, late_ranks, vanished
+from engine.watch.wire import Link, Message
 
 _CONNECT_SECONDS = 5.0
 _TRIES = 3

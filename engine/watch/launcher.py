@@ -11,7 +11,7 @@ _LOOK_EVERY = 0.5
 
 
 class LauncherGuard:
-    """Ends this process if its launcher dies. For the time until :class:`engine.watch.Watch` does so with more care.
+    """Ends this process if its launcher dies, until :class:`engine.watch.watch.Watch` does so with more care.
 
     Importing torch and meeting the other ranks take long, the latter up to a timeout if the launcher died meanwhile.
     Does nothing in a process that neither torchrun nor srun has started.

@@ -97,13 +97,14 @@ def hangs(late: Sequence[Member], members: Iterable[Member], now: float, why: st
     texts = [f"{member.name}:\n{stacks[member.rank]}" for member in [*late, *others] if member.rank in stacks]
     traceback = "\n".join(texts[:_NAMED])
     if not others and len(late) > 1:
-        return Failure(None, first.host, first.place.step, f"all ranks stand at {first.place} ({why})", "", traceback)
+        reason = f"all ranks stand at {first.place} ({why})"
+        return Failure(None, first.host, first.place.step, reason, traceback=traceback)
     if first.silence(now) > SILENT_SECONDS:
         verb = f"{'are' if late[1:] else 'is'} silent since {first.place}, stopped or in code that holds Python's lock"
     else:
         verb = f"{'hang' if late[1:] else 'hangs'} at {first.place}"
     reason = f"{_listed([member.name for member in late])} {verb}{_waiting(first.place, others)} ({why})"
-    return Failure(first.rank, first.host, first.place.step, reason, "", traceback)
+    return Failure(first.rank, first.host, first.place.step, reason, traceback=traceback)
 
 
 def _waiting(late: Place, others: Sequence[Member]) -> str:

@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 
-from engine.launcher import LauncherGuard
+from engine.watch.launcher import LauncherGuard
 from tests.distributed import ROOT, clean_environment
 
 CHILD = """
 import sys, time
-from engine.launcher import LauncherGuard
+from engine.watch.launcher import LauncherGuard
 guard = LauncherGuard()
 assert "torch" not in sys.modules and not guard.gone
 print("ready", flush=True)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from engine.pulse import Place
-from engine.verdict import SILENT_SECONDS, AwakeClock, Member, hangs, late_ranks, vanished
+from engine.watch.verdict import SILENT_SECONDS, AwakeClock, Member, hangs, late_ranks, vanished
 
 NOW = 1000.0
 TIMEOUT = 20.0
