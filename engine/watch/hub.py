@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
-import logging
-import os
 import selectors
 import socket
 import threading
@@ -14,28 +11,15 @@ from dataclasses import dataclass
 
 from engine.failure import Failure
 from engine.pulse import Place, Pulse
-from engine.rendezvous import own_addresses
+from engine.watch.door import Door
 from engine.watch.stacks import log_stacks
 from engine.watch.verdict import Member, furthest_behind, hangs, late_ranks, vanished
-from engine.watch.wire import Link, Message
-
-log = logging.getLogger(__name__)
+from engine.watch.wire import LONGEST_LINE, Link, Message
 
 ANSWER_SECONDS = 2.0
 """Longest wait for others to confirm what they were told."""
 STACKS_SECONDS = 3.0
 CONNECT_SECONDS = 30.0
-_STRANGER_SECONDS = 10.0
-_STRANGERS = 256
-_STRANGERS_LINE = 4096
-
-
-@dataclass
-class _Stranger:
-    """A connection that has not said the token yet."""
-
-    link: Link
-    since: float
 
 
 @dataclass
@@ -49,37 +33,30 @@ class _Inquest:
 
 
 class Hub:
-    """Used by the watch thread alone, but for construction and :meth:`addresses`."""
+    """Used by the watch thread alone, but for construction and :meth:`address`."""
 
     def __init__(
         self, own: Member, world_size: int, token: str, timeout: float, pulse: Pulse, on_stop: Callable[[str], None]
     ) -> None:
         self.own, self._pulse = own, pulse
-        self._token, self._timeout, self._on_stop = token, timeout, on_stop
+        self._timeout, self._on_stop = timeout, on_stop
         self._selector = selectors.DefaultSelector()
         self._members = {rank: Member(rank, "", 0.0) for rank in range(world_size)} | {0: self.own}
         self._links: dict[int, Link] = {}
-        self._strangers: list[_Stranger] = []
         self._told: set[int] = set()
         self._now = 0.0
         self._inquest: _Inquest | None = None
-        self._listener: socket.socket | None = None
         self.verdict: Failure | None = None
         """What all were told."""
         self.complete = threading.Event()
         """Whether all ranks have come."""
         if world_size == 1:
             self.complete.set()
-        if world_size > 1:
-            self._listener = socket.create_server(("", 0), backlog=world_size + 64)
-            self._listener.setblocking(False)
-            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._door = Door(self._selector, world_size, token, self._enter) if world_size > 1 else None
 
     def address(self) -> str:
         """Where the others find this one: ``host host … port``."""
-        assert self._listener is not None
-        hosts = [*filter(None, [os.environ.get("MASTER_ADDR")]), *own_addresses()]
-        return " ".join([*dict.fromkeys(hosts), str(self._listener.getsockname()[1])])
+        return self._door.address() if self._door is not None else ""
 
     def register(self, end: socket.socket, handle: Callable[[], None]) -> None:
         """Calls ``handle`` when something can be read from ``end``."""
@@ -87,8 +64,8 @@ class Hub:
 
     def sockets(self) -> Iterable[socket.socket]:
         """All of them, for a forked child to close."""
-        listener = [self._listener] if self._listener is not None else []
-        return [*listener, *(link.socket for link in self._links.values()), *(s.link.socket for s in self._strangers)]
+        door = self._door.sockets() if self._door is not None else ()
+        return [*door, *(link.socket for link in self._links.values())]
 
     def poll(self, seconds: float, now: float) -> None:
         """Handles what arrives in that time."""
@@ -97,8 +74,8 @@ class Hub:
             key.data()
         for link in self._links.values():
             link.flush()
-        for stranger in [s for s in self._strangers if now - s.since > _STRANGER_SECONDS]:
-            self._turn_away(stranger)
+        if self._door is not None:
+            self._door.tidy(now)
 
     def beat(self) -> None:
         """Says where this rank is."""
@@ -145,48 +122,20 @@ class Hub:
 
     # -- who there is ----------------------------------------------------------------------------------------------
 
-    def _accept(self) -> None:
-        assert self._listener is not None
-        while True:
-            try:
-                end, _ = self._listener.accept()
-            except OSError:
-                return
-            stranger = _Stranger(Link(end, _STRANGERS_LINE), self._now)
-            self._strangers.append(stranger)
-            self._selector.register(end, selectors.EVENT_READ, lambda stranger=stranger: self._meet(stranger))
-            if len(self._strangers) > _STRANGERS + len(self._members):
-                self._turn_away(self._strangers[0])
-
-    def _meet(self, stranger: _Stranger) -> None:
-        link = stranger.link
-        messages = link.receive() if stranger in self._strangers else []
-        if not messages and not link.ended:
-            return
-        first = messages[0] if messages else {}
-        rank = first.get("rank")
-        known = hmac.compare_digest(str(first.get("token", "")).encode(), self._token.encode())
-        if not known or rank not in self._members or rank == 0 or rank in self._links or link.ended:
-            self._turn_away(stranger)
-            return
-        self._strangers.remove(stranger)
-        link.longest_line = 2**20
-        self._links[rank] = link
+    def _enter(self, hello: Message, link: Link) -> bool:
+        rank = hello.get("rank")
+        if rank not in self._members or rank == 0 or rank in self._links:
+            return False
+        self._links[rank], link.longest_line = link, LONGEST_LINE
         member = self._members[rank]
-        member.host, member.heard = str(first.get("host", "")), self._now
-        self._selector.modify(link.socket, selectors.EVENT_READ, lambda: self._hear(rank))
+        member.host, member.heard = str(hello.get("host", "")), self._now
+        self._selector.register(link.socket, selectors.EVENT_READ, lambda: self._hear(rank))
         link.send("welcome")
         if len(self._links) == len(self._members) - 1:
             self.complete.set()
         if self.verdict is not None:
             link.send("verdict", failure=self.verdict.to_json())
-        for message in messages[1:]:
-            self._heed(rank, message)
-
-    def _turn_away(self, stranger: _Stranger) -> None:
-        self._selector.unregister(stranger.link.socket)
-        stranger.link.close()
-        self._strangers.remove(stranger)
+        return True
 
     def _drop(self, rank: int) -> Member:
         link = self._links.pop(rank)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from engine.errors import EXIT_USER_ERROR, UserError
 from engine.failure import Failure
 from engine.pulse import Place
 
@@ -57,6 +59,16 @@ class Member:
         return now - self.heard
 
 
+def failed(rank: int, host: str, step: int, phase: str, error: BaseException, start: str) -> Failure:
+    """A rank that ``error`` ended, as it says so itself. A mistake of the user needs no traceback."""
+    user = isinstance(error, UserError)
+    name = type(error).__name__
+    text = str(error) if user else f"{name}: {error}" if str(error) else name
+    reason = f"rank {rank} on {host} failed at step {step} ({phase}): {text}"
+    trace = "" if user else "".join(traceback.format_exception(error))
+    return Failure(rank, host, step, reason, name, trace, EXIT_USER_ERROR if user else 1, start, str(error))
+
+
 def vanished(member: Member, own: Place) -> Failure:
     """``member``, whose connection ended without a good-bye, as seen by a rank at ``own``.
 
@@ -95,16 +107,15 @@ def hangs(late: Sequence[Member], members: Iterable[Member], now: float, why: st
     others = [member for member in members if member not in late]
     first = late[0]
     texts = [f"{member.name}:\n{stacks[member.rank]}" for member in [*late, *others] if member.rank in stacks]
-    traceback = "\n".join(texts[:_NAMED])
+    trace = "\n".join(texts[:_NAMED])
     if not others and len(late) > 1:
-        reason = f"all ranks stand at {first.place} ({why})"
-        return Failure(None, first.host, first.place.step, reason, traceback=traceback)
+        return Failure(None, first.host, first.place.step, f"all ranks stand at {first.place} ({why})", "", trace)
     if first.silence(now) > SILENT_SECONDS:
         verb = f"{'are' if late[1:] else 'is'} silent since {first.place}, stopped or in code that holds Python's lock"
     else:
         verb = f"{'hang' if late[1:] else 'hangs'} at {first.place}"
     reason = f"{_listed([member.name for member in late])} {verb}{_waiting(first.place, others)} ({why})"
-    return Failure(first.rank, first.host, first.place.step, reason, traceback=traceback)
+    return Failure(first.rank, first.host, first.place.step, reason, "", trace)
 
 
 def _waiting(late: Place, others: Sequence[Member]) -> str:

@@ -13,7 +13,6 @@ import queue
 import secrets
 import socket
 import threading
-import traceback
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +20,6 @@ from dataclasses import replace
 from types import TracebackType
 
 from engine.dist import Ranks
-from engine.errors import EXIT_USER_ERROR, UserError
 from engine.failure import Failure
 from engine.pulse import Place, Pulse
 from engine.signals import StopRequest
@@ -29,7 +27,7 @@ from engine.watch.communication import is_communication_error, timed_out
 from engine.watch.ending import Exit, end_later, end_process
 from engine.watch.hub import CONNECT_SECONDS, Hub
 from engine.watch.spoke import Spoke
-from engine.watch.verdict import BEAT_SECONDS, AwakeClock, Member
+from engine.watch.verdict import BEAT_SECONDS, AwakeClock, Member, failed
 
 log = logging.getLogger(__name__)
 
@@ -98,20 +96,7 @@ class Watch:
         """
         place = self._pulse.place
         step = place.step if step is None else step
-        user = isinstance(error, UserError)
-        name = type(error).__name__
-        text = str(error) if user else f"{name}: {error}" if str(error) else name
-        failure = Failure(
-            self._ranks.rank,
-            self._host,
-            step,
-            f"rank {self._ranks.rank} on {self._host} failed at step {step} ({place.phase}): {text}",
-            name,
-            "" if user else "".join(traceback.format_exception(error)),
-            EXIT_USER_ERROR if user else 1,
-            self.start,
-            str(error),
-        )
+        failure = failed(self._ranks.rank, self._host, step, place.phase, error, self.start)
         if not self._decide(failure, own=True):
             return self._end_with_the_others()
         if self._thread.is_alive():

@@ -9,14 +9,14 @@ from typing import Any
 
 Message = dict[str, Any]
 
-_LONGEST_LINE = 2**20
+LONGEST_LINE = 2**20
 _CHUNK = 2**16
 
 
 class Link:
     """One end of a connection."""
 
-    def __init__(self, end: socket.socket, longest_line: int = _LONGEST_LINE) -> None:
+    def __init__(self, end: socket.socket, longest_line: int = LONGEST_LINE) -> None:
         end.setblocking(False)
         notice_dead_nodes(end)
         self.socket = end

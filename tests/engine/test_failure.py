@@ -155,7 +155,7 @@ def test_a_new_folder_has_no_last_start(folder: RunDir) -> None:
 
 
 def test_a_last_start_that_left_its_failure_but_no_status_told_its_end(folder: RunDir) -> None:
-    start(folder, "running", started=time.time() - 60)
+    start(folder, "running", started=FAILURE.time - 60)
     write_failure(folder.failed, FAILURE)
     assert record_silent_end(folder) is None
     assert read_failure(folder.failed) == FAILURE
@@ -163,7 +163,7 @@ def test_a_last_start_that_left_its_failure_but_no_status_told_its_end(folder: R
 
 def test_an_older_failure_does_not_hide_a_silent_end(folder: RunDir) -> None:
     write_failure(folder.failed, FAILURE)
-    start(folder, "running", started=0.0, restarts=[{"started": time.time() + 60, "hosts": ["n7"]}])
+    start(folder, "running", started=0.0, restarts=[{"started": FAILURE.time + 60, "hosts": ["n7"]}])
     failure = record_silent_end(folder)
     assert failure is not None and failure.host == "n7"
     assert read_failure(folder.failed) == failure

@@ -71,6 +71,13 @@ def test_a_second_interrupt_ends_the_process_at_once() -> None:
         assert process.wait(timeout=20) == 130
 
 
+def test_another_ranks_signal_is_heard_unless_there_was_one() -> None:
+    stop = StopRequest()
+    stop.hear("SIGUSR1")
+    stop.hear("SIGTERM")
+    assert stop.signal == signal.SIGUSR1
+
+
 def test_no_signal_is_forgotten_that_a_scheduler_sends() -> None:
     assert set(STOP_SIGNALS) == {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
     assert StopRequest().signal is None

@@ -153,3 +153,14 @@ def test_what_came_before_the_end_is_heard(links: tuple[Link, Link]) -> None:
     links[1].receive()
     assert links[1].ended
     links[1].send("bye")  # to nobody, and no error
+
+
+def test_a_dead_node_is_noticed_in_time(links: tuple[Link, Link]) -> None:
+    for link in links:
+        assert link.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        read = {
+            name: link.socket.getsockopt(socket.IPPROTO_TCP, getattr(socket, f"TCP_{name}"))
+            for name in ("KEEPIDLE", "KEEPINTVL", "KEEPCNT", "USER_TIMEOUT")
+        }
+        assert read["KEEPIDLE"] + read["KEEPINTVL"] * read["KEEPCNT"] <= 12
+        assert read["USER_TIMEOUT"] <= 12_000
