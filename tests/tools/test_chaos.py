@@ -29,10 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "configs" / "classification" / "chaos.yaml"
 
 SECTIONS = {
-    "model": {"drop_path": 0.2, "drop_rate": 0.1},
+    "model": {"patch_size": 4, "drop_path": 0.2, "drop_rate": 0.1},
     "data": {"source": "digits", "image_size": 16, "workers": 1, "drop_last": False},
     "augmentation": {"mixup": 0.8, "randaugment": "rand-m5-mstd0.5"},
-    "training": {"steps": 60, "global_batch_size": 168, "accumulation": 2, "ema": {"decay": 0.99}},
+    "training": {"steps": 48, "global_batch_size": 168, "accumulation": 2, "ema": {"decay": 0.99}},
     "evaluation": {"every_epochs": 3},
     "logging": {"every_steps": 3},
     "checkpoint": {"every_steps": 4},

@@ -175,4 +175,6 @@ def _checkpoint_names(run: Run) -> set[str]:
 
 
 def _tail(log: Path, lines: int = 15) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    """The last lines of a log, without what torchrun adds when a rank has failed."""
+    own = log.read_text(errors="replace").partition(" torch/distributed/elastic/")[0]
+    return "\n".join(own.splitlines()[-lines:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from classification.train import schema
 from engine.entry import train
 
 if TYPE_CHECKING:
@@ -19,4 +20,4 @@ def kind() -> TaskKind:
 
 
 if __name__ == "__main__":
-    train("classification", kind)
+    train("classification", schema, kind)

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from engine.batches import Draw, resolve_accumulation
 from engine.dist import Ranks
 from engine.errors import UserError
-from engine.prefetch import DeviceBatches
+from engine.pulse import Pulse
 from engine.run import TaskKind
 from engine.settings import RunConfig
 from engine.task import Task
-from engine.trainer import Trainer
 from engine.workers import SampleReader
 from tools.chaos.diary import FOLDER, Cut, DiaryWriter
 
@@ -56,10 +55,10 @@ class DrawnCollate:
 
 
 class WitnessedTask:
-    """Stands for ``task``; see :class:`engine.task.Task`."""
+    """Stands for ``task``; see :class:`engine.task.Task`. The training loop's ``pulse`` says which step it is in."""
 
-    def __init__(self, task: Task, diary: DiaryWriter) -> None:
-        self._task, self._diary = task, diary
+    def __init__(self, task: Task, pulse: Pulse, diary: DiaryWriter) -> None:
+        self._task, self._pulse, self._diary = task, pulse, diary
         self._step, self._micro_step = -1, 0
         self.train_data = DrawnReader(task.train_data)
         self.workers = replace(task.workers, collate=DrawnCollate(task.workers.collate))
@@ -67,27 +66,16 @@ class WitnessedTask:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    def begin_step(self, step: int) -> None:
-        """The training loop begins ``step``."""
-        self._step, self._micro_step = step, 0
-
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        step = self._pulse.place.step
+        self._step, self._micro_step = step, self._micro_step + 1 if step == self._step else 0
         own = {name: tensor for name, tensor in batch.items() if name not in (DRAWS, READER)}
-        self._diary.fed(self._step, self._micro_step, int(batch[READER]), batch[DRAWS].tolist())
-        self._micro_step += 1
+        self._diary.fed(step, self._micro_step, int(batch[READER]), batch[DRAWS].tolist())
         return self._task.training_step(model, own)
 
 
-class AnnouncingTrainer(Trainer):
-    """Tells its task each step's number, which the loop has no other need to."""
-
-    def train_step(self, batches: DeviceBatches) -> bool:
-        cast(WitnessedTask, self.task).begin_step(self.state.step)
-        return super().train_step(batches)
-
-
 def witnessed(kind: TaskKind) -> TaskKind:
-    """``kind`` with a task that keeps a diary in the folder that the environment names. For this process only.
+    """``kind`` with a task that keeps a diary in the folder that the environment names.
 
     Raises:
         UserError: the environment names no folder.
@@ -98,11 +86,9 @@ def witnessed(kind: TaskKind) -> TaskKind:
 
     def build(config: RunConfig, ranks: Ranks) -> Task:
         task = kind.build(config, ranks)
-        return cast(Task, WitnessedTask(task, DiaryWriter(folder, ranks.rank, _cut(config, task, ranks))))
+        diary = DiaryWriter(folder, ranks.rank, _cut(config, task, ranks))
+        return cast(Task, WitnessedTask(task, ranks.pulse, diary))
 
-    import engine.run
-
-    engine.run.Trainer = AnnouncingTrainer  # type: ignore[misc]
     return replace(kind, build=build)
 
 
