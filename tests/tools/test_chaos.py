@@ -41,10 +41,15 @@ SECTIONS = {
 
 
 def chaos(*arguments: object, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+    """Runs the command; one that takes too long is asked to end, so that it can end its own processes."""
     command = [sys.executable, "-m", "tools.chaos", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=timeout, check=False
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, env=clean_environment(), text=True, **pipes) as process:
+        try:
+            output, error = process.communicate(timeout=timeout)
+        finally:
+            process.terminate()
+    return subprocess.CompletedProcess(command, process.returncode, output, error)
 
 
 # -- plans ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from engine.run_dir import RunDir
 from tools.chaos import compare, samples
 from tools.chaos.rounds import GONE_WITHIN, Outcome, Run, Struck
 
-HEAD = f"{'kill':>4}  {'when':<5}  {'what':<16}  {'step':>5}  {'all gone after':>14}  {'resumed at':>10}"
+HEAD = f"{'kill':>4}  {'when':<5}  {'what':<16}  {'step':>5} {'':>5}  {'all gone after':>14}  {'resumed at':>10}"
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,11 @@ class Check:
 
 
 def kill_line(number: int, struck: Struck) -> str:
-    """One kill as a line below :data:`HEAD`."""
+    """One kill as a line below :data:`HEAD`. ``37 +5``: in step 37, and the survivors went on for five more."""
     gone = f"{struck.seconds:.1f} s" if struck.seconds is not None else f"> {GONE_WITHIN:g} s"
     step, resumed = ("-" if value is None else str(value) for value in (struck.step, struck.resumed_at))
-    return f"{number:>4}  {struck.kill.moment:<5}  {struck.what:<16}  {step:>5}  {gone:>14}  {resumed:>10}"
+    on = f"+{(struck.last_step or 0) - (struck.step or 0)}" if struck.last_step != struck.step else ""
+    return f"{number:>4}  {struck.kill.moment:<5}  {struck.what:<16}  {step:>5} {on:>5}  {gone:>14}  {resumed:>10}"
 
 
 def check_kills(outcome: Outcome, planned: int) -> list[Check]:

@@ -73,6 +73,8 @@ class Struck:
     """Which process."""
     step: int | None
     """Furthest step begun before; None if none was."""
+    last_step: int | None
+    """Furthest step that those who were not struck have begun; None if none was."""
     seconds: float | None
     """Until all processes of this start were gone; None if some had to be killed after :data:`GONE_WITHIN`."""
     resumed_at: int | None = None
@@ -124,8 +126,7 @@ def run_under_fire(run: Run, kills: Sequence[Kill], pace: Pace, tell: Callable[[
 def _strike(run: Run, start: Start, kill: Kill, pace: Pace) -> Struck | None:
     """Waits for the moment of ``kill``, strikes, and waits for the end. None if the run had finished before."""
     if kill.moment == "start":
-        begin = start.seconds
-        _until(start, lambda: start.seconds - begin >= kill.delay * pace.seconds_to_first_step)
+        _until(start, lambda: start.seconds >= kill.delay * pace.seconds_to_first_step)
         what, pids = start.targets(kill)
     else:
         _until(start, lambda: _has_begun(start, kill.step))
@@ -141,7 +142,8 @@ def _strike(run: Run, start: Start, kill: Kill, pace: Pace) -> Struck | None:
         return None
     kill_all(pids)
     step = start.diaries.read().step
-    return Struck(kill, what, step, start.wait_gone(GONE_WITHIN))
+    seconds = start.wait_gone(GONE_WITHIN)
+    return Struck(kill, what, step, start.diaries.read().step, seconds)
 
 
 def _has_begun(start: Start, step: int) -> bool:
