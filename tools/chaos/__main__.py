@@ -1,0 +1,110 @@
+"""``python -m tools.chaos --config FILE [--ranks N] --kills N [key.path=value ...]``; see ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from engine.errors import EXIT_USER_ERROR, UserError
+from tools.chaos.plan import plan_kills
+from tools.chaos.rounds import Run, RunFailed, Struck, run_in_peace, run_under_fire
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs what the command line asks for. Returns 0 if every bit is the same, 1 if not, 2 for wrong input."""
+    options = _parser().parse_intermixed_args(arguments)
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it says of each restart what it purged
+    try:
+        folder = _folder(options.output)
+        same = _chaos(options, folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    if same and not options.keep:
+        for part in ("reference", "killed"):
+            shutil.rmtree(folder / part)
+        if options.output is None:
+            folder.rmdir()
+    else:
+        print(f"\nboth runs, with the output and the samples of each start: {folder}")
+    return 0 if same else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.chaos",
+        description="Trains a classification model twice, once in peace and once killed at random and resumed, again "
+        "and again, and compares everything that is left behind.",
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's configuration")
+    parser.add_argument("--ranks", type=_count, default=1, metavar="N", help="processes, started by torchrun (1)")
+    parser.add_argument("--kills", type=_count, required=True, metavar="N", help="how often the run is killed")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides what is killed when (0)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where both runs are kept (a temporary folder)")
+    parser.add_argument("--keep", action="store_true", help="keep them even if they are the same")
+    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
+
+
+def _folder(output: Path | None) -> Path:
+    if output is None:
+        return Path(tempfile.mkdtemp(prefix="chaos_"))
+    taken = [name for name in ("reference", "killed") if (output / name).exists()]
+    if taken:
+        raise UserError(f"--output {output}: holds a {taken[0]} run already; remove it or choose another folder")
+    return output
+
+
+def _chaos(options: argparse.Namespace, folder: Path) -> bool:
+    """Both runs and their comparison, told as it goes; whether all is the same."""
+    reference, killed = (
+        Run(folder / name, options.config, options.overrides, options.ranks) for name in ("reference", "killed")
+    )
+    begin = time.monotonic()
+    try:
+        pace = run_in_peace(reference)
+    except RunFailed as failure:
+        raise UserError(f"the run fails even when it is left in peace: {failure}") from None
+    steps = (reference.diaries()[0].step or 0) + 1
+    kills = plan_kills(options.kills, steps, pace.seconds_per_step, options.seed)
+    print(
+        f"reference: {steps} steps on {options.ranks} rank(s); {pace.seconds_to_first_step:.1f} s to the first step, "
+        f"then {1000 * pace.seconds_per_step:.0f} ms a step\nseed {options.seed}, {len(kills)} kills\n",
+        flush=True,
+    )
+
+    from tools.chaos.report import HEAD, check_kills, check_results, kill_line
+
+    print(HEAD)
+    told: list[Struck] = []
+
+    def tell(struck: Struck) -> None:
+        told.append(struck)
+        print(kill_line(len(told), struck), flush=True)
+
+    outcome = run_under_fire(killed, kills, pace, tell)
+    checks = check_kills(outcome, len(kills))
+    if outcome.failure is None:
+        checks += check_results(reference, killed)
+    print("", *checks, sep="\n")
+    faults = sum(check.fault is not None for check in checks)
+    print(f"\n{faults or 'no'} fault(s) after {len(told)} kills in {time.monotonic() - begin:.0f} s")
+    return faults == 0
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # leaves no process behind
+    sys.exit(main())

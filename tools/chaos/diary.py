@@ -1,0 +1,137 @@
+"""What the ranks of one start were fed: a file a rank with a line for each micro-step, readable while it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.batches import Draw
+
+FOLDER = "SWIN_CHAOS_DIARY"
+"""Environment variable that names the folder of a start's diaries. All its processes inherit it and are known by it."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the run's epochs are cut into micro-batches."""
+
+    num_samples: int
+    global_batch_size: int
+    accumulation: int
+    world_size: int
+    drop_last: bool
+
+    @property
+    def used(self) -> int:
+        """Positions of an epoch that are trained on."""
+        return self.num_samples - (self.num_samples % self.global_batch_size if self.drop_last else 0)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.used // self.global_batch_size)
+
+
+@dataclass(frozen=True)
+class Fed:
+    """One call of the training step."""
+
+    step: int
+    """As the training loop counts, from 0."""
+    micro_step: int
+    rank: int
+    reader: int
+    """The process that read the samples."""
+    draws: tuple[Draw, ...]
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """What no two calls of one uninterrupted run have in common."""
+        return self.step, self.micro_step, self.rank
+
+
+class DiaryWriter:
+    """One rank's diary. Each line is one write, so that a killed process leaves whole lines, but for the last one."""
+
+    def __init__(self, folder: Path, rank: int, cut: Cut) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._rank = rank
+        self._file = os.open(diary_file(folder, rank), os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, 0o644)
+        self._append(asdict(cut))
+
+    def fed(self, step: int, micro_step: int, reader: int, draws: Sequence[Sequence[int]]) -> None:
+        """``draws``: index, epoch and position of each sample."""
+        self._append({"step": step, "micro_step": micro_step, "reader": reader, "draws": draws})
+
+    def _append(self, entry: dict[str, object]) -> None:
+        os.write(self._file, json.dumps(entry).encode() + b"\n")
+
+
+class DiaryReader:
+    """Follows one rank's diary while it is written."""
+
+    def __init__(self, folder: Path, rank: int) -> None:
+        self._path, self._rank, self._offset = diary_file(folder, rank), rank, 0
+        self.cut: Cut | None = None
+        """None as long as the rank has not come so far."""
+        self.fed: list[Fed] = []
+
+    def read(self) -> None:
+        """Takes in what has been written since the last call; a line that is not whole waits for the next."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                new = file.read()
+        except FileNotFoundError:
+            return
+        whole = new[: new.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for entry in map(json.loads, whole.splitlines()):
+            if self.cut is None:
+                self.cut = Cut(**entry)
+                continue
+            draws = tuple(Draw(*draw) for draw in entry.pop("draws"))
+            self.fed.append(Fed(rank=self._rank, draws=draws, **entry))
+
+
+class Diaries:
+    """The diaries of all ranks of one start."""
+
+    def __init__(self, folder: Path, ranks: int) -> None:
+        self._readers = [DiaryReader(folder, rank) for rank in range(ranks)]
+
+    def read(self) -> Diaries:
+        """Takes in what is new. Returns itself."""
+        for reader in self._readers:
+            reader.read()
+        return self
+
+    @property
+    def cut(self) -> Cut | None:
+        """None if no rank has come so far."""
+        return next((reader.cut for reader in self._readers if reader.cut is not None), None)
+
+    @property
+    def fed(self) -> Iterable[Fed]:
+        """All that was written so far, rank after rank."""
+        return (entry for reader in self._readers for entry in reader.fed)
+
+    @property
+    def step(self) -> int | None:
+        """The furthest step that a rank has begun."""
+        return max((reader.fed[-1].step for reader in self._readers if reader.fed), default=None)
+
+    @property
+    def first_step(self) -> int | None:
+        """The step that this start began with."""
+        return min((reader.fed[0].step for reader in self._readers if reader.fed), default=None)
+
+    def readers(self, rank: int) -> list[int]:
+        """Processes that have read samples for ``rank``."""
+        return sorted({entry.reader for entry in self._readers[rank].fed})
+
+
+def diary_file(folder: Path, rank: int) -> Path:
+    return folder / f"rank_{rank}.jsonl"

@@ -1,0 +1,98 @@
+"""From the diaries of all starts: was every sample trained on once an epoch, and did repeated steps have the same?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from engine.batches import Draw
+from tools.chaos.diary import Cut, Fed
+
+Place = tuple[int, int, int]
+"""Step, micro-step and rank."""
+
+
+def last_fed(starts: Iterable[Iterable[Fed]]) -> dict[Place, Fed]:
+    """What each place was fed the last time, which is the time that counts."""
+    return {fed.place: fed for start in starts for fed in start}
+
+
+def repeat_fault(starts: Iterable[Iterable[Fed]]) -> str | None:
+    """None if whatever was done again was done with the same samples, else where it was not."""
+    known: dict[Place, Fed] = {}
+    for number, start in enumerate(starts):
+        for fed in start:
+            before = known.setdefault(fed.place, fed)
+            if before.draws != fed.draws:
+                return f"{_named(fed.place)} had {_ids(before)}, and in start {number} {_ids(fed)}"
+    return None
+
+
+def epochs_fault(fed: dict[Place, Fed], cut: Cut, total_steps: int) -> str | None:
+    """None if each of ``total_steps`` has had all its samples and no epoch one twice, else the first that is wrong."""
+    for epoch in range(-(-total_steps // cut.steps_per_epoch)):
+        first = epoch * cut.steps_per_epoch
+        steps = range(first, min(first + cut.steps_per_epoch, total_steps))
+        fault = _epoch_fault(fed, cut, epoch, steps)
+        if fault is not None:
+            return f"epoch {epoch}: {fault}"
+    surplus = [place for place in fed if place[0] >= total_steps]
+    return f"{_named(surplus[0])} is beyond the run's {total_steps} steps" if surplus else None
+
+
+def difference(reference: dict[Place, Fed], other: dict[Place, Fed]) -> str | None:
+    """The first place that was not fed the same in both, or None."""
+    for place in sorted(reference.keys() | other.keys()):
+        left, right = reference.get(place), other.get(place)
+        if left is None or right is None:
+            return f"{_named(place)} is missing in the {'reference' if left is None else 'killed run'}"
+        if left.draws != right.draws:
+            return f"{_named(place)}: {_ids(left)} != {_ids(right)}"
+    return None
+
+
+def _epoch_fault(fed: dict[Place, Fed], cut: Cut, epoch: int, steps: range) -> str | None:
+    seen: dict[int, Draw] = {}
+    positions: list[int] = []
+    for step in steps:
+        end = min((step - steps.start + 1) * cut.global_batch_size, cut.used)
+        for micro_step in range(cut.accumulation):
+            for rank in range(cut.world_size):
+                place = step, micro_step, rank
+                if place not in fed:
+                    return f"{_named(place)} is missing"
+                if not _counts(cut, step - steps.start, micro_step, rank):
+                    continue
+                for draw in fed[place].draws:
+                    if draw.epoch != epoch:
+                        return f"{_named(place)} had sample {draw.index} of epoch {draw.epoch}"
+                    if draw.index in seen:
+                        places = f"{seen[draw.index].position} and {draw.position}"
+                        return f"sample {draw.index} came twice, at positions {places}"
+                    seen[draw.index] = draw
+                    positions.append(draw.position)
+        if positions != list(range(end)):
+            return f"up to step {step} positions 0 to {end - 1} are due, but {_uneven(positions, end)}"
+    strange = [index for index in seen if not 0 <= index < cut.num_samples]
+    return f"there is no sample {strange[0]}" if strange else None
+
+
+def _counts(cut: Cut, step_in_epoch: int, micro_step: int, rank: int) -> bool:
+    """Whether there is anything left for this place in an epoch's last, short batch; if not it only keeps step."""
+    size = cut.global_batch_size // (cut.accumulation * cut.world_size)
+    return step_in_epoch * cut.global_batch_size + (micro_step * cut.world_size + rank) * size < cut.used
+
+
+def _uneven(positions: Sequence[int], end: int) -> str:
+    missing = sorted(set(range(end)) - set(positions))
+    if missing:
+        return f"{missing[0]} is missing ({len(missing)} in all)"
+    return f"they came as {positions[:8]}..."
+
+
+def _named(place: Place) -> str:
+    return f"step {place[0]}, micro-step {place[1]}, rank {place[2]}"
+
+
+def _ids(fed: Fed) -> str:
+    ids = ", ".join(str(draw.index) for draw in fed.draws[:8])
+    return f"samples {ids}{', ...' if len(fed.draws) > 8 else ''} of epoch {fed.draws[0].epoch}"

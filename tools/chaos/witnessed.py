@@ -1,0 +1,105 @@
+"""A task that writes down which samples it is given, in which step; all else is that of the task it stands for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from engine.batches import Draw, resolve_accumulation
+from engine.dist import Ranks
+from engine.errors import UserError
+from engine.pulse import Pulse
+from engine.run import TaskKind
+from engine.settings import RunConfig
+from engine.task import Task
+from engine.workers import SampleReader
+from tools.chaos.diary import FOLDER, Cut, DiaryWriter
+
+DRAWS, READER = "witness_draws", "witness_reader"
+"""What a batch carries besides the task's own: (B, 3) index, epoch and position of its samples; who read them."""
+
+
+class Drawn(NamedTuple):
+    """A sample and the draw that it was read for."""
+
+    sample: Any
+    draw: Draw
+
+
+@dataclass(frozen=True)
+class DrawnReader:
+    """Keeps each sample's draw beside it."""
+
+    reader: SampleReader
+
+    def __getitem__(self, draw: Draw) -> Drawn:
+        return Drawn(self.reader[draw], draw)
+
+
+@dataclass(frozen=True)
+class DrawnCollate:
+    """Collates the samples as the task does and adds their draws."""
+
+    collate: Callable[[list[Any]], dict[str, Tensor]]
+
+    def __call__(self, drawn: list[Drawn]) -> dict[str, Tensor]:
+        batch = self.collate([one.sample for one in drawn])
+        draws = [[one.draw.index, one.draw.epoch, one.draw.position] for one in drawn]
+        return {**batch, DRAWS: torch.tensor(draws), READER: torch.tensor(os.getpid())}
+
+
+class WitnessedTask:
+    """Stands for ``task``; see :class:`engine.task.Task`. The training loop's ``pulse`` says which step it is in."""
+
+    def __init__(self, task: Task, pulse: Pulse, diary: DiaryWriter) -> None:
+        self._task, self._pulse, self._diary = task, pulse, diary
+        self._step, self._micro_step = -1, 0
+        self.train_data = DrawnReader(task.train_data)
+        self.workers = replace(task.workers, collate=DrawnCollate(task.workers.collate))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        step = self._pulse.place.step
+        self._step, self._micro_step = step, self._micro_step + 1 if step == self._step else 0
+        own = {name: tensor for name, tensor in batch.items() if name not in (DRAWS, READER)}
+        self._diary.fed(step, self._micro_step, int(batch[READER]), batch[DRAWS].tolist())
+        return self._task.training_step(model, own)
+
+
+def witnessed(kind: TaskKind) -> TaskKind:
+    """``kind`` with a task that keeps a diary in the folder that the environment names.
+
+    Raises:
+        UserError: the environment names no folder.
+    """
+    if not os.environ.get(FOLDER):
+        raise UserError(f"{FOLDER} is not set; this module is for python -m tools.chaos, which sets it")
+    folder = Path(os.environ[FOLDER])
+
+    def build(config: RunConfig, ranks: Ranks) -> Task:
+        task = kind.build(config, ranks)
+        diary = DiaryWriter(folder, ranks.rank, _cut(config, task, ranks))
+        return cast(Task, WitnessedTask(task, ranks.pulse, diary))
+
+    return replace(kind, build=build)
+
+
+def _cut(config: RunConfig, task: Task, ranks: Ranks) -> Cut:
+    training = config.training
+    accumulation, _ = resolve_accumulation(
+        training.global_batch_size,
+        training.micro_batch_size,
+        training.accumulation,
+        ranks.world_size,
+        multiple_of=task.slot_multiple,
+    )
+    samples, batch = task.train_order.num_samples, training.global_batch_size
+    return Cut(samples, batch, accumulation, ranks.world_size, task.drop_last)
