@@ -26,6 +26,8 @@ FORMAT = 1
 LEFT_OVER = ("*.pt.part", ".*.pt.sha256.*")
 """What a kill in the middle of a save leaves behind."""
 
+TORN = "differs from its checksum: torn or altered"
+
 
 def nothing() -> None:
     """Does nothing."""
@@ -101,8 +103,9 @@ def save(
 def tidy(folder: Path, keep: int, warn: Callable[[str], None]) -> None:
     """Makes room as a finished save would have, for a writer that starts, or whose last save failed.
 
-    Removes what a kill left over, damaged numbered files, each of which is named to ``warn``, and of the others all but
-    the newest ``keep``. A damaged file must go, since :func:`save` would count it among those it keeps.
+    Removes what a kill left over, torn numbered files, each of which is named to ``warn``, and of the whole ones all
+    but the newest ``keep``. A torn file must go, since :func:`save` would count it among those it keeps. One that
+    cannot be read, or not compared, stays: the disk may answer again.
     """
     for pattern in LEFT_OVER:
         for path in folder.glob(pattern):
@@ -112,7 +115,7 @@ def tidy(folder: Path, keep: int, warn: Callable[[str], None]) -> None:
         fault = verify(path)
         if fault is None:
             whole.append(path)
-        elif path.is_file():
+        elif fault == TORN:
             warn(f"checkpoint {path} {fault}; it is removed")
             path.unlink(missing_ok=True)
     for path in whole[keep:]:
@@ -133,7 +136,7 @@ def verify(path: Path) -> str | None:
         return f"cannot be read ({error.strerror})"
     if not known:
         return "has no checksum beside it"
-    return None if digest in known else "differs from its checksum: torn or altered"
+    return None if digest in known else TORN
 
 
 def read(path: Path) -> dict[str, Any]:

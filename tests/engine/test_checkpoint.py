@@ -228,6 +228,21 @@ def test_tidying_leaves_whole_files_and_what_is_not_ours(tmp_path: Path) -> None
     tidy(tmp_path / "absent", 2, nobody_warned)
 
 
+def test_tidying_leaves_what_cannot_be_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step, state(step), keep=3)
+    checksum_file(step_file(tmp_path, 3)).unlink()
+
+    def broken(_: Any) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_digest", broken)
+        tidy(tmp_path, 2, nobody_warned)
+    tidy(tmp_path, 2, nobody_warned)
+    assert [step_of(path) for path in numbered(tmp_path)] == [3, 2, 1]
+
+
 # -- killed while saving ---------------------------------------------------------------------------------------------
 
 

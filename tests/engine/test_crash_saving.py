@@ -25,24 +25,50 @@ MB = 10**6
 TENSORS = 30
 PHASES = ("writing", "flushing", "publishing", "named", "aliases", "pruning")
 """What a saving process announces: it is about to begin with it."""
+LONG = 120.0
+"""Seconds after which a test has failed that waits for something."""
 
 
-def keep_saving(folder: Path, first_step: int, size: int, phases: Connection) -> None:
+class Announcer:
+    """Tells the parent which phase begins, and stays at the beginning of the phase ``hold`` of its second save."""
+
+    def __init__(self, phases: Connection, hold: str | None) -> None:
+        self._phases, self._hold, self._saves = phases, hold, 0
+
+    def __call__(self, phase: str) -> None:
+        self._saves += phase == "writing"
+        self._phases.send(phase)
+        if self._saves == 2 and phase == self._hold:
+            time.sleep(LONG)
+
+    def before(self, module: Any, name: str, phase: str) -> None:
+        """Has each call of a module's function announced."""
+        original: Callable[..., Any] = getattr(module, name)
+
+        def announced(*args: Any) -> Any:
+            self(phase)
+            return original(*args)
+
+        setattr(module, name, announced)
+
+
+def keep_saving(folder: Path, first_step: int, size: int, phases: Connection, hold: str | None) -> None:
     """Saves states of ``size`` bytes one after the other; each tensor of a state holds its step."""
     torch.set_num_threads(1)
-    _announce(checkpoint, "_write", "writing", phases)
-    _announce(os, "fsync", "flushing", phases)
-    _announce(checkpoint, "_link", "aliases", phases)
-    _announce(checkpoint, "_prune", "pruning", phases)
+    announce = Announcer(phases, hold)
+    announce.before(checkpoint, "_write", "writing")
+    announce.before(os, "fsync", "flushing")
+    announce.before(checkpoint, "_link", "aliases")
+    announce.before(checkpoint, "_prune", "pruning")
     publish = checkpoint._publish
 
     def published(aside: Path, path: Path, digest: str) -> None:
-        if path.name.startswith("step_"):
-            phases.send("publishing")
-            publish(aside, path, digest)
-            phases.send("named")
-        else:
-            publish(aside, path, digest)
+        numbered = path.name.startswith("step_")
+        if numbered:
+            announce("publishing")
+        publish(aside, path, digest)
+        if numbered:
+            announce("named")
 
     checkpoint._publish = published
     saver = Saver(folder, keep=2)
@@ -53,26 +79,18 @@ def keep_saving(folder: Path, first_step: int, size: int, phases: Connection) ->
         saver.save(step, {"format": checkpoint.FORMAT, "step": step, "model": tensors}, best=step % 3 == 0)
 
 
-def _announce(module: Any, name: str, phase: str, phases: Connection) -> None:
-    original: Callable[..., Any] = getattr(module, name)
-
-    def announced(*args: Any) -> Any:
-        phases.send(phase)
-        return original(*args)
-
-    setattr(module, name, announced)
-
-
 def kill_while_saving(folder: Path, kills: int, size: int) -> list[str]:
     """Kills ``kills`` processes, each in its second save, and looks after each at what remains.
 
-    Every other one is killed at a random moment of the time that its first save has taken; of the rest each is killed
-    in one of the phases, at its beginning or a moment later. Returns the phases in which they were killed.
+    Of three, one is killed at a random moment of the time that its first save has taken, one at the beginning of a
+    phase where it stays, and one that does not stay a moment after the beginning. Returns the phases last announced.
     """
     chance, done, met = random.Random(size), 0, []
     for kill in range(kills):
+        phase, hold = PHASES[kill // 3 % len(PHASES)], kill % 3 == 0
         ours, theirs = FORKSERVER.Pipe(duplex=False)
-        child = FORKSERVER.Process(target=keep_saving, args=(folder, done + 1, size, theirs), daemon=True)
+        inputs = (folder, done + 1, size, theirs, phase if hold else None)
+        child = FORKSERVER.Process(target=keep_saving, args=inputs, daemon=True)
         child.start()
         theirs.close()
         try:
@@ -80,12 +98,9 @@ def kill_while_saving(folder: Path, kills: int, size: int) -> list[str]:
             begin = time.monotonic()
             _until(ours, "pruning")
             duration = time.monotonic() - begin
-            if kill % 2:
-                last = _until(ours, PHASES[kill // 2 % len(PHASES)])
-                time.sleep(chance.choice([0.0, chance.uniform(0.0, 0.01)]))
-            else:
-                last = _until(ours, "writing")
-                time.sleep(chance.uniform(0.0, duration))
+            last = _until(ours, "writing" if kill % 3 == 1 else phase)
+            if not hold:
+                time.sleep(chance.uniform(0.0, duration if kill % 3 == 1 else 0.01))
         finally:
             child.kill()
             child.join()
@@ -96,7 +111,7 @@ def kill_while_saving(folder: Path, kills: int, size: int) -> list[str]:
 
 def _until(phases: Connection, wanted: str) -> str:
     while True:
-        assert phases.poll(120.0), f"no {wanted} within two minutes"
+        assert phases.poll(LONG), f"no {wanted} within {LONG:g} s"
         if phases.recv() == wanted:
             return wanted
 
