@@ -37,7 +37,7 @@ class RunLog:
     def attach_file(self, path: Path) -> None:
         """Also log to ``path``, beginning with what was logged before this call."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, mode="a", encoding="utf-8")
+        file = _LogFile(path, mode="a", encoding="utf-8")
         place = f"{socket.gethostname()} rank {self._rank}".replace("%", "%%")
         file.setFormatter(logging.Formatter(f"%(asctime)s {place} %(levelname)s %(name)s: %(message)s"))
         if self._until_file is not None:
@@ -87,6 +87,14 @@ def setup_logging(rank: int, world_size: int, verbose: bool = False) -> RunLog:
 def own_packages() -> list[str]:
     """The project's top-level packages, which lie beside this one, and the module that was started."""
     return ["__main__", *sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/__init__.py"))]
+
+
+class _LogFile(logging.FileHandler):
+    """A file whose disk may be full: the console still has the lines, and the run goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 class _Console(logging.Handler):

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import math
 import os
+import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
+from engine.board import Board, scalars_of
 from engine.errors import UserError
 from engine.files import write_atomic
 from engine.run_dir import RunDir
 
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+log = logging.getLogger(__name__)
 
 
 class MetricWriter:
     """Appends records to a run's metrics.jsonl and TensorBoard; does nothing where ``enabled`` is false.
 
     Both are opened with the first record. Each line reaches the operating system at once, and the disk with
-    :meth:`flush`.
+    :meth:`flush`. On a disk that is full records wait in memory until there is room.
     """
 
     def __init__(self, run_dir: RunDir, enabled: bool = True, tensorboard: bool = True) -> None:
-        self._run_dir = run_dir
+        self._path = run_dir.metrics
         self._enabled = enabled
-        self._tensorboard = enabled and tensorboard
+        self._board = Board(run_dir.tensorboard) if enabled and tensorboard else None
         self._file: BinaryIO | None = None
-        self._board: SummaryWriter | None = None
-        self._purge_step: int | None = None
-        self._repeated: list[dict[str, Any]] = []
         self._last_step: dict[str, int] = {}
+        self._waiting: list[bytes] = []
+        self._writing = threading.Lock()
 
     def write(self, step: int, epoch: float, split: str, metrics: dict[str, float], **tags: str) -> None:
         """One record, of the state after ``step`` optimizer steps.
@@ -46,39 +47,45 @@ class MetricWriter:
         """
         if not self._enabled:
             return
-        file = self._open()
+        self._open()
         own = "source" not in tags
         if own and step <= self._last_step.get(split, -1):
             raise ValueError(f"{split} records have reached step {self._last_step[split]}; step {step} is no progress")
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) if math.isfinite(value) else None for name, value in metrics.items()}
         record: dict[str, Any] = {
             "step": step,
             "epoch": round(float(epoch), 6),
             "split": split,
             "time": round(time.time(), 3),
+            **values,
+            **tags,
         }
-        record |= {name: value if math.isfinite(value) else None for name, value in values.items()}
-        record |= tags
-        file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+        with self._writing:
+            self._waiting.append(json.dumps(record, allow_nan=False).encode() + b"\n")
+        try:
+            self._append()
+        except OSError as error:
+            if len(self._waiting) == 1:
+                log.warning("%s cannot be written: %s; records wait in memory", self._path, error.strerror or error)
         if own:
             self._last_step[split] = step
-        if own and self._tensorboard:
-            _add_scalars(self._open_board(), split, values, step)
+        if own and self._board is not None:
+            self._board.scalars(split, values, step)
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Markdown text for TensorBoard."""
-        if self._tensorboard:
-            self._open_board().add_text(tag, text, step)
+        if self._board is not None:
+            self._board.add(lambda writer: writer.add_text(tag, text, step))
 
     def image(self, tag: str, image: Any, step: int) -> None:
         """A picture for TensorBoard: (3, H, W), uint8 or floats in [0, 1]."""
-        if self._tensorboard:
-            self._open_board().add_image(tag, image, step)
+        if self._board is not None:
+            self._board.add(lambda writer: writer.add_image(tag, image, step))
 
     def figure(self, tag: str, figure: Any, step: int) -> None:
         """A matplotlib figure for TensorBoard, which closes it."""
-        if self._tensorboard:
-            self._open_board().add_figure(tag, figure, step)
+        if self._board is not None:
+            self._board.add(lambda writer: writer.add_figure(tag, figure, step))
 
     def resume_at(self, step: int, evaluated: bool = True) -> None:
         """Forget what lies beyond ``step``, since the run goes on from there and will write it again.
@@ -90,64 +97,69 @@ class MetricWriter:
             return
         self.close()
         self._last_step = {}
-        self._purge_step = step + 1 if evaluated else step
-        path = self._run_dir.metrics
-        if path.exists():
-            kept = [
+        kept: list[dict[str, Any]] = []
+        if self._path.exists():
+            lines = [
                 (line, record)
-                for line, record in _lines(path)
+                for line, record in _lines(self._path)
                 if record["step"] < step + (evaluated or record["split"] == "train" or "source" in record)
             ]
-            write_atomic(path, "".join(f"{line}\n" for line, _ in kept))
+            write_atomic(self._path, "".join(f"{line}\n" for line, _ in lines))
+            kept = [record for _, record in lines if "source" not in record]
+        if self._board is not None:
+            first_void = step + evaluated
             # TensorBoard's void begins with a step, so what is kept of that step has to be told again.
-            self._repeated = [record for _, record in kept if record["step"] == step and "source" not in record]
+            repeated = [scalars_of(record) for record in kept if record["step"] >= first_void]
+            self._board.purge(first_void, repeated)
 
     def flush(self) -> None:
-        """Have everything written so far survive a crash of the machine."""
-        file, board = self._file, self._board  # another thread may flush
-        if file is not None:
-            os.fsync(file.fileno())
-        if board is not None:
-            board.flush()
+        """Have everything written so far survive a crash of the machine. May be called by another thread.
+
+        Raises:
+            OSError: metrics.jsonl cannot be written.
+        """
+        if self._file is not None:
+            self._append()
+            os.fsync(self._file.fileno())
+        if self._board is not None:
+            self._board.flush()
 
     def close(self) -> None:
         """Flush and close; a later record opens again."""
-        self.flush()
         if self._file is not None:
+            try:
+                self.flush()
+            except OSError as error:
+                log.error("%d records are lost: %s: %s", len(self._waiting), self._path, error.strerror or error)
             self._file.close()
-            self._file = None
+            self._file, self._waiting = None, []
         if self._board is not None:
             self._board.close()
-            self._board = None
 
-    def _open(self) -> BinaryIO:
-        if self._file is None:
-            path = self._run_dir.metrics
-            if path.exists():
-                _drop_torn_line(path)
-                for _, record in _lines(path):
-                    if "source" not in record:
-                        self._last_step[record["split"]] = record["step"]
-            # Unbuffered, so that a line is one write and a killed process leaves whole lines.
-            self._file = path.open("ab", buffering=0)
-        return self._file
+    def _open(self) -> None:
+        if self._file is not None:
+            return
+        if self._path.exists():
+            _drop_torn_line(self._path)
+            for _, record in _lines(self._path):
+                if "source" not in record:
+                    self._last_step[record["split"]] = record["step"]
+        # Unbuffered, so that a line is one write and a killed process leaves whole lines.
+        self._file = self._path.open("ab", buffering=0)
 
-    def _open_board(self) -> SummaryWriter:
-        if self._board is None:
-            from torch.utils.tensorboard import SummaryWriter  # a second of imports, which other ranks spare
-
-            self._board = SummaryWriter(os.fspath(self._run_dir.tensorboard), purge_step=self._purge_step)
-            for record in self._repeated if self._purge_step is not None else []:
-                if record["step"] >= self._purge_step:
-                    values = {k: v for k, v in record.items() if k not in ("step", "epoch", "split", "time")}
-                    _add_scalars(self._board, record["split"], values, record["step"])
-            self._purge_step, self._repeated = None, []
-        return self._board
-
-
-def _add_scalars(board: SummaryWriter, split: str, values: Mapping[str, float | None], step: int) -> None:
-    for name, value in values.items():
-        board.add_scalar(f"{split}/{name}", math.nan if value is None else value, step)
+    def _append(self) -> None:
+        """Writes what waits, wholly or not at all."""
+        with self._writing:
+            if not self._waiting or self._file is None:
+                return
+            size, content = os.fstat(self._file.fileno()).st_size, b"".join(self._waiting)
+            try:
+                if self._file.write(content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                os.ftruncate(self._file.fileno(), size)
+                raise
+            self._waiting.clear()
 
 
 def read_metrics(path: Path, split: str | None = None) -> list[dict[str, Any]]:

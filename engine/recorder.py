@@ -85,7 +85,7 @@ class FolderRecorder(Recorder):
         self._progress = Progress(total_steps, state.step)
         self._best = state.best
         self._status.update(state="running", step=state.step, best=state.best)
-        write_readme(self._folder, self._task)
+        self._write_readme()
         log.info("experiment folder: %s", shown(self._folder.path))
 
     def stepped(self, state: RunState, epoch: float) -> None:
@@ -107,7 +107,7 @@ class FolderRecorder(Recorder):
         self._status.update(step=state.step, epoch=epoch, best=state.best)
         star = "  (best so far)" if state.best.get("step") == state.step else ""
         log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
-        write_readme(self._folder, self._task)
+        self._write_readme()
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
         self._saver.save(state.step, content, best)
@@ -129,9 +129,15 @@ class FolderRecorder(Recorder):
             log.error("the newest steps could not be saved: the run will go on from an older checkpoint")
         self._metrics.close()
         self._status.close(outcome)
-        write_readme(self._folder, self._task)
+        self._write_readme()
         if outcome == "finished":
             self._say_result()
+
+    def _write_readme(self) -> None:
+        try:
+            write_readme(self._folder, self._task)
+        except OSError as error:
+            log.warning("%s cannot be written: %s; going on without", self._folder.readme, error.strerror or error)
 
     def _say_result(self) -> None:
         folder, best = self._folder, self._best

@@ -26,7 +26,7 @@ from tests.engine.watch.watched import LIMIT, STEP, running, train
 HOST = socket.gethostname()
 LAUNCHER = """
 import json, subprocess, sys, time
-program = "import sys; from tests.engine.watch.watch.test_watch import launched; launched(sys.argv[1])"
+program = "import sys; from tests.engine.watch.test_watch import launched; launched(sys.argv[1])"
 for env in json.loads(sys.argv[2]):
     subprocess.Popen([sys.executable, "-c", program, sys.argv[1]], env=env)
 time.sleep(600)
