@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from engine import checkpoint
 from engine.metrics import read_metrics
 from tests.distributed import ROOT, Ended, Group, clean_environment, launch
 
@@ -205,3 +209,49 @@ def test_a_run_killed_twice_ends_with_the_losses_of_one_that_was_not(tmp_path: P
     assert len(records[0]) == 90
     assert records[0] == records[1]
     assert status(killed)["state"] == "finished"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(small_disk: Path, tmp_path: Path) -> None:
+    logging = {"every_steps": 1, "tensorboard": True}
+    config = configure(tmp_path, experiment={"root": str(small_disk)}, logging=logging)
+    folder = small_disk / "experiment_0001"
+    with Group(1, command(config), env={"SECONDS": "0.1"}) as group:
+        while not (folder / "checkpoints" / "step_00000004.pt").exists():
+            assert group.processes[0].poll() is None, group.output(0)
+            time.sleep(0.02)
+        fill(small_disk / "ballast")
+        deadline = time.monotonic() + 60
+        while "training goes on" not in group.output(0):
+            assert time.monotonic() < deadline and group.processes[0].poll() is None, group.output(0)
+            time.sleep(0.02)
+        assert checkpoint.newest(folder / "checkpoints", print) is not None
+        (small_disk / "ballast").unlink()
+        (ended,) = group.wait(120)
+    assert ended.returncode == 0, ended.output
+    assert "saving works again" in ended.output
+    assert "Traceback" not in ended.output
+    assert [record["step"] for record in read_metrics(folder / "metrics.jsonl", "train")] == list(range(1, 81))
+    newest = checkpoint.newest(folder / "checkpoints", print)
+    assert newest is not None and newest.name == "step_00000080.pt"
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("train/loss")] == list(range(1, 81))
+    assert json.loads((folder / "status.json").read_text())["state"] == "finished"
