@@ -155,13 +155,20 @@ MIXED = {
 }
 
 
-def twenty_steps(ranks: Ranks, config: str, overrides: list[str]) -> dict[str, torch.Tensor]:
-    """Losses of 20 steps, and what each sample was: step, index, position, sum of pixels, weights of its mixing."""
+def some_steps(
+    ranks: Ranks, config: str, overrides: list[str], stop: int = 20, begin: str = "", end: str = ""
+) -> dict[str, torch.Tensor]:
+    """Losses of the steps up to ``stop``, and what each sample was: step, index, position, sum of pixels, mixing.
+
+    ``begin``: the file of the state to start from; ``end``: where rank 0 leaves the last one.
+    """
     from classification.train import kind
 
     torch.use_deterministic_algorithms(False)
     loaded = load_config(ClassificationConfig, Path(config), overrides)
     trainer = build_trainer(kind(), loaded, ranks)
+    if begin:
+        trainer.load_state_dict(torch.load(begin, weights_only=True))
     task, rows = trainer.task, []
     original = task.training_step
 
@@ -174,30 +181,36 @@ def twenty_steps(ranks: Ranks, config: str, overrides: list[str]) -> dict[str, t
 
     task.training_step = remember
     batches, losses = trainer.batches(), []
-    for _ in range(20):
+    while trainer.state.step < stop:
         trainer.state.window = type(trainer.state.window)()
         trainer.train_step(batches)
         losses.append(trainer.state.window.means()["loss"])
+    if end and ranks.is_main:
+        torch.save(trainer.state_dict(), end)
     return {"losses": torch.tensor(losses), "samples": torch.cat(rows)}
+
+
+def in_order(parts: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """The samples of all ranks, by step and position."""
+    samples = torch.cat([part["samples"] for part in parts])
+    return samples[sorted(range(len(samples)), key=lambda i: tuple(samples[i, [0, 2]].tolist()))]
 
 
 def test_ranks_accumulation_and_workers_change_neither_samples_nor_losses(tmp_path):
     """2 ranks, 4 micro-batches or 2 workers: same samples, augmentation, mixing; losses to 1e-5 over 20 steps."""
     config = str(write_config(tmp_path, **MIXED))
     single = Ranks(Layout(), torch.device("cpu"))
-    whole = twenty_steps(single, config, [])
+    whole = some_steps(single, config, [])
     others = {
-        "2 accumulated": [twenty_steps(single, config, ["training.accumulation=2"])],
-        "4 accumulated": [twenty_steps(single, config, ["training.micro_batch_size=4"])],
-        "2 workers": [twenty_steps(single, config, ["data.workers=2"])],
-        "2 ranks": run_ranks(2, twenty_steps, config, []),
-        "2 ranks, 2 accumulated": run_ranks(2, twenty_steps, config, ["training.accumulation=2"]),
+        "2 accumulated": [some_steps(single, config, ["training.accumulation=2"])],
+        "4 accumulated": [some_steps(single, config, ["training.micro_batch_size=4"])],
+        "2 workers": [some_steps(single, config, ["data.workers=2"])],
+        "2 ranks": run_ranks(2, some_steps, config, []),
+        "2 ranks, 2 accumulated": run_ranks(2, some_steps, config, ["training.accumulation=2"]),
     }
     assert len(whole["losses"].unique()) == 20
     for name, parts in others.items():
-        samples = torch.cat([part["samples"] for part in parts])
-        order = sorted(range(len(samples)), key=lambda i: tuple(samples[i, [0, 2]].tolist()))
-        assert torch.equal(samples[order], whole["samples"]), name
+        assert torch.equal(in_order(parts), whole["samples"]), name
         for part in parts:
             torch.testing.assert_close(part["losses"], whole["losses"], rtol=1e-5, atol=0, msg=name)
 
@@ -261,3 +274,20 @@ def test_resuming_a_stopped_run_ends_in_the_same_bits(tmp_path):
     ]
     assert timeless[0] == timeless[1]
     assert yaml.safe_load((left / "config.yaml").read_text()) == yaml.safe_load((right / "config.yaml").read_text())
+
+
+def test_a_run_goes_on_with_other_numbers_of_ranks(tmp_path):
+    """2 -> 1 -> 2 ranks in mid-epoch: the same samples at each step, losses to 1e-5."""
+    config = str(write_config(tmp_path, **{**MIXED, "training": {**MIXED["training"], "ema": {"decay": 0.9}}}))
+    whole = run_ranks(2, some_steps, config, [])
+    first, second = str(tmp_path / "first.pt"), str(tmp_path / "second.pt")
+    single = Ranks(Layout(), torch.device("cpu"))
+    parts = [
+        run_ranks(2, some_steps, config, [], 7, "", first),
+        [some_steps(single, config, [], 13, first, second)],
+        run_ranks(2, some_steps, config, [], 20, second),
+    ]
+    assert [len(part[0]["losses"]) for part in parts] == [7, 6, 7]
+    assert torch.equal(torch.cat([in_order(part) for part in parts]), in_order(whole))
+    losses = torch.cat([part[0]["losses"] for part in parts])
+    torch.testing.assert_close(losses, whole[0]["losses"], rtol=1e-5, atol=0)
