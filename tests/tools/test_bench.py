@@ -13,6 +13,7 @@ import torch
 
 import swin
 from tools.bench import checkpoint as bench_checkpoint
+from tools.bench import resume as bench_resume
 from tools.bench import step as bench_step
 from tools.bench import swin as bench_swin
 from tools.bench.__main__ import main
@@ -128,3 +129,12 @@ def test_saving_in_the_background_is_measured_beside_saving_in_the_loop() -> Non
     blocked = medians["background"]["loop blocked"] / medians["synchronous"]["loop blocked"]
     assert table.ratios["background / synchronous"]["loop blocked"] == blocked
     assert set(table.ratios["background / nothing saved"]) == {"training step"}
+
+
+def test_a_resumed_run_is_measured_beside_one_never_interrupted() -> None:
+    table = bench_resume.run(quick=True)
+    assert set(table.samples["resumed"]) == {"step", "way into the epoch"}
+    medians = table.medians()
+    assert all(value > 0 for cells in medians.values() for value in cells.values())
+    ratio = medians["resumed"]["step"] / medians["uninterrupted"]["step"]
+    assert table.ratios == {"resumed / uninterrupted": {"step": ratio}}

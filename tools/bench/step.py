@@ -18,7 +18,6 @@ from classification.task import ClassificationTask
 from classification.train import kind
 from engine.config import load_config
 from engine.dist import Layout, Ranks, choose_device
-from engine.run import build_trainer
 from engine.settings import DistributedConfig
 from engine.trainer import Trainer
 from tools.bench.timing import Table, interleaved
@@ -51,8 +50,8 @@ def run(quick: bool = False) -> Table:
         for precision in ("fp32",) if quick else ("fp32", "bf16"):
             row = f"{case}, {precision}"
             settings = [*overrides, f"training.precision={precision}", "training.steps=1000000", "training.epochs=null"]
-            work[row, "by hand"] = by_hand(_trainer(settings), 2 if quick else steps)
-            work[row, "trainer"] = by_trainer(_trainer(settings), 2 if quick else steps)
+            work[row, "by hand"] = by_hand(build(settings), 2 if quick else steps)
+            work[row, "trainer"] = bybuild(build(settings), 2 if quick else steps)
     samples = interleaved(work, 1 if quick else 7)
     table = Table("step", "Training loop", "images/s", samples)
     for row, cells in table.medians().items():
@@ -60,13 +59,14 @@ def run(quick: bool = False) -> Table:
     return table
 
 
-def _trainer(overrides: list[str]) -> Trainer:
+def build(overrides: list[str]) -> Trainer:
+    """The quickstart's trainer with other settings, in a process of its own."""
     config = load_config(ClassificationConfig, ROOT / "configs" / "classification" / "quickstart.yaml", overrides)
     ranks = Ranks(Layout(), choose_device(DistributedConfig(), Layout()))
     return build_trainer(kind(), config, ranks)
 
 
-def by_trainer(trainer: Trainer, steps: int) -> Callable[[], float]:
+def bybuild(trainer: Trainer, steps: int) -> Callable[[], float]:
     """Images a second of ``steps`` steps of the suite's loop."""
     batches = trainer.batches()
 
