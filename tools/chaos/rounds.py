@@ -126,7 +126,7 @@ def run_under_fire(run: Run, kills: Sequence[Kill], pace: Pace, tell: Callable[[
 def _strike(run: Run, start: Start, kill: Kill, pace: Pace) -> Struck | None:
     """Waits for the moment of ``kill``, strikes, and waits for the end. None if the run had finished before."""
     if kill.moment == "start":
-        _until(start, lambda: start.seconds >= kill.delay * pace.seconds_to_first_step)
+        _until(start, lambda: _has_begun(start) or start.seconds >= kill.delay * pace.seconds_to_first_step)
         what, pids = start.targets(kill)
     else:
         _until(start, lambda: _has_begun(start, kill.step))
@@ -141,12 +141,14 @@ def _strike(run: Run, start: Start, kill: Kill, pace: Pace) -> Struck | None:
         _expect_success(start)
         return None
     kill_all(pids)
+    if kill.victim == "all":
+        kill_all(process.pid for process in start.living())  # those that were made since
     step = start.diaries.read().step
     seconds = start.wait_gone(GONE_WITHIN)
     return Struck(kill, what, step, start.diaries.read().step, seconds)
 
 
-def _has_begun(start: Start, step: int) -> bool:
+def _has_begun(start: Start, step: int = 0) -> bool:
     return start.diaries.step is not None and start.diaries.step >= step
 
 
