@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import EXIT_USER_ERROR, UserError
 from engine.signals import StopRequest
-from engine.watch.launcher import LauncherGuard
+from engine.watch.start import StartGuard
 
 if TYPE_CHECKING:
     from engine.run import TaskKind
@@ -54,7 +54,8 @@ def train(task: str, load_schema: Callable[[], type[RunConfig]], load_task: Call
     Both loaders import what they return, and are called after the signal handlers stand: first that of the type of the
     configuration, which has to be quick (no torch), so that a mistake in the configuration is reported at once.
     """
-    stop, launcher = StopRequest().install(), LauncherGuard()
+    stop = StopRequest().install()
+    guard = StartGuard(stop)
     arguments = parse_train_arguments(task, sys.argv[1:])
 
     def command() -> int:
@@ -64,7 +65,7 @@ def train(task: str, load_schema: Callable[[], type[RunConfig]], load_task: Call
 
         from engine.run import run_training
 
-        return run_training(load_task(), arguments, stop, launcher)
+        return run_training(load_task(), arguments, stop, guard)
 
     exit_on_user_error(command)
 

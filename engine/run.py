@@ -34,7 +34,7 @@ from engine.settings import RunConfig
 from engine.signals import StopRequest
 from engine.task import Task
 from engine.trainer import Trainer
-from engine.watch.launcher import LauncherGuard
+from engine.watch.start import StartGuard
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +49,12 @@ class TaskKind:
     """Builds the task of a configuration, its model on the device of the ranks."""
 
 
-def run_training(
-    kind: TaskKind, arguments: TrainArguments, stop: StopRequest, launcher: LauncherGuard | None = None
-) -> int:
+def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest, guard: StartGuard | None = None) -> int:
     """Runs ``python -m TASK.train``; returns its exit code.
 
     Args:
         stop: set by the process's signal handlers.
-        launcher: watches over the launcher's life until the ranks have met.
+        guard: ends this process until the ranks have met.
 
     Raises:
         UserError: configuration or launcher are not as they should be; later ones are reported here.
@@ -75,7 +73,7 @@ def run_training(
             return _train(kind, the_plan, arguments, ranks, run_log, last_words)
 
         config = the_plan.config
-        return run_session(work, config.distributed, layout, config.experiment.root / ".rendezvous", stop, launcher)
+        return run_session(work, config.distributed, layout, config.experiment.root / ".rendezvous", stop, guard)
 
 
 def _train(

@@ -10,7 +10,7 @@ from engine.last_words import LastWords
 from engine.settings import DistributedConfig
 from engine.signals import StopRequest
 from engine.watch.ending import end_process
-from engine.watch.launcher import LauncherGuard
+from engine.watch.start import StartGuard
 from engine.watch.watch import Watch
 
 Work = Callable[[Ranks, LastWords], int]
@@ -23,7 +23,7 @@ def run_session(
     layout: Layout,
     meeting_place: Path,
     stop: StopRequest | None = None,
-    launcher: LauncherGuard | None = None,
+    guard: StartGuard | None = None,
 ) -> int:
     """Has the ranks meet, do ``work`` and part; returns the exit code.
 
@@ -33,7 +33,7 @@ def run_session(
     Args:
         meeting_place: a folder that all nodes see, where Slurm's ranks find each other.
         stop: set by the process's signal handlers, if it has any.
-        launcher: watches over the launcher's life until the ranks have met.
+        guard: ends this process until the ranks have met.
 
     Raises:
         UserError: the ranks cannot meet.
@@ -46,10 +46,10 @@ def run_session(
         ranks.stop,
         settings.timeout_seconds,
         last_words,
-        launcher_pid=launcher.pid if launcher is not None else None,
+        launcher_pid=guard.launcher_pid if guard is not None else None,
     ) as watch:
-        if launcher is not None:
-            launcher.close()
+        if guard is not None:
+            guard.close()
         try:
             code = work(ranks, last_words)
         except BaseException as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import ctypes
 import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -17,6 +19,8 @@ from engine.batches import Draw
 from engine.dist import Layout
 from engine.errors import UserError
 from engine.signals import STOP_SIGNALS
+
+_PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 
 
 class SampleReader(Protocol):
@@ -124,6 +128,8 @@ def _start_worker(worker_id: int) -> None:
     """Stop signals reach every process of a job; the main one decides what follows, and needs its workers till then."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):  # Linux: a worker ends with its rank, not some seconds later
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _end_workers(iterator: Any) -> None:

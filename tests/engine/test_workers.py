@@ -102,16 +102,18 @@ def test_closing_the_iteration_ends_the_workers():
 
 
 SCRIPT = """
-import sys
+import os, signal, sys
 from tests_numbers import Numbers, batches_of
 from engine.workers import WorkerSettings, read_batches
 reading = read_batches(Numbers(), batches_of(*[2] * 1000), WorkerSettings(2))
 print(*sorted({int(next(reading)["pid"][0]) for _ in range(4)}), flush=True)
+if sys.argv[1] == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
 raise SystemExit(3) if sys.argv[1] == "exit" else KeyError("a bug")
 """
 
 
-@pytest.mark.parametrize(("way", "code"), [("exit", 3), ("bug", 1)])
+@pytest.mark.parametrize(("way", "code"), [("exit", 3), ("bug", 1), ("kill", -9)])
 def test_a_process_that_ends_while_reading_leaves_no_worker(tmp_path, way, code):
     (tmp_path / "tests_numbers.py").write_text(Path(__file__).read_text())
     (tmp_path / "script.py").write_text(SCRIPT)

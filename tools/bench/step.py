@@ -18,6 +18,7 @@ from classification.task import ClassificationTask
 from classification.train import kind
 from engine.config import load_config
 from engine.dist import Layout, Ranks, choose_device
+from engine.run import build_trainer
 from engine.settings import DistributedConfig
 from engine.trainer import Trainer
 from tools.bench.timing import Table, interleaved

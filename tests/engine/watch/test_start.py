@@ -1,20 +1,24 @@
-"""A process ends when its launcher dies before the ranks have met."""
+"""A process ends when its launcher dies, or it is asked to stop, before the ranks have met."""
 
 from __future__ import annotations
 
 import os
+import queue
+import signal
 import subprocess
 import sys
 import time
 
-from engine.watch.launcher import LauncherGuard
+from engine.signals import StopRequest
+from engine.watch.start import StartGuard
 from tests.distributed import ROOT, clean_environment
 
 CHILD = """
 import sys, time
-from engine.watch.launcher import LauncherGuard
-guard = LauncherGuard()
-assert "torch" not in sys.modules and not guard.gone
+from engine.signals import StopRequest
+from engine.watch.start import StartGuard
+guard = StartGuard(StopRequest())
+assert "torch" not in sys.modules
 print("ready", flush=True)
 if sys.argv[1] == "closed":
     guard.close()
@@ -44,17 +48,29 @@ def test_the_end_of_the_launcher_is_the_end() -> None:
 def test_a_process_without_a_launcher_is_left_alone() -> None:
     exits: list[int] = []
     for environment in ({}, {"SLURM_PROCID": "0"}):
-        guard = LauncherGuard(environment, exits.append)
-        guard.pid = os.getpid()  # not its parent
-        assert guard.gone
+        stop = StopRequest()
+        stop.signal = signal.SIGTERM
+        guard = StartGuard(stop, environment, exits.append, stop_seconds=0)
+        guard.launcher_pid = os.getpid()  # not its parent
     time.sleep(0.7)
     assert exits == []
 
 
 def test_a_closed_guard_looks_no_more() -> None:
     exits: list[int] = []
-    guard = LauncherGuard({"RANK": "0"}, exits.append)
+    guard = StartGuard(StopRequest(), {"RANK": "0"}, exits.append)
     guard.close()
-    guard.pid = os.getpid()
+    guard.launcher_pid = os.getpid()
     time.sleep(0.7)
     assert exits == []
+
+
+def test_a_rank_that_is_to_stop_does_not_wait_for_ever_for_the_others() -> None:
+    ended: queue.Queue[int] = queue.Queue()
+    stop = StopRequest()
+    guard = StartGuard(stop, {"RANK": "0"}, ended.put, stop_seconds=0.1)
+    time.sleep(0.7)
+    assert ended.empty()
+    stop.signal = signal.SIGTERM
+    assert ended.get(timeout=15) == 75
+    guard.close()
