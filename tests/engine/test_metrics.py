@@ -117,6 +117,7 @@ def test_a_resumed_run_writes_on_as_if_never_interrupted(run_dir: RunDir) -> Non
     first.write(3, 0.75, "val", {"top1": 0.4}, source="evaluate", checkpoint="step_00000003.pt")
     first.close()
     before = run_dir.metrics.read_text().splitlines()
+    wait_for_the_next_second()
     second = MetricWriter(run_dir)
     second.resume_at(4)
     assert run_dir.metrics.read_text().splitlines() == [*before[:4], *before[7:]]
@@ -137,6 +138,7 @@ def test_an_evaluation_that_is_made_again_is_recorded_once(run_dir: RunDir) -> N
     first.write(4, 1.0, "val", {"top1": 0.5})
     first.close()
     before = run_dir.metrics.read_text().splitlines()
+    wait_for_the_next_second()
     second = MetricWriter(run_dir)
     second.resume_at(4, evaluated=False)
     assert run_dir.metrics.read_text().splitlines() == before[:2]
@@ -147,11 +149,19 @@ def test_an_evaluation_that_is_made_again_is_recorded_once(run_dir: RunDir) -> N
     assert scalars(run_dir, "val/top1") == [(4, 0.5)]
 
 
+def wait_for_the_next_second() -> None:
+    """TensorBoard reads event files in the order of their names, which hold the second in which they were made."""
+    now = int(time.time())
+    while int(time.time()) == now:
+        time.sleep(0.01)
+
+
 def test_resuming_at_the_beginning_forgets_everything(run_dir: RunDir) -> None:
     writer = MetricWriter(run_dir)
     writer.resume_at(0)
     writer.write(1, 0.1, "train", {"loss": 1.0})
     writer.resume_at(0)
+    wait_for_the_next_second()
     assert steps(run_dir) == []
     writer.write(1, 0.1, "train", {"loss": 3.0})
     writer.close()
