@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from engine.entry import add_experiment_arguments, exit_on_user_error
+from engine.arguments import add_experiment_arguments
+from engine.entry import exit_on_user_error
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from engine.arguments import parse_train_arguments
 from engine.errors import EXIT_USER_ERROR, UserError
 from engine.signals import StopRequest
 from engine.watch.start import StartGuard
@@ -17,35 +15,6 @@ from engine.watch.start import StartGuard
 if TYPE_CHECKING:
     from engine.run import TaskKind
     from engine.settings import RunConfig
-
-
-@dataclass(frozen=True)
-class TrainArguments:
-    """What the user typed."""
-
-    config: Path | None
-    resume: str | None
-    """A folder, ``auto``, or None."""
-    dry_run: bool
-    overrides: Sequence[str]
-
-
-def parse_train_arguments(task: str, argv: Sequence[str]) -> TrainArguments:
-    """Parses the command line of ``python -m TASK.train``; a mistake prints the usage and exits with 2."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {task}.train",
-        description=f"Trains a {task} model as a YAML file says. Settings after the options override the file's.",
-    )
-    parser.add_argument("--config", type=Path, metavar="FILE", help="the run's configuration")
-    parser.add_argument("--resume", metavar="DIR|auto", help="go on in this experiment folder, or find the right one")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="print the resolved configuration, make one step, write nothing"
-    )
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
-    arguments = parser.parse_intermixed_args(argv)
-    if arguments.config is None and arguments.resume in (None, "auto"):
-        parser.error("--config FILE is needed (or --resume DIR, whose own configuration is used)")
-    return TrainArguments(arguments.config, arguments.resume, arguments.dry_run, arguments.overrides)
 
 
 def train(task: str, load_schema: Callable[[], type[RunConfig]], load_task: Callable[[], TaskKind]) -> None:
@@ -68,13 +37,6 @@ def train(task: str, load_schema: Callable[[], type[RunConfig]], load_task: Call
         return run_training(load_task(), arguments, stop, guard)
 
     exit_on_user_error(command)
-
-
-def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--experiment``, ``--checkpoint`` and overrides, for the commands that use a trained model."""
-    parser.add_argument("--experiment", type=Path, required=True, metavar="DIR", help="the experiment's folder")
-    parser.add_argument("--checkpoint", default="best", metavar="best|last|FILE", help="which weights (default: best)")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the run's own")
 
 
 def wait_politely() -> None:

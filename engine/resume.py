@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.arguments import TrainArguments
 from engine.config import differences, is_below, load_config
-from engine.entry import TrainArguments
 from engine.errors import UserError
 from engine.run_dir import RunDir
 from engine.settings import RunConfig

@@ -14,12 +14,12 @@ import torch
 
 from engine import checkpoint
 from engine.allocator import keep_large_blocks
+from engine.arguments import TrainArguments
 from engine.batches import BatchLayout, resolve_accumulation
 from engine.batchnorm import uses_batch_norm
 from engine.config import dump_config
 from engine.disk import check_free_space
 from engine.dist import Ranks, detect_layout
-from engine.entry import TrainArguments
 from engine.environment import describe_rank
 from engine.errors import EXIT_INTERRUPTED, UserError
 from engine.last_words import LastWords

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from classification.train import kind
-from engine.entry import TrainArguments, exit_code
+from engine.arguments import TrainArguments
+from engine.entry import exit_code
 from engine.run import run_training
 from engine.signals import StopRequest
 from tests.classification.small import EVALUATE, TINY, TRAIN, folder_data, write_config, write_pictures
