@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import uuid
 from pathlib import Path
+
+_ASIDE = re.compile(r"\..+\.[0-9a-f]{12}")
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -26,6 +29,13 @@ def write_atomic(path: Path, text: str) -> None:
             aside.unlink()
         raise
     sync_folder(path.parent)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a process that was killed in :func:`write_atomic` has left in ``folder``, whose only writer calls."""
+    for path in folder.iterdir():
+        if _ASIDE.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from engine.config import dump_config
 from engine.environment import describe_start, record_start
 from engine.failure import archive_failure, read_failure, record_silent_end
-from engine.files import write_atomic
+from engine.files import remove_leftovers, write_atomic
 from engine.metrics import MetricWriter
 from engine.progress import Progress
 from engine.run_dir import RunDir
@@ -65,6 +65,7 @@ class FolderRecorder(Recorder):
         self, folder: RunDir, task: str, config: RunConfig, rank_descriptions: list[dict[str, Any]], changes: list[str]
     ) -> None:
         self._folder, self._task, self._config = folder, task, config
+        remove_leftovers(folder.path)
         silent = record_silent_end(folder)
         if silent is not None:
             log.warning("the last start %s", silent.reason)

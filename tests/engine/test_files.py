@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.files import write_atomic
+from engine.files import remove_leftovers, write_atomic
 
 WRITER = """
 import sys
@@ -60,3 +60,21 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
         writer.wait()
         content = path.read_text()
         assert content in ("a" * 200_000, "b" * 200_000)
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    process = subprocess.Popen([sys.executable, "-c", WRITER, os.fspath(path)])
+    while not (asides := [found for found in tmp_path.iterdir() if found.name.startswith(".file.json.")]):
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    asides[0].touch()  # in case it was renamed in between
+    for name in (".writer.json", "README.md", ".hidden.file"):
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path)
+    assert sorted(found.name for found in tmp_path.iterdir() if found != path) == [
+        ".hidden.file",
+        ".writer.json",
+        "README.md",
+    ]
