@@ -32,7 +32,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what a process that was killed in :func:`write_atomic` has left in ``folder``, whose only writer calls."""
+    """Removes what a process killed in :func:`write_atomic` has left in ``folder``; for its only writer to call."""
     for path in folder.iterdir():
         if _ASIDE.fullmatch(path.name):
             path.unlink(missing_ok=True)
