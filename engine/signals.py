@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest:
-    """Remembers the first stop signal. A second SIGINT (Ctrl-C pressed twice) ends the process at once."""
+    """Remembers the first stop signal. A second SIGINT (Ctrl-C pressed twice) ends the process at once.
+
+    torchrun passes a Ctrl-C on to its ranks, which the terminal has told already: under it, a second SIGINT that comes
+    within a second is the same one.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._interrupts = 0
+        self._first_interrupt: float | None = None
+        self._same_within = 1.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 
     def __bool__(self) -> bool:
         return self.signal is not None
@@ -38,6 +44,8 @@ class StopRequest:
         if self.signal is None:
             self.signal = signal.Signals(number)
         if number == signal.SIGINT:
-            self._interrupts += 1
-            if self._interrupts > 1:
+            now = time.monotonic()
+            if self._first_interrupt is None:
+                self._first_interrupt = now
+            elif now - self._first_interrupt >= self._same_within:
                 os._exit(128 + number)

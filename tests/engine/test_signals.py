@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,11 +26,11 @@ for line in sys.stdin:
 
 
 @contextmanager
-def program() -> Iterator[subprocess.Popen[str]]:
+def program(**environment: str) -> Iterator[subprocess.Popen[str]]:
     """A process that handles stop signals and answers each line it is given with what it knows of them."""
     command = [sys.executable, "-c", PROGRAM]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, cwd=ROOT, env=clean_environment(), **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(command, text=True, cwd=ROOT, env=clean_environment(environment), **pipes) as process:  # type: ignore[call-overload]
         try:
             assert process.stdout.readline() == "ready False\n"  # without torch, as importing it takes seconds
             yield process
@@ -67,6 +68,16 @@ def test_a_second_interrupt_ends_the_process_at_once() -> None:
     with program() as process:
         process.send_signal(signal.SIGINT)
         assert ask(process) == "True SIGINT"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+
+
+def test_under_torchrun_one_ctrl_c_may_come_twice() -> None:
+    with program(TORCHELASTIC_RUN_ID="none") as process:
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            assert ask(process) == "True SIGINT"
+        time.sleep(1.0)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 130
 
