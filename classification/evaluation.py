@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from classification.config import ClassificationConfig
 from classification.metrics import metrics
 from classification.report import write_report
 from classification.task import ClassificationTask
+from engine.disk import check_writable
 from engine.dist import Ranks, detect_layout
 from engine.errors import UserError
 from engine.evaluation import inference
@@ -44,9 +46,15 @@ def run_evaluation(folder: Path, checkpoint: str, split: str, overrides: Sequenc
         return run_session(work, experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
 
 
+def _check_place(results: Path) -> str:
+    check_writable(results)
+    return ""
+
+
 def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str, ranks: Ranks) -> dict[str, float]:
     """Metrics of ``split`` on every rank; rank 0 writes the report and adds a record to metrics.jsonl."""
     config = experiment.config
+    ranks.main_decides(partial(_check_place, experiment.folder.results_for(split)))
     task = ClassificationTask(config, ranks)
     trained_on = experiment.saved["metadata"]["classes"]
     if task.classes != trained_on:

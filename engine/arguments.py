@@ -33,7 +33,13 @@ def parse_train_arguments(task: str, argv: Sequence[str]) -> TrainArguments:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.config is None and arguments.resume in (None, "auto"):
-        parser.error("--config FILE is needed (or --resume DIR, whose own configuration is used)")
+        parser.error(
+            "--config FILE is needed to find the run that is to go on"
+            if arguments.resume
+            else "--config FILE is needed (or --resume DIR, whose own configuration is used)"
+        )
+    if arguments.resume == "":
+        parser.error("--resume needs a folder, or auto")
     return TrainArguments(arguments.config, arguments.resume, arguments.dry_run, arguments.overrides)
 
 

@@ -175,5 +175,5 @@ def _indivisible(global_batch_size: int, world_size: int, accumulation: int, mul
         parts.append(f"micro-batches of a multiple of {multiple_of} samples")
     return UserError(
         f"training.global_batch_size: {global_batch_size} cannot be divided into {' x '.join(parts)}; "
-        f"the nearest that can: {nearest}"
+        f"the nearest that can: {nearest}" + (", or use training.accumulation=auto" if accumulation > 1 else "")
     )

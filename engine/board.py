@@ -35,6 +35,7 @@ class Board:
         self._purge_step: int | None = None
         self._unsure: list[Scalars] = []
         self._retry_at = 0.0
+        self._lost = False
 
     def purge(self, step: int, repeated: Iterable[Scalars] = ()) -> None:
         """Marks what TensorBoard has seen from ``step`` on as void, once there is something to write; ``repeated`` is
@@ -69,12 +70,20 @@ class Board:
         try:
             writer.flush()
             del self._unsure[:certain]
+            if self._lost:
+                log.info("TensorBoard's events are written again")
+                self._lost = False
         except OSError as error:
             self._give_up(error)
 
     def close(self) -> None:
         """Flushes and closes; a later event opens again."""
+        self._retry_at = 0.0
+        if self._writer is None and self._lost:
+            self.add(lambda writer: None)
         self.flush()
+        if self._lost:
+            log.error("TensorBoard's events could not be written: metrics.jsonl has all of them")
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -89,8 +98,9 @@ class Board:
 
     def _give_up(self, error: OSError) -> None:
         """What the file that is open has lost is written into another one."""
-        log.warning("TensorBoard's events cannot be written: %s; trying again later", error.strerror or error)
-        self._writer = None
+        if not self._lost:
+            log.warning("TensorBoard's events cannot be written: %s; trying again later", error.strerror or error)
+        self._writer, self._lost = None, True
         self._retry_at = time.monotonic() + self._retry_seconds
         if self._unsure and self._purge_step is None:
             self._purge_step = min(step for _, _, step in self._unsure)

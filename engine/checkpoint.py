@@ -166,7 +166,7 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
         fault = verify(path)
         if fault is None:
             return path
-        warn(f"checkpoint {path} {fault}; trying the one before")
+        warn(f"checkpoint {path} {fault}; passed over")
     return None
 
 

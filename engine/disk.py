@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -47,6 +48,22 @@ def check_free_space(folder: Path, bytes_each: int, keep: int) -> None:
             f"{shown_bytes(bytes_each)}; checkpoint.keep={keep}, the best one, and one being written); make room, "
             f"lower checkpoint.keep (at least 2), or set experiment.root to a folder on a larger disk"
         )
+
+
+def check_writable(folder: Path) -> None:
+    """Makes sure that files can be made in ``folder``, or that it can be made.
+
+    Raises:
+        UserError: it is no folder, or this user may not write there.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"{existing}: a folder is needed here, and this is none")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"{existing} cannot be written: {error.strerror}") from None
 
 
 def free_bytes(folder: Path) -> int:

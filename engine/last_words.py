@@ -8,7 +8,7 @@ import sys
 from engine.errors import EXIT_USER_ERROR
 from engine.failure import Failure, write_failure
 from engine.log import FILE_ONLY
-from engine.recorder import Recorder
+from engine.recorder import Recorder, record_failed
 from engine.run_dir import RunDir
 from engine.run_lock import RunLock
 
@@ -22,6 +22,8 @@ class LastWords:
         self._rank = rank
         self.folder: RunDir | None = None
         """The run's folder, once it has one."""
+        self.task = ""
+        """What the run trains."""
         self.recorder = Recorder()
         """What this rank records."""
         self.lock: RunLock | None = None
@@ -31,7 +33,8 @@ class LastWords:
         if failure.exception and failure.traceback and failure.rank == self._rank:
             log.error("%s", failure.traceback.rstrip())
         if self.folder is not None:
-            write_failure(self.folder.failed, failure)
+            if write_failure(self.folder.failed, failure) and failure.rank == 0 != self._rank:
+                record_failed(self.folder, self.task)  # rank 0 can no longer
             self.recorder.end("failed")
         self.release()
         if failure.exit_code != EXIT_USER_ERROR:

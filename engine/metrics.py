@@ -98,6 +98,8 @@ class MetricWriter:
         self.close()
         self._last_step = {}
         kept: list[dict[str, Any]] = []
+        if step and not self._path.exists():
+            log.warning("%s is not there: the records up to step %d are missing", self._path, step)
         if self._path.exists():
             lines = [
                 (line, record)

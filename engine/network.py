@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -12,6 +13,12 @@ from torch.nn.parallel import DistributedDataParallel
 from engine.dist import Ranks
 from engine.errors import UserError
 from engine.settings import RunConfig
+
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # the second is the name in older versions of torch
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
 
 
 def prepare_network(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
@@ -37,11 +44,12 @@ def prepare_network(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Mod
     network: nn.Module = torch.compile(model) if training.compile else model  # type: ignore[assignment]
     if ranks.world_size == 1:
         return network
+    sync_buffers: dict[str, Any] = {_SYNC_BUFFERS: False}  # see engine.batchnorm
     parallel = DistributedDataParallel(
         _Settling(network),
         device_ids=[ranks.device.index] if ranks.device.type == "cuda" else None,
-        broadcast_buffers=False,  # see engine.batchnorm
         gradient_as_bucket_view=True,
+        **sync_buffers,
     )
     settle_reduction_layout(parallel)
     return parallel

@@ -20,7 +20,7 @@ from engine.run_readme import write_readme
 from engine.saver import Saver
 from engine.settings import RunConfig
 from engine.state import RunState
-from engine.status import Status
+from engine.status import Status, mark_failed
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +147,15 @@ class FolderRecorder(Recorder):
         log.info("results:     %s", shown(folder.readme))
         log.info("evaluate:    python -m %s.evaluate --experiment %s", self._task, shown(folder.path))
         log.info("TensorBoard: tensorboard --logdir %s", shown(folder.path.parent))
+
+
+def record_failed(folder: RunDir, task: str) -> None:
+    """Has status.json and README.md say that the run has failed; for a run whose recorder is gone."""
+    try:
+        mark_failed(folder.status)
+        write_readme(folder, task)
+    except OSError as error:
+        log.warning("%s cannot be written: %s", folder.path, error.strerror or error)
 
 
 def listed(metrics: dict[str, float]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.arguments import TrainArguments
 from engine.config import differences, is_below, load_config
@@ -24,16 +25,22 @@ FREE = (
     "data.workers",
     "data.prefetch",
     "data.multiprocessing_context",
-    "training.micro_batch_size",
-    "training.accumulation",
     "checkpoint",
     "logging",
     "distributed",
 )
-"""Settings that cannot change the result (but for rounding), so a resumed run may change them."""
+"""Settings that cannot change the result, so a resumed run may change them."""
 
-RECORDED = ("training.epochs", "training.steps", "optimizer.lr", "schedule")
-"""Settings that a resumed run may change on purpose: its length and its rates."""
+RECORDED = (
+    "training.epochs",
+    "training.steps",
+    "training.micro_batch_size",
+    "training.accumulation",
+    "optimizer.lr",
+    "schedule",
+)
+"""Settings that a resumed run may change on purpose: its length, its rates, and how a batch is cut into parts, which
+changes rounding and dropout."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +98,27 @@ def requested_config(schema: type[RunConfig], arguments: TrainArguments) -> RunC
 def continue_in(folder: RunDir, schema: type[RunConfig], config: RunConfig) -> Plan:
     """Goes on in ``folder`` with ``config``, if that differs from the folder's own only in what may be changed."""
     before = load_config(schema, folder.config)
-    changes = differences(before, config)
+    recorded = allowed_changes(before.model_dump(mode="json"), config, f"--resume {folder.path}")
+    finished = state_of(folder) == "finished" and not recorded
+    return Plan(config, folder, recorded, finished)
+
+
+def allowed_changes(before: Mapping[str, Any], config: RunConfig, what: str) -> list[str]:
+    """The changes from a configuration to another that a resumed run has to record, as ``key: old -> new``.
+
+    Args:
+        before: the old one as plain values.
+        what: what is resumed, for the message.
+
+    Raises:
+        UserError: settings were changed that would change the run silently; they are named.
+    """
+    changes = differences(before, config.model_dump(mode="json"))
     refused = [change for change in changes if not is_below(change[0], FREE + RECORDED)]
     if refused:
         shown = "; ".join(f"{key}: {old!r} -> {new!r}" for key, old, new in refused)
-        raise UserError(f"--resume {folder.path}: these would change the run: {shown}; start a new run instead")
-    recorded = [f"{key}: {old!r} -> {new!r}" for key, old, new in changes if is_below(key, RECORDED)]
-    finished = state_of(folder) == "finished" and not recorded
-    return Plan(config, folder, recorded, finished)
+        raise UserError(f"{what}: these would change the run: {shown}; start a new run instead")
+    return [f"{key}: {old!r} -> {new!r}" for key, old, new in changes if is_below(key, RECORDED)]
 
 
 def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:

@@ -18,14 +18,15 @@ from engine.arguments import TrainArguments
 from engine.batches import BatchLayout, resolve_accumulation
 from engine.batchnorm import uses_batch_norm
 from engine.config import dump_config
-from engine.disk import check_free_space
+from engine.disk import check_free_space, check_writable
 from engine.dist import Ranks, detect_layout
 from engine.environment import describe_rank
 from engine.errors import EXIT_INTERRUPTED, UserError
 from engine.last_words import LastWords
 from engine.log import RunLog, setup_logging
+from engine.metrics import read_metrics
 from engine.recorder import FolderRecorder, Recorder, shown
-from engine.resume import Plan, plan
+from engine.resume import Plan, allowed_changes, plan
 from engine.run_dir import RunDir
 from engine.run_lock import RunLock
 from engine.seed import derive
@@ -66,8 +67,6 @@ def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest, g
             length = "epochs" if the_plan.config.training.steps is None else "steps"
             log.info("%s has finished; ask for more with training.%s=N", arguments.resume, length)
             return 0
-        for change in the_plan.changes:
-            log.info("changed on the command line: %s", change)
 
         def work(ranks: Ranks, last_words: LastWords) -> int:
             return _train(kind, the_plan, arguments, ranks, run_log, last_words)
@@ -82,18 +81,21 @@ def _train(
     config = the_plan.config
     trainer = build_trainer(kind, config, ranks)
     if arguments.dry_run:
+        if the_plan.folder is not None:
+            log.info("dry run: from the beginning, whatever %s has reached", shown(the_plan.folder.path))
         return _dry_run(trainer)
     folder, last_words.lock = _open_folder(the_plan, trainer)
+    changes = the_plan.changes
     run_log.attach_file(folder.log_file(ranks.rank))
     if the_plan.folder is not None:
-        _load_newest(trainer, folder)
-    last_words.folder = folder
+        changes = _load_newest(trainer, folder) or changes
+    last_words.folder, last_words.task = folder, kind.name
     ranks.pulse.at("start", trainer.state.step)
     descriptions = [
         json.loads(text) for text in ranks.gather_texts(json.dumps(describe_rank(ranks.rank, ranks.device)))
     ]
     if ranks.is_main:
-        last_words.recorder = FolderRecorder(folder, kind.name, config, descriptions, the_plan.changes)
+        last_words.recorder = FolderRecorder(folder, kind.name, config, descriptions, changes)
     return _fit(trainer, last_words.recorder, folder)
 
 
@@ -107,6 +109,7 @@ def _open_folder(the_plan: Plan, trainer: Trainer) -> tuple[RunDir, RunLock | No
 
     def decide() -> str:
         place = the_plan.folder.checkpoints if the_plan.folder is not None else config.experiment.root
+        check_writable(place)
         check_free_space(place, trainer.checkpoint_bytes(), config.checkpoint.keep)
         folder = the_plan.folder or RunDir.claim(config.experiment.root)
         locks.append(RunLock(folder))
@@ -116,14 +119,27 @@ def _open_folder(the_plan: Plan, trainer: Trainer) -> tuple[RunDir, RunLock | No
     return RunDir(path), locks[0] if locks else None
 
 
-def _load_newest(trainer: Trainer, folder: RunDir) -> None:
-    """Continues from the newest checkpoint that verifies, the same on every rank; from the beginning if none does."""
+def _load_newest(trainer: Trainer, folder: RunDir) -> list[str]:
+    """Continues from the newest checkpoint that verifies, the same on every rank; from the beginning if none does.
+
+    Returns:
+        The settings that differ from those that the checkpoint was made with, as ``key: old -> new``.
+
+    Raises:
+        UserError: settings would change the run silently, or its length is behind it already.
+    """
     path = trainer.ranks.main_decides(lambda: _newest(folder))
     if path:
-        trainer.load_state_dict(checkpoint.read(Path(path)))
+        saved = checkpoint.read(Path(path))
+        changes = allowed_changes(saved["config"], trainer.config, f"--resume {shown(Path(path))}")
+        trainer.load_state_dict(saved)
+        for change in changes:
+            log.info("changed: %s", change)
         log.info("resumed from %s at step %d", shown(Path(path)), trainer.state.step)
     else:
         log.warning("%s has no checkpoint yet: starting from the beginning", shown(folder.path))
+        changes = []
+    return changes
 
 
 def _newest(folder: RunDir) -> str:
@@ -132,11 +148,14 @@ def _newest(folder: RunDir) -> str:
     Raises:
         UserError: there are checkpoints, but none is intact: starting over would discard what the run has recorded.
     """
+    if folder.metrics.exists():
+        read_metrics(folder.metrics)  # the run will go on writing there: what is wrong with it is better known now
     path = checkpoint.newest(folder.checkpoints, log.warning)
     if path is None and any(folder.checkpoints.glob("*.pt")):
         raise UserError(
-            f"--resume: none of the checkpoints in {folder.checkpoints} is intact; "
-            "remove them to start this run from its beginning, or start a new one without --resume"
+            f"--resume: none of the checkpoints in {folder.checkpoints} is intact; remove them to start this run from "
+            "its beginning, or start a new one without --resume (where only the checksums were lost, `sha256sum "
+            "step_N.pt > step_N.pt.sha256` accepts a file as it is)"
         )
     return str(path or "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import time
@@ -13,6 +14,8 @@ from engine.errors import UserError
 from engine.files import write_atomic
 from engine.run_dir import RunDir
 from engine.status import LOST_AFTER, read_status
+
+log = logging.getLogger(__name__)
 
 _GUARD_LIFETIME = 60.0
 """Seconds after which somebody who was replacing a dead writer's lock must have died in doing so."""
@@ -67,12 +70,13 @@ class RunLock:
         either shows that it lives or has been silent for long enough.
 
         Raises:
-            UserError: another process writes here; its host and pid are named.
+            UserError: another process writes here, whose host and pid are named; or this one may not.
         """
         self._run_dir, self._path = run_dir, run_dir.lock
         self._writer = Writer.this_process()
         deadline = time.monotonic() + patience
         first_sign: float | None = None
+        announced = False
         while not self._create():
             other = _read(self._path)
             if other is None and not self._path.exists():
@@ -85,6 +89,9 @@ class RunLock:
             silent = ended is None and time.time() - sign > LOST_AFTER
             if (ended or silent) and self._succeed(other):
                 break
+            if not announced and not ended and not silent:
+                log.info("waiting: %s", _occupied(run_dir, other))
+                announced = True
             seen_alive = sign > first_sign if ended is None else time.monotonic() > deadline
             if not ended and not silent and seen_alive:
                 raise UserError(_refusal(run_dir, other))
@@ -100,6 +107,8 @@ class RunLock:
             handle = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
+        except OSError as error:
+            raise UserError(f"{self._run_dir.path} cannot be written: {error.strerror}") from None
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(json.dumps(asdict(self._writer)))
             file.flush()
@@ -129,10 +138,14 @@ class RunLock:
 
 
 def _refusal(run_dir: RunDir, other: Writer | None) -> str:
+    return f"{_occupied(run_dir, other)}; wait until it ends, or stop it first"
+
+
+def _occupied(run_dir: RunDir, other: Writer | None) -> str:
     who = "another process" if other is None else f"process {other.pid} on host {other.host}"
     since = "" if other is None else time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(other.since))
     job = f" (Slurm job {other.job.split('.')[0]})" if other is not None and other.job else ""
-    return f"{run_dir.path}: {who}{job} has been writing here{since}; wait until it ends, or stop it first"
+    return f"{run_dir.path}: {who}{job} has been writing here{since}"
 
 
 def _read(path: Path) -> Writer | None:

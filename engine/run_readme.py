@@ -69,7 +69,8 @@ def readme_text(
     if experiment.get("notes"):
         parts.append("\n".join(f"> {line}" for line in experiment["notes"].strip().splitlines()))
     parts += ["## Results", _results(status, records), "## When and where", _starts(environment), "## Go on from here"]
-    parts += [_commands(run_dir, task), _FILES]
+    last = [environment, *environment.get("restarts", [])][-1]
+    parts += [_commands(run_dir, task, len(last.get("devices", [])), len(last.get("hosts", []))), _FILES]
     return "\n\n".join(parts) + "\n"
 
 
@@ -139,11 +140,12 @@ def _starts(environment: Mapping[str, Any]) -> str:
     return f"{table}\n\n```\n{command}\n```" if command else table
 
 
-def _commands(run_dir: RunDir, task: str) -> str:
+def _commands(run_dir: RunDir, task: str, devices: int, hosts: int) -> str:
     folder, board = shlex.quote(str(run_dir.path)), shlex.quote(str(run_dir.tensorboard))
+    python = "srun python" if hosts > 1 else f"torchrun --nproc-per-node={devices}" if devices > 1 else "python"
     return f"""\
 ```
-python -m {task}.train --resume {folder}
+{python} -m {task}.train --resume {folder}
 python -m {task}.evaluate --experiment {folder}
 tensorboard --logdir {board}
 ```"""

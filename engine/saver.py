@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -183,18 +184,20 @@ class Saver:
             log.debug("checkpoint %s still cannot be written: %s", path, cause)
             return
         self._warned = True
-        try:
-            free = f"{shown_bytes(free_bytes(self._folder))} free there"
-        except OSError:
-            free = "its file system does not answer"
         log.warning(
-            "checkpoint %s cannot be written: %s (%s); training goes on, what was saved before is kept, and it is "
-            "tried again every %g s: make room or mend the disk",
+            "checkpoint %s cannot be written: %s; training goes on, what was saved before is kept, and it is tried "
+            "again every %g s: %s",
             path,
             cause,
-            free,
             self._retry_seconds,
+            f"make room ({self._free()})" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "mend that",
         )
+
+    def _free(self) -> str:
+        try:
+            return f"{shown_bytes(free_bytes(self._folder))} free there"
+        except OSError:
+            return "its file system does not answer"
 
 
 def _remaining(deadline: float | None) -> float | None:

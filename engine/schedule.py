@@ -5,15 +5,12 @@ Every function returns a factor of the base rate, so that groups with rates of t
 
 from __future__ import annotations
 
-import logging
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.settings import OptimizerConfig, PlateauConfig, ScheduleConfig
-
-log = logging.getLogger(__name__)
 
 
 def cosine(progress: float, end: float) -> float:
@@ -73,8 +70,6 @@ def build_schedule(
     warmup = config.warmup_steps
     if warmup is None:
         warmup = round(config.warmup_epochs * steps_per_epoch)
-    if warmup >= total_steps and warmup > 0:
-        log.warning("the warm-up of %d steps is not shorter than the run of %d: it never ends", warmup, total_steps)
     return Schedule(
         config=config,
         total_steps=total_steps,

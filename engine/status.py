@@ -76,6 +76,13 @@ class Status:
                 self._warned = True
 
 
+def mark_failed(path: Path) -> None:
+    """Changes the state in a status.json whose writer is gone to ``failed``, if there is one."""
+    status = read_status(path)
+    if status is not None:
+        write_atomic(path, json.dumps({**status, "state": "failed", "updated": round(time.time(), 3)}) + "\n")
+
+
 def read_status(path: Path) -> dict[str, Any] | None:
     """The content of a status.json, with state ``lost`` for a running run that has long not updated it.
 

@@ -53,6 +53,12 @@ class Trainer:
         self.precision = resolve_precision(training.precision, ranks.device)
         self.total_steps = training.steps or (training.epochs or 0) * layout.steps_per_epoch
         self.schedule = build_schedule(config.schedule, config.optimizer, layout.steps_per_epoch, self.total_steps)
+        if ranks.is_main and 0 < self.total_steps <= self.schedule.warmup_steps:
+            log.warning(
+                "the warm-up of %d steps is not shorter than the run of %d: it never ends",
+                self.schedule.warmup_steps,
+                self.total_steps,
+            )
         self.network = prepare_network(task.model, config, ranks)
         self.optimizer = build_optimizer(task.model, config.optimizer, config.finetune)
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -306,4 +312,9 @@ class Trainer:
             self.state = RunState.from_state(saved["run"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(f"checkpoint does not fit this configuration: {error}") from None
+        if self.state.step > self.total_steps:
+            raise UserError(
+                f"the run is at step {self.state.step} (epoch {self.epoch:.4g}) already, beyond the {self.total_steps} "
+                "steps it is to have; ask for more with training.epochs or training.steps"
+            )
         self.batch_norm.reload()

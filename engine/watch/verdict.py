@@ -63,10 +63,11 @@ def failed(rank: int, host: str, step: int, phase: str, error: BaseException, st
     """A rank that ``error`` ended, as it says so itself. A mistake of the user needs no traceback."""
     user = isinstance(error, UserError)
     name = type(error).__name__
-    text = str(error) if user else f"{name}: {error}" if str(error) else name
+    said = str(error).strip()
+    text = said if user else f"{name}: {said}" if said else name
     reason = f"rank {rank} on {host} failed at step {step} ({phase}): {text}"
     trace = "" if user else "".join(traceback.format_exception(error))
-    return Failure(rank, host, step, reason, name, trace, EXIT_USER_ERROR if user else 1, start, str(error))
+    return Failure(rank, host, step, reason, name, trace, EXIT_USER_ERROR if user else 1, start, said)
 
 
 def vanished(member: Member, own: Place) -> Failure:

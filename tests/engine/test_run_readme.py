@@ -56,7 +56,7 @@ def test_it_tells_what_ran_when_where_and_how_to_go_on() -> None:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(1e9))
     assert text.count(f"| {when} | n0, n1 | 2 x Card | 812 | 0123456789 with changes |") == 2
     assert "python -m classification.train --config a.yaml" in text
-    assert "python -m classification.train --resume '/my runs/experiment_0007'\n" in text
+    assert "\nsrun python -m classification.train --resume '/my runs/experiment_0007'\n" in text
     assert "python -m classification.evaluate --experiment '/my runs/experiment_0007'\n" in text
     assert "tensorboard --logdir '/my runs/experiment_0007/tensorboard'\n" in text
 
