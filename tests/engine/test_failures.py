@@ -104,6 +104,8 @@ def test_the_first_rank_killed_is_named_by_another(tmp_path: Path) -> None:
         assert group.processes[1].wait(ALL_GONE_SECONDS) == 1
     assert failure(config)["rank"] == 0
     assert "rank 0 on" in last_line(config, 1)
+    assert status(config)["state"] == "failed"
+    assert "state **failed**" in (experiment(config) / "README.md").read_text()
 
 
 def test_a_rank_that_hangs_is_named_with_the_stacks_of_all(tmp_path: Path) -> None:
