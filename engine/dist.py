@@ -171,7 +171,8 @@ def choose_device(config: DistributedConfig, layout: Layout) -> torch.device:
     """The device of this process: its own GPU if there is one and it is wanted, else the CPU.
 
     Raises:
-        UserError: CUDA is asked for and there is none, or fewer GPUs than processes on this node.
+        UserError: CUDA is asked for, or Slurm granted it, and torch sees none, or there are fewer GPUs than processes
+            on this node.
     """
     if config.device == "auto" and not torch.cuda.is_available() and (gpus := granted_gpus()):
         raise UserError(
@@ -183,10 +184,10 @@ def choose_device(config: DistributedConfig, layout: Layout) -> torch.device:
     if not torch.cuda.is_available():
         raise UserError("distributed.device: cuda is asked for, but torch sees no GPU; use device: auto or cpu")
     visible = torch.cuda.device_count()
-    if visible == 1 and layout.launcher == "slurm":
+    if visible == 1 and layout.launcher == "slurm" and not 0 < granted_gpus() < layout.local_world_size:
         return torch.device("cuda", 0)  # srun may show each task only its own GPU
     if layout.local_world_size > visible:
-        line = f" (#SBATCH --ntasks-per-node={visible})" if layout.launcher == "slurm" else ""
+        line = f" (the line #SBATCH --ntasks-per-node={visible})" if layout.launcher == "slurm" else ""
         raise UserError(
             f"{layout.local_world_size} processes on this node, but torch sees {visible} GPUs; "
             f"start {visible} processes here{line}, or set distributed.device=cpu"

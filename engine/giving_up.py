@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from engine.environment import read_environment
@@ -28,14 +28,17 @@ def reason_to_give_up(folder: RunDir, step: int, environment: Mapping[str, str] 
     starts = [start for start in (record, *record.get("restarts", [])) if _job_of(start) == job]
     since = min((start["started"] for start in starts), default=0.0)
     paths = [folder.failed, *folder.failed.parent.glob(f"{folder.failed.stem}_*{folder.failed.suffix}")]
-    failures = [failure for failure in map(read_failure, paths) if failure is not None and failure.time >= since]
+    failures = {failure for failure in map(read_failure, paths) if failure is not None and failure.time >= since}
     return crashes(failures, step) or idle_starts(starts, restart_count(environment), step)
 
 
-def crashes(failures: Sequence[Failure], step: int) -> str | None:
-    """Whether several starts crashed at one step that is still to come."""
+def crashes(failures: Collection[Failure], step: int) -> str | None:
+    """Whether several starts crashed at one step that is still to come.
+
+    Who survives a rank's death may say the step before: it can be seen that late.
+    """
     for failure in sorted(failures, key=lambda failure: failure.time, reverse=True):
-        same = [other for other in failures if other.step == failure.step]
+        same = [other for other in failures if abs(other.step - failure.step) <= 1]
         if failure.step >= step and len(same) >= CRASHES_AT_A_STEP:
             return f"{len(same)} starts have failed at step {failure.step}, the last one: {failure.reason}"
     return None

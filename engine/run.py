@@ -106,15 +106,16 @@ def _train(
             folder, kind.name, config, descriptions, the_plan.changes, step=step, walltime=walltime
         )
     if reason:
-        return _give_up(reason, last_words, step)
+        if ranks.is_main:
+            last_words(_given_up(reason, step))
+        return 1
     return _fit(trainer, last_words.recorder, folder)
 
 
-def _give_up(reason: str, last_words: LastWords, step: int) -> int:
-    """Ends a job that Slurm restarts again and again, and that gets nowhere."""
+def _given_up(reason: str, step: int) -> Failure:
+    """What is left behind by a job that Slurm restarts again and again, and that gets nowhere."""
     advice = "mend the cause and go on in a new job with --resume"
-    last_words(Failure(None, socket.gethostname(), step, f"not tried again: {reason}; {advice}"))
-    return 1
+    return Failure(None, socket.gethostname(), step, f"not tried again: {reason}; {advice}")
 
 
 def _open_folder(the_plan: Plan, trainer: Trainer, request: Sequence[str]) -> tuple[RunDir, RunLock | None]:

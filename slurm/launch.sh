@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Runs a command of the suite on every task of a Slurm job: what the templates in this folder share.
 #
-#   launch.sh MODULE DEFAULT_ARGUMENT... -- ARGUMENT...       in a batch job; the defaults stand in for no argument
+#   launch.sh MODULE [DEFAULT_ARGUMENT...] -- [ARGUMENT...]
 #
-# SWIN_ENV   the environment, in one place: a virtual environment's folder, or a file to source, with `module load` lines
-#            and whatever else a login shell would need. Default: the clone's .venv if there is one, else the python
-#            that was active when the job was submitted.
+# The defaults, a configuration, count unless the arguments name another one, or a folder to resume.
+#
+# SWIN_ENV   the environment, in one place: a virtual environment's folder, or a file to source, with `module load`
+#            lines and whatever else is needed. Default: the clone's .venv if there is one, else the python that was
+#            active when the job was submitted.
 # SWIN_CODE  the clone; default: the folder in which sbatch was called.
 #
 # A training that was interrupted after saving (exit code 75), or killed by a signal, is requeued and goes on in its
 # folder, unless Slurm says that the job was cancelled. The first start makes a snapshot of the code, which all later
-# ones run.
+# ones run; of the clone they only read this file, to find it.
 set -euo pipefail
 
 fail() {
@@ -31,8 +33,21 @@ while [[ $# -gt 0 && $1 != -- ]]; do
     arguments+=("$1")
     shift
 done
-[[ $# -gt 0 ]] && shift
-[[ $# -gt 0 ]] && arguments=("$@")
+[[ $# -eq 0 ]] || shift
+says_what=no
+for ((i = 1; i <= $#; i++)); do
+    following=$((i + 1))
+    case "${!i}" in
+        --resume=auto) ;;
+        --config | --config=* | --resume=*) says_what=yes ;;
+        --resume) [[ ${!following:-} == auto ]] || says_what=yes ;;
+    esac
+done
+if [[ $says_what == yes ]]; then
+    arguments=("$@")
+else
+    arguments+=("$@")
+fi
 
 # -- places ------------------------------------------------------------------------------------------------------------
 job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"
@@ -42,24 +57,20 @@ clone="${SWIN_CODE:-$SLURM_SUBMIT_DIR}"
 restarts="${SLURM_RESTART_COUNT:-0}"
 
 # -- rank layout -------------------------------------------------------------------------------------------------------
-# One number a node, as it was asked for: `4`, `a100:4` or `gpu:a100:4`.
+# Every GPU takes one task, and every node as many as any other. GPUs are given as `4`, `a100:4` or `gpu:a100:4`.
 gpus="${SLURM_GPUS_PER_NODE:-0}"
 gpus="${gpus##*:}"
-tasks="${SLURM_TASKS_PER_NODE:-1}" # such as 4(x2), or 2,1 on uneven nodes
 nodes="${SLURM_JOB_NUM_NODES:-1}"
+total="${SLURM_NTASKS:-$((nodes * ${SLURM_NTASKS_PER_NODE:-1}))}"
+each="${SLURM_NTASKS_PER_NODE:-$((total / nodes))}"
+line="\"#SBATCH --ntasks-per-node=${SLURM_NTASKS_PER_NODE:-...}\""
 if [[ -n ${SLURM_GPUS:-}${SLURM_GPUS_PER_TASK:-} ]]; then
-    fail "GPUs are asked for by --gpus or --gpus-per-task; remove that and set \"#SBATCH --gpus-per-node=N\""
-fi
-if [[ $gpus -gt 0 ]]; then
-    each="$gpus"
-    [[ $nodes -gt 1 ]] && each="$gpus(x$nodes)"
-    if [[ $tasks != "$each" ]]; then
-        fail "tasks on the nodes: $tasks, but GPUs on each: $gpus; every GPU takes one task:" \
-            "change the line \"#SBATCH --ntasks-per-node=${SLURM_NTASKS_PER_NODE:-...}\" to --ntasks-per-node=$gpus" \
-            "(and set no --ntasks), or \"#SBATCH --gpus-per-node=$gpus\" to the number of tasks"
-    fi
-elif [[ $tasks == *,* ]]; then
-    fail "tasks on the nodes: $tasks; every node takes as many: remove --ntasks and set \"#SBATCH --ntasks-per-node=N\""
+    fail "GPUs are asked for by --gpus or --gpus-per-task: remove that and set \"#SBATCH --gpus-per-node=N\""
+elif [[ $((each * nodes)) -ne $total ]]; then
+    fail "$total task(s) on $nodes node(s): every node takes as many; remove --ntasks and set the line $line"
+elif [[ $gpus -gt 0 && $gpus -ne $each ]]; then
+    fail "$each task(s) but $gpus GPU(s) on each node, and every GPU takes one task: change the line $line" \
+        "to $gpus, or \"#SBATCH --gpus-per-node=${SLURM_GPUS_PER_NODE}\" to $each"
 fi
 
 # -- environment -------------------------------------------------------------------------------------------------------
@@ -82,8 +93,11 @@ set_up_environment() {
     command -v python >/dev/null || fail "no python found; set SWIN_ENV to a virtual environment or a file to source"
 }
 
-# Set once the code is frozen, below: what this runs from is then a snapshot of that clone, and all is set up.
-[[ -n ${SWIN_FROZEN:-} ]] || set_up_environment
+# SWIN_FROZEN is set once the code is frozen, below: this then runs from a snapshot of that clone, and all is set up.
+[[ ${SWIN_FROZEN_FOR:-} == "$job" ]] || {
+    unset SWIN_FROZEN
+    set_up_environment
+}
 export PYTHONUNBUFFERED=1
 export PYTHONPATH="$clone${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONSAFEPATH=1                               # or the current folder would come before it
@@ -94,16 +108,14 @@ export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # Slurm 22.05 and later do
 # The first start freezes the code beside the experiments; a link named after the job leads every later start to it.
 snapshots="$SLURM_SUBMIT_DIR/experiments/.snapshots"
 frozen="$snapshots/job_${SLURM_CLUSTER_NAME:-cluster}_$job"
-if [[ -z ${SWIN_FROZEN:-} && -f $clone/tools/snapshot.py ]]; then
+if [[ -z ${SWIN_FROZEN:-} ]] && ! python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    say "the code is not frozen, which takes Python 3.11: do not edit it while this job waits or runs"
+elif [[ -z ${SWIN_FROZEN:-} ]]; then
     if [[ $restarts -eq 0 || ! -d $frozen ]]; then
         taken="$(python -m tools.snapshot --root "$clone" --output "$snapshots")"
-        read -r made hash <<<"$taken"
-        [[ -d $made ]] || fail "tools.snapshot made no folder, but said: $taken"
-        printf '%s\n' "$hash" >"$frozen.hash"
-        ln -sfn "$made" "$frozen"
+        ln -sfn "$(python -c 'import json, sys; print(json.loads(sys.argv[1])["path"])' "$taken")" "$frozen"
     fi
-    export SWIN_FROZEN="$clone" SWIN_SNAPSHOT_HASH
-    SWIN_SNAPSHOT_HASH="$(<"$frozen.hash")"
+    export SWIN_FROZEN="$clone" SWIN_FROZEN_FOR="$job"
     PYTHONPATH="${PYTHONPATH#"$clone"}"
     PYTHONPATH="${PYTHONPATH#:}"
     SWIN_CODE="$(readlink -f "$frozen")" exec bash "$frozen/slurm/launch.sh" "${original[@]}"
@@ -146,19 +158,36 @@ while :; do
 done
 
 # -- end ---------------------------------------------------------------------------------------------------------------
-if [[ $status -gt 128 ]]; then
-    python -m engine.slurm "$(<"$SWIN_FOLDER_NOTE")" "$status" "$started" || true
+folder="$(<"$SWIN_FOLDER_NOTE")" # empty if this start ended before the ranks had met and opened it
+details="$(scontrol show job --oneliner "$job" || true)"
+
+goes_on() {
+    [[ $module == *.train ]] || return 1
+    [[ $status -eq 75 ]] && return 0 # interrupted after saving
+    [[ $status -gt 128 ]] || return 1
+    # Killed. Before the folder is open, SIGTERM is srun's own, sent after another task's error; or a preemption's.
+    [[ $status -ne 143 || -n $folder || $details != *" PreemptTime=None "* ]]
+}
+
+if [[ $status -gt 128 && -n $folder ]]; then
+    python -m engine.slurm "$folder" "$status" "$started" || say "FAILED.json could not be told how srun ended"
 fi
-if [[ $module != *.train || ($status -ne 75 && $status -le 128) ]]; then
-    exit "$status"
+goes_on || exit "$status"
+# A run that gets nowhere stops by itself, but for one that never begins.
+idle=0
+[[ -n $folder ]] || idle=$(($(cat "$frozen.idle" 2>/dev/null || echo 0) + 1))
+if [[ $idle -ge 3 ]]; then
+    say "$idle starts in a row ended before training began: not requeued; the messages above say why"
+    exit 1
 fi
-state="$(scontrol show job --oneliner "$job" | grep -o 'JobState=[A-Z_]*' || true)"
-case "$state" in
-    JobState=CANCELLED) say "the job was cancelled: not requeued" ;;
-    JobState=PENDING | JobState=REQUEUED) say "ended with $status: Slurm has requeued the job" ;;
+case " $details " in
+    *" JobState=CANCELLED "*) say "ended with $status: the job was cancelled" ;;
+    *" JobState=PENDING "* | *" JobState=REQUEUED "*) say "ended with $status: Slurm has requeued the job" ;;
     *)
         say "ended with $status: requeueing job $job"
-        scontrol requeue "$job" || say "that failed: go on with sbatch --dependency=afterany:$job ... --resume auto"
+        mkdir -p "$snapshots"
+        echo "$idle" >"$frozen.idle"
+        scontrol requeue "$job" || say "that failed; go on with a new job and --resume auto"
         ;;
 esac
 exit "$status"

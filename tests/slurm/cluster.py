@@ -23,6 +23,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "sque
 NODES = ("n0", "n1")
 GRACE_SECONDS = 40
 """What a preempted job is given to save."""
+ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY"}
 REQUEUE_SECONDS = 5
 """What a requeued job waits at least; two minutes is Slurm's default."""
 
@@ -178,18 +179,20 @@ class Cluster:
 
     def wait_ended(self, jobs: Sequence[str], seconds: float = 180) -> list[str]:
         """Waits until none of the jobs runs, waits or will be restarted; returns their states."""
-        over = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY"}
-        states: dict[str, str] = {}
+        states: list[str] = []
+        self.wait_for(
+            lambda: states.extend(self.ended_states(jobs)) or states, seconds, f"the end of {', '.join(jobs)}"
+        )
+        return states
 
-        def ended() -> bool:
-            for job in jobs:
-                states[job] = self.state(job)
-                if states[job] == "PENDING" and self.job(job).get("Reason") == "BeginTime":
-                    self.release(job)
-            return all(state in over for state in states.values())
-
-        self.wait_for(ended, seconds, f"the end of jobs {', '.join(jobs)}")
-        return [states[job] for job in jobs]
+    def ended_states(self, jobs: Sequence[str]) -> list[str]:
+        """The states of the jobs if all have ended, else nothing; those that wait for their restart are released."""
+        details = {job: self.job(job) for job in jobs}
+        for job, said in details.items():
+            if said.get("JobState") == "PENDING" and said.get("Reason") == "BeginTime":
+                self.release(job)
+        states = [said.get("JobState", "UNKNOWN") for said in details.values()]
+        return states if set(states) <= ENDED else []
 
     def logs(self, lines: int = 15) -> str:
         """The ends of the daemons' logs."""
