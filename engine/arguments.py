@@ -18,6 +18,11 @@ class TrainArguments:
     dry_run: bool
     overrides: Sequence[str]
 
+    @property
+    def request(self) -> tuple[str, ...]:
+        """What is to be trained; the same for each start of a job that Slurm restarts."""
+        return str(self.config), *self.overrides
+
 
 def parse_train_arguments(task: str, argv: Sequence[str]) -> TrainArguments:
     """Parses the command line of ``python -m TASK.train``; a mistake prints the usage and exits with 2."""

@@ -20,6 +20,7 @@ from engine.pulse import Pulse
 from engine.rendezvous import forget_meeting, shared_store
 from engine.settings import DistributedConfig
 from engine.signals import StopRequest
+from engine.slurm import granted_gpus
 
 HANG_REPORT_SECONDS = 60.0
 """How much longer a collective waits than a hanging rank is tolerated, so that it can be named first."""
@@ -170,19 +171,26 @@ def choose_device(config: DistributedConfig, layout: Layout) -> torch.device:
     """The device of this process: its own GPU if there is one and it is wanted, else the CPU.
 
     Raises:
-        UserError: CUDA is asked for and there is none, or fewer GPUs than processes on this node.
+        UserError: CUDA is asked for, or Slurm granted it, and torch sees none, or there are fewer GPUs than processes
+            on this node.
     """
+    if config.device == "auto" and not torch.cuda.is_available() and (gpus := granted_gpus()):
+        raise UserError(
+            f"Slurm granted this job {gpus} GPU(s) on this node, but torch {torch.__version__} sees none: it may be "
+            "built for CPUs, or the driver too old; to train on CPUs, ask for no GPU: --gpus-per-node=0"
+        )
     if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError("distributed.device: cuda is asked for, but torch sees no GPU; use device: auto or cpu")
     visible = torch.cuda.device_count()
-    if visible == 1 and layout.launcher == "slurm":
+    if visible == 1 and layout.launcher == "slurm" and not 0 < granted_gpus() < layout.local_world_size:
         return torch.device("cuda", 0)  # srun may show each task only its own GPU
     if layout.local_world_size > visible:
+        line = f" (the line #SBATCH --ntasks-per-node={visible})" if layout.launcher == "slurm" else ""
         raise UserError(
             f"{layout.local_world_size} processes on this node, but torch sees {visible} GPUs; "
-            f"start {visible} processes here, or set distributed.device=cpu"
+            f"start {visible} processes here{line}, or set distributed.device=cpu"
         )
     return torch.device("cuda", layout.local_rank)
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
 import shlex
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from typing import Any
 
 import torch
 
+from engine.code import describe_code
 from engine.files import write_atomic
 
 _PACKAGES = ("torchvision", "timm", "numpy", "pillow", "pydantic", "scikit-learn", "tensorboard", "submitit")
@@ -48,7 +47,7 @@ def describe_start(ranks: Sequence[Mapping[str, Any]], code: Path | None = None)
         "started": round(time.time(), 3),
         "command": shlex.join(sys.orig_argv),
         "directory": os.getcwd(),
-        "git": git_state(code or Path(__file__).resolve().parents[1]),
+        **describe_code(code or Path(__file__).resolve().parents[1]),
         "packages": {"torch": str(torch.__version__)}  # with its build, unlike the package's
         | {name: version for name in _PACKAGES if (version := _version(name))},
         "python": platform.python_version(),
@@ -76,30 +75,6 @@ def read_environment(path: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the clone ``folder`` and what differs from it; None without git or outside a clone."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    changed = _git(folder, "status", "--porcelain")
-    if commit is None or changed is None:
-        return None
-    difference = _git(folder, "diff", "HEAD") or ""
-    return {
-        "commit": commit.strip(),
-        "branch": (_git(folder, "rev-parse", "--abbrev-ref", "HEAD") or "").strip(),
-        "changed_files": [line[3:] for line in changed.splitlines()],
-        "diff_sha256": hashlib.sha256(difference.encode()).hexdigest() if difference else None,
-    }
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    try:
-        command = ["git", "-C", os.fspath(folder), *arguments]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _version(package: str) -> str | None:

@@ -21,6 +21,7 @@ from engine.saver import Saver
 from engine.settings import RunConfig
 from engine.state import RunState
 from engine.status import Status, mark_failed
+from engine.walltime import Walltime
 
 log = logging.getLogger(__name__)
 
@@ -62,19 +63,29 @@ class FolderRecorder(Recorder):
     """Writes a run's folder."""
 
     def __init__(
-        self, folder: RunDir, task: str, config: RunConfig, rank_descriptions: list[dict[str, Any]], changes: list[str]
+        self,
+        folder: RunDir,
+        task: str,
+        config: RunConfig,
+        rank_descriptions: list[dict[str, Any]],
+        changes: list[str],
+        *,
+        step: int,
+        walltime: Walltime,
     ) -> None:
+        """Records a start, at ``step``; ``walltime`` is told how long steps and saves take."""
         self._folder, self._task, self._config = folder, task, config
         remove_leftovers(folder.path)
+        self._walltime = walltime
         silent = record_silent_end(folder)
         if silent is not None:
             log.warning("the last start %s", silent.reason)
         write_atomic(folder.config, dump_config(config))
-        start = describe_start(rank_descriptions)
+        start = {**describe_start(rank_descriptions), "step": step}
         record_start(folder.environment, {**start, "changed_settings": changes} if changes else start)
         self._metrics = MetricWriter(folder, tensorboard=config.logging.tensorboard)
         self._status = Status(folder.status)
-        self._saver = Saver(folder.checkpoints, config.checkpoint.keep, before_publish=self._metrics.flush)
+        self._saver = Saver(folder.checkpoints, config.checkpoint.keep, before_publish=self._before_publish)
         self._progress: Progress | None = None
         self._last_save = time.monotonic()
         self._best: dict[str, float] = {}
@@ -91,6 +102,7 @@ class FolderRecorder(Recorder):
 
     def stepped(self, state: RunState, epoch: float) -> None:
         assert self._progress is not None
+        self._walltime.stepped()
         self._status.update(step=state.step, epoch=epoch)
         self._progress.advance(state.step)
         if self._overcome_at is not None and state.step >= self._overcome_at:
@@ -111,13 +123,19 @@ class FolderRecorder(Recorder):
         self._write_readme()
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
-        self._saver.save(state.step, content, best)
         self._last_save = time.monotonic()
+        self._saver.save(state.step, content, best)
+        self._walltime.paused()
+
+    def _before_publish(self) -> None:
+        self._metrics.flush()
+        self._walltime.saved(time.monotonic() - self._last_save)
 
     def minutes_due(self, every: float | None) -> bool:
         return every is not None and time.monotonic() - self._last_save >= 60 * every
 
     def end(self, outcome: str) -> None:
+        self._walltime.close()
         if self._progress is not None:
             self._progress.close()
         saved = self._saver.close(timeout=LAST_SAVE_SECONDS if outcome == "failed" else None)

@@ -13,6 +13,7 @@ from engine.config import differences, is_below, load_config
 from engine.errors import UserError
 from engine.run_dir import RunDir
 from engine.settings import RunConfig
+from engine.slurm import noted_folder, restart_count
 from engine.status import read_status
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,9 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
         UserError: the folder is not there, several match, or a setting was changed that would change the run silently.
     """
     config = requested_config(schema, arguments)
+    own = own_folder(config, arguments)
+    if own is not None:
+        return _continue_own(own, schema, config, arguments)
     if arguments.resume is None:
         return Plan(config, None, [])
     if arguments.resume == "auto":
@@ -77,6 +81,27 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
             log.info("--resume auto: no unfinished run below %s has this configuration; starting a new one", root)
         return Plan(config, matching[0] if matching else None, [])
     return continue_in(RunDir(Path(arguments.resume).absolute()), schema, config)
+
+
+def own_folder(config: RunConfig, arguments: TrainArguments) -> RunDir | None:
+    """The folder of an earlier start of this Slurm job or array task, which goes on there without being told to.
+
+    A first start only does if it is to find its folder by itself: a job may train the same twice.
+    """
+    restarted = arguments.resume is None and restart_count() > 0 and not arguments.dry_run
+    if not restarted and arguments.resume != "auto":
+        return None
+    return noted_folder(config.experiment.root, arguments.request)
+
+
+def _continue_own(own: RunDir, schema: type[RunConfig], config: RunConfig, arguments: TrainArguments) -> Plan:
+    """Goes on as the job began, even if its configuration file was edited since."""
+    if not own.config.is_file():  # it was killed before it had written anything
+        return Plan(config, own, [])
+    kept = load_config(schema, own.config, arguments.overrides)
+    if kept != config:
+        log.warning("%s has changed since this job began; the job goes on as it began", arguments.config)
+    return continue_in(own, schema, kept)
 
 
 def requested_config(schema: type[RunConfig], arguments: TrainArguments) -> RunConfig:

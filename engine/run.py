@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from engine.disk import check_free_space, check_writable
 from engine.dist import Ranks, detect_layout
 from engine.environment import describe_rank
 from engine.errors import EXIT_INTERRUPTED, UserError
+from engine.failure import Failure
+from engine.giving_up import reason_to_give_up
 from engine.last_words import LastWords
 from engine.log import RunLog, setup_logging
 from engine.metrics import read_metrics
@@ -33,8 +36,10 @@ from engine.seed import derive
 from engine.session import run_session
 from engine.settings import RunConfig
 from engine.signals import StopRequest
+from engine.slurm import job_end, note_folder
 from engine.task import Task
 from engine.trainer import Trainer
+from engine.walltime import Walltime
 from engine.watch.start import StartGuard
 
 log = logging.getLogger(__name__)
@@ -65,7 +70,8 @@ def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest, g
         the_plan = plan(kind.config, arguments)
         if the_plan.finished:
             length = "epochs" if the_plan.config.training.steps is None else "steps"
-            log.info("%s has finished; ask for more with training.%s=N", arguments.resume, length)
+            folder = the_plan.folder.path if the_plan.folder is not None else arguments.resume
+            log.info("%s has finished; ask for more with training.%s=N", folder, length)
             return 0
 
         def work(ranks: Ranks, last_words: LastWords) -> int:
@@ -84,7 +90,7 @@ def _train(
         if the_plan.folder is not None:
             log.info("dry run: from the beginning, whatever %s has reached", shown(the_plan.folder.path))
         return _dry_run(trainer)
-    folder, last_words.lock = _open_folder(the_plan, trainer)
+    folder, last_words.lock = _open_folder(the_plan, trainer, arguments.request)
     changes = the_plan.changes
     run_log.attach_file(folder.log_file(ranks.rank))
     if the_plan.folder is not None:
@@ -94,12 +100,27 @@ def _train(
     descriptions = [
         json.loads(text) for text in ranks.gather_texts(json.dumps(describe_rank(ranks.rank, ranks.device)))
     ]
+    step = trainer.state.step
+    reason = ranks.main_decides(lambda: reason_to_give_up(folder, step) or "")
     if ranks.is_main:
-        last_words.recorder = FolderRecorder(folder, kind.name, config, descriptions, changes)
+        walltime = Walltime(job_end(), ranks.stop)
+        last_words.recorder = FolderRecorder(
+            folder, kind.name, config, descriptions, changes, step=step, walltime=walltime
+        )
+    if reason:
+        if ranks.is_main:
+            last_words(_given_up(reason, step))
+        return 1
     return _fit(trainer, last_words.recorder, folder)
 
 
-def _open_folder(the_plan: Plan, trainer: Trainer) -> tuple[RunDir, RunLock | None]:
+def _given_up(reason: str, step: int) -> Failure:
+    """What is left behind by a job that Slurm restarts again and again, and that gets nowhere."""
+    advice = "mend the cause and go on in a new job with --resume"
+    return Failure(None, socket.gethostname(), step, f"not tried again: {reason}; {advice}")
+
+
+def _open_folder(the_plan: Plan, trainer: Trainer, request: Sequence[str]) -> tuple[RunDir, RunLock | None]:
     """The run's folder, on every rank, and on rank 0 the right to write in it.
 
     Raises:
@@ -113,6 +134,7 @@ def _open_folder(the_plan: Plan, trainer: Trainer) -> tuple[RunDir, RunLock | No
         check_free_space(place, trainer.checkpoint_bytes(), config.checkpoint.keep)
         folder = the_plan.folder or RunDir.claim(config.experiment.root)
         locks.append(RunLock(folder))
+        note_folder(folder, config.experiment.root, request)
         return str(folder.path)
 
     path = Path(trainer.ranks.main_decides(decide))
@@ -166,6 +188,7 @@ def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir) -> int:
     recorder.end("finished" if done else "interrupted")
     if done:
         return 0
+    trainer.ranks.barrier()  # srun and torchrun end all soon after the first of them: that must not be before the save
     cause, step = trainer.ranks.stop.signal, trainer.state.step
     log.warning(
         "stopped by %s at step %d; go on with --resume %s",

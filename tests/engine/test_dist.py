@@ -126,6 +126,26 @@ def test_a_slurm_task_that_sees_only_its_own_gpu(monkeypatch: pytest.MonkeyPatch
     assert choose_device(DistributedConfig(), Layout(3, 4, 3, 4, "slurm")) == torch.device("cuda", 0)
 
 
+def test_slurm_tasks_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("SLURM_JOB_ID", "812")
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "1")
+    with pytest.raises(UserError, match=r"start 1 processes here \(the line #SBATCH --ntasks-per-node=1\)"):
+        choose_device(DistributedConfig(), Layout(3, 4, 3, 4, "slurm"))
+
+
+def test_a_gpu_that_slurm_granted_and_torch_does_not_see_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("SLURM_JOB_ID", "812")
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "2")
+    with pytest.raises(UserError, match=r"granted this job 2 GPU\(s\) on this node, but torch .* sees none"):
+        choose_device(DistributedConfig(), Layout())
+    assert choose_device(CPU, Layout()) == torch.device("cpu")
+    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "0")
+    assert choose_device(DistributedConfig(), Layout()) == torch.device("cpu")
+
+
 def test_nccl_without_gpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"distributed\.backend: nccl needs GPUs"):
         connect(DistributedConfig(device="cpu", backend="nccl"), Layout(0, 2, 0, 1, "torchrun"), tmp_path)

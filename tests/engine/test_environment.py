@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.environment import describe_rank, describe_start, git_state, read_environment, record_start
+from engine.code import git_state
+from engine.environment import describe_rank, describe_start, read_environment, record_start
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

@@ -1,0 +1,121 @@
+"""What Slurm tells a job about itself, and what a job leaves for its restart. Imports no torch.
+
+A requeued job finds its folder by a note below ``experiment.root``: the first start writes it, named after the job (or
+array task) and after what was asked for, as one job may train several runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from engine.files import write_atomic
+from engine.run_dir import RunDir
+from engine.wait_status import add_wait_status
+
+log = logging.getLogger(__name__)
+
+FOLDER_NOTE = "SWIN_FOLDER_NOTE"
+"""Names a file in which slurm/launch.sh wants to be told the experiment's folder."""
+_TIME_LEFT = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)$")
+
+
+def job_name(environment: Mapping[str, str] = os.environ) -> str | None:
+    """``812``, ``811_3`` for an array task, as Slurm's commands take it; None outside Slurm."""
+    if "SLURM_ARRAY_JOB_ID" in environment and "SLURM_ARRAY_TASK_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    return environment.get("SLURM_JOB_ID") or None
+
+
+def restart_count(environment: Mapping[str, str] = os.environ) -> int:
+    """How often Slurm has restarted this job; 0 at its first start and outside Slurm."""
+    return int(environment.get("SLURM_RESTART_COUNT") or 0)
+
+
+def granted_gpus(environment: Mapping[str, str] = os.environ) -> int:
+    """GPUs that Slurm gave this job on this node; 0 outside Slurm."""
+    if job_name(environment) is None:
+        return 0
+    indices = environment.get("SLURM_STEP_GPUS") or environment.get("SLURM_JOB_GPUS")
+    counts = environment.get("SLURM_GPUS_ON_NODE") or environment.get("SLURM_GPUS_PER_NODE") or ""
+    match = re.search(r"(\d+)$", counts)
+    return int(match[1]) if match else len(indices.split(",")) if indices else 0
+
+
+def note_path(root: Path, request: Sequence[str], environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Where a job keeps the name of its folder, for restarts that ask for the same; None outside Slurm."""
+    job = job_name(environment)
+    if job is None:
+        return None
+    digest = hashlib.sha256("\0".join(request).encode(errors="surrogateescape")).hexdigest()[:8]
+    return root / ".slurm" / f"{environment.get('SLURM_CLUSTER_NAME', 'cluster')}.{job}.{digest}"
+
+
+def note_folder(
+    folder: RunDir, root: Path, request: Sequence[str], environment: Mapping[str, str] = os.environ
+) -> None:
+    """Notes that this job writes in ``folder``, for its restarts and for the script that launched it."""
+    note = note_path(root, request, environment)
+    if note is not None:
+        note.parent.mkdir(exist_ok=True)
+        write_atomic(note, f"{folder.path}\n")
+    if environment.get(FOLDER_NOTE):
+        Path(environment[FOLDER_NOTE]).write_text(str(folder.path), encoding="utf-8")
+
+
+def noted_folder(root: Path, request: Sequence[str], environment: Mapping[str, str] = os.environ) -> RunDir | None:
+    """The folder that an earlier start of this job wrote in; None if there is none."""
+    note = note_path(root, request, environment)
+    if note is None or not note.is_file():
+        return None
+    path = Path(note.read_text(encoding="utf-8").strip())
+    if not path.is_dir():
+        log.warning("the folder of this job's earlier start, %s, is gone: starting a new one", path)
+        return None
+    return RunDir(path)
+
+
+def seconds_left(text: str) -> float | None:
+    """``1-02:03:04``, ``03:04`` and the like, squeue's %L, in seconds; None for words such as UNLIMITED."""
+    match = _TIME_LEFT.match(text.strip())
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
+
+
+def job_end(environment: Mapping[str, str] = os.environ) -> float | None:
+    """When this job's time is up, in seconds since 1970; None if it is not known, or there is no end.
+
+    Newer Slurms tell every job; an older one is asked, for ten seconds at most.
+    """
+    job, told = job_name(environment), environment.get("SLURM_JOB_END_TIME", "")
+    if job is None:
+        return None
+    if told.isdigit():
+        return float(told)
+    try:
+        squeue = ["squeue", "--noheader", f"--jobs={job}", "--format=%L"]
+        done = subprocess.run(squeue, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    left = seconds_left(done.stdout)
+    return None if left is None else time.time() + left
+
+
+def main(arguments: Sequence[str]) -> None:
+    """``python -m engine.slurm FOLDER STATUS SINCE``: tells FAILED.json how srun ended; for slurm/launch.sh."""
+    folder, status, since = arguments
+    if folder:
+        add_wait_status(RunDir(Path(folder)).failed, None, int(status), float(since))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

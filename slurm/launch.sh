@@ -1,0 +1,193 @@
+#!/usr/bin/env bash
+# Runs a command of the suite on every task of a Slurm job: what the templates in this folder share.
+#
+#   launch.sh MODULE [DEFAULT_ARGUMENT...] -- [ARGUMENT...]
+#
+# The defaults, a configuration, count unless the arguments name another one, or a folder to resume.
+#
+# SWIN_ENV   the environment, in one place: a virtual environment's folder, or a file to source, with `module load`
+#            lines and whatever else is needed. Default: the clone's .venv if there is one, else the python that was
+#            active when the job was submitted.
+# SWIN_CODE  the clone; default: the folder in which sbatch was called.
+#
+# A training that was interrupted after saving (exit code 75), or killed by a signal, is requeued and goes on in its
+# folder, unless Slurm says that the job was cancelled. The first start makes a snapshot of the code, which all later
+# ones run; of the clone they only read this file, to find it.
+set -euo pipefail
+
+fail() {
+    printf 'error: %s\n' "$*" >&2
+    exit 2
+}
+
+say() { printf '%s slurm/launch.sh: %s\n' "$(date +%T)" "$*" >&2; }
+
+[[ -n ${SLURM_JOB_ID:-} ]] || fail "no Slurm job: submit this with sbatch, such as: sbatch slurm/train_clf_ddp.sbatch"
+
+# -- arguments ---------------------------------------------------------------------------------------------------------
+original=("$@")
+module="$1"
+shift
+arguments=()
+while [[ $# -gt 0 && $1 != -- ]]; do
+    arguments+=("$1")
+    shift
+done
+[[ $# -eq 0 ]] || shift
+says_what=no
+for ((i = 1; i <= $#; i++)); do
+    following=$((i + 1))
+    case "${!i}" in
+        --resume=auto) ;;
+        --config | --config=* | --resume=*) says_what=yes ;;
+        --resume) [[ ${!following:-} == auto ]] || says_what=yes ;;
+    esac
+done
+if [[ $says_what == yes ]]; then
+    arguments=("$@")
+else
+    arguments+=("$@")
+fi
+
+# -- places ------------------------------------------------------------------------------------------------------------
+job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"
+job="${job:-$SLURM_JOB_ID}"
+clone="${SWIN_CODE:-$SLURM_SUBMIT_DIR}"
+[[ -d $clone/engine ]] || fail "$clone is no clone of this suite: call sbatch there, or set SWIN_CODE to its folder"
+restarts="${SLURM_RESTART_COUNT:-0}"
+
+# -- rank layout -------------------------------------------------------------------------------------------------------
+# Every GPU takes one task, and every node as many as any other. GPUs are given as `4`, `a100:4` or `gpu:a100:4`.
+gpus="${SLURM_GPUS_PER_NODE:-0}"
+gpus="${gpus##*:}"
+nodes="${SLURM_JOB_NUM_NODES:-1}"
+total="${SLURM_NTASKS:-$((nodes * ${SLURM_NTASKS_PER_NODE:-1}))}"
+each="${SLURM_NTASKS_PER_NODE:-$((total / nodes))}"
+line="\"#SBATCH --ntasks-per-node=${SLURM_NTASKS_PER_NODE:-...}\""
+if [[ -n ${SLURM_GPUS:-}${SLURM_GPUS_PER_TASK:-} ]]; then
+    fail "GPUs are asked for by --gpus or --gpus-per-task: remove that and set \"#SBATCH --gpus-per-node=N\""
+elif [[ $((each * nodes)) -ne $total ]]; then
+    fail "$total task(s) on $nodes node(s): every node takes as many; remove --ntasks and set the line $line"
+elif [[ $gpus -gt 0 && $gpus -ne $each ]]; then
+    fail "$each task(s) but $gpus GPU(s) on each node, and every GPU takes one task: change the line $line" \
+        "to $gpus, or \"#SBATCH --gpus-per-node=${SLURM_GPUS_PER_NODE}\" to $each"
+fi
+
+# -- environment -------------------------------------------------------------------------------------------------------
+set_up_environment() {
+    local environment="${SWIN_ENV:-}"
+    if [[ -z $environment && -d $clone/.venv ]]; then
+        environment="$clone/.venv"
+    fi
+    set +u # module systems and activate scripts read variables that are not set
+    if [[ -f $environment/bin/activate ]]; then
+        # shellcheck disable=SC1091
+        source "$environment/bin/activate"
+    elif [[ -f $environment ]]; then
+        # shellcheck disable=SC1090
+        source "$environment"
+    elif [[ -n $environment ]]; then
+        fail "SWIN_ENV: $environment is neither a virtual environment nor a file to source"
+    fi
+    set -u
+    command -v python >/dev/null || fail "no python found; set SWIN_ENV to a virtual environment or a file to source"
+}
+
+# SWIN_FROZEN is set once the code is frozen, below: this then runs from a snapshot of that clone, and all is set up.
+[[ ${SWIN_FROZEN_FOR:-} == "$job" ]] || {
+    unset SWIN_FROZEN
+    set_up_environment
+}
+export PYTHONUNBUFFERED=1
+export PYTHONPATH="$clone${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONSAFEPATH=1                               # or the current folder would come before it
+export SLURM_EXPORT_ENV=ALL                           # whatever sbatch --export said: the tasks need this environment
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # Slurm 22.05 and later do not pass --cpus-per-task on to srun
+
+# -- code --------------------------------------------------------------------------------------------------------------
+# The first start freezes the code beside the experiments; a link named after the job leads every later start to it.
+snapshots="$SLURM_SUBMIT_DIR/experiments/.snapshots"
+frozen="$snapshots/job_${SLURM_CLUSTER_NAME:-cluster}_$job"
+if [[ -z ${SWIN_FROZEN:-} ]] && ! python -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    say "the code is not frozen, which takes Python 3.11: do not edit it while this job waits or runs"
+elif [[ -z ${SWIN_FROZEN:-} ]]; then
+    if [[ $restarts -eq 0 || ! -d $frozen ]]; then
+        taken="$(python -m tools.snapshot --root "$clone" --output "$snapshots")"
+        ln -sfn "$(python -c 'import json, sys; print(json.loads(sys.argv[1])["path"])' "$taken")" "$frozen"
+    fi
+    export SWIN_FROZEN="$clone" SWIN_FROZEN_FOR="$job"
+    PYTHONPATH="${PYTHONPATH#"$clone"}"
+    PYTHONPATH="${PYTHONPATH#:}"
+    SWIN_CODE="$(readlink -f "$frozen")" exec bash "$frozen/slurm/launch.sh" "${original[@]}"
+fi
+
+# A configuration that lies in the clone is frozen with it. The templates' own are named from there.
+frozen_config() {
+    local file="$1" absolute
+    absolute="$(realpath --canonicalize-missing --no-symlinks -- "$file")"
+    if [[ -n ${SWIN_FROZEN:-} && $absolute == "$SWIN_FROZEN"/* && -f $clone/${absolute#"$SWIN_FROZEN"/} ]]; then
+        file="$clone/${absolute#"$SWIN_FROZEN"/}"
+    elif [[ $file != /* && ! -e $file && -f $clone/$file ]]; then
+        file="$clone/$file"
+    fi
+    printf '%s' "$file"
+}
+for ((i = 0; i < ${#arguments[@]}; i++)); do
+    if [[ ${arguments[i]} == --config=* ]]; then
+        arguments[i]="--config=$(frozen_config "${arguments[i]#--config=}")"
+    elif [[ ${arguments[i]} == --config && -n ${arguments[i + 1]:-} ]]; then
+        arguments[i + 1]="$(frozen_config "${arguments[i + 1]}")"
+    fi
+done
+
+# -- run ---------------------------------------------------------------------------------------------------------------
+SWIN_FOLDER_NOTE="$(mktemp)" # rank 0, on this node, writes the experiment's folder there
+export SWIN_FOLDER_NOTE
+trap 'rm -f "$SWIN_FOLDER_NOTE"' EXIT
+started="$(date +%s)"
+say "job $job, start $((restarts + 1)): python -m $module ${arguments[*]@Q}"
+srun --kill-on-bad-exit=1 --unbuffered python -m "$module" "${arguments[@]}" &
+step=$!
+# srun itself would kill the tasks on SIGTERM; this asks them to save and end.
+trap 'kill -USR1 "$step" 2>/dev/null || true' TERM USR1 USR2
+status=0
+while :; do
+    status=0
+    wait "$step" || status=$?
+    kill -0 "$step" 2>/dev/null || break # else a signal has ended the wait, not srun
+done
+
+# -- end ---------------------------------------------------------------------------------------------------------------
+folder="$(<"$SWIN_FOLDER_NOTE")" # empty if this start ended before the ranks had met and opened it
+details="$(scontrol show job --oneliner "$job" || true)"
+
+goes_on() {
+    [[ $module == *.train ]] || return 1
+    [[ $status -eq 75 ]] && return 0 # interrupted after saving
+    [[ $status -gt 128 ]] || return 1
+    # Killed. Before the folder is open, SIGTERM is srun's own, sent after another task's error; or a preemption's.
+    [[ $status -ne 143 || -n $folder || $details != *" PreemptTime=None "* ]]
+}
+
+if [[ $status -gt 128 && -n $folder ]]; then
+    python -m engine.slurm "$folder" "$status" "$started" || say "FAILED.json could not be told how srun ended"
+fi
+goes_on || exit "$status"
+# A run that gets nowhere stops by itself, but for one that never begins.
+idle=0
+[[ -n $folder ]] || idle=$(($(cat "$frozen.idle" 2>/dev/null || echo 0) + 1))
+if [[ $idle -ge 3 ]]; then
+    say "$idle starts in a row ended before training began: not requeued; the messages above say why"
+    exit 1
+fi
+case " $details " in
+    *" JobState=CANCELLED "*) say "ended with $status: the job was cancelled" ;;
+    *" JobState=PENDING "* | *" JobState=REQUEUED "*) say "ended with $status: Slurm has requeued the job" ;;
+    *)
+        say "ended with $status: requeueing job $job"
+        mkdir -p "$snapshots"
+        echo "$idle" >"$frozen.idle"
+        scontrol requeue "$job" || say "that failed; go on with a new job and --resume auto"
+        ;;
+esac
+exit "$status"

@@ -1,0 +1,117 @@
+"""What Slurm tells a job, and the note by which a restarted job finds its folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.run_dir import RunDir
+from engine.slurm import (
+    FOLDER_NOTE,
+    granted_gpus,
+    job_end,
+    job_name,
+    main,
+    note_folder,
+    note_path,
+    noted_folder,
+    restart_count,
+    seconds_left,
+)
+
+JOB = {"SLURM_JOB_ID": "812", "SLURM_CLUSTER_NAME": "alps"}
+TASK = {"SLURM_JOB_ID": "813", "SLURM_ARRAY_JOB_ID": "811", "SLURM_ARRAY_TASK_ID": "3", "SLURM_CLUSTER_NAME": "alps"}
+
+
+def test_a_job_is_called_as_slurms_commands_take_it() -> None:
+    assert [job_name(environment) for environment in ({}, JOB, TASK)] == [None, "812", "811_3"]
+
+
+def test_the_first_start_has_no_count() -> None:
+    assert [restart_count(env) for env in ({}, {"SLURM_RESTART_COUNT": ""}, {"SLURM_RESTART_COUNT": "2"})] == [0, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, 0),
+        ({"SLURM_GPUS_ON_NODE": "4"}, 4),
+        ({"SLURM_GPUS_PER_NODE": "a100:2"}, 2),
+        ({"SLURM_GPUS_PER_NODE": "0"}, 0),
+        ({"SLURM_JOB_GPUS": "0,3"}, 2),
+    ],
+)
+def test_granted_gpus(variables: dict[str, str], expected: int) -> None:
+    assert granted_gpus({**JOB, **variables}) == expected
+    assert granted_gpus(variables) == 0, "outside a job"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("59:58\n", 3598),
+        ("0:07", 7),
+        ("12:00:00", 43200),
+        ("2-01:00:01", 176401),
+        ("UNLIMITED", None),
+        ("INVALID", None),
+        ("", None),
+    ],
+)
+def test_the_time_that_squeue_says_is_left(text: str, seconds: float | None) -> None:
+    assert seconds_left(text) == seconds
+
+
+def squeue_that(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only squeue on the PATH is this one."""
+    (folder / "squeue").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_the_end_of_a_job_is_told_or_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue_that(tmp_path, f'echo "$@" > {tmp_path}/asked; echo 1:00', monkeypatch)
+    assert job_end({}) is None
+    assert job_end({**JOB, "SLURM_JOB_END_TIME": "1795400000"}) == 1795400000
+    assert not (tmp_path / "asked").exists()
+    end = job_end(TASK)
+    assert end is not None
+    assert abs(end - time.time() - 60) < 10
+    assert "--jobs=811_3" in (tmp_path / "asked").read_text()
+
+
+def test_without_an_answer_no_end_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue_that(tmp_path, "echo slurm_load_jobs error: cannot contact the controller >&2; exit 1", monkeypatch)
+    assert job_end(JOB) is None
+    os.unlink(tmp_path / "squeue")
+    assert job_end(JOB) is None
+
+
+def test_a_job_finds_the_folder_of_what_it_asked_for_again(tmp_path: Path) -> None:
+    first, second = RunDir.claim(tmp_path), RunDir.claim(tmp_path)
+    note_folder(first, tmp_path, ["a.yaml", "x=1"], JOB)
+    note_folder(second, tmp_path, ["a.yaml", "x=2"], JOB)
+    assert noted_folder(tmp_path, ["a.yaml", "x=1"], JOB) == first
+    assert noted_folder(tmp_path, ["a.yaml", "x=2"], JOB) == second
+    assert noted_folder(tmp_path, ["a.yaml"], JOB) is None
+    assert noted_folder(tmp_path, ["a.yaml", "x=1"], TASK) is None
+    assert noted_folder(tmp_path, ["a.yaml", "x=1"], {}) is None
+    assert note_path(tmp_path, ["a.yaml"], {}) is None
+
+
+def test_a_folder_that_is_gone_is_not_gone_on_with(tmp_path: Path) -> None:
+    folder = RunDir.claim(tmp_path)
+    note_folder(folder, tmp_path, ["a"], JOB)
+    folder.release()
+    assert noted_folder(tmp_path, ["a"], JOB) is None
+
+
+def test_the_launch_script_is_told_the_folder_and_tells_how_srun_ended(tmp_path: Path) -> None:
+    folder, note = RunDir.claim(tmp_path), tmp_path / "note"
+    note_folder(folder, tmp_path, ["a"], {FOLDER_NOTE: str(note)})
+    assert note.read_text() == str(folder.path)
+    main([note.read_text(), "137", str(time.time())])
+    assert "SIGKILL: usually out of memory" in folder.failed.read_text()

@@ -1,0 +1,24 @@
+"""Imported by every Python whose PYTHONPATH names this folder: makes steps take their time, and some of them fatal.
+
+Jobs on any machine then last long enough to be interrupted, while the processor is left to the next one's start.
+
+SLOW_STEPS: seconds that each step takes longer. CRASH_AT: a step that rank 1 never survives.
+"""
+
+import os
+import signal
+import time
+
+if "SLOW_STEPS" in os.environ:
+    from engine.pulse import Phase, Pulse
+
+    _at = Pulse.at
+
+    def _slowly(pulse: Pulse, phase: Phase, step: int | None = None) -> None:
+        if phase == "forward":
+            time.sleep(float(os.environ["SLOW_STEPS"]))
+        if step == int(os.environ.get("CRASH_AT", -1)) and os.environ.get("SLURM_PROCID") == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        _at(pulse, phase, step)
+
+    Pulse.at = _slowly

@@ -1,0 +1,209 @@
+"""slurm/launch.sh with stand-ins for srun and scontrol, for what no Slurm on one machine can show, such as GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.distributed import ROOT, clean_environment
+from tests.slurm.jobs import copy_code
+
+SRUN = """#!/bin/bash
+printf '%s\\n' "$@" > "$RECORD/arguments"
+env > "$RECORD/environment"
+if [[ -n "$FOLDER" ]]; then printf '%s' "$FOLDER" > "$SWIN_FOLDER_NOTE"; fi
+exit "$STATUS"
+"""
+SCONTROL = """#!/bin/bash
+if [[ "$1" == show ]]; then echo "JobId=7 JobState=$STATE PreemptTime=$PREEMPTED Requeue=1"; exit; fi
+printf '%s ' "$@" > "$RECORD/requeued"
+"""
+
+
+class Launch:
+    """A batch job's script, run where ``record`` keeps what the stand-ins were asked for."""
+
+    def __init__(self, record: Path, code: Path) -> None:
+        self.record, self.code = record, code
+        for name, script in (("srun", SRUN), ("scontrol", SCONTROL)):
+            (record / name).write_text(script)
+            (record / name).chmod(0o755)
+
+    def __call__(self, *arguments: str, module: str = "classification.train", **variables: str) -> tuple[int, str]:
+        """Exit code and output; ``variables`` are Slurm's and the stand-ins'."""
+        (self.record / "requeued").unlink(missing_ok=True)
+        job = {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(self.record), "SLURM_JOB_NUM_NODES": "1"}
+        own = {"SWIN_CODE": str(self.code), "SWIN_ENV": sys.prefix, "RECORD": str(self.record), "FOLDER": ""}
+        script = {"STATUS": "0", "STATE": "RUNNING", "PREEMPTED": "None"}
+        path = {"PATH": os.pathsep.join([str(self.record), os.environ["PATH"]])}
+        done = subprocess.run(
+            ["bash", str(self.code / "slurm" / "launch.sh"), module, "--config", "default.yaml", "--", *arguments],
+            env=clean_environment({**job, **own, **script, **path, **variables}),
+            cwd=self.record,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    @property
+    def arguments(self) -> list[str]:
+        """What srun was asked to do."""
+        return (self.record / "arguments").read_text().splitlines()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What srun would hand to the tasks."""
+        lines = (self.record / "environment").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    @property
+    def requeued(self) -> str:
+        path = self.record / "requeued"
+        return path.read_text().strip() if path.exists() else ""
+
+
+@pytest.fixture(scope="module")
+def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_code(tmp_path_factory.mktemp("code"))
+
+
+@pytest.fixture
+def launch(tmp_path: Path, code: Path) -> Launch:
+    return Launch(tmp_path, code)
+
+
+def test_arguments_pass_unchanged_to_each_task(launch: Launch) -> None:
+    arguments = ["--config", "a b.yaml", "experiment.notes=it's $HOME; `x` *", "data.labels=[a, b]"]
+    code, output = launch(*arguments, SLURM_CPUS_PER_TASK="6")
+    assert code == 0, output
+    assert launch.arguments == [
+        "--kill-on-bad-exit=1",
+        "--unbuffered",
+        "python",
+        "-m",
+        "classification.train",
+        *arguments,
+    ]
+    assert launch.environment["SRUN_CPUS_PER_TASK"] == "6"
+    assert launch.environment["PYTHONUNBUFFERED"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["--config", "default.yaml"]),
+        (["data.root=x"], ["--config", "default.yaml", "data.root=x"]),
+        (["--resume", "auto"], ["--config", "default.yaml", "--resume", "auto"]),
+        (["--resume", "somewhere"], ["--resume", "somewhere"]),
+        (["a=1", "--config=b.yaml"], ["a=1", "--config=b.yaml"]),
+    ],
+)
+def test_the_templates_configuration_counts_unless_another_is_named(
+    launch: Launch, arguments: list[str], expected: list[str]
+) -> None:
+    assert launch(*arguments)[0] == 0
+    assert launch.arguments[5:] == expected
+
+
+def test_tasks_run_the_code_and_configurations_of_the_first_start(launch: Launch, tmp_path: Path) -> None:
+    code = copy_code(tmp_path / "edited")
+    launch = Launch(tmp_path, code)
+    config = code / "configs" / "classification" / "quickstart.yaml"
+    for restarts in ("0", "1"):
+        assert launch("--config", str(config), SLURM_RESTART_COUNT=restarts)[0] == 0
+        frozen = Path(launch.environment["PYTHONPATH"].split(os.pathsep)[0])
+        assert frozen.parent == tmp_path / "experiments" / ".snapshots"
+        assert launch.arguments[-1] == str(frozen / "configs" / "classification" / "quickstart.yaml")
+        assert Path(launch.arguments[-1]).read_text() == (ROOT / config.relative_to(code)).read_text()
+        config.write_text("edited")
+    launch("--config", str(config), SLURM_JOB_ID="8")
+    assert Path(launch.arguments[-1]).read_text() == "edited"
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"SLURM_GPUS_PER_NODE": "a100:4", "SLURM_NTASKS_PER_NODE": "1"},
+            '1 task(s) but 4 GPU(s) on each node, and every GPU takes one task: change the line "#SBATCH '
+            '--ntasks-per-node=1" to 4, or "#SBATCH --gpus-per-node=a100:4" to 1',
+        ),
+        ({"SLURM_GPUS_PER_NODE": "1", "SLURM_NTASKS": "2"}, "2 task(s) but 1 GPU(s) on each node"),
+        ({"SLURM_NTASKS": "3", "SLURM_JOB_NUM_NODES": "2"}, "3 task(s) on 2 node(s): every node takes as many"),
+        ({"SLURM_GPUS": "4"}, 'remove that and set "#SBATCH --gpus-per-node=N"'),
+        ({"SWIN_ENV": "/nowhere"}, "SWIN_ENV: /nowhere is neither a virtual environment nor a file to source"),
+        ({"SWIN_CODE": "/tmp"}, "/tmp is no clone of this suite"),
+        ({"SLURM_JOB_ID": ""}, "submit this with sbatch"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_the_line_to_change(
+    launch: Launch, variables: dict[str, str], message: str
+) -> None:
+    code, output = launch(**variables)
+    assert code == 2
+    assert output.startswith("error: ")
+    assert message in output
+    assert not (launch.record / "arguments").exists()
+
+
+def test_gpus_with_as_many_tasks_are_fine(launch: Launch) -> None:
+    eight = {"SLURM_GPUS_PER_NODE": "8", "SLURM_NTASKS_PER_NODE": "8", "SLURM_NTASKS": "16"}
+    assert launch(**eight, SLURM_JOB_NUM_NODES="2")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "variables", "requeued"),
+    [
+        ("0", {}, ""),
+        ("1", {}, ""),
+        ("2", {}, ""),
+        ("75", {}, "requeue 7"),
+        ("75", {"STATE": "CANCELLED"}, ""),
+        ("75", {"STATE": "PENDING"}, ""),
+        ("75", {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2"}, "requeue 5_2"),
+        ("75", {"module": "classification.evaluate"}, ""),
+        ("137", {}, "requeue 7"),
+        ("143", {}, ""),  # another task has failed at its start, and srun ended this one
+        ("143", {"PREEMPTED": "2026-01-01T00:00:00"}, "requeue 7"),
+    ],
+)
+def test_what_is_to_go_on_is_requeued(launch: Launch, status: str, variables: dict[str, str], requeued: str) -> None:
+    code, output = launch(STATUS=status, **variables)
+    assert code == int(status), output
+    assert launch.requeued == requeued
+
+
+def test_a_death_by_signal_is_explained_in_the_runs_folder(launch: Launch, tmp_path: Path) -> None:
+    launch(STATUS="139", FOLDER=str(tmp_path))
+    assert json.loads((tmp_path / "FAILED.json").read_text())["wait_status"].startswith("SIGSEGV: a crash in compiled")
+    assert launch.requeued == "requeue 7"
+
+
+def test_a_job_that_never_begins_to_train_is_requeued_twice(launch: Launch, tmp_path: Path) -> None:
+    codes = [launch(STATUS="75", SLURM_RESTART_COUNT=str(number))[0] for number in range(3)]
+    assert codes == [75, 75, 1]
+    assert launch.requeued == ""
+    launch(STATUS="75", FOLDER=str(tmp_path), SLURM_RESTART_COUNT="3")
+    assert launch.requeued == "requeue 7"
+    assert launch(STATUS="75", SLURM_RESTART_COUNT="4")[0] == 75, "the count began anew"
+
+
+@pytest.mark.parametrize("template", sorted(path.name for path in (ROOT / "slurm").glob("*.sbatch")))
+def test_templates_ask_for_what_the_launch_script_needs(template: str) -> None:
+    path = ROOT / "slurm" / template
+    lines = path.read_text().splitlines()
+    options = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
+    assert {"--requeue", "--open-mode=append"} <= set(options)
+    assert ("--signal=USR1@120" in options) == template.startswith("train")
+    names = [option.partition("=")[0] for option in options]
+    assert {name for name in names if "gpu" in name or "mem" in name} == {"--gpus-per-node", "--mem"}
+    assert "slurm/launch.sh" in path.read_text()
+    assert subprocess.run(["bash", "-n", str(path)], check=False).returncode == 0
