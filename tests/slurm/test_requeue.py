@@ -85,7 +85,7 @@ def test_preemption(cluster: Cluster, uninterrupted: Job, tmp_path: Path) -> Non
 
 def test_the_time_limit_by_the_runs_own_clock(cluster: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
     """--time=1 leaves a start about 44 s; this run sleeps for longer than that."""
-    job = submit(cluster, tmp_path, *TWO_NODES, "--time=1", "--signal=USR1@1", env={"SLOW_STEPS": "0.7"})
+    job = submit(cluster, tmp_path, *TWO_NODES, "--time=1", "--signal=CONT@1", env={"SLOW_STEPS": "0.7"})
     job.assert_completed()
     assert "the job's time is up in" in job.output
     assert_came_back(job, uninterrupted, restarts=int(job.details["Restarts"]))
