@@ -187,7 +187,14 @@ case " $details " in
         say "ended with $status: requeueing job $job"
         mkdir -p "$snapshots"
         echo "$idle" >"$frozen.idle"
-        scontrol requeue "$job" || say "that failed; go on with a new job and --resume auto"
+        trap - TERM USR1 USR2
+        if scontrol requeue "$job"; then
+            # Slurm now ends this script; one that left by itself meanwhile could pass for the end of the job.
+            sleep 60 &
+            wait $!
+        else
+            say "that failed; go on with a new job and --resume auto"
+        fi
         ;;
 esac
 exit "$status"

@@ -57,7 +57,7 @@ def test_one_device_is_what_the_default_template_takes(cluster: Cluster, tmp_pat
     ("options", "arguments", "message"),
     [
         (
-            ("--ntasks=3",),
+            ("--ntasks-per-node=2", "--ntasks=3"),
             None,
             '3 task(s) on 2 node(s): every node takes as many; remove --ntasks and set the line "#S',
         ),
