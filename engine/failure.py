@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from engine.errors import UserError
 from engine.files import sync_folder, write_atomic
+from engine.metrics import read_metrics
 from engine.run_dir import RunDir
 from engine.status import read_status
 
@@ -104,11 +106,21 @@ def record_silent_end(folder: RunDir) -> Failure | None:
     told = read_failure(folder.failed)
     if told is not None and told.time >= last.get("started", 0.0):
         return None
-    step = int(status.get("step", 0))
+    step = _reached(folder, int(status.get("step", 0)))
     hosts = [str(host) for host in last.get("hosts", [])]
     reason = f"ended without a word at about step {step}: killed (SIGKILL), out of memory, or the node went down"
     failure = Failure(None, ", ".join(hosts), step, f"{reason} ({', '.join(hosts)})" if hosts else reason)
     return failure if put(folder.failed, failure.to_json()) else None
+
+
+def _reached(folder: RunDir, step: int) -> int:
+    """The furthest step of which a run has left a trace; status.json, which says ``step``, may be half a minute old."""
+    saved = [int(path.stem.removeprefix("step_")) for path in folder.checkpoints.glob("step_*.pt")]
+    try:
+        recorded = [int(record["step"]) for record in read_metrics(folder.metrics)]
+    except UserError:
+        recorded = []
+    return max([step, *saved, *recorded])
 
 
 def put(path: Path, content: dict[str, Any], start: str = "") -> bool:

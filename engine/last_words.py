@@ -28,11 +28,13 @@ class LastWords:
         """What this rank records."""
         self.lock: RunLock | None = None
         """The right to write in the folder, on rank 0."""
+        self.writer = ""
+        """What the folder's lock says as long as it belongs to this start."""
 
     def __call__(self, failure: Failure) -> None:
         if failure.exception and failure.traceback and failure.rank == self._rank:
             log.error("%s", failure.traceback.rstrip())
-        if self.folder is not None:
+        if self.folder is not None and self._is_ours(self.folder):
             if write_failure(self.folder.failed, failure) and failure.rank == 0 != self._rank:
                 record_failed(self.folder, self.task)  # rank 0 can no longer
             self.recorder.end("failed")
@@ -43,6 +45,13 @@ class LastWords:
         log.error("%s", failure.reason, extra=FILE_ONLY)
         if self._rank == 0:
             print(f"error: {failure.message}", file=sys.stderr, flush=True)
+
+    def _is_ours(self, folder: RunDir) -> bool:
+        """Whether this start still writes in the folder: a rank that was stopped may find another one at work there."""
+        try:
+            return folder.lock.read_text(encoding="utf-8") == self.writer
+        except OSError:
+            return False
 
     def release(self) -> None:
         """Lets others write in the folder."""

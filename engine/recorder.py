@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,7 @@ class FolderRecorder(Recorder):
         self._status.close(outcome)
         self._write_readme()
         if outcome == "finished":
+            archive_failure(self._folder.failed, sys.maxsize)
             self._say_result()
 
     def _write_readme(self) -> None:

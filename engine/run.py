@@ -96,6 +96,7 @@ def _train(
     if the_plan.folder is not None:
         changes = _load_newest(trainer, folder) or changes
     last_words.folder, last_words.task = folder, kind.name
+    last_words.writer = ranks.main_decides(lambda: folder.lock.read_text(encoding="utf-8"))
     ranks.pulse.at("start", trainer.state.step)
     descriptions = [
         json.loads(text) for text in ranks.gather_texts(json.dumps(describe_rank(ranks.rank, ranks.device)))

@@ -7,7 +7,7 @@ import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -86,7 +86,8 @@ def read_batches(
         generator=torch.Generator(),
         **parallel,
     )
-    iterator = iter(loader)
+    with _blocked(STOP_SIGNALS):  # a new worker is not to die of one before it has learned to ignore it
+        iterator = iter(loader)
     end = partial(_end_workers, iterator)
     atexit.register(end)
     try:
@@ -118,6 +119,16 @@ class _BatchReader(Dataset[Any]):
             return self._collate([self._reader[draw] for draw in draws])
         except UserError as error:
             return _Failure(str(error))
+
+
+@contextlib.contextmanager
+def _blocked(numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Keeps signals pending, in this thread and, for good, in processes that are started meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _unchanged(batch: Any) -> Any:

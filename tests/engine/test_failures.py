@@ -122,6 +122,23 @@ def test_a_rank_that_hangs_is_named_with_the_stacks_of_all(tmp_path: Path) -> No
     assert "rank 1 on" in last_line(config) and "hangs" in last_line(config)
 
 
+def test_a_rank_that_was_stopped_writes_nothing_into_a_folder_that_others_took_over(tmp_path: Path) -> None:
+    config = configure(tmp_path, distributed={"device": "cpu", "timeout_seconds": 3})
+    with Group(2, command(config), env={"SECONDS": "0.05"}) as group:
+        while not (experiment(config) / "checkpoints" / "step_00000004.pt").exists():
+            assert group.processes[0].poll() is None, group.output(0)
+            time.sleep(0.02)
+        group.processes[1].send_signal(signal.SIGSTOP)
+        assert group.processes[0].wait(60) == 1
+        (ended,) = run(1, config, "none -1 -1", "--resume", str(experiment(config)))
+        assert ended.returncode == 0, ended.output
+        group.processes[1].send_signal(signal.SIGCONT)
+        group.processes[1].wait(30)
+    assert status(config)["state"] == "finished"
+    assert not (experiment(config) / "FAILED.json").exists()
+    assert not (experiment(config) / "FAILED_2.json").exists()
+
+
 def test_a_mistake_of_the_user_that_one_rank_finds_is_one_message(tmp_path: Path) -> None:
     config = configure(tmp_path)
     ended = run(2, config, "user 1 5")

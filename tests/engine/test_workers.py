@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -90,6 +91,33 @@ def test_workers_outlive_stop_signals():
 def is_running(pid: int) -> bool:
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_workers_outlive_stop_signals_that_come_while_they_start():
+    """As when a scheduler tells every process of a job at once."""
+    group = """
+import os, signal, threading
+from tests_numbers import Numbers, batches_of
+from engine.signals import StopRequest
+from engine.workers import WorkerSettings, read_batches
+os.setpgid(0, 0)
+stop, ended = StopRequest().install(), threading.Event()
+def tell():
+    while not ended.wait(0.001):
+        os.killpg(0, signal.SIGTERM)
+threading.Thread(target=tell).start()
+for _ in range(3):
+    assert len(list(read_batches(Numbers(), batches_of(*[2] * 6), WorkerSettings(3)))) == 6
+ended.set()
+print(stop.signal.name)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "tests_numbers.py").write_text(Path(__file__).read_text())
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), folder]), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", group], env=environment, capture_output=True, text=True, timeout=120
+        )
+    assert (done.returncode, done.stdout) == (0, "SIGTERM\n"), done.stderr
 
 
 def test_closing_the_iteration_ends_the_workers():
