@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-full lint schemas
+.PHONY: help install quickstart test test-slurm test-full lint schemas
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,7 +24,10 @@ quickstart: $(INSTALLED)  ## train a small Swin Transformer on real pictures, in
 	$(BIN)/python -m classification.train --config configs/classification/quickstart.yaml
 
 test: $(INSTALLED)  ## run the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not full'
+	$(BIN)/python -m pytest -m 'not full and not slurm'
+
+test-slurm: $(INSTALLED)  ## run the tests on a real Slurm of two nodes on this machine (needs root, slurm-wlm and munge)
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 test-full: $(INSTALLED)  ## run every test, those too long for each change included
 	$(BIN)/python -m pytest
