@@ -7,11 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.entry import exit_code
 from engine.errors import UserError
-from tools.submit.resources import Resources
+from tools.submit.resources import Resources, parse_minutes
+
+if TYPE_CHECKING:
+    from tools.submit.submission import Submitted
 
 _RESOURCES = {
     "--nodes": (int, "N", "nodes (1)"),
@@ -94,18 +97,18 @@ def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
         raise UserError(f"--task: there is no '{options.task}'; there is {', '.join(tasks())}")
     resources = _checked(Resources(**given))
     configs = resolve(options.task, options.config, options.overrides, options.sweep, options.name)
+    _say_ignored(options.cluster, given)
     if options.cluster == "debug":
         if len(configs) > 1:
             raise UserError("--cluster debug: runs one job in this process; leave --sweep away")
         debug(options.task, configs[0])
-    if options.cluster == "local":
-        _say_ignored(given)
     _report(submit(options.task, configs, combinations(options.sweep), options.cluster, resources))
     return 0
 
 
 def _checked(resources: Resources) -> Resources:
-    resources.minutes  # noqa: B018
+    if resources.time is not None:
+        parse_minutes(resources.time)
     for name, least in {"nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1}.items():
         value = getattr(resources, name)
         if value is not None and value < least:
@@ -113,19 +116,20 @@ def _checked(resources: Resources) -> Resources:
     return resources
 
 
-def _say_ignored(given: dict[str, Any]) -> None:
-    known = ("nodes", "gpus_per_node", "tasks_per_node", "time")
+def _say_ignored(cluster: str, given: dict[str, Any]) -> None:
+    known = {"slurm": given, "local": ("nodes", "gpus_per_node", "tasks_per_node", "time"), "debug": ()}[cluster]
     ignored = ", ".join(f"--{name.replace('_', '-')}" for name in given if name not in known)
     if ignored:
-        print(f"--cluster local does without {ignored}: only Slurm knows what that means", file=sys.stderr)
+        print(f"--cluster {cluster} does without {ignored}", file=sys.stderr)
 
 
-def _report(submitted: Sequence[Any]) -> None:
+def _report(submitted: Sequence[Submitted]) -> None:
     """What was queued, where its output goes, and how to follow and to cancel it."""
     for each in submitted:
         swept = "  " + " ".join(each.note.swept) if each.note.swept else ""
         print(f"{os.path.relpath(each.folder.path)}  job {each.note.job}{swept}")
         print(f"  output: {os.path.relpath(each.note.log)}")
+        print(f"  log:    {os.path.relpath(each.folder.log_file(0))}")
     jobs = dict.fromkeys(each.note.job.partition("_")[0] for each in submitted)
     end = "scancel" if submitted[0].note.cluster == "slurm" else "kill"
     shown = " ".join(os.path.relpath(each.folder.path) for each in submitted)

@@ -7,6 +7,7 @@ import io
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,10 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from engine.errors import UserError
 from tools.submit.job import Job
-from tools.submit.resources import SIGNAL_SECONDS, Resources, slurm_parameters
+from tools.submit.resources import Resources, environment_lines, local_parameters, slurm_parameters
 
 CLUSTERS = ("slurm", "local", "debug")
-_FOREVER_MINUTES = 366 * 24 * 60
-_OF_THIS_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMI", "SUBMITIT_", "SBATCH_")
-_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SBATCH_ACCOUNT", "SBATCH_PARTITION", "SBATCH_QOS", "SBATCH_RESERVATION")
+_OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMI", "SUBMITIT_")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def queue_slurm(jobs: Sequence[Job], resources: Resources, name: str, folder: Pa
         raise UserError("--cluster slurm: there is no sbatch here; submit on a login node, or use --cluster local")
     with _outside_of_a_job(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it also raises
         executor = SlurmExecutor(folder, python=_launcher(code))
-        executor.update_parameters(**slurm_parameters(resources, name))
+        executor.update_parameters(**slurm_parameters(resources, name, environment_lines(os.environ)))
         try:
             queued = executor.submit_array(jobs)
         except (FailedJobError, FailedSubmissionError) as error:
@@ -64,21 +63,18 @@ def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: P
     for number, job in enumerate(jobs):
         place = folder / str(number)  # process numbers are used again
         executor = LocalExecutor(place, python=_launcher(code))
-        executor.update_parameters(
-            tasks_per_node=resources.tasks,
-            gpus_per_node=resources.gpus_per_node,
-            timeout_min=resources.minutes or _FOREVER_MINUTES,
-            signal_delay_s=SIGNAL_SECONDS,
-            stderr_to_stdout=True,
-        )
-        with _outside_of_a_job():
+        try:
+            executor.update_parameters(**local_parameters(resources, os.environ.get("CUDA_VISIBLE_DEVICES", "")))
+        except ValueError as error:
+            raise UserError(f"--cluster local: {error}") from None
+        with _outside_of_a_job(), _apart(place / "controller.out"):
             taken = executor.submit(job)
         queued.append(Queued(taken.job_id, _log(place, taken.job_id)))
     return queued
 
 
 def run_here(job: Job, folder: Path) -> None:
-    """Runs a job in this process, which then exits with its code; an error opens the debugger."""
+    """Runs a job in this process, where breakpoints work, and which then exits with its code."""
     DebugExecutor(folder).submit(job).results()
 
 
@@ -91,9 +87,30 @@ def _log(folder: Path, job: str) -> Path:
 
 
 @contextlib.contextmanager
+def _apart(output: Path) -> Iterator[None]:
+    """Has processes that are started meanwhile outlive the terminal, and not hold its streams."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    kept = [os.dup(number) for number in range(3)]
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with open(os.devnull, "rb") as nothing, output.open("ab") as file:
+            for number, stand_in in enumerate((nothing, file, file)):
+                os.dup2(stand_in.fileno(), number)
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, hangup)
+        for number, handle in enumerate(kept):
+            os.dup2(handle, number)
+            os.close(handle)
+
+
+@contextlib.contextmanager
 def _outside_of_a_job() -> Iterator[None]:
     """Hides the variables of the job that this process may run in: they would become the new one's."""
-    hidden = {name: text for name, text in os.environ.items() if name.startswith(_OF_THIS_JOB) and name not in _KEPT}
+    hidden = {}
+    if "SLURM_JOB_ID" in os.environ:
+        hidden = {name: os.environ[name] for name in os.environ if name.startswith(_OF_A_JOB) and name != "SLURM_CONF"}
     for name in hidden:
         del os.environ[name]
     try:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from engine.config import is_below
 from engine.errors import UserError
 from engine.settings import RunConfig
 
 if TYPE_CHECKING:
     from classification.config import ClassificationConfig
 
-_WRITTEN = ("experiment.root",)
 _SAFETENSORS = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 
 
@@ -22,8 +22,9 @@ def check_inputs(task: str, config: RunConfig) -> None:
     """Raises:
     UserError: data or weights are not there; the text says where they were looked for.
     """
+    fetched = ("data",) if getattr(getattr(config, "data", None), "download", False) else ()
     for key, path in _paths(config):
-        if key not in _WRITTEN and not path.exists() and not getattr(getattr(config, "data", None), "download", False):
+        if not path.exists() and not is_below(key, ("experiment", *fetched)):
             raise UserError(f"{key}: {path} does not exist; fetch it first, as nodes may have no network")
     if task == "classification":
         from classification.config import ClassificationConfig

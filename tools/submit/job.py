@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.entry import TrainArguments, wait_politely
-from engine.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, UserError
+from engine.entry import TrainArguments, exit_code, wait_politely
+from engine.errors import EXIT_INTERRUPTED
 from engine.failure import Failure, write_failure
 from engine.run_dir import RunDir
 from engine.signals import StopRequest
@@ -46,11 +46,15 @@ class Job:
 
         stop = StopRequest().install()  # instead of submitit's, which save within the handler
         release()
-        guard = StartGuard(stop)
-        os.chdir(self.config.parents[2])  # from which experiments/experiment_0001 leads to the folder in messages
+        wait_politely()
         environment = JobEnvironment()
+        _tell_rank(environment)
+        guard = StartGuard(stop)
+        os.chdir(self.config.parent.parent.parent)  # from where messages name the folder as experiments/experiment_0001
+        if environment.global_rank == 0:
+            print(f"code: {Path(__file__).resolve().parents[2]}", flush=True)
         with _meeting(environment):
-            code = self._train(stop, guard)
+            code = exit_code(lambda: self._train(stop, guard))
         if environment.global_rank == 0:
             if code == EXIT_INTERRUPTED:
                 resubmit(environment, stop)
@@ -60,20 +64,15 @@ class Job:
 
     def _train(self, stop: StopRequest, guard: StartGuard) -> int:
         """As ``python -m TASK.train --resume FOLDER`` does."""
-        wait_politely()
-        try:
-            from engine.resume import requested_config
+        from engine.resume import requested_config
 
-            module = importlib.import_module(self.module)
-            arguments = TrainArguments(None, str(self.config.parent), dry_run=False, overrides=())
-            requested_config(module.schema(), arguments)
+        module = importlib.import_module(self.module)
+        arguments = TrainArguments(None, str(self.config.parent), dry_run=False, overrides=())
+        requested_config(module.schema(), arguments)
 
-            from engine.run import run_training
+        from engine.run import run_training
 
-            return run_training(module.kind(), arguments, stop, guard)
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return EXIT_USER_ERROR
+        return run_training(module.kind(), arguments, stop, guard)
 
     def _note_failure(self, code: int) -> None:
         """Says so in the folder where the run failed before it could."""
@@ -95,19 +94,19 @@ def resubmit(environment: JobEnvironment, stop: StopRequest) -> None:
     """
     from submitit.core.utils import DelayedSubmission
 
-    grants = DelayedSubmission.load(environment.paths.submitted_pickle)._timeout_countdown
     name = environment.name()
     if name == "slurm":
         state = slurm_state(environment.job_id)
         if state != "RUNNING":  # cancelled, or queued again already
             print(f"not queued again: Slurm calls job {environment.job_id} {state}", flush=True)
             return
-        try:
-            environment._requeue(grants)
-        except (OSError, subprocess.SubprocessError) as error:
-            print(f"not queued again: scontrol requeue failed: {error}; go on with --retry", file=sys.stderr)
-    elif name == "local" and stop.signal is not None and stop.signal.name.startswith("SIGUSR"):
+    elif name != "local" or stop.signal not in (signal.SIGUSR1, signal.SIGUSR2):
+        return
+    grants = DelayedSubmission.load(environment.paths.submitted_pickle)._timeout_countdown
+    try:
         environment._requeue(grants)
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"not queued again: {error}; go on with python -m tools.submit --retry", file=sys.stderr)
 
 
 def slurm_state(job_id: str) -> str:
@@ -116,15 +115,23 @@ def slurm_state(job_id: str) -> str:
         command = ["scontrol", "show", "job", "--oneliner", job_id]
         text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
-        logging.getLogger(__name__).warning("scontrol does not know job %s: %s", job_id, error)
+        print(f"scontrol does not know job {job_id}: {error}", file=sys.stderr)
         return "UNKNOWN"
     states = [word.partition("=")[2] for word in text.split() if word.startswith("JobState=")]
     return states[0] if states else "UNKNOWN"
 
 
+def _tell_rank(environment: JobEnvironment) -> None:
+    """Tells a local job's process, as torchrun would, which of several it is; Slurm's are told by srun."""
+    if environment.name() == "local" and environment.num_tasks > 1:
+        count = str(environment.num_tasks)
+        os.environ |= {"RANK": str(environment.global_rank), "WORLD_SIZE": count}
+        os.environ |= {"LOCAL_RANK": str(environment.local_rank), "LOCAL_WORLD_SIZE": count}
+
+
 @contextlib.contextmanager
 def _meeting(environment: JobEnvironment) -> Iterator[None]:
-    """Tells the ranks of a local job, as torchrun would, who they are and where they meet.
+    """Tells the ranks of a local job where they meet.
 
     Rank 0 listens on a port of the system's choice and publishes it beside submitit's files.
     """
@@ -133,29 +140,19 @@ def _meeting(environment: JobEnvironment) -> Iterator[None]:
         return
     from torch.distributed import TCPStore
 
-    rank, world_size = environment.global_rank, environment.num_tasks
     note = environment.paths.folder / f"{environment.job_id}_port"
     store = None
-    if rank == 0:
+    if environment.global_rank == 0:
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         aside = note.with_suffix(".part")
         aside.write_text(str(store.port))
         aside.replace(note)
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(world_size),
-        "LOCAL_RANK": str(environment.local_rank),
-        "LOCAL_WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": _published(note),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",
-    }
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _published(note), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     try:
         yield
     finally:
-        if rank == 0:
+        if store is not None:
             note.unlink(missing_ok=True)  # the next start has another port
-        del store
 
 
 def _published(note: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 import subprocess
@@ -32,6 +31,8 @@ class View:
     why: str
     """What it waits for, or what stopped it."""
     note: Note | None
+    alive: bool | None
+    """Whether its job waits or runs; None if nobody knows."""
 
 
 def find_runs(places: Sequence[Path]) -> list[RunDir]:
@@ -53,7 +54,7 @@ def find_runs(places: Sequence[Path]) -> list[RunDir]:
 
 def slurm_queue() -> dict[str, tuple[str, str]] | None:
     """State and reason of each job and array task of this user that waits or runs; None if Slurm does not answer."""
-    command = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T|%r"]
+    command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%r"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -62,46 +63,49 @@ def slurm_queue() -> dict[str, tuple[str, str]] | None:
     return {job.strip(): (state, reason) for job, state, reason in rows}
 
 
-def look(run: RunDir, queued: Mapping[str, tuple[str, str]] | None) -> View:
-    """What status.json, FAILED.json and Slurm's queue (``queued``) say of a run together."""
+def look(run: RunDir, queue: Mapping[str, tuple[str, str]] | None) -> View:
+    """What status.json, FAILED.json and Slurm's queue (:func:`slurm_queue`) say of a run together."""
     status, note = read_status(run.status) or {}, read_note(run)
-    written, where = status.get("state", "unknown"), _where(run, note, queued)
-    failure = read_failure(run.failed)
+    written = str(status.get("state", "unknown"))
+    alive, waits_for = _job(note, queue)
     state, why = written, ""
-    if written in ("finished", "unknown"):
+    if written == "finished":
         pass
-    elif where is not None and where[0] == "PENDING":
-        state, why = "waiting", where[1] if where[1] != "None" else ""
-    elif where is not None and where[0] == "GONE":
-        if written in ("queued", "running", "lost"):
-            began = "it ended without a word" if written != "queued" else "it ended before it began"
-            state, why = "lost", f"{began}; see {note.log if note else run.logs}"
-    elif written == "queued":
-        state = "starting" if where is not None else "waiting"
-    elif written == "interrupted" and where is not None:
-        state, why = "starting", "goes on soon"
+    elif waits_for is not None:
+        state, why = "waiting", waits_for
+    elif written == "queued" and alive is not False:
+        state = "starting" if alive else "waiting"
+    elif written in ("queued", "running") and alive is False:
+        end = "ended without a word" if written == "running" else "ended before it began"
+        state, why = "lost", f"its job {end}; see {note.log if note is not None else run.logs}"
+    elif written == "interrupted":
+        why = "its job goes on soon" if alive else ""
     elif written == "lost":
-        why = "no sign of life for three minutes"
-    if state == "failed":
+        why = "no sign of life for three minutes" + (f", but job {note.job} runs" if alive and note else "")
+    elif written == "failed":
+        failure = read_failure(run.failed)
         why = failure.reason if failure is not None else "no FAILED.json says why"
-    return View(run, state, int(status.get("step", 0)), float(status.get("epoch", 0.0)), why, note)
+    return View(run, state, int(status.get("step", 0)), float(status.get("epoch", 0.0)), why, note, alive)
 
 
-def _where(run: RunDir, note: Note | None, queued: Mapping[str, tuple[str, str]] | None) -> tuple[str, str] | None:
-    """Slurm's state of a run's job and its reason, RUNNING or GONE for a local one; None if nobody knows."""
+def _job(note: Note | None, queue: Mapping[str, tuple[str, str]] | None) -> tuple[bool | None, str | None]:
+    """Whether a run's job waits or runs, None if nobody knows; and what it waits for, None if it does not wait."""
     if note is None:
-        return None
+        return None, None
     if note.cluster == "slurm":
-        return None if queued is None else queued.get(note.job, ("GONE", ""))
+        if queue is None:
+            return None, None
+        state, reason = queue.get(note.job, ("", ""))
+        return bool(state), reason if state == "PENDING" else None
     if note.host != socket.gethostname():
-        return None
+        return None, None
     try:
         os.kill(int(note.job), 0)
     except ProcessLookupError:
-        return "GONE", ""
+        return False, None
     except PermissionError:
         pass
-    return "RUNNING", ""
+    return True, None
 
 
 def table(views: Sequence[View]) -> str:

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
 
 SIGNAL_SECONDS = 120
 """How long before its time is up a job is told to save."""
+
+_FOREVER_MINUTES = 366 * 24 * 60
+
+_BEFORE = (
+    "# Slurm 22.05's srun does not take --cpus-per-task over from sbatch.",
+    'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',
+    "export SLURM_EXPORT_ENV=ALL",
+)
+_AFTER = [
+    "status=$?",
+    "# A process was killed, or told to end before it could have itself queued again: go on where it was saved last.",
+    'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"',
+    'job="${job:-$SLURM_JOB_ID}"',
+    'if [ "$status" -eq 75 ] || [ "$status" -gt 128 ]; then',
+    '    if scontrol show job --oneliner "$job" | grep -q "JobState=RUNNING "; then scontrol requeue "$job"; fi',
+    "fi",
+    'exit "$status"',
+]
+"""Lines of the batch script around srun."""
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-(?P<dh>\d+)(?::(?P<dm>\d+)(?::(?P<ds>\d+))?)?|(?P<plain>\d+(?::\d+){0,2}))$")
 
@@ -68,8 +90,37 @@ def parse_minutes(text: str) -> int:
     return total
 
 
-def slurm_parameters(resources: Resources, name: str) -> dict[str, Any]:
-    """The arguments of submitit's Slurm executor."""
+def environment_lines(environment: Mapping[str, str]) -> list[str]:
+    """Shell lines that set up what ``SWIN_ENV`` names, as slurm/launch.sh does: a virtual environment or a file.
+
+    Raises:
+        UserError: it is neither.
+    """
+    text = environment.get("SWIN_ENV", "")
+    if not text:
+        return []
+    path = Path(text).expanduser().absolute()
+    for file in (path / "bin" / "activate", path):
+        if file.is_file():
+            return [f". {shlex.quote(str(file))}"]
+    raise UserError(f"SWIN_ENV: {path} is neither a virtual environment nor a file to source")
+
+
+def local_parameters(resources: Resources, visible_gpus: str) -> dict[str, Any]:
+    """The arguments of submitit's local executor. ``visible_gpus``: CUDA_VISIBLE_DEVICES, from which it may take."""
+    visible = [int(number) for number in visible_gpus.split(",") if number.strip().isdigit()]
+    return {
+        "tasks_per_node": resources.tasks,
+        "gpus_per_node": resources.gpus_per_node,
+        **({"visible_gpus": visible} if visible else {}),
+        "timeout_min": resources.minutes or _FOREVER_MINUTES,
+        "signal_delay_s": SIGNAL_SECONDS,
+        "stderr_to_stdout": True,
+    }
+
+
+def slurm_parameters(resources: Resources, name: str, environment: Sequence[str] = ()) -> dict[str, Any]:
+    """The arguments of submitit's Slurm executor; ``environment``: shell lines that set it up."""
     return {
         "job_name": name,
         "nodes": resources.nodes,
@@ -85,8 +136,8 @@ def slurm_parameters(resources: Resources, name: str) -> dict[str, Any]:
         "wckey": None,
         "signal_delay_s": SIGNAL_SECONDS,
         "stderr_to_stdout": True,
-        # Slurm 22.05's srun does not take --cpus-per-task over from sbatch.
-        "setup": ['if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi'],
+        "setup": [*environment, *_BEFORE],
+        "teardown": _AFTER,
         # Ranks that have nothing to save end first; the others are neither to be killed for that nor hurried.
         "srun_args": ["--kill-on-bad-exit=0", "--wait=0"],
         "additional_parameters": {"requeue": True, **resources.slurm},

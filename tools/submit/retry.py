@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from engine.errors import UserError
 from engine.files import write_atomic
 from tools.submit.folders import Note, write_status
 from tools.submit.overview import OVER, View
@@ -23,9 +24,15 @@ def retry(views: Sequence[View], changed: Mapping[str, Any]) -> tuple[list[Submi
         The queued runs; and those that stopped, but were not submitted by this tool.
 
     Raises:
-        UserError: they are refused; their states are as before.
+        UserError: they are refused, their states are as before; or nobody can tell whether they still wait.
     """
-    over = [view for view in views if view.state in OVER]
+    over = [view for view in views if view.state in OVER and not view.alive]
+    unclear = [view.folder.name for view in over if view.alive is None and view.note is not None]
+    if unclear:
+        raise UserError(
+            f"--retry: nobody here can tell whether {', '.join(unclear)} still waits or runs: Slurm does not answer, "
+            "or it was started on another machine; try again there"
+        )
     groups: dict[str, list[View]] = {}
     for view in over:
         if view.note is not None:
