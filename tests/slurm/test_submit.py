@@ -70,14 +70,7 @@ def wait_for_progress(cluster: Cluster, run: Path, number: int) -> None:
         own = starts(run)
         return len(own) >= number and any(record["time"] > own[-1]["started"] for record in records(run))
 
-    job = note(run).job
-    cluster.wait_for(lambda: _released(cluster, job) and progressing(), 120, f"start {number} of {run}: {note(run)}")
-
-
-def _released(cluster: Cluster, job: str) -> bool:
-    if cluster.job(job).get("Reason") == "BeginTime":
-        cluster.release(job)
-    return True
+    cluster.wait_for(progressing, 120, f"start {number} of {run}: {note(run)}")
 
 
 def output(run: Path) -> str:
@@ -101,7 +94,8 @@ def test_a_sweep_is_an_array_of_which_only_the_preempted_task_starts_again(clust
     assert "4 waiting" in waiting, waiting
     assert "#SBATCH --array=0-5%2\n" in (Path(note(runs[0]).log).parent / f"{array}_submission.sh").read_text()
     urgent = cluster.sbatch("--partition=urgent", "--cpus-per-task=8", "--wrap=true", cwd=tmp_path)
-    assert cluster.wait_ended([*jobs, urgent], 240) == ["COMPLETED"] * 7
+    cluster.wait_for(lambda: all(state(run) == "finished" for run in runs), 300, "six results")
+    assert cluster.wait_ended([*jobs, urgent]) == ["COMPLETED"] * 7
     restarts = [int(cluster.job(job)["Restarts"]) for job in jobs]
     assert sorted(restarts) == [0, 0, 0, 0, 0, 1]
     assert [len(starts(run)) - 1 for run in runs] == restarts
