@@ -163,7 +163,6 @@ def test_a_pending_job_runs_the_code_and_the_configuration_of_its_submission(clu
     [
         (["--partition", "nope"], "invalid partition specified: nope"),
         (["--gpus-per-node", "4"], "Invalid generic resource (gres) specification"),
-        (["--nodes", "9"], "Node count specification invalid"),
         (["--sweep", "optimizer.lrr=1,2"], "optimizer.lrr: unknown key"),
     ],
 )
