@@ -28,8 +28,9 @@ from engine.run_dir import experiment_number
 MOST_BYTES = 1 << 30
 """More than this is no code: somebody's data lie in the working tree and are not ignored."""
 
-_NEVER_CODE = ("experiments", "data", "build", "dist", "__pycache__", "node_modules")
-"""Left out where git cannot say what is ignored; so is what begins with a dot."""
+_NO_CODE = ("experiments", "data", "build", "dist")
+_CACHES = ("__pycache__", "node_modules")
+"""Left out, the former at the top only, where git cannot say what is ignored; so is what begins with a dot."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def take_snapshot(root: Path, output: Path, leave_out: Sequence[Path] = ()) -> S
     """
     root, output = root.resolve(), output.absolute()
     left_out = [path for path in (output.resolve(), *(p.resolve() for p in leave_out)) if path != root]
-    names = sorted({name for name in _files(root) if not _is_left_out(root / name, left_out)})
+    names = sorted({name for name in _files(root) if not _is_left_out(root, name, left_out)})
     _refuse_data(root, names)
     aside = output / f".{uuid.uuid4().hex[:12]}"
     try:
@@ -79,11 +80,9 @@ def _files(root: Path) -> Iterator[Path]:
     try:
         listed = subprocess.run(command, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        for folder, folders, files in os.walk(root):
-            folders[:] = [name for name in folders if name not in _NEVER_CODE and not name.startswith(".")]
-            links = [name for name in folders if Path(folder, name).is_symlink()]
-            yield from (Path(folder, name).relative_to(root) for name in files + links if not name.startswith("."))
-        return
+        listed = b""
+    if not listed:  # no git; or a copy that lies where a clone ignores it
+        yield from _files_without_git(root)
     for text in filter(None, listed.split(b"\0")):
         name = Path(os.fsdecode(text))
         path = root / name
@@ -93,8 +92,18 @@ def _files(root: Path) -> Iterator[Path]:
             yield name
 
 
-def _is_left_out(path: Path, left_out: Sequence[Path]) -> bool:
-    return any(experiment_number(folder) is not None or folder in left_out for folder in (path, *path.parents))
+def _files_without_git(root: Path) -> Iterator[Path]:
+    for text, folders, files in os.walk(root):
+        folder = Path(text)
+        never = (*_CACHES, *(_NO_CODE if folder == root else ()))
+        folders[:] = [name for name in folders if name not in never and not name.startswith(".")]
+        links = [name for name in folders if (folder / name).is_symlink()]
+        yield from ((folder / name).relative_to(root) for name in files + links if not name.startswith("."))
+
+
+def _is_left_out(root: Path, name: Path, left_out: Sequence[Path]) -> bool:
+    within = (name, *name.parents)
+    return any(experiment_number(part) is not None or root / part in left_out for part in within)
 
 
 def _refuse_data(root: Path, names: Sequence[Path]) -> None:

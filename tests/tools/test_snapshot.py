@@ -32,7 +32,7 @@ def content(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A clone with a tracked, a changed, a removed, an untracked and an ignored file."""
-    clone = tmp_path / "clone"
+    clone = tmp_path / "experiment_2026" / "clone"
     (clone / "package").mkdir(parents=True)
     (clone / ".gitignore").write_text("experiments/\n*.pyc\n")
     (clone / "package" / "tracked.py").write_text("tracked")
@@ -106,7 +106,7 @@ def test_links_lead_into_the_copy_or_to_data_or_become_files(clone, tmp_path):
     (clone / "package" / "up.py").symlink_to("../changed name.py")
     (clone / "folder").symlink_to("package")
     (clone / "data").symlink_to(tmp_path / "data")
-    (clone / "copied.py").symlink_to("../outside.py")
+    (clone / "copied.py").symlink_to("../../outside.py")
     (clone / "kept.yaml").symlink_to("experiments/ignored.yaml")
     (clone / "dangling").symlink_to("nowhere")
     copy = take_snapshot(clone, tmp_path / "copies").path
@@ -138,14 +138,26 @@ def test_a_file_that_vanishes_meanwhile_is_left_out(clone, tmp_path, monkeypatch
 
 def test_without_git_everything_is_copied_but_environments_caches_and_experiments(tmp_path):
     tree = tmp_path / "tree"
-    for name in ("package/code.py", ".venv/bin/python", "package/__pycache__/code.pyc", "experiments/README.md"):
+    for name in (
+        "package/code.py",
+        "package/data/code.py",
+        ".venv/bin/python",
+        "package/__pycache__/code.pyc",
+        "experiments/README.md",
+    ):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_text(name)
     (tree / "data").symlink_to(tmp_path)
     (tree / "linked").symlink_to(tmp_path)
     taken = take_snapshot(tree, tmp_path / "copies")
-    assert list(content(taken.path)) == ["package/code.py"]
+    assert sorted(content(taken.path)) == ["package/code.py", "package/data/code.py"]
     assert (taken.path / "linked").is_symlink()
+
+
+def test_a_copy_can_be_copied_also_where_a_clone_ignores_it(clone):
+    first = take_snapshot(clone, clone / "experiments" / ".snapshots")
+    again = take_snapshot(first.path, clone / "experiments" / "again")
+    assert "package/tracked.py" in content(again.path)
 
 
 def test_data_in_the_tree_are_refused_by_name(clone, tmp_path):

@@ -1,0 +1,311 @@
+"""Submitting to this machine: claimed folders, copied code, sweeps, what stops and goes on, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from submitit.core.utils import DelayedSubmission
+from submitit.slurm.slurm import SlurmJobEnvironment, _make_sbatch_string
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from engine.errors import UserError
+from engine.run_dir import RunDir
+from engine.signals import StopRequest
+from tests.classification.small import folder_data, write_config, write_pictures
+from tests.distributed import ROOT, clean_environment
+from tools.submit.__main__ import main
+from tools.submit.folders import read_note
+from tools.submit.job import Job, resubmit
+from tools.submit.resources import Resources, environment_lines, local_parameters, parse_minutes, slurm_parameters
+from tools.submit.sweep import combinations
+
+LOCAL = ("--cluster", "local", "--gpus-per-node", "0")
+
+
+def submit(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tools.submit", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env=clean_environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def submit_config(config: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return submit("--task", "classification", "--config", config, *arguments)
+
+
+def state(run: Path) -> str:
+    return json.loads((run / "status.json").read_text())["state"]
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def wait_until_gone(run: Path) -> None:
+    """Until the local job has ended, so that nothing of it outlives the test."""
+    note = read_note(RunDir(run))
+    assert note is not None
+    wait_for(lambda: not Path(f"/proc/{note.job}").exists(), f"{run} still runs: {note}")
+
+
+def starts(run: Path) -> list[dict]:
+    environment = json.loads((run / "environment.json").read_text())
+    return [environment, *environment["restarts"]]
+
+
+# -- on this machine -------------------------------------------------------------------------------------------------
+
+
+def test_a_local_sweep_runs_each_combination_in_its_own_folder_from_a_copy_of_the_code(tmp_path):
+    config = write_config(tmp_path, training={"steps": 2})
+    sweep = ("--name", "try", "--sweep", "optimizer.lr=1e-4,3e-3", "experiment.tags=[mine]")
+    done = submit_config(config, *LOCAL, *sweep)
+    runs = [tmp_path / "experiments" / f"experiment_000{number}" for number in (1, 2)]
+    assert done.returncode == 0, done.stderr
+    assert all(os.path.relpath(run, ROOT) in done.stdout for run in runs)
+    assert re.search(r"cancel: kill \d+ \d+\n", done.stdout)
+    for run, lr in zip(runs, ("1e-4", "3e-3"), strict=True):
+        wait_until_gone(run)
+        note = read_note(RunDir(run))
+        assert state(run) == "finished", Path(note.log).read_text()
+        settings = yaml.safe_load((run / "config.yaml").read_text())
+        assert settings["experiment"]["name"] == f"try optimizer.lr={lr}"
+        assert settings["experiment"]["tags"] == ["mine", "sweep", f"optimizer.lr={lr}"]
+        assert settings["optimizer"]["lr"] == float(lr)
+        assert f"try optimizer.lr={lr}" in (run / "README.md").read_text()
+        code = tmp_path / "experiments" / ".snapshots" / note.snapshot
+        assert code.is_dir()
+        assert f"code: {code}\n" in Path(note.log).read_text()
+        events = EventAccumulator(str(run / "tensorboard")).Reload()
+        hparams = events.PluginTagToContent("hparams")
+        assert any(b"optimizer.lr" in content for content in hparams.values())
+        assert not [path for path in (run / "tensorboard").iterdir() if path.is_dir()], "one run an experiment"
+        assert "train/loss" in events.Tags()["scalars"]
+
+
+def test_a_local_job_of_two_ranks_goes_on_after_a_warning_ends_when_told_to_and_is_retried(tmp_path):
+    config = write_config(tmp_path, training={"steps": 150}, evaluation={"every_epochs": 9, "batch_size": 90})
+    assert submit_config(config, *LOCAL, "--tasks-per-node", 2).returncode == 0
+    run = tmp_path / "experiments" / "experiment_0001"
+    job = int(read_note(RunDir(run)).job)
+
+    def records() -> int:
+        return len((run / "metrics.jsonl").read_text().splitlines()) if (run / "metrics.jsonl").exists() else 0
+
+    def ranks() -> list[int]:
+        return [device["pid"] for device in starts(run)[-1]["devices"]]
+
+    wait_for(lambda: records() > 1, "the first records")
+    first = ranks()
+    os.kill(first[1], signal.SIGUSR1)  # one of them is enough
+    wait_for(lambda: len(starts(run)) == 2 and state(run) == "running", "the second start")
+    assert set(ranks()).isdisjoint(first)
+    before = records()
+    wait_for(lambda: records() > before, "records of the second start")
+    os.kill(job, signal.SIGTERM)
+    wait_until_gone(run)
+    assert state(run) == "interrupted"
+    assert "interrupted" in submit("--status", run).stdout
+    done = submit("--retry", tmp_path / "experiments")
+    assert done.returncode == 0, done.stderr
+    wait_until_gone(run)
+    assert state(run) == "finished", Path(read_note(RunDir(run)).log).read_text()
+    assert len(starts(run)) == 3
+    assert all(len(start["devices"]) == 2 for start in starts(run))
+    steps = [
+        r["step"] for r in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if r["split"] == "train"
+    ]
+    assert steps == sorted(set(steps))
+    assert "nothing to retry" in submit("--retry", run).stdout
+
+
+def test_debug_runs_in_this_process_and_exits_with_the_runs_code(tmp_path):
+    config = write_config(tmp_path, training={"steps": 2})
+    done = submit_config(config, "--cluster", "debug")
+    assert done.returncode == 0, done.stderr
+    assert state(tmp_path / "experiments" / "experiment_0001") == "finished"
+
+
+# -- refused before anything is queued -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.lrr=1"], r"command line: optimizer.lrr: unknown key; did you mean 'lr'\?"),
+        (["--sweep", "optimiser.lr=1,2"], "command line: optimiser: unknown key; did you mean 'optimizer'"),
+        (["--sweep", "optimizer.lr=1e-3,fast"], "command line: optimizer.lr: must be a number"),
+        (["--sweep", "experiment.root=a,b"], "experiment.root: the runs of a sweep lie in one folder"),
+        (["finetune.weights=nowhere.pt"], "finetune.weights: .*nowhere.pt does not exist; fetch it first"),
+        (["--time", "soon"], "--time: 'soon' is no time"),
+        (["--nodes", "2"], "--nodes 2: --cluster local has one"),
+        (["--cpus-per-task", "0"], "--cpus-per-task: must be 1 or more, not 0"),
+    ],
+)
+def test_what_is_wrong_is_refused_and_leaves_no_folder(tmp_path, capsys, arguments, message):
+    config = write_config(tmp_path)
+    assert main(["--task", "classification", "--config", str(config), *LOCAL, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert not list((tmp_path / "experiments").glob("experiment_*"))
+    assert not list((tmp_path / "experiments").glob(".submitit/*"))
+
+
+def test_missing_pictures_are_refused(tmp_path, capsys):
+    write_pictures(tmp_path / "pictures" / "train", {"a": 1, "b": 1})
+    config = write_config(tmp_path, data=folder_data(tmp_path / "pictures"))
+    assert main(["--task", "classification", "--config", str(config), *LOCAL]) == 2
+    assert "has no folder val or validation (val)" in capsys.readouterr().err
+
+
+def test_weights_that_timm_would_have_to_fetch_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model = {"name": "timm/tf_efficientnet_lite0", "pretrained": True}
+    nothing = dict.fromkeys(("patch_size", "window_size", "embed_dim", "depths", "num_heads"))
+    config = write_config(tmp_path, model={**nothing, **model})
+    assert main(["--task", "classification", "--config", str(config), *LOCAL]) == 2
+    assert "the weights of timm/tf_efficientnet_lite0 (timm/tf_efficientnet_lite0.in1k) are not in the cache" in (
+        capsys.readouterr().err
+    )
+
+
+def test_without_slurm_it_says_what_else_works(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["--task", "classification", "--config", str(write_config(tmp_path))]) == 2
+    assert "there is no sbatch here; submit on a login node, or use --cluster local" in capsys.readouterr().err
+    assert not list((tmp_path / "experiments").glob("experiment_*"))
+
+
+def test_an_unknown_task_names_those_that_there_are(tmp_path, capsys):
+    assert main(["--task", "segmentation", "--config", str(write_config(tmp_path))]) == 2
+    assert "there is classification" in capsys.readouterr().err
+
+
+def test_a_sweep_cannot_be_debugged(tmp_path, capsys):
+    arguments = ["--task", "classification", "--config", str(write_config(tmp_path)), "--cluster", "debug"]
+    assert main([*arguments, "--sweep", "optimizer.lr=1,2", "--mem", "1G"]) == 2
+    error = capsys.readouterr().err
+    assert "--cluster debug does without --mem" in error
+    assert "leave --sweep away" in error
+
+
+def test_nothing_heavy_is_imported_to_submit(tmp_path):
+    """A login node's user need not wait, and nothing there touches a GPU."""
+    code = (
+        "import sys; from pathlib import Path; from tools.submit.submission import resolve; import tools.submit.retry\n"
+        f"resolve('classification', Path({str(write_config(tmp_path))!r}), [], ['optimizer.lr=1,2'], '')\n"
+        "sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean_environment(), check=False).returncode == 0
+
+
+def test_a_run_that_fails_before_it_can_say_so_is_noted(tmp_path):
+    run = RunDir(tmp_path)
+    run.status.write_text('{"state": "queued", "epoch": 0.0, "step": 0, "best": {}, "updated": 0}')
+    Job("classification.train", run.config)._note_failure(2)
+    assert state(tmp_path) == "failed"
+    assert "ended with code 2 before the first step" in run.failed.read_text()
+
+
+# -- the parts -------------------------------------------------------------------------------------------------------
+
+
+def test_times_are_read_as_slurm_reads_them():
+    minutes = {"90": 90, "1:30": 2, "12:00:00": 720, "0:0:61": 2, "2-0": 2880, "1-12:30": 2190, "1-0:0:1": 1441}
+    assert {text: parse_minutes(text) for text in minutes} == minutes
+    for text in ("", "0", "1h", "1:2:3:4", "-5"):
+        with pytest.raises(UserError, match="is no time"):
+            parse_minutes(text)
+
+
+def test_sweeps_are_combined_in_the_order_of_the_command_line():
+    assert combinations([]) == [()]
+    assert combinations(["a.b=1,2", "c=x,[1, 2],'p,q'"]) == [
+        ("a.b=1", "c=x"),
+        ("a.b=1", "c=[1, 2]"),
+        ("a.b=1", "c='p,q'"),
+        ("a.b=2", "c=x"),
+        ("a.b=2", "c=[1, 2]"),
+        ("a.b=2", "c='p,q'"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "sweeps", [["a"], ["=1"], ["a="], ["a=1,,2"], ["a=[1"], ["a=1],[2"], ["a=1,1"], ["a=1", "a=2"]]
+)
+def test_a_sweep_that_makes_no_sense_is_refused(sweeps):
+    with pytest.raises(UserError, match="--sweep: "):
+        combinations(sweeps)
+
+
+def test_slurm_is_asked_for_what_was_asked_for_and_nothing_else(tmp_path):
+    def lines(resources: Resources) -> list[str]:
+        text = _make_sbatch_string(command="python", folder=tmp_path, **slurm_parameters(resources, "name"))
+        return text.splitlines()
+
+    plain = lines(Resources(gpus_per_node=4))
+    assert {"#SBATCH --gpus-per-node=4", "#SBATCH --ntasks-per-node=4", "#SBATCH --requeue"} <= set(plain)
+    assert "#SBATCH --signal=USR2@120" in plain
+    for absent in ("time", "partition", "account", "mem", "cpus-per-task", "wckey"):
+        assert not [line for line in plain if line.startswith(f"#SBATCH --{absent}")]
+    full = lines(Resources(2, 0, 3, 7, "8G", "1-00", "fast", "us", slurm={"reservation": "course"}))
+    for option in ("time=1440", "mem=8G", "ntasks-per-node=3", "cpus-per-task=7", "partition=fast", "account=us"):
+        assert f"#SBATCH --{option}" in full
+    assert "#SBATCH --reservation=course" in full
+    assert any("export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" in line for line in full)
+
+
+def test_a_local_job_keeps_to_the_gpus_that_this_shell_was_given():
+    assert local_parameters(Resources(gpus_per_node=2), "4,5,6")["visible_gpus"] == [4, 5, 6]
+    assert "visible_gpus" not in local_parameters(Resources(), "")
+    assert local_parameters(Resources(), "GPU-1234").get("visible_gpus") is None
+
+
+def test_the_environment_that_a_variable_names_is_set_up(tmp_path):
+    (tmp_path / "my env" / "bin").mkdir(parents=True)
+    (tmp_path / "my env" / "bin" / "activate").write_text("")
+    (tmp_path / "modules.sh").write_text("")
+    assert environment_lines({}) == []
+    assert environment_lines({"SWIN_ENV": f"{tmp_path}/my env"}) == [f". '{tmp_path}/my env/bin/activate'"]
+    assert environment_lines({"SWIN_ENV": f"{tmp_path}/modules.sh"}) == [f". {tmp_path}/modules.sh"]
+    with pytest.raises(UserError, match="neither a virtual environment nor a file to source"):
+        environment_lines({"SWIN_ENV": f"{tmp_path}/nowhere"})
+
+
+def test_a_job_is_queued_again_only_while_slurm_calls_it_running(tmp_path, monkeypatch):
+    calls, scontrol = tmp_path / "calls", tmp_path / "scontrol"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SUBMITIT_FOLDER", str(tmp_path))
+    monkeypatch.setenv("SLURM_JOB_ID", "815")
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "812")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    submission = DelayedSubmission(Job("classification.train", tmp_path / "config.yaml"))
+    submission.set_timeout(60, 3)
+    submission.dump(tmp_path / "812_3_submitted.pkl")
+    before = (tmp_path / "812_3_submitted.pkl").read_bytes()
+    for state, requeued in (("RUNNING", True), ("COMPLETING", False), ("CANCELLED", False), ("PENDING", False)):
+        scontrol.write_text(
+            f'#!/bin/sh\necho "$@" >> {calls}\n[ $1 = requeue ] || echo "JobId=815 JobState={state} X=1"\n'
+        )
+        scontrol.chmod(0o755)
+        calls.write_text("")
+        resubmit(SlurmJobEnvironment(), StopRequest())
+        assert calls.read_text().splitlines() == [
+            "show job --oneliner 812_3",
+            *(["requeue 812_3"] if requeued else []),
+        ]
+    assert (tmp_path / "812_3_submitted.pkl").read_bytes() == before

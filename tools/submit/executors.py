@@ -1,0 +1,119 @@
+"""Jobs handed to submitit: to Slurm, to this machine, or to this very process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shlex
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from submitit import DebugExecutor, LocalExecutor, SlurmExecutor
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from engine.errors import UserError
+from tools.submit.job import Job
+from tools.submit.resources import Resources, environment_lines, local_parameters, slurm_parameters
+
+CLUSTERS = ("slurm", "local", "debug")
+_OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMI", "SUBMITIT_")
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job that was taken."""
+
+    job: str
+    log: Path
+    """What its first rank prints."""
+
+
+def queue_slurm(jobs: Sequence[Job], resources: Resources, name: str, folder: Path, code: Path) -> list[Queued]:
+    """Queues one job, or several as one array. ``folder`` is for submitit's files, ``code`` the copy that runs.
+
+    Raises:
+        UserError: there is no Slurm, or it refuses; with its own words. Nothing is queued then.
+    """
+    if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        raise UserError("--cluster slurm: there is no sbatch here; submit on a login node, or use --cluster local")
+    with _outside_of_a_job(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it also raises
+        executor = SlurmExecutor(folder, python=_launcher(code))
+        executor.update_parameters(**slurm_parameters(resources, name, environment_lines(os.environ)))
+        try:
+            queued = executor.submit_array(jobs)
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise UserError(f"Slurm does not take the job: {error}") from None
+    return [Queued(job.job_id, _log(folder, job.job_id)) for job in queued]
+
+
+def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: Path) -> list[Queued]:
+    """Starts all jobs at once on this machine; they outlive this process.
+
+    Raises:
+        UserError: more than this machine is asked for.
+    """
+    if resources.nodes != 1:
+        raise UserError(f"--nodes {resources.nodes}: --cluster local has one; use --tasks-per-node for more processes")
+    queued = []
+    for number, job in enumerate(jobs):
+        place = folder / str(number)  # process numbers are used again
+        executor = LocalExecutor(place, python=_launcher(code))
+        try:
+            executor.update_parameters(**local_parameters(resources, os.environ.get("CUDA_VISIBLE_DEVICES", "")))
+        except ValueError as error:
+            raise UserError(f"--cluster local: {error}") from None
+        with _outside_of_a_job(), _apart(place / "controller.out"):
+            taken = executor.submit(job)
+        queued.append(Queued(taken.job_id, _log(place, taken.job_id)))
+    return queued
+
+
+def run_here(job: Job, folder: Path) -> None:
+    """Runs a job in this process, where breakpoints work, and which then exits with its code."""
+    DebugExecutor(folder).submit(job).results()
+
+
+def _launcher(code: Path) -> str:
+    return shlex.join([sys.executable, str(code / "tools" / "submit" / "launcher.py")])
+
+
+def _log(folder: Path, job: str) -> Path:
+    return folder / f"{job}_0_log.out"
+
+
+@contextlib.contextmanager
+def _apart(output: Path) -> Iterator[None]:
+    """Has processes that are started meanwhile outlive the terminal, and not hold its streams."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    kept = [os.dup(number) for number in range(3)]
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with open(os.devnull, "rb") as nothing, output.open("ab") as file:
+            for number, stand_in in enumerate((nothing, file, file)):
+                os.dup2(stand_in.fileno(), number)
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, hangup)
+        for number, handle in enumerate(kept):
+            os.dup2(handle, number)
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _outside_of_a_job() -> Iterator[None]:
+    """Hides the variables of the job that this process may run in: they would become the new one's."""
+    hidden = {}
+    if "SLURM_JOB_ID" in os.environ:
+        hidden = {name: os.environ[name] for name in os.environ if name.startswith(_OF_A_JOB) and name != "SLURM_CONF"}
+    for name in hidden:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ |= hidden

@@ -1,0 +1,106 @@
+"""The folders of submitted runs: claimed before anything is queued, given back if nothing could be."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.config import dump_config
+from engine.files import write_atomic
+from engine.run_dir import RunDir
+from engine.settings import RunConfig
+from engine.status import read_status
+
+PLACE = ".submitit"
+"""Beside the experiments: submitit's files, and a note on each run that was submitted."""
+
+SNAPSHOTS = ".snapshots"
+"""Beside the experiments: copies of the code."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is known of a submitted run outside its folder, so that it can be found and submitted again."""
+
+    task: str
+    cluster: str
+    """slurm or local."""
+    job: str
+    """Slurm's number, ``812`` or ``812_3``; a local job's process."""
+    host: str
+    """Where it was submitted."""
+    log: str
+    """Rank 0's output."""
+    snapshot: str
+    """Hash of the code."""
+    resources: dict[str, Any]
+    """What was asked for, see :class:`tools.submit.resources.Resources`."""
+    swept: tuple[str, ...] = ()
+    """``key.path=value`` of a sweep's run."""
+
+
+def note_file(folder: RunDir) -> Path:
+    return folder.path.parent / PLACE / f"{folder.name}.json"
+
+
+def write_note(folder: RunDir, note: Note) -> None:
+    write_atomic(note_file(folder), json.dumps(asdict(note), indent=2) + "\n")
+
+
+def read_note(folder: RunDir) -> Note | None:
+    """The note on a run; None if it was not submitted, or that cannot be read."""
+    try:
+        content = json.loads(note_file(folder).read_text(encoding="utf-8"))
+        return Note(**{**content, "swept": tuple(content["swept"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def claim(configs: Sequence[RunConfig]) -> list[RunDir]:
+    """A folder for each configuration, which lies in it, with the state ``queued``.
+
+    Raises:
+        UserError: ``experiment.root`` cannot be made or written; no folder is left behind.
+    """
+    folders: list[RunDir] = []
+    try:
+        for config in configs:
+            folders.append(RunDir.claim(config.experiment.root))
+            write_atomic(folders[-1].config, dump_config(config))
+            write_status(folders[-1], "queued")
+    except BaseException:
+        give_back(folders)
+        raise
+    return folders
+
+
+def give_back(folders: Sequence[RunDir]) -> None:
+    """Removes folders that were claimed for jobs that nobody has queued."""
+    for folder in folders:
+        shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def write_status(folder: RunDir, state: str) -> None:
+    """Changes the state of a run that no process writes, and keeps how far it got."""
+    before = read_status(folder.status) or {}
+    known = {key: before.get(key, default) for key, default in (("epoch", 0.0), ("step", 0), ("best", {}))}
+    write_atomic(folder.status, json.dumps({"state": state, **known, "updated": round(time.time(), 3)}) + "\n")
+
+
+def files_folder(first: RunDir) -> Path:
+    """A new folder for submitit's files of one submission, named by its first run."""
+    place = first.path.parent / PLACE
+    place.mkdir(exist_ok=True)
+    name, number = first.name, 1
+    while True:
+        try:
+            (place / name).mkdir()
+            return place / name
+        except FileExistsError:
+            number += 1
+            name = f"{first.name}.{number}"

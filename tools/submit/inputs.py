@@ -1,0 +1,79 @@
+"""What a run reads, looked for where there is a network and somebody who can still fetch it: on the login node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from engine.config import is_below
+from engine.errors import UserError
+from engine.settings import RunConfig
+
+if TYPE_CHECKING:
+    from classification.config import ClassificationConfig
+
+_SAFETENSORS = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+
+
+def check_inputs(task: str, config: RunConfig) -> None:
+    """Raises:
+    UserError: data or weights are not there; the text says where they were looked for.
+    """
+    fetched = ("data",) if getattr(getattr(config, "data", None), "download", False) else ()
+    for key, path in _paths(config):
+        if not path.exists() and not is_below(key, ("experiment", *fetched)):
+            raise UserError(f"{key}: {path} does not exist; fetch it first, as nodes may have no network")
+    if task == "classification":
+        from classification.config import ClassificationConfig
+
+        assert isinstance(config, ClassificationConfig)
+        _check_pictures(config)
+        if config.model.pretrained and config.model.timm_name is not None:
+            _check_pretrained(config.model.timm_name)
+
+
+def _paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:
+    """The paths in a configuration under their dotted keys."""
+    for name in type(section).model_fields:
+        value: Any = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from _paths(value, f"{prefix}{name}.")
+        elif isinstance(value, Path):
+            yield f"{prefix}{name}", value
+
+
+def _check_pictures(config: ClassificationConfig) -> None:
+    """Looks for the parts of the data set, not into each picture; fetches it if the run is to."""
+    from classification.data_config import FolderData, TorchvisionData
+
+    if isinstance(config.data, FolderData):
+        from classification.folders import split_folder
+
+        for split in ("train", "val"):
+            split_folder(config.data.root, split)
+    elif isinstance(config.data, TorchvisionData):
+        from classification.sources import download, open_torchvision
+
+        if config.data.download:
+            download(config.data)
+        open_torchvision(config.data, "val")
+
+
+def _check_pretrained(name: str) -> None:
+    """Looks for timm's weights in the cache of the Hugging Face hub, which nodes share through the home folder."""
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    source = timm.get_pretrained_cfg(name)
+    if source is None or not source.hf_hub_id:
+        return
+    repository, _, revision = source.hf_hub_id.partition("@")
+    files = [source.hf_hub_filename] if source.hf_hub_filename else [*_SAFETENSORS.values(), *_SAFETENSORS]
+    if not any(isinstance(try_to_load_from_cache(repository, file, revision=revision or None), str) for file in files):
+        raise UserError(
+            f"model.pretrained: the weights of timm/{name} ({repository}) are not in the cache; fetch them here first: "
+            f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
+        )

@@ -1,0 +1,164 @@
+"""What a queued job does: it goes on with a run in its claimed folder, and has itself queued again if it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.entry import TrainArguments, exit_code, wait_politely
+from engine.errors import EXIT_INTERRUPTED
+from engine.failure import Failure, write_failure
+from engine.run_dir import RunDir
+from engine.signals import StopRequest
+from engine.status import read_status
+from engine.watch.start import StartGuard
+from tools.submit.folders import write_status
+from tools.submit.launcher import release
+
+if TYPE_CHECKING:
+    from submitit.core.job_environment import JobEnvironment
+
+MEETING_SECONDS = 120.0
+"""Longest wait of a local job's ranks for the first one."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run as submitit keeps it: calling this trains, and ends the process with the exit code."""
+
+    module: str
+    """``TASK.train``."""
+    config: Path
+    """config.yaml in the folder that was claimed for the run."""
+
+    def __call__(self) -> None:
+        from submitit import JobEnvironment
+
+        stop = StopRequest().install()  # instead of submitit's, which save within the handler
+        release()
+        wait_politely()
+        environment = JobEnvironment()
+        _tell_rank(environment)
+        guard = StartGuard(stop)
+        os.chdir(self.config.parent.parent.parent)  # from where messages name the folder as experiments/experiment_0001
+        if environment.global_rank == 0:
+            print(f"code: {Path(__file__).resolve().parents[2]}", flush=True)
+        with _meeting(environment):
+            code = exit_code(lambda: self._train(stop, guard))
+        if environment.global_rank == 0:
+            if code == EXIT_INTERRUPTED:
+                resubmit(environment, stop)
+            elif code != 0:
+                self._note_failure(code)
+        sys.exit(code)
+
+    def _train(self, stop: StopRequest, guard: StartGuard) -> int:
+        """As ``python -m TASK.train --resume FOLDER`` does."""
+        from engine.resume import requested_config
+
+        module = importlib.import_module(self.module)
+        arguments = TrainArguments(None, str(self.config.parent), dry_run=False, overrides=())
+        requested_config(module.schema(), arguments)
+
+        from engine.run import run_training
+
+        return run_training(module.kind(), arguments, stop, guard)
+
+    def _note_failure(self, code: int) -> None:
+        """Says so in the folder where the run failed before it could."""
+        folder = RunDir(self.config.parent)
+        status = read_status(folder.status) or {}
+        if status.get("state") == "queued":
+            reason = f"ended with code {code} before the first step; its output says why"
+            write_failure(
+                folder.failed, Failure(0, socket.gethostname(), status.get("step", 0), reason, exit_code=code)
+            )
+            write_status(folder, "failed")
+
+
+def resubmit(environment: JobEnvironment, stop: StopRequest) -> None:
+    """Has the launcher start the same job again, after all ranks have saved; not if somebody wants it to end.
+
+    What submitit would start is a module and a path, which have not changed, so its file stays as it is, with the
+    number of time-outs that it still grants.
+    """
+    from submitit.core.utils import DelayedSubmission
+
+    name = environment.name()
+    if name == "slurm":
+        state = slurm_state(environment.job_id)
+        if state != "RUNNING":  # cancelled, or queued again already
+            print(f"not queued again: Slurm calls job {environment.job_id} {state}", flush=True)
+            return
+    elif name != "local" or stop.signal not in (signal.SIGUSR1, signal.SIGUSR2):
+        return
+    grants = DelayedSubmission.load(environment.paths.submitted_pickle)._timeout_countdown
+    try:
+        environment._requeue(grants)
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"not queued again: {error}; go on with python -m tools.submit --retry", file=sys.stderr)
+
+
+def slurm_state(job_id: str) -> str:
+    """What Slurm says of a job: RUNNING, COMPLETING once it was cancelled, …; UNKNOWN if it does not say."""
+    try:
+        command = ["scontrol", "show", "job", "--oneliner", job_id]
+        text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"scontrol does not know job {job_id}: {error}", file=sys.stderr)
+        return "UNKNOWN"
+    states = [word.partition("=")[2] for word in text.split() if word.startswith("JobState=")]
+    return states[0] if states else "UNKNOWN"
+
+
+def _tell_rank(environment: JobEnvironment) -> None:
+    """Tells a local job's process, as torchrun would, which of several it is; Slurm's are told by srun."""
+    if environment.name() == "local" and environment.num_tasks > 1:
+        count = str(environment.num_tasks)
+        os.environ |= {"RANK": str(environment.global_rank), "WORLD_SIZE": count}
+        os.environ |= {"LOCAL_RANK": str(environment.local_rank), "LOCAL_WORLD_SIZE": count}
+
+
+@contextlib.contextmanager
+def _meeting(environment: JobEnvironment) -> Iterator[None]:
+    """Tells the ranks of a local job where they meet.
+
+    Rank 0 listens on a port of the system's choice and publishes it beside submitit's files.
+    """
+    if environment.name() != "local" or environment.num_tasks == 1:
+        yield
+        return
+    from torch.distributed import TCPStore
+
+    note = environment.paths.folder / f"{environment.job_id}_port"
+    store = None
+    if environment.global_rank == 0:
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        aside = note.with_suffix(".part")
+        aside.write_text(str(store.port))
+        aside.replace(note)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _published(note), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    try:
+        yield
+    finally:
+        if store is not None:
+            note.unlink(missing_ok=True)  # the next start has another port
+
+
+def _published(note: Path) -> str:
+    deadline = time.monotonic() + MEETING_SECONDS
+    while not note.exists():
+        if time.monotonic() > deadline:
+            sys.exit(f"error: rank 0 has not written {note} within {MEETING_SECONDS:.0f} s")
+        time.sleep(0.05)
+    return note.read_text()

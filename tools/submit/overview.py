@@ -1,0 +1,123 @@
+"""``--status`` and ``--retry``: how submitted runs are doing, without Slurm's accounting."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import UserError
+from engine.failure import read_failure
+from engine.run_dir import RunDir, experiment_number
+from engine.status import read_status
+from tools.submit.folders import Note, read_note
+
+OVER = ("failed", "interrupted", "lost")
+"""States of runs that have stopped before they were finished."""
+
+
+@dataclass(frozen=True)
+class View:
+    """How a run is doing."""
+
+    folder: RunDir
+    state: str
+    """waiting, starting, running, finished, failed, interrupted, lost; unknown without a status.json."""
+    step: int
+    epoch: float
+    why: str
+    """What it waits for, or what stopped it."""
+    note: Note | None
+    alive: bool | None
+    """Whether its job waits or runs; None if nobody knows."""
+
+
+def find_runs(places: Sequence[Path]) -> list[RunDir]:
+    """The experiment folders among and directly below ``places``, by number.
+
+    Raises:
+        UserError: a place is neither an experiment nor holds any.
+    """
+    found: dict[Path, RunDir] = {}
+    for place in places:
+        place = place.absolute()
+        below = [path for path in place.iterdir() if experiment_number(path) is not None] if place.is_dir() else []
+        chosen = [place] if experiment_number(place) is not None and place.is_dir() else below
+        if not chosen:
+            raise UserError(f"{place}: no experiments there; name the folder that holds experiment_0001, ...")
+        found |= {path: RunDir(path) for path in chosen}
+    return sorted(found.values(), key=lambda run: (run.path.parent, experiment_number(run.path) or 0))
+
+
+def slurm_queue() -> dict[str, tuple[str, str]] | None:
+    """State and reason of each job and array task of this user that waits or runs; None if Slurm does not answer."""
+    command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%r"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    rows = [line.split("|", 2) for line in done.stdout.splitlines() if line.count("|") >= 2]
+    return {job.strip(): (state, reason) for job, state, reason in rows}
+
+
+def look(run: RunDir, queue: Mapping[str, tuple[str, str]] | None) -> View:
+    """What status.json, FAILED.json and Slurm's queue (:func:`slurm_queue`) say of a run together."""
+    status, note = read_status(run.status) or {}, read_note(run)
+    written = str(status.get("state", "unknown"))
+    alive, waits_for = _job(note, queue)
+    state, why = written, ""
+    if written == "finished":
+        pass
+    elif waits_for is not None:
+        state, why = "waiting", waits_for
+    elif written == "queued" and alive is not False:
+        state = "starting" if alive else "waiting"
+    elif written in ("queued", "running") and alive is False:
+        end = "ended without a word" if written == "running" else "ended before it began"
+        state, why = "lost", f"its job {end}; see {note.log if note is not None else run.logs}"
+    elif written == "interrupted":
+        why = "its job goes on soon" if alive else ""
+    elif written == "lost":
+        why = "no sign of life for three minutes" + (f", but job {note.job} runs" if alive and note else "")
+    elif written == "failed":
+        failure = read_failure(run.failed)
+        why = failure.reason if failure is not None else "no FAILED.json says why"
+    return View(run, state, int(status.get("step", 0)), float(status.get("epoch", 0.0)), why, note, alive)
+
+
+def _job(note: Note | None, queue: Mapping[str, tuple[str, str]] | None) -> tuple[bool | None, str | None]:
+    """Whether a run's job waits or runs, None if nobody knows; and what it waits for, None if it does not wait."""
+    if note is None:
+        return None, None
+    if note.cluster == "slurm":
+        if queue is None:
+            return None, None
+        state, reason = queue.get(note.job, ("", ""))
+        return bool(state), reason if state == "PENDING" else None
+    if note.host != socket.gethostname():
+        return None, None
+    try:
+        os.kill(int(note.job), 0)
+    except ProcessLookupError:
+        return False, None
+    except PermissionError:
+        pass
+    return True, None
+
+
+def table(views: Sequence[View]) -> str:
+    """One line a run, and how many there are of each state."""
+    rows = [("experiment", "state", "step", "epoch", "job", "what", "why")]
+    for view in views:
+        what = " ".join(view.note.swept) if view.note else ""
+        job = view.note.job if view.note else ""
+        rows.append((view.folder.name, view.state, str(view.step), f"{view.epoch:.4g}", job, what, view.why))
+    used = [column for column in range(len(rows[0])) if any(row[column] for row in rows[1:])]
+    widths = {column: max(len(row[column]) for row in rows) for column in used}
+    lines = ["  ".join(row[column].ljust(widths[column]) for column in used).rstrip() for row in rows]
+    states = [view.state for view in views]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return "\n".join([*lines, counts])

@@ -1,0 +1,63 @@
+"""``--retry``: runs that stopped before they were finished, queued again in their own folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.errors import UserError
+from engine.files import write_atomic
+from tools.submit.folders import Note, write_status
+from tools.submit.overview import OVER, View
+from tools.submit.resources import Resources
+from tools.submit.submission import Submitted, queue
+
+
+def retry(views: Sequence[View], changed: Mapping[str, Any]) -> tuple[list[Submitted], list[View]]:
+    """Queues what has stopped and is not finished, with what it asked for before but for ``changed`` resources.
+
+    Runs that were submitted alike become one array again. They run the code as it is now.
+
+    Returns:
+        The queued runs; and those that stopped, but were not submitted by this tool.
+
+    Raises:
+        UserError: they are refused, their states are as before; or nobody can tell whether they still wait.
+    """
+    over = [view for view in views if view.state in OVER and not view.alive]
+    unclear = [view.folder.name for view in over if view.alive is None and view.note is not None]
+    if unclear:
+        raise UserError(
+            f"--retry: nobody here can tell whether {', '.join(unclear)} still waits or runs: Slurm does not answer, "
+            "or it was started on another machine; try again there"
+        )
+    groups: dict[str, list[View]] = {}
+    for view in over:
+        if view.note is not None:
+            groups.setdefault(_alike(view.note, view.folder.path.parent), []).append(view)
+    queued: list[Submitted] = []
+    for group in groups.values():
+        note = group[0].note
+        assert note is not None
+        resources = replace(Resources(**note.resources), **changed)
+        queued += _queue_again(group, note, resources)
+    return queued, [view for view in over if view.note is None]
+
+
+def _alike(note: Note, root: Path) -> str:
+    return repr((root, note.task, note.cluster, sorted(note.resources.items(), key=str)))
+
+
+def _queue_again(group: Sequence[View], note: Note, resources: Resources) -> list[Submitted]:
+    before = {view.folder: view.folder.status.read_text(encoding="utf-8") for view in group}
+    try:
+        for view in group:
+            write_status(view.folder, "queued")
+        swept = [view.note.swept if view.note else () for view in group]
+        return queue(note.task, list(before), swept, note.cluster, resources, note.task)
+    except BaseException:
+        for folder, text in before.items():
+            write_atomic(folder.status, text)
+        raise

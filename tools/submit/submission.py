@@ -1,0 +1,121 @@
+"""From what the user typed to queued jobs: everything that can be wrong is found before the first one is queued."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import socket
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.config import load_config
+from engine.errors import UserError
+from engine.run_dir import RunDir
+from engine.settings import RunConfig
+from tools.snapshot import take_snapshot
+from tools.submit import folders
+from tools.submit.executors import Queued, queue_slurm, run_here, start_local
+from tools.submit.folders import Note
+from tools.submit.inputs import check_inputs
+from tools.submit.job import Job
+from tools.submit.resources import Resources
+from tools.submit.sweep import combinations, named, write_hparams
+
+CODE = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run that waits or runs."""
+
+    folder: RunDir
+    note: Note
+
+
+def tasks() -> list[str]:
+    """The tasks that can be trained."""
+    return sorted(path.parent.name for path in CODE.glob("*/train.py"))
+
+
+def resolve(task: str, config: Path, overrides: Sequence[str], sweeps: Sequence[str], name: str) -> list[RunConfig]:
+    """The checked configuration of each run; those of a sweep are named and tagged by what is special about them.
+
+    Raises:
+        UserError: a configuration is wrong, or what it reads is not there.
+    """
+    schema = importlib.import_module(f"{task}.train").schema()
+    configs = []
+    for swept in combinations(sweeps):
+        run = load_config(schema, config, [*overrides, *swept])
+        own = run.experiment
+        update = {"name": named(name or own.name, swept), "tags": [*own.tags, *(["sweep", *swept] if swept else [])]}
+        configs.append(run.model_copy(update={"experiment": own.model_copy(update=update)}))
+    if len({run.experiment.root for run in configs}) > 1:
+        raise UserError("--sweep: experiment.root: the runs of a sweep lie in one folder; submit one sweep for each")
+    for run in configs:
+        check_inputs(task, run)
+    return configs
+
+
+def submit(
+    task: str, configs: Sequence[RunConfig], swept: Sequence[tuple[str, ...]], cluster: str, resources: Resources
+) -> list[Submitted]:
+    """Claims a folder for each configuration and queues its run; for several, an array.
+
+    Raises:
+        UserError: the job is refused; no folder is left behind.
+    """
+    claimed = folders.claim(configs)
+    try:
+        for folder, values in zip(claimed, swept, strict=True):
+            if values:
+                write_hparams(folder, values)
+        name = configs[0].experiment.name if len(configs) == 1 else ""
+        return queue(task, claimed, swept, cluster, resources, name or task)
+    except BaseException:
+        folders.give_back(claimed)
+        raise
+
+
+def queue(
+    task: str,
+    runs: Sequence[RunDir],
+    swept: Sequence[tuple[str, ...]],
+    cluster: str,
+    resources: Resources,
+    name: str,
+) -> list[Submitted]:
+    """Queues the runs of claimed folders, from a copy of the code as it is now.
+
+    Raises:
+        UserError: the job is refused; submitit's files are removed.
+    """
+    root = runs[0].path.parent
+    snapshot = take_snapshot(CODE, root / folders.SNAPSHOTS, [root])
+    jobs = [Job(f"{task}.train", run.config) for run in runs]
+    place = folders.files_folder(runs[0])
+    try:
+        if cluster == "slurm":
+            queued = queue_slurm(jobs, resources, name, place, snapshot.path)
+        else:
+            queued = start_local(jobs, resources, place, snapshot.path)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+    return [_noted(task, *each, cluster, resources, snapshot.hash) for each in zip(runs, swept, queued, strict=True)]
+
+
+def _noted(
+    task: str, run: RunDir, swept: tuple[str, ...], queued: Queued, cluster: str, resources: Resources, code: str
+) -> Submitted:
+    host = socket.gethostname()
+    note = Note(task, cluster, queued.job, host, str(queued.log), code, asdict(resources), swept)
+    folders.write_note(run, note)
+    return Submitted(run, note)
+
+
+def debug(task: str, config: RunConfig) -> None:
+    """Runs in this process, with the code as it is, and exits with the run's code."""
+    folder = folders.claim([config])[0]
+    run_here(Job(f"{task}.train", folder.config), folders.files_folder(folder))

@@ -1,0 +1,74 @@
+"""``--sweep key.path=a,b,c``: one run for each combination of values."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+
+import yaml
+
+from engine.errors import UserError
+from engine.run_dir import RunDir
+from engine.yaml_source import read_override
+
+
+def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
+    """The overrides of each run, ``[("a.b=1", "c=x"), …]``, the last key changing fastest; one empty for no sweep.
+
+    Raises:
+        UserError: a sweep is not of the form ``key.path=a,b``, or names a key or a value twice.
+    """
+    choices: dict[str, list[str]] = {}
+    for sweep in sweeps:
+        key, equals, text = sweep.partition("=")
+        if not equals or not key:
+            raise UserError(f"--sweep: '{sweep}' is not of the form key.path=a,b,c")
+        if key in choices:
+            raise UserError(f"--sweep: {key}: swept twice; give all its values in one list")
+        choices[key] = _values(key, text)
+    return [
+        tuple(f"{key}={value}" for key, value in zip(choices, values, strict=True))
+        for values in itertools.product(*choices.values())
+    ]
+
+
+def _values(key: str, text: str) -> list[str]:
+    """The values as they were written; those of a list or quoted may contain commas."""
+    listed = f"[{text}]"
+    try:
+        root = yaml.compose(listed, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        root = None
+    if not isinstance(root, yaml.SequenceNode) or root.end_mark.index != len(listed):
+        raise UserError(f"--sweep: {key}: '{text}' is no list of values a,b,c")
+    values = [listed[node.start_mark.index : node.end_mark.index].strip() for node in root.value]
+    if not values or not all(values):
+        raise UserError(f"--sweep: {key}: '{text}' has an empty value; write a,b,c")
+    repeated = [value for value in values if values.count(value) > 1]
+    if repeated:
+        raise UserError(f"--sweep: {key}: {repeated[0]} is given twice")
+    return values
+
+
+def named(name: str, swept: Sequence[str]) -> str:
+    """A run's name with what is special about it."""
+    return " ".join(filter(None, [name, *swept]))
+
+
+def write_hparams(folder: RunDir, swept: Sequence[str]) -> None:
+    """Tells TensorBoard what is special about this run, in the run itself rather than one below it."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    values = {key: _plain(text) for key, _, text in (override.partition("=") for override in swept)}
+    writer = EventFileWriter(str(folder.tensorboard), filename_suffix=".hparams")
+    writer.add_event(Event(wall_time=time.time(), summary=hparams_pb(values, trial_id=folder.name)))
+    writer.close()
+
+
+def _plain(text: str) -> float | bool | str:
+    """A value as TensorBoard sorts and filters it: numbers and truth values as such, anything else as text."""
+    value = read_override(f"value={text}").plain()["value"]
+    return value if isinstance(value, bool | float | str) else float(value) if isinstance(value, int) else text
