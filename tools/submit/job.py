@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.entry import TrainArguments, exit_code, wait_politely
+from engine.arguments import TrainArguments
+from engine.entry import exit_code, wait_politely
 from engine.errors import EXIT_INTERRUPTED
 from engine.failure import Failure, write_failure
 from engine.run_dir import RunDir
