@@ -186,12 +186,8 @@ class Cluster:
         return states
 
     def ended_states(self, jobs: Sequence[str]) -> list[str]:
-        """The states of the jobs if all have ended, else nothing; those that wait for their restart are released."""
-        details = {job: self.job(job) for job in jobs}
-        for job, said in details.items():
-            if said.get("JobState") == "PENDING" and said.get("Reason") == "BeginTime":
-                self.release(job)
-        states = [said.get("JobState", "UNKNOWN") for said in details.values()]
+        """The states of the jobs if all have ended, else nothing."""
+        states = [self.job(job).get("JobState", "UNKNOWN") for job in jobs]
         return states if set(states) <= ENDED else []
 
     def logs(self, lines: int = 15) -> str:

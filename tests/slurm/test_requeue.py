@@ -112,7 +112,6 @@ def test_a_job_that_crashes_twice_at_a_step_gives_up(cluster: Cluster, tmp_path:
     assert json.loads(job.run.status.read_text())["state"] == "failed"
 
 
-@pytest.mark.xfail(reason="the requeued task was seen as FAILED; whether Slurm lost it or shows it so is not known")
 def test_only_the_array_task_that_is_interrupted_comes_back(cluster: Cluster, tmp_path: Path) -> None:
     job = submit(cluster, tmp_path, *TWO_NODES, "--nodes=1", "--array=1-2")
     tasks = [f"{job.number}_{number}" for number in (1, 2)]
