@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from engine.batches import NaturalOrder
 from engine.data import EvalLoader
 from engine.dist import Ranks
 from engine.errors import UserError
+from engine.task import Evaluated, Picture
 from engine.workers import WorkerSettings, resolve_workers
 
 
@@ -77,8 +79,11 @@ class ClassificationTask:
             pictures, targets = apply_mixing(pictures, targets, len(self.classes), plan)
         return {"loss": self._loss(model(self._laid_out(pictures)), targets).mean()}
 
-    def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> dict[str, float]:
-        return metrics(self.predict(model, split, ranks)[0])
+    def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
+        return Evaluated(metrics(self.predict(model, split, ranks)[0]))
+
+    def previews(self) -> Mapping[str, Picture]:
+        return {}
 
     def predict(self, model: nn.Module, split: str, ranks: Ranks) -> tuple[Predictions, list[str]]:
         """What ``model`` says of each picture of ``split``, and the pictures' names; the same on every rank.

@@ -10,11 +10,11 @@ from torch import nn
 
 from engine.dist import Ranks
 from engine.precision import Precision
-from engine.task import Task
+from engine.task import Evaluated, Task
 
 
-def evaluate(task: Task, model: nn.Module, split: str, precision: Precision, ranks: Ranks) -> dict[str, float]:
-    """Metrics of ``model`` on ``split``, the same on every rank. The model is left in evaluation mode."""
+def evaluate(task: Task, model: nn.Module, split: str, precision: Precision, ranks: Ranks) -> Evaluated:
+    """Measures ``model`` on ``split``, the same on every rank. The model is left in evaluation mode."""
     with inference(model, precision):
         return task.evaluate(model, split, ranks)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 _ASIDE = re.compile(r"\..+\.[0-9a-f]{12}")
 
 
-def write_atomic(path: Path, text: str) -> None:
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace the content of ``path``, durably: written aside in its folder, flushed to disk, renamed into place.
 
     Raises:
@@ -19,8 +19,8 @@ def write_atomic(path: Path, text: str) -> None:
     """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
-        with aside.open("x", encoding="utf-8") as file:
-            file.write(text)
+        with aside.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

@@ -78,14 +78,9 @@ class MetricWriter:
             self._board.add(lambda writer: writer.add_text(tag, text, step))
 
     def image(self, tag: str, image: Any, step: int) -> None:
-        """A picture for TensorBoard: (3, H, W), uint8 or floats in [0, 1]."""
+        """A picture for TensorBoard: (H, W, 3), uint8 or floats in [0, 1]."""
         if self._board is not None:
-            self._board.add(lambda writer: writer.add_image(tag, image, step))
-
-    def figure(self, tag: str, figure: Any, step: int) -> None:
-        """A matplotlib figure for TensorBoard, which closes it."""
-        if self._board is not None:
-            self._board.add(lambda writer: writer.add_figure(tag, figure, step))
+            self._board.add(lambda writer: writer.add_image(tag, image, step, dataformats="HWC"))
 
     def resume_at(self, step: int, evaluated: bool = True) -> None:
         """Forget what lies beyond ``step``, since the run goes on from there and will write it again.

@@ -1,13 +1,16 @@
-"""Reading pictures: one path for every task and every format, to 8-bit RGB as a person would see it."""
+"""Reading and writing pictures: one path for every task and every format, to 8-bit RGB as a person would see it."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from engine.errors import UserError
+from engine.files import write_atomic
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -70,3 +73,15 @@ def to_rgb(picture: Image.Image) -> Image.Image:
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return picture.convert("RGB")
+
+
+def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Replaces the PNG file ``path`` by ``picture``, (height, width, 3); makes its folder.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, buffer.getvalue())

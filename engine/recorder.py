@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from engine.environment import describe_start, record_start
 from engine.failure import archive_failure, read_failure, record_silent_end
 from engine.files import remove_leftovers, write_atomic
 from engine.metrics import MetricWriter
+from engine.pictures import write_picture
 from engine.progress import Progress
 from engine.run_dir import RunDir
 from engine.run_readme import write_readme
@@ -22,6 +24,7 @@ from engine.saver import Saver
 from engine.settings import RunConfig
 from engine.state import RunState
 from engine.status import Status, mark_failed
+from engine.task import Picture
 from engine.walltime import Walltime
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,12 @@ class Recorder:
 
     def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
         """An evaluation has ended."""
+
+    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        """An evaluation has pictures to show, which ``draw`` draws."""
+
+    def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        """Pictures of the training data, which ``draw`` draws, are to be kept."""
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
         """A checkpoint is due."""
@@ -122,6 +131,19 @@ class FolderRecorder(Recorder):
         star = "  (best so far)" if state.best.get("step") == state.step else ""
         log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
         self._write_readme()
+
+    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        for name, picture in draw().items():
+            self._metrics.image(f"{split}/{name}", picture, state.step)
+
+    def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        for name, picture in draw().items():
+            path = self._folder.results / f"{name}.png"
+            try:
+                write_picture(path, picture)
+            except OSError as error:
+                log.warning("%s cannot be written: %s; going on without", path, error.strerror or error)
+            self._metrics.image(name, picture, 0)
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
         self._last_save = time.monotonic()

@@ -50,6 +50,8 @@ class RunState:
     """State of early stopping."""
     plateau: Plateau = field(default_factory=Plateau)
     """State of the plateau schedule."""
+    findings: dict[str, Any] = field(default_factory=dict)
+    """What the last evaluation has found and whoever uses the weights needs, such as thresholds."""
     window: Window = field(default_factory=Window)
     evaluation_owed: bool = False
     """Whether ``step`` is to be evaluated before the next one: a stop request came in between."""

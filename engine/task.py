@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from engine.batches import Order
 from engine.dist import Ranks
 from engine.workers import SampleReader, WorkerSettings
+
+Picture = NDArray[np.uint8]
+"""(height, width, 3), red, green and blue."""
+
+
+def no_pictures() -> Mapping[str, Picture]:
+    """What a task shows that shows nothing."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation has found; the same on every rank."""
+
+    metrics: dict[str, float]
+    findings: dict[str, Any] = field(default_factory=dict)
+    """Plain values that belong to the weights from now on, such as tuned thresholds: they are kept in checkpoints."""
+    draw: Callable[[], Mapping[str, Picture]] = no_pictures
+    """Draws pictures for TensorBoard, by name. Called on rank 0, and only if the result is the best so far."""
 
 
 class Task(Protocol):
@@ -48,8 +71,15 @@ class Task(Protocol):
         """
         ...
 
-    def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> dict[str, float]:
-        """Metrics of ``model`` on ``val`` or ``test``; every rank calls it and gets the same."""
+    def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
+        """Measures ``model`` on ``val`` or ``test``; every rank calls it and gets the same."""
+        ...
+
+    def previews(self) -> Mapping[str, Picture]:
+        """Pictures of what the model is trained on, such as ``train_samples``: a sheet of augmented samples.
+
+        Asked for at a run's beginning, on rank 0.
+        """
         ...
 
     def metadata(self) -> dict[str, Any]:

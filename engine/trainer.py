@@ -30,7 +30,7 @@ from engine.schedule import build_schedule
 from engine.seed import derive
 from engine.settings import RunConfig
 from engine.state import RunState, Window
-from engine.task import Task
+from engine.task import Evaluated, Task
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,8 @@ class Trainer:
         """Trains to the end. Returns False if a stop request ended it early, after saving."""
         batches, state = self.batches(), self.state
         recorder.begin(state, self.total_steps)
+        if not state.step:
+            recorder.keep(self.task.previews)
         while True:
             if state.evaluation_owed and not self._evaluate(recorder):
                 return False
@@ -224,13 +226,13 @@ class Trainer:
         """
         evaluation, state = self.config.evaluation, self.state
         try:
-            metrics = self.evaluate("val")
+            evaluated = self.evaluate("val")
         except EvaluationStopped:
             self.save(recorder)
             return False
-        state.evaluation_owed = False
+        state.evaluation_owed, state.findings = False, evaluated.findings
         name = evaluation.metric or self.task.metric
-        mode, value = evaluation.mode or default_mode(name), metrics[name]
+        mode, value = evaluation.mode or default_mode(name), evaluated.metrics[name]
         best = state.best.get(name)
         improved = not math.isnan(value) and (best is None or (value > best if mode == "max" else value < best))
         if improved:
@@ -247,12 +249,14 @@ class Trainer:
             state.stopped_early = state.patience.stale >= evaluation.early_stopping.patience
             if state.stopped_early:
                 log.info("stopping early: %d evaluations in a row without better %s", state.patience.stale, name)
-        recorder.evaluated(state, self.epoch, "val", metrics)
+        recorder.evaluated(state, self.epoch, "val", evaluated.metrics)
+        if improved:
+            recorder.show(state, "val", evaluated.draw)
         self.save(recorder, best=improved)
         return True
 
-    def evaluate(self, split: str) -> dict[str, float]:
-        """Metrics on ``split`` of the weights that ``evaluation.weights`` names."""
+    def evaluate(self, split: str) -> Evaluated:
+        """What is measured on ``split`` of the weights that ``evaluation.weights`` names."""
         model = self.task.model
         if self.ema is not None and self.config.evaluation.weights != "model":
             model = self.ema.module

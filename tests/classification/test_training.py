@@ -222,7 +222,7 @@ def predictions_of(ranks: Ranks, config: str) -> dict[str, torch.Tensor]:
     task.model.eval()
     with torch.inference_mode():
         found, names = task.predict(task.model, "val", ranks)
-        metrics = task.evaluate(task.model, "val", ranks)
+        metrics = task.evaluate(task.model, "val", ranks).metrics
     assert len(names) == 101
     columns = {name: torch.from_numpy(value) for name, value in vars(found).items()}
     return {**columns, "metrics": torch.tensor(list(metrics.values()), dtype=torch.float64)}

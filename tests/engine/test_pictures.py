@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import UserError
-from engine.pictures import read_picture
+from engine.pictures import read_picture, write_picture
 
 COLOURS = (
     np.array([[[250, 0, 0], [0, 250, 0], [0, 0, 250]], [[250, 250, 0], [0, 250, 250], [40, 80, 160]]], np.uint8)
@@ -173,3 +173,10 @@ def test_a_decompression_bomb_is_refused_before_it_unpacks(tmp_path):
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
     with pytest.raises(UserError, match=r"bomb\.png: .*(bomb|exceeds limit)"):
         read_picture(tmp_path / "bomb.png")
+
+
+def test_a_written_picture_reads_back_exactly_and_leaves_nothing_else(tmp_path):
+    write_picture(tmp_path / "results" / "sheet.png", COLOURS)
+    write_picture(tmp_path / "results" / "sheet.png", COLOURS[::-1])
+    assert np.array_equal(pixels(tmp_path / "results" / "sheet.png"), COLOURS[::-1])
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["sheet.png"]

@@ -134,7 +134,8 @@ def test_moving_average_follows_each_update_and_is_what_is_evaluated():
     ema = torch.cat([p.detach().flatten() for p in trainer.ema.module.parameters()])
     torch.testing.assert_close(ema, average)
     with torch.no_grad():
-        assert trainer.evaluate("val")["loss"] == pytest.approx(task.evaluate(trainer.ema.module, "val", None)["loss"])
+        expected = task.evaluate(trainer.ema.module, "val", None).metrics["loss"]
+        assert trainer.evaluate("val").metrics["loss"] == pytest.approx(expected)
 
 
 def test_plateau_lowers_the_rate_and_early_stopping_ends_the_run():
@@ -150,6 +151,25 @@ def test_plateau_lowers_the_rate_and_early_stopping_ends_the_run():
     assert [s["best"] for s in recorder.saved] == [True, True, False, False, False, False]
     rates = {r["step"]: r["lr"] for r in recorder.train}
     assert rates[12] == pytest.approx(0.01) and rates[15] == pytest.approx(0.005)
+
+
+def test_pictures_are_kept_at_the_beginning_and_shown_with_each_best_evaluation():
+    task = ToyTask(toy_model())
+    task.scores = [0.5, 0.4, 0.6]
+    recorder = train(task, training={"epochs": 3}, evaluation={"metric": "score"})
+    assert recorder.shown == [(0, "train_samples"), (3, "val/curve"), (9, "val/curve")]
+
+
+def test_the_findings_of_an_evaluation_are_kept_with_the_weights():
+    task = ToyTask(toy_model())
+    task.scores = [0.25]
+    trainer = toy_trainer(task, toy_config(training={"epochs": 1}))
+    assert trainer.fit(Memory())
+    saved = trainer.state_dict()
+    assert saved["run"]["findings"] == {"threshold": 0.25}
+    again = toy_trainer(ToyTask(toy_model()), toy_config(training={"epochs": 2}))
+    again.load_state_dict(saved)
+    assert again.state.findings == {"threshold": 0.25}
 
 
 def test_an_unknown_metric_is_named_with_those_that_there_are():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,9 +14,11 @@ from engine.dist import Layout, Ranks
 from engine.recorder import Recorder
 from engine.settings import RunConfig
 from engine.state import RunState
+from engine.task import Evaluated, Picture
 from engine.trainer import Trainer
 from engine.workers import WorkerSettings
 
+BLACK = np.zeros((4, 4, 3), np.uint8)
 SINGLE = Ranks(Layout(), torch.device("cpu"))
 
 
@@ -51,10 +55,14 @@ class ToyTask:
         self.seen.append(batch["index"].tolist())
         return {"loss": (model(batch["x"]) - batch["y"]).square().mean()}
 
-    def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> dict[str, float]:
+    def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
         good = self.train_data.x.isfinite().all(dim=1)
         loss = (model(self.train_data.x[good]) - self.train_data.y[good]).square().mean()
-        return {"loss": float(loss), "score": self.scores.pop(0) if self.scores else 0.0}
+        metrics = {"loss": float(loss), "score": self.scores.pop(0) if self.scores else 0.0}
+        return Evaluated(metrics, {"threshold": metrics["score"]}, lambda: {"curve": BLACK})
+
+    def previews(self) -> Mapping[str, Picture]:
+        return {"train_samples": BLACK}
 
     def metadata(self) -> dict[str, Any]:
         return {}
@@ -67,12 +75,19 @@ class Memory(Recorder):
         self.train: list[dict[str, float]] = []
         self.val: list[dict[str, float]] = []
         self.saved: list[dict[str, Any]] = []
+        self.shown: list[tuple[int, str]] = []
 
     def trained(self, state: RunState, epoch: float, metrics: dict[str, float]) -> None:
         self.train.append({"step": state.step, "epoch": epoch, **metrics})
 
     def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
         self.val.append({"step": state.step, "epoch": epoch, **metrics})
+
+    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        self.shown += [(state.step, f"{split}/{name}") for name in draw()]
+
+    def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        self.shown += [(0, name) for name in draw()]
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
         self.saved.append({"step": state.step, "best": best})
