@@ -181,8 +181,9 @@ if [[ $idle -ge 3 ]]; then
     exit 1
 fi
 case " $details " in
-    *" JobState=CANCELLED "*) say "ended with $status: the job was cancelled" ;;
     *" JobState=PENDING "* | *" JobState=REQUEUED "*) say "ended with $status: Slurm has requeued the job" ;;
+    # A job that is cancelled is COMPLETING until this script ends, as is one whose time is up.
+    *" JobState=CANCELLED "* | *" JobState=COMPLETING "*) say "ended with $status: the job was cancelled" ;;
     *)
         say "ended with $status: requeueing job $job"
         mkdir -p "$snapshots"
