@@ -46,6 +46,8 @@ class Failure:
     """Name of the start that failed, the same on all of its ranks; empty if unknown."""
     message: str = ""
     """What the exception says."""
+    lost: bool = False
+    """Whether the rank ended without a word, as one does that is killed or whose node goes down."""
     time: float = field(default_factory=time.time)
 
     def to_json(self) -> dict[str, Any]:

@@ -189,7 +189,6 @@ def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir) -> int:
     recorder.end("finished" if done else "interrupted")
     if done:
         return 0
-    trainer.ranks.barrier()  # srun and torchrun end all soon after the first of them: that must not be before the save
     cause, step = trainer.ranks.stop.signal, trainer.state.step
     log.warning(
         "stopped by %s at step %d; go on with --resume %s",

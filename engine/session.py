@@ -52,6 +52,8 @@ def run_session(
             guard.close()
         try:
             code = work(ranks, last_words)
+            ranks.pulse.at("end")
+            ranks.barrier()  # a launcher ends all ranks soon after the first: not before rank 0 has written everything
         except BaseException as error:
             failure = watch.settle(error)
             if ranks.world_size > 1:  # collectives may be half done, and threads of theirs never end

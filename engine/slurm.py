@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from engine.failure import read_failure
 from engine.files import write_atomic
 from engine.run_dir import RunDir
 from engine.wait_status import add_wait_status
@@ -111,10 +112,17 @@ def job_end(environment: Mapping[str, str] = os.environ) -> float | None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """``python -m engine.slurm FOLDER STATUS SINCE``: tells FAILED.json how srun ended; for slurm/launch.sh."""
-    folder, status, since = arguments
-    if folder:
-        add_wait_status(RunDir(Path(folder)).failed, None, int(status), float(since))
+    """``python -m engine.slurm FOLDER STATUS SINCE``: prints ``killed`` if a rank was, so that the job is to go on.
+
+    For scripts that have waited for srun, which began at ``SINCE`` (seconds since 1970) and ended with ``STATUS``; a
+    signal is told to FAILED.json. Of a rank that is lost with all of its node, srun does not know how it ended.
+    """
+    folder, status, since = RunDir(Path(arguments[0])), int(arguments[1]), float(arguments[2])
+    if status > 128:
+        add_wait_status(folder.failed, None, status, since)
+    failure = read_failure(folder.failed)
+    if status > 128 or (failure is not None and failure.lost and failure.time >= since):
+        print("killed")
 
 
 if __name__ == "__main__":

@@ -146,7 +146,8 @@ export SWIN_FOLDER_NOTE
 trap 'rm -f "$SWIN_FOLDER_NOTE"' EXIT
 started="$(date +%s)"
 say "job $job, start $((restarts + 1)): python -m $module ${arguments[*]@Q}"
-srun --kill-on-bad-exit=1 --unbuffered python -m "$module" "${arguments[@]}" &
+# A rank that fails ends all. One that is lost with its node is waited for in vain, but no longer than that.
+srun --kill-on-bad-exit=1 --wait="${SLURM_WAIT:-60}" --unbuffered python -m "$module" "${arguments[@]}" &
 step=$!
 # srun itself would kill the tasks on SIGTERM; this asks them to save and end.
 trap 'kill -USR1 "$step" 2>/dev/null || true' TERM USR1 USR2
@@ -161,17 +162,18 @@ done
 folder="$(<"$SWIN_FOLDER_NOTE")" # empty if this start ended before the ranks had met and opened it
 details="$(scontrol show job --oneliner "$job" || true)"
 
+end=""
+if [[ -n $folder && ($status -eq 1 || $status -gt 128) ]]; then
+    end="$(python -m engine.slurm "$folder" "$status" "$started")" || say "FAILED.json could not be told how srun ended"
+fi
+
 goes_on() {
     [[ $module == *.train ]] || return 1
-    [[ $status -eq 75 ]] && return 0 # interrupted after saving
-    [[ $status -gt 128 ]] || return 1
-    # Killed. Before the folder is open, SIGTERM is srun's own, sent after another task's error; or a preemption's.
-    [[ $status -ne 143 || -n $folder || $details != *" PreemptTime=None "* ]]
+    [[ $status -eq 75 || $end == killed ]] && return 0 # interrupted after saving, or killed
+    # Before the folder is open, SIGTERM is srun's own, sent after another task's error; or a preemption's.
+    [[ $status -gt 128 && -z $folder && ($status -ne 143 || $details != *" PreemptTime=None "*) ]]
 }
 
-if [[ $status -gt 128 && -n $folder ]]; then
-    python -m engine.slurm "$folder" "$status" "$started" || say "FAILED.json could not be told how srun ended"
-fi
 goes_on || exit "$status"
 # A run that gets nowhere stops by itself, but for one that never begins.
 idle=0
@@ -182,9 +184,8 @@ if [[ $idle -ge 3 ]]; then
 fi
 case " $details " in
     *" JobState=PENDING "* | *" JobState=REQUEUED "*) say "ended with $status: Slurm has requeued the job" ;;
-    # A job that is cancelled is COMPLETING until this script ends, as is one whose time is up.
-    *" JobState=CANCELLED "* | *" JobState=COMPLETING "*) say "ended with $status: the job was cancelled" ;;
-    *)
+    # A job that is cancelled is COMPLETING while this script ends, as is one whose time is up.
+    *" JobState=COMPLETING Reason=TimeLimit "* | *" JobState=RUNNING "*)
         say "ended with $status: requeueing job $job"
         mkdir -p "$snapshots"
         echo "$idle" >"$frozen.idle"
@@ -197,5 +198,7 @@ case " $details " in
             say "that failed; go on with a new job and --resume auto"
         fi
         ;;
+    *" JobState="*) say "ended with $status: the job was cancelled" ;;
+    *) say "ended with $status; not requeued, as Slurm does not say whether it was cancelled" ;;
 esac
 exit "$status"

@@ -79,7 +79,7 @@ def vanished(member: Member, own: Place) -> Failure:
     place = member.place
     at = f"at step {place.step} ({place.phase})" if place.step >= own.step else f"at step {own.step}"
     reason = f"{member.name} vanished {at}: killed, out of memory, crashed, or its node went down"
-    return Failure(member.rank, member.host, max(place.step, own.step), reason)
+    return Failure(member.rank, member.host, max(place.step, own.step), reason, lost=True)
 
 
 def late_ranks(members: Iterable[Member], now: float, timeout: float) -> list[Member]:

@@ -96,7 +96,18 @@ class Job:
 
     def kill_rank(self, rank: int) -> None:
         """SIGKILL to the process of a rank."""
-        os.kill(self.environment["devices"][rank]["pid"], signal.SIGKILL)
+        os.kill(self._pid(rank), signal.SIGKILL)
+
+    def kill_step(self, rank: int) -> None:
+        """SIGKILL to all that runs of the step on a rank's node: the rank, and Slurm's own process above it."""
+        pid = self._pid(rank)
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        assert Path(f"/proc/{parent}/comm").read_text() == "slurmstepd\n"
+        os.kill(parent, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+
+    def _pid(self, rank: int) -> int:
+        return self.environment["devices"][rank]["pid"]
 
 
 def submit(

@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from engine.failure import Failure, write_failure
 from tests.distributed import ROOT, clean_environment
 from tests.slurm.jobs import copy_code
 
@@ -88,6 +90,7 @@ def test_arguments_pass_unchanged_to_each_task(launch: Launch) -> None:
     assert code == 0, output
     assert launch.arguments == [
         "--kill-on-bad-exit=1",
+        "--wait=60",
         "--unbuffered",
         "python",
         "-m",
@@ -112,7 +115,7 @@ def test_the_templates_configuration_counts_unless_another_is_named(
     launch: Launch, arguments: list[str], expected: list[str]
 ) -> None:
     assert launch(*arguments)[0] == 0
-    assert launch.arguments[5:] == expected
+    assert launch.arguments[launch.arguments.index("classification.train") + 1 :] == expected
 
 
 def test_tasks_run_the_code_and_configurations_of_the_first_start(launch: Launch, tmp_path: Path) -> None:
@@ -169,6 +172,8 @@ def test_gpus_with_as_many_tasks_are_fine(launch: Launch) -> None:
         ("2", {}, ""),
         ("75", {}, "requeue 7"),
         ("75", {"STATE": "CANCELLED"}, ""),
+        ("75", {"STATE": "COMPLETING Reason=None"}, ""),
+        ("75", {"STATE": "COMPLETING Reason=TimeLimit"}, "requeue 7"),
         ("75", {"STATE": "PENDING"}, ""),
         ("75", {"SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2"}, "requeue 5_2"),
         ("75", {"module": "classification.evaluate"}, ""),
@@ -187,6 +192,14 @@ def test_a_death_by_signal_is_explained_in_the_runs_folder(launch: Launch, tmp_p
     launch(STATUS="139", FOLDER=str(tmp_path))
     assert json.loads((tmp_path / "FAILED.json").read_text())["wait_status"].startswith("SIGSEGV: a crash in compiled")
     assert launch.requeued == "requeue 7"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_rank_that_is_lost_with_its_node_is_no_failure_of_the_run(launch: Launch, tmp_path: Path, lost: bool) -> None:
+    write_failure(tmp_path / "FAILED.json", Failure(1, "n1", 7, "rank 1 vanished", lost=lost, time=time.time() + 60))
+    code, output = launch(STATUS="1", FOLDER=str(tmp_path))
+    assert code == (-signal.SIGTERM if lost else 1), output
+    assert launch.requeued == ("requeue 7" if lost else "")
 
 
 def test_a_job_that_never_begins_to_train_is_requeued_twice(launch: Launch, tmp_path: Path) -> None:

@@ -74,6 +74,13 @@ def test_a_killed_rank(cluster: Cluster, uninterrupted: Job, tmp_path: Path) -> 
     assert failure["wait_status"].startswith("SIGKILL: usually out of memory")
 
 
+def test_a_node_that_loses_the_step(cluster: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
+    job = submit(cluster, tmp_path, *TWO_NODES, env={"SLURM_WAIT": "5"})
+    job.wait_training()
+    job.kill_step(1)
+    assert_came_back(job, uninterrupted)
+
+
 def test_preemption(cluster: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
     job = submit(cluster, tmp_path, *TWO_NODES)
     job.wait_training()

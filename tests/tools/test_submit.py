@@ -254,7 +254,9 @@ def test_a_sweep_that_makes_no_sense_is_refused(sweeps):
 
 def test_slurm_is_asked_for_what_was_asked_for_and_nothing_else(tmp_path):
     def lines(resources: Resources) -> list[str]:
-        text = _make_sbatch_string(command="python", folder=tmp_path, **slurm_parameters(resources, "name"))
+        text = _make_sbatch_string(
+            command="python", folder=tmp_path, **slurm_parameters(resources, "name", tmp_path, "python")
+        )
         return text.splitlines()
 
     plain = lines(Resources(gpus_per_node=4))
@@ -286,7 +288,7 @@ def test_the_environment_that_a_variable_names_is_set_up(tmp_path):
         environment_lines({"SWIN_ENV": f"{tmp_path}/nowhere"})
 
 
-def test_a_job_is_queued_again_only_while_slurm_calls_it_running(tmp_path, monkeypatch):
+def test_a_job_is_queued_again_unless_it_was_cancelled(tmp_path, monkeypatch):
     calls, scontrol = tmp_path / "calls", tmp_path / "scontrol"
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SUBMITIT_FOLDER", str(tmp_path))
@@ -297,9 +299,15 @@ def test_a_job_is_queued_again_only_while_slurm_calls_it_running(tmp_path, monke
     submission.set_timeout(60, 3)
     submission.dump(tmp_path / "812_3_submitted.pkl")
     before = (tmp_path / "812_3_submitted.pkl").read_bytes()
-    for state, requeued in (("RUNNING", True), ("COMPLETING", False), ("CANCELLED", False), ("PENDING", False)):
+    for state, reason, requeued in (
+        ("RUNNING", "None", True),
+        ("COMPLETING", "None", False),
+        ("COMPLETING", "TimeLimit", True),
+        ("CANCELLED", "None", False),
+        ("PENDING", "None", False),
+    ):
         scontrol.write_text(
-            f'#!/bin/sh\necho "$@" >> {calls}\n[ $1 = requeue ] || echo "JobId=815 JobState={state} X=1"\n'
+            f'#!/bin/sh\necho "$@" >> {calls}\n[ $1 = requeue ] || echo "JobId=815 JobState={state} Reason={reason}"\n'
         )
         scontrol.chmod(0o755)
         calls.write_text("")

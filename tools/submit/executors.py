@@ -43,7 +43,8 @@ def queue_slurm(jobs: Sequence[Job], resources: Resources, name: str, folder: Pa
         raise UserError("--cluster slurm: there is no sbatch here; submit on a login node, or use --cluster local")
     with _outside_of_a_job(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it also raises
         executor = SlurmExecutor(folder, python=_launcher(code))
-        executor.update_parameters(**slurm_parameters(resources, name, environment_lines(os.environ)))
+        environment = environment_lines(os.environ)
+        executor.update_parameters(**slurm_parameters(resources, name, folder, _launcher(code), environment))
         try:
             queued = executor.submit_array(jobs)
         except (FailedJobError, FailedSubmissionError) as error:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MEETING_SECONDS = 120.0
 """Longest wait of a local job's ranks for the first one."""
+GOES_ON = ("RUNNING", "COMPLETING (TimeLimit)")
+"""What Slurm calls a job that nobody has cancelled."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Job:
         os.chdir(self.config.parent.parent.parent)  # from where messages name the folder as experiments/experiment_0001
         if environment.global_rank == 0:
             print(f"code: {Path(__file__).resolve().parents[2]}", flush=True)
+            if environment.name() == "slurm":  # for the batch script
+                (environment.paths.folder / f"{environment.job_id}_run").write_text(str(self.config.parent))
         with _meeting(environment):
             code = exit_code(lambda: self._train(stop, guard))
         if environment.global_rank == 0:
@@ -98,7 +102,7 @@ def resubmit(environment: JobEnvironment, stop: StopRequest) -> None:
     name = environment.name()
     if name == "slurm":
         state = slurm_state(environment.job_id)
-        if state != "RUNNING":  # cancelled, or queued again already
+        if state not in GOES_ON:  # cancelled, or queued again already
             print(f"not queued again: Slurm calls job {environment.job_id} {state}", flush=True)
             return
     elif name != "local" or stop.signal not in (signal.SIGUSR1, signal.SIGUSR2):
@@ -111,15 +115,17 @@ def resubmit(environment: JobEnvironment, stop: StopRequest) -> None:
 
 
 def slurm_state(job_id: str) -> str:
-    """What Slurm says of a job: RUNNING, COMPLETING once it was cancelled, …; UNKNOWN if it does not say."""
+    """What Slurm says of a job: RUNNING, COMPLETING once it was cancelled, ``COMPLETING (TimeLimit)`` once its time is
+    up, …; UNKNOWN if it does not say."""
     try:
         command = ["scontrol", "show", "job", "--oneliner", job_id]
         text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
         print(f"scontrol does not know job {job_id}: {error}", file=sys.stderr)
         return "UNKNOWN"
-    states = [word.partition("=")[2] for word in text.split() if word.startswith("JobState=")]
-    return states[0] if states else "UNKNOWN"
+    said = dict(word.partition("=")[::2] for word in reversed(text.split()))
+    state = said.get("JobState", "UNKNOWN")
+    return f"{state} (TimeLimit)" if (state, said.get("Reason")) == ("COMPLETING", "TimeLimit") else state
 
 
 def _tell_rank(environment: JobEnvironment) -> None:

@@ -22,16 +22,24 @@ _BEFORE = (
     'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',
     "export SLURM_EXPORT_ENV=ALL",
 )
-_AFTER = [
+_AFTER = (
     "status=$?",
     "# A process was killed, or told to end before it could have itself queued again: go on where it was saved last.",
     'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"',
     'job="${job:-$SLURM_JOB_ID}"',
-    'if [ "$status" -eq 75 ] || [ "$status" -gt 128 ]; then',
-    '    if scontrol show job --oneliner "$job" | grep -q "JobState=RUNNING "; then scontrol requeue "$job"; fi',
+    'end="status $status"',
+    'if [ "$status" -eq 1 ] && [ -f "$notes/${job}_run" ]; then',
+    '    end="$(run_python -m engine.slurm "$(cat "$notes/${job}_run")" "$status" "$started")"',
+    "fi",
+    'if [ "$status" -eq 75 ] || [ "$status" -gt 128 ] || [ "$end" = killed ]; then',
+    '    state="$(scontrol show job --oneliner "$job" || true)"',
+    "    # A job that is cancelled is COMPLETING while this script ends, as is one whose time is up.",
+    '    case " $state " in',
+    '        *" JobState=RUNNING "* | *" JobState=COMPLETING Reason=TimeLimit "*) scontrol requeue "$job" ;;',
+    "    esac",
     "fi",
     'exit "$status"',
-]
+)
 """Lines of the batch script around srun."""
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-(?P<dh>\d+)(?::(?P<dm>\d+)(?::(?P<ds>\d+))?)?|(?P<plain>\d+(?::\d+){0,2}))$")
@@ -119,8 +127,17 @@ def local_parameters(resources: Resources, visible_gpus: str) -> dict[str, Any]:
     }
 
 
-def slurm_parameters(resources: Resources, name: str, environment: Sequence[str] = ()) -> dict[str, Any]:
-    """The arguments of submitit's Slurm executor; ``environment``: shell lines that set it up."""
+def slurm_parameters(
+    resources: Resources, name: str, folder: Path, python: str, environment: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The arguments of submitit's Slurm executor.
+
+    Args:
+        folder: where jobs leave the names of their runs' folders.
+        python: the command, as a shell takes it, that runs Python with the job's code.
+        environment: shell lines that set it up.
+    """
+    places = [f"notes={shlex.quote(str(folder))}", f'run_python() {{ {python} "$@"; }}', 'started="$(date +%s)"']
     return {
         "job_name": name,
         "nodes": resources.nodes,
@@ -136,10 +153,10 @@ def slurm_parameters(resources: Resources, name: str, environment: Sequence[str]
         "wckey": None,
         "signal_delay_s": SIGNAL_SECONDS,
         "stderr_to_stdout": True,
-        "setup": [*environment, *_BEFORE],
-        "teardown": _AFTER,
-        # Ranks that have nothing to save end first; the others are neither to be killed for that nor hurried.
-        "srun_args": ["--kill-on-bad-exit=0", "--wait=0"],
+        "setup": [*environment, *_BEFORE, *places],
+        "teardown": [*_AFTER],
+        # No rank ends before all have saved; one that is lost with its node is waited for in vain, but no longer.
+        "srun_args": ["--kill-on-bad-exit=0", "--wait=60"],
         "additional_parameters": {"requeue": True, **resources.slurm},
         **({} if resources.array_parallelism is None else {"array_parallelism": resources.array_parallelism}),
     }
