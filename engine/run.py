@@ -159,10 +159,10 @@ def _load_newest(trainer: Trainer, folder: RunDir) -> list[str]:
         for change in changes:
             log.info("changed: %s", change)
         log.info("resumed from %s at step %d", shown(Path(path)), trainer.state.step)
-    else:
+        return changes
+    if folder.environment.exists():  # else nobody has started here yet: the folder was claimed for this start
         log.warning("%s has no checkpoint yet: starting from the beginning", shown(folder.path))
-        changes = []
-    return changes
+    return []
 
 
 def _newest(folder: RunDir) -> str:

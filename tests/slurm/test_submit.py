@@ -155,6 +155,7 @@ def test_a_pending_job_runs_the_code_and_the_configuration_of_its_submission(clu
     assert cluster.wait_ended([job]) == ["COMPLETED"], output(run)
     assert "as submitted" in output(run)
     assert f"code: {tmp_path}/experiments/.snapshots/{note(run).snapshot}\n" in output(run)
+    assert [start["snapshot"] for start in starts(run)] == [note(run).snapshot]
     assert json.loads((run / "status.json").read_text())["step"] == 2
 
 
