@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -42,7 +44,8 @@ class PictureReader:
     """Reads and transforms pictures, for training or evaluation.
 
     A sample is a dict of ``image`` (uint8 tensor, 3 x H x W), ``label``, ``index``, ``epoch`` and ``position``. It is a
-    function of the draw and ``seed`` alone.
+    function of the draw and ``seed`` alone. The label is a class number, or with several labels a picture a float32
+    tensor (C,) of 0 and 1.
     """
 
     def __init__(self, pictures: LabelledPictures, transform: Transform, seed: int) -> None:
@@ -54,10 +57,11 @@ class PictureReader:
         return len(self.pictures)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        label = self.pictures.labels[draw.index]
         seed = derive(self._seed, "augmentation", draw.epoch, draw.position)
         return {
             "image": self._transform(self.pictures.picture(draw.index), seed),
-            "label": int(self.pictures.labels[draw.index]),
+            "label": torch.from_numpy(label.astype(np.float32)) if self.pictures.multi_label else int(label),
             "index": draw.index,
             "epoch": draw.epoch,
             "position": draw.position,

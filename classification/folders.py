@@ -24,6 +24,8 @@ class FolderPictures:
     Paths are kept as one array of bytes, not as Python objects: reading those in worker processes would copy them.
     """
 
+    multi_label = False
+
     def __init__(self, folder: Path, classes: list[str], files: Sequence[Sequence[str]]) -> None:
         """``files`` holds for each class its pictures' paths below the class's folder."""
         self.classes = classes

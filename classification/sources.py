@@ -17,8 +17,14 @@ class LabelledPictures(Protocol):
 
     classes: list[str]
     """Names of the classes, by number; the same in all splits."""
-    labels: NDArray[np.int64]
-    """Class of each picture, (N,)."""
+
+    @property
+    def labels(self) -> NDArray[np.integer]:
+        """Class of each picture, (N,) int64; or, where it may show several, (N, C) uint8: 1 for those it shows."""
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may show several classes, or none."""
 
     def __len__(self) -> int: ...
 
@@ -29,8 +35,17 @@ class LabelledPictures(Protocol):
         """What a report calls a picture: its path below the data set's root, or its number."""
 
 
+def class_counts(pictures: LabelledPictures) -> NDArray[np.int64]:
+    """Pictures of each class, (C,); with several labels a picture counts for each of them."""
+    if pictures.multi_label:
+        return pictures.labels.sum(axis=0, dtype=np.int64)
+    return np.bincount(pictures.labels, minlength=len(pictures.classes)).astype(np.int64)
+
+
 class ArrayPictures:
     """Pictures that are one array: greyscale (N, H, W) or RGB (N, H, W, 3), 0 to 255."""
+
+    multi_label = False
 
     def __init__(self, classes: list[str], labels: NDArray[np.int64], pixels: NDArray[np.uint8]) -> None:
         self.classes = classes
