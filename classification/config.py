@@ -2,12 +2,14 @@
 
 import difflib
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, model_validator
 
 from classification.augmentation_config import AugmentationConfig
 from classification.data_config import DataConfig
+from classification.evaluation_config import ClassificationEvaluationConfig
+from classification.loss_config import LossConfig
 from engine.config import Section, may_import
 from engine.settings import RunConfig
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
@@ -105,15 +107,6 @@ def _unknown(name: str) -> str:
     return f"no model '{name}'; {hint}"
 
 
-class LossConfig(Section):
-    """What is minimised."""
-
-    name: Literal["cross_entropy"] = "cross_entropy"
-    """Kind of loss."""
-    label_smoothing: Fraction = 0.0
-    """Part of each target that is spread evenly over all classes."""
-
-
 class ClassificationConfig(RunConfig):
     """Everything a classification run depends on."""
 
@@ -125,6 +118,8 @@ class ClassificationConfig(RunConfig):
     """Random changes to training pictures."""
     loss: LossConfig = LossConfig()
     """What is minimised."""
+    evaluation: ClassificationEvaluationConfig = ClassificationEvaluationConfig()
+    """When, on what weights and how to evaluate."""
 
     @model_validator(mode="after")
     def _pictures_hold_a_patch(self) -> "ClassificationConfig":

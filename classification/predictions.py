@@ -43,6 +43,9 @@ class MultiLabelPredictions:
     """(N,) float64: loss of each sample."""
 
 
+AnyPredictions = Predictions | MultiLabelPredictions
+
+
 class MultiLabelRows(NamedTuple):
     """One batch of B samples with C labels."""
 

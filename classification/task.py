@@ -15,12 +15,14 @@ from classification.config import ClassificationConfig
 from classification.datasets import PictureReader, open_pictures, prepare_data
 from classification.first_look import broken_pictures
 from classification.folders import FolderPictures
-from classification.losses import build_loss, cross_entropy
-from classification.metrics import METRICS, metrics
+from classification.losses import cross_entropy
+from classification.measures import find, measure, metric_names
 from classification.mixing import MixingPlan, apply_mixing, plan_mixing
 from classification.model import build_model
-from classification.predictions import Predictions, gather, rows
+from classification.multilabel_losses import binary_cross_entropy
+from classification.predictions import AnyPredictions, gather, gather_multilabel, multilabel_rows, rows
 from classification.preprocessing import Preprocessing, resolve_preprocessing
+from classification.training_loss import build_training_loss, warn_of_balancing_twice
 from classification.transforms import EvalTransform, TrainTransform
 from engine.batches import NaturalOrder
 from engine.data import EvalLoader
@@ -34,8 +36,6 @@ class ClassificationTask:
     """See :class:`engine.task.Task`."""
 
     name = "classification"
-    metric = "top1"
-    metric_names = METRICS
 
     def __init__(self, config: ClassificationConfig, ranks: Ranks) -> None:
         data, seed = config.data, config.experiment.seed
@@ -55,9 +55,13 @@ class ClassificationTask:
         if isinstance(held_out, FolderPictures) and (faults := ranks.main_decides(partial(broken_pictures, held_out))):
             raise UserError(faults)
         self.classes = pictures.classes
+        self._multi_label = pictures.multi_label
+        self.metric = "mAP" if self._multi_label else "top1"
+        self.metric_names = metric_names(self._multi_label, config.evaluation.thresholds)
+        self._loss = build_training_loss(config.loss, pictures, ranks.device)
+        warn_of_balancing_twice(config.loss, data.sampling)
         size = (self._preprocessing.height, self._preprocessing.width)
         self.model: nn.Module = build_model(config.model, config.finetune, len(self.classes), size).to(ranks.device)
-        self._loss = build_loss(config.loss)
         transform = TrainTransform(self._preprocessing, config.augmentation)
         self.train_data = PictureReader(pictures, transform, seed)
         self.train_order = NaturalOrder(len(pictures), seed)
@@ -80,29 +84,33 @@ class ClassificationTask:
         return {"loss": self._loss(model(self._laid_out(pictures)), targets).mean()}
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
-        return Evaluated(metrics(self.predict(model, split, ranks)[0]))
+        predictions, thresholds = self.predict(model, split, ranks)[0], self._config.evaluation.thresholds
+        findings = find(predictions, thresholds) if split == "val" else {}
+        return Evaluated(measure(predictions, thresholds, findings), findings)
 
     def previews(self) -> Mapping[str, Picture]:
         return {}
 
-    def predict(self, model: nn.Module, split: str, ranks: Ranks) -> tuple[Predictions, list[str]]:
+    def predict(self, model: nn.Module, split: str, ranks: Ranks) -> tuple[AnyPredictions, list[str]]:
         """What ``model`` says of each picture of ``split``, and the pictures' names; the same on every rank.
 
-        The loss is plain cross entropy: smoothing and mixing belong to training.
+        The loss is plain cross entropy, or with several labels a picture plain binary cross entropy: smoothing, mixing
+        and weights belong to training.
         """
         reader = PictureReader(open_pictures(self._config.data, split), EvalTransform(self._preprocessing), 0)
         settings = replace(self.workers, collate=default_collate)
         batch_size = self._config.evaluation.batch_size
-        parts = []
+        loss, as_rows = (binary_cross_entropy, multilabel_rows) if self._multi_label else (cross_entropy, rows)
+        parts: list[Any] = []
         for batch in EvalLoader(reader, len(reader), batch_size, settings, ranks):
             data = {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.data.items()}
             logits = model(self._laid_out(self._normalised(data["image"]))).float()
-            parts.append(rows(data["index"], data["label"], logits, cross_entropy(logits, data["label"])))
+            parts.append(as_rows(data["index"], data["label"], logits, loss(logits, data["label"])))
         names = [reader.pictures.name(index) for index in range(len(reader))]
-        return gather(parts, len(self.classes), ranks), names
+        return (gather_multilabel if self._multi_label else gather)(parts, len(self.classes), ranks), names
 
     def metadata(self) -> dict[str, Any]:
-        return {"classes": self.classes, "preprocessing": asdict(self._preprocessing)}
+        return {"classes": self.classes, "multi_label": self._multi_label, "preprocessing": asdict(self._preprocessing)}
 
     def _normalised(self, pictures: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) as float32, minus the mean and divided by the deviation of each channel."""

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+
+log = logging.getLogger(__name__)
 
 DEFAULT = 0.5
 """The threshold of a class that has none of its own: at this probability yes is as likely as no."""
@@ -21,6 +27,20 @@ def tune_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
     """
     pairs = zip(labels.T, probabilities.T, strict=True)
     return np.array([_best_threshold(column, values) for column, values in pairs], np.float64)
+
+
+def thresholds_in_use(setting: float | str, findings: Mapping[str, Any], num_classes: int) -> np.ndarray:
+    """The thresholds with which a trained model says labels, (C,).
+
+    Args:
+        setting: ``evaluation.thresholds``.
+        findings: what the checkpoint's last evaluation has found, ``saved["run"]["findings"]``.
+    """
+    if not isinstance(setting, str):
+        return np.full(num_classes, setting, np.float64)
+    if "thresholds" not in findings:
+        log.warning("no thresholds in the checkpoint: it was saved before the first evaluation; using %g", DEFAULT)
+    return np.array(findings.get("thresholds", [DEFAULT] * num_classes), np.float64)
 
 
 def _best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:

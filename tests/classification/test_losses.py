@@ -5,7 +5,7 @@ import torch
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch.nn import functional as F
 
-from classification.config import LossConfig
+from classification.loss_config import LossConfig
 from classification.losses import build_loss, cross_entropy
 
 torch.manual_seed(0)
