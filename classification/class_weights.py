@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from classification.folders import some
 from engine.errors import UserError
 
 Counts = NDArray[np.int64]
@@ -55,9 +56,8 @@ def check_counts(counts: Counts, classes: Sequence[str], key: str) -> None:
     """
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
-        named = ", ".join(empty[:10]) + (f" and {len(empty) - 10} more" if len(empty) > 10 else "")
         raise UserError(
-            f"{key}: needs training pictures of every class; without any: {named}; "
+            f"{key}: needs training pictures of every class; without any: {some(empty)}; "
             "add pictures, remove these classes, or choose another setting"
         )
 

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from classification.data_config import DigitsData, FolderData, TorchvisionData
+from classification.csv_source import open_csv
+from classification.data_config import CsvData, DataConfig, DigitsData, FolderData, SplitData, TorchvisionData
 from classification.folders import open_folder
-from classification.sources import LabelledPictures, download, open_digits, open_torchvision
+from classification.sources import LabelledPictures, class_counts, open_digits
+from classification.torchvision_sets import download, open_torchvision
 from engine.batches import Draw
 from engine.errors import UserError
 from engine.seed import derive
@@ -21,23 +23,50 @@ Transform = Callable[[Image.Image, int], Tensor]
 """Makes a uint8 (3, H, W) tensor of a picture; what is random about it follows from the 64-bit seed."""
 
 
-def prepare_data(data: FolderData | TorchvisionData | DigitsData) -> None:
+def prepare_data(data: DataConfig) -> None:
     """Fetches what is missing, if the configuration says so. For one process of a node, before the others open it."""
     if isinstance(data, TorchvisionData) and data.download:
         download(data)
 
 
-def open_pictures(data: FolderData | TorchvisionData | DigitsData, split: str) -> LabelledPictures:
+def open_pictures(data: DataConfig, split: str) -> LabelledPictures:
     """The pictures of ``split``: train, val or test.
 
     Raises:
         UserError: the data are not there, or not as they should be.
     """
-    if isinstance(data, FolderData):
-        return open_folder(data, split)
-    if split == "test":
-        raise UserError(f"data.source: {data.source} has no test split besides val, which holds its held-out pictures")
-    return open_digits(split) if isinstance(data, DigitsData) else open_torchvision(data, split)
+    match data:
+        case FolderData():
+            return open_folder(data, split)
+        case CsvData():
+            return open_csv(data, split)
+        case TorchvisionData():
+            return open_torchvision(data, split)
+        case DigitsData():
+            if split == "test":
+                raise UserError("data.source: digits has no test split besides val, which holds its held-out pictures")
+            return open_digits(split)
+
+
+def split_made(data: DataConfig) -> dict[str, float]:
+    """How val was taken from train; empty if it was not."""
+    if not isinstance(data, SplitData) or data.val_fraction is None:
+        return {}
+    return {"val_fraction": data.val_fraction, "split_seed": data.split_seed}
+
+
+def described(data: DataConfig, train: LabelledPictures, val: LabelledPictures, draws: int) -> str:
+    """The data in a line, for the log: how many pictures, of how many classes, where val is from, what an epoch is."""
+    counts = class_counts(train)
+    text = f"{len(train)} training pictures of {len(train.classes)} classes ({counts.min()} to {counts.max()} each), "
+    text += f"{len(val)} of val"
+    if made := split_made(data):
+        text += f", held out of train class by class (val_fraction {made['val_fraction']}, seed {made['split_seed']})"
+    if data.sampling != "natural":
+        text += f"; {data.sampling} sampling"
+    if draws != len(train):
+        text += f"; {draws} draws an epoch, as rare classes are oversampled"
+    return text
 
 
 class PictureReader:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from classification.class_weights import PerClass, check_counts, class_weights, log_priors, per_class, positive_weights
+from classification.data_config import CommonData
 from classification.loss_config import LossConfig
 from classification.losses import SampleLoss, cross_entropy, focal, logit_adjusted, one_against_all
 from classification.multilabel_losses import asymmetric, binary_cross_entropy, sigmoid_focal
@@ -91,15 +92,20 @@ def check_fits(config: LossConfig, multi_label: bool) -> None:
         )
 
 
-def warn_of_balancing_twice(config: LossConfig, sampling: str) -> None:
+def warn_of_balancing_twice(config: LossConfig, data: CommonData) -> None:
     """Says so if both the draw of the pictures and the loss make up for classes of unequal size."""
-    how = f"class_weights: {config.class_weights}" if config.class_weights != "none" else f"name: {config.name}"
-    if sampling != "natural" and (config.class_weights != "none" or config.name == "logit_adjusted"):
+    draws = {"data.oversample": data.oversample, "data.sampling": None if data.sampling == "natural" else data.sampling}
+    losses = {
+        "loss.class_weights": None if config.class_weights == "none" else config.class_weights,
+        "loss.name": config.name if config.name == "logit_adjusted" else None,
+    }
+    draw, loss = ([f"{k}: {v}" for k, v in of.items() if v is not None] for of in (draws, losses))
+    if draw and loss:
         log.warning(
-            "data.sampling: %s and loss.%s both favour rare classes, which are then favoured twice: the loss counts "
-            "pictures as they lie on the disk, not as they are drawn; one of the two is usually enough",
-            sampling,
-            how,
+            "%s and %s both favour rare classes, which are then favoured twice: the loss goes by the pictures as they "
+            "lie on the disk, not as they are drawn; one of the two is usually enough",
+            draw[0],
+            loss[0],
         )
 
 

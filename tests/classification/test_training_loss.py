@@ -12,6 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch.nn import functional as F
 
+from classification.data_config import DigitsData
 from classification.loss_config import LossConfig
 from classification.sources import ArrayPictures
 from classification.training_loss import build_training_loss, warn_of_balancing_twice
@@ -177,15 +178,19 @@ def test_a_written_out_configuration_is_read_back():
 
 
 @pytest.mark.parametrize(
-    ("config", "sampling", "warns"),
+    ("config", "data", "words"),
     [
-        (LossConfig(class_weights="log"), "balanced", True),
-        (LossConfig(name="logit_adjusted"), "square_root", True),
-        (LossConfig(class_weights="log"), "natural", False),
-        (LossConfig(), "balanced", False),
+        (
+            {"class_weights": "log"},
+            {"sampling": "balanced"},
+            "data.sampling: balanced and loss.class_weights: log both",
+        ),
+        ({"name": "logit_adjusted"}, {"oversample": 0.5}, "data.oversample: 0.5 and loss.name: logit_adjusted both"),
+        ({"class_weights": "log"}, {}, ""),
+        ({"name": "focal"}, {"sampling": "balanced"}, ""),
     ],
 )
-def test_balancing_twice_is_said(config, sampling, warns, caplog):
+def test_balancing_twice_is_said(config, data, words, caplog):
     with caplog.at_level(logging.WARNING):
-        warn_of_balancing_twice(config, sampling)
-    assert ("favoured twice" in caplog.text) == warns
+        warn_of_balancing_twice(LossConfig(**config), DigitsData(source="digits", **data))
+    assert words in caplog.text and bool(words) == bool(caplog.text)
