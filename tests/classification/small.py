@@ -70,7 +70,7 @@ def write_multilabel_data(root: Path, train: int = 48, val: int = 24, seed: int 
     shown = rng.random((train + val, 3)) < [0.6, 0.35, 0.15]
     shown[[0, train]] = True
     root.mkdir(parents=True)
-    lines = ["file,colours,split"]
+    lines = ["file,labels,split"]
     for i, colours in enumerate(shown):
         pixels = rng.normal(60 + 120 * colours, 40, (20, 20, 3)).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(root / f"{i:03d}.jpg")
@@ -81,7 +81,7 @@ def write_multilabel_data(root: Path, train: int = 48, val: int = 24, seed: int 
         "source": "csv",
         "root": str(root),
         "csv": str(root / "labels.csv"),
-        "label_columns": ["colours"],
+        "label_columns": ["labels"],
         "label_separator": "|",
         "split_column": "split",
         "image_size": 16,

@@ -98,7 +98,7 @@ def test_the_resolved_configuration_reads_back_equal(load, tmp_path):
         ("augmentation.random_erasing={area: [0.0, 0.3]}", r"random_erasing\.area\[0\]: must be greater than 0"),
         ("augmentation.mixup=-1", r"augmentation\.mixup: must be at least 0"),
         ("augmentation.mixing_mode=elem", r"augmentation\.mixing_mode: must be 'batch' or 'pair'"),
-        ("loss.name=focal", r"loss\.name: must be 'cross_entropy'"),
+        ("loss.name=focel", r"loss\.name: must be .*; did you mean 'focal'"),
         ("loss.label_smoothing=1.0", r"loss\.label_smoothing: must be less than 1"),
         ("model.drop_path=1", r"model\.drop_path: must be less than 1"),
         ("model.depths=[2, 0]", r"model\.depths\[1\]: must be at least 1"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from classification.config import ClassificationConfig
 from classification.measures import measure
@@ -24,7 +26,7 @@ from engine.run import build_trainer
 from engine.state import RunState
 from engine.trainer import Trainer
 from tests.classification.small import folder_data, write_config, write_multilabel_data, write_pictures
-from tests.distributed import run_ranks
+from tests.distributed import ROOT, run_ranks
 from tests.engine.toy import SINGLE
 
 LEARNING = {
@@ -144,6 +146,28 @@ def test_a_loss_that_does_not_fit_the_data_is_refused(config, tmp_path):
         trainer_for(config, "loss={name: cross_entropy}")
     with pytest.raises(UserError, match=r"loss\.name: asymmetric is for several labels"):
         trainer_for(write_config(tmp_path), "loss.name=asymmetric")
+
+
+@pytest.mark.parametrize("cell", ["nan", "", "0.5", "yes"])
+def test_targets_that_are_no_numbers_are_refused(tmp_path, cell):
+    data = write_multilabel_data(tmp_path / "pictures")
+    table = tmp_path / "columns.csv"
+    table.write_text(f"file,cat,dog,split\n000.jpg,1,0,train\n001.jpg,{cell},1,train\n048.jpg,1,1,val\n")
+    data |= {"csv": str(table), "label_columns": ["cat", "dog"], "label_separator": None}
+    with pytest.raises(UserError, match=r"columns\.csv:3: .*0 or 1"):
+        trainer_for(write_config(tmp_path, data=data, **LEARNING))
+
+
+def test_the_shipped_recipe_runs(config):
+    """With a tiny model, and a table as the recipe describes it."""
+    changes = yaml.safe_load(config.read_text())
+    data = {f"data.{key}={json.dumps(changes['data'][key])}" for key in ("root", "csv", "image_size", "workers")}
+    model = f"model={json.dumps(changes['model'])}"
+    smaller = ["training.global_batch_size=16", "finetune.weights=null", "distributed.device=cpu"]
+    trainer = trainer_for(ROOT / "configs/classification/multi_label.yaml", *data, model, *smaller)
+    trainer.train_step(trainer.batches())
+    assert trainer.state.updates == 1
+    assert 0 < trainer.evaluate("val").metrics["mAP"] <= 1
 
 
 def test_a_metric_of_the_other_kind_is_refused(config):
