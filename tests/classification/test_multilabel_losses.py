@@ -54,9 +54,9 @@ LOSSES: dict[str, tuple[SampleLoss, Cost, Cost]] = {
         partial(asymmetric_absent, 4.0, 0.05),
     ),
     "asymmetric, small powers": (
-        partial(asymmetric, gamma_pos=0.5, gamma_neg=0.5, clip=0.2),
+        partial(asymmetric, gamma_pos=0.5, gamma_neg=0.5, clip=0.5),
         lambda p, c: -((1 - p) ** 0.5) * log(p),
-        partial(asymmetric_absent, 0.5, 0.2),
+        partial(asymmetric_absent, 0.5, 0.5),
     ),
     "asymmetric, no clip": (
         partial(asymmetric, gamma_pos=0.0, gamma_neg=3.0, clip=0.0),
@@ -134,3 +134,11 @@ def test_a_label_that_is_nearly_ruled_out_costs_nothing():
     loss = asymmetric(logits, torch.zeros(1, 2), gamma_pos=0.0, gamma_neg=1.0, clip=0.05)
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert gradient[0, 0] == 0 and gradient[0, 1] > 0
+
+
+def test_at_the_margin_itself_the_gradient_is_finite():
+    logits = torch.zeros(1, 1, requires_grad=True)
+    clip = float(F.logsigmoid(logits.detach()).exp())
+    loss = asymmetric(logits, torch.zeros(1, 1), gamma_pos=0.0, gamma_neg=0.5, clip=clip)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert gradient.isfinite().all() and loss.item() < 1e-6
