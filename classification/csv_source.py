@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from classification.data_config import CsvData
 from classification.files import FilePictures
 from classification.folders import some
-from classification.listing import NAMED, Listing, check_cells, read_listing
+from classification.listing import NAMED, Listing, read_listing
 from classification.sources import class_counts
 from classification.splitting import HOW_TO_HOLD_OUT, part
 from engine.errors import UserError
@@ -59,15 +59,15 @@ def open_csv(config: CsvData, split: str) -> FilePictures:
 
 def _labels(config: CsvData, listing: Listing) -> tuple[list[str], NDArray[np.integer]]:
     """The classes, and of each row its class number, (N,) int64, or what it shows, (N, C) uint8."""
-    places, columns = listing.places, config.label_columns
+    columns = config.label_columns
     if len(columns) > 1:
         for name, cells in zip(columns, listing.cells, strict=True):
-            check_cells(name, places, cells, lambda cell: cell.lower() in TRUTH, "0 or 1")
+            listing.check(name, cells, lambda cell: cell.lower() in TRUTH, "0 or 1")
         shown = [np.array([TRUTH[cell.lower()] for cell in cells], np.uint8) for cells in listing.cells]
         return columns, np.stack(shown, axis=1)
     cells, separator = listing.cells[0], config.label_separator
     missing = ("nan", "") if separator is None else ("nan",)
-    check_cells(columns[0], places, cells, lambda cell: cell.lower() not in missing, "the name of a class")
+    listing.check(columns[0], cells, lambda cell: cell.lower() not in missing, "the name of a class")
     if separator is None:
         sets = [[cell] for cell in cells]
     else:
@@ -106,7 +106,7 @@ def _check_known(config: CsvData, listing: Listing, sets: list[list[str]], numbe
     for name, where in list(rows.items())[:NAMED]:
         near = difflib.get_close_matches(name, number, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        first, split = listing.places[where[0]], listing.splits[where[0]]
+        first, split = listing.place(where[0]), listing.splits[where[0]]
         lines.append(f"{first}: unknown class '{name}' ({split}; {len(where)} rows in all){hint}")
     if len(rows) > NAMED:
         lines.append(f"and {len(rows) - NAMED} more classes")

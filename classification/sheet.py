@@ -49,10 +49,10 @@ def contact_sheet(pictures: Tensor, targets: Tensor, classes: list[str]) -> Pict
 
 def _caption(target: Tensor, classes: list[str]) -> list[str]:
     """A picture's classes, those with the largest shares first."""
-    order = torch.argsort(-target, stable=True)[: int((target > 0).sum())].tolist()
+    order = torch.argsort(-target, stable=True)[: int((target >= 0.005).sum())].tolist()
     if not order:
         return ["(none)"]
-    named = [classes[k] if target[k] >= 1 else f"{float(target[k]):.2f} {classes[k]}" for k in order]
+    named = [classes[k] if target[k] >= 0.995 else f"{float(target[k]):.2f} {classes[k]}" for k in order]
     return named if len(named) <= LINES else [*named[: LINES - 1], f"and {len(named) - LINES + 1} more"]
 
 

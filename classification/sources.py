@@ -42,15 +42,17 @@ def class_counts(pictures: LabelledPictures) -> NDArray[np.int64]:
 class ArrayPictures:
     """Pictures that are one array: greyscale (N, H, W) or RGB (N, H, W, 3), 0 to 255."""
 
-    multi_label = False
-
-    def __init__(self, classes: list[str], labels: NDArray[np.int64], pixels: NDArray[np.uint8]) -> None:
+    def __init__(self, classes: list[str], labels: NDArray[np.integer], pixels: NDArray[np.uint8]) -> None:
         self.classes = classes
         self.labels = labels
         self._pixels = pixels
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        return self.labels.ndim == 2
 
     def subset(self, indices: NDArray[np.int64]) -> ArrayPictures:
         """The pictures with these numbers, in their order; they are renamed."""

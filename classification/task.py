@@ -93,11 +93,13 @@ class ClassificationTask:
         return Evaluated(measure(predictions, thresholds, findings), findings)
 
     def previews(self) -> Mapping[str, Picture]:
-        """The first pictures of the first batch as the model sees them, mixed if they are, with their classes."""
-        count = min(SHOWN, self._config.training.global_batch_size, self.train_order.num_samples)
-        draws = [Draw(int(index), 0, position) for position, index in enumerate(self.train_order(0)[:count])]
-        batch = self.workers.collate([self.train_data[draw] for draw in draws])
-        pictures, targets = self._mixed(batch["image"].float(), batch)
+        """The first training pictures as the model sees them, mixed if they are, with their classes."""
+        size, order = self._config.training.global_batch_size, self.train_order(0)[:SHOWN]
+        draws = [Draw(int(index), 0, position) for position, index in enumerate(order)]
+        steps = [draws[first : first + size] for first in range(0, len(draws), size)]
+        batches = [self.workers.collate([self.train_data[draw] for draw in step]) for step in steps]
+        mixed = [self._mixed(batch["image"].float(), batch) for batch in batches]
+        pictures, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
         return {"train_samples": contact_sheet(pictures, as_rows(targets, len(self.classes)), self.classes)}
 
     def pictures(self, split: str) -> LabelledPictures:
