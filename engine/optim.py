@@ -97,6 +97,9 @@ def add_parameters(
     for group in parameter_groups(model, config, finetune):
         if fresh := [parameter for parameter in group["params"] if id(parameter) not in known]:
             optimizer.add_param_group({**group, "params": fresh})
+            added, first = optimizer.param_groups[-1], optimizer.param_groups[0]
+            for key in optimizer.defaults.keys() - first.keys():  # torch adds some when it loads a state
+                del added[key]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
