@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,22 +13,26 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from classification.config import ClassificationConfig
-from classification.datasets import PictureReader, open_pictures, prepare_data
-from classification.first_look import broken_pictures
-from classification.folders import FolderPictures
+from classification.datasets import PictureReader, described, open_pictures, prepare_data, split_made
+from classification.first_look import faults_of
 from classification.losses import build_loss, cross_entropy
 from classification.metrics import METRICS, metrics
-from classification.mixing import MixingPlan, apply_mixing, plan_mixing
+from classification.mixing import MixingPlan, apply_mixing, as_rows, plan_mixing
 from classification.model import build_model
 from classification.predictions import Predictions, gather, rows
 from classification.preprocessing import Preprocessing, resolve_preprocessing
+from classification.sampling import build_order
+from classification.sheet import SHOWN, contact_sheet
+from classification.sources import LabelledPictures
 from classification.transforms import EvalTransform, TrainTransform
-from engine.batches import NaturalOrder
+from engine.batches import Draw
 from engine.data import EvalLoader
 from engine.dist import Ranks
 from engine.errors import UserError
 from engine.task import Evaluated, Picture
 from engine.workers import WorkerSettings, resolve_workers
+
+log = logging.getLogger(__name__)
 
 
 class ClassificationTask:
@@ -52,15 +57,17 @@ class ClassificationTask:
         pictures = open_pictures(data, "train")
         # What is wrong with these is better known before training than after an epoch.
         held_out = open_pictures(data, "val")
-        if isinstance(held_out, FolderPictures) and (faults := ranks.main_decides(partial(broken_pictures, held_out))):
+        if faults := ranks.main_decides(partial(faults_of, data, pictures, held_out)):
             raise UserError(faults)
+        self._opened = {"train": pictures, "val": held_out}
         self.classes = pictures.classes
         size = (self._preprocessing.height, self._preprocessing.width)
         self.model: nn.Module = build_model(config.model, config.finetune, len(self.classes), size).to(ranks.device)
         self._loss = build_loss(config.loss)
         transform = TrainTransform(self._preprocessing, config.augmentation)
         self.train_data = PictureReader(pictures, transform, seed)
-        self.train_order = NaturalOrder(len(pictures), seed)
+        self.train_order = build_order(data, pictures, seed)
+        log.info("data: %s", described(data, pictures, held_out, self.train_order.num_samples))
         self.drop_last = data.drop_last
         self.slot_multiple = 2 if config.augmentation.mixes else 1
         self.workers = WorkerSettings(
@@ -73,24 +80,34 @@ class ClassificationTask:
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``batch``: what :class:`TrainCollate` makes. Mean loss over the micro-batch."""
-        pictures, targets = self._normalised(batch["image"]), batch["label"]
-        if "target_weights" in batch:
-            plan = MixingPlan(batch["pixel_weights"], batch["boxes"], batch["target_weights"])
-            pictures, targets = apply_mixing(pictures, targets, len(self.classes), plan)
+        pictures, targets = self._mixed(self._normalised(batch["image"]), batch)
         return {"loss": self._loss(model(self._laid_out(pictures)), targets).mean()}
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
         return Evaluated(metrics(self.predict(model, split, ranks)[0]))
 
     def previews(self) -> Mapping[str, Picture]:
-        return {}
+        """The first training pictures as the model sees them, mixed if they are, with their classes."""
+        size, order = self._config.training.global_batch_size, self.train_order(0)[:SHOWN]
+        draws = [Draw(int(index), 0, position) for position, index in enumerate(order)]
+        steps = [draws[first : first + size] for first in range(0, len(draws), size)]
+        batches = [self.workers.collate([self.train_data[draw] for draw in step]) for step in steps]
+        mixed = [self._mixed(batch["image"].float(), batch) for batch in batches]
+        pictures, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
+        return {"train_samples": contact_sheet(pictures, as_rows(targets, len(self.classes)), self.classes)}
+
+    def pictures(self, split: str) -> LabelledPictures:
+        """Those of ``train``, ``val`` or ``test``. Raises UserError if the data have no such split."""
+        if split not in self._opened:
+            self._opened[split] = open_pictures(self._config.data, split)
+        return self._opened[split]
 
     def predict(self, model: nn.Module, split: str, ranks: Ranks) -> tuple[Predictions, list[str]]:
         """What ``model`` says of each picture of ``split``, and the pictures' names; the same on every rank.
 
         The loss is plain cross entropy: smoothing and mixing belong to training.
         """
-        reader = PictureReader(open_pictures(self._config.data, split), EvalTransform(self._preprocessing), 0)
+        reader = PictureReader(self.pictures(split), EvalTransform(self._preprocessing), 0)
         settings = replace(self.workers, collate=default_collate)
         batch_size = self._config.evaluation.batch_size
         parts = []
@@ -102,7 +119,15 @@ class ClassificationTask:
         return gather(parts, len(self.classes), ranks), names
 
     def metadata(self) -> dict[str, Any]:
-        return {"classes": self.classes, "preprocessing": asdict(self._preprocessing)}
+        made = {"split": made} if (made := split_made(self._config.data)) else {}
+        return {"classes": self.classes, "preprocessing": asdict(self._preprocessing), **made}
+
+    def _mixed(self, pictures: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, H, W) and the batch's targets: both as :class:`TrainCollate` has planned to mix them."""
+        if "target_weights" not in batch:
+            return pictures, batch["label"]
+        plan = MixingPlan(batch["pixel_weights"], batch["boxes"], batch["target_weights"])
+        return apply_mixing(pictures, batch["label"], len(self.classes), plan)
 
     def _normalised(self, pictures: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) as float32, minus the mean and divided by the deviation of each channel."""

@@ -87,7 +87,7 @@ def test_the_resolved_configuration_reads_back_equal(load, tmp_path):
         ("training.accumulation=0", r"training\.accumulation: must be a whole number >= 1 or 'auto', not 0$"),
         ("data.workers=many", r"data\.workers: .*'auto'"),
         ("data.std=[0.1, 0.0, 0.1]", r"data\.std\[1\]: must be greater than 0"),
-        ("data.sampling=balanced", r"data\.sampling: must be 'natural', not 'balanced'"),
+        ("data.sampling=ballanced", r"data\.sampling: must be 'natural', 'balanced' or 'square_root', not 'ballanced'"),
         ("data.mean=.nan", r"data\.mean: must be a list of 3 values or 'auto', not nan$"),
         ("augmentation.horizontal_flip=2", r"augmentation\.horizontal_flip: must be at most 1"),
         ("augmentation.randaugment=rand-m9-mst0.5", r"augmentation\.randaugment: 'mst0\.5' in 'rand-m9-mst0\.5'"),

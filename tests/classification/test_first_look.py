@@ -6,13 +6,14 @@ import pytest
 
 from classification import first_look
 from classification.data_config import FolderData
+from classification.files import FilePictures
 from classification.first_look import broken_pictures
-from classification.folders import FolderPictures, open_folder
+from classification.folders import open_folder
 from tests.classification.small import write_pictures
 
 
 @pytest.fixture
-def pictures(tmp_path) -> FolderPictures:
+def pictures(tmp_path) -> FilePictures:
     write_pictures(tmp_path / "train", {"a": 10, "b": 10})
     return open_folder(FolderData(source="folder", root=tmp_path), "train")
 
