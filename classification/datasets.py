@@ -59,7 +59,7 @@ def described(data: DataConfig, train: LabelledPictures, val: LabelledPictures, 
     """The data in a line, for the log: how many pictures, of how many classes, where val is from, what an epoch is."""
     counts = class_counts(train)
     text = f"{len(train)} training pictures of {len(train.classes)} classes ({counts.min()} to {counts.max()} each), "
-    text += f"{len(val)} of val"
+    text += f"{len(val)} pictures of val"
     if made := split_made(data):
         text += f", held out of train class by class (val_fraction {made['val_fraction']}, seed {made['split_seed']})"
     if data.sampling != "natural":

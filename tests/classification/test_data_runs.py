@@ -22,7 +22,7 @@ from engine.run import run_training
 from engine.signals import StopRequest
 from tests.classification.small import TRAIN, write_config, write_pictures
 from tests.classification.test_training import MIXED, in_order, some_steps
-from tests.distributed import launch, run_ranks
+from tests.distributed import ROOT, launch, run_ranks
 
 SIZES = {"ant": 30, "bee": 12, "cat": 4, "dog": 2}
 SINGLE = Ranks(Layout(), torch.device("cpu"))
@@ -61,7 +61,7 @@ def test_sampling_is_the_same_on_other_ranks_and_after_a_resume(fish, balance):
 def test_a_run_shows_its_pictures_and_says_where_its_val_is_from(fish, caplog):
     config = write_config(fish, data=csv_data(fish, resize="pad"), augmentation={"mixup": 0.8, "rotation": 20})
     assert run_training(kind(), TrainArguments(config, None, False, ()), StopRequest()) == 0
-    assert "35 training pictures of 4 classes (1 to 22 each), 13 of val, held out of train" in caplog.text
+    assert "35 training pictures of 4 classes (1 to 22 each), 13 pictures of val, held out of train" in caplog.text
     folder = fish / "experiments" / "experiment_0001"
     sheet = np.asarray(Image.open(folder / "results" / "train_samples.png"))
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
@@ -97,3 +97,20 @@ def test_a_broken_picture_on_the_sheet_ends_all_ranks(fish):
     ended = launch(2, [*TRAIN, "--config", str(path)], cwd=fish)
     assert [end.returncode for end in ended] == [2, 2]
     assert f"{broken}: cannot be read as a picture" in ended[0].output and "Traceback" not in ended[0].output
+
+
+def test_the_recipe_for_1758_species_trains_its_head_and_then_everything(fish, caplog):
+    """The shipped one, on a few small pictures and with a model to match."""
+    recipe = ROOT / "configs" / "classification" / "fish_species.yaml"
+    config = load_config(ClassificationConfig, recipe)
+    assert (config.data.resize, config.augmentation.random_resized_crop, config.loss.name) == ("pad", None, "focal")
+    assert config.finetune.unfreeze == {0: ["head"], 30: ["all"]} and config.training.epochs == 30 + 50
+    changes = [
+        f"data.root={fish / 'pictures'}", f"data.csv={fish / 'fish.csv'}", "data.image_size=32", "data.workers=0",
+        "model={name: timm/test_convnext, pretrained: false}", "finetune.unfreeze={0: head, 1: all}",
+        "training.epochs=2", "training.global_batch_size=16", "distributed.device=cpu",
+        f"experiment.root={fish / 'experiments'}",
+    ]  # fmt: skip
+    assert run_training(kind(), TrainArguments(recipe, None, False, changes), StopRequest()) == 0
+    assert "training head: " in caplog.text and "f1_macro" in caplog.text
+    assert (fish / "experiments" / "experiment_0001" / "results" / "train_samples.png").is_file()
