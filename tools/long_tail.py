@@ -59,7 +59,9 @@ def rows(root: Path, least: int, most: int, seed: int) -> list[tuple[str, str, s
             kept = [own[draw[:size]] for own, draw, size in zip(members, draws, sizes, strict=True)]
             chosen = np.sort(np.concatenate(kept))
         folder = pictures.root.relative_to(root)
-        found += [(str(folder / pictures.name(i)), pictures.classes[pictures.labels[i]], split) for i in chosen.tolist()]
+        labels = [pictures.classes[number] for number in pictures.labels[chosen]]
+        names = [str(folder / pictures.name(index)) for index in chosen.tolist()]
+        found += [(name, label, split) for name, label in zip(names, labels, strict=True)]
     return found
 
 
