@@ -1,0 +1,96 @@
+"""Makes an even data set awkward: from class folders to a CSV file that keeps few pictures of most classes.
+
+``python -m tools.long_tail --root data/clothing --output long_tail.csv [--least 8] [--most 700] [--seed 0]``
+
+The training pictures of class i of C, the largest first, are cut down to ``most * (least / most) ** (i / (C - 1))``, as
+Cui et al. (arXiv:1901.05555) make CIFAR-10-LT; val and test stay as they are. No picture is copied: the file is for
+``data: {source: csv, root: data/clothing, csv: long_tail.csv, label_columns: [label], split_column: split}``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from classification.data_config import FolderData
+from classification.folders import SPLIT_FOLDERS, has_split, open_folder
+from engine.entry import exit_code
+from engine.errors import UserError
+from engine.files import write_atomic
+from engine.seed import generator
+
+
+def tail_sizes(available: Sequence[int], least: int, most: int) -> list[int]:
+    """Pictures to keep of each class, in the order of ``available``: the larger a class is, the more.
+
+    Raises:
+        UserError: a class has too few pictures for its place in the row.
+    """
+    order = np.argsort(-np.asarray(available), kind="stable")
+    steps = np.arange(len(order)) / max(len(order) - 1, 1)
+    kept = np.zeros(len(order), np.int64)
+    kept[order] = np.round(most * (least / most) ** steps).astype(np.int64)
+    short = [(int(wanted), there) for wanted, there in zip(kept, available, strict=True) if wanted > there]
+    if short:
+        wanted, there = short[0]
+        raise UserError(f"--most {most}: a class would have to keep {wanted} pictures and has {there}; choose less")
+    return kept.tolist()
+
+
+def rows(root: Path, least: int, most: int, seed: int) -> list[tuple[str, str, str]]:
+    """File (below ``root``), label and split of each picture that is kept."""
+    found = []
+    for split in SPLIT_FOLDERS:
+        if split != "train" and not has_split(root, split):
+            continue
+        pictures = open_folder(FolderData(source="folder", root=root), split)
+        chosen = np.arange(len(pictures))
+        if split == "train":
+            counts = np.bincount(pictures.labels, minlength=len(pictures.classes))
+            sizes = tail_sizes(counts.tolist(), least, most)
+            members = [np.flatnonzero(pictures.labels == number) for number in range(len(sizes))]
+            draws = [generator(seed, "long tail", number).permutation(len(own)) for number, own in enumerate(members)]
+            kept = [own[draw[:size]] for own, draw, size in zip(members, draws, sizes, strict=True)]
+            chosen = np.sort(np.concatenate(kept))
+        folder = pictures.root.relative_to(root)
+        labels = [pictures.classes[number] for number in pictures.labels[chosen]]
+        names = [str(folder / pictures.name(index)) for index in chosen.tolist()]
+        found += [(name, label, split) for name, label in zip(names, labels, strict=True)]
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the file and says what is in it. Returns 0, or 2 for input that is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tools.long_tail", description="Makes an even data set awkward.")
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="class folders: DIR/train/CLASS, …")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the CSV file to write")
+    parser.add_argument("--least", type=int, default=8, metavar="N", help="pictures of the smallest class (8)")
+    parser.add_argument("--most", type=int, default=700, metavar="N", help="pictures of the largest class (700)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides which pictures are kept (0)")
+    options = parser.parse_args(arguments)
+
+    def command() -> int:
+        if not 1 <= options.least <= options.most:
+            raise UserError(f"--least {options.least} --most {options.most}: must be 1 <= least <= most")
+        kept = rows(options.root, options.least, options.most, options.seed)
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("file", "label", "split"), *kept])
+        try:
+            write_atomic(options.output, text.getvalue())
+        except OSError as error:
+            raise UserError(f"--output: {options.output} cannot be written: {error.strerror}") from None
+        sizes = np.unique([label for _, label, split in kept if split == "train"], return_counts=True)
+        print(", ".join(f"{label} {count}" for label, count in zip(*sizes, strict=True)))
+        return 0
+
+    return exit_code(command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
