@@ -74,8 +74,6 @@ class AugmentationConfig(Section):
 
     mosaic: MosaicConfig | None = None
     """Four pictures in one."""
-    photometric: PhotometricConfig | None = PhotometricConfig()
-    """Colours."""
     zoom_out: ZoomOutConfig | None = ZoomOutConfig()
     """Smaller objects."""
     iou_crop: IoUCropConfig | None = IoUCropConfig()
@@ -84,5 +82,7 @@ class AugmentationConfig(Section):
     """Probability of mirroring left and right."""
     vertical_flip: Probability = 0.0
     """Probability of mirroring top and bottom."""
+    photometric: PhotometricConfig | None = PhotometricConfig()
+    """Colours."""
     min_box_pixels: Annotated[float, Field(ge=1)] = 1.0
     """Objects smaller than this on a side, at the model's size, are left out."""

@@ -131,17 +131,8 @@ class _CropToObjects:
 
 
 def _steps(size: tuple[int, int], interpolation: str, mean: Channels, augmentation: AugmentationConfig) -> list[Any]:
+    """Colours come last: on a picture of the model's size they cost a third of what they cost on one from a camera."""
     steps: list[Any] = []
-    if colours := augmentation.photometric:
-        steps.append(
-            v2.RandomPhotometricDistort(
-                colours.brightness,
-                colours.contrast,
-                colours.saturation,
-                (-colours.hue, colours.hue),
-                colours.probability,
-            )
-        )
     if zoom := augmentation.zoom_out:
         fill = tuple(round(255 * channel) for channel in mean)
         steps.append(v2.RandomZoomOut(fill, (1.0, zoom.largest), zoom.probability))
@@ -156,4 +147,14 @@ def _steps(size: tuple[int, int], interpolation: str, mean: Channels, augmentati
         v2.ClampBoundingBoxes(),
         v2.SanitizeBoundingBoxes(min_size=augmentation.min_box_pixels),
     ]
+    if colours := augmentation.photometric:
+        steps.append(
+            v2.RandomPhotometricDistort(
+                colours.brightness,
+                colours.contrast,
+                colours.saturation,
+                (-colours.hue, colours.hue),
+                colours.probability,
+            )
+        )
     return steps
