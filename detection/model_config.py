@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from engine.config import Section, may_import
 from engine.timm_names import check_timm, unknown_model
@@ -98,7 +98,7 @@ class DetectorConfig(Section):
     pretrained: bool = False
     """Start the backbone from the weights that timm publishes (for a file of weights: `finetune.weights`)."""
     frozen_batchnorm: bool = False
-    """Keep the batch norms of the backbone's own stages as its weights bring them: for trained ones, small batches."""
+    """Keep the batch norms of the backbone's own stages as its trained weights bring them: for small batches."""
 
     @property
     def timm_name(self) -> str | None:
@@ -112,11 +112,6 @@ class DetectorConfig(Section):
         shape, _ = SWIN_BACKBONES[self.backbone]
         drop_path = shape.drop_path if self.drop_path is None else self.drop_path
         return replace(shape, **self.swin.given, drop_path=drop_path, num_classes=0)
-
-    @field_validator("neck", mode="before")
-    @classmethod
-    def _null_is_none(cls, neck: object) -> object:
-        return "none" if neck is None else neck
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> DetectorConfig:

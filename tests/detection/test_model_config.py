@@ -33,9 +33,9 @@ def test_swins_of_any_size() -> None:
 
 def test_yaml(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text("backbone: swin_a\nneck: null\npriors:\n  ratios: [[2], [2, 3], [2], [], [2], [2]]\n")
-    config = load_config(DetectorConfig, path, ["neck=none"])
-    assert (config.neck, config.priors.per_cell) == ("none", (4, 6, 4, 2, 4, 4))
+    path.write_text("backbone: swin_a\npriors:\n  ratios: [[2], [2, 3], [2], [], [2], [2]]\n")
+    config = load_config(DetectorConfig, path, ["neck=pan"])
+    assert (config.neck, config.priors.per_cell) == ("pan", (4, 6, 4, 2, 4, 4))
 
 
 @pytest.mark.parametrize(
