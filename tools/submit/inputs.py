@@ -47,18 +47,24 @@ def _paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:
 
 def _check_pictures(config: ClassificationConfig) -> None:
     """Looks for the parts of the data set, not into each picture; fetches it if the run is to."""
-    from classification.data_config import FolderData
+    from classification.data_config import CsvData, FolderData, TorchvisionData
 
-    if isinstance(config.data, FolderData):
-        from classification.folders import split_folder
+    match config.data:
+        case FolderData():
+            from classification.folders import split_folder
 
-        for split in ("train", "val") if config.data.val_fraction is None else ("train",):
-            split_folder(config.data.root, split)
-    else:
-        from classification.datasets import open_pictures, prepare_data
+            for split in ("train", "val") if config.data.val_fraction is None else ("train",):
+                split_folder(config.data.root, split)
+        case CsvData():
+            from classification.csv_source import open_csv
 
-        prepare_data(config.data)
-        open_pictures(config.data, "val")
+            open_csv(config.data, "val")
+        case TorchvisionData():
+            from classification.torchvision_sets import download, open_torchvision
+
+            if config.data.download:
+                download(config.data)
+            open_torchvision(config.data, "val")
 
 
 def _check_pretrained(name: str) -> None:
