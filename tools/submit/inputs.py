@@ -15,8 +15,6 @@ from engine.settings import RunConfig
 if TYPE_CHECKING:
     from classification.config import ClassificationConfig
 
-_SAFETENSORS = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
-
 
 def check_inputs(task: str, config: RunConfig) -> None:
     """Raises:
@@ -68,17 +66,14 @@ def _check_pictures(config: ClassificationConfig) -> None:
 
 
 def _check_pretrained(name: str) -> None:
-    """Looks for timm's weights in the cache of the Hugging Face hub, which nodes share through the home folder."""
-    import timm
-    from huggingface_hub import try_to_load_from_cache
+    """Looks for timm's weights in the caches, which nodes share through the home folder."""
+    from timm.models import get_pretrained_cfg
 
-    source = timm.get_pretrained_cfg(name)
-    if source is None or not source.hf_hub_id:
-        return
-    repository, _, revision = source.hf_hub_id.partition("@")
-    files = [source.hf_hub_filename] if source.hf_hub_filename else [*_SAFETENSORS.values(), *_SAFETENSORS]
-    if not any(isinstance(try_to_load_from_cache(repository, file, revision=revision or None), str) for file in files):
+    from classification.pretrained import cached_file
+
+    published = get_pretrained_cfg(name)
+    if published is not None and published.hf_hub_id and cached_file(published) is None:
         raise UserError(
-            f"model.pretrained: the weights of timm/{name} ({repository}) are not in the cache; fetch them here first: "
-            f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
+            f"model.pretrained: the weights of timm/{name} ({published.hf_hub_id}) are not in the cache; fetch them "
+            f"here first: python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
         )
