@@ -39,8 +39,7 @@ def test_following_the_loss_leads_to_perfect_detections(classification, boxes):
     priors = grid_priors(8, (0.15, 0.3, 0.5))
     known = (batch["boxes"], batch["labels"], batch["mask"], batch["ignored"])
     matches = match(priors, *known, MatchingConfig())
-    sigmoid = classification == "focal"
-    logits = torch.zeros(8, len(priors), 6 + (not sigmoid), requires_grad=True)
+    logits = torch.zeros(8, len(priors), 6 + (not config.sigmoid), requires_grad=True)
     codes = torch.zeros(8, len(priors), 4, requires_grad=True)
     optimizer = torch.optim.Adam([logits, codes], lr=0.2)
     losses = []
@@ -52,7 +51,7 @@ def test_following_the_loss_leads_to_perfect_detections(classification, boxes):
         losses.append(loss.item())
     assert losses[-1] < 0.05 * losses[0]
     with torch.no_grad():
-        found = postprocess(class_scores(logits, sigmoid), codes, priors, PostprocessConfig(score_threshold=0.3))
+        found = postprocess(class_scores(logits, config.sigmoid), codes, priors, PostprocessConfig(score_threshold=0.3))
     sizes = PICTURES.annotations.sizes
     gathered = gather([rows(batch["index"], found, sizes)], 8, Ranks(Layout(), torch.device("cpu")))
     metrics = coco_evaluate(gathered, PICTURES.annotations).metrics
