@@ -42,6 +42,11 @@ class LossConfig(Section):
     normalizer: Literal["positives"] | Positive = "positives"
     """What a picture's sum is divided by: the number of its priors that have objects, or this number for all."""
 
+    @property
+    def sigmoid(self) -> bool:
+        """Whether each class has a probability of its own; else the model's first output is for the background."""
+        return self.classification == "focal"
+
 
 class PostprocessConfig(Section):
     """How predictions become detections."""

@@ -33,7 +33,7 @@ def detection_loss(
         matches: what the priors are to learn, of C classes.
     """
     logits, codes = logits.float(), codes.float()
-    classes = focal_loss if config.classification == "focal" else mined_cross_entropy
+    classes = focal_loss if config.sigmoid else mined_cross_entropy
     counts = matches.positive.sum(dim=1)
     divisor = counts.clamp(min=1) if config.normalizer == "positives" else config.normalizer
     class_loss = (classes(logits, matches, config) / divisor).mean()

@@ -33,6 +33,7 @@ from detection.matching import match
 from detection.metrics import coco_evaluate
 from detection.postprocess import class_scores, postprocess
 from detection.predictions import Predictions, as_coco
+from engine.allocator import keep_large_blocks
 from engine.seed import generator
 from tools.bench.timing import Samples, Table, interleaved
 
@@ -64,6 +65,7 @@ SIDE = 300
 def run(quick: bool = False) -> Table:
     """Measures; ``quick`` is for seeing that it works: tiny sizes, one round."""
     size = QUICK if quick else FULL
+    keep_large_blocks()  # as training on a CPU does; for both sides alike
     samples: Samples = {}
     samples |= interleaved(parts(size), size.rounds)
     samples |= interleaved(evaluations(size), size.evaluations)
