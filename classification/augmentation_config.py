@@ -66,6 +66,37 @@ class ColorJitterConfig(Section):
     """The shift is drawn from [-value, value] of the colour circle."""
 
 
+class AffineConfig(Section):
+    """A random affine map about the picture's middle, as torchvision's RandomAffine makes it."""
+
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """The rotation is drawn from [-value, value]."""
+    translate: tuple[Probability, Probability] = (0.1, 0.1)
+    """Largest shift across and down, as parts of width and height, both ways."""
+    scale: Annotated[tuple[Positive, Positive], AfterValidator(_increasing)] = (0.9, 1.1)
+    """Least and largest magnification."""
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    """The horizontal shear in degrees is drawn from [-value, value]."""
+
+
+class SharpnessConfig(Section):
+    """A change of sharpness."""
+
+    factor: NonNegative = 2.0
+    """0 blurs, 1 changes nothing, 2 doubles the sharpness."""
+    probability: Probability = 0.5
+    """Probability that it is applied."""
+
+
+class BlurConfig(Section):
+    """Gaussian blur."""
+
+    sigma: Annotated[tuple[Positive, Positive], AfterValidator(_increasing)] = (0.1, 2.0)
+    """Least and largest standard deviation, in pixels of the model's input."""
+    probability: Probability = 0.5
+    """Probability that it is applied."""
+
+
 class RandAugmentConfig(Section):
     """RandAugment (arXiv:1909.13719) as timm does it."""
 
@@ -113,8 +144,16 @@ class AugmentationConfig(Section):
     """Probability of mirroring left and right."""
     vertical_flip: Probability = 0.0
     """Probability of mirroring top and bottom."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """The angle in degrees is drawn from [-value, value]."""
+    affine: AffineConfig | None = None
+    """A random affine map."""
     color_jitter: ColorJitterConfig | None = None
     """Random brightness, contrast, saturation and hue."""
+    sharpness: SharpnessConfig | None = None
+    """A change of sharpness."""
+    blur: BlurConfig | None = None
+    """Gaussian blur."""
     randaugment: Annotated[str, AfterValidator(_rand_text)] | RandAugmentConfig | None = None
     """RandAugment in timm's notation (`rand-m9-mstd0.5-inc1`) or as keys."""
     autoaugment: Annotated[str, AfterValidator(_auto_text)] | None = None

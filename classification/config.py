@@ -2,12 +2,15 @@
 
 import difflib
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, model_validator
 
 from classification.augmentation_config import AugmentationConfig
 from classification.data_config import DataConfig
+from classification.evaluation_config import ClassificationEvaluationConfig
+from classification.head_config import HeadConfig
+from classification.loss_config import LossConfig
 from engine.config import Section, may_import
 from engine.settings import RunConfig
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
@@ -28,11 +31,16 @@ class ModelConfig(Section):
     name: str
     """swin_tiny, swin_small, swin_base, swin_large; swin for a shape of one's own; or timm/NAME."""
     pretrained: bool = False
-    """Start from the weights that timm publishes for this model (for a file of weights: `finetune.weights`)."""
+    """Start from the weights that timm publishes for this model: from a cache, or else downloaded. (For a file of
+    weights or another experiment: `finetune.weights`.)"""
     drop_path: Fraction | None = None
     """Stochastic depth: probability of dropping the last block's branches; null: the model's own."""
     drop_rate: Fraction = 0.0
     """Dropout before the classifier."""
+    head: HeadConfig | None = None
+    """Layers of one's own in place of the classifier, on any model; null: the model's own single layer."""
+    max_parameters: Count | None = None
+    """Refuse a model of more parameters than this; null: any."""
     patch_size: Count | None = None
     """Swin: pixels of a patch's side; null: the model's own, as for all that follow."""
     window_size: Count | None = None
@@ -63,6 +71,8 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> "ModelConfig":
+        if self.head is not None and self.head.dropout and self.drop_rate:
+            raise ValueError("give `head.dropout` or `drop_rate`, not both: they are at the same place")
         if self.timm_name is not None:
             if self.swin_fields:
                 raise ValueError(f"{', '.join(self.swin_fields)}: only for our own Swin models, not for {self.name}")
@@ -105,15 +115,6 @@ def _unknown(name: str) -> str:
     return f"no model '{name}'; {hint}"
 
 
-class LossConfig(Section):
-    """What is minimised."""
-
-    name: Literal["cross_entropy"] = "cross_entropy"
-    """Kind of loss."""
-    label_smoothing: Fraction = 0.0
-    """Part of each target that is spread evenly over all classes."""
-
-
 class ClassificationConfig(RunConfig):
     """Everything a classification run depends on."""
 
@@ -125,6 +126,8 @@ class ClassificationConfig(RunConfig):
     """Random changes to training pictures."""
     loss: LossConfig = LossConfig()
     """What is minimised."""
+    evaluation: ClassificationEvaluationConfig = ClassificationEvaluationConfig()
+    """When, on what weights and how to evaluate."""
 
     @model_validator(mode="after")
     def _pictures_hold_a_patch(self) -> "ClassificationConfig":

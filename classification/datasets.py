@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
-from classification.data_config import DigitsData, FolderData, TorchvisionData
+from classification.csv_source import open_csv
+from classification.data_config import CsvData, DataConfig, DigitsData, FolderData, SplitData, TorchvisionData
 from classification.folders import open_folder
-from classification.sources import LabelledPictures, download, open_digits, open_torchvision
+from classification.sources import LabelledPictures, class_counts, open_digits
+from classification.torchvision_sets import download, open_torchvision
 from engine.batches import Draw
 from engine.errors import UserError
 from engine.seed import derive
@@ -19,30 +23,58 @@ Transform = Callable[[Image.Image, int], Tensor]
 """Makes a uint8 (3, H, W) tensor of a picture; what is random about it follows from the 64-bit seed."""
 
 
-def prepare_data(data: FolderData | TorchvisionData | DigitsData) -> None:
+def prepare_data(data: DataConfig) -> None:
     """Fetches what is missing, if the configuration says so. For one process of a node, before the others open it."""
     if isinstance(data, TorchvisionData) and data.download:
         download(data)
 
 
-def open_pictures(data: FolderData | TorchvisionData | DigitsData, split: str) -> LabelledPictures:
+def open_pictures(data: DataConfig, split: str) -> LabelledPictures:
     """The pictures of ``split``: train, val or test.
 
     Raises:
         UserError: the data are not there, or not as they should be.
     """
-    if isinstance(data, FolderData):
-        return open_folder(data, split)
-    if split == "test":
-        raise UserError(f"data.source: {data.source} has no test split besides val, which holds its held-out pictures")
-    return open_digits(split) if isinstance(data, DigitsData) else open_torchvision(data, split)
+    match data:
+        case FolderData():
+            return open_folder(data, split)
+        case CsvData():
+            return open_csv(data, split)
+        case TorchvisionData():
+            return open_torchvision(data, split)
+        case DigitsData():
+            if split == "test":
+                raise UserError("data.source: digits has no test split besides val, which holds its held-out pictures")
+            return open_digits(split)
+
+
+def split_made(data: DataConfig) -> dict[str, float]:
+    """How val was taken from train; empty if it was not."""
+    if not isinstance(data, SplitData) or data.val_fraction is None:
+        return {}
+    return {"val_fraction": data.val_fraction, "split_seed": data.split_seed}
+
+
+def described(data: DataConfig, train: LabelledPictures, val: LabelledPictures, draws: int) -> str:
+    """The data in a line, for the log: how many pictures, of how many classes, where val is from, what an epoch is."""
+    counts = class_counts(train)
+    text = f"{len(train)} training pictures of {len(train.classes)} classes ({counts.min()} to {counts.max()} each), "
+    text += f"{len(val)} pictures of val"
+    if made := split_made(data):
+        text += f", held out of train class by class (val_fraction {made['val_fraction']}, seed {made['split_seed']})"
+    if data.sampling != "natural":
+        text += f"; {data.sampling} sampling"
+    if draws != len(train):
+        text += f"; {draws} draws an epoch, as rare classes are oversampled"
+    return text
 
 
 class PictureReader:
     """Reads and transforms pictures, for training or evaluation.
 
     A sample is a dict of ``image`` (uint8 tensor, 3 x H x W), ``label``, ``index``, ``epoch`` and ``position``. It is a
-    function of the draw and ``seed`` alone.
+    function of the draw and ``seed`` alone. The label is a class number, or with several labels a picture a float32
+    tensor (C,) of 0 and 1.
     """
 
     def __init__(self, pictures: LabelledPictures, transform: Transform, seed: int) -> None:
@@ -54,10 +86,11 @@ class PictureReader:
         return len(self.pictures)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        label = self.pictures.labels[draw.index]
         seed = derive(self._seed, "augmentation", draw.epoch, draw.position)
         return {
             "image": self._transform(self.pictures.picture(draw.index), seed),
-            "label": int(self.pictures.labels[draw.index]),
+            "label": torch.from_numpy(label.astype(np.float32)) if self.pictures.multi_label else int(label),
             "index": draw.index,
             "epoch": draw.epoch,
             "position": draw.position,

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 from classification.config import ClassificationConfig
-from classification.metrics import metrics
+from classification.measures import measure
+from classification.predictions import Predictions
 from classification.report import write_report
 from classification.task import ClassificationTask
 from engine.disk import check_writable
@@ -65,13 +66,14 @@ def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str
     experiment.load_into(task.model)
     with inference(task.model, resolve_precision(config.training.precision, ranks.device)):
         predictions, names = task.predict(task.model, split, ranks)
-    values = metrics(predictions)
+    values = measure(predictions, config.evaluation.thresholds, experiment.saved["run"]["findings"])
     step, file = experiment.saved["run"]["step"], experiment.checkpoint.name
     log.info("%s, %s (step %d): %s", split, file, step, listed(values))
     if ranks.is_main:
         changes = " ".join(experiment.changes)
         results = begin_results(experiment.folder, split, file, step, experiment.changes)
         title = f"{experiment.folder.name}: {file} (step {step}) on {split}" + (f", with {changes}" if changes else "")
+        assert isinstance(predictions, Predictions)
         write_report(results, title, values, predictions, task.classes, names)
         writer = MetricWriter(experiment.folder, tensorboard=False)
         tags = {"source": "evaluate", "checkpoint": file} | ({"changes": changes} if changes else {})

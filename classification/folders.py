@@ -3,70 +3,66 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from classification.data_config import FolderData
+from classification.files import FilePictures
+from classification.splitting import HOW_TO_HOLD_OUT, part
 from engine.errors import UserError
-from engine.pictures import read_picture
+
+log = logging.getLogger(__name__)
 
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
 
 
-class FolderPictures:
-    """The pictures below one folder; its folders are the classes, in sorted order.
-
-    Paths are kept as one array of bytes, not as Python objects: reading those in worker processes would copy them.
-    """
-
-    def __init__(self, folder: Path, classes: list[str], files: Sequence[Sequence[str]]) -> None:
-        """``files`` holds for each class its pictures' paths below the class's folder."""
-        self.classes = classes
-        self.labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in files])
-        names = [os.fsencode(path) for paths in files for path in paths]
-        self._folder = folder
-        self._names = np.frombuffer(b"".join(names), np.uint8)
-        self._ends = np.cumsum([len(name) for name in names])
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def path(self, index: int) -> Path:
-        return self._folder / self.name(index)
-
-    def picture(self, index: int) -> Image.Image:
-        return read_picture(self.path(index))
-
-    def name(self, index: int) -> str:
-        start = self._ends[index - 1] if index else 0
-        file = os.fsdecode(self._names[start : self._ends[index]].tobytes())
-        return f"{self.classes[self.labels[index]]}/{file}"
-
-
-def open_folder(config: FolderData, split: str) -> FolderPictures:
+def open_folder(config: FolderData, split: str) -> FilePictures:
     """The pictures of one split below ``config.root``.
 
-    Hidden files and folders are left out, links are followed, and pictures may lie in folders below their class's.
+    Hidden files and folders are left out, links are followed, and pictures may lie in folders below their class's. The
+    classes are the folders of train, in sorted order; in val and test they may be missing or empty.
 
     Raises:
-        UserError: a folder is missing, a class has no pictures, or the classes are not those of train.
+        UserError: a folder is missing, a class has no training pictures, or val or test has a class that train lacks.
     """
+    if config.val_fraction is None or split == "test":
+        return _open(config, split)
+    if has_split(config.root, "val"):
+        raise UserError(f"data.val_fraction: {config.root} has a val of its own; set data.val_fraction=null")
+    return part(_open(config, "train"), config, split)
+
+
+def _open(config: FolderData, split: str) -> FilePictures:
     folder = split_folder(config.root, split)
-    classes = _class_names(folder)
+    classes = found = _class_names(folder)
     if split != "train":
-        _check_same_classes(split_folder(config.root, "train"), folder, classes)
+        train = split_folder(config.root, "train")
+        classes = _class_names(train)
+        _check_same_classes(train, folder, classes, found)
     endings = tuple(ending.lower() for ending in config.extensions)
-    files = [sorted(_files_below(folder / name)) for name in classes]
+    files = [sorted(_files_below(folder / name)) if name in set(found) else [] for name in classes]
     pictures = [[file for file in paths if file.lower().endswith(endings)] for paths in files]
-    for name, found, others in zip(classes, pictures, files, strict=True):
-        if not found:
+    for name, chosen, others in zip(classes, pictures, files, strict=True):
+        if not chosen and split == "train":
             raise UserError(_no_pictures(folder / name, others, config.extensions))
-    return FolderPictures(folder, classes, pictures)
+    empty = [name for name, chosen in zip(classes, pictures, strict=True) if not chosen]
+    if len(empty) == len(classes):
+        raise UserError(f"{folder}: no pictures in any class ({', '.join(config.extensions)})")
+    if empty:
+        log.warning("%s: no pictures of %d of %d classes: %s", folder, len(empty), len(classes), some(empty))
+    labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in pictures])
+    paths = (f"{name}/{file}" for name, chosen in zip(classes, pictures, strict=True) for file in chosen)
+    return FilePictures(folder, classes, labels, paths)
+
+
+def has_split(root: Path, split: str) -> bool:
+    """Whether the folder of a split is there."""
+    return any((root / name).is_dir() for name in SPLIT_FOLDERS[split])
 
 
 def split_folder(root: Path, split: str) -> Path:
@@ -81,7 +77,10 @@ def split_folder(root: Path, split: str) -> Path:
             return root / name
     if not root.is_dir():
         raise UserError(f"data.root: {root} does not exist; {_nearest(root)}")
-    raise UserError(f"data.root: {root} has no folder {' or '.join(names)} ({split}); {_contents(root, names[0])}")
+    advice = f"; {HOW_TO_HOLD_OUT}" if split == "val" and has_split(root, "train") else ""
+    raise UserError(
+        f"data.root: {root} has no folder {' or '.join(names)} ({split}); {_contents(root, names[0])}{advice}"
+    )
 
 
 def _nearest(path: Path) -> str:
@@ -104,16 +103,16 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _check_same_classes(train: Path, folder: Path, classes: list[str]) -> None:
-    known = set(_class_names(train))
-    only_here, only_train = sorted(set(classes) - known), sorted(known - set(classes))
-    differences = [f"only in {folder}: {_some(only_here)}"] * bool(only_here)
-    differences += [f"only in {train}: {_some(only_train)}"] * bool(only_train)
-    if differences:
+def _check_same_classes(train: Path, folder: Path, classes: list[str], found: list[str]) -> None:
+    only_here, only_train = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
+    if only_here:
+        differences = [f"only in {folder}: {some(only_here)}"]
+        differences += [f"only in {train}: {some(only_train)}"] * bool(only_train)
         raise UserError(f"the classes of {folder} and {train} differ; {'; '.join(differences)}; make them the same")
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first ten of them, for a message."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 

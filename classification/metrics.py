@@ -7,7 +7,13 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from classification.predictions import Predictions
 
-METRICS: tuple[str, ...] = ("loss", "top1", "top5", "precision_macro", "recall_macro", "f1_macro", "f1_micro")
+AVERAGES = ("macro", "micro", "weighted")
+METRICS: tuple[str, ...] = (
+    "loss",
+    "top1",
+    "top5",
+    *(f"{kind}_{average}" for average in AVERAGES for kind in ("precision", "recall", "f1")),
+)
 """What :func:`metrics` returns."""
 
 
@@ -16,21 +22,40 @@ def metrics(predictions: Predictions) -> dict[str, float]:
 
     ``top5`` is the share of samples whose class is among the five most probable (all of them, if there are fewer).
     Macro values are plain means over the classes that occur among labels or predictions, as scikit-learn takes them;
-    a class that is never predicted has precision 0.
+    a class that is never predicted has precision 0. Weighted ones are weighted by a class's number of samples. Micro
+    values count all classes together; with one label a sample they all equal ``top1``.
     """
     labels, top = predictions.labels, predictions.top
     hits = top == labels[:, None]
-    macro = precision_recall_fscore_support(labels, top[:, 0], average="macro", zero_division=0)
-    micro = precision_recall_fscore_support(labels, top[:, 0], average="micro", zero_division=0)
     return {
         "loss": float(predictions.losses.mean()),
         "top1": float(hits[:, 0].mean()),
         "top5": float(hits.any(axis=1).mean()),
-        "precision_macro": float(macro[0]),
-        "recall_macro": float(macro[1]),
-        "f1_macro": float(macro[2]),
-        "f1_micro": float(micro[2]),
+        **averages(labels, top[:, 0]),
     }
+
+
+def averages(labels: np.ndarray, said: np.ndarray) -> dict[str, float]:
+    """Precision, recall and F1, averaged in three ways: ``precision_macro`` to ``f1_weighted``.
+
+    Args:
+        labels: (N,) classes, or (N, C) bool where a sample may have several.
+        said: the same of what was predicted.
+    """
+    found: dict[str, float] = {}
+    for average in AVERAGES:
+        values = scores(labels, said, average)
+        found |= {f"{k}_{average}": float(v) for k, v in zip(("precision", "recall", "f1"), values[:3], strict=True)}
+    return found
+
+
+def scores(labels: np.ndarray, said: np.ndarray, average: str | None) -> tuple:
+    """Scikit-learn's precision, recall, F1 and support; 0 where undefined. Arguments as for :func:`averages`."""
+    if labels.shape[1:] == (1,):  # scikit-learn takes a single column for two classes, yes and no
+        return precision_recall_fscore_support(
+            labels[:, 0], said[:, 0], labels=[True], average=average, zero_division=0
+        )
+    return precision_recall_fscore_support(labels, said, average=average, zero_division=0)
 
 
 def confusion(predictions: Predictions, num_classes: int) -> np.ndarray:

@@ -66,10 +66,11 @@ def apply_mixing(pictures: Tensor, labels: Tensor, num_classes: int, plan: Mixin
 
     Args:
         pictures: (B, 3, H, W), normalised, of any floating type.
-        labels: (B,) class numbers.
+        labels: (B,) class numbers; or, with several labels a picture, (B, num_classes) of 0 and 1.
 
     Returns:
-        The mixed pictures, (B, 3, H, W), and class probabilities, (B, num_classes) in fp32, each row summing to 1.
+        The mixed pictures, (B, 3, H, W), and targets, (B, num_classes) in fp32 in [0, 1]: of class numbers, each row
+        sums to 1.
     """
     count, _, height, width = pictures.shape
     neighbour = (torch.arange(count, device=pictures.device) ^ 1).clamp(max=count - 1)
@@ -80,11 +81,16 @@ def apply_mixing(pictures: Tensor, labels: Tensor, num_classes: int, plan: Mixin
     in_columns = (columns >= left) & (columns < right)
     in_box = in_rows[:, None, :, None] & in_columns[:, None, None, :]
     weights = plan.pixel_weights[:, None, None, None].masked_fill(in_box, 0.0).to(pictures.dtype)
-    targets = F.one_hot(labels, num_classes).float()
+    targets = as_rows(labels, num_classes)
     return (
         torch.lerp(pictures[neighbour], pictures, weights),
         torch.lerp(targets[neighbour], targets, plan.target_weights[:, None]),
     )
+
+
+def as_rows(labels: Tensor, num_classes: int) -> Tensor:
+    """Class numbers (B,) as rows of 0 and 1, (B, num_classes) in fp32; what are rows already keep their values."""
+    return (labels if labels.ndim == 2 else F.one_hot(labels, num_classes)).float()
 
 
 Drawn = tuple[float, tuple[int, int, int, int], float]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import timm
+from safetensors import SafetensorError
 from torch import nn
 
 from classification.config import ModelConfig
+from classification.heads import replace_head
+from classification.pretrained import create_pretrained
 from engine.errors import UserError
 from engine.settings import FinetuneConfig
 from engine.weights import load_weights, read_state_dict
@@ -21,9 +26,18 @@ def build_model(
     """A classifier (B, 3, H, W) -> (B, num_classes) on the CPU, initialised from torch's global generator.
 
     Raises:
-        UserError: the weights cannot be read or do not fit, or the model refuses its settings.
+        UserError: the weights cannot be read or do not fit, the model refuses its settings, or it has more parameters
+            than ``model.max_parameters``.
     """
     model = _timm(config, num_classes, image_size) if config.timm_name else _swin(config, num_classes, image_size)
+    if config.head is not None:
+        replace_head(model, config.head)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if config.max_parameters is not None and count > config.max_parameters:
+        raise UserError(
+            f"model.max_parameters: {config.name} has {count:,} parameters with {num_classes} classes, more than the "
+            f"{config.max_parameters:,} allowed; choose a smaller model or raise the limit"
+        )
     if finetune.weights is not None:
         state = read_state_dict(finetune.weights)
         if isinstance(model, SwinTransformer):
@@ -47,7 +61,10 @@ def _swin(config: ModelConfig, num_classes: int, image_size: tuple[int, int]) ->
 
 def _timm(config: ModelConfig, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
     assert config.timm_name is not None
-    options: dict[str, Any] = {"num_classes": num_classes, "pretrained": config.pretrained}
+    create: Callable[..., nn.Module] = partial(timm.create_model, config.timm_name)
+    if config.pretrained:
+        create = partial(create_pretrained, config.timm_name)
+    options: dict[str, Any] = {"num_classes": num_classes}
     if config.drop_rate:
         options["drop_rate"] = config.drop_rate
     if config.drop_path is not None:
@@ -55,8 +72,8 @@ def _timm(config: ModelConfig, num_classes: int, image_size: tuple[int, int]) ->
     try:
         try:
             # Models with position embeddings are built for one size; the others know no such argument.
-            return timm.create_model(config.timm_name, img_size=image_size, **options)
+            return create(img_size=image_size, **options)
         except TypeError:
-            return timm.create_model(config.timm_name, **options)
-    except (TypeError, ValueError, RuntimeError, OSError) as error:
+            return create(**options)
+    except (TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise UserError(f"model: timm cannot make {config.timm_name} with these settings: {error}") from None

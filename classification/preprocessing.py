@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from classification.config import ModelConfig
-from classification.data_config import CommonData, FolderData
+from classification.data_config import CommonData
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -21,7 +21,7 @@ class Preprocessing:
     height: int
     width: int
     resize: str
-    """crop or squash."""
+    """crop, squash or pad."""
     crop_pct: float
     """Part of the shorter side that `crop` keeps."""
     interpolation: str
@@ -30,12 +30,22 @@ class Preprocessing:
     """Subtracted from red, green and blue in [0, 1]."""
     std: Channels
     """Divided by, after that."""
+    pad_fill: Literal["mean", "edge"] | tuple[int, int, int] = "mean"
+    """What `pad` fills bars with: the mean colour, the outermost pixels, or a colour in 0 to 255."""
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """The colour, 0 to 255, of what rotation and the like uncover: that of the bars, else the mean."""
+        if isinstance(self.pad_fill, tuple):
+            return self.pad_fill
+        red, green, blue = (min(255, round(255 * channel)) for channel in self.mean)
+        return red, green, blue
 
 
 def resolve_preprocessing(data: CommonData, model: ModelConfig) -> Preprocessing:
     """Fills in what the configuration leaves to ``auto``: what timm publishes for its models, else ImageNet's values.
 
-    Pictures of the sources in memory are tiny, so all of them is kept.
+    Of tiny pictures all is kept.
     """
     height, width = (data.image_size,) * 2 if isinstance(data.image_size, int) else data.image_size
     mean: Channels = IMAGENET_MEAN
@@ -48,7 +58,7 @@ def resolve_preprocessing(data: CommonData, model: ModelConfig) -> Preprocessing
         if published is not None:
             mean, std = cast(Channels, published.mean), cast(Channels, published.std)
             interpolation, crop_pct = published.interpolation, published.crop_pct
-    if not isinstance(data, FolderData):
+    if data.tiny:
         crop_pct = 1.0
     return Preprocessing(
         height,
@@ -58,4 +68,5 @@ def resolve_preprocessing(data: CommonData, model: ModelConfig) -> Preprocessing
         interpolation if data.interpolation == "auto" else data.interpolation,
         mean if data.mean == "auto" else data.mean,
         std if data.std == "auto" else data.std,
+        data.pad_fill,
     )

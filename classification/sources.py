@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-
-from classification.data_config import TorchvisionData
-from engine.errors import UserError
 
 
 class LabelledPictures(Protocol):
@@ -17,8 +14,14 @@ class LabelledPictures(Protocol):
 
     classes: list[str]
     """Names of the classes, by number; the same in all splits."""
-    labels: NDArray[np.int64]
-    """Class of each picture, (N,)."""
+
+    @property
+    def labels(self) -> NDArray[np.integer]:
+        """Class of each picture, (N,) int64; or, where it may show several, (N, C) uint8: 1 for those it shows."""
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may show several classes, or none."""
 
     def __len__(self) -> int: ...
 
@@ -29,16 +32,31 @@ class LabelledPictures(Protocol):
         """What a report calls a picture: its path below the data set's root, or its number."""
 
 
+def class_counts(pictures: LabelledPictures) -> NDArray[np.int64]:
+    """Pictures of each class, (C,); with several labels a picture counts for each of them."""
+    if pictures.multi_label:
+        return pictures.labels.sum(axis=0, dtype=np.int64)
+    return np.bincount(pictures.labels, minlength=len(pictures.classes)).astype(np.int64)
+
+
 class ArrayPictures:
     """Pictures that are one array: greyscale (N, H, W) or RGB (N, H, W, 3), 0 to 255."""
 
-    def __init__(self, classes: list[str], labels: NDArray[np.int64], pixels: NDArray[np.uint8]) -> None:
+    def __init__(self, classes: list[str], labels: NDArray[np.integer], pixels: NDArray[np.uint8]) -> None:
         self.classes = classes
         self.labels = labels
         self._pixels = pixels
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
+    def subset(self, indices: NDArray[np.int64]) -> ArrayPictures:
+        """The pictures with these numbers, in their order; they are renamed."""
+        return ArrayPictures(self.classes, self.labels[indices], self._pixels[indices])
 
     def picture(self, index: int) -> Image.Image:
         return Image.fromarray(self._pixels[index]).convert("RGB")
@@ -62,43 +80,3 @@ def open_digits(split: str) -> ArrayPictures:
     chosen = np.flatnonzero(held_out if split == "val" else ~held_out)
     pixels = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
     return ArrayPictures([str(name) for name in digits.target_names], digits.target[chosen].astype(np.int64), pixels)
-
-
-def open_torchvision(config: TorchvisionData, split: str) -> ArrayPictures:
-    """A data set of torchvision, read into memory; ``val`` is its official test part. Downloads nothing.
-
-    CIFAR's published files are pickles: torchvision reads them only if their checksums are the published ones.
-    """
-    try:
-        dataset = _dataset_class(config.source)(config.root, train=split == "train", download=False)
-    except (RuntimeError, OSError, ValueError, AssertionError) as error:
-        raise UserError(
-            f"data.root: {config.root} does not hold all files of {config.source}, whole and as torchvision lays them "
-            f"out ({type(error).__name__}: {' '.join(str(error).split())}); "
-            "set data.download=true on a machine with access to the internet, or copy them there"
-        ) from None
-    return ArrayPictures(list(dataset.classes), np.asarray(dataset.targets, np.int64), np.asarray(dataset.data))
-
-
-def download(config: TorchvisionData) -> None:
-    """Fetches the files of both parts, unless they are there. For one process of a node while the others wait."""
-    try:
-        for train in (True, False):
-            _dataset_class(config.source)(config.root, train=train, download=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"data.download: {config.source} could not be fetched into {config.root} ({' '.join(str(error).split())}); "
-            "copy its files there by hand, or run once where there is internet access"
-        ) from None
-
-
-def _dataset_class(source: str) -> Any:
-    from torchvision import datasets
-
-    return {
-        "cifar10": datasets.CIFAR10,
-        "cifar100": datasets.CIFAR100,
-        "mnist": datasets.MNIST,
-        "fashion_mnist": datasets.FashionMNIST,
-        "kmnist": datasets.KMNIST,
-    }[source]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -12,30 +13,34 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from classification.config import ClassificationConfig
-from classification.datasets import PictureReader, open_pictures, prepare_data
-from classification.first_look import broken_pictures
-from classification.folders import FolderPictures
-from classification.losses import build_loss, cross_entropy
-from classification.metrics import METRICS, metrics
-from classification.mixing import MixingPlan, apply_mixing, plan_mixing
+from classification.datasets import PictureReader, described, open_pictures, prepare_data, split_made
+from classification.first_look import faults_of
+from classification.losses import cross_entropy
+from classification.measures import find, measure, metric_names
+from classification.mixing import MixingPlan, apply_mixing, as_rows, plan_mixing
 from classification.model import build_model
-from classification.predictions import Predictions, gather, rows
+from classification.multilabel_losses import binary_cross_entropy
+from classification.predictions import AnyPredictions, gather, gather_multilabel, multilabel_rows, rows
 from classification.preprocessing import Preprocessing, resolve_preprocessing
+from classification.sampling import build_order
+from classification.sheet import SHOWN, contact_sheet
+from classification.sources import LabelledPictures
+from classification.training_loss import build_training_loss, warn_of_balancing_twice
 from classification.transforms import EvalTransform, TrainTransform
-from engine.batches import NaturalOrder
+from engine.batches import Draw
 from engine.data import EvalLoader
 from engine.dist import Ranks
 from engine.errors import UserError
 from engine.task import Evaluated, Picture
 from engine.workers import WorkerSettings, resolve_workers
 
+log = logging.getLogger(__name__)
+
 
 class ClassificationTask:
     """See :class:`engine.task.Task`."""
 
     name = "classification"
-    metric = "top1"
-    metric_names = METRICS
 
     def __init__(self, config: ClassificationConfig, ranks: Ranks) -> None:
         data, seed = config.data, config.experiment.seed
@@ -52,15 +57,21 @@ class ClassificationTask:
         pictures = open_pictures(data, "train")
         # What is wrong with these is better known before training than after an epoch.
         held_out = open_pictures(data, "val")
-        if isinstance(held_out, FolderPictures) and (faults := ranks.main_decides(partial(broken_pictures, held_out))):
+        if faults := ranks.main_decides(partial(faults_of, data, pictures, held_out)):
             raise UserError(faults)
+        self._opened = {"train": pictures, "val": held_out}
         self.classes = pictures.classes
+        self._multi_label = pictures.multi_label
+        self.metric = "mAP" if self._multi_label else "top1"
+        self.metric_names = metric_names(self._multi_label, config.evaluation.thresholds)
+        self._loss = build_training_loss(config.loss, pictures, ranks.device)
+        warn_of_balancing_twice(config.loss, data)
         size = (self._preprocessing.height, self._preprocessing.width)
         self.model: nn.Module = build_model(config.model, config.finetune, len(self.classes), size).to(ranks.device)
-        self._loss = build_loss(config.loss)
         transform = TrainTransform(self._preprocessing, config.augmentation)
         self.train_data = PictureReader(pictures, transform, seed)
-        self.train_order = NaturalOrder(len(pictures), seed)
+        self.train_order = build_order(data, pictures, seed)
+        log.info("data: %s", described(data, pictures, held_out, self.train_order.num_samples))
         self.drop_last = data.drop_last
         self.slot_multiple = 2 if config.augmentation.mixes else 1
         self.workers = WorkerSettings(
@@ -73,36 +84,59 @@ class ClassificationTask:
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``batch``: what :class:`TrainCollate` makes. Mean loss over the micro-batch."""
-        pictures, targets = self._normalised(batch["image"]), batch["label"]
-        if "target_weights" in batch:
-            plan = MixingPlan(batch["pixel_weights"], batch["boxes"], batch["target_weights"])
-            pictures, targets = apply_mixing(pictures, targets, len(self.classes), plan)
+        pictures, targets = self._mixed(self._normalised(batch["image"]), batch)
         return {"loss": self._loss(model(self._laid_out(pictures)), targets).mean()}
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
-        return Evaluated(metrics(self.predict(model, split, ranks)[0]))
+        predictions, thresholds = self.predict(model, split, ranks)[0], self._config.evaluation.thresholds
+        findings = find(predictions, thresholds) if split == "val" else {}
+        return Evaluated(measure(predictions, thresholds, findings), findings)
 
     def previews(self) -> Mapping[str, Picture]:
-        return {}
+        """The first training pictures as the model sees them, mixed if they are, with their classes."""
+        size, order = self._config.training.global_batch_size, self.train_order(0)[:SHOWN]
+        draws = [Draw(int(index), 0, position) for position, index in enumerate(order)]
+        steps = [draws[first : first + size] for first in range(0, len(draws), size)]
+        batches = [self.workers.collate([self.train_data[draw] for draw in step]) for step in steps]
+        mixed = [self._mixed(batch["image"].float(), batch) for batch in batches]
+        pictures, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
+        return {"train_samples": contact_sheet(pictures, as_rows(targets, len(self.classes)), self.classes)}
 
-    def predict(self, model: nn.Module, split: str, ranks: Ranks) -> tuple[Predictions, list[str]]:
+    def pictures(self, split: str) -> LabelledPictures:
+        """Those of ``train``, ``val`` or ``test``. Raises UserError if the data have no such split."""
+        if split not in self._opened:
+            self._opened[split] = open_pictures(self._config.data, split)
+        return self._opened[split]
+
+    def predict(self, model: nn.Module, split: str, ranks: Ranks) -> tuple[AnyPredictions, list[str]]:
         """What ``model`` says of each picture of ``split``, and the pictures' names; the same on every rank.
 
-        The loss is plain cross entropy: smoothing and mixing belong to training.
+        The loss is plain cross entropy, or with several labels a picture plain binary cross entropy: smoothing, mixing
+        and weights belong to training.
         """
-        reader = PictureReader(open_pictures(self._config.data, split), EvalTransform(self._preprocessing), 0)
+        reader = PictureReader(self.pictures(split), EvalTransform(self._preprocessing), 0)
         settings = replace(self.workers, collate=default_collate)
         batch_size = self._config.evaluation.batch_size
-        parts = []
+        loss, columns = (binary_cross_entropy, multilabel_rows) if self._multi_label else (cross_entropy, rows)
+        parts: list[Any] = []
         for batch in EvalLoader(reader, len(reader), batch_size, settings, ranks):
             data = {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.data.items()}
             logits = model(self._laid_out(self._normalised(data["image"]))).float()
-            parts.append(rows(data["index"], data["label"], logits, cross_entropy(logits, data["label"])))
+            parts.append(columns(data["index"], data["label"], logits, loss(logits, data["label"])))
         names = [reader.pictures.name(index) for index in range(len(reader))]
-        return gather(parts, len(self.classes), ranks), names
+        return (gather_multilabel if self._multi_label else gather)(parts, len(self.classes), ranks), names
 
     def metadata(self) -> dict[str, Any]:
-        return {"classes": self.classes, "preprocessing": asdict(self._preprocessing)}
+        made = {"split": made} if (made := split_made(self._config.data)) else {}
+        used = {"multi_label": self._multi_label, "preprocessing": asdict(self._preprocessing)}
+        return {"classes": self.classes, **used, **made}
+
+    def _mixed(self, pictures: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Pictures (B, 3, H, W) and the batch's targets: both as :class:`TrainCollate` has planned to mix them."""
+        if "target_weights" not in batch:
+            return pictures, batch["label"]
+        plan = MixingPlan(batch["pixel_weights"], batch["boxes"], batch["target_weights"])
+        return apply_mixing(pictures, batch["label"], len(self.classes), plan)
 
     def _normalised(self, pictures: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) as float32, minus the mean and divided by the deviation of each channel."""

@@ -66,9 +66,35 @@ class ResizeToCover:
         return v2.functional.resize(picture, size, self._interpolation)
 
 
+class ResizeToFit:
+    """Resizes in the picture's own proportions, so that all of it fits the given size, and fills the bars beside it."""
+
+    def __init__(
+        self, height: int, width: int, interpolation: v2.InterpolationMode, fill: tuple[int, int, int] | None
+    ) -> None:
+        """``fill``: colour of the bars, 0 to 255; None repeats the outermost pixels."""
+        self._height = height
+        self._width = width
+        self._interpolation = interpolation
+        self._fill = fill
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        scale = min(self._height / picture.height, self._width / picture.width)
+        height = min(self._height, max(1, round(picture.height * scale)))
+        width = min(self._width, max(1, round(picture.width * scale)))
+        left, top = (self._width - width) // 2, (self._height - height) // 2
+        bars = [left, top, self._width - width - left, self._height - height - top]
+        picture = v2.functional.resize(picture, [height, width], self._interpolation)
+        if self._fill is None:
+            return v2.functional.pad(picture, bars, padding_mode="edge")
+        return v2.functional.pad(picture, bars, fill=list(self._fill))
+
+
 def _resize(preprocessing: Preprocessing) -> list[PictureStep]:
     size = (preprocessing.height, preprocessing.width)
     interpolation = v2.InterpolationMode(preprocessing.interpolation)
+    if preprocessing.resize == "pad":
+        return [ResizeToFit(*size, interpolation, None if preprocessing.pad_fill == "edge" else preprocessing.fill)]
     if preprocessing.resize == "squash":
         return [v2.Resize(size, interpolation)]
     return [ResizeToCover(*size, preprocessing.crop_pct, interpolation), v2.CenterCrop(size)]
@@ -86,17 +112,32 @@ def _augment(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> 
         steps.append(v2.RandomHorizontalFlip(augmentation.horizontal_flip))
     if augmentation.vertical_flip:
         steps.append(v2.RandomVerticalFlip(augmentation.vertical_flip))
+    turning = v2.InterpolationMode(_turning_filter(preprocessing))
+    fill = list(preprocessing.fill)
+    if augmentation.rotation:
+        steps.append(v2.RandomRotation(augmentation.rotation, turning, fill=fill))
+    if affine := augmentation.affine:
+        steps.append(v2.RandomAffine(affine.degrees, affine.translate, affine.scale, affine.shear, turning, fill))
     if jitter := augmentation.color_jitter:
         steps.append(v2.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue))
+    if sharpness := augmentation.sharpness:
+        steps.append(v2.RandomAdjustSharpness(sharpness.factor, sharpness.probability))
+    if blur := augmentation.blur:
+        reach = min(math.ceil(3 * blur.sigma[1]), min(size) - 1)  # beyond three deviations there is next to nothing
+        steps.append(v2.RandomApply([v2.GaussianBlur(2 * reach + 1, blur.sigma)], blur.probability))
     return steps + _policy(preprocessing, augmentation)
+
+
+def _turning_filter(preprocessing: Preprocessing) -> str:
+    """The filter of geometric operations: Pillow's know no Lanczos filter."""
+    return preprocessing.interpolation if preprocessing.interpolation != "lanczos" else "bicubic"
 
 
 def _policy(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[PictureStep]:
     """RandAugment or AutoAugment, which fill what they uncover with the mean colour, or TrivialAugment, with black."""
     from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
 
-    # Pillow's geometric operations know no Lanczos filter.
-    filter_name = preprocessing.interpolation if preprocessing.interpolation != "lanczos" else "bicubic"
+    filter_name = _turning_filter(preprocessing)
     if augmentation.trivialaugment:
         return [v2.TrivialAugmentWide(interpolation=v2.InterpolationMode(filter_name))]
     settings = {

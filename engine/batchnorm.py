@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -14,14 +16,15 @@ class BatchNormStatistics:
 
     Each rank normalises by its own micro-batch and moves its running statistics accordingly. After every optimizer step
     one small reduction gives all ranks the mean of their statistics, so that evaluation and checkpoints need none.
+    Layers that are ``held`` in evaluation mode are left alone: they do not change, and are to keep their last bits.
     """
 
-    def __init__(self, model: nn.Module, ranks: Ranks) -> None:
+    def __init__(self, model: nn.Module, ranks: Ranks, held: Collection[nn.Module] = ()) -> None:
         self._ranks = ranks
         self._buffers = [
             buffer
             for module in model.modules()
-            if isinstance(module, _BatchNorm) and module.track_running_stats
+            if isinstance(module, _BatchNorm) and module.track_running_stats and module not in held
             for buffer in (module.running_mean, module.running_var)
             if buffer is not None
         ]

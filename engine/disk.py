@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -19,18 +19,21 @@ OVERHEAD_PER_TENSOR = 1 << 10
 """Bytes it needs for each tensor's name, header and alignment."""
 
 
-def estimate_checkpoint_bytes(model: nn.Module, ema: nn.Module | None, optimizer: Optimizer) -> int:
+def estimate_checkpoint_bytes(
+    model: nn.Module, ema: nn.Module | None, optimizer: Optimizer, later: Sequence[Tensor] = ()
+) -> int:
     """An upper bound of a checkpoint's size.
 
-    Before the optimizer's first step it is taken to hold two tensors and a step count for each trainable parameter, as
-    Adam does; afterwards what it holds is counted.
+    Of parameters that the optimizer has not stepped yet, ``later`` ones among them, it is taken to hold two tensors and
+    a step count each, as Adam does; of others what it holds is counted.
     """
     weights = [*model.state_dict().values(), *(ema.state_dict().values() if ema is not None else ())]
-    if optimizer.state:
-        moments = list(tensors_in(list(optimizer.state.values())))
-        return OVERHEAD + _stored_bytes(weights) + _stored_bytes(moments)
-    trainable = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-    return OVERHEAD + _stored_bytes(weights) + 3 * OVERHEAD_PER_TENSOR * len(trainable) + 2 * _bytes(trainable)
+    moments = list(tensors_in(list(optimizer.state.values())))
+    waiting = list(later)
+    if not optimizer.state:
+        waiting += [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    sizes = _stored_bytes(weights) + _stored_bytes(moments)
+    return OVERHEAD + sizes + 3 * OVERHEAD_PER_TENSOR * len(waiting) + 2 * _bytes(waiting)
 
 
 def check_free_space(folder: Path, bytes_each: int, keep: int) -> None:

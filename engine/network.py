@@ -22,7 +22,12 @@ _SYNC_BUFFERS = next(
 
 
 def prepare_network(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
-    """Wraps ``model``, which keeps its names and stays the place where weights are read and written.
+    """From the bare model to the one that is trained: :func:`prepare_model`, then :func:`wrap_model`."""
+    return wrap_model(prepare_model(model, config, ranks), config, ranks)
+
+
+def prepare_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
+    """Checkpointing, batch norm over ranks and layout, in place as far as possible. Returns the model.
 
     Raises:
         UserError: the model or the device cannot do what the configuration asks for.
@@ -41,7 +46,20 @@ def prepare_network(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Mod
         model = convert_sync_batchnorm(model)  # timm's, since torch's loses the activations of timm's own layers
     if training.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    network: nn.Module = torch.compile(model) if training.compile else model  # type: ignore[assignment]
+    return model
+
+
+def wrap_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
+    """Compiles ``model`` and has its gradients averaged over ranks, as the configuration asks.
+
+    The model keeps its names and stays the place where weights are read and written. It is wrapped anew whenever other
+    parameters are trained than before: DDP reduces the gradients of those that required one when it was built, and
+    compiled code that was made for others is thrown away, so that a run that begins here compiles the same.
+    """
+    network = model
+    if config.training.compile:
+        torch.compiler.reset()
+        network = torch.compile(model)  # type: ignore[assignment]
     if ranks.world_size == 1:
         return network
     sync_buffers: dict[str, Any] = {_SYNC_BUFFERS: False}  # see engine.batchnorm

@@ -16,24 +16,50 @@ from torch import nn
 
 from engine.errors import UserError
 from engine.settings import FinetuneConfig, OptimizerConfig
+from engine.stages import HEAD, stages
 
 
 def parameter_groups(model: nn.Module, optimizer: OptimizerConfig, finetune: FinetuneConfig) -> list[dict[str, Any]]:
-    """Groups with their own ``weight_decay`` and ``lr_scale``.
+    """Groups of what is to be trained, each with its own ``weight_decay`` and ``lr_scale``.
 
     Vectors (norms, biases) and what ``model.no_weight_decay()`` names are not decayed, unless the configuration says
     so. With layer-wise decay (Bao et al., BEiT, 2022) the rate of layer i of L is ``layer_decay ** (L - i)`` of the
-    base rate; the layers come from ``model.group_matcher``.
+    base rate; the layers come from ``model.group_matcher``. What lies before the head (:func:`engine.stages.stages`)
+    has ``backbone_lr_scale`` of that rate, and a weight decay of its own.
+
+    Raises:
+        UserError: head and backbone are to differ, but the model does not say which is which.
     """
     spared: Collection[str] = () if optimizer.decay_norm_and_bias else getattr(model, "no_weight_decay", tuple)()
     common: dict[str, Any] = {
-        "weight_decay": optimizer.weight_decay,
+        "weight_decay": 1.0,  # tells what is decayed; how much follows
         "weight_decay_exclude_1d": not optimizer.decay_norm_and_bias,
         "no_weight_decay_list": spared,
     }
     if finetune.layer_decay is None:
-        return param_groups_weight_decay(model, **common)
-    return param_groups_layer_decay(model, layer_decay=finetune.layer_decay, **common)
+        groups = param_groups_weight_decay(model, **common)
+    else:
+        groups = param_groups_layer_decay(model, layer_decay=finetune.layer_decay, **common)
+    backbone = _backbone(model) if finetune.sets_head_apart else set()
+    backbone_decay = finetune.backbone_weight_decay
+    if backbone_decay is None:
+        backbone_decay = optimizer.weight_decay
+    divided: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for group in groups:
+        others = {key: value for key, value in group.items() if key not in ("params", "lr_scale", "weight_decay")}
+        for parameter in group["params"]:
+            in_backbone = id(parameter) in backbone
+            scale = group.get("lr_scale", 1.0) * (finetune.backbone_lr_scale if in_backbone else 1.0)
+            decay = group["weight_decay"] * (backbone_decay if in_backbone else optimizer.weight_decay)
+            settings = {"lr_scale": scale, "weight_decay": decay, **others}
+            divided.setdefault(tuple(settings.items()), {"params": [], **settings})["params"].append(parameter)
+    return list(divided.values())
+
+
+def _backbone(model: nn.Module) -> set[int]:
+    """Identities of the parameters before the head."""
+    head = set(stages(model)[HEAD])
+    return {id(parameter) for name, parameter in model.named_parameters() if name not in head}
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: FinetuneConfig) -> torch.optim.Optimizer:
@@ -58,6 +84,22 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: Finetun
         return create_optimizer_v2(groups, opt=config.name, lr=config.lr, momentum=config.momentum, **options)
     except (AssertionError, ValueError) as error:  # by an assertion timm says that a package or a GPU is missing
         raise UserError(f"optimizer.name: '{config.name}' cannot be used here: {error}") from None
+
+
+def add_parameters(
+    optimizer: torch.optim.Optimizer, model: nn.Module, config: OptimizerConfig, finetune: FinetuneConfig
+) -> None:
+    """Takes what has been unfrozen into ``optimizer``, in groups of its own.
+
+    So step counts that an optimizer keeps for a group, from which it corrects its young averages, begin anew with it.
+    """
+    known = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    for group in parameter_groups(model, config, finetune):
+        if fresh := [parameter for parameter in group["params"] if id(parameter) not in known]:
+            optimizer.add_param_group({**group, "params": fresh})
+            added, first = optimizer.param_groups[-1], optimizer.param_groups[0]
+            for key in optimizer.defaults.keys() - first.keys():  # torch adds some when it loads a state
+                del added[key]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -20,6 +20,8 @@ _ESSENTIALS = (
     "model.name",
     "data.source",
     "data.root",
+    "data.csv",
+    "data.val_fraction",
     "data.image_size",
     "finetune.weights",
     "optimizer.name",

@@ -7,7 +7,7 @@ documentation: it also stands in the JSON Schema and in the configuration refere
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
 
 from engine.config import AbsolutePath, Section, may_import
 
@@ -173,17 +173,58 @@ class ScheduleConfig(Section):
         return self
 
 
+ALL_STAGES = "all"
+"""Stands in `finetune.unfreeze` for every stage of the model."""
+
+
 class FinetuneConfig(Section):
     """Starting from trained weights."""
 
     weights: AbsolutePath | None = None
-    """A .safetensors, .pth or .pt file, or one of our checkpoints; the classifier is replaced if classes differ."""
+    """A .safetensors, .pth or .pt file, one of our checkpoints, or the folder of one of our experiments, whose best
+    checkpoint is taken; the classifier is replaced if classes differ."""
+    unfreeze: dict[Annotated[float, Field(ge=0, strict=False)], list[str]] | None = None
+    """What is trained from which epoch on (fractions are fine): `{0: head, 5: [stage_3, stage_4], 10: all}`. The stages
+    are `stem`, `stage_1`, ..., `head`; what has not begun is frozen. In a file with a `base`, `!replace` before the
+    braces leaves out what the base says. null: everything is trained from the beginning."""
+    freeze_batchnorm: Literal["frozen_stages", "always", "never"] = "frozen_stages"
+    """Batch norm that keeps to its running statistics and does not change them: that of stages which are frozen; of all
+    but the head, always (for small batches); or none."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     """Each layer's rate is the next one's times this (layer-wise decay); null: one rate for all."""
+    backbone_lr_scale: Positive = 1.0
+    """Rate of all but the head, relative to `optimizer.lr`; it multiplies with `layer_decay`."""
+    backbone_weight_decay: NonNegative | None = None
+    """Weight decay of all but the head; null: `optimizer.weight_decay`, as for the head."""
+
+    @field_validator("unfreeze", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {epoch: [stages] if isinstance(stages, str) else stages for epoch, stages in value.items()}
+
+    @field_validator("unfreeze")
+    @classmethod
+    def _begins(cls, unfreeze: dict[float, list[str]] | None) -> dict[float, list[str]] | None:
+        if unfreeze is not None and not unfreeze.get(0):
+            raise ValueError("must say what is trained from epoch 0 on, such as {0: head, 5: all}")
+        return unfreeze
+
+    @field_serializer("unfreeze", when_used="json")
+    def _epochs_as_written(self, unfreeze: dict[float, list[str]] | None) -> dict[str, list[str]] | None:
+        if unfreeze is None:
+            return None
+        return {str(int(epoch) if epoch.is_integer() else epoch): stages for epoch, stages in unfreeze.items()}
+
+    @property
+    def sets_head_apart(self) -> bool:
+        """Whether rate or decay of the head are not those of the rest."""
+        return self.backbone_lr_scale != 1 or self.backbone_weight_decay is not None
 
 
 class EarlyStoppingConfig(Section):
-    """When to give up before the last epoch."""
+    """When to give up before the last epoch; not before everything in `finetune.unfreeze` has begun."""
 
     patience: Count = 10
     """Evaluations in a row without progress after which training ends."""

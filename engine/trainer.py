@@ -21,8 +21,9 @@ from engine.disk import estimate_checkpoint_bytes
 from engine.dist import Ranks
 from engine.errors import UserError
 from engine.evaluation import default_mode, evaluate
-from engine.network import prepare_network
-from engine.optim import build_optimizer, load_named_state, named_state, set_rate
+from engine.freezing import Freezing
+from engine.network import prepare_model, wrap_model
+from engine.optim import add_parameters, build_optimizer, load_named_state, named_state, set_rate
 from engine.precision import resolve_precision
 from engine.prefetch import DeviceBatches, Throughput
 from engine.recorder import Recorder
@@ -59,11 +60,13 @@ class Trainer:
                 self.schedule.warmup_steps,
                 self.total_steps,
             )
-        self.network = prepare_network(task.model, config, ranks)
+        self._bare = prepare_model(task.model, config, ranks)
+        self.freezing = Freezing(task.model, config.finetune, layout.steps_per_epoch)
         self.optimizer = build_optimizer(task.model, config.optimizer, config.finetune)
-        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._follow_freezing()
+        if ranks.is_main:
+            self.freezing.check_reached(self.total_steps)
         self.scaler = self.precision.scaler()
-        self.batch_norm = BatchNormStatistics(task.model, ranks)
         self.ema: ModelEmaV3 | None = None
         if training.ema is not None:
             self.ema = ModelEmaV3(task.model, decay=training.ema.decay, use_warmup=training.ema.warmup)
@@ -98,6 +101,7 @@ class Trainer:
         A step whose loss or gradient is not finite changes nothing but the position in the data.
         """
         state, begin, waited = self.state, time.perf_counter(), batches.wait_seconds
+        self._unfreeze(state.step)
         sums, samples = self._accumulate_gradients(batches)
         names = list(sums)
         pulse, device = self.ranks.pulse, self.ranks.device
@@ -148,12 +152,32 @@ class Trainer:
             factor *= self.state.plateau.scale
         return self.config.optimizer.lr * factor
 
+    def _unfreeze(self, step: int) -> None:
+        """Takes into training what is due in optimizer step ``step``, or was due before it.
+
+        Phase after phase, also where a resumed run jumps over several: the optimizer's groups are the same then.
+        """
+        changed = False
+        while self.freezing.advance(step):
+            add_parameters(self.optimizer, self.task.model, self.config.optimizer, self.config.finetune)
+            changed = True
+        if changed:
+            self._follow_freezing()
+
+    def _follow_freezing(self) -> None:
+        """Sets up all that depends on which parameters are trained."""
+        if self.ranks.is_main and self.freezing.trained:
+            self.freezing.report()
+        self.network = wrap_model(self._bare, self.config, self.ranks)
+        self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.batch_norm = BatchNormStatistics(self.task.model, self.ranks, self.freezing.held)
+
     def _accumulate_gradients(self, batches: DeviceBatches) -> tuple[dict[str, torch.Tensor], int]:
         """Forward and backward passes of one optimizer step.
 
         Returns this rank's sums over samples of each metric, and the number of samples of the step over all ranks.
         """
-        self.task.model.train()
+        self.freezing.train_mode()
         seed, step, rank, pulse = self.config.experiment.seed, self.state.step, self.ranks.rank, self.ranks.pulse
         sums: dict[str, torch.Tensor] = {}
         for micro_step in range(self.layout.accumulation):
@@ -209,7 +233,7 @@ class Trainer:
         """Writes the training record: means over the steps since the last one."""
         metrics = {
             **self.state.window.means(),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": max(group["lr"] for group in self.optimizer.param_groups),  # the head's, where rates differ
             "skipped_steps": self.state.skipped,
         }
         recorder.trained(self.state, self.epoch, {**metrics, **self.throughput.metrics()})
@@ -244,7 +268,7 @@ class Trainer:
             )
             if state.plateau.scale != scale:
                 log.info("no better %s: the rate is lowered to %.3g", name, self.rate())
-        if evaluation.early_stopping is not None:
+        if evaluation.early_stopping is not None and not self.freezing.unfreezes_before(self.total_steps):
             state.patience = state.patience.update(value, mode, evaluation.early_stopping.min_delta)
             state.stopped_early = state.patience.stale >= evaluation.early_stopping.patience
             if state.stopped_early:
@@ -278,7 +302,7 @@ class Trainer:
     def checkpoint_bytes(self) -> int:
         """The most that a checkpoint of this run takes on disk."""
         ema = self.ema.module if self.ema is not None else None
-        return estimate_checkpoint_bytes(self.task.model, ema, self.optimizer)
+        return estimate_checkpoint_bytes(self.task.model, ema, self.optimizer, self.freezing.later())
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step reads, as plain tensors and plain types under the bare model's names."""
@@ -311,9 +335,11 @@ class Trainer:
             self.task.model.load_state_dict(saved["model"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(saved["ema"])
+            state = RunState.from_state(saved["run"])
+            self._unfreeze(state.step - 1)  # what is due in the coming step was not when this was saved
             load_named_state(self.optimizer, self.task.model, saved["optimizer"])
             self.scaler.load_state_dict(saved["scaler"])
-            self.state = RunState.from_state(saved["run"])
+            self.state = state
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(f"checkpoint does not fit this configuration: {error}") from None
         if self.state.step > self.total_steps:

@@ -21,6 +21,7 @@ COUNTING = (
     "data",
     "evaluation.batch_size",
     "evaluation.weights",
+    "evaluation.thresholds",
     "training.precision",
     "training.channels_last",
     "distributed",

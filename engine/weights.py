@@ -12,8 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from engine import checkpoint
 from engine.checkpoint import first_line
 from engine.errors import UserError
+from engine.run_dir import RunDir
+from engine.stages import classifier_paths
 
 log = logging.getLogger(__name__)
 
@@ -24,9 +27,13 @@ SHOWN = 4
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a .safetensors file, of a plain state dict, or of a checkpoint (its moving average if it has one).
 
+    Args:
+        path: The file, or an experiment's folder: then its best checkpoint, or its last one if it has no best yet.
+
     Raises:
         UserError: the file is missing, unreadable, or holds something else.
     """
+    path = _of_experiment(path) if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"finetune.weights: no file {path}")
     try:
@@ -47,22 +54,33 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return dict(state)
 
 
+def _of_experiment(folder: Path) -> Path:
+    """The checkpoint of an experiment that others start from."""
+    checkpoints = RunDir(folder).checkpoints
+    file = next((file for name in ("best.pt", "last.pt") if (file := checkpoints / name).is_file()), None)
+    if file is None:
+        raise UserError(
+            f"finetune.weights: {folder} is a folder, but no experiment with a checkpoint (there is no "
+            f"{checkpoints.name}/best.pt or last.pt in it); name an experiment_NNNN or a file"
+        )
+    if fault := checkpoint.verify(file):
+        raise UserError(f"finetune.weights: {file} {fault}; name another one of {checkpoints}")
+    log.info("starting from the weights in %s", file)
+    return file
+
+
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
-    """Copies ``state`` into ``model``; a classifier of another class count starts anew, near zero, with a log line.
+    """Copies ``state`` into ``model``; a classifier of other classes or other layers starts anew, with a log line.
+
+    Where it starts anew, its last layer is near zero, so that a trained body is not shaken by the first gradients.
 
     Raises:
         UserError: keys are missing, surplus or misshapen; each kind is named.
     """
     own = model.state_dict()
-    classifier = _classifier_keys(model)
-    replaced = [key for key in classifier if key in state and _other_classes(state[key], own[key])]
-    if replaced:
-        was = state[replaced[0]].shape[0]
-        log.info("%s has %d classes, the model %d: its classifier starts anew", source, was, own[replaced[0]].shape[0])
-        for key in replaced:
-            _start_small(model.get_parameter(key))
+    replaced = _other_head(model, own, state, source)
     kept = {key: value for key, value in state.items() if key not in replaced}
-    counters = [key for key in own if key.endswith("num_batches_tracked")]
+    counters = [key for key in own if _is_counter(key)]
     if fault := misfit(own, kept, [*replaced, *counters]):
         raise UserError(f"finetune.weights: {source} does not fit {type(model).__name__}: {fault}")
     model.load_state_dict(kept, strict=False)
@@ -88,23 +106,46 @@ def misfit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], f
     return f"{len(shared) - len(misshapen)} of its {len(own)} tensors fit" + "".join(lines) if lines else ""
 
 
-def _classifier_keys(model: nn.Module) -> list[str]:
-    """Names of the parameters of the model's last layer, or layers where it has several (distilled models)."""
-    classifier = model.get_classifier()  # type: ignore[operator]
-    layers = classifier if isinstance(classifier, tuple) else (classifier,)
-    last = {id(parameter) for layer in layers for parameter in layer.parameters()}
-    return [name for name, parameter in model.named_parameters() if id(parameter) in last]
+def _other_head(
+    model: nn.Module, own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], source: str
+) -> set[str]:
+    """Keys of a classifier that ``state`` has for other classes, or with other layers; the model's is made ready.
+
+    A classifier that ``state`` lacks altogether, and a single layer of other features, are faults and not named here.
+    """
+    paths = classifier_paths(model)
+    below = tuple(f"{path}." for path in paths)
+    ours, theirs = (
+        {key: value.shape for key, value in tensors.items() if key.startswith(below) and not _is_counter(key)}
+        for tensors in (own, state)
+    )
+    single = all(key.rpartition(".")[0] in paths for key in ours)
+    if not theirs or ours == theirs:
+        return set()
+    if single and ours.keys() == theirs.keys():
+        replaced = {key for key in ours if theirs[key] != ours[key] and theirs[key][1:] == ours[key][1:]}
+        if not replaced:
+            return set()
+        key = min(replaced)
+        log.info("%s has %d classes, the model %d: its classifier starts anew", source, theirs[key][0], ours[key][0])
+    else:
+        replaced = {key for key in (*own, *state) if key.startswith(below)}
+        log.info("%s has another head than the model, whose own starts anew", source)
+    for path in paths:
+        layers = [module for module in model.get_submodule(path).modules() if list(module.parameters(recurse=False))]
+        start_small(layers[-1])
+    return replaced
 
 
-def _other_classes(theirs: torch.Tensor, ours: torch.Tensor) -> bool:
-    """Whether two classifier tensors, (classes, ...), differ in the number of classes alone."""
-    return theirs.shape != ours.shape and theirs.shape[1:] == ours.shape[1:]
+def _is_counter(key: str) -> bool:
+    return key.endswith("num_batches_tracked")
 
 
 @torch.no_grad()
-def _start_small(parameter: nn.Parameter) -> None:
+def start_small(layer: nn.Module) -> None:
     """So that a trained body is not shaken by the first gradients of a large random classifier."""
-    nn.init.zeros_(parameter) if parameter.ndim == 1 else nn.init.trunc_normal_(parameter, std=0.01)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter) if parameter.ndim == 1 else nn.init.trunc_normal_(parameter, std=0.01)
 
 
 def _some(keys: list[str]) -> str:

@@ -48,11 +48,16 @@ def _stages(state: Mapping[str, Tensor]) -> int:
 
 
 def without_other_classifier(model: SwinTransformer | SwinFeatures, state: Mapping[str, Tensor]) -> State:
-    """Leaves out a last layer that differs from the model's only in its number of classes."""
-    wanted = dict(model.named_parameters())
-    name = "head.weight"
-    differs = name in state and name in wanted and len(state[name]) != len(wanted[name])
-    if not differs or state[name].shape[1:] != wanted[name].shape[1:]:
+    """Leaves out a head that differs from the model's in its number of classes, or in its layers.
+
+    A single layer of other features stays: those weights are of another model.
+    """
+    ours, theirs = (
+        {name: tensor.shape for name, tensor in tensors.items() if name.startswith("head.")}
+        for tensors in (model.state_dict(), state)
+    )
+    single = ours.keys() == theirs.keys() == {"head.weight", "head.bias"}
+    if not ours or ours == theirs or (single and ours["head.weight"][1:] != theirs["head.weight"][1:]):
         return dict(state)
     return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
 

@@ -64,7 +64,7 @@ def load_swin_weights(model: SwinTransformer | SwinFeatures, weights: str | Path
     given = with_last_norm(model, given)
     fitting = without_other_classifier(model, without_later_stages(model, given))
     state = with_resized_tables(model, fitting)
-    wanted = dict(model.named_parameters())
+    wanted = model.state_dict()  # parameters, and the statistics that a head with batch norm has
     fresh = [name for name in wanted if name not in state and may_be_fresh(name, state, given.keys() - state.keys())]
     _check(wanted, state, fresh)
     with torch.no_grad():

@@ -59,3 +59,31 @@ def write_pictures(folder: Path, classes: dict[str, int], seed: int = 0, size: i
 def folder_data(root: Path) -> dict:
     """The data section for class folders below ``root``."""
     return {"source": "folder", "root": str(root), "image_size": 16, "workers": 0}
+
+
+def write_multilabel_data(root: Path, train: int = 48, val: int = 24, seed: int = 0) -> dict:
+    """Pictures in which red, green and blue are bright, each or not, and the data section for their table.
+
+    The colours are of unequal frequency, and some pictures show none.
+    """
+    rng = np.random.default_rng(seed)
+    shown = rng.random((train + val, 3)) < [0.6, 0.35, 0.15]
+    shown[[0, train]] = True
+    root.mkdir(parents=True)
+    lines = ["file,labels,split"]
+    for i, colours in enumerate(shown):
+        pixels = rng.normal(60 + 120 * colours, 40, (20, 20, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(root / f"{i:03d}.jpg")
+        names = "|".join(np.array(["red", "green", "blue"])[colours])
+        lines.append(f"{i:03d}.jpg,{names},{'train' if i < train else 'val'}")
+    (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    return {
+        "source": "csv",
+        "root": str(root),
+        "csv": str(root / "labels.csv"),
+        "label_columns": ["labels"],
+        "label_separator": "|",
+        "split_column": "split",
+        "image_size": 16,
+        "workers": 0,
+    }

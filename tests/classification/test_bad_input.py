@@ -148,6 +148,37 @@ def test_held_out_files_that_are_no_pictures_are_named_before_training(tmp_path)
     assert f"{broken}: cannot be read as a picture" in refused(config)
 
 
+FISH = "file,species,split\n" + "".join(
+    f"{name}/{k:03d}.jpg,{name},{'val' if k > 17 else 'train'}\n" for name in ("cod", "hake") for k in range(20)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "expected"),
+    [
+        (None, [], "data.csv: {folder}/fish.csv does not exist"),
+        (FISH, ["data.label_columns=[specie]"], "has no column 'specie' (it has: file, species, split); did you mean"),
+        (FISH, ["data.label_column=[specie]"], "data.label_column: unknown key; did you mean 'data.label_columns'"),
+        (FISH, ["data.split_column=null"], "no row is for val; name a data.split_column"),
+        ("", [], "fish.csv is empty"),
+        (FISH.replace("hake,val", "heak,val"), [], "unknown class 'heak' (val; 2 rows in all); did you mean 'hake'?"),
+        (FISH, ["data.classes=[cod, hake, eel]"], "1 of 3 classes have no training pictures: eel"),
+        (FISH.replace("hake,train", "nan,train"), [], "fish.csv:22: species: must be the name of a class, not 'nan'"),
+        (FISH + "cod/000.jpg,hake,train\n", [], "fish.csv:42: cod/000.jpg has species 'hake' here and 'cod' in"),
+        (FISH.replace("cod/", "kod/"), [], "2 of 4 pictures that are listed are not there"),
+    ],
+)
+def test_a_csv_file_that_is_wrong(tmp_path, text, overrides, expected):
+    write_pictures(tmp_path / "pictures", {"cod": 20, "hake": 20})
+    table = tmp_path / "fish.csv"
+    if text is not None:
+        table.write_text(text)
+    data = {**folder_data(tmp_path / "pictures"), "source": "csv", "csv": str(table)}
+    config = write_config(tmp_path, data={**data, "label_columns": ["species"], "split_column": "split"})
+    message = refused(config, *overrides)
+    assert expected.format(folder=tmp_path) in message
+
+
 def test_weights_that_do_not_fit(tmp_path):
     config = write_config(tmp_path)
     assert "no file" in refused(config, f"finetune.weights={tmp_path / 'none.pth'}")

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from classification.augmentation_config import AugmentationConfig
-from classification.data_config import FolderData
+from classification.data_config import CsvData, FolderData
 from classification.datasets import PictureReader, open_pictures
 from classification.mixing import apply_mixing, plan_mixing
 from classification.preprocessing import Preprocessing
@@ -94,7 +94,11 @@ def test_resuming_in_the_middle_of_an_epoch_changes_no_byte(root, reference):
 
 def test_memory_holds_no_object_per_picture(root):
     """Worker processes would copy each of them by counting references to it."""
-    pictures = open_pictures(FolderData(source="folder", root=root), "train")
-    containers = [value for value in vars(pictures).values() if isinstance(value, list | tuple | dict | set)]
-    assert containers == [pictures.classes]
-    assert all(isinstance(vars(pictures)[name], np.ndarray) for name in ("labels", "_names", "_ends"))
+    names = [f"{path.relative_to(root)},{path.parent.name}" for path in root.rglob("*.jpg")]
+    (root / "table.csv").write_text("\n".join(["file,kind", *names]))
+    table = CsvData(source="csv", root=root, csv=root / "table.csv", label_columns=["kind"], val_fraction=0.2)
+    for data in (FolderData(source="folder", root=root), table):
+        pictures = open_pictures(data, "train")
+        containers = [value for value in vars(pictures).values() if isinstance(value, list | tuple | dict | set)]
+        assert containers == [pictures.classes]
+        assert all(isinstance(vars(pictures)[name], np.ndarray) for name in ("labels", "_names", "_starts", "_ends"))

@@ -124,6 +124,29 @@ def test_classes_that_differ_between_splits_are_named_on_both_sides(root):
     assert f"only in {root}/val: bees; only in {root}/train: bee;" in str(caught.value)
 
 
+def test_val_may_lack_classes_that_train_has(root, caplog):
+    for k in range(2):
+        (root / "val" / "bee" / f"{k}.png").unlink()
+    (root / "val" / "bee").rmdir()
+    for k in range(2):
+        (root / "val" / "ant" / f"{k}.png").unlink()
+    pictures = open_folder(data(root), "val")
+    assert pictures.classes == ["Cat", "ant", "bee"] and pictures.labels.tolist() == [0, 0]
+    assert "no pictures of 2 of 3 classes: ant, bee" in caplog.text
+    for k in range(2):
+        (root / "val" / "Cat" / f"{k}.png").unlink()
+    with pytest.raises(UserError, match=r"val: no pictures in any class"):
+        open_folder(data(root), "val")
+
+
+def test_a_part_of_the_pictures_keeps_their_names_and_labels(root):
+    pictures = open_folder(data(root), "train")
+    chosen = pictures.subset(np.array([7, 2]))
+    assert [chosen.name(k) for k in (0, 1)] == ["bee/1.png", "Cat/2.png"]
+    assert chosen.labels.tolist() == [2, 0] and len(chosen) == 2
+    assert np.asarray(chosen.picture(1)).max() == 22
+
+
 class ToTensor:
     def __call__(self, picture, seed):
         import torch

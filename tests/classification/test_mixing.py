@@ -96,6 +96,21 @@ def test_cutmix_fills_the_box_from_the_neighbour_and_weighs_labels_by_its_true_a
     assert len(areas) > 10
 
 
+@pytest.mark.parametrize("keys", [{"cutmix": None}, {"mixup": None}])
+def test_rows_of_several_labels_are_mixed_by_the_same_shares(keys):
+    pictures, labels = torch.rand(4, 3, *SIZE), torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 1, 1]])
+    drawn = plan(config(mixing_mode="pair", **keys), range(4))
+    mixed, targets = apply_mixing(pictures, labels.float(), 3, drawn)
+    for own in range(4):
+        weight = float(drawn.target_weights[own])
+        expected = weight * labels[own] + (1 - weight) * labels[own ^ 1]
+        assert torch.allclose(targets[own], expected, atol=1e-6)
+    alone = torch.tensor([0, 2, 1, 1])
+    again = apply_mixing(pictures, F.one_hot(alone, 3).float(), 3, drawn)
+    assert all(torch.equal(a, b) for a, b in zip(again, apply_mixing(pictures, alone, 3, drawn), strict=True))
+    assert torch.equal(mixed, again[0])
+
+
 def test_mixing_keeps_the_type_of_the_pictures():
     drawn = plan(config(cutmix=None), range(4))
     mixed, targets = apply_mixing(torch.rand(4, 3, *SIZE).bfloat16(), torch.arange(4), 4, drawn)

@@ -43,6 +43,7 @@ def test_a_run_leaves_the_folder_that_is_promised(finished):
     steps = {"checkpoints/step_00000005.pt", "checkpoints/step_00000010.pt"}
     checkpoints = {*steps, "checkpoints/last.pt", "checkpoints/best.pt"}
     plain = {"README.md", "config.yaml", "environment.json", "status.json", "metrics.jsonl"}
+    plain |= {"results/train_samples.png"}
     logs = {"logs/rank_0.log", "logs/rank_1.log"}
     events = {name for name in files if name.startswith("tensorboard/")}
     assert files - events == plain | logs | checkpoints | {f"{name}.sha256" for name in checkpoints}

@@ -38,6 +38,10 @@ ALL = {
     "vertical_flip": 0.5,
     "color_jitter": {"hue": 0.1},
     "shift": 3,
+    "rotation": 10,
+    "affine": {"degrees": 5, "shear": 3},
+    "sharpness": {},
+    "blur": {},
 }
 
 
@@ -156,3 +160,75 @@ def test_the_interpolation_asked_for_is_used():
     for name, tensor in found.items():
         resized = photo().resize((48, 32), Image.Resampling[name.upper()]).crop((8, 0, 40, 32))
         assert np.array_equal(tensor.permute(1, 2, 0).numpy(), np.asarray(resized))
+
+
+@pytest.mark.parametrize("size", [(90, 60), (60, 90), (64, 64), (500, 3), (3, 500), (7, 9)])
+@pytest.mark.parametrize("target", [(24, 48), (48, 24), (32, 32)])
+def test_padding_keeps_all_of_the_picture_in_its_proportions(size, target):
+    height, width = target
+    transform = EvalTransform(preprocessing(*target, resize="pad", pad_fill=(1, 2, 3)))
+    found = transform(Image.new("RGB", size, "white"))
+    assert found.shape == (3, *target)
+    inside = (found == 255).all(dim=0)
+    rows, columns = inside.any(dim=1).sum().item(), inside.any(dim=0).sum().item()
+    assert inside.sum() == rows * columns
+    scale = min(height / size[1], width / size[0])
+    assert (rows, columns) == (max(1, round(size[1] * scale)), max(1, round(size[0] * scale)))
+    assert rows == height or columns == width
+    assert (found.permute(1, 2, 0)[~inside] == torch.tensor([1, 2, 3])).all()
+    top, left = inside.any(dim=1).int().argmax().item(), inside.any(dim=0).int().argmax().item()
+    assert (top, left) == ((height - rows) // 2, (width - columns) // 2), "in the middle"
+
+
+def test_bars_have_the_mean_colour_or_repeat_the_edge():
+    picture = photo(60, 30)
+    mean = EvalTransform(preprocessing(resize="pad"))(picture)
+    assert (mean[:, :8] == 128).all() and (mean[:, -8:] == 128).all()
+    edge = EvalTransform(preprocessing(resize="pad", pad_fill="edge"))(picture)
+    assert torch.equal(edge[:, 8:24], mean[:, 8:24])
+    assert (edge[:, :8] == edge[:, 8:9]).all() and (edge[:, 24:] == edge[:, 23:24]).all()
+
+
+def test_training_pads_as_evaluation_does():
+    given = preprocessing(resize="pad", pad_fill="edge")
+    assert torch.equal(TrainTransform(given, AugmentationConfig(**NONE))(photo(), 3), EvalTransform(given)(photo()))
+
+
+@pytest.mark.parametrize(("pad_fill", "colour"), [("mean", 128), ("edge", 128), ((7, 7, 7), 7)])
+@pytest.mark.parametrize("keys", [{"rotation": 45}, {"affine": {"degrees": 45, "scale": (0.5, 0.6)}}])
+def test_what_turning_uncovers_is_filled(keys, pad_fill, colour):
+    transform = TrainTransform(preprocessing(pad_fill=pad_fill), augmentation(**NONE, **keys))
+    corners = [transform(Image.new("RGB", (40, 40), "white"), seed)[:, 0, 0] for seed in range(20)]
+    assert sum(bool((corner == colour).all()) for corner in corners) > 10
+
+
+def test_rotation_stays_within_its_angle():
+    marked = np.zeros((65, 65, 3), np.uint8)
+    marked[:5, 30:35] = 255
+    transform = TrainTransform(preprocessing(65, 65, pad_fill=(0, 0, 0)), augmentation(**NONE, rotation=30))
+    angles = []
+    for seed in range(60):
+        y, x = np.argwhere(transform(Image.fromarray(marked), seed)[0].numpy() > 128).mean(axis=0) - 32
+        angles.append(np.degrees(np.arctan2(x, -y)))
+    assert max(map(abs, angles)) < 32 and min(angles) < -20 and max(angles) > 20
+
+
+def spread(tensor: torch.Tensor) -> float:
+    """How much neighbours differ."""
+    return float(tensor.float().diff(dim=2).abs().mean())
+
+
+@pytest.mark.parametrize("keys", [{"sharpness": {"factor": 3}}, {"blur": {"sigma": (1.0, 2.0)}}])
+def test_sharpness_and_blur_are_applied_as_often_as_asked(keys):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(60, 190, (32, 32, 3), np.uint8))
+    plain = train(picture, **NONE)
+    (name, given), *_ = keys.items()
+    found = [train(picture, seed, **NONE, **{name: {**given, "probability": 0.4}}) for seed in range(200)]
+    changed = [one for one in found if not torch.equal(one, plain)]
+    assert len(changed) / 200 == pytest.approx(0.4, abs=0.1)
+    assert all((spread(one) > spread(plain)) == (name == "sharpness") for one in changed)
+
+
+def test_blur_of_a_picture_smaller_than_its_reach():
+    assert train(size=4, **NONE, blur={"sigma": (5.0, 9.0), "probability": 1.0}).shape == (3, 4, 4)

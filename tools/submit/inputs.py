@@ -47,19 +47,18 @@ def _paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:
 
 def _check_pictures(config: ClassificationConfig) -> None:
     """Looks for the parts of the data set, not into each picture; fetches it if the run is to."""
-    from classification.data_config import FolderData, TorchvisionData
+    from classification.data_config import FolderData
 
     if isinstance(config.data, FolderData):
         from classification.folders import split_folder
 
-        for split in ("train", "val"):
+        for split in ("train", "val") if config.data.val_fraction is None else ("train",):
             split_folder(config.data.root, split)
-    elif isinstance(config.data, TorchvisionData):
-        from classification.sources import download, open_torchvision
+    else:
+        from classification.datasets import open_pictures, prepare_data
 
-        if config.data.download:
-            download(config.data)
-        open_torchvision(config.data, "val")
+        prepare_data(config.data)
+        open_pictures(config.data, "val")
 
 
 def _check_pretrained(name: str) -> None:

@@ -1,0 +1,46 @@
+"""What is measured of a model, whatever kind of labels its pictures have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from classification.metrics import METRICS, metrics
+from classification.multilabel_metrics import MULTILABEL_METRICS, TUNED_METRICS, multilabel_metrics
+from classification.predictions import AnyPredictions, Predictions
+from classification.thresholds import DEFAULT, tune_thresholds
+
+
+def metric_names(multi_label: bool, thresholds: float | str) -> tuple[str, ...]:
+    """What :func:`measure` measures; ``thresholds`` is `evaluation.thresholds`."""
+    if not multi_label:
+        return METRICS
+    return (*MULTILABEL_METRICS, *TUNED_METRICS) if thresholds == "tuned" else MULTILABEL_METRICS
+
+
+def find(predictions: AnyPredictions, thresholds: float | str) -> dict[str, Any]:
+    """What predictions for ``val`` tell those who use the weights: tuned ``thresholds``, a list of C, or nothing."""
+    if isinstance(predictions, Predictions) or thresholds != "tuned":
+        return {}
+    return {"thresholds": tune_thresholds(predictions.labels, predictions.probabilities).tolist()}
+
+
+def measure(predictions: AnyPredictions, thresholds: float | str, findings: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of any split.
+
+    With several labels a picture and tuned thresholds, metrics that need thresholds are given twice: at 0.5 under their
+    plain names, and at the thresholds of ``findings`` with ``_tuned`` behind. On val, where the thresholds come from,
+    the latter flatter the model; on test they are as honest as the former.
+
+    Args:
+        thresholds: `evaluation.thresholds`.
+        findings: what :func:`find` found on val: just now during training, and afterwards the checkpoint's.
+    """
+    if isinstance(predictions, Predictions):
+        return metrics(predictions)
+    if isinstance(thresholds, str):
+        tuned = findings.get("thresholds")
+        return multilabel_metrics(predictions, DEFAULT, None if tuned is None else np.array(tuned))
+    return multilabel_metrics(predictions, thresholds)

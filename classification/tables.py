@@ -1,0 +1,88 @@
+"""Reading CSV files whose columns somebody has named."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import UserError
+
+
+@dataclass(frozen=True)
+class Table:
+    """Some columns of a CSV file."""
+
+    file: Path
+    columns: dict[str, list[str]]
+    """Values of each column, without spaces around them."""
+    lines: list[int]
+    """Where each row ends in the file."""
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+def read_table(file: Path, wanted: Mapping[str, Sequence[str]], delimiter: str = ",") -> Table:
+    """The wanted columns of a CSV file in UTF-8 with a header line; a byte-order mark and blank lines are skipped.
+
+    Args:
+        wanted: configuration keys, each with the names of columns that it asks for.
+
+    Raises:
+        UserError: the file is missing, empty or no CSV, lacks a column, or has a row of another length than its header.
+    """
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, delimiter=delimiter, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            if not header:
+                raise UserError(f"data.csv: {file} is empty; its first line is to name the columns")
+            places = {name: _place(file, key, name, header) for key, names in wanted.items() for name in names}
+            columns: dict[str, list[str]] = {name: [] for name in places}
+            lines: list[int] = []
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise UserError(
+                        f"{file}:{reader.line_num}: {len(row)} values, but the header names {len(header)} columns; "
+                        'a value with a comma, quote or line break in it stands in quotes ("...")'
+                    )
+                lines.append(reader.line_num)
+                for name, place in places.items():
+                    columns[name].append(row[place].strip())
+    except FileNotFoundError:
+        raise UserError(f"data.csv: {file} does not exist{_nearest(file)}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"data.csv: {file} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"{file}:{reader.line_num}: not CSV ({error})") from None
+    except OSError as error:
+        raise UserError(f"data.csv: {file} cannot be read: {error.strerror or error}") from None
+    if not lines:
+        raise UserError(f"data.csv: {file} has a header and no rows")
+    return Table(file, columns, lines)
+
+
+def _place(file: Path, key: str, name: str, header: list[str]) -> int:
+    if header.count(name) == 1:
+        return header.index(name)
+    if name in header:
+        raise UserError(f"data.{key}: {file} has {header.count(name)} columns called '{name}'; rename all but one")
+    near = difflib.get_close_matches(name, header, 1) or [other for other in header if other.lower() == name.lower()]
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    shown = ", ".join(header[:10]) + (", ..." if len(header) > 10 else "")
+    other = next((mark for mark in ";\t|," if len(header) == 1 and mark in header[0]), None)
+    separated = f"; if {other!r} separates the columns, set data.delimiter" if other is not None else ""
+    raise UserError(f"data.{key}: {file} has no column '{name}' (it has: {shown}){hint}{separated}")
+
+
+def _nearest(file: Path) -> str:
+    if not file.parent.is_dir():
+        return f"; nor does its folder {file.parent}"
+    names = sorted(path.name for path in file.parent.iterdir() if path.is_file())
+    near = difflib.get_close_matches(file.name, names, 1)
+    return f"; did you mean {file.parent / near[0]}?" if near else ""

@@ -1,0 +1,116 @@
+"""Whole runs on awkward data: rare classes, pictures that are missing or broken, a val out of train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from classification.config import ClassificationConfig
+from classification.datasets import open_pictures
+from classification.task import ClassificationTask
+from classification.train import kind
+from engine.arguments import TrainArguments
+from engine.batches import NaturalOrder
+from engine.config import load_config
+from engine.dist import Layout, Ranks
+from engine.run import run_training
+from engine.signals import StopRequest
+from tests.classification.small import TRAIN, write_config, write_pictures
+from tests.classification.test_training import MIXED, in_order, some_steps
+from tests.distributed import ROOT, launch, run_ranks
+
+SIZES = {"ant": 30, "bee": 12, "cat": 4, "dog": 2}
+SINGLE = Ranks(Layout(), torch.device("cpu"))
+
+
+@pytest.fixture
+def fish(tmp_path) -> Path:
+    """A folder of pictures and fish.csv, which lists them."""
+    write_pictures(tmp_path / "pictures", SIZES)
+    lines = [f"{name}/{k:03d}.jpg,{name}" for name, count in SIZES.items() for k in range(count)]
+    (tmp_path / "fish.csv").write_text("\n".join(["file,species", *lines]))
+    return tmp_path
+
+
+def csv_data(folder: Path, **keys) -> dict:
+    given = {"source": "csv", "root": str(folder / "pictures"), "csv": str(folder / "fish.csv")}
+    return {**given, "label_columns": ["species"], "val_fraction": 0.25, "image_size": 16, "workers": 0, **keys}
+
+
+@pytest.mark.parametrize("balance", [{"sampling": "balanced"}, {"oversample": 0.5}])
+def test_sampling_is_the_same_on_other_ranks_and_after_a_resume(fish, balance):
+    config = str(write_config(fish, **{**MIXED, "data": csv_data(fish, **balance)}))
+    whole = some_steps(SINGLE, config, [])
+    state = str(fish / "state.pt")
+    parts = [run_ranks(2, some_steps, config, [], 7, "", state), [some_steps(SINGLE, config, [], 20, state)]]
+    assert torch.equal(torch.cat([in_order(part) for part in parts]), whole["samples"])
+    losses = torch.cat([part[0]["losses"] for part in parts])
+    torch.testing.assert_close(losses, whole["losses"], rtol=1e-5, atol=0)
+    copies = {}
+    for step, index, _, pixels in whole["samples"][:, :4].tolist():
+        copies.setdefault(index, []).append((step, pixels))
+    often = max(copies.values(), key=len)
+    assert len(often) > 10 and len({pixels for _, pixels in often}) == len(often), "each copy is augmented anew"
+
+
+def test_a_run_shows_its_pictures_and_says_where_its_val_is_from(fish, caplog):
+    config = write_config(fish, data=csv_data(fish, resize="pad"), augmentation={"mixup": 0.8, "rotation": 20})
+    assert run_training(kind(), TrainArguments(config, None, False, ()), StopRequest()) == 0
+    assert "35 training pictures of 4 classes (1 to 22 each), 13 pictures of val, held out of train" in caplog.text
+    folder = fish / "experiments" / "experiment_0001"
+    sheet = np.asarray(Image.open(folder / "results" / "train_samples.png"))
+    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    (event,) = board.Images("train_samples")
+    assert (event.width, event.height) == sheet.shape[1::-1]
+    metadata = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["metadata"]
+    assert metadata["split"] == {"val_fraction": 0.25, "split_seed": 0}
+    assert metadata["classes"] == list(SIZES)
+    assert metadata["preprocessing"]["resize"] == "pad"
+    assert "`data.val_fraction`" in (folder / "README.md").read_text()
+
+
+def test_the_sheet_shows_what_the_model_sees(fish):
+    """Across steps whose batches are smaller than the sheet, each with its own mixing."""
+    sections = {"data": csv_data(fish), "augmentation": {"mixup": 0.8}, "training": {"global_batch_size": 4}}
+    task = ClassificationTask(load_config(ClassificationConfig, write_config(fish, **sections)), SINGLE)
+    seen = []
+    task._mixed = lambda pictures, batch, mixed=task._mixed: seen.append(mixed(pictures, batch)) or seen[-1]
+    sheet = task.previews()["train_samples"]
+    assert len(seen) == 8 and sum(len(targets) for _, targets in seen) == 32
+    assert len({tuple(targets.max(1).values.tolist()) for _, targets in seen}) > 4
+    first = seen[0][0][0].round().byte().permute(1, 2, 0).numpy()  # 16 pixels a side, shown as 144
+    assert (sheet[8 : 8 + 144 : 9, 8 : 8 + 144 : 9] == first).all()
+
+
+def test_a_broken_picture_on_the_sheet_ends_all_ranks(fish):
+    """Rank 0 draws the sheet alone; the other one is in its first step then."""
+    path = write_config(fish, data=csv_data(fish))
+    data = load_config(ClassificationConfig, path).data
+    train = open_pictures(data, "train")
+    broken = train.path(NaturalOrder(len(train), 0)(0)[31])  # of the second step
+    broken.write_bytes(broken.read_bytes()[:300])
+    ended = launch(2, [*TRAIN, "--config", str(path)], cwd=fish)
+    assert [end.returncode for end in ended] == [2, 2]
+    assert f"{broken}: cannot be read as a picture" in ended[0].output and "Traceback" not in ended[0].output
+
+
+def test_the_recipe_for_1758_species_trains_its_head_and_then_everything(fish, caplog):
+    """The shipped one, on a few small pictures and with a model to match."""
+    recipe = ROOT / "configs" / "classification" / "fish_species.yaml"
+    config = load_config(ClassificationConfig, recipe)
+    assert (config.data.resize, config.augmentation.random_resized_crop, config.loss.name) == ("pad", None, "focal")
+    assert config.finetune.unfreeze == {0: ["head"], 30: ["all"]} and config.training.epochs == 30 + 50
+    changes = [
+        f"data.root={fish / 'pictures'}", f"data.csv={fish / 'fish.csv'}", "data.image_size=32", "data.workers=0",
+        "model={name: timm/test_convnext, pretrained: false}", "finetune.unfreeze={0: head, 1: all}",
+        "training.epochs=2", "training.global_batch_size=16", "distributed.device=cpu",
+        f"experiment.root={fish / 'experiments'}",
+    ]  # fmt: skip
+    assert run_training(kind(), TrainArguments(recipe, None, False, changes), StopRequest()) == 0
+    assert "training head: " in caplog.text and "f1_macro" in caplog.text
+    assert (fish / "experiments" / "experiment_0001" / "results" / "train_samples.png").is_file()
