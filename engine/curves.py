@@ -87,7 +87,7 @@ def line(records: Records, split: str, name: str) -> tuple[NDArray[np.float64], 
 
 
 def _block_means(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Means of every ``size`` values, the last of what is left; of the finite ones among them, NaN if there are none."""
+    """Means of the finite ones among every ``size`` values, the last of what is left; NaN if there are none."""
     starts = np.arange(0, len(values), size)
     finite = np.isfinite(values)
     counts = np.add.reduceat(finite.astype(float), starts)
