@@ -29,15 +29,17 @@ def prepare_data(data: DataConfig) -> None:
         download(data)
 
 
-def open_pictures(data: DataConfig, split: str) -> LabelledPictures:
+def open_pictures(data: DataConfig, split: str, classes: list[str] | None = None) -> LabelledPictures:
     """The pictures of ``split``: train, val or test.
+
+    ``classes``: those that a trained model knows; of class folders, train need not be there then.
 
     Raises:
         UserError: the data are not there, or not as they should be.
     """
     match data:
         case FolderData():
-            return open_folder(data, split)
+            return open_folder(data, split, classes)
         case CsvData():
             return open_csv(data, split)
         case TorchvisionData():

@@ -21,31 +21,36 @@ log = logging.getLogger(__name__)
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
 
 
-def open_folder(config: FolderData, split: str) -> FilePictures:
+def open_folder(config: FolderData, split: str, known: list[str] | None = None) -> FilePictures:
     """The pictures of one split below ``config.root``.
 
     Hidden files and folders are left out, links are followed, and pictures may lie in folders below their class's. The
-    classes are the folders of train, in sorted order; in val and test they may be missing or empty.
+    classes are the folders of train, in sorted order; in val and test they may be missing or empty. Where train itself
+    is missing, they are those that are ``known``, if any are.
 
     Raises:
         UserError: a folder is missing, a class has no training pictures, or val or test has a class that train lacks.
     """
     if config.val_fraction is None or split == "test":
-        return _open(config, split)
+        return _open(config, split, known)
     if has_split(config.root, "val"):
         raise UserError(f"data.val_fraction: {config.root} has a val of its own; set data.val_fraction=null")
-    return part(_open(config, "train"), config, split)
+    return part(_open(config, "train", None), config, split)
 
 
-def _open(config: FolderData, split: str) -> FilePictures:
+def _open(config: FolderData, split: str, known: list[str] | None) -> FilePictures:
     folder = split_folder(config.root, split)
     classes = found = _class_names(folder)
-    if split != "train":
+    if split != "train" and known is not None and not has_split(config.root, "train"):
+        classes = known
+        if strange := sorted(set(found) - set(known)):
+            raise UserError(f"{folder}: has folders of classes that the model was not trained on: {some(strange)}")
+    elif split != "train":
         train = split_folder(config.root, "train")
         classes = _class_names(train)
         _check_same_classes(train, folder, classes, found)
     endings = tuple(ending.lower() for ending in config.extensions)
-    files = [sorted(_files_below(folder / name)) if name in set(found) else [] for name in classes]
+    files = [sorted(files_below(folder / name)) if name in set(found) else [] for name in classes]
     pictures = [[file for file in paths if file.lower().endswith(endings)] for paths in files]
     for name, chosen, others in zip(classes, pictures, files, strict=True):
         if not chosen and split == "train":
@@ -125,7 +130,7 @@ def _no_pictures(folder: Path, others: list[str], extensions: list[str]) -> str:
     )
 
 
-def _files_below(folder: Path) -> Iterator[str]:
+def files_below(folder: Path) -> Iterator[str]:
     """Paths below ``folder`` of all files that are not hidden; each folder once, however many links lead to it."""
     seen: set[tuple[int, int]] = set()
     for path, subfolders, files in os.walk(folder, followlinks=True):

@@ -65,14 +65,14 @@ def read_listing(config: CsvData) -> Listing:
         UserError: a table or a column is missing, a row has no path, its split is unknown, or rows contradict each
             other.
     """
-    wanted = {"path_column": [config.path_column], "label_columns": config.label_columns}
+    wanted = {"data.path_column": [config.path_column], "data.label_columns": config.label_columns}
     if isinstance(config.csv, CsvFiles):
         given = {"train": config.csv.train, "val": config.csv.val, "test": config.csv.test}
         files = {split: file for split, file in given.items() if file is not None}
     else:
         files = {"train": config.csv}
         if config.split_column is not None:
-            wanted["split_column"] = [config.split_column]
+            wanted["data.split_column"] = [config.split_column]
     tables = [read_table(file, wanted, config.delimiter) for file in files.values()]
     sizes = [len(table) for table in tables]
     listing = Listing(

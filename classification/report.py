@@ -1,117 +1,186 @@
-"""What an evaluation leaves in results/<split>/: numbers for programs, tables and a picture for people."""
+"""What the evaluation of a model of one label a picture leaves in results/<split>/: numbers, tables and figures."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from classification.bins import by_size, size_bins
+from classification.calibration import Calibration, calibration
 from classification.metrics import confusion, per_class
+from classification.mistakes import SHOWN, mistakes_sheet, worst_mistakes
+from classification.plots import classes_figure, confusion_figure, reliability_figure
 from classification.predictions import Predictions
+from classification.report_parts import (
+    Counts,
+    Origin,
+    class_rows,
+    curves_part,
+    size_part,
+    summary,
+    write_class_table,
+    write_size_table,
+)
+from classification.sources import LabelledPictures
+from engine.curves import write_curves
+from engine.figures import as_picture, write_figure
 from engine.files import write_atomic
+from engine.pictures import write_picture
+from engine.tables import csv_bytes, markdown_table
+from engine.task import Picture
 
-SHOWN_CLASSES = 20
-"""Classes that report.md lists: all if there are no more, else the best and the worst halves of this number."""
-LABELLED_CLASSES = 40
-"""Most classes whose names fit on the axes of the confusion matrix's picture."""
+CONFUSIONS = 15
+"""Confusions that report.md lists."""
+ON_BOARD = 12
+"""Mistakes that TensorBoard shows."""
+BOARD_DOTS_PER_INCH = 70
 
 
-def write_report(
-    folder: Path, title: str, metrics: dict[str, float], predictions: Predictions, classes: list[str], names: list[str]
-) -> None:
-    """Writes metrics.json, report.md, per_class.csv, predictions.csv, confusion_matrix.csv and .png into ``folder``.
+def write_report(folder: Path, origin: Origin, metrics: dict[str, float], predictions: Predictions) -> None:
+    """Writes metrics.json, report.md, tables as CSV and figures as PNG into ``folder``.
 
-    ``names``: what each picture is called, in the order of ``predictions``.
+    ``metrics``: those of the predictions, to which the calibration error and the groups of classes are added.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    pictures, settings = origin.pictures, origin.settings
+    classes = pictures.classes
     counts = confusion(predictions, len(classes))
     table = per_class(counts)
-    write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    write_atomic(folder / "report.md", report_text(title, metrics, counts, classes))
-    rows = [[name, *(column[i].item() for column in table.values())] for i, name in enumerate(classes)]
-    write_atomic(folder / "per_class.csv", csv_text(["class", *table], rows))
-    write_atomic(
-        folder / "confusion_matrix.csv",
-        csv_text(["true \\ predicted", *classes], [[name, *counts[i].tolist()] for i, name in enumerate(classes)]),
-    )
-    write_atomic(folder / "predictions.csv", csv_text(*_prediction_table(predictions, classes, names)))
-    draw_confusion(counts, classes, folder / "confusion_matrix.png")
-
-
-def report_text(title: str, metrics: dict[str, float], counts: np.ndarray, classes: list[str]) -> str:
-    """The report as Markdown: metrics, classes from best to worst, and what is most often taken for what."""
-    table = per_class(counts)
-    lines = [
-        f"# {title}",
-        "",
-        f"{int(counts.sum())} pictures of {len(classes)} classes.",
-        "",
-        "| metric | value |",
-        "|---|---|",
+    if origin.train_counts is not None:
+        table = {"train_pictures": origin.train_counts, **table}
+    found = calibrated(predictions, settings.calibration_bins)
+    sizes = sizes_of(predictions, table["recall"], origin.train_counts, settings.size_bins)
+    mistakes = worst_mistakes(predictions, None, SHOWN)
+    whole = {**metrics, "ece": found.error, "size_bins": sizes}
+    write_atomic(folder / "metrics.json", json.dumps(whole, indent=2) + "\n")
+    write_class_table(folder, table, classes)
+    write_atomic(folder / "confusion_matrix.csv", _matrix_csv(counts, classes))
+    write_atomic(folder / "confusions.csv", csv_bytes(["true", "predicted", "pictures"], _confusions(counts, classes)))
+    write_atomic(folder / "predictions.csv", csv_bytes(*_prediction_table(predictions, pictures)))
+    write_atomic(folder / "calibration.csv", _calibration_csv(found))
+    write_figure(folder / "confusion_matrix.png", confusion_figure(counts, classes, origin.train_counts))
+    write_figure(folder / "reliability.png", reliability_figure(found))
+    values = table["recall"], table["support"]
+    write_figure(folder / "per_class.png", classes_figure(*values, classes, origin.train_counts, "accuracy"))
+    if sizes:
+        write_size_table(folder, sizes, "top1")
+    if len(mistakes):
+        write_picture(folder / "worst_mistakes.png", mistakes_sheet(mistakes, predictions, None, pictures))
+    curves = write_curves(origin.history, folder / "curves.png")
+    parts = [
+        f"# {origin.title}",
+        summary(len(predictions.labels), classes, settings),
+        markdown_table(("metric", "value"), [(k, f"{v:.4f}") for k, v in {**metrics, "ece": found.error}.items()]),
+        *size_part(sizes),
+        *_class_part(table, classes),
+        *_confusion_part(counts, classes),
+        *_calibration_part(found),
+        *_mistakes_part(mistakes, predictions, pictures),
+        *curves_part(curves),
     ]
-    lines += [f"| {name} | {value:.4f} |" for name, value in metrics.items()]
+    write_atomic(folder / "report.md", "\n\n".join(parts).encode(errors="replace") + b"\n")
+
+
+def board_pictures(predictions: Predictions, pictures: LabelledPictures, train_counts: Counts) -> dict[str, Picture]:
+    """What TensorBoard shows of an evaluation during training."""
+    counts = confusion(predictions, len(pictures.classes))
+    figure = confusion_figure(counts, pictures.classes, train_counts)
+    drawn = {"confusion_matrix": as_picture(figure, BOARD_DOTS_PER_INCH)}
+    mistakes = worst_mistakes(predictions, None, ON_BOARD)
+    return drawn | ({"worst_mistakes": mistakes_sheet(mistakes, predictions, None, pictures)} if len(mistakes) else {})
+
+
+def calibrated(predictions: Predictions, groups: int) -> Calibration:
+    """Of the classes that were said."""
+    right = predictions.top[:, 0] == predictions.labels
+    return calibration(predictions.probabilities[:, 0], right, groups)
+
+
+def sizes_of(
+    predictions: Predictions, recall: NDArray[np.float64], train_counts: Counts | None, bounds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """The groups of classes by training pictures; empty if their numbers are unknown."""
+    return [] if train_counts is None else by_size(size_bins(bounds, train_counts), predictions, recall)
+
+
+def _class_part(table: dict[str, NDArray], classes: Sequence[str]) -> list[str]:
     order = np.argsort(-table["f1"], kind="stable")
-    lines += ["", "## Classes", ""]
-    if len(order) > SHOWN_CLASSES:
-        half = SHOWN_CLASSES // 2
-        lines += [f"The best and the worst {half} of {len(order)} by F1; all are in per_class.csv.", ""]
-        order = np.concatenate([order[:half], order[-half:]])
-    lines += ["| class | pictures | precision | recall | F1 |", "|---|---|---|---|---|"]
-    for i in order:
-        lines.append(
-            f"| {classes[i]} | {table['support'][i]} | {table['precision'][i]:.3f} | {table['recall'][i]:.3f} "
-            f"| {table['f1'][i]:.3f} |"
+    return ["## Classes", *class_rows(order, table, classes), "![Accuracy of each class](per_class.png)"]
+
+
+def _confusion_part(counts: Counts, classes: Sequence[str]) -> list[str]:
+    rows = _confusions(counts, classes)
+    more = f"The {CONFUSIONS} most frequent of {len(rows)}; all are in [confusions.csv](confusions.csv)."
+    listed = [markdown_table(("true", "predicted", "pictures"), rows[:CONFUSIONS])] if rows else ["None."]
+    note = [more] if len(rows) > CONFUSIONS else []
+    return ["## Confusions", *note, *listed, "![Confusion matrix](confusion_matrix.png)"]
+
+
+def _calibration_part(found: Calibration) -> list[str]:
+    shown = np.isfinite(found.accuracy)
+    said, right = (
+        np.average(values[shown], weights=found.counts[shown]) for values in (found.confidence, found.accuracy)
+    )
+    verdict = "surer than it is right" if said > right else "less sure than it is right"
+    text = (
+        f"The model says its classes with {said:.1%} on average, and is right in {right:.1%}: it is {verdict}. "
+        f"Expected calibration error in {len(found.counts)} groups: {found.error:.4f}."
+    )
+    return ["## Calibration", text, "![Reliability diagram](reliability.png)"]
+
+
+def _mistakes_part(mistakes: NDArray[np.int64], predictions: Predictions, pictures: LabelledPictures) -> list[str]:
+    if not len(mistakes):
+        return ["## Worst mistakes", "None: all pictures are classified rightly."]
+    rows = [
+        (
+            place,
+            pictures.name(int(i)),
+            pictures.classes[predictions.labels[i]],
+            pictures.classes[predictions.top[i, 0]],
+            f"{predictions.probabilities[i, 0]:.4f}",
         )
+        for place, i in enumerate(mistakes, start=1)
+    ]
+    table = markdown_table(("", "picture", "true", "predicted", "probability"), rows)
+    text = "Wrong predictions of the highest probability: hard pictures, or wrong labels."
+    return ["## Worst mistakes", text, "![Worst mistakes](worst_mistakes.png)", table]
+
+
+def _matrix_csv(counts: Counts, classes: Sequence[str]) -> bytes:
+    return csv_bytes(["true \\ predicted", *classes], [[name, *counts[i].tolist()] for i, name in enumerate(classes)])
+
+
+def _confusions(counts: Counts, classes: Sequence[str]) -> list[tuple[str, str, int]]:
+    """What was taken for what, and how often; most frequent first."""
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
-    pairs = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:10]]
-    pairs = [pair for pair in pairs if wrong[pair]]
-    if pairs:
-        lines += ["", "## Most frequent confusions", "", "| true | predicted | pictures |", "|---|---|---|"]
-        lines += [f"| {classes[row]} | {classes[column]} | {wrong[row, column]} |" for row, column in pairs]
-    return "\n".join([*lines, "", "![Confusion matrix](confusion_matrix.png)", ""])
+    rows, columns = np.nonzero(wrong)
+    order = np.argsort(-wrong[rows, columns], kind="stable")
+    return [(classes[rows[i]], classes[columns[i]], int(wrong[rows[i], columns[i]])) for i in order]
 
 
-def csv_text(header: list[str], rows: list[list]) -> str:
-    """Rows as CSV (RFC 4180, with plain newlines)."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return buffer.getvalue()
+def _calibration_csv(found: Calibration) -> bytes:
+    header = ["above", "up_to", "pictures", "mean_probability", "accuracy"]
+    columns = found.edges[:-1], found.edges[1:], found.counts, found.confidence, found.accuracy
+    rows = [["" if value != value else value.item() for value in row] for row in zip(*columns, strict=True)]
+    return csv_bytes(header, rows)
 
 
-def _prediction_table(predictions: Predictions, classes: list[str], names: list[str]) -> tuple[list[str], list[list]]:
+def _prediction_table(predictions: Predictions, pictures: LabelledPictures) -> tuple[list[str], list[list[Any]]]:
     places = range(1, predictions.top.shape[1] + 1)
-    header = ["picture", "true", *(f"{kind}_{place}" for place in places for kind in ("class", "probability"))]
+    header = ["picture", "true", *(f"{kind}_{place}" for place in places for kind in ("class", "probability")), "loss"]
     rows = []
-    for name, label, top, probabilities in zip(
-        names, predictions.labels, predictions.top, predictions.probabilities, strict=True
+    for index, (label, top, probabilities, loss) in enumerate(
+        zip(predictions.labels, predictions.top, predictions.probabilities, predictions.losses, strict=True)
     ):
-        guesses = [cell for c, p in zip(top, probabilities, strict=True) for cell in (classes[c], f"{p:.6f}")]
-        rows.append([name, classes[label], *guesses])
+        guesses = [
+            cell for c, p in zip(top, probabilities, strict=True) for cell in (pictures.classes[c], repr(float(p)))
+        ]
+        rows.append([pictures.name(index), pictures.classes[label], *guesses, repr(float(loss))])
     return header, rows
-
-
-def draw_confusion(counts: np.ndarray, classes: list[str], path: Path) -> None:
-    """The confusion matrix, each row as shares of its true class; names where they can be read, numbers where few."""
-    from matplotlib.figure import Figure
-
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    named = len(classes) <= LABELLED_CLASSES
-    side = min(14.0, 3.5 + 0.32 * len(classes)) if named else 9.0
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.add_subplot(xlabel="predicted", ylabel="true", title="Confusion matrix (share of the true class)")
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, fraction=0.046)
-    if named:
-        axes.set_xticks(range(len(classes)), classes, rotation=90)
-        axes.set_yticks(range(len(classes)), classes)
-    if len(classes) <= SHOWN_CLASSES:
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    figure.savefig(path, dpi=120)

@@ -25,11 +25,14 @@ class Table:
         return len(self.lines)
 
 
-def read_table(file: Path, wanted: Mapping[str, Sequence[str]], delimiter: str = ",") -> Table:
+def read_table(
+    file: Path, wanted: Mapping[str, Sequence[str]], delimiter: str = ",", source: str = "data.csv"
+) -> Table:
     """The wanted columns of a CSV file in UTF-8 with a header line; a byte-order mark and blank lines are skipped.
 
     Args:
         wanted: configuration keys, each with the names of columns that it asks for.
+        source: the configuration key or option that names the file.
 
     Raises:
         UserError: the file is missing, empty or no CSV, lacks a column, or has a row of another length than its header.
@@ -39,7 +42,7 @@ def read_table(file: Path, wanted: Mapping[str, Sequence[str]], delimiter: str =
             reader = csv.reader(stream, delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(reader, [])]
             if not header:
-                raise UserError(f"data.csv: {file} is empty; its first line is to name the columns")
+                raise UserError(f"{source}: {file} is empty; its first line is to name the columns")
             places = {name: _place(file, key, name, header) for key, names in wanted.items() for name in names}
             columns: dict[str, list[str]] = {name: [] for name in places}
             lines: list[int] = []
@@ -55,15 +58,15 @@ def read_table(file: Path, wanted: Mapping[str, Sequence[str]], delimiter: str =
                 for name, place in places.items():
                     columns[name].append(row[place].strip())
     except FileNotFoundError:
-        raise UserError(f"data.csv: {file} does not exist{_nearest(file)}") from None
+        raise UserError(f"{source}: {file} does not exist{_nearest(file)}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"data.csv: {file} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+        raise UserError(f"{source}: {file} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except csv.Error as error:
         raise UserError(f"{file}:{reader.line_num}: not CSV ({error})") from None
     except OSError as error:
-        raise UserError(f"data.csv: {file} cannot be read: {error.strerror or error}") from None
+        raise UserError(f"{source}: {file} cannot be read: {error.strerror or error}") from None
     if not lines:
-        raise UserError(f"data.csv: {file} has a header and no rows")
+        raise UserError(f"{source}: {file} has a header and no rows")
     return Table(file, columns, lines)
 
 
@@ -71,13 +74,13 @@ def _place(file: Path, key: str, name: str, header: list[str]) -> int:
     if header.count(name) == 1:
         return header.index(name)
     if name in header:
-        raise UserError(f"data.{key}: {file} has {header.count(name)} columns called '{name}'; rename all but one")
+        raise UserError(f"{key}: {file} has {header.count(name)} columns called '{name}'; rename all but one")
     near = difflib.get_close_matches(name, header, 1) or [other for other in header if other.lower() == name.lower()]
     hint = f"; did you mean '{near[0]}'?" if near else ""
     shown = ", ".join(header[:10]) + (", ..." if len(header) > 10 else "")
     other = next((mark for mark in ";\t|," if len(header) == 1 and mark in header[0]), None)
     separated = f"; if {other!r} separates the columns, set data.delimiter" if other is not None else ""
-    raise UserError(f"data.{key}: {file} has no column '{name}' (it has: {shown}){hint}{separated}")
+    raise UserError(f"{key}: {file} has no column '{name}' (it has: {shown}){hint}{separated}")
 
 
 def _nearest(file: Path) -> str:

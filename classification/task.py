@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -15,20 +15,21 @@ from torch.utils.data import default_collate
 from classification.config import ClassificationConfig
 from classification.datasets import PictureReader, described, open_pictures, prepare_data, split_made
 from classification.first_look import faults_of
-from classification.losses import cross_entropy
+from classification.inference import Inference
 from classification.measures import find, measure, metric_names
 from classification.mixing import MixingPlan, apply_mixing, as_rows, plan_mixing
 from classification.model import build_model
-from classification.multilabel_losses import binary_cross_entropy
-from classification.predictions import AnyPredictions, gather, gather_multilabel, multilabel_rows, rows
+from classification.multilabel_report import multilabel_board_pictures
+from classification.predictions import AnyPredictions, Predictions
 from classification.preprocessing import Preprocessing, resolve_preprocessing
+from classification.report import board_pictures
 from classification.sampling import build_order
 from classification.sheet import SHOWN, contact_sheet
-from classification.sources import LabelledPictures
+from classification.sources import LabelledPictures, class_counts
+from classification.thresholds import thresholds_in_use
 from classification.training_loss import build_training_loss, warn_of_balancing_twice
-from classification.transforms import EvalTransform, TrainTransform
+from classification.transforms import TrainTransform
 from engine.batches import Draw
-from engine.data import EvalLoader
 from engine.dist import Ranks
 from engine.errors import UserError
 from engine.task import Evaluated, Picture
@@ -48,12 +49,7 @@ class ClassificationTask:
             prepare_data(data)
         ranks.barrier()
         self._config = config
-        self._device = ranks.device
         self._preprocessing = resolve_preprocessing(data, config.model)
-        self._mean, self._std = (
-            torch.tensor(values, device=ranks.device).view(3, 1, 1) * 255
-            for values in (self._preprocessing.mean, self._preprocessing.std)
-        )
         pictures = open_pictures(data, "train")
         # What is wrong with these is better known before training than after an epoch.
         held_out = open_pictures(data, "val")
@@ -61,7 +57,16 @@ class ClassificationTask:
             raise UserError(faults)
         self._opened = {"train": pictures, "val": held_out}
         self.classes = pictures.classes
+        self._train_counts = class_counts(pictures)
         self._multi_label = pictures.multi_label
+        self._inference = Inference(
+            self._preprocessing,
+            len(self.classes),
+            ranks.device,
+            multi_label=self._multi_label,
+            tta=config.evaluation.tta,
+            channels_last=config.training.channels_last,
+        )
         self.metric = "mAP" if self._multi_label else "top1"
         self.metric_names = metric_names(self._multi_label, config.evaluation.thresholds)
         self._loss = build_training_loss(config.loss, pictures, ranks.device)
@@ -84,13 +89,21 @@ class ClassificationTask:
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``batch``: what :class:`TrainCollate` makes. Mean loss over the micro-batch."""
-        pictures, targets = self._mixed(self._normalised(batch["image"]), batch)
-        return {"loss": self._loss(model(self._laid_out(pictures)), targets).mean()}
+        pictures, targets = self._mixed(self._inference.normalised(batch["image"]), batch)
+        return {"loss": self._loss(model(self._inference.laid_out(pictures)), targets).mean()}
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
-        predictions, thresholds = self.predict(model, split, ranks)[0], self._config.evaluation.thresholds
+        predictions, thresholds = self.predict(model, split, ranks), self._config.evaluation.thresholds
         findings = find(predictions, thresholds) if split == "val" else {}
-        return Evaluated(measure(predictions, thresholds, findings), findings)
+        draw = partial(self._draw, predictions, split, findings)
+        return Evaluated(measure(predictions, thresholds, findings), findings, draw)
+
+    def _draw(self, predictions: AnyPredictions, split: str, findings: dict[str, Any]) -> Mapping[str, Picture]:
+        pictures, counts = self.pictures(split), self._train_counts
+        if isinstance(predictions, Predictions):
+            return board_pictures(predictions, pictures, counts)
+        thresholds = thresholds_in_use(self._config.evaluation.thresholds, findings, len(self.classes))
+        return multilabel_board_pictures(predictions, pictures, thresholds, counts)
 
     def previews(self) -> Mapping[str, Picture]:
         """The first training pictures as the model sees them, mixed if they are, with their classes."""
@@ -108,28 +121,15 @@ class ClassificationTask:
             self._opened[split] = open_pictures(self._config.data, split)
         return self._opened[split]
 
-    def predict(self, model: nn.Module, split: str, ranks: Ranks) -> tuple[AnyPredictions, list[str]]:
-        """What ``model`` says of each picture of ``split``, and the pictures' names; the same on every rank.
-
-        The loss is plain cross entropy, or with several labels a picture plain binary cross entropy: smoothing, mixing
-        and weights belong to training.
-        """
-        reader = PictureReader(self.pictures(split), EvalTransform(self._preprocessing), 0)
-        settings = replace(self.workers, collate=default_collate)
+    def predict(self, model: nn.Module, split: str, ranks: Ranks) -> AnyPredictions:
+        """What ``model`` says of each picture of ``split``; the same on every rank."""
         batch_size = self._config.evaluation.batch_size
-        loss, columns = (binary_cross_entropy, multilabel_rows) if self._multi_label else (cross_entropy, rows)
-        parts: list[Any] = []
-        for batch in EvalLoader(reader, len(reader), batch_size, settings, ranks):
-            data = {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.data.items()}
-            logits = model(self._laid_out(self._normalised(data["image"]))).float()
-            parts.append(columns(data["index"], data["label"], logits, loss(logits, data["label"])))
-        names = [reader.pictures.name(index) for index in range(len(reader))]
-        return (gather_multilabel if self._multi_label else gather)(parts, len(self.classes), ranks), names
+        return self._inference.predict(model, self.pictures(split), batch_size, self.workers, ranks)
 
     def metadata(self) -> dict[str, Any]:
         made = {"split": made} if (made := split_made(self._config.data)) else {}
         used = {"multi_label": self._multi_label, "preprocessing": asdict(self._preprocessing)}
-        return {"classes": self.classes, **used, **made}
+        return {"classes": self.classes, "train_counts": self._train_counts.tolist(), **used, **made}
 
     def _mixed(self, pictures: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, H, W) and the batch's targets: both as :class:`TrainCollate` has planned to mix them."""
@@ -137,15 +137,6 @@ class ClassificationTask:
             return pictures, batch["label"]
         plan = MixingPlan(batch["pixel_weights"], batch["boxes"], batch["target_weights"])
         return apply_mixing(pictures, batch["label"], len(self.classes), plan)
-
-    def _normalised(self, pictures: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) as float32, minus the mean and divided by the deviation of each channel."""
-        return pictures.float().sub_(self._mean).div_(self._std)
-
-    def _laid_out(self, pictures: Tensor) -> Tensor:
-        if self._config.training.channels_last:
-            return pictures.contiguous(memory_format=torch.channels_last)
-        return pictures
 
 
 class TrainCollate:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import dump_config
+from engine.curves import write_curves
 from engine.environment import describe_start, record_start
 from engine.failure import archive_failure, read_failure, record_silent_end
 from engine.files import remove_leftovers, write_atomic
@@ -172,6 +173,8 @@ class FolderRecorder(Recorder):
         self._metrics.close()
         self._status.close(outcome)
         self._write_readme()
+        if outcome != "failed":
+            self._draw_curves()
         if outcome == "finished":
             archive_failure(self._folder.failed, sys.maxsize)
             self._say_result()
@@ -181,6 +184,13 @@ class FolderRecorder(Recorder):
             write_readme(self._folder, self._task)
         except OSError as error:
             log.warning("%s cannot be written: %s; going on without", self._folder.readme, error.strerror or error)
+
+    def _draw_curves(self) -> None:
+        path = self._folder.results / "curves.png"
+        try:
+            write_curves(self._folder.metrics, path)
+        except Exception as error:  # whatever it is, the run itself is complete
+            log.warning("%s cannot be drawn: %s; going on without", path, error)
 
     def _say_result(self) -> None:
         folder, best = self._folder, self._best

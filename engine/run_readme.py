@@ -14,6 +14,7 @@ from engine.files import write_atomic
 from engine.metrics import read_metrics
 from engine.run_dir import RunDir
 from engine.status import read_status
+from engine.tables import markdown_table, plain
 
 _ESSENTIALS = (
     "model.name",
@@ -62,12 +63,12 @@ def readme_text(
     experiment = config.get("experiment", {})
     title = f"{run_dir.name}: {experiment['name']}" if experiment.get("name") else run_dir.name
     parts = [
-        f"# {_plain(title)}",
+        f"# {plain(title)}",
         _sentence(task, status, config),
-        _table(("Setting", "Value"), [(f"`{key}`", f"`{value}`") for key, value in _essentials(config)]),
+        markdown_table(("Setting", "Value"), [(f"`{key}`", f"`{value}`") for key, value in _essentials(config)]),
     ]
     if experiment.get("tags"):
-        parts.append("Tags: " + ", ".join(_plain(tag) for tag in experiment["tags"]))
+        parts.append("Tags: " + ", ".join(plain(tag) for tag in experiment["tags"]))
     if experiment.get("notes"):
         parts.append("\n".join(f"> {line}" for line in experiment["notes"].strip().splitlines()))
     parts += ["## Results", _results(status, records), "## When and where", _starts(environment), "## Go on from here"]
@@ -115,7 +116,7 @@ def _results(status: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) ->
     )
     rows = [(name, *(_number(record.get(name)) for record in columns.values())) for name in names]
     heading = ("", *(f"{name}, epoch {record.get('epoch', 0):.4g}" for name, record in columns.items()))
-    return _table(heading, rows)
+    return markdown_table(heading, rows)
 
 
 def _column(record: Mapping[str, Any]) -> str:
@@ -137,7 +138,7 @@ def _starts(environment: Mapping[str, Any]) -> str:
         changed = "; ".join(start.get("changed_settings", []))
         hosts = ", ".join(start.get("hosts", []))
         rows.append((_date(start.get("started", 0)), hosts, ", ".join(counted), job, commit, changed))
-    table = _table(("Started", "Hosts", "Devices", "Slurm job", "Commit", "Changed settings"), rows)
+    table = markdown_table(("Started", "Hosts", "Devices", "Slurm job", "Commit", "Changed settings"), rows)
     command = environment.get("command", "")
     return f"{table}\n\n```\n{command}\n```" if command else table
 
@@ -151,16 +152,6 @@ def _commands(run_dir: RunDir, task: str, devices: int, hosts: int) -> str:
 python -m {task}.evaluate --experiment {folder}
 tensorboard --logdir {board}
 ```"""
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
-
-
-def _plain(value: Any) -> str:
-    """A value as text that neither ends a table's cell nor begins HTML."""
-    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _number(value: Any) -> str:

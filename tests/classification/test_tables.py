@@ -5,7 +5,7 @@ import pytest
 from classification.tables import read_table
 from engine.errors import UserError
 
-WANTED = {"path_column": ["file"], "label_columns": ["species"]}
+WANTED = {"data.path_column": ["file"], "data.label_columns": ["species"]}
 
 
 @pytest.fixture

@@ -1,0 +1,191 @@
+"""Prediction of pictures nobody has labelled: from paths to one table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from classification.config import TRAINED, ClassificationConfig
+from classification.listed import listed_pictures
+from classification.trained import Trained, load_trained, reading_workers
+from classification.transforms import EvalTransform
+from engine.batches import Draw
+from engine.disk import check_writable
+from engine.dist import Ranks, detect_layout
+from engine.errors import UserError
+from engine.evaluation import inference
+from engine.experiment import Experiment, open_experiment
+from engine.files import write_atomic
+from engine.last_words import LastWords
+from engine.log import setup_logging
+from engine.pictures import read_picture
+from engine.precision import resolve_precision
+from engine.recorder import shown
+from engine.session import run_session
+from engine.tables import csv_bytes
+
+log = logging.getLogger(__name__)
+
+NAMED = 5
+"""Broken pictures that the log names."""
+SEPARATOR = "|"
+"""Between the classes of a picture with several."""
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """What the user typed."""
+
+    experiment: Path
+    checkpoint: str
+    images: Sequence[str]
+    output: Path
+    top_k: int
+    path_column: str
+    root: Path
+    overrides: Sequence[str]
+
+
+def run_prediction(arguments: PredictArguments) -> int:
+    """Predicts and writes the table; returns the exit code.
+
+    Raises:
+        UserError: folder, checkpoint, settings, paths or output are not as they should be, or no picture can be read.
+    """
+    layout = detect_layout(os.environ)
+    with setup_logging(layout.rank, layout.world_size):
+        pictures = listed_pictures(arguments.images, arguments.path_column, arguments.root)
+        if arguments.output.is_dir():
+            raise UserError(f"--output: {arguments.output} is a folder; name a file, such as prediction.csv")
+        experiment = open_experiment(
+            arguments.experiment, arguments.checkpoint, ClassificationConfig, arguments.overrides, TRAINED
+        )
+
+        def work(ranks: Ranks, last_words: LastWords) -> int:
+            predict_pictures(experiment, pictures, arguments, ranks)
+            return 0
+
+        return run_session(work, experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
+
+
+def predict_pictures(
+    experiment: Experiment[ClassificationConfig],
+    pictures: Sequence[tuple[str, Path]],
+    arguments: PredictArguments,
+    ranks: Ranks,
+) -> None:
+    """Has rank 0 write the table of ``pictures``, each with what the table calls it and its file.
+
+    Raises:
+        UserError: the output cannot be written, or none of the pictures can be read.
+    """
+    ranks.main_decides(partial(_check_place, arguments.output))
+    config, trained = experiment.config, load_trained(experiment, ranks)
+    reader = FileReader([path for _, path in pictures], EvalTransform(trained.inference.preprocessing))
+    workers, batch_size = reading_workers(config, ranks), config.evaluation.batch_size
+    count = min(arguments.top_k, len(trained.classes))
+    width = len(trained.classes) if trained.inference.multi_label else 2 * count
+    parts = [torch.empty(0, 1 + width, dtype=torch.float64, device=ranks.device)]
+    faults: dict[int, str] = {}
+    with inference(trained.model, resolve_precision(config.training.precision, ranks.device)):
+        for batch in trained.inference.batches(reader, len(pictures), batch_size, workers, ranks):
+            faults |= {int(i): fault for i, fault in zip(batch["index"], batch["fault"], strict=True) if fault}
+            parts.append(_said(trained, batch, count))
+    table = ranks.gather_rows(torch.cat(parts)).cpu().numpy()
+    broken: dict[int, str] = {}
+    for text in ranks.gather_texts(json.dumps(faults)):
+        broken |= {int(index): fault for index, fault in json.loads(text).items()}
+    if len(broken) == len(pictures):
+        raise UserError(f"--images: none of the {len(pictures)} pictures can be read; the first: {broken[0]}")
+    if ranks.is_main:
+        said = table[np.argsort(table[:, 0], kind="stable"), 1:]
+        content = _labels_table if trained.inference.multi_label else _classes_table
+        write_atomic(arguments.output, csv_bytes(*content(trained, [name for name, _ in pictures], said, broken)))
+        _report(len(pictures), broken, arguments.output)
+
+
+class FileReader:
+    """Reads pictures from files. A sample is a dict of ``image``, ``index`` and ``fault``: what is wrong, or nothing.
+
+    In the place of a picture that cannot be read stands a black one.
+    """
+
+    def __init__(self, paths: Sequence[Path], transform: EvalTransform) -> None:
+        self._paths = np.array([os.fsencode(path) for path in paths])  # no objects, which workers would copy
+        self._transform = transform
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        path, fault = Path(os.fsdecode(self._paths[draw.index])), ""
+        try:
+            image = self._transform(read_picture(path))
+        except UserError as error:
+            image, fault = self._transform(Image.new("RGB", (64, 64))), str(error)
+        return {"image": image, "index": draw.index, "fault": fault}
+
+
+def _said(trained: Trained, batch: dict[str, Any], count: int) -> Tensor:
+    """Float64 on the device, a row a picture: its number, then each class's probability where there may be several.
+
+    Else the numbers of the ``count`` most probable classes, best first, and their probabilities.
+    """
+    device = trained.inference.device
+    index = batch["index"].to(device).double()[:, None]
+    logits = trained.inference.logits(trained.model, batch["image"].to(device, non_blocking=True)).double()
+    if trained.inference.multi_label:
+        return torch.cat([index, logits.sigmoid()], dim=1)
+    probabilities, top = logits.softmax(1).topk(count, dim=1)
+    return torch.cat([index, top.double(), probabilities], dim=1)
+
+
+def _classes_table(
+    trained: Trained, names: Sequence[str], said: np.ndarray, broken: dict[int, str]
+) -> tuple[list[str], list[list[str]]]:
+    """``path, class, probability``, the most probable classes with theirs, best first, and ``error``."""
+    count = said.shape[1] // 2
+    header = [f"{kind}_{place}" for place in range(1, count + 1) for kind in ("class", "probability")]
+    rows = []
+    for index, (name, row) in enumerate(zip(names, said, strict=True)):
+        pairs = zip(row[:count].astype(int), row[count:], strict=True)
+        cells = [cell for c, p in pairs for cell in (trained.classes[c], f"{p:.6f}")]
+        if index in broken:
+            cells = [""] * len(cells)
+        rows.append([name, *cells[:2], *cells, broken.get(index, "")])
+    return ["path", "class", "probability", *header, "error"], rows
+
+
+def _labels_table(
+    trained: Trained, names: Sequence[str], said: np.ndarray, broken: dict[int, str]
+) -> tuple[list[str], list[list[str]]]:
+    """``path, classes``: those from their thresholds on, ``error``, and the probability of every class."""
+    rows = []
+    for index, (name, row) in enumerate(zip(names, said, strict=True)):
+        classes = SEPARATOR.join(trained.classes[c] for c in np.flatnonzero(row >= trained.thresholds))
+        cells = [classes, "", *(f"{value:.6f}" for value in row)]
+        if index in broken:
+            cells = ["", broken[index], *([""] * len(trained.classes))]
+        rows.append([name, *cells])
+    return ["path", "classes", "error", *(f"probability_{name}" for name in trained.classes)], rows
+
+
+def _check_place(output: Path) -> str:
+    check_writable(output.absolute().parent)
+    return ""
+
+
+def _report(count: int, broken: dict[int, str], output: Path) -> None:
+    for index in sorted(broken)[:NAMED]:
+        log.warning("left out: %s", broken[index])
+    if broken:
+        log.warning("%d of %d pictures cannot be read; column `error` of the table has all", len(broken), count)
+    log.info("predictions of %d pictures: %s", count - len(broken), shown(output))

@@ -1,0 +1,118 @@
+"""Training curves: what metrics.jsonl holds, as one figure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.evaluation import default_mode
+from engine.figures import write_figure
+from engine.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_POINTS = 500
+"""Points of a line; of a longer one, so many means of neighbours are drawn."""
+COLUMNS = 4
+NOT_DRAWN = {"step", "epoch", "split", "time", "images_per_second", "data_wait_fraction", "skipped_steps"}
+"""Where and how fast a run was is in its README and in TensorBoard."""
+COLOURS = {"train": "tab:gray", "val": "tab:blue", "test": "tab:green"}
+STYLES = ("-", "--", ":", "-.")
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def write_curves(metrics: Path, picture: Path) -> bool:
+    """Draws the file ``metrics`` into ``picture``, a PNG file; returns whether there was anything to draw.
+
+    Raises:
+        OSError: the picture cannot be written.
+        UserError: the metrics cannot be read.
+    """
+    records = read_metrics(metrics) if metrics.is_file() else []
+    figure = draw_curves(records)
+    if figure is not None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        write_figure(picture, figure)
+    return figure is not None
+
+
+def draw_curves(records: Records) -> Figure | None:
+    """A panel for each metric, or for those whose names begin alike, over the epochs; None if nothing was measured.
+
+    Evaluations from outside the run (with a ``source``) are left out. A value that is null leaves a gap.
+    """
+    from matplotlib.figure import Figure
+
+    own = [record for record in records if "source" not in record]
+    names = sorted({name for record in own for name in record} - NOT_DRAWN, key=_importance)
+    panels = grouped(names)
+    if not panels:
+        return None
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.6 * columns + 0.4, 2.7 * rows + 0.2), layout="constrained")
+    for place, (title, members) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        _draw_panel(axes, title, members, own)
+        if place > len(panels) - columns:
+            axes.set_xlabel("epoch")
+    return figure
+
+
+def grouped(names: Sequence[str]) -> dict[str, list[str]]:
+    """Metrics of one panel, by its title: ``f1_macro`` and ``f1_micro`` share the panel ``f1``."""
+    panels: dict[str, list[str]] = {}
+    for name in names:
+        head = name.partition("_")[0]
+        alike = [other for other in names if other.partition("_")[0] == head]
+        panels[head if len(alike) > 1 else name] = alike
+    return panels
+
+
+def line(records: Records, split: str, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Epochs and values of a metric, at most :data:`MOST_POINTS`; a value that is missing or null is NaN."""
+    there = [record for record in records if record["split"] == split and name in record]
+    epochs = np.array([record.get("epoch", record["step"]) for record in there], float)
+    values = np.array([np.nan if record[name] is None else record[name] for record in there], float)
+    size = -(-len(values) // MOST_POINTS)
+    return (_block_means(epochs, size), _block_means(values, size)) if size > 1 else (epochs, values)
+
+
+def _block_means(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Means of the finite ones among every ``size`` values, the last of what is left; NaN if there are none."""
+    starts = np.arange(0, len(values), size)
+    finite = np.isfinite(values)
+    counts = np.add.reduceat(finite.astype(float), starts)
+    sums = np.add.reduceat(np.where(finite, values, 0.0), starts)
+    return np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0)
+
+
+def _draw_panel(axes: Axes, title: str, members: Sequence[str], records: Records) -> None:
+    best = ""
+    for style, name in zip(itertools.cycle(STYLES), members, strict=False):
+        for split in COLOURS:
+            epochs, values = line(records, split, name)
+            if not len(values):
+                continue
+            label = split if len(members) == 1 else f"{split} {name[len(title) :].lstrip('_')}"
+            marker = "." if np.isfinite(values).sum() <= 30 else ""
+            axes.plot(epochs, values, style, marker=marker, color=COLOURS[split], label=label, linewidth=1.2)
+            if split != "train" and len(members) == 1 and np.isfinite(values).any():
+                best = f" (best {(np.nanmin if default_mode(name) == 'min' else np.nanmax)(values):.4g})"
+    axes.set_title(title + best, fontsize=10)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+
+
+def _importance(name: str) -> tuple[bool, bool, str]:
+    """Losses first, the optimizer's numbers last."""
+    return name in ("lr", "grad_norm"), "loss" not in name, name

@@ -1,0 +1,117 @@
+"""Figures and sheets of pictures: drawn without a display, as PNG files and as pictures for TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from engine.files import write_atomic
+from engine.task import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 110
+TILE = 176
+"""Pixels of a sheet's tile."""
+MARGIN = 6
+LINE = 16
+"""Pixels of a caption's line."""
+LONGEST = 28
+"""Characters of a name in a figure; longer ones lose their middle."""
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Replaces the PNG file ``path`` by ``figure``.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    buffer = io.BytesIO()
+    with _without_complaints():
+        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    write_atomic(path, buffer.getvalue())
+
+
+def as_picture(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> Picture:
+    """``figure`` as pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(dots_per_inch)
+    canvas = FigureCanvasAgg(figure)
+    with _without_complaints():
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def shown_name(name: str) -> str:
+    """``name`` as a label of a figure: on one line, not too long, and with dollar signs that begin no formula."""
+    return shortened(" ".join(name.split()), LONGEST).replace("$", r"\$")
+
+
+def shortened(text: str, length: int) -> str:
+    """``text``, or its beginning and end where it has more than ``length`` characters."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 3
+    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture of a sheet."""
+
+    picture: Image.Image
+    caption: Sequence[tuple[str, str]]
+    """Lines of text beneath it, each with its colour."""
+
+
+def sheet(tiles: Sequence[Tile], columns: int) -> Picture:
+    """Pictures in rows, left to right, each scaled into a square of equal size, with its caption beneath."""
+    font = _font()
+    columns = max(1, min(columns, len(tiles)))
+    width = TILE + MARGIN
+    height = TILE + 2 * MARGIN + LINE * max((len(tile.caption) for tile in tiles), default=0)
+    rows = -(-len(tiles) // columns)
+    canvas = Image.new("RGB", (columns * width + MARGIN, max(rows, 1) * height + MARGIN), "white")
+    draw = ImageDraw.Draw(canvas)
+    for place, tile in enumerate(tiles):
+        left, top = MARGIN + place % columns * width, MARGIN + place // columns * height
+        fitted = _fitted(tile.picture)
+        canvas.paste(fitted, (left + (TILE - fitted.width) // 2, top + (TILE - fitted.height) // 2))
+        for number, (text, colour) in enumerate(tile.caption):
+            draw.text((left, top + TILE + 2 + number * LINE), _fits(text, font), fill=colour, font=font)
+    return np.asarray(canvas)
+
+
+def _fitted(picture: Image.Image) -> Image.Image:
+    """Scaled to a tile, the pixels of tiny pictures kept sharp."""
+    method = Image.Resampling.NEAREST if max(picture.size) <= TILE // 3 else Image.Resampling.BICUBIC
+    return ImageOps.contain(picture, (TILE, TILE), method)
+
+
+def _fits(text: str, font: ImageFont.FreeTypeFont) -> str:
+    """As much of ``text`` as is no wider than a tile."""
+    text, length = " ".join(text.split()), len(text)
+    while font.getlength(short := shortened(text, length)) > TILE and length > 1:
+        length -= 1
+    return short
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    """The font of matplotlib's figures, which knows most alphabets."""
+    import matplotlib
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12)
+
+
+def _without_complaints() -> warnings.catch_warnings[None]:
+    """Names in a script that the font lacks are drawn as boxes, without a warning for each character."""
+    return warnings.catch_warnings(action="ignore", category=UserWarning)

@@ -1,0 +1,28 @@
+"""Tables as text: Markdown for people, CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def markdown_table(heading: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as a Markdown table, without a line end after the last row."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(plain(cell) for cell in line) + " |" for line in lines)
+
+
+def plain(value: Any) -> str:
+    """A value as text that neither ends a table's cell nor begins HTML."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def csv_bytes(heading: Sequence[Any], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Rows as CSV (RFC 4180, with plain newlines) in UTF-8; file names that are not keep their bytes."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(heading)
+    writer.writerows(rows)
+    return buffer.getvalue().encode(errors="surrogateescape")
