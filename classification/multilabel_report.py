@@ -107,9 +107,8 @@ def _overall_part(metrics: dict[str, float]) -> list[str]:
 
 
 def _class_part(table: dict[str, NDArray], classes: list[str]) -> list[str]:
-    order = np.argsort(-table["f1"], kind="stable")
     figures = ["![Average precision of each class](per_class.png)", "![Precision and recall](precision_recall.png)"]
-    return ["## Classes", *class_rows(order, table, classes), *figures]
+    return ["## Classes", *class_rows(table, classes), *figures]
 
 
 def _mistakes_part(

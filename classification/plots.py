@@ -40,31 +40,46 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], train_co
     """
     if len(classes) > FEW:
         return _many_confusions(counts, classes, train_counts)
-    figure = _figure(3.8 + 0.32 * len(classes), 2.6 + 0.32 * len(classes))
-    axes = figure.add_subplot(title="Confusion (share of the true class)")
+    side, margin = 0.3 * max(len(classes), 6), _margin(classes)
+    figure = _plain_figure(side + margin + 0.3, side + margin + 0.4)
+    axes = _axes(figure, margin, margin, side, side)
+    axes.set_title("Confusion (share of the true class)", fontsize=11)
     _matrix(axes, counts, classes, classes, numbers=len(classes) <= COUNTED)
     return figure
 
 
 def _many_confusions(counts: NDArray[np.int64], classes: Sequence[str], train_counts: NDArray | None) -> Figure:
-    figure = _figure(17, 9)
-    left, right = figure.subplots(1, 2, width_ratios=(1.15, 1))
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    worst = np.sort(np.argsort(-(wrong.sum(axis=0) + wrong.sum(axis=1)), kind="stable")[:CONFUSED])
+    worst = _most_confused(counts)
     others = counts[worst].sum(axis=1) - counts[np.ix_(worst, worst)].sum(axis=1)
     names = [classes[c] for c in worst]
+    side, margin = 0.3 * len(worst), _margin([*names, "(others)"])
+    figure = _plain_figure(margin + 2 * side + 2.2, margin + side + 0.5)
+    left = _axes(figure, margin, margin, side + 0.3, side)
     _matrix(left, np.column_stack([counts[np.ix_(worst, worst)], others]), names, [*names, "(others)"], numbers=True)
-    left.set_title(f"The {CONFUSED} most confused of {len(classes)} classes (share of the true class)")
+    left.set_title(f"{len(worst)} of {len(classes)} classes: the most frequent confusions", fontsize=11)
+    right = _axes(figure, margin + side + 1.4, margin, side, side)
     order = np.argsort(-(counts.sum(axis=1) if train_counts is None else train_counts), kind="stable")
     block = np.arange(len(classes)) * BLOCKS // len(classes)
     summed = np.zeros((BLOCKS, BLOCKS))
-    np.add.at(summed, (block[:, None], block[None, :]), counts[np.ix_(order, order)])
-    image = right.imshow(_shares(summed), cmap="Blues", vmin=0, vmax=1, extent=(0, len(classes), len(classes), 0))
-    figure.colorbar(image, ax=right, fraction=0.046)
+    rows, columns = np.nonzero(counts)
+    place = np.empty_like(block)
+    place[order] = block
+    np.add.at(summed, (place[rows], place[columns]), counts[rows, columns])
+    right.imshow(_shares(summed), cmap="Blues", vmin=0, vmax=1, extent=(0, len(classes), len(classes), 0))
     what = "evaluated" if train_counts is None else "training"
-    right.set(title=f"All classes, in blocks, those with most {what} pictures first", xlabel="predicted", ylabel="true")
+    right.set_title(f"All classes in blocks, those with most {what} pictures first", fontsize=11)
+    right.set(xlabel="predicted", ylabel="true")
     return figure
+
+
+def _most_confused(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Classes of the most frequent confusions, those that are confused side by side; of few confusions fewer."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    rows, columns = np.nonzero(wrong)
+    order = np.argsort(-wrong[rows, columns], kind="stable")
+    classes = dict.fromkeys(c for i in order[: 2 * CONFUSED] for c in (int(rows[i]), int(columns[i])))
+    return np.array(list(classes)[:CONFUSED] or range(CONFUSED))
 
 
 def _matrix(
@@ -91,11 +106,12 @@ def reliability_figure(found: Calibration) -> Figure:
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     lefts, width = found.edges[:-1], float(found.edges[1])
     upper.bar(lefts, np.nan_to_num(found.accuracy), width, align="edge", edgecolor="white", label="accuracy")
+    gap: dict[str, Any] = {"facecolor": "none", "edgecolor": "tab:red", "hatch": "///", "linewidth": 0}
     for left, said, right in zip(lefts, found.confidence, found.accuracy, strict=True):
         if np.isfinite(said):
             low, height = min(said, right), abs(said - right)
-            upper.bar(left, height, width, bottom=low, align="edge", color="tab:red", alpha=0.35, hatch="//")
-    upper.bar(0, 0, color="tab:red", alpha=0.35, hatch="//", label="gap to the mean probability")
+            upper.bar(left, height, width, bottom=low, align="edge", **gap)
+    upper.bar(0, 0, label="gap to the mean probability", **gap)
     upper.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="perfectly calibrated")
     upper.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1), title=f"Calibration: expected error {found.error:.3f}")
     upper.legend(fontsize=8, loc="upper left")
@@ -116,6 +132,7 @@ def classes_figure(
     Many classes are also shown as a curve from worst to best, and, where that is known, over their training pictures.
     """
     order = np.flatnonzero(support)[np.argsort(values[support > 0], kind="stable")]
+    worst, best = (extremes(values, support, sign)[:EXTREMES] for sign in (1, -1))
     if len(order) <= FEW:
         figure = _figure(7, 1.4 + 0.24 * max(len(order), 3))
         _bars(figure.add_subplot(title=f"{what} of each class"), values, support, classes, order)
@@ -136,11 +153,17 @@ def classes_figure(
         below.plot(np.maximum(train_counts[order], 1), values[order], ".", alpha=0.4)
         below.set(title="By training pictures", xlabel="training pictures of the class", ylabel=what, xscale="log")
         below.set_ylim(-0.03, 1.03)
-    named = np.concatenate([order[:EXTREMES], order[-EXTREMES:]])
+    named = np.concatenate([worst, best[::-1]])
     bars = figure.add_subplot(grid[:, 1], title=f"{what}: the {EXTREMES} worst and the {EXTREMES} best classes")
     _bars(bars, values, support, classes, named)
     bars.axhline(EXTREMES - 0.5, color="black", linewidth=1)
     return figure
+
+
+def extremes(values: NDArray[np.float64], support: NDArray[np.int64], sign: int) -> NDArray[np.int64]:
+    """Classes with pictures, the worst (``sign`` 1) or the best (-1) first; of equal ones those with most pictures."""
+    there = np.flatnonzero(support)
+    return there[np.lexsort((-support[there], sign * values[there]))]
 
 
 def _bars(
@@ -202,3 +225,21 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def _plain_figure(width: float, height: float) -> Figure:
+    """One whose axes are placed by :func:`_axes`: quicker by far than to have matplotlib find room for labels."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
+
+
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place and of a size in inches."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def _margin(names: Sequence[str]) -> float:
+    """Inches that names beside or below an axis need."""
+    return 0.5 + 0.07 * max(len(shown_name(name)) for name in names)

@@ -109,8 +109,7 @@ def sizes_of(
 
 
 def _class_part(table: dict[str, NDArray], classes: Sequence[str]) -> list[str]:
-    order = np.argsort(-table["f1"], kind="stable")
-    return ["## Classes", *class_rows(order, table, classes), "![Accuracy of each class](per_class.png)"]
+    return ["## Classes", *class_rows(table, classes), "![Accuracy of each class](per_class.png)"]
 
 
 def _confusion_part(counts: Counts, classes: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from classification.evaluation_config import ClassificationEvaluationConfig
-from classification.plots import sizes_figure
+from classification.plots import extremes, sizes_figure
 from classification.sources import LabelledPictures
 from engine.figures import write_figure
 from engine.files import write_atomic
@@ -70,13 +70,16 @@ def curves_part(drawn: bool) -> list[str]:
     return ["## Training curves", "![Training curves](curves.png)"] if drawn else []
 
 
-def class_rows(order: NDArray[np.int64], table: dict[str, NDArray], classes: Sequence[str]) -> tuple[str, str]:
-    """What classes are listed, and the table of them: in ``order``, of many the first and the last."""
-    text = "From best to worst by F1."
-    if len(order) > LISTED:
+def class_rows(table: dict[str, NDArray], classes: Sequence[str]) -> tuple[str, str]:
+    """What classes are listed, and the table of them: by F1, of many the best and the worst."""
+    best, worst = (extremes(table["f1"], table["support"], sign) for sign in (-1, 1))
+    text, order = "From best to worst by F1.", best
+    if len(best) > LISTED:
         half = LISTED // 2
-        text = f"The best and the worst {half} of {len(order)} by F1; all are in [per_class.csv](per_class.csv)."
-        order = np.concatenate([order[:half], order[-half:]])
+        text = f"The best and the worst {half} of {len(best)} by F1; all are in [per_class.csv](per_class.csv)."
+        order = np.concatenate([best[:half], worst[:half][::-1]])
+    if without := len(classes) - len(best):
+        text += f" {without} classes have no pictures here."
     rows = [[classes[i], *(shown_value(column[i].item()) for column in table.values())] for i in order]
     return text, markdown_table(["class", *(name.replace("_", " ") for name in table)], rows)
 

@@ -58,7 +58,9 @@ def draw_curves(records: Records) -> Figure | None:
         return None
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.6 * columns + 0.4, 2.7 * rows + 0.2), layout="constrained")
+    width, height = 3.6 * columns + 0.2, 2.7 * rows + 0.3
+    figure = Figure(figsize=(width, height))
+    figure.subplots_adjust(0.6 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.22, hspace=0.3)
     for place, (title, members) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, place)
         _draw_panel(axes, title, members, own)

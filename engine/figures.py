@@ -85,7 +85,7 @@ def sheet(tiles: Sequence[Tile], columns: int) -> Picture:
     for place, tile in enumerate(tiles):
         left, top = MARGIN + place % columns * width, MARGIN + place // columns * height
         fitted = _fitted(tile.picture)
-        canvas.paste(fitted, (left + (TILE - fitted.width) // 2, top + (TILE - fitted.height) // 2))
+        canvas.paste(fitted, (left + (TILE - fitted.width) // 2, top + TILE - fitted.height))
         for number, (text, colour) in enumerate(tile.caption):
             draw.text((left, top + TILE + 2 + number * LINE), _fits(text, font), fill=colour, font=font)
     return np.asarray(canvas)

@@ -134,8 +134,9 @@ class FolderRecorder(Recorder):
         self._write_readme()
 
     def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
-        for name, picture in draw().items():
-            self._metrics.image(f"{split}/{name}", picture, state.step)
+        if self._config.logging.tensorboard:
+            for name, picture in draw().items():
+                self._metrics.image(f"{split}/{name}", picture, state.step)
 
     def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
         for name, picture in draw().items():

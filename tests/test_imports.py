@@ -46,7 +46,7 @@ def test_the_engine_names_no_task():
         assert not words & TASKS, file
 
 
-@pytest.mark.parametrize("module", ["classification.train", "classification.evaluate"])
+@pytest.mark.parametrize("module", ["classification.train", "classification.evaluate", "classification.predict"])
 def test_commands_start_without_torch(module):
     """Signal handlers and --help must not wait for seconds of imports."""
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

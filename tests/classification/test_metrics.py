@@ -1,18 +1,13 @@
-"""Metrics against formulas written out, and the report that shows them."""
+"""Metrics against formulas written out."""
 
 from __future__ import annotations
-
-import csv
-import json
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from classification.metrics import METRICS, confusion, metrics, per_class
+from classification.metrics import METRICS, metrics, per_class
 from classification.predictions import Predictions, gather, rows
-from classification.report import report_text, write_report
 from tests.engine.toy import SINGLE
 
 
@@ -70,33 +65,3 @@ def test_per_class_values_of_a_small_confusion_matrix():
     np.testing.assert_allclose(table["precision"], [3 / 5, 2 / 3, 0])
     np.testing.assert_allclose(table["recall"], [3 / 4, 2 / 4, 0])
     np.testing.assert_allclose(table["f1"], [2 / 3, 4 / 7, 0])
-
-
-def test_the_report_can_be_read_by_programs_and_people(tmp_path):
-    predictions, _, _ = random_predictions()
-    names = [f"class, {i}" for i in range(7)]
-    values = metrics(predictions)
-    pictures = [f"{i}.jpg" for i in range(200)]
-    write_report(tmp_path, "a run on val", values, predictions, names, pictures)
-    assert json.loads((tmp_path / "metrics.json").read_text()) == values
-    table = list(csv.DictReader((tmp_path / "per_class.csv").open()))
-    assert [row["class"] for row in table] == names
-    assert sum(int(row["support"]) for row in table) == 200
-    matrix = list(csv.reader((tmp_path / "confusion_matrix.csv").open()))
-    counts = np.array([[int(cell) for cell in row[1:]] for row in matrix[1:]])
-    assert (counts == confusion(predictions, 7)).all()
-    said = list(csv.DictReader((tmp_path / "predictions.csv").open()))
-    assert [row["picture"] for row in said] == pictures
-    assert sum(row["true"] == row["class_1"] for row in said) / 200 == values["top1"]
-    with Image.open(tmp_path / "confusion_matrix.png") as picture:
-        assert min(picture.size) > 300
-    text = (tmp_path / "report.md").read_text()
-    assert f"| top1 | {values['top1']:.4f} |" in text and "Most frequent confusions" in text
-
-
-def test_a_thousand_classes_stay_readable():
-    counts = np.diag(np.arange(1, 1001))
-    counts[5, 7] = 4
-    text = report_text("many", {"top1": 0.5}, counts, [f"c{i}" for i in range(1000)])
-    assert len(text.splitlines()) < 50
-    assert "| c5 | c7 | 4 |" in text

@@ -43,7 +43,7 @@ def test_a_run_leaves_the_folder_that_is_promised(finished):
     steps = {"checkpoints/step_00000005.pt", "checkpoints/step_00000010.pt"}
     checkpoints = {*steps, "checkpoints/last.pt", "checkpoints/best.pt"}
     plain = {"README.md", "config.yaml", "environment.json", "status.json", "metrics.jsonl"}
-    plain |= {"results/train_samples.png"}
+    plain |= {"results/train_samples.png", "results/curves.png"}
     logs = {"logs/rank_0.log", "logs/rank_1.log"}
     events = {name for name in files if name.startswith("tensorboard/")}
     assert files - events == plain | logs | checkpoints | {f"{name}.sha256" for name in checkpoints}
@@ -103,6 +103,8 @@ def test_evaluate_repeats_what_training_measured(finished, world_size):
     after = measured[-1]
     assert (after["source"], after["checkpoint"], after["epoch"]) == ("evaluate", "last.pt", 2.0)
     metrics = json.loads((folder / "results" / "val" / "metrics.json").read_text())
+    assert [row["train_pictures"] for row in metrics.pop("size_bins")] == ["2-9", "10-99", "100-499", "500+"]
+    assert metrics.pop("ece") == after["ece"]
     assert metrics == {name: during[name] for name in metrics} == {name: after[name] for name in metrics}
     results = {path.name for path in (folder / "results" / "val").iterdir()}
     assert {"report.md", "per_class.csv", "predictions.csv", "confusion_matrix.csv", "confusion_matrix.png"} <= results
@@ -222,9 +224,9 @@ def predictions_of(ranks: Ranks, config: str) -> dict[str, torch.Tensor]:
     task = ClassificationTask(loaded, ranks)
     task.model.eval()
     with torch.inference_mode():
-        found, names = task.predict(task.model, "val", ranks)
+        found = task.predict(task.model, "val", ranks)
         metrics = task.evaluate(task.model, "val", ranks).metrics
-    assert len(names) == 101
+    assert len(found.labels) == 101
     columns = {name: torch.from_numpy(value) for name, value in vars(found).items()}
     return {**columns, "metrics": torch.tensor(list(metrics.values()), dtype=torch.float64)}
 

@@ -1,0 +1,141 @@
+"""Prediction from the command line: files, folders and tables in, one table out, broken pictures named."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from classification.evaluation import run_evaluation
+from classification.predict import parse_arguments
+from classification.prediction import PredictArguments, run_prediction
+from engine.errors import UserError
+from tests.classification.small import TRAIN, folder_data, write_config, write_multilabel_data, write_pictures
+from tests.distributed import Ended, launch
+
+PREDICT = [sys.executable, "-m", "classification.predict"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A run on class folders, whose data are gone, and new pictures, some of them broken."""
+    place = tmp_path_factory.mktemp("predict")
+    write_pictures(place / "train", {"a": 8, "b, c": 8})
+    write_pictures(place / "val", {"a": 6, "b, c": 5}, seed=1)
+    config = write_config(place, data=folder_data(place), training={"steps": 3, "global_batch_size": 8})
+    (ended,) = launch(1, [*TRAIN, "--config", str(config)], cwd=place)
+    assert ended.returncode == 0, ended.output
+    run_evaluation(place / "experiments" / "experiment_0001", "best", "val", [])
+    shutil.rmtree(place / "train")
+    shutil.move(place / "val", place / "new")
+    (place / "new" / "deep" / "er").mkdir(parents=True)
+    (place / "new" / "deep" / "er" / "broken.jpg").write_bytes((place / "new/a/000.jpg").read_bytes()[:300])
+    (place / "new" / "empty.png").touch()
+    (place / "new" / "notes.txt").write_text("no picture")
+    return place
+
+
+def predict(place: Path, *arguments: str, ranks: int = 1) -> Ended:
+    experiment = str(place / "experiments" / "experiment_0001")
+    return launch(ranks, [*PREDICT, "--experiment", experiment, *arguments], cwd=place)[0]
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.open()))
+
+
+def test_a_folder_is_predicted_as_evaluate_did_and_what_is_broken_is_said(place):
+    arguments = ["--images", "new", "--top-k", "1", "evaluation.batch_size=4"]
+    ended = predict(place, *arguments, "--output", "one.csv")
+    assert ended.returncode == 0, ended.output
+    rows = rows_of(place / "one.csv")
+    assert list(rows[0]) == ["path", "class", "probability", "class_1", "probability_1", "error"]
+    evaluated = {
+        f"new/{row['picture']}": row
+        for row in rows_of(place / "experiments/experiment_0001/results/val/predictions.csv")
+    }
+    fine = [row for row in rows if not row["error"]]
+    assert {row["path"] for row in fine} == set(evaluated) and len(fine) == 11
+    for row in fine:
+        assert (row["class"], row["class_1"]) == (evaluated[row["path"]]["class_1"],) * 2
+        assert float(row["probability"]) == pytest.approx(float(evaluated[row["path"]]["probability_1"]), abs=2e-6)
+    broken = {row["path"]: row for row in rows if row["error"]}
+    assert set(broken) == {"new/deep/er/broken.jpg", "new/empty.png"}
+    assert "it is empty" in broken["new/empty.png"]["error"] and not broken["new/empty.png"]["class"]
+    assert "2 of 13 pictures cannot be read" in ended.output
+    assert "left out: new/deep/er/broken.jpg: cannot be read as a picture" in ended.output
+
+    two = predict(place, *arguments, "data.workers=1", "--output", "two.csv", ranks=2)
+    assert two.returncode == 0, two.output
+    assert (place / "two.csv").read_bytes() == (place / "one.csv").read_bytes()
+
+
+def test_files_and_tables_are_taken_in_their_order(place, monkeypatch):
+    monkeypatch.chdir(place)
+    (place / "list.csv").write_text("id,photo\n1,a/001.jpg\n2,missing.jpg\n")
+    listed = ["--path-column", "photo", "--root", "new", "--output", "mixed.csv"]
+    experiment = ["--experiment", "experiments/experiment_0001"]
+    assert run_here(*experiment, "--images", "list.csv", "new/a/000.jpg", *listed) == 0
+    rows = rows_of(place / "mixed.csv")
+    assert [row["path"] for row in rows] == ["a/001.jpg", "missing.jpg", "new/a/000.jpg"]
+    assert [bool(row["class"]) for row in rows] == [True, False, True]
+    assert rows[1]["error"].endswith("no such picture")
+    assert [name for name in rows[0] if name.startswith("class_")] == ["class_1", "class_2"], "no more than there are"
+    assert float(rows[0]["probability_1"]) + float(rows[0]["probability_2"]) == pytest.approx(1, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "nowhere"], "--images: no file or folder nowhere"),
+        (["--images", "new/deep/er/broken.jpg"], "--images: none of the 1 pictures can be read; the first: new/deep"),
+        (["--images", "new/notes.txt"], "cannot be read as a picture"),
+        (["--images", "new", "--output", "new"], "--output: new is a folder"),
+        (["--images", "new", "optimizer.lr=1"], "optimizer.lr: cannot matter for a trained model"),
+        (["--images", "list.csv"], "--path-column: list.csv has no column 'path' (it has: id, photo)"),
+    ],
+)
+def test_wrong_input_is_a_users_error_and_writes_nothing(place, arguments, message, monkeypatch):
+    monkeypatch.chdir(place)
+    (place / "list.csv").write_text("id,photo\n1,a/001.jpg\n")
+    before = {path.name for path in place.iterdir()}
+    with pytest.raises(UserError) as caught:
+        run_here("--experiment", "experiments/experiment_0001", *arguments)
+    assert message in str(caught.value)
+    assert {path.name for path in place.iterdir()} == before
+
+
+def test_the_command_ends_with_2(place):
+    for arguments, message in (
+        (["new", "--top-k", "0"], "0 classes; at least 1"),
+        (["no"], "error: --images: no file"),
+    ):
+        ended = predict(place, "--images", *arguments)
+        assert ended.returncode == 2 and message in ended.output and "Traceback" not in ended.output
+
+
+def run_here(*arguments: str) -> int:
+    """The command in this process."""
+    return run_prediction(PredictArguments(**vars(parse_arguments(list(arguments)))))
+
+
+def test_several_labels_are_those_from_their_thresholds_on(tmp_path):
+    data = write_multilabel_data(tmp_path / "pictures")
+    config = write_config(tmp_path, data=data, loss={"name": "bce"}, training={"steps": 3})
+    (ended,) = launch(1, [*TRAIN, "--config", str(config)], cwd=tmp_path)
+    assert ended.returncode == 0, ended.output
+    experiment = tmp_path / "experiments" / "experiment_0001"
+    run_evaluation(experiment, "best", "val", [])
+    evaluated = {row["picture"]: row for row in rows_of(experiment / "results" / "val" / "predictions.csv")}
+    pictures, out = str(tmp_path / "pictures"), str(tmp_path / "out.csv")
+    assert (
+        run_here("--experiment", str(experiment), "--images", pictures, "--path-column", "file", "--output", out) == 0
+    )
+    rows = {Path(row["path"]).name: row for row in rows_of(tmp_path / "out.csv")}
+    for name, row in evaluated.items():
+        assert rows[name]["classes"] == row["predicted"]
+        for column in ("probability_red", "probability_green", "probability_blue"):
+            assert float(rows[name][column]) == pytest.approx(float(row[column]), abs=2e-6)
