@@ -80,8 +80,8 @@ def test_evaluations_measure_and_thresholds_are_kept_with_the_weights(whole):
     assert saved["metadata"]["classes"] == ["blue", "green", "red"] and saved["metadata"]["multi_label"] is True
     assert "mAP" in saved["run"]["best"]
     with inference(trainer.ema.module, trainer.precision):
-        predictions, names = trainer.task.predict(trainer.ema.module, "val", SINGLE)
-    assert names[0] == "048.jpg" and predictions.labels.shape == (24, 3)
+        predictions = trainer.task.predict(trainer.ema.module, "val", SINGLE)
+    assert trainer.task.pictures("val").name(0) == "048.jpg" and predictions.labels.shape == (24, 3)
     found = saved["run"]["findings"]
     assert found["thresholds"] == tune_thresholds(predictions.labels, predictions.probabilities).tolist()
     assert measure(predictions, "tuned", found) == kept.evaluations[12]
