@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,8 @@ class FilePictures:
 
     def subset(self, indices: NDArray[np.int64]) -> FilePictures:
         """The pictures with these numbers, in their order."""
-        chosen = FilePictures(self.root, self.classes, self.labels[indices][:0], [])
-        chosen.labels = self.labels[indices]
-        chosen._names, chosen._starts, chosen._ends = self._names, self._starts[indices], self._ends[indices]
+        chosen = copy(self)
+        chosen.labels, chosen._starts, chosen._ends = self.labels[indices], self._starts[indices], self._ends[indices]
         return chosen
 
     def path(self, index: int) -> Path:

@@ -27,6 +27,7 @@ def multilabel_metrics(
 
     ``mAP`` is the mean over classes of the area under the precision-recall curve; classes without positives have none
     and are left out. Other macro values are means over all classes; what would divide by nothing is 0.
+    A model that has diverged, to probabilities that are NaN, says nothing: then ``mAP`` is NaN.
 
     Args:
         thresholds: probabilities from which on a label is said, one for all or (C,).
@@ -69,9 +70,14 @@ def _mean_average_precision(labels: np.ndarray, probabilities: np.ndarray) -> fl
 
 
 def _average_precisions(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """(C,); 0 for classes without positives."""
-    columns = zip(labels.T, probabilities.T, strict=True)
-    return np.array([average_precision_score(*column) if column[0].any() else 0.0 for column in columns])
+    """(C,); 0 for classes without positives, NaN where a probability is."""
+    return np.array([_average_precision(*column) for column in zip(labels.T, probabilities.T, strict=True)])
+
+
+def _average_precision(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    if np.isnan(probabilities).any():
+        return np.nan
+    return average_precision_score(labels, probabilities) if labels.any() else 0.0
 
 
 def _decision_metrics(labels: np.ndarray, said: np.ndarray) -> dict[str, float]:

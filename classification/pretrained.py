@@ -14,8 +14,8 @@ from torch import nn
 
 from engine.errors import UserError
 
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-"""What weights are called in a repository of the hub, the best first."""
+PREFERRED = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
+"""Files of weights in a repository of the hub, and those that timm takes in their place if they are there."""
 
 
 def create_pretrained(name: str, **options: Any) -> nn.Module:
@@ -51,13 +51,14 @@ def cached_file(published: PretrainedCfg) -> Path | None:
     """The file of published weights in the Hugging Face hub's cache or in torch's; None if it is in neither."""
     if published.hf_hub_id:
         repository, _, revision = published.hf_hub_id.partition("@")
-        for name in (published.hf_hub_filename,) if published.hf_hub_filename else HUB_FILES:
-            found = try_to_load_from_cache(repository, name, hub_cache(), revision or None)
+        name = published.hf_hub_filename or "pytorch_model.bin"
+        for file in (PREFERRED.get(name, name), name):
+            found = try_to_load_from_cache(repository, file, hub_cache(), revision or None)
             if isinstance(found, str):
                 return Path(found)
     if isinstance(published.url, str) and published.url:
-        file = torch_cache() / Path(urlparse(published.url).path).name
-        return file if file.is_file() else None
+        downloaded = torch_cache() / Path(urlparse(published.url).path).name
+        return downloaded if downloaded.is_file() else None
     return None
 
 

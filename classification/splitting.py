@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from classification.data_config import SplitData
 from classification.sources import LabelledPictures, class_counts
 from engine.errors import UserError
-from engine.seed import derive
 
 HOW_TO_HOLD_OUT = "data.val_fraction=0.1 would hold out a part of each class's training pictures"
 """What a message about a missing val advises."""
@@ -55,6 +54,8 @@ def held_out(pictures: LabelledPictures, fraction: float, seed: int) -> NDArray[
     gives one, a class of one none. Which ones follows from the seed and the pictures' names alone, so that pictures
     that are added later move few of the others. With several labels a picture counts as its rarest class.
     """
+    from engine.seed import derive  # imports torch, which looking for folders does without
+
     groups = rarest_class(pictures)
     keys = np.array([derive(seed, "held out", pictures.name(index)) for index in range(len(pictures))], np.uint64)
     order = np.lexsort((keys, groups))  # class by class, in each by its keys

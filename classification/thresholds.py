@@ -19,7 +19,8 @@ def tune_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
 
     A label is said where its probability is at least the threshold. Any threshold between two neighbouring
     probabilities decides alike, so a cut is placed half-way between them, or at 0.5 where that lies between. Of cuts
-    with the same F1 the one nearest to 0.5 is taken, of two as near the higher. A class without positives keeps 0.5.
+    with the same F1 the one nearest to 0.5 is taken, of two as near the higher. A class without positives keeps 0.5,
+    and so does one with a probability that is NaN.
 
     Args:
         labels: (N, C) bool.
@@ -46,7 +47,7 @@ def thresholds_in_use(setting: float | str, findings: Mapping[str, Any], num_cla
 def _best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Of one class, from labels (N,) and probabilities (N,)."""
     positives = int(labels.sum())
-    if not positives:
+    if not positives or np.isnan(probabilities).any():
         return DEFAULT
     order = np.argsort(-probabilities, kind="stable")
     values, hits = probabilities[order].astype(np.float64), np.cumsum(labels[order])

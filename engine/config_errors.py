@@ -174,16 +174,19 @@ def _answers_to(member: Any, label: str | int) -> bool:
         if _is_section(inner) and label in _discriminator(inner)[1]:
             return True
         name = getattr(get_origin(inner) or inner, "__name__", "")
-        if name and re.match(rf"(?:function-[a-z]+\[.*, ?)?{re.escape(name)}\b", str(label), re.IGNORECASE):
+        if name and re.match(rf"(?:function-[a-z]+\[.*[, \[])?{re.escape(name)}\b", str(label), re.IGNORECASE):
             return True
     return False
 
 
 def _discriminator(section: type[BaseModel]) -> tuple[str, tuple[Any, ...]]:
-    """The first field of a section that allows certain values only, with those: ``("name", ("adam", "adamw"))``."""
-    for name, info in section.model_fields.items():
-        if get_origin(info.annotation) is Literal:
-            return name, get_args(info.annotation)
+    """The field of a section that tells it from others, with its values: ``("name", ("adam", "adamw"))``.
+
+    That is the first one that allows certain values only, and before others one that has to be given.
+    """
+    fields = [(name, info) for name, info in section.model_fields.items() if get_origin(info.annotation) is Literal]
+    for name, info in sorted(fields, key=lambda field: not field[1].is_required()):
+        return name, get_args(info.annotation)
     return "", ()
 
 

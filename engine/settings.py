@@ -7,7 +7,15 @@ documentation: it also stands in the JSON Schema and in the configuration refere
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from engine.config import AbsolutePath, Section, may_import
 
@@ -176,6 +184,13 @@ class ScheduleConfig(Section):
 ALL_STAGES = "all"
 """Stands in `finetune.unfreeze` for every stage of the model."""
 
+Stages = Annotated[
+    list[str],
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+"""Names of stages; a single one may stand for itself."""
+
 
 class FinetuneConfig(Section):
     """Starting from trained weights."""
@@ -183,7 +198,7 @@ class FinetuneConfig(Section):
     weights: AbsolutePath | None = None
     """A .safetensors, .pth or .pt file, one of our checkpoints, or the folder of one of our experiments, whose best
     checkpoint is taken; the classifier is replaced if classes differ."""
-    unfreeze: dict[Annotated[float, Field(ge=0, strict=False)], list[str]] | None = None
+    unfreeze: dict[Annotated[float, Field(ge=0, strict=False)], Stages] | None = None
     """What is trained from which epoch on (fractions are fine): `{0: head, 5: [stage_3, stage_4], 10: all}`. The stages
     are `stem`, `stage_1`, ..., `head`; what has not begun is frozen. In a file with a `base`, `!replace` before the
     braces leaves out what the base says. null: everything is trained from the beginning."""
@@ -196,13 +211,6 @@ class FinetuneConfig(Section):
     """Rate of all but the head, relative to `optimizer.lr`; it multiplies with `layer_decay`."""
     backbone_weight_decay: NonNegative | None = None
     """Weight decay of all but the head; null: `optimizer.weight_decay`, as for the head."""
-
-    @field_validator("unfreeze", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: object) -> object:
-        if not isinstance(value, dict):
-            return value
-        return {epoch: [stages] if isinstance(stages, str) else stages for epoch, stages in value.items()}
 
     @field_validator("unfreeze")
     @classmethod

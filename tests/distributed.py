@@ -26,7 +26,9 @@ ROOT = Path(__file__).resolve().parents[1]
 LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "SLURM_", "TORCHELASTIC_")
 GRACE_SECONDS = 10.0
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["torch", "timm", "engine.dist", "engine.network", "engine.optim"])
+FORKSERVER.set_forkserver_preload(
+    ["torch", "timm", "engine.dist", "engine.network", "engine.optim", "classification.task"]
+)
 
 
 class Killable(Protocol):

@@ -61,13 +61,14 @@ def folder_data(root: Path) -> dict:
     return {"source": "folder", "root": str(root), "image_size": 16, "workers": 0}
 
 
-def write_multilabel_data(root: Path, train: int = 48, val: int = 24, seed: int = 0) -> dict:
+def write_multilabel_data(root: Path, train: int = 48, val: int = 24, test: int = 0, seed: int = 0) -> dict:
     """Pictures in which red, green and blue are bright, each or not, and the data section for their table.
 
     The colours are of unequal frequency, and some pictures show none.
     """
     rng = np.random.default_rng(seed)
-    shown = rng.random((train + val, 3)) < [0.6, 0.35, 0.15]
+    splits = ["train"] * train + ["val"] * val + ["test"] * test
+    shown = rng.random((len(splits), 3)) < [0.6, 0.35, 0.15]
     shown[[0, train]] = True
     root.mkdir(parents=True)
     lines = ["file,labels,split"]
@@ -75,7 +76,7 @@ def write_multilabel_data(root: Path, train: int = 48, val: int = 24, seed: int 
         pixels = rng.normal(60 + 120 * colours, 40, (20, 20, 3)).clip(0, 255).astype(np.uint8)
         Image.fromarray(pixels).save(root / f"{i:03d}.jpg")
         names = "|".join(np.array(["red", "green", "blue"])[colours])
-        lines.append(f"{i:03d}.jpg,{names},{'train' if i < train else 'val'}")
+        lines.append(f"{i:03d}.jpg,{names},{splits[i]}")
     (root / "labels.csv").write_text("\n".join(lines) + "\n")
     return {
         "source": "csv",

@@ -55,6 +55,15 @@ def refused(config: Path | None, *overrides: str, resume: str | None = None) -> 
         ("training.global_batch_size=5000", "at most 1437"),
         ("training.accumulation=3", "15 or 18"),
         ("augmentation.mixup=-1", "augmentation.mixup"),
+        (
+            "finetune.unfreeze={0: head, 3: layer4}",
+            "no stage 'layer4'; there are stem, stage_1, stage_2, head, and 'all'",
+        ),
+        ("finetune.unfreeze={3: all}", "must say what is trained from epoch 0 on, such as {0: head, 5: all}"),
+        ("finetune.unfreeze={0: head, soon: all}", "finetune.unfreeze.soon"),
+        ("model.max_parameters=100", "model.max_parameters: swin has "),
+        ("model.head={dropout: 0.5}", "model.head.hidden"),
+        ("finetune.weights=.", "is a folder, but no experiment with a checkpoint"),
     ],
 )
 def test_values_on_the_command_line(tmp_path, override, expected):

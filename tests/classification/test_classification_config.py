@@ -38,6 +38,25 @@ def test_data_and_the_models_name_are_enough(load):
     assert not config.augmentation.mixes
 
 
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("data.csv={train: a.csv, vall: b.csv}", r"data\.csv\.vall: unknown key; did you mean 'val'\?$"),
+        ("data.csv={val: a.csv}", r"data\.csv\.train: required but missing$"),
+        ("data.csv=5", r"data\.csv: must be a path or a section of keys, not 5$"),
+        ("data.label_columns=species", r"data\.label_columns: must be a list, not 'species'$"),
+        ("data.pad_fill=red", r"data\.pad_fill: must be 'mean', 'edge' or a list of 3 values, not 'red'$"),
+        ("data.pad_fill=[0, 0, 300]", r"data\.pad_fill\[2\]: must be at most 255, not 300$"),
+        ("data.source=food-101", r"data\.source: must be .*; did you mean 'food101'\?$"),
+        ("data.extensions=[.x]", r"data\.extensions: unknown key here; it belongs to source: folder$"),
+    ],
+)
+def test_mistakes_in_the_data_section_are_named_by_their_key(load, override, text):
+    table = {"source": "csv", "root": "pictures", "csv": "fish.csv", "label_columns": ["species"]}
+    with pytest.raises(UserError, match=text):
+        load({**DIGITS, "data": table}, override)
+
+
 @pytest.mark.parametrize("missing", ["model", "data"])
 def test_data_and_model_are_required(load, missing):
     with pytest.raises(UserError, match=f"{missing}: required but missing"):

@@ -146,6 +146,13 @@ def test_pictures_without_any_label_are_measured():
     assert found["mAP"] == found["f1_macro"] == 0.0 and found["subset_accuracy"] == 1.0
 
 
+def test_a_model_that_has_diverged_is_measured():
+    broken = several([[1, 0], [0, 1]], [[np.nan, 0.2], [0.3, 0.4]])
+    found = measure(broken, "tuned", find(broken, "tuned"))
+    assert np.isnan(found["mAP"]) and found["recall_micro"] == 0.0
+    assert find(broken, "tuned")["thresholds"][0] == 0.5
+
+
 def test_predictions_come_in_the_order_of_the_data_set_whatever_the_batches():
     _, labels, logits, losses = outputs()
     order = torch.randperm(101, generator=torch.Generator().manual_seed(5))

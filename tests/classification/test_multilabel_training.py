@@ -13,14 +13,11 @@ import torch
 import yaml
 
 from classification.config import ClassificationConfig
-from classification.measures import measure
 from classification.multilabel_metrics import MULTILABEL_METRICS, TUNED_METRICS
-from classification.thresholds import tune_thresholds
 from classification.train import kind
 from engine.config import load_config
 from engine.dist import Ranks
 from engine.errors import UserError
-from engine.evaluation import inference
 from engine.recorder import Recorder
 from engine.run import build_trainer
 from engine.state import RunState
@@ -61,7 +58,7 @@ def trainer_for(config: Path, *overrides: str, ranks: Ranks = SINGLE) -> Trainer
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("several labels")
-    return write_config(folder, data=write_multilabel_data(folder / "pictures"), **LEARNING)
+    return write_config(folder, data=write_multilabel_data(folder / "pictures", test=8), **LEARNING)
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +76,14 @@ def test_evaluations_measure_and_thresholds_are_kept_with_the_weights(whole):
     saved = kept.checkpoints[12]
     assert saved["metadata"]["classes"] == ["blue", "green", "red"] and saved["metadata"]["multi_label"] is True
     assert "mAP" in saved["run"]["best"]
-    with inference(trainer.ema.module, trainer.precision):
-        predictions = trainer.task.predict(trainer.ema.module, "val", SINGLE)
-    assert trainer.task.pictures("val").name(0) == "048.jpg" and predictions.labels.shape == (24, 3)
-    found = saved["run"]["findings"]
-    assert found["thresholds"] == tune_thresholds(predictions.labels, predictions.probabilities).tolist()
-    assert measure(predictions, "tuned", found) == kept.evaluations[12]
+    again = trainer.evaluate("val")  # of the averaged weights, as during training
+    assert saved["run"]["findings"] == again.findings and again.metrics == kept.evaluations[12]
+    assert len(again.findings["thresholds"]) == 3 and again.findings["thresholds"] != [0.5] * 3
+
+
+def test_thresholds_are_never_tuned_on_test(whole):
+    tested = whole[1].evaluate("test")
+    assert tested.findings == {} and set(tested.metrics) == set(MULTILABEL_METRICS)
 
 
 def test_it_learns(whole):

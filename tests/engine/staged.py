@@ -80,3 +80,21 @@ def finish(trainer: Trainer) -> list[bytes]:
         trainer.train_step(batches)
         found.append(stored(trainer))
     return found
+
+
+def differing(one: Any, two: Any, where: str = "state") -> list[str]:
+    """Where two states differ in any bit, type or key."""
+    if type(one) is not type(two):
+        return [where]
+    if isinstance(one, dict):
+        if one.keys() != two.keys():
+            return [where]
+        return [place for key in one for place in differing(one[key], two[key], f"{where}.{key}")]
+    if isinstance(one, list):
+        if len(one) != len(two):
+            return [where]
+        return [
+            place for i, pair in enumerate(zip(one, two, strict=True)) for place in differing(*pair, f"{where}.{i}")
+        ]
+    same = torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two
+    return [] if same else [where]

@@ -6,9 +6,9 @@ import copy
 from typing import Any
 
 import pytest
-import torch
 
 from engine.state import RunState
+from tests.engine.staged import differing
 from tests.engine.toy import Memory, ToyTask, toy_config, toy_model, toy_trainer
 
 SCORES = [0.5, 0.6, 0.6, 0.6, 0.7, 0.6, 0.6, 0.6, 0.6, 0.6]
@@ -45,14 +45,6 @@ def fitted(metric: str, saved: dict[str, Any] | None = None, done: int = 0) -> S
     return recorder
 
 
-def same(one: Any, two: Any) -> bool:
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(value, two[key]) for key, value in one.items())
-    if isinstance(one, list):
-        return len(one) == len(two) and all(map(same, one, two))
-    return torch.equal(one, two) if isinstance(one, torch.Tensor) else one == two
-
-
 @pytest.mark.parametrize("metric", ["score", "loss"])
 def test_a_restart_anywhere_changes_neither_rates_nor_the_end(metric: str) -> None:
     whole = fitted(metric)
@@ -64,6 +56,6 @@ def test_a_restart_anywhere_changes_neither_rates_nor_the_end(metric: str) -> No
         assert [record["step"] for record in whole.val] == [3, 6, 9, 12, 15]
     for done, saved in whole.contents[:-1]:
         rest = fitted(metric, copy.deepcopy(saved), done)
-        assert same(rest.contents[-1][1], whole.contents[-1][1]), saved["run"]["step"]
+        assert differing(rest.contents[-1][1], whole.contents[-1][1]) == [], saved["run"]["step"]
         assert [r["lr"] for r in rest.train] == rates[saved["run"]["step"] :]
         assert [r["step"] for r in rest.val] == [r["step"] for r in whole.val[done:]]

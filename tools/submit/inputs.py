@@ -15,8 +15,6 @@ from engine.settings import RunConfig
 if TYPE_CHECKING:
     from classification.config import ClassificationConfig
 
-_SAFETENSORS = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
-
 
 def check_inputs(task: str, config: RunConfig) -> None:
     """Raises:
@@ -47,32 +45,35 @@ def _paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:
 
 def _check_pictures(config: ClassificationConfig) -> None:
     """Looks for the parts of the data set, not into each picture; fetches it if the run is to."""
-    from classification.data_config import FolderData
+    from classification.data_config import CsvData, FolderData, TorchvisionData
 
-    if isinstance(config.data, FolderData):
-        from classification.folders import split_folder
+    match config.data:
+        case FolderData():
+            from classification.folders import split_folder
 
-        for split in ("train", "val") if config.data.val_fraction is None else ("train",):
-            split_folder(config.data.root, split)
-    else:
-        from classification.datasets import open_pictures, prepare_data
+            for split in ("train", "val") if config.data.val_fraction is None else ("train",):
+                split_folder(config.data.root, split)
+        case CsvData():
+            from classification.csv_source import open_csv
 
-        prepare_data(config.data)
-        open_pictures(config.data, "val")
+            open_csv(config.data, "val")
+        case TorchvisionData():
+            from classification.torchvision_sets import download, open_torchvision
+
+            if config.data.download:
+                download(config.data)
+            open_torchvision(config.data, "val")
 
 
 def _check_pretrained(name: str) -> None:
-    """Looks for timm's weights in the cache of the Hugging Face hub, which nodes share through the home folder."""
-    import timm
-    from huggingface_hub import try_to_load_from_cache
+    """Looks for timm's weights in the caches, which nodes share through the home folder."""
+    from timm.models import get_pretrained_cfg
 
-    source = timm.get_pretrained_cfg(name)
-    if source is None or not source.hf_hub_id:
-        return
-    repository, _, revision = source.hf_hub_id.partition("@")
-    files = [source.hf_hub_filename] if source.hf_hub_filename else [*_SAFETENSORS.values(), *_SAFETENSORS]
-    if not any(isinstance(try_to_load_from_cache(repository, file, revision=revision or None), str) for file in files):
+    from classification.pretrained import cached_file
+
+    published = get_pretrained_cfg(name)
+    if published is not None and published.hf_hub_id and cached_file(published) is None:
         raise UserError(
-            f"model.pretrained: the weights of timm/{name} ({repository}) are not in the cache; fetch them here first: "
-            f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
+            f"model.pretrained: the weights of timm/{name} ({published.hf_hub_id}) are not in the cache; fetch them "
+            f"here first: python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
         )
