@@ -167,7 +167,7 @@ FISH = "file,species,split\n" + "".join(
     [
         (None, [], "data.csv: {folder}/fish.csv does not exist"),
         (FISH, ["data.label_columns=[specie]"], "has no column 'specie' (it has: file, species, split); did you mean"),
-        (FISH, ["data.label_column=[specie]"], "data.label_column: unknown key; did you mean 'data.label_columns'"),
+        (FISH, ["data.label_column=[specie]"], "data.label_column: unknown key; did you mean 'label_columns'"),
         (FISH, ["data.split_column=null"], "no row is for val; name a data.split_column"),
         ("", [], "fish.csv is empty"),
         (FISH.replace("hake,val", "heak,val"), [], "unknown class 'heak' (val; 2 rows in all); did you mean 'hake'?"),

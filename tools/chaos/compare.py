@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
@@ -114,23 +115,41 @@ def metrics_order_fault(path: Path, last_step: int) -> str | None:
     return None
 
 
-def board_steps(folder: Path) -> dict[str, list[int]]:
-    """The steps of each tag as the TensorBoard web page reads them from ``folder``."""
+@dataclass(frozen=True)
+class Tag:
+    """What TensorBoard shows under one name."""
+
+    steps: list[int]
+    is_picture: bool
+
+
+def board_tags(folder: Path) -> dict[str, Tag]:
+    """The tags and their steps as the TensorBoard web page reads them from ``folder``."""
     board = EventAccumulator(str(folder), STORE_EVERYTHING_SIZE_GUIDANCE).Reload()
-    return {tag: [event.step for event in board.Tensors(tag)] for tag in board.Tags()["tensors"]}
+    return {
+        name: Tag(
+            [event.step for event in board.Tensors(name)],
+            board.SummaryMetadata(name).plugin_data.plugin_name == "images",
+        )
+        for name in board.Tags()["tensors"]
+    }
 
 
 def board_fault(reference: Path, other: Path, last_step: int) -> str | None:
-    """None if both show the same tags, and each one's steps in ``other`` are those of ``reference`` and in order."""
-    left, right = board_steps(reference), board_steps(other)
+    """None if both show the same tags, and each one's steps in ``other`` are those of ``reference`` and in order.
+
+    Numbers go on to ``last_step``; pictures are drawn when there is something new to see.
+    """
+    left, right = board_tags(reference), board_tags(other)
     if not right or left.keys() != right.keys():
         return f"tags differ: {', '.join(sorted(left.keys() ^ right.keys())) or 'there are none'}"
-    for tag, steps in right.items():
-        fault = order_fault(steps, last_step)
-        if fault is None and steps != left[tag]:
-            fault = f"{len(steps)} steps, but {len(left[tag])} in the reference"
+    for name, tag in right.items():
+        expected = left[name].steps
+        fault = order_fault(tag.steps, expected[-1] if tag.is_picture else last_step)
+        if fault is None and tag.steps != expected:
+            fault = f"{len(tag.steps)} steps, but {len(expected)} in the reference"
         if fault:
-            return f"{tag}: {fault}"
+            return f"{name}: {fault}"
     return None
 
 
