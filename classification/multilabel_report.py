@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from classification.report_parts import (
     size_part,
     summary,
     write_class_table,
+    write_metrics,
     write_size_table,
 )
 from classification.sources import LabelledPictures
@@ -57,7 +57,7 @@ def write_multilabel_report(
         sizes = by_size_multilabel(size_bins(settings.size_bins, origin.train_counts), predictions, table)
         table = {"train_pictures": origin.train_counts, **table}
     mistakes = worst_mistakes(predictions, thresholds, SHOWN)
-    write_atomic(folder / "metrics.json", json.dumps({**metrics, "size_bins": sizes}, indent=2) + "\n")
+    write_metrics(folder, metrics, sizes)
     write_class_table(folder, table, classes)
     write_atomic(folder / "predictions.csv", csv_bytes(*_prediction_table(predictions, thresholds, pictures)))
     average_precision = table["average_precision"]

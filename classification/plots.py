@@ -197,7 +197,7 @@ def precision_recall_figure(
     """Precision over recall: of all labels together, and of the classes; of many the best and worst three in colour."""
     figure = _figure(7.5, 6)
     axes = figure.add_subplot(title="Precision and recall over all thresholds")
-    there = np.flatnonzero(predictions.labels.any(axis=0))
+    there = np.flatnonzero(predictions.labels.any(axis=0) & np.isfinite(average_precision))
     order = there[np.argsort(-average_precision[there], kind="stable")]
     half = CURVES // 2
     named = order if len(order) <= 2 * CURVES else np.concatenate([order[:half], order[-half:]])
@@ -206,8 +206,9 @@ def precision_recall_figure(
     for c in named:
         label = f"{shown_name(classes[c])} (AP {average_precision[c]:.3f})"
         axes.plot(*_curve(predictions.labels[:, c], predictions.probabilities[:, c]), linewidth=1.2, label=label)
-    pooled = _curve(predictions.labels.ravel(), predictions.probabilities.ravel())
-    axes.plot(*pooled, color="black", linewidth=2, label="all labels together")
+    if np.isfinite(predictions.probabilities).all():
+        pooled = _curve(predictions.labels.ravel(), predictions.probabilities.ravel())
+        axes.plot(*pooled, color="black", linewidth=2, label="all labels together")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower left")

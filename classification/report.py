@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from classification.report_parts import (
     size_part,
     summary,
     write_class_table,
+    write_metrics,
     write_size_table,
 )
 from classification.sources import LabelledPictures
@@ -56,8 +56,8 @@ def write_report(folder: Path, origin: Origin, metrics: dict[str, float], predic
     found = calibrated(predictions, settings.calibration_bins)
     sizes = sizes_of(predictions, table["recall"], origin.train_counts, settings.size_bins)
     mistakes = worst_mistakes(predictions, None, SHOWN)
-    whole = {**metrics, "ece": found.error, "size_bins": sizes}
-    write_atomic(folder / "metrics.json", json.dumps(whole, indent=2) + "\n")
+    whole = {**metrics, "ece": found.error}
+    write_metrics(folder, whole, sizes)
     write_class_table(folder, table, classes)
     write_atomic(folder / "confusion_matrix.csv", _matrix_csv(counts, classes))
     write_atomic(folder / "confusions.csv", csv_bytes(["true", "predicted", "pictures"], _confusions(counts, classes)))
@@ -75,7 +75,7 @@ def write_report(folder: Path, origin: Origin, metrics: dict[str, float], predic
     parts = [
         f"# {origin.title}",
         summary(len(predictions.labels), classes, settings),
-        markdown_table(("metric", "value"), [(k, f"{v:.4f}") for k, v in {**metrics, "ece": found.error}.items()]),
+        markdown_table(("metric", "value"), [(k, f"{v:.4f}") for k, v in whole.items()]),
         *size_part(sizes),
         *_class_part(table, classes),
         *_confusion_part(counts, classes),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,12 @@ def summary(num_pictures: int, classes: Sequence[str], settings: ClassificationE
     """The report's first sentence."""
     mirrored = "; each is also mirrored, and the two probabilities averaged" if settings.tta == "flip" else ""
     return f"{num_pictures} pictures of {len(classes)} classes{mirrored}."
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, float], sizes: Sequence[dict[str, Any]]) -> None:
+    """metrics.json; what is not finite, as of a model that has diverged, becomes null."""
+    values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    write_atomic(folder / "metrics.json", json.dumps({**values, "size_bins": sizes}, indent=2) + "\n")
 
 
 def write_class_table(folder: Path, table: dict[str, NDArray], classes: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from classification.evaluation import run_evaluation
 from classification.predict import parse_arguments
 from classification.prediction import PredictArguments, run_prediction
-from engine.errors import UserError
+from engine.entry import exit_code
 from tests.classification.small import TRAIN, folder_data, write_config, write_multilabel_data, write_pictures
 from tests.distributed import Ended, launch
 
@@ -98,13 +98,12 @@ def test_files_and_tables_are_taken_in_their_order(place, monkeypatch):
         (["--images", "list.csv"], "--path-column: list.csv has no column 'path' (it has: id, photo)"),
     ],
 )
-def test_wrong_input_is_a_users_error_and_writes_nothing(place, arguments, message, monkeypatch):
+def test_wrong_input_is_a_users_error_and_writes_nothing(place, arguments, message, monkeypatch, capsys):
     monkeypatch.chdir(place)
     (place / "list.csv").write_text("id,photo\n1,a/001.jpg\n")
     before = {path.name for path in place.iterdir()}
-    with pytest.raises(UserError) as caught:
-        run_here("--experiment", "experiments/experiment_0001", *arguments)
-    assert message in str(caught.value)
+    assert exit_code(lambda: run_here("--experiment", "experiments/experiment_0001", *arguments)) == 2
+    assert message in capsys.readouterr().err
     assert {path.name for path in place.iterdir()} == before
 
 
