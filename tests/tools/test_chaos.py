@@ -134,6 +134,8 @@ def write_board(folder: Path, *parts: tuple[range, int | None]) -> Path:
         with SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=f".{number}") as board:
             for step in steps:
                 board.add_scalar("train/loss", 1.0, step)
+        (written,) = folder.glob("events.out.tfevents.*.*.*")
+        written.rename(folder / f"events.out.tfevents.{number}")  # TensorBoard reads files in the order of their names
     return folder
 
 
