@@ -49,17 +49,17 @@ def test_the_imagenet_recipe_of_swin_t():
     assert rates == pytest.approx([1e-6, 1e-3, 1e-5])
 
 
-def test_the_readme_points_to_what_is_there():
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_a_page_points_to_what_is_there(page):
+    text = (ROOT / page).read_text()
     links = re.findall(r"\]\((?!http)([^)#]+)\)", text)
-    assert links
-    missing = [link for link in links if not (ROOT / link).exists()]
+    missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
     assert not missing
     for module in re.findall(r"python -m ([a-z_.]+)", text):
         assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file() or (
             ROOT / module.replace(".", "/") / "__main__.py"
         ).is_file(), module
-    for target in re.findall(r"`?make ([a-z-]+)`?", text):
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE):
         assert f"\n{target}:" in (ROOT / "Makefile").read_text(), target
     for config in re.findall(r"configs/[a-z_/0-9]+\.yaml", text):
         assert (ROOT / config).is_file(), config
