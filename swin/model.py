@@ -80,13 +80,16 @@ class SwinBackbone(nn.Module):
             SwinStage(config, stage, downsample=stage + 1 < num_stages) for stage in range(num_stages)
         )
 
-    def stages(self, x: Tensor) -> Iterator[Tensor]:
-        """The map of each stage before it is merged: (B, in_chans, H, W) -> (B, H / stride, W / stride, dim) each."""
+    def stages(self, x: Tensor, merged: bool = False) -> Iterator[Tensor]:
+        """The map of each stage before it is merged: (B, in_chans, H, W) -> (B, H / stride, W / stride, dim) each.
+
+        With `merged`, the maps behind the merging, of half the size and twice the channels; the last stage needs one.
+        """
         recompute = self.grad_checkpointing and torch.is_grad_enabled()
         y = self.pos_drop(self.patch_embed(x))
         for layer in self.layers:
             x, y = layer(y, recompute)
-            yield x
+            yield y if merged else x
 
     def no_weight_decay(self) -> set[str]:
         """Names of the bias tables, which are positions and not weights. (Norms and biases are for the optimizer.)"""

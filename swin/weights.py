@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from swin.adapt import may_be_fresh, with_last_norm, with_resized_tables, without_later_stages, without_other_classifier
-from swin.model import SwinFeatures, SwinTransformer, init_weights
+from swin.model import SwinBackbone, init_weights
 from swin.names import to_own_names
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class LoadReport:
     """In the weights and not used: what lies behind the last stage in use."""
 
 
-def load_swin_weights(model: SwinTransformer | SwinFeatures, weights: str | Path | Mapping[str, Any]) -> LoadReport:
+def load_swin_weights(model: SwinBackbone, weights: str | Path | Mapping[str, Any]) -> LoadReport:
     """Copies weights into `model`, in place.
 
     A classifier of another class count is initialised anew, bias tables of another window are interpolated, what lies

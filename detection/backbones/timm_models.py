@@ -1,0 +1,98 @@
+"""Backbones out of timm: ResNet-50 as SSD uses it, and any model that gives maps at strides 8, 16 and 32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import timm
+from timm.layers import LayerNorm2d
+from timm.layers.format import Format
+from torch import Tensor, nn
+
+from detection.backbones.base import Backbone
+from detection.layers import BatchNorm, L2Norm
+from engine.batchnorm import uses_batch_norm
+from engine.errors import UserError
+
+STRIDES = [8, 16, 32]
+EXTRA_CHANNELS = (512, 256, 256)
+
+
+class TimmBackbone(Backbone):
+    """Maps of a timm model made with ``features_only``, and extra maps.
+
+    The extra maps are normalised as the body is: by batch norm if it uses that, else by LayerNorm.
+
+    Args:
+        body: timm's model.
+        extra_channels: Channels of the extra maps.
+        first: What the first map is led through.
+    """
+
+    def __init__(self, body: nn.Module, extra_channels: Sequence[int], first: nn.Module | None = None) -> None:
+        norm: Callable[[int], nn.Module] = BatchNorm if uses_batch_norm(body) else LayerNorm2d
+        super().__init__(body, body.feature_info.channels(), extra_channels, norm)  # type: ignore[operator,union-attr]
+        self.first = nn.Identity() if first is None else first
+
+    def body_maps(self, pictures: Tensor) -> list[Tensor]:
+        maps = self.body(pictures)
+        if getattr(self.body, "output_fmt", None) == Format.NHWC:
+            maps = [x.permute(0, 3, 1, 2) for x in maps]
+        return [self.first(maps[0]), *maps[1:]]
+
+
+def resnet50_a(options: dict[str, Any]) -> TimmBackbone:
+    """C3, C4 and C5 of ResNet-50 (512, 1024, 2048 channels) and three extra maps; the first map is L2-normalised.
+
+    38, 19, 10, 5, 3 and 1 cells a side for pictures of 300 pixels.
+    """
+    return TimmBackbone(_maps_of("resnet50", (2, 3, 4), options), EXTRA_CHANNELS, first=L2Norm(512))
+
+
+def resnet50_b(options: dict[str, Any]) -> TimmBackbone:
+    """ResNet-50 up to its third stage, which here does not halve the map (1024 channels), and five extra maps.
+
+    38, 19, 10, 5, 3 and 1 cells a side for pictures of 300 pixels. (Huang et al., "Speed/accuracy trade-offs for modern
+    convolutional object detectors", CVPR 2017, cut ResNets likewise for SSD.)
+    """
+    body = _maps_of("resnet50", (3,), options)
+    for name, module in body.named_modules():
+        if name.startswith("layer3.0.") and isinstance(module, nn.Conv2d):
+            module.stride = (1, 1)
+    return TimmBackbone(body, (512, 512, 256, 256, 256))
+
+
+def timm_maps(name: str, image_size: tuple[int, int], options: dict[str, Any]) -> TimmBackbone:
+    """The last three maps of any timm model, at strides 8, 16 and 32, and three extra maps.
+
+    Args:
+        name: timm's name.
+        image_size: Height and width of the pictures, for models that have to know.
+        options: Further arguments of ``timm.create_model``.
+
+    Raises:
+        UserError: timm cannot make the model so, or it has other maps.
+    """
+    body = _maps_of(name, (-3, -2, -1), options, image_size)
+    strides = body.feature_info.reduction()  # type: ignore[operator,union-attr]
+    if strides != STRIDES:
+        raise UserError(
+            f"detection.backbone: the last maps of timm/{name} have strides {strides}, but {STRIDES} are needed"
+        )
+    return TimmBackbone(body, EXTRA_CHANNELS)
+
+
+def _maps_of(
+    name: str, indices: tuple[int, ...], options: dict[str, Any], image_size: tuple[int, int] | None = None
+) -> nn.Module:
+    """timm's model of these maps, for this size if it is bound to one."""
+    options = {"features_only": True, "out_indices": indices, **options}
+    try:
+        if image_size is not None:
+            with suppress(TypeError):  # models without position embeddings know no such argument
+                return timm.create_model(name, img_size=image_size, **options)
+        return timm.create_model(name, **options)
+    except (TypeError, ValueError, RuntimeError, OSError, AssertionError) as error:
+        raise UserError(f"detection.backbone: timm cannot make feature maps of {name}: {error}") from None
