@@ -1,0 +1,273 @@
+"""Data sets in COCO's format: a JSON file becomes arrays, and whatever is wrong in it a list of findings."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import numpy as np
+from PIL import Image
+
+from detection.annotations import Annotations, in_order
+from detection.data_config import CocoData, SplitFiles
+from detection.findings import Finding, Findings
+from engine.errors import UserError
+from engine.pictures import read_picture
+
+Record = dict[str, Any]
+
+
+class CocoPictures:
+    """One split. Names are kept as one array of bytes: workers that read Python objects would copy them."""
+
+    def __init__(self, folder: Path, names: Sequence[str], annotations: Annotations) -> None:
+        self.annotations = annotations
+        self._folder = folder
+        encoded = [os.fsencode(name) for name in names]
+        self._names = np.frombuffer(b"".join(encoded), np.uint8)
+        self._ends = np.cumsum([0, *(len(name) for name in encoded)])
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def name(self, index: int) -> str:
+        return os.fsdecode(self._names[self._ends[index] : self._ends[index + 1]].tobytes())
+
+    def path(self, index: int) -> Path:
+        return self._folder / self.name(index)
+
+    def picture(self, index: int) -> Image.Image:
+        """The picture, upright.
+
+        Raises:
+            UserError: it cannot be read, or has another size than its annotations are for.
+        """
+        picture = read_picture(self.path(index))
+        width, height = self.annotations.sizes[index].tolist()
+        if picture.size != (width, height):
+            raise UserError(
+                f"{self.path(index)}: the picture has {picture.width} x {picture.height} pixels, but its annotations "
+                f"are for {width} x {height}; correct width and height in the JSON file, or the picture"
+            )
+        return picture
+
+
+def split_files(config: CocoData, split: str) -> tuple[Path, Path]:
+    """The folder of pictures and the annotation file of ``split``.
+
+    Raises:
+        UserError: the split is not configured, or one of them is not there.
+    """
+    files: SplitFiles | None = getattr(config, split)
+    if files is None:
+        raise UserError(f"data.{split}: is not set; give it images and annotations")
+    folder, file = config.root / files.images, config.root / files.annotations
+    if not folder.is_dir():
+        raise UserError(f"data.{split}.images: there is no folder {folder}")
+    if not file.is_file():
+        raise UserError(f"data.{split}.annotations: there is no file {file}")
+    return folder, file
+
+
+def read_split(config: CocoData, split: str) -> tuple[CocoPictures, list[Finding]]:
+    """The pictures of ``split`` and what is wrong with them.
+
+    Labels number the categories in the order of their ids. Boxes without area, with numbers that are none, outside
+    their picture or of pictures that are not listed are left out; the others are kept as they are, even if they reach
+    out of their picture. Pictures without boxes stay. Where a finding is fatal the result must not be trained on.
+
+    Raises:
+        UserError: files are missing or are not COCO JSON.
+    """
+    folder, file = split_files(config, split)
+    document = _load(file)
+    findings = Findings(str(file))
+    category_ids, classes = _categories(document["categories"], findings)
+    pictures = _pictures(document["images"], folder, findings)
+    annotations = _annotations(document["annotations"], pictures, category_ids, classes, findings)
+    return CocoPictures(folder, [picture["file_name"] for picture in pictures], annotations), findings.found
+
+
+def compare_categories(train: Annotations, other: Annotations, where: str) -> list[Finding]:
+    """A fatal finding if two splits do not have the same category ids under the same names."""
+    names, own = (dict(zip(each.category_ids, each.classes, strict=True)) for each in (train, other))
+    different = [i for i in {**names, **own} if names.get(i) != own.get(i)]
+    shown = ", ".join(f"{i}: {names.get(i)!r} in train, {own.get(i)!r} here" for i in different[:5])
+    findings = Findings(where)
+    findings.add("different_categories", f"categories differ from train's: {shown}", different, fatal=True)
+    return findings.found
+
+
+def _load(file: Path) -> dict[str, list[Record]]:
+    """The three lists. Outlines of objects are dropped while reading, since they are most of what COCO's files hold."""
+
+    def without_outlines(record: Record) -> Record:
+        record.pop("segmentation", None)
+        return record
+
+    try:
+        document = json.loads(file.read_bytes(), object_hook=without_outlines)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: is no JSON file ({' '.join(str(error).split())})") from None
+    for key in ("images", "annotations", "categories"):
+        records = document.get(key) if isinstance(document, dict) else None
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise UserError(f"{file}: is no COCO file: it needs a list of objects '{key}'")
+    return document
+
+
+def _categories(records: list[Record], findings: Findings) -> tuple[list[int | str], list[str]]:
+    """Ids, sorted, and names."""
+    good = _without(records, findings, "malformed_category", "categories without an id", _no_id, fatal=True)
+    ids = [record["id"] for record in good]
+    findings.add("duplicate_category_ids", "category ids that occur more than once", _repeated(ids), fatal=True)
+    names = {record["id"]: str(record.get("name", record["id"])) for record in good}
+    twice = set(_repeated(list(names.values())))
+    findings.add("duplicate_category_names", "categories that share a name", [i for i in names if names[i] in twice])
+    if not names:
+        findings.add("no_categories", "list of categories that is empty", ["none"], fatal=True)
+    ordered = sorted(names, key=lambda i: (isinstance(i, str), i))
+    return ordered, [names[i] for i in ordered]
+
+
+def _pictures(records: list[Record], folder: Path, findings: Findings) -> list[Record]:
+    """Records that have an id, a file name and a size."""
+    text = "pictures without an id, a file_name, or a width and height of 1 or more"
+    good = _without(records, findings, "malformed_picture", text, _malformed_picture, fatal=True)
+    ids = [record["id"] for record in good]
+    findings.add("duplicate_picture_ids", "picture ids that occur more than once", _repeated(ids), fatal=True)
+    if len({type(i) for i in ids}) > 1:
+        findings.add("mixed_picture_ids", "picture ids of which some are numbers and some texts", ids, fatal=True)
+    there = _files_in(folder, {os.path.dirname(record["file_name"]) for record in good})
+    missing = [record for record in good if os.path.normpath(record["file_name"]) not in there]
+    findings.add("missing_pictures", f"pictures that are not in {folder}", _ids(missing), fatal=True)
+    if not good:
+        findings.add("no_pictures", "list of images that is empty", ["none"], fatal=True)
+    return good
+
+
+def _files_in(folder: Path, below: set[str]) -> set[str]:
+    """Files of some folders below ``folder``, by one listing each: asking for each picture would take far longer."""
+    return {
+        os.path.normpath(os.path.join(name, entry))
+        for name in below
+        if (folder / name).is_dir()
+        for entry in os.listdir(folder / name)
+    }
+
+
+def _annotations(
+    records: list[Record],
+    pictures: list[Record],
+    category_ids: list[int | str],
+    classes: list[str],
+    findings: Findings,
+) -> Annotations:
+    """The boxes that can be used, and findings about the others."""
+    findings.add(
+        "duplicate_annotation_ids",
+        "annotation ids that occur more than once; all of their boxes are used",
+        _repeated([record["id"] for record in records if _is_id(record.get("id"))]),
+    )
+    place = {record["id"]: number for number, record in enumerate(pictures)}
+    label = {category: number for number, category in enumerate(category_ids)}
+    records = _without(records, findings, "malformed", "boxes are no list of four numbers; left out", _malformed)
+    records = _without(records, findings, "not_finite", "boxes with NaN or infinity; left out", _not_finite)
+    text = "boxes of pictures that are not listed; left out"
+    records = _without(records, findings, "unknown_picture", text, _unknown("image_id", place))
+    text = "boxes of categories that are not listed"
+    records = _without(records, findings, "unknown_category", text, _unknown("category_id", label), fatal=True)
+    text = "boxes without width or height; left out"
+    records = _without(records, findings, "degenerate", text, lambda record: min(record["bbox"][2:]) <= 0)
+    sizes = np.array([[p["width"], p["height"]] for p in pictures], np.int64).reshape(-1, 2)
+    where = np.array([place[record["image_id"]] for record in records], np.int64)
+    corners = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    clipped = np.clip(corners, 0, np.tile(sizes[where], 2))
+    ids = np.array([record.get("id", "none") for record in records], object)
+    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    reaches_out = inside & (np.abs(clipped - corners) > _ROUNDING).any(axis=1)
+    findings.add(
+        "partly_outside", "boxes that reach out of their picture; clipped in training", ids[reaches_out].tolist()
+    )
+    findings.add("outside", "boxes that lie outside their picture; left out", ids[~inside].tolist())
+    order, starts = in_order(where[inside], len(pictures))
+    boxes = corners[inside][order]
+    labels = np.array([label[record["category_id"]] for record in records], np.int64)
+    crowd = np.array([bool(record.get("iscrowd", 0)) for record in records], bool)
+    own_areas = np.array([_area(record) for record in records], np.float64)[inside][order]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return Annotations(
+        classes=classes,
+        category_ids=category_ids,
+        picture_ids=np.array([record["id"] for record in pictures]),
+        sizes=sizes,
+        starts=starts,
+        boxes=boxes,
+        labels=labels[inside][order],
+        crowd=crowd[inside][order],
+        areas=np.where(np.isnan(own_areas), sides.prod(axis=1), own_areas),
+    )
+
+
+_ROUNDING = 0.01
+"""Pixels by which a box may reach out of its picture without being worth a word: COCO rounds to hundredths."""
+
+
+def _without(
+    records: list[Record], findings: Findings, kind: str, text: str, bad: Callable[[Record], bool], fatal: bool = False
+) -> list[Record]:
+    """The records for which ``bad`` is false; a finding about the others."""
+    faults = [bad(record) for record in records]
+    findings.add(kind, text, _ids([r for r, fault in zip(records, faults, strict=True) if fault]), fatal)
+    return [record for record, fault in zip(records, faults, strict=True) if not fault]
+
+
+def _no_id(record: Record) -> bool:
+    return not _is_id(record.get("id"))
+
+
+def _malformed_picture(record: Record) -> bool:
+    sides = (record.get("width"), record.get("height"))
+    whole = all(_is_number(side) and side >= 1 and side == int(side) for side in sides)
+    return _no_id(record) or not isinstance(record.get("file_name"), str) or not whole
+
+
+def _malformed(record: Record) -> bool:
+    box = record.get("bbox")
+    return not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box))
+
+
+def _not_finite(record: Record) -> bool:
+    return not all(math.isfinite(value) for value in record["bbox"])
+
+
+def _unknown(key: str, known: Mapping[Any, int]) -> Callable[[Record], bool]:
+    return lambda record: not _is_id(record.get(key)) or record[key] not in known
+
+
+def _area(record: Record) -> float:
+    """The `area` entry; NaN where there is none that can be used."""
+    area = record.get("area")
+    return float(area) if _is_number(area) and math.isfinite(area) and area >= 0 else math.nan
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _ids(records: list[Record]) -> list[Any]:
+    return [record.get("id", "none") for record in records]
+
+
+def _repeated(values: list[Any]) -> list[Any]:
+    return [value for value, count in Counter(values).items() if count > 1]

@@ -1,0 +1,103 @@
+"""What an evaluation shows: precision-recall curves, the confusion matrix, best and worst pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from detection.annotations import AnnotatedPictures
+from detection.confusion import SCORE, Confusion
+from detection.drawing import Boxes, Picture, draw, sheet
+from detection.metrics import RECALLS, CocoResult
+from detection.predictions import Predictions
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NAMED_CURVES = 12
+"""Most classes whose curves have a colour and a name of their own; of more, only the mean has."""
+NAMED_CELLS = 40
+"""Most classes whose names fit on the axes of the confusion matrix."""
+SHOWN = 8
+"""Pictures on a sheet of the best or the worst."""
+
+
+def curves(result: CocoResult, classes: Sequence[str]) -> Picture:
+    """Precision against recall at IoU 0.5, of each class and their mean."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.add_subplot(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set_title("Precision and recall at IoU 0.5")
+    known = [label for label in range(len(classes)) if not np.isnan(result.precision[label]).all()]
+    few = len(known) <= NAMED_CURVES
+    for label in known:
+        name = f"{classes[label]} (AP50 {result.per_class['AP50'][label]:.3f})" if few else None
+        axes.plot(RECALLS, result.precision[label], label=name, color=None if few else "0.8", linewidth=1)
+    if known:
+        mean = result.precision[known].mean(axis=0)
+        axes.plot(RECALLS, mean, color="black", linewidth=2, label=f"mean (AP50 {result.metrics['AP50']:.3f})")
+        axes.legend(loc="lower left", fontsize=8)
+    return _picture(figure)
+
+
+def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Picture:
+    """Counts (C + 1, C + 1), see :class:`detection.confusion.Confusion`; each row as shares."""
+    from matplotlib.figure import Figure
+
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    named = len(classes) <= NAMED_CELLS
+    side = min(14.0, 3.5 + 0.32 * len(classes)) if named else 9.0
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot(xlabel="found", ylabel="there", title=f"Confusion (score {SCORE} or more, IoU 0.5)")
+    figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), ax=axes, fraction=0.046)
+    if named:
+        axes.set_xticks(range(len(classes) + 1), [*classes, "missed"], rotation=90)
+        axes.set_yticks(range(len(classes) + 1), [*classes, "nothing"])
+    if len(classes) <= 20:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    return _picture(figure)
+
+
+def best_and_worst(confusion: Confusion, count: int = SHOWN) -> tuple[list[int], list[int]]:
+    """Pictures with the highest and with the lowest F1, the most telling first: of equals, those with more objects.
+
+    Pictures with nothing on them and nothing found are left out; no picture is in both lists.
+    """
+    f1, objects = confusion.f1, confusion.hits + confusion.missed
+    order = [int(index) for index in np.lexsort((-objects, -f1)) if not np.isnan(f1[index])]
+    worst = sorted(order, key=lambda index: (f1[index], -objects[index]))[: min(count, len(order) // 2)]
+    return [index for index in order if index not in worst][:count], worst
+
+
+def pictures_sheet(pictures: AnnotatedPictures, predictions: Predictions, indices: Sequence[int]) -> Picture:
+    """Pictures with what was found on them, and in white what is there."""
+    known = pictures.annotations
+    drawn = []
+    for index in indices:
+        scale = np.tile(known.sizes[index], 2).astype(np.float64)
+        found, truth = predictions.of(index), known.of(index)
+        detections = Boxes(
+            torch.from_numpy(predictions.boxes[found] / scale).float(),
+            torch.from_numpy(predictions.labels[found]),
+            torch.from_numpy(predictions.scores[found]),
+        ).above(SCORE)
+        objects = Boxes(
+            torch.from_numpy(known.boxes[truth] / scale).float().clamp(0, 1), torch.from_numpy(known.labels[truth])
+        )
+        drawn.append(draw(np.array(pictures.picture(index)), detections, known.classes, objects))
+    return sheet(drawn)
+
+
+def _picture(figure: Figure) -> Picture:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,106 @@
+"""SSD's losses over a whole batch at once, without waiting for the device.
+
+Each picture has a loss of its own: the sum over its priors, divided by the number of its own priors that have objects
+(the N of arXiv:1512.02325, equation 1), or by a constant. The batch's loss is the mean over its pictures. It is
+therefore the same however the pictures are spread over ranks and micro-batches, which a division by the number of
+positives in the batch is not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from detection.boxes import areas, decode, encode
+from detection.loss_config import LossConfig
+from detection.matching import Matches
+
+
+def detection_loss(
+    logits: Tensor, codes: Tensor, priors: Tensor, matches: Matches, config: LossConfig
+) -> dict[str, Tensor]:
+    """``loss`` and its parts, ``loss_classes`` and ``loss_boxes``: means over the pictures, in fp32.
+
+    Args:
+        logits: (B, A, C + 1) with the background first for ``cross_entropy``, (B, A, C) for ``focal``.
+        codes: (B, A, 4), see :func:`detection.boxes.encode`.
+        priors: (A, 4) cxcywh.
+        matches: what the priors are to learn, of C classes.
+    """
+    logits, codes = logits.float(), codes.float()
+    classes = focal_loss if config.classification == "focal" else mined_cross_entropy
+    counts = matches.positive.sum(dim=1)
+    divisor = counts.clamp(min=1) if config.normalizer == "positives" else config.normalizer
+    class_loss = (classes(logits, matches, config) / divisor).mean()
+    box_loss = (box_losses(codes, priors, matches, config.boxes) / divisor).mean()
+    return {"loss": class_loss + config.box_weight * box_loss, "loss_classes": class_loss, "loss_boxes": box_loss}
+
+
+def mined_cross_entropy(logits: Tensor, matches: Matches, config: LossConfig) -> Tensor:
+    """Softmax cross entropy of each picture, (B,), summed over its positives and its hardest negatives.
+
+    Of negatives count those with the largest losses, ``config.negatives_per_positive`` for each positive and at least
+    ``config.min_negatives`` (arXiv:1512.02325, "hard negative mining").
+    """
+    targets = torch.where(matches.positive, matches.labels + 1, 0)
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+    wanted = (matches.positive.sum(dim=1, keepdim=True) * config.negatives_per_positive).clamp(min=config.min_negatives)
+    hardest = torch.where(matches.negative, losses, 0.0).sort(dim=1, descending=True).values
+    ranks = torch.arange(losses.shape[1], device=losses.device)
+    mined = torch.where(ranks < wanted, hardest, 0.0)  # a loss is never below the 0 of those that are no negatives
+    return (torch.where(matches.positive, losses, 0.0) + mined).sum(dim=1)
+
+
+def focal_loss(logits: Tensor, matches: Matches, config: LossConfig) -> Tensor:
+    """Sigmoid focal loss (arXiv:1708.02002) of each picture, (B,), summed over all priors that are not ignored."""
+    targets = torch.zeros_like(logits)
+    targets.scatter_(2, matches.labels.unsqueeze(-1), matches.positive.unsqueeze(-1).to(logits.dtype))
+    losses = sigmoid_focal_loss(logits, targets, config.focal_alpha, config.focal_gamma, reduction="none").sum(dim=2)
+    return torch.where(matches.positive | matches.negative, losses, 0.0).sum(dim=1)
+
+
+def box_losses(codes: Tensor, priors: Tensor, matches: Matches, kind: str) -> Tensor:
+    """Loss of boxes of each picture, (B,), summed over its positives; ``kind`` as in :class:`LossConfig`."""
+    if kind == "smooth_l1":
+        losses = F.smooth_l1_loss(codes, encode(matches.boxes, priors), reduction="none").sum(dim=2)
+    else:
+        losses = {"giou": giou_loss, "ciou": ciou_loss}[kind](decode(codes, priors), matches.boxes)
+    return torch.where(matches.positive, losses, 0.0).sum(dim=1)
+
+
+def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """1 - generalised IoU (arXiv:1902.09630) of xyxy boxes (..., 4) of positive area: (...), from 0 to 2.
+
+    As torchvision's, but without selecting by a mask, for which the host would have to wait.
+    """
+    iou, union, spans = _overlap(boxes, targets)
+    hull = spans[..., 0] * spans[..., 1]
+    return 1 - iou + (hull - union) / hull
+
+
+def ciou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
+    """1 - complete IoU (arXiv:1911.08287) of xyxy boxes (..., 4) of positive area: (...).
+
+    As torchvision's, but without selecting by a mask. Ratios of sides are those of the stretched picture, where inputs
+    are not square.
+    """
+    iou, _, spans = _overlap(boxes, targets)
+    shifts = (boxes[..., :2] + boxes[..., 2:] - targets[..., :2] - targets[..., 2:]) / 2
+    ratios = [torch.atan((b[..., 2] - b[..., 0]) / (b[..., 3] - b[..., 1])) for b in (boxes, targets)]
+    shape = (4 / math.pi**2) * (ratios[1] - ratios[0]).square()
+    with torch.no_grad():
+        weight = shape / (1 - iou + shape + 1e-7)
+    return 1 - iou + shifts.square().sum(dim=-1) / spans.square().sum(dim=-1) + weight * shape
+
+
+def _overlap(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """IoU (...), area of the union (...), and width and height (..., 2) of the smallest box around both."""
+    sides = torch.minimum(boxes[..., 2:], targets[..., 2:]) - torch.maximum(boxes[..., :2], targets[..., :2])
+    common = sides.clamp(min=0).prod(dim=-1)
+    union = areas(boxes) + areas(targets) - common
+    spans = torch.maximum(boxes[..., 2:], targets[..., 2:]) - torch.minimum(boxes[..., :2], targets[..., :2])
+    return common / union, union, spans

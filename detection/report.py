@@ -1,0 +1,116 @@
+"""What an evaluation leaves in results/<split>/: numbers for programs, tables and pictures for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detection.annotations import AnnotatedPictures
+from detection.confusion import SCORE, Confusion, confuse
+from detection.figures import best_and_worst, confusion_matrix, curves, pictures_sheet
+from detection.metrics import RECALLS, CocoResult
+from detection.predictions import Predictions, as_coco
+from engine.files import write_atomic
+from engine.pictures import write_picture
+
+SHOWN_CLASSES = 20
+"""Classes that report.md lists: all if there are no more, else the best and the worst halves of this number."""
+
+
+def write_report(
+    folder: Path, title: str, result: CocoResult, predictions: Predictions, pictures: AnnotatedPictures
+) -> None:
+    """Writes into ``folder``: metrics.json, report.md, per_class.csv, precision_recall.csv and .png,
+    confusion_matrix.csv and .png, pictures.csv, detections.json (COCO's results format), best.png and worst.png.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    known = pictures.annotations
+    confusion = confuse(predictions, known)
+    classes = known.classes
+    write_atomic(folder / "metrics.json", json.dumps(_without_nan(result.metrics), indent=2) + "\n")
+    write_atomic(folder / "report.md", report_text(title, result, confusion, classes))
+    per_class = [[name, *(_cell(column[i]) for column in result.per_class.values())] for i, name in enumerate(classes)]
+    write_atomic(folder / "per_class.csv", csv_text(["class", *result.per_class], per_class))
+    curve_rows = [[f"{recall:.2f}", *map(_cell, result.precision[:, i])] for i, recall in enumerate(RECALLS)]
+    write_atomic(folder / "precision_recall.csv", csv_text(["recall", *classes], curve_rows))
+    counts = [[name, *confusion.counts[i].tolist()] for i, name in enumerate([*classes, "nothing"])]
+    write_atomic(folder / "confusion_matrix.csv", csv_text(["there \\ found", *classes, "missed"], counts))
+    columns = (confusion.hits.tolist(), confusion.wrong.tolist(), confusion.missed.tolist(), map(_cell, confusion.f1))
+    rows = [[pictures.name(i), *row] for i, row in enumerate(zip(*columns, strict=True))]
+    write_atomic(folder / "pictures.csv", csv_text(["picture", "found", "wrong", "missed", "f1"], rows))
+    write_atomic(folder / "detections.json", json.dumps(as_coco(predictions, known)))
+    write_picture(folder / "precision_recall.png", curves(result, classes))
+    write_picture(folder / "confusion_matrix.png", confusion_matrix(confusion.counts, classes))
+    for name, indices in zip(("best", "worst"), best_and_worst(confusion), strict=True):
+        if indices:
+            write_picture(folder / f"{name}.png", pictures_sheet(pictures, predictions, indices))
+
+
+def report_text(title: str, result: CocoResult, confusion: Confusion, classes: Sequence[str]) -> str:
+    """The report as Markdown: figures, classes from best to worst, and what is most often taken for what."""
+    objects = int(result.per_class["objects"].sum())
+    lines = [
+        f"# {title}",
+        "",
+        f"{len(confusion.hits)} pictures with {objects} objects of {len(classes)} classes.",
+        "",
+        "| metric | value |",
+        "|---|---|",
+        *(f"| {name} | {_number(value, 4)} |" for name, value in result.metrics.items()),
+        "",
+        "## Classes",
+        "",
+    ]
+    order = sorted(range(len(classes)), key=lambda c: -np.nan_to_num(result.per_class["AP"][c], nan=-1.0))
+    if len(order) > SHOWN_CLASSES:
+        half = SHOWN_CLASSES // 2
+        lines += [f"The best and the worst {half} of {len(order)} by AP; all are in per_class.csv.", ""]
+        order = [*order[:half], *order[-half:]]
+    lines += ["| class | objects | AP | AP50 | AR_100 |", "|---|---|---|---|---|"]
+    for c in order:
+        figures = " | ".join(_number(result.per_class[name][c], 3) for name in ("AP", "AP50", "AR_100"))
+        lines.append(f"| {classes[c]} | {int(result.per_class['objects'][c])} | {figures} |")
+    found, wrong, missed = (int(part.sum()) for part in (confusion.hits, confusion.wrong, confusion.missed))
+    lines += ["", f"At a score of {SCORE} or more and IoU 0.5: {found} found, {wrong} wrong, {missed} missed.", ""]
+    lines += _confusions(confusion, classes)
+    shown = ("precision_recall", "confusion_matrix", "best", "worst")
+    return "\n".join([*lines, *(f"![{name}]({name}.png)" for name in shown), ""])
+
+
+def _confusions(confusion: Confusion, classes: Sequence[str]) -> list[str]:
+    """A table of the most frequent ones between classes."""
+    wrong = confusion.counts[:-1, :-1].copy()
+    np.fill_diagonal(wrong, 0)
+    pairs = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:10]]
+    rows = [
+        f"| {classes[row]} | {classes[column]} | {wrong[row, column]} |" for row, column in pairs if wrong[row, column]
+    ]
+    return ["| there | found | times |", "|---|---|---|", *rows, ""] if rows else []
+
+
+def csv_text(header: list[str], rows: list[list[Any]]) -> str:
+    """Rows as CSV (RFC 4180, with plain newlines)."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6g}"
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"

@@ -1,0 +1,202 @@
+"""Reading COCO files: labels, crowds, empty pictures, and everything that can be wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detection.coco import compare_categories, read_split
+from detection.data_config import CocoData
+from detection.datasets import check_data, open_pictures, require_same_categories
+from engine.errors import UserError
+from tests.detection.coco_files import CATEGORIES, box, coco_data, write_split
+
+GOOD = [1, 2, 10, 20]
+
+
+def read(root, annotations, **changes):
+    write_split(root, "train", annotations, **changes)
+    return read_split(coco_data(root), "train")
+
+
+def kinds(findings) -> dict[str, tuple]:
+    return {finding.kind: finding.ids for finding in findings}
+
+
+def test_sparse_ids_in_any_order_become_labels_and_back(tmp_path):
+    boxes = [box(1, 103, GOOD, 90), box(2, 101, [0, 0, 5, 5], 7), box(3, 103, [3, 3, 4, 4], 2)]
+    pictures, findings = read(tmp_path, boxes)
+    known = pictures.annotations
+    assert not findings
+    assert (known.classes, known.category_ids) == (["cat", "dog", "owl"], [2, 7, 90])
+    assert known.picture_ids.tolist() == [101, 102, 103]
+    assert [known.labels[known.of(i)].tolist() for i in range(3)] == [[1], [], [2, 0]]
+    assert known.boxes[known.of(2)].tolist() == [[1, 2, 11, 22], [3, 3, 7, 7]]
+    assert known.areas[known.of(2)].tolist() == [200, 16]
+
+
+def test_ids_may_be_texts(tmp_path):
+    images = [{"id": name, "file_name": f"{i}.png", "width": 40, "height": 30} for i, name in enumerate("zyx")]
+    categories = [{"id": "b", "name": "bee"}, {"id": "a", "name": "ant"}]
+    pictures, findings = read(tmp_path, [box(1, "x", GOOD, "b")], images=images, categories=categories)
+    assert not findings
+    assert (pictures.annotations.classes, pictures.annotations.labels.tolist()) == (["ant", "bee"], [1])
+    assert pictures.annotations.picture_ids.tolist() == ["z", "y", "x"]
+    assert pictures.annotations.starts.tolist() == [0, 0, 0, 1]
+
+
+def test_crowds_are_kept_apart_and_a_missing_iscrowd_is_none(tmp_path):
+    boxes = [box(1, 101, GOOD, iscrowd=1, area=33.5), box(2, 101, GOOD, iscrowd=0), box(3, 101, GOOD)]
+    known = read(tmp_path, boxes)[0].annotations
+    assert known.crowd.tolist() == [True, False, False]
+    assert known.areas.tolist() == [33.5, 200, 200]
+
+
+def test_all_is_kept_as_arrays(tmp_path):
+    pictures, _ = read(tmp_path, [box(1, 101, GOOD)])
+    arrays = [value for value in vars(pictures.annotations).values() if isinstance(value, np.ndarray)]
+    assert len(arrays) == 7 and not any(array.dtype == object for array in arrays)
+    assert len(pictures.annotations.classes) == 3
+    assert not any(isinstance(value, list) for value in vars(pictures).values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad", "kept"),
+    [
+        ("degenerate", box(9, 101, [3, 3, 0, 4]), False),
+        ("degenerate", box(9, 101, [3, 3, 4, -4]), False),
+        ("not_finite", box(9, 101, [3, float("nan"), 4, 4]), False),
+        ("not_finite", box(9, 101, [3, 3, float("inf"), 4]), False),
+        ("malformed", box(9, 101, [3, 3, 4]), False),
+        ("malformed", box(9, 101, [3, 3, "4", 4]), False),
+        ("malformed", {"id": 9, "image_id": 101, "category_id": 2}, False),
+        ("unknown_picture", box(9, 5, GOOD), False),
+        ("outside", box(9, 101, [50, 3, 4, 4]), False),
+        ("partly_outside", box(9, 101, [30, 20, 14, 14]), True),
+    ],
+)
+def test_boxes_that_are_wrong_are_counted_named_and_left_out(tmp_path, kind, bad, kept, caplog):
+    write_split(tmp_path, "train", [box(1, 101, GOOD), bad])
+    with caplog.at_level(logging.WARNING):
+        known = open_pictures(coco_data(tmp_path), "train").annotations
+    assert len(known.boxes) == 1 + kept
+    (finding,) = read_split(coco_data(tmp_path), "train")[1]
+    assert (finding.kind, finding.ids, finding.fatal) == (kind, (9,), False)
+    assert "train.json: 1 boxes" in caplog.text and "(ids: 9)" in caplog.text
+
+
+def test_a_box_may_reach_out_by_what_rounding_does(tmp_path):
+    assert not read(tmp_path, [box(1, 101, [30, 20, 10.004, 10])])[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids", "changes"),
+    [
+        ("unknown_category", (9,), {"annotations": [box(9, 101, GOOD, 3)]}),
+        ("duplicate_picture_ids", (1,), {"images": [{"id": 1, "file_name": "0.png", "width": 40, "height": 30}] * 2}),
+        ("missing_pictures", (4,), {"images": [{"id": 4, "file_name": "gone.png", "width": 40, "height": 30}]}),
+        ("malformed_picture", (4,), {"images": [{"id": 4, "file_name": "0.png", "width": 0, "height": 30}]}),
+        ("no_pictures", ("none",), {"images": []}),
+        ("duplicate_category_ids", (7,), {"categories": [*CATEGORIES, {"id": 7, "name": "wolf"}]}),
+        ("malformed_category", ("none",), {"categories": [*CATEGORIES, {"name": "wolf"}]}),
+        ("no_categories", ("none",), {"categories": []}),
+    ],
+)
+def test_what_training_cannot_do_without_is_refused_by_name(tmp_path, kind, ids, changes):
+    write_split(tmp_path, "train", **{"annotations": [], **changes})
+    assert kinds(f for f in read_split(coco_data(tmp_path), "train")[1] if f.fatal)[kind] == ids
+    with pytest.raises(UserError, match=rf"train\.json: .*\(ids: {ids[0]}"):
+        open_pictures(coco_data(tmp_path), "train")
+
+
+def test_ids_that_occur_twice_are_told_and_their_boxes_used(tmp_path):
+    pictures, findings = read(tmp_path, [box(5, 101, GOOD), box(5, 102, GOOD)])
+    assert kinds(findings) == {"duplicate_annotation_ids": (5,)}
+    assert len(pictures.annotations.boxes) == 2
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ([*CATEGORIES[:2], {"id": 90, "name": "hen"}], "90: 'owl' in train, 'hen' here"),
+        (CATEGORIES[:2], "90: 'owl' in train, None here"),
+        ([*CATEGORIES, {"id": 3, "name": "hen"}], "3: None in train, 'hen' here"),
+    ],
+)
+def test_splits_with_other_categories_are_refused(tmp_path, other, message):
+    write_split(tmp_path, "train", [])
+    write_split(tmp_path, "val", [], categories=other)
+    config = coco_data(tmp_path)
+    train, val = (open_pictures(config, split) for split in ("train", "val"))
+    with pytest.raises(UserError, match=message):
+        require_same_categories(config, train, val, "val")
+    assert [finding.kind for finding in check_data(config)[1]] == ["different_categories"]
+
+
+def test_categories_in_another_order_are_the_same(tmp_path):
+    write_split(tmp_path, "train", [])
+    write_split(tmp_path, "val", [], categories=CATEGORIES[::-1])
+    train, val = (read_split(coco_data(tmp_path), split)[0].annotations for split in ("train", "val"))
+    assert not compare_categories(train, val, "val.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is no JSON file"),
+        ("[]", "needs a list of objects 'images'"),
+        ('{"images": [], "annotations": {}, "categories": []}', "needs a list of objects 'annotations'"),
+        ('{"images": [], "annotations": [], "categories": [1]}', "needs a list of objects 'categories'"),
+    ],
+)
+def test_files_that_are_something_else(tmp_path, content, message):
+    write_split(tmp_path, "train", [])
+    (tmp_path / "train.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        open_pictures(coco_data(tmp_path), "train")
+
+
+def test_folders_and_files_that_are_not_there(tmp_path):
+    write_split(tmp_path, "train", [])
+    with pytest.raises(UserError, match=r"data\.val\.images: there is no folder .*/val"):
+        open_pictures(coco_data(tmp_path), "val")
+    (tmp_path / "val").mkdir()
+    with pytest.raises(UserError, match=r"data\.val\.annotations: there is no file .*/val\.json"):
+        open_pictures(coco_data(tmp_path), "val")
+    with pytest.raises(UserError, match=r"data\.test: is not set"):
+        open_pictures(coco_data(tmp_path), "test")
+
+
+def test_a_picture_of_another_size_is_refused_when_it_is_read(tmp_path):
+    pictures, _ = read(tmp_path, [])
+    Image.new("RGB", (30, 40)).save(tmp_path / "train" / "1.png")
+    assert pictures.picture(0).size == (40, 30)
+    with pytest.raises(UserError, match=r"1\.png: the picture has 30 x 40 pixels, .* for 40 x 30"):
+        pictures.picture(1)
+
+
+def test_outlines_are_dropped_and_pictures_may_lie_in_folders(tmp_path):
+    write_split(tmp_path, "train", [box(1, 1, GOOD, segmentation=[[1.0] * 1000])])
+    (tmp_path / "train" / "a").mkdir()
+    (tmp_path / "train" / "0.png").rename(tmp_path / "train" / "a" / "ü.png")
+    document = json.loads((tmp_path / "train.json").read_text())
+    document["images"] = [{"id": 1, "file_name": "a/ü.png", "width": 40.0, "height": 30}]
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    pictures, findings = read_split(coco_data(tmp_path), "train")
+    assert not findings
+    assert pictures.name(0) == "a/ü.png" and pictures.picture(0).size == (40, 30)
+
+
+def test_the_blood_cells_have_one_degenerate_box_in_each_split(shared_data):
+    files = {s: {"images": s, "annotations": f"annotations/instances_{s}.json"} for s in ("train", "val")}
+    config = CocoData.model_validate({"source": "coco", "root": str(shared_data / "bccd"), **files})
+    lines, findings = check_data(config)
+    assert [(finding.kind, finding.ids) for finding in findings] == [("degenerate", (2288,)), ("degenerate", (887,))]
+    assert lines[0].startswith("train: 205 pictures") and "2804 objects of 3 classes" in lines[0]
+    known = open_pictures(config, "val").annotations
+    assert (known.classes, known.category_ids) == (["RBC", "WBC", "Platelets"], [2, 5, 11])
+    assert len(known) == 87 and len(known.boxes) == 1137

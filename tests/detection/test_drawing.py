@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from detection.drawing import TRUTH_COLOUR, Boxes, class_colour, draw, sheet, training_sheet
+
+GREY = np.full((60, 80, 3), 90, np.uint8)
+BOX = torch.tensor([[0.25, 0.5, 0.75, 0.9]])
+
+
+def test_boxes_are_drawn_where_they_are_and_the_picture_stays():
+    found = draw(GREY, Boxes(BOX, torch.tensor([1])), ["cat", "dog"])
+    rows, columns = np.nonzero((found == class_colour(1)).all(axis=2))
+    assert (columns.min(), rows.max()) == (20, 54) and columns.max() in (59, 60)
+    assert (GREY == 90).all() and found.dtype == np.uint8
+    truth = draw(GREY, Boxes(BOX[:0], torch.zeros(0, dtype=torch.int64)), ["cat"], Boxes(BOX, torch.tensor([0])))
+    assert (truth == TRUTH_COLOUR).all(axis=2).any()
+
+
+def test_only_good_detections_are_kept():
+    found = Boxes(BOX.repeat(3, 1), torch.tensor([0, 1, 2]), torch.tensor([0.75, 0.25, 0.5])).above(0.5)
+    assert found.labels.tolist() == [0, 2]
+    assert found.scores is not None and found.scores.tolist() == [0.75, 0.5]
+    assert draw(GREY, found, ["a", "b", "c"]).shape == GREY.shape
+
+
+def test_classes_have_colours_of_their_own():
+    assert len({class_colour(label) for label in range(90)}) == 90
+
+
+def test_a_sheet_fits_pictures_of_any_size_into_squares():
+    made = sheet([GREY, np.zeros((300, 20, 3), np.uint8), GREY], columns=2, side=100)
+    assert made.shape == (2 * 102 + 2, 2 * 102 + 2, 3)
+
+
+def test_a_sheet_of_training_samples():
+    sample = {
+        "image": torch.from_numpy(GREY).permute(2, 0, 1),
+        "boxes": BOX,
+        "labels": torch.tensor([0]),
+        "ignored": BOX * 0.5,
+    }
+    made = training_sheet([sample] * 5, ["cat"])
+    for colour in (class_colour(0), TRUTH_COLOUR):
+        assert (made == colour).all(axis=2).any()
