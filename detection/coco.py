@@ -27,7 +27,7 @@ class CocoPictures:
 
     def __init__(self, folder: Path, names: Sequence[str], annotations: Annotations) -> None:
         self.annotations = annotations
-        self._folder = folder
+        self.folder = folder
         encoded = [os.fsencode(name) for name in names]
         self._names = np.frombuffer(b"".join(encoded), np.uint8)
         self._ends = np.cumsum([0, *(len(name) for name in encoded)])
@@ -39,7 +39,7 @@ class CocoPictures:
         return os.fsdecode(self._names[self._ends[index] : self._ends[index + 1]].tobytes())
 
     def path(self, index: int) -> Path:
-        return self._folder / self.name(index)
+        return self.folder / self.name(index)
 
     def picture(self, index: int) -> Image.Image:
         """The picture, upright.

@@ -8,6 +8,7 @@ from detection.annotations import AnnotatedPictures
 from detection.coco import compare_categories, read_split, split_files
 from detection.data_config import CocoData, ShapesData
 from detection.findings import Finding, refuse_fatal
+from detection.first_look import look_at_pictures
 from detection.shapes import ShapePictures
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def check_data(data: CocoData | ShapesData) -> tuple[list[str], list[Finding]]:
         return [_counts(split, ShapePictures(data, split)) for split in ("train", "val")], []
     splits = ["train", "val", *(["test"] if data.test is not None else [])]
     opened = {split: read_split(data, split) for split in splits}
-    findings = [finding for _, found in opened.values() for finding in found]
+    findings = [finding for pictures, found in opened.values() for finding in [*found, *look_at_pictures(pictures)]]
     train = opened["train"][0]
     for split, (pictures, _) in opened.items():
         if split != "train":

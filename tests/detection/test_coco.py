@@ -62,6 +62,7 @@ def test_all_is_kept_as_arrays(tmp_path):
     assert len(arrays) == 7 and not any(array.dtype == object for array in arrays)
     assert len(pictures.annotations.classes) == 3
     assert not any(isinstance(value, list) for value in vars(pictures).values())
+    assert [kind for kind in map(type, vars(pictures).values()) if kind is np.ndarray] == [np.ndarray] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Looks for what would stop a run, before it is queued."""
