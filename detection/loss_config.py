@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.config import Section
 
@@ -41,6 +41,21 @@ class LossConfig(Section):
     """focal: how much less a prior counts that is right already."""
     normalizer: Literal["positives"] | Positive = "positives"
     """What a picture's sum is divided by: the number of its priors that have objects, or this number for all."""
+
+    @model_validator(mode="after")
+    def _all_have_a_part(self) -> "LossConfig":
+        other = {"cross_entropy": "focal", "focal": "cross_entropy"}[self.classification]
+        for name in _OWN_FIELDS[other]:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: has no part in {self.classification}, only in {other}")
+        return self
+
+
+_OWN_FIELDS = {
+    "cross_entropy": ("negatives_per_positive", "min_negatives"),
+    "focal": ("focal_alpha", "focal_gamma"),
+}
+"""Fields that one of the losses of classes has for itself."""
 
 
 class PostprocessConfig(Section):

@@ -14,6 +14,7 @@ from engine.settings import RunConfig
 
 if TYPE_CHECKING:
     from classification.config import ClassificationConfig
+    from detection.config import DetectionConfig
 
 _SAFETENSORS = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 
@@ -33,6 +34,13 @@ def check_inputs(task: str, config: RunConfig) -> None:
         _check_pictures(config)
         if config.model.pretrained and config.model.timm_name is not None:
             _check_pretrained(config.model.timm_name)
+    elif task == "detection":
+        from detection.config import DetectionConfig
+
+        assert isinstance(config, DetectionConfig)
+        _check_annotated(config)
+        if config.detection.pretrained and config.detection.timm_name is not None:
+            _check_pretrained(config.detection.timm_name, "detection.pretrained")
 
 
 def _paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:
@@ -62,7 +70,18 @@ def _check_pictures(config: ClassificationConfig) -> None:
         open_torchvision(config.data, "val")
 
 
-def _check_pretrained(name: str) -> None:
+def _check_annotated(config: DetectionConfig) -> None:
+    """Looks for folders of pictures and annotation files, not into them: that is `python -m tools.check`'s work."""
+    from detection.data_config import CocoData
+
+    if isinstance(config.data, CocoData):
+        from detection.coco import split_files
+
+        for split in ("train", "val"):
+            split_files(config.data, split)
+
+
+def _check_pretrained(name: str, key: str = "model.pretrained") -> None:
     """Looks for timm's weights in the cache of the Hugging Face hub, which nodes share through the home folder."""
     import timm
     from huggingface_hub import try_to_load_from_cache
@@ -74,6 +93,6 @@ def _check_pretrained(name: str) -> None:
     files = [source.hf_hub_filename] if source.hf_hub_filename else [*_SAFETENSORS.values(), *_SAFETENSORS]
     if not any(isinstance(try_to_load_from_cache(repository, file, revision=revision or None), str) for file in files):
         raise UserError(
-            f"model.pretrained: the weights of timm/{name} ({repository}) are not in the cache; fetch them here first: "
+            f"{key}: the weights of timm/{name} ({repository}) are not in the cache; fetch them here first: "
             f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
         )
