@@ -61,7 +61,7 @@ def areas(boxes: Tensor) -> Tensor:
 def intersections(boxes: Tensor, others: Tensor) -> Tensor:
     """Common area of each box with each other one: xyxy (..., M, 4) and (A, 4) give (..., M, A)."""
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(-2)
-    other_left, other_top, other_right, other_bottom = others.unbind(-1)
+    other_left, other_top, other_right, other_bottom = others.t().contiguous()  # rows: read in one piece
     width = torch.minimum(right, other_right).sub_(torch.maximum(left, other_left)).clamp_(min=0)
     height = torch.minimum(bottom, other_bottom).sub_(torch.maximum(top, other_top)).clamp_(min=0)
     return width.mul_(height)

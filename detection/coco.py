@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
 
 import numpy as np
 from PIL import Image
 
-from detection.annotations import Annotations, in_order
+from detection.annotations import Annotations
+from detection.coco_records import Record, read_annotations, read_categories, read_pictures
 from detection.data_config import CocoData, SplitFiles
 from detection.findings import Finding, Findings
 from engine.errors import UserError
 from engine.pictures import read_picture
-
-Record = dict[str, Any]
 
 
 class CocoPictures:
@@ -87,9 +83,9 @@ def read_split(config: CocoData, split: str) -> tuple[CocoPictures, list[Finding
     folder, file = split_files(config, split)
     document = _load(file)
     findings = Findings(str(file))
-    category_ids, classes = _categories(document["categories"], findings)
-    pictures = _pictures(document["images"], folder, findings)
-    annotations = _annotations(document["annotations"], pictures, category_ids, classes, findings)
+    category_ids, classes = read_categories(document["categories"], findings)
+    pictures = read_pictures(document["images"], folder, findings)
+    annotations = read_annotations(document["annotations"], pictures, category_ids, classes, findings)
     return CocoPictures(folder, [picture["file_name"] for picture in pictures], annotations), findings.found
 
 
@@ -119,155 +115,3 @@ def _load(file: Path) -> dict[str, list[Record]]:
         if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
             raise UserError(f"{file}: is no COCO file: it needs a list of objects '{key}'")
     return document
-
-
-def _categories(records: list[Record], findings: Findings) -> tuple[list[int | str], list[str]]:
-    """Ids, sorted, and names."""
-    good = _without(records, findings, "malformed_category", "categories without an id", _no_id, fatal=True)
-    ids = [record["id"] for record in good]
-    findings.add("duplicate_category_ids", "category ids that occur more than once", _repeated(ids), fatal=True)
-    names = {record["id"]: str(record.get("name", record["id"])) for record in good}
-    twice = set(_repeated(list(names.values())))
-    findings.add("duplicate_category_names", "categories that share a name", [i for i in names if names[i] in twice])
-    if not names:
-        findings.add("no_categories", "list of categories that is empty", ["none"], fatal=True)
-    ordered = sorted(names, key=lambda i: (isinstance(i, str), i))
-    return ordered, [names[i] for i in ordered]
-
-
-def _pictures(records: list[Record], folder: Path, findings: Findings) -> list[Record]:
-    """Records that have an id, a file name and a size."""
-    text = "pictures without an id, a file_name, or a width and height of 1 or more"
-    good = _without(records, findings, "malformed_picture", text, _malformed_picture, fatal=True)
-    ids = [record["id"] for record in good]
-    findings.add("duplicate_picture_ids", "picture ids that occur more than once", _repeated(ids), fatal=True)
-    if len({type(i) for i in ids}) > 1:
-        findings.add("mixed_picture_ids", "picture ids of which some are numbers and some texts", ids, fatal=True)
-    there = _files_in(folder, {os.path.dirname(record["file_name"]) for record in good})
-    missing = [record for record in good if os.path.normpath(record["file_name"]) not in there]
-    findings.add("missing_pictures", f"pictures that are not in {folder}", _ids(missing), fatal=True)
-    if not good:
-        findings.add("no_pictures", "list of images that is empty", ["none"], fatal=True)
-    return good
-
-
-def _files_in(folder: Path, below: set[str]) -> set[str]:
-    """Files of some folders below ``folder``, by one listing each: asking for each picture would take far longer."""
-    return {
-        os.path.normpath(os.path.join(name, entry))
-        for name in below
-        if (folder / name).is_dir()
-        for entry in os.listdir(folder / name)
-    }
-
-
-def _annotations(
-    records: list[Record],
-    pictures: list[Record],
-    category_ids: list[int | str],
-    classes: list[str],
-    findings: Findings,
-) -> Annotations:
-    """The boxes that can be used, and findings about the others."""
-    findings.add(
-        "duplicate_annotation_ids",
-        "annotation ids that occur more than once; all of their boxes are used",
-        _repeated([record["id"] for record in records if _is_id(record.get("id"))]),
-    )
-    place = {record["id"]: number for number, record in enumerate(pictures)}
-    label = {category: number for number, category in enumerate(category_ids)}
-    records = _without(records, findings, "malformed", "boxes are no list of four numbers; left out", _malformed)
-    records = _without(records, findings, "not_finite", "boxes with NaN or infinity; left out", _not_finite)
-    text = "boxes of pictures that are not listed; left out"
-    records = _without(records, findings, "unknown_picture", text, _unknown("image_id", place))
-    text = "boxes of categories that are not listed"
-    records = _without(records, findings, "unknown_category", text, _unknown("category_id", label), fatal=True)
-    text = "boxes without width or height; left out"
-    records = _without(records, findings, "degenerate", text, lambda record: min(record["bbox"][2:]) <= 0)
-    sizes = np.array([[p["width"], p["height"]] for p in pictures], np.int64).reshape(-1, 2)
-    where = np.array([place[record["image_id"]] for record in records], np.int64)
-    corners = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
-    clipped = np.clip(corners, 0, np.tile(sizes[where], 2))
-    ids = np.array([record.get("id", "none") for record in records], object)
-    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    reaches_out = inside & (np.abs(clipped - corners) > _ROUNDING).any(axis=1)
-    findings.add(
-        "partly_outside", "boxes that reach out of their picture; clipped in training", ids[reaches_out].tolist()
-    )
-    findings.add("outside", "boxes that lie outside their picture; left out", ids[~inside].tolist())
-    order, starts = in_order(where[inside], len(pictures))
-    boxes = corners[inside][order]
-    labels = np.array([label[record["category_id"]] for record in records], np.int64)
-    crowd = np.array([bool(record.get("iscrowd", 0)) for record in records], bool)
-    own_areas = np.array([_area(record) for record in records], np.float64)[inside][order]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return Annotations(
-        classes=classes,
-        category_ids=category_ids,
-        picture_ids=np.array([record["id"] for record in pictures]),
-        sizes=sizes,
-        starts=starts,
-        boxes=boxes,
-        labels=labels[inside][order],
-        crowd=crowd[inside][order],
-        areas=np.where(np.isnan(own_areas), sides.prod(axis=1), own_areas),
-    )
-
-
-_ROUNDING = 0.01
-"""Pixels by which a box may reach out of its picture without being worth a word: COCO rounds to hundredths."""
-
-
-def _without(
-    records: list[Record], findings: Findings, kind: str, text: str, bad: Callable[[Record], bool], fatal: bool = False
-) -> list[Record]:
-    """The records for which ``bad`` is false; a finding about the others."""
-    faults = [bad(record) for record in records]
-    findings.add(kind, text, _ids([r for r, fault in zip(records, faults, strict=True) if fault]), fatal)
-    return [record for record, fault in zip(records, faults, strict=True) if not fault]
-
-
-def _no_id(record: Record) -> bool:
-    return not _is_id(record.get("id"))
-
-
-def _malformed_picture(record: Record) -> bool:
-    sides = (record.get("width"), record.get("height"))
-    whole = all(_is_number(side) and side >= 1 and side == int(side) for side in sides)
-    return _no_id(record) or not isinstance(record.get("file_name"), str) or not whole
-
-
-def _malformed(record: Record) -> bool:
-    box = record.get("bbox")
-    return not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box))
-
-
-def _not_finite(record: Record) -> bool:
-    return not all(math.isfinite(value) for value in record["bbox"])
-
-
-def _unknown(key: str, known: Mapping[Any, int]) -> Callable[[Record], bool]:
-    return lambda record: not _is_id(record.get(key)) or record[key] not in known
-
-
-def _area(record: Record) -> float:
-    """The `area` entry; NaN where there is none that can be used."""
-    area = record.get("area")
-    return float(area) if _is_number(area) and math.isfinite(area) and area >= 0 else math.nan
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
-
-
-def _ids(records: list[Record]) -> list[Any]:
-    return [record.get("id", "none") for record in records]
-
-
-def _repeated(values: list[Any]) -> list[Any]:
-    return [value for value, count in Counter(values).items() if count > 1]

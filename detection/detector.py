@@ -32,7 +32,7 @@ class Detector:
 
     def __init__(self, config: DetectionConfig, num_classes: int, device: torch.device) -> None:
         self._config, self._device = config, device
-        self._sigmoid = config.loss.classification == "focal"
+        self._sigmoid = config.loss.sigmoid
         self.preprocessing = resolve_preprocessing(config.data, config.detection)
         self.transform = EvalTransform(self.preprocessing.size, self.preprocessing.interpolation)
         self._mean, self._std = (
@@ -60,10 +60,11 @@ class Detector:
         """What ``model`` finds on all of ``pictures``, on every rank: the same for any number of them."""
         reader = EvalReader(pictures, self.transform)
         settings, sizes = reading(self._config.data, ranks), pictures.annotations.sizes
-        parts = []
-        for batch in EvalLoader(reader, len(reader), self._config.evaluation.batch_size, settings, ranks):
-            parts.append(rows(batch.data["index"], self.detect(model, batch.data["image"]), sizes))
-        return gather(parts, len(reader), ranks)
+        found = [
+            (batch.data["index"], self.detect(model, batch.data["image"]))
+            for batch in EvalLoader(reader, len(reader), self._config.evaluation.batch_size, settings, ranks)
+        ]
+        return gather([rows(indices, detections, sizes) for indices, detections in found], len(reader), ranks)
 
 
 def reading(data: CommonData, ranks: Ranks, **collate: Callable[[list[Any]], Any]) -> WorkerSettings:

@@ -18,6 +18,9 @@ Picture = NDArray[np.uint8]
 
 TRUTH_COLOUR = (255, 255, 255)
 
+CELL = 320
+"""Pixels of a side of a sheet's cells."""
+
 
 @dataclass(frozen=True)
 class Boxes:
@@ -60,7 +63,7 @@ def draw(picture: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | 
     return image.permute(1, 2, 0).contiguous().numpy()
 
 
-def sheet(pictures: Sequence[Picture], columns: int = 4, side: int = 320) -> Picture:
+def sheet(pictures: Sequence[Picture], columns: int = 4, side: int = CELL) -> Picture:
     """Pictures side by side, each fitted into a square of ``side`` pixels."""
     cells = []
     for picture in pictures:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from detection.annotations import AnnotatedPictures
 from detection.confusion import SCORE, Confusion
-from detection.drawing import Boxes, Picture, draw, sheet
+from detection.drawing import CELL, Boxes, Picture, draw, sheet
 from detection.metrics import RECALLS, CocoResult
 from detection.predictions import Predictions
 
@@ -106,7 +106,9 @@ def pictures_sheet(pictures: AnnotatedPictures, predictions: Predictions, indice
         objects = Boxes(
             torch.from_numpy(known.boxes[truth] / scale).float().clamp(0, 1), torch.from_numpy(known.labels[truth])
         )
-        drawn.append(draw(np.array(pictures.picture(index)), detections, known.classes, objects))
+        picture = pictures.picture(index)
+        picture.thumbnail((CELL, CELL))  # before drawing, so that names can be read
+        drawn.append(draw(np.array(picture), detections, known.classes, objects))
     return sheet(drawn)
 
 

@@ -22,6 +22,13 @@ class MatchingConfig(Section):
     """Part of a prior that has to lie in a crowd region for it to learn nothing there."""
 
 
+_OWN_FIELDS = {
+    "cross_entropy": ("negatives_per_positive", "min_negatives"),
+    "focal": ("focal_alpha", "focal_gamma"),
+}
+"""Fields that one of the losses of classes has for itself."""
+
+
 class LossConfig(Section):
     """What is minimised: a loss of classes and one of boxes, summed over the priors of each picture."""
 
@@ -42,6 +49,11 @@ class LossConfig(Section):
     normalizer: Literal["positives"] | Positive = "positives"
     """What a picture's sum is divided by: the number of its priors that have objects, or this number for all."""
 
+    @property
+    def sigmoid(self) -> bool:
+        """Whether each class has a probability of its own; else the model's first output is for the background."""
+        return self.classification == "focal"
+
     @model_validator(mode="after")
     def _all_have_a_part(self) -> "LossConfig":
         other = {"cross_entropy": "focal", "focal": "cross_entropy"}[self.classification]
@@ -49,13 +61,6 @@ class LossConfig(Section):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name}: has no part in {self.classification}, only in {other}")
         return self
-
-
-_OWN_FIELDS = {
-    "cross_entropy": ("negatives_per_positive", "min_negatives"),
-    "focal": ("focal_alpha", "focal_gamma"),
-}
-"""Fields that one of the losses of classes has for itself."""
 
 
 class PostprocessConfig(Section):

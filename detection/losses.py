@@ -9,6 +9,7 @@ positives in the batch is not.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def detection_loss(
         matches: what the priors are to learn, of C classes.
     """
     logits, codes = logits.float(), codes.float()
-    classes = focal_loss if config.classification == "focal" else mined_cross_entropy
+    classes = focal_loss if config.sigmoid else mined_cross_entropy
     counts = matches.positive.sum(dim=1)
     divisor = counts.clamp(min=1) if config.normalizer == "positives" else config.normalizer
     class_loss = (classes(logits, matches, config) / divisor).mean()
@@ -47,12 +48,32 @@ def mined_cross_entropy(logits: Tensor, matches: Matches, config: LossConfig) ->
     ``config.min_negatives`` (arXiv:1512.02325, "hard negative mining").
     """
     targets = torch.where(matches.positive, matches.labels + 1, 0)
-    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+    losses = _CrossEntropy.apply(logits, targets)
     wanted = (matches.positive.sum(dim=1, keepdim=True) * config.negatives_per_positive).clamp(min=config.min_negatives)
     hardest = torch.where(matches.negative, losses, 0.0).sort(dim=1, descending=True).values
     ranks = torch.arange(losses.shape[1], device=losses.device)
     mined = torch.where(ranks < wanted, hardest, 0.0)  # a loss is never below the 0 of those that are no negatives
     return (torch.where(matches.positive, losses, 0.0) + mined).sum(dim=1)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Softmax cross entropy of each row, (...), for logits (..., C) and targets (...).
+
+    ``F.cross_entropy`` without reduction, whose backward pass makes a second tensor of the logits' size, mostly zeros,
+    and reads it again: here one is made.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        log_probabilities = F.log_softmax(logits, dim=-1)
+        ctx.save_for_backward(log_probabilities, targets)
+        return -log_probabilities.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        log_probabilities, targets = ctx.saved_tensors
+        weights = gradient.unsqueeze(-1)
+        return log_probabilities.exp().mul_(weights).scatter_add_(-1, targets.unsqueeze(-1), -weights), None
 
 
 def focal_loss(logits: Tensor, matches: Matches, config: LossConfig) -> Tensor:

@@ -45,6 +45,8 @@ class Predictions:
 def rows(indices: Tensor, detections: Detections, sizes: NDArray[np.int64]) -> Tensor:
     """A batch's detections as a float64 matrix (D, 8) on the CPU.
 
+    The host waits here for the batch to be done: on a GPU it is better called for all batches after the last one.
+
     Args:
         indices: (B,) the pictures.
         detections: of a batch of B.

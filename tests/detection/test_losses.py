@@ -10,7 +10,7 @@ from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
 from detection.boxes import corners, encode
 from detection.loss_config import LossConfig, MatchingConfig
-from detection.losses import ciou_loss, detection_loss, giou_loss
+from detection.losses import ciou_loss, detection_loss, giou_loss, mined_cross_entropy
 from detection.matching import Matches, match
 from tests.detection.scenes import grid_priors, padded, random_boxes
 from tests.detection.waits import CountWaits
@@ -145,6 +145,17 @@ def test_wild_predictions_have_finite_gradients_and_ignored_priors_none(classifi
     ignored = ~(matches.positive | matches.negative)
     assert ignored.any() and not logits.grad[ignored].any()
     assert not codes.grad[~matches.positive].any() and codes.grad[matches.positive].any()
+
+
+def test_gradients_of_classes_are_those_of_the_plain_formula():
+    logits, _, matches = scene((2, 6))
+    config = LossConfig(min_negatives=10_000)  # all negatives: nothing is sorted out
+    one, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    mined_cross_entropy(one, matches, config).sum().backward()
+    targets = torch.where(matches.positive, matches.labels + 1, 0)
+    plain = torch.nn.functional.cross_entropy(other.flatten(0, 1), targets.flatten(), reduction="none")
+    plain[(matches.positive | matches.negative).flatten()].sum().backward()
+    torch.testing.assert_close(one.grad, other.grad)
 
 
 def test_half_precision_is_summed_in_single():

@@ -13,6 +13,7 @@ import torch
 
 import swin
 from tools.bench import checkpoint as bench_checkpoint
+from tools.bench import detection as bench_detection
 from tools.bench import resume as bench_resume
 from tools.bench import step as bench_step
 from tools.bench import swin as bench_swin
@@ -138,3 +139,38 @@ def test_a_resumed_run_is_measured_beside_one_never_interrupted() -> None:
     assert all(value > 0 for cells in medians.values() for value in cells.values())
     ratio = medians["resumed"]["step"] / medians["uninterrupted"]["step"]
     assert table.ratios == {"resumed / uninterrupted": {"step": ratio}}
+
+
+def test_parts_of_detection_are_measured_beside_torchvisions_and_pycocotools() -> None:
+    table = bench_detection.run(quick=True)
+    evaluation = "COCO evaluation, 20 pictures, 500 boxes"
+    scores = [f"post-processing, {kind} scores" for kind in ("dense", "sparse")]
+    assert {row: set(cells) for row, cells in table.samples.items()} == {
+        **{row: {"torchvision", "ours"} for row in ("matching and loss", *scores)},
+        evaluation: {"pycocotools", "ours"},
+    }
+    medians = table.medians()[evaluation]
+    ratio = medians["pycocotools"] / medians["ours"]
+    assert table.ratios[f"{evaluation}: pycocotools / ours"] == {"ours": ratio}
+
+
+def test_both_sides_of_the_detection_benchmark_find_the_same() -> None:
+    size, rng = bench_detection.QUICK, torch.Generator().manual_seed(1)
+    priors = bench_detection.some_priors(size, rng)
+    logits, codes = bench_detection.output(size, rng, background=3.0)
+    peer = bench_detection.torchvisions(size.classes + 1)
+    theirs = bench_detection.their_detections(peer, logits, codes, priors)
+    ours = bench_detection.our_detections(logits, codes, priors)
+    for expected, (boxes, scores, labels) in zip(theirs, ours, strict=True):
+        torch.testing.assert_close(scores, expected["scores"])
+        assert torch.equal(labels + 1, expected["labels"])
+        torch.testing.assert_close(boxes * bench_detection.SIDE, expected["boxes"], rtol=0, atol=1e-3)
+    boxes, labels, mask = bench_detection.objects(size, rng)
+    mask[:, 1:] = False  # one object, since both sides settle it differently who of two has a prior that both want
+    predicted = (logits[:1].detach().requires_grad_(), codes[:1].detach().requires_grad_())
+    given = (*predicted, priors, boxes[:1], labels[:1], mask[:1])
+    expected_loss, found = bench_detection.their_loss(peer, *given), bench_detection.our_loss(*given)
+    torch.testing.assert_close(found["loss_classes"], expected_loss["classification"])
+    torch.testing.assert_close(found["loss_boxes"], expected_loss["bbox_regression"])
+    torch.testing.assert_close(found["logits"], expected_loss["logits"])
+    torch.testing.assert_close(found["codes"], expected_loss["codes"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.errors import EXIT_USER_ERROR, UserError
 
-MODULES = {name: f"tools.bench.{name}" for name in ("swin", "step", "checkpoint", "resume")}
+MODULES = {name: f"tools.bench.{name}" for name in ("swin", "step", "detection", "checkpoint", "resume")}
 """Each benchmark's module, which has ``run(quick) -> Table``; imported when it is asked for."""
 
 
