@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from detection.config import TRAINED, DetectionConfig
 from detection.confusion import SCORE
@@ -49,41 +50,43 @@ def run_prediction(
 
 
 def predict(experiment: Experiment[DetectionConfig], paths: Sequence[Path], output: Path, ranks: Ranks) -> None:
-    """Every rank looks at its share of the pictures and draws it; rank 0 writes the file of all detections."""
+    """Every rank looks at its share of the pictures and draws as many; rank 0 writes the file of all detections.
+
+    A drawn picture is called after its number, which is its id in the file, and its name.
+    """
     config, metadata = experiment.config, experiment.saved["metadata"]
     detector = Detector(config, len(metadata["classes"]), ranks.device)
     experiment.load_into(detector.model)
     reader = FileReader(paths, detector.transform)
     settings, sizes = reading(config.data, ranks), np.zeros((len(paths), 2), np.int64)
-    parts, faults = [], {}
+    parts: list[Tensor] = []
+    faults: dict[int, str] = {}
     with inference(detector.model, resolve_precision(config.training.precision, ranks.device)):
         for batch in EvalLoader(reader, len(reader), config.evaluation.batch_size, settings, ranks):
             data = batch.data
-            sizes[data["index"].numpy()] = data["size"].numpy()
-            parts.append(rows(data["index"], detector.detect(detector.model, data["image"]), sizes))
-            faults.update({i: fault for i, fault in zip(data["index"].tolist(), data["fault"], strict=True) if fault})
+            sizes[batch.indices] = data["size"].numpy()
+            faults |= {i: fault for i, fault in zip(batch.indices.tolist(), data["fault"], strict=True) if fault}
+            found = rows(data["index"], detector.detect(detector.model, data["image"]), sizes)
+            parts.append(found[~torch.isin(found[:, 0].long(), torch.tensor([*faults], dtype=torch.int64))])
     everywhere = [json.loads(text) for text in ranks.gather_texts(json.dumps(faults))]
     faults = {int(i): fault for part in everywhere for i, fault in part.items()}
     sizes = ranks.sum_(torch.from_numpy(sizes).to(ranks.device)).cpu().numpy()
-    found = gather(parts, len(paths), ranks)
+    predictions = gather(parts, len(paths), ranks)
     good = [index for index in range(len(paths)) if index not in faults]
     for index in good[ranks.rank :: ranks.world_size]:
         ranks.pulse.tick()
-        write_picture(output / "pictures" / picture_name(index, paths), drawn(paths[index], found, index, metadata))
+        picture = drawn(paths[index], predictions, index, metadata)
+        write_picture(output / "pictures" / f"{index + 1:05d}_{paths[index].stem}.png", picture)
     if ranks.is_main:
         for fault in faults.values():
             log.warning("left out: %s", fault)
-        write_atomic(output / "detections.json", json.dumps(document(found, paths, sizes, good, metadata)) + "\n")
-        log.info("%d pictures, %d detections: %s", len(good), len(found.scores), shown(output / "detections.json"))
-
-
-def picture_name(index: int, paths: Sequence[Path]) -> str:
-    """Of the drawn picture; the number, its id in the JSON file, keeps pictures of one name apart."""
-    return f"{index + 1:05d}_{paths[index].stem}.png"
+        output.mkdir(parents=True, exist_ok=True)
+        write_atomic(output / "detections.json", json.dumps(document(predictions, paths, sizes, good, metadata)) + "\n")
+        log.info("%d pictures, %d detections: %s", len(good), len(predictions.scores), shown(output))
 
 
 def drawn(path: Path, found: Predictions, index: int, metadata: dict[str, Any]) -> NDArray[np.uint8]:
-    """The picture with its better detections."""
+    """The picture with its better detections, (height, width, 3)."""
     picture, own = np.array(read_picture(path)), found.of(index)
     scale = np.array([picture.shape[1], picture.shape[0]] * 2)
     boxes = torch.from_numpy(found.boxes[own] / scale).float()
@@ -97,9 +100,7 @@ def document(
     """COCO's format with scores: images numbered from 1 in the order given, annotations under the data set's ids."""
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     bbox = np.concatenate([found.boxes[:, :2], sides], axis=1).tolist()
-    known = set(good)
     columns = (found.pictures.tolist(), found.labels.tolist(), bbox, sides.prod(axis=1).tolist(), found.scores.tolist())
-    rows_of_known = [row for row in zip(*columns, strict=True) if row[0] in known]
     return {
         "images": [
             {"id": i + 1, "file_name": str(paths[i]), "width": int(sizes[i, 0]), "height": int(sizes[i, 1])}
@@ -115,7 +116,7 @@ def document(
                 "score": score,
                 "iscrowd": 0,
             }
-            for number, (picture, label, box, area, score) in enumerate(rows_of_known, start=1)
+            for number, (picture, label, box, area, score) in enumerate(zip(*columns, strict=True), start=1)
         ],
         "categories": [
             {"id": i, "name": name} for i, name in zip(metadata["category_ids"], metadata["classes"], strict=True)

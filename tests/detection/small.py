@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ TINY = {
     "logging": {"every_steps": 2},
     "distributed": {"device": "cpu"},
 }
-SWIN_SHAPE = {"patch_size": 2, "window_size": 4, "embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [2, 2, 2, 2]}
+SWIN_SHAPE = {"patch_size": 4, "window_size": 4, "embed_dim": 12, "depths": [1, 1, 1, 1], "num_heads": [2, 2, 2, 2]}
 TRAIN = [sys.executable, "-m", "detection.train"]
 EVALUATE = [sys.executable, "-m", "detection.evaluate"]
 PREDICT = [sys.executable, "-m", "detection.predict"]
@@ -46,7 +47,7 @@ def tree(**changes: dict) -> dict[str, Any]:
 
 def config_of(**changes: dict) -> DetectionConfig:
     """The configuration of a small run."""
-    return DetectionConfig.model_validate_json(_json(tree(**changes)))
+    return DetectionConfig.model_validate_json(json.dumps(tree(**changes)))
 
 
 def write_config(folder: Path, **changes: dict) -> Path:
@@ -54,9 +55,3 @@ def write_config(folder: Path, **changes: dict) -> Path:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(tree(experiment={"root": str(folder / "experiments")}, **changes)))
     return path
-
-
-def _json(values: dict[str, Any]) -> str:
-    import json
-
-    return json.dumps(values)

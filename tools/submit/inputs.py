@@ -70,17 +70,6 @@ def _check_pictures(config: ClassificationConfig) -> None:
         open_torchvision(config.data, "val")
 
 
-def _check_annotated(config: DetectionConfig) -> None:
-    """Looks for folders of pictures and annotation files, not into them: that is `python -m tools.check`'s work."""
-    from detection.data_config import CocoData
-
-    if isinstance(config.data, CocoData):
-        from detection.coco import split_files
-
-        for split in ("train", "val"):
-            split_files(config.data, split)
-
-
 def _check_pretrained(name: str, key: str = "model.pretrained") -> None:
     """Looks for timm's weights in the cache of the Hugging Face hub, which nodes share through the home folder."""
     import timm
@@ -96,3 +85,14 @@ def _check_pretrained(name: str, key: str = "model.pretrained") -> None:
             f"{key}: the weights of timm/{name} ({repository}) are not in the cache; fetch them here first: "
             f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
         )
+
+
+def _check_annotated(config: DetectionConfig) -> None:
+    """Looks for folders of pictures and annotation files, not into them: that is `python -m tools.check`'s work."""
+    from detection.data_config import CocoData
+
+    if isinstance(config.data, CocoData):
+        from detection.coco import split_files
+
+        for split in ("train", "val"):
+            split_files(config.data, split)
