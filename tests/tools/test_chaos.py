@@ -318,3 +318,11 @@ def test_thirty_kills(ranks, tmp_path):
     ended = chaos("--config", CONFIG, "--ranks", ranks, "--kills", 30, "--seed", ranks, timeout=3600.0)
     print(ended.stdout)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.full
+def test_a_detector_is_killed(tmp_path):
+    config = ROOT / "configs" / "detection" / "chaos.yaml"
+    ended = chaos("--task", "detection", "--config", config, "--ranks", 2, "--kills", 10, timeout=1800.0)
+    print(ended.stdout)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
