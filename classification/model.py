@@ -13,8 +13,8 @@ from torch import nn
 
 from classification.config import ModelConfig
 from classification.heads import replace_head
-from classification.pretrained import create_pretrained
 from engine.errors import UserError
+from engine.pretrained import create_pretrained
 from engine.settings import FinetuneConfig
 from engine.weights import load_weights, read_state_dict
 from swin import SwinTransformer, WeightsError, load_swin_weights
@@ -63,7 +63,7 @@ def _timm(config: ModelConfig, num_classes: int, image_size: tuple[int, int]) ->
     assert config.timm_name is not None
     create: Callable[..., nn.Module] = partial(timm.create_model, config.timm_name)
     if config.pretrained:
-        create = partial(create_pretrained, config.timm_name)
+        create = partial(create_pretrained, config.timm_name, "model.pretrained")
     options: dict[str, Any] = {"num_classes": num_classes}
     if config.drop_rate:
         options["drop_rate"] = config.drop_rate

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from detection.annotations import AnnotatedPictures
-from detection.coco import compare_categories, read_split, split_files
+from detection.coco import CocoPictures, compare_categories, read_split, split_files
 from detection.data_config import CocoData, ShapesData
 from detection.findings import Finding, refuse_fatal
 from detection.first_look import look_at_pictures
@@ -45,7 +46,7 @@ def check_data(data: CocoData | ShapesData) -> tuple[list[str], list[Finding]]:
         UserError: files are missing or are not COCO JSON.
     """
     if isinstance(data, ShapesData):
-        return [_counts(split, ShapePictures(data, split)) for split in ("train", "val")], []
+        return [described(split, ShapePictures(data, split)) for split in ("train", "val")], []
     splits = ["train", "val", *(["test"] if data.test is not None else [])]
     opened = {split: read_split(data, split) for split in splits}
     findings = [finding for pictures, found in opened.values() for finding in [*found, *look_at_pictures(pictures)]]
@@ -53,10 +54,17 @@ def check_data(data: CocoData | ShapesData) -> tuple[list[str], list[Finding]]:
     for split, (pictures, _) in opened.items():
         if split != "train":
             findings += compare_categories(train.annotations, pictures.annotations, str(split_files(data, split)[1]))
-    return [_counts(split, pictures) for split, (pictures, _) in opened.items()], findings
+    return [described(split, pictures) for split, (pictures, _) in opened.items()], findings
 
 
-def _counts(split: str, pictures: AnnotatedPictures) -> str:
+def look_first(opened: Sequence[AnnotatedPictures]) -> str:
+    """Raises a :class:`engine.errors.UserError` about picture files that cannot be used; see there. Returns nothing."""
+    refuse_fatal([finding for each in opened if isinstance(each, CocoPictures) for finding in look_at_pictures(each)])
+    return ""
+
+
+def described(split: str, pictures: AnnotatedPictures) -> str:
+    """How much there is, in a line."""
     known = pictures.annotations
     empty = int((known.starts[1:] == known.starts[:-1]).sum())
     crowds = int(known.crowd.sum())

@@ -26,6 +26,21 @@ SHOWN = 8
 """Pictures on a sheet of the best or the worst."""
 
 
+def overview(
+    result: CocoResult, confusion: Confusion, predictions: Predictions, pictures: AnnotatedPictures
+) -> dict[str, Picture]:
+    """All of them by name: precision_recall, confusion_matrix, and, where there are such pictures, best and worst."""
+    classes = pictures.annotations.classes
+    drawn = {
+        "precision_recall": curves(result, classes),
+        "confusion_matrix": confusion_matrix(confusion.counts, classes),
+    }
+    for name, indices in zip(("best", "worst"), best_and_worst(confusion), strict=True):
+        if indices:
+            drawn[name] = pictures_sheet(pictures, predictions, indices)
+    return drawn
+
+
 def curves(result: CocoResult, classes: Sequence[str]) -> Picture:
     """Precision against recall at IoU 0.5, of each class and their mean."""
     from matplotlib.figure import Figure

@@ -46,7 +46,13 @@ class HalvingConv(nn.Conv2d):
         padding = [1, 1]
         if size is not None:
             padding = [int(side != (n - 1) // 2) for n, side in zip(size_of(x), size, strict=True)]
-        return F.conv2d(x, self.weight, self.bias, stride=2, padding=padding)
+        weight = self.weight
+        # Where one cell lies in its padding, only the middle of the kernel counts. Left with the whole of it, oneDNN
+        # (3.12, bf16 on CPUs) returns whatever lies in memory for the gradient of the rest.
+        for axis, cells in enumerate(size_of(x)):
+            if cells == 1 and padding[axis]:
+                weight, padding[axis] = weight.narrow(2 + axis, 1, 1), 0
+        return F.conv2d(x, weight, self.bias, stride=2, padding=padding)
 
 
 class BatchNorm(nn.BatchNorm2d):

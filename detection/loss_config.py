@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.config import Section
 
@@ -20,6 +20,13 @@ class MatchingConfig(Section):
     """Least overlap (IoU) of a prior with an object that it has to find; each object's best prior is taken anyway."""
     ignored_part: PartOfOne = 0.5
     """Part of a prior that has to lie in a crowd region for it to learn nothing there."""
+
+
+_OWN_FIELDS = {
+    "cross_entropy": ("negatives_per_positive", "min_negatives"),
+    "focal": ("focal_alpha", "focal_gamma"),
+}
+"""Fields that one of the losses of classes has for itself."""
 
 
 class LossConfig(Section):
@@ -46,6 +53,14 @@ class LossConfig(Section):
     def sigmoid(self) -> bool:
         """Whether each class has a probability of its own; else the model's first output is for the background."""
         return self.classification == "focal"
+
+    @model_validator(mode="after")
+    def _all_have_a_part(self) -> "LossConfig":
+        other = {"cross_entropy": "focal", "focal": "cross_entropy"}[self.classification]
+        for name in _OWN_FIELDS[other]:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: has no part in {self.classification}, only in {other}")
+        return self
 
 
 class PostprocessConfig(Section):

@@ -14,7 +14,7 @@ import numpy as np
 
 from detection.annotations import AnnotatedPictures
 from detection.confusion import SCORE, Confusion, confuse
-from detection.figures import best_and_worst, confusion_matrix, curves, pictures_sheet
+from detection.figures import overview
 from detection.metrics import RECALLS, CocoResult
 from detection.predictions import Predictions, as_coco
 from engine.files import write_atomic
@@ -46,11 +46,8 @@ def write_report(
     rows = [[pictures.name(i), *row] for i, row in enumerate(zip(*columns, strict=True))]
     write_atomic(folder / "pictures.csv", csv_text(["picture", "found", "wrong", "missed", "f1"], rows))
     write_atomic(folder / "detections.json", json.dumps(as_coco(predictions, known)))
-    write_picture(folder / "precision_recall.png", curves(result, classes))
-    write_picture(folder / "confusion_matrix.png", confusion_matrix(confusion.counts, classes))
-    for name, indices in zip(("best", "worst"), best_and_worst(confusion), strict=True):
-        if indices:
-            write_picture(folder / f"{name}.png", pictures_sheet(pictures, predictions, indices))
+    for name, picture in overview(result, confusion, predictions, pictures).items():
+        write_picture(folder / f"{name}.png", picture)
 
 
 def report_text(title: str, result: CocoResult, confusion: Confusion, classes: Sequence[str]) -> str:

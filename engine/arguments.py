@@ -53,3 +53,25 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", type=Path, required=True, metavar="DIR", help="the experiment's folder")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|FILE", help="which weights (default: best)")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the run's own")
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """What the user typed to evaluate a trained model."""
+
+    experiment: Path
+    checkpoint: str
+    """``best``, ``last`` or a file."""
+    split: str
+    overrides: Sequence[str]
+
+
+def parse_evaluate_arguments(task: str, argv: Sequence[str]) -> EvaluateArguments:
+    """Parses the command line of ``python -m TASK.evaluate``; a mistake prints the usage and exits with 2."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {task}.evaluate", description="Evaluates a trained model and writes a report of it."
+    )
+    add_experiment_arguments(parser)
+    parser.add_argument("--split", choices=("val", "test"), default="val", help="which pictures (default: val)")
+    given = parser.parse_intermixed_args(argv)
+    return EvaluateArguments(given.experiment, given.checkpoint, given.split, given.overrides)

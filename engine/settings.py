@@ -5,7 +5,7 @@ documentation: it also stands in the JSON Schema and in the configuration refere
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import (
     BeforeValidator,
@@ -294,6 +294,9 @@ class DistributedConfig(Section):
 
 class RunConfig(Section):
     """The sections that every task has."""
+
+    used_when_trained: ClassVar[tuple[str, ...]] = ()
+    """A task's own settings that matter where a trained model is used."""
 
     experiment: ExperimentConfig = ExperimentConfig()
     """Name, place and seed of the run."""

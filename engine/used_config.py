@@ -29,7 +29,7 @@ COUNTING = (
     "training.channels_last",
     "distributed",
 )
-"""Settings that matter where a trained model is used."""
+"""Settings that matter where a trained model is used, besides :attr:`RunConfig.used_when_trained`."""
 
 
 def used_config(
@@ -55,8 +55,9 @@ def used_config(
     preset = ["finetune.weights=null", *preset]
     config = load_config(schema, file, [*preset, *overrides])
     changes = differences(load_config(schema, file, preset), config)
-    idle = ", ".join(key for key, _, _ in changes if not is_below(key, COUNTING))
+    counting = (*COUNTING, *schema.used_when_trained)
+    idle = ", ".join(key for key, _, _ in changes if not is_below(key, counting))
     if idle:
-        raise UserError(f"command line: {idle}: cannot matter for a trained model; what can: {', '.join(COUNTING)}")
+        raise UserError(f"command line: {idle}: cannot matter for a trained model; what can: {', '.join(counting)}")
     shown = {key: new if isinstance(new, str) else json.dumps(new) for key, _, new in changes}
     return config, tuple(f"{key}={value}" for key, value in shown.items() if not is_below(key, IDLE))

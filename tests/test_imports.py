@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TASKS = {"classification", "detection", "diffusion"}
+COMMANDS = ("train", "evaluate", "predict")
 ALLOWED = {
     "swin": {"swin"},
     "engine": {"engine"},
@@ -46,20 +47,25 @@ def test_the_engine_names_no_task():
         assert not words & TASKS, file
 
 
-@pytest.mark.parametrize("module", ["classification.train", "classification.evaluate", "classification.predict"])
+@pytest.mark.parametrize(
+    "module", [f"{task}.{command}" for task in ("classification", "detection") for command in COMMANDS]
+)
 def test_commands_start_without_torch(module):
     """Signal handlers and --help must not wait for seconds of imports."""
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("config", ["quickstart", "swin_tiny_imagenet"])
-def test_a_swins_configuration_is_read_without_torch(config):
+@pytest.mark.parametrize(
+    ("task", "config"),
+    [("classification", "quickstart"), ("classification", "swin_tiny_imagenet"), ("detection", "swin_b_fpn")],
+)
+def test_a_swins_configuration_is_read_without_torch(task, config):
     """Whoever submits or checks a run, or mistypes a key, need not wait for it."""
     code = (
-        "import sys; from pathlib import Path; from classification.config import ClassificationConfig;"
+        f"import sys; from pathlib import Path; from {task}.train import schema;"
         "from engine.config import load_config;"
-        f"load_config(ClassificationConfig, Path('configs/classification/{config}.yaml'));"
+        f"load_config(schema(), Path('configs/{task}/{config}.yaml'));"
         "sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

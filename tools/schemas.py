@@ -13,7 +13,10 @@ from pathlib import Path
 
 from engine.config import Section, json_schema
 
-CONFIGS = {"classification": "classification.config:ClassificationConfig"}
+CONFIGS = {
+    "classification": "classification.config:ClassificationConfig",
+    "detection": "detection.config:DetectionConfig",
+}
 """The configuration class of each task, as module:class."""
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "schema"

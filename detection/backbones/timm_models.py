@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import timm
@@ -15,6 +16,7 @@ from detection.backbones.base import Backbone
 from detection.layers import BatchNorm, L2Norm
 from engine.batchnorm import uses_batch_norm
 from engine.errors import UserError
+from engine.pretrained import create_pretrained
 
 STRIDES = [8, 16, 32]
 EXTRA_CHANNELS = (512, 256, 256)
@@ -89,10 +91,13 @@ def _maps_of(
 ) -> nn.Module:
     """timm's model of these maps, for this size if it is bound to one."""
     options = {"features_only": True, "out_indices": indices, **options}
+    create: Callable[..., nn.Module] = partial(timm.create_model, name)
+    if options.pop("pretrained"):
+        create = partial(create_pretrained, name, "detection.pretrained")
     try:
         if image_size is not None:
             with suppress(TypeError):  # models without position embeddings know no such argument
-                return timm.create_model(name, img_size=image_size, **options)
-        return timm.create_model(name, **options)
+                return create(img_size=image_size, **options)
+        return create(**options)
     except (TypeError, ValueError, RuntimeError, OSError, AssertionError) as error:
         raise UserError(f"detection.backbone: timm cannot make feature maps of {name}: {error}") from None

@@ -14,8 +14,8 @@ from timm.models import get_pretrained_cfg
 
 from classification.config import ModelConfig
 from classification.model import build_model
-from classification.pretrained import cached_file
 from engine.errors import UserError
+from engine.pretrained import cached_file
 from engine.settings import FinetuneConfig
 
 NAME = "test_byobnet.r160_in1k"

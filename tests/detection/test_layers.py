@@ -34,6 +34,23 @@ def test_halving_equals_torchs_convolution() -> None:
         assert torch.equal(layer(x, size), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (4, 1)])
+def test_halving_of_a_single_cell_has_the_gradient_of_torchs_convolution(
+    size: tuple[int, int], dtype: torch.dtype
+) -> None:
+    layer, x = HalvingConv(32, 64), torch.randn(8, 32, *size)
+    weight = layer.weight.detach().clone().requires_grad_()
+    expected = nn.functional.conv2d(x, weight, layer.bias, stride=2, padding=1)
+    expected.square().sum().backward()
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        y = layer(x)
+    y.float().square().sum().backward()
+    tolerance = {torch.float32: 1e-4, torch.bfloat16: 0.05}[dtype]
+    torch.testing.assert_close(y.float(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(layer.weight.grad, weight.grad, rtol=tolerance, atol=tolerance * 4)
+
+
 def test_batch_norm_of_a_single_value_uses_what_it_has_seen() -> None:
     layer, reference = BatchNorm(4), nn.BatchNorm2d(4)
     x = torch.randn(3, 4, 2, 2)

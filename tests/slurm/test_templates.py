@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.classification.small import write_config
+from tests.detection import small as small_detection
 from tests.slurm.cluster import Cluster, free_ports
 from tests.slurm.jobs import CPU, TWO_NODES, Job, submit
 
@@ -51,6 +52,16 @@ def test_one_device_is_what_the_default_template_takes(cluster: Cluster, tmp_pat
     job = submit(cluster, tmp_path, *CPU, template="train_clf_default", arguments=arguments)
     job.assert_completed()
     assert len(job.environment["devices"]) == 1
+
+
+def test_a_detector_is_trained_on_two_nodes_and_evaluated(cluster: Cluster, tmp_path: Path) -> None:
+    arguments = ("--config", str(small_detection.write_config(tmp_path, training={"steps": 2})))
+    job = submit(cluster, tmp_path, *TWO_NODES, template="train_det_ddp", arguments=arguments)
+    job.assert_completed()
+    assert len(job.environment["devices"]) == 2
+    evaluation = submit(cluster, tmp_path, *CPU, template="test_det", arguments=("--experiment", str(job.run.path)))
+    assert evaluation.wait_ended() == "COMPLETED", evaluation.output
+    assert (job.run.results_for("val") / "detections.json").is_file()
 
 
 @pytest.mark.parametrize(

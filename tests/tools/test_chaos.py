@@ -259,7 +259,7 @@ def test_a_diary_is_readable_while_it_is_written(tmp_path):
 
 def test_what_is_left_of_a_start_is_killed_and_reported(tmp_path):
     config = write_config(tmp_path, **SECTIONS)
-    with Start(["--config", str(config)], 2, tmp_path / "diary", tmp_path / "log") as start:
+    with Start("classification", ["--config", str(config)], 2, tmp_path / "diary", tmp_path / "log") as start:
         while {process.rank for process in start.living()} < {None, "0", "1"}:
             assert start.code() is None, start.log.read_text()
         assert start.wait_gone(timeout=0.0) is None
@@ -300,7 +300,7 @@ def test_two_ranks_killed_three_times_end_in_the_same_bits(killed_thrice):
 
 
 def test_each_fault_in_a_killed_run_is_seen_by_its_own_check(killed_thrice, tmp_path):
-    runs = [Run(killed_thrice[0] / name, tmp_path, [], 2) for name in ("reference", "killed")]
+    runs = [Run(killed_thrice[0] / name, "classification", tmp_path, [], 2) for name in ("reference", "killed")]
     assert not [check for check in check_results(*runs) if check.fault]
     experiment = runs[1].experiment
     assert experiment is not None
@@ -326,5 +326,13 @@ def test_each_fault_in_a_killed_run_is_seen_by_its_own_check(killed_thrice, tmp_
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_thirty_kills(ranks, tmp_path):
     ended = chaos("--config", CONFIG, "--ranks", ranks, "--kills", 30, "--seed", ranks, timeout=3600.0)
+    print(ended.stdout)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.full
+def test_a_detector_is_killed(tmp_path):
+    config = ROOT / "configs" / "detection" / "chaos.yaml"
+    ended = chaos("--task", "detection", "--config", config, "--ranks", 2, "--kills", 10, timeout=1800.0)
     print(ended.stdout)
     assert ended.returncode == 0, ended.stdout + ended.stderr

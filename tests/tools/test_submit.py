@@ -22,6 +22,8 @@ from engine.errors import UserError
 from engine.run_dir import RunDir
 from engine.signals import StopRequest
 from tests.classification.small import folder_data, write_config, write_pictures
+from tests.detection import small as small_detection
+from tests.detection.coco_files import write_split
 from tests.distributed import ROOT, clean_environment
 from tools.submit.__main__ import main
 from tools.submit.folders import read_note
@@ -183,6 +185,19 @@ def test_weights_that_timm_would_have_to_fetch_are_refused(tmp_path, capsys, mon
     )
 
 
+def test_annotations_and_weights_of_a_detector_are_looked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    write_split(tmp_path, "train", [])
+    files = {split: {"images": "train", "annotations": f"{split}.json"} for split in ("train", "val")}
+    data = {"source": "coco", "root": str(tmp_path), **files}
+    config = small_detection.write_config(tmp_path, data=data, detection={"backbone": "resnet50_a", "pretrained": True})
+    command = ["--task", "detection", "--config", str(config), *LOCAL]
+    assert main(command) == 2
+    assert re.search(r"data.val.annotations: there is no file .*/val.json", capsys.readouterr().err)
+    assert main([*command, "data.val.annotations=train.json"]) == 2
+    assert "detection.pretrained: the weights of timm/resnet50 " in capsys.readouterr().err
+
+
 def test_without_slurm_it_says_what_else_works(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert main(["--task", "classification", "--config", str(write_config(tmp_path))]) == 2
@@ -192,7 +207,7 @@ def test_without_slurm_it_says_what_else_works(tmp_path, capsys, monkeypatch):
 
 def test_an_unknown_task_names_those_that_there_are(tmp_path, capsys):
     assert main(["--task", "segmentation", "--config", str(write_config(tmp_path))]) == 2
-    assert "there is classification" in capsys.readouterr().err
+    assert "there is classification, detection" in capsys.readouterr().err
 
 
 def test_a_sweep_cannot_be_debugged(tmp_path, capsys):

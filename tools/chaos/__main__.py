@@ -1,4 +1,4 @@
-"""``python -m tools.chaos --config FILE [--ranks N] --kills N [key.path=value ...]``; see ``--help``."""
+"""``python -m tools.chaos [--task TASK] --config FILE [--ranks N] --kills N [key.path=value ...]``; see ``--help``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 from engine.errors import EXIT_USER_ERROR, UserError
 from tools.chaos.plan import plan_kills
 from tools.chaos.rounds import Run, RunFailed, Struck, run_in_peace, run_under_fire
+
+TASKS = ("classification", "detection")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,9 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tools.chaos",
-        description="Trains a classification model twice, once in peace and once killed at random and resumed, again "
+        description="Trains a model twice, once in peace and once killed at random and resumed, again "
         "and again, and compares everything that is left behind.",
     )
+    parser.add_argument("--task", choices=TASKS, default=TASKS[0], help="what is trained (classification)")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's configuration")
     parser.add_argument("--ranks", type=_count, default=1, metavar="N", help="processes, started by torchrun (1)")
     parser.add_argument("--kills", type=_count, required=True, metavar="N", help="how often the run is killed")
@@ -71,7 +74,8 @@ def _folder(output: Path | None) -> Path:
 def _chaos(options: argparse.Namespace, folder: Path) -> bool:
     """Both runs and their comparison, told as it goes; whether all is the same."""
     reference, killed = (
-        Run(folder / name, options.config, options.overrides, options.ranks) for name in ("reference", "killed")
+        Run(folder / name, options.task, options.config, options.overrides, options.ranks)
+        for name in ("reference", "killed")
     )
     begin = time.monotonic()
     try:

@@ -30,8 +30,8 @@ class Process:
 class Start:
     """The witnessed training, started once. Leaving its block kills what is left of it."""
 
-    def __init__(self, arguments: Sequence[str], ranks: int, diaries: Path, log: Path) -> None:
-        """Starts ``python -m tools.chaos.witness`` with ``arguments``, by torchrun if there are several ranks."""
+    def __init__(self, task: str, arguments: Sequence[str], ranks: int, diaries: Path, log: Path) -> None:
+        """Starts ``python -m tools.chaos.witness TASK`` with ``arguments``, by torchrun if there are several ranks."""
         self.log, self.ranks = log, ranks
         self.diaries = Diaries(diaries, ranks)
         self.began = time.monotonic()
@@ -39,7 +39,7 @@ class Start:
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
         with log.open("wb") as output:
             self._launcher = subprocess.Popen(
-                [sys.executable, *torchrun, "-m", "tools.chaos.witness", *arguments],
+                [sys.executable, *torchrun, "-m", "tools.chaos.witness", task, *arguments],
                 env={**os.environ, FOLDER: str(diaries)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -29,6 +29,8 @@ class Run:
     """Where a run is kept, and what it is started with."""
 
     folder: Path
+    task: str
+    """classification, detection, ..."""
     config: Path
     overrides: Sequence[str]
     ranks: int
@@ -43,7 +45,7 @@ class Run:
         arguments = ["--config", str(self.config), *self.overrides, f"experiment.root={self.folder / 'experiments'}"]
         if self.experiment is not None:
             arguments = ["--resume", str(self.experiment)]
-        return Start(arguments, self.ranks, self._diaries(number), self.folder / f"start_{number:02d}.log")
+        return Start(self.task, arguments, self.ranks, self._diaries(number), self.folder / f"start_{number:02d}.log")
 
     def diaries(self) -> list[Diaries]:
         """What each start has written, in their order."""

@@ -1,23 +1,28 @@
-"""``python -m tools.chaos.witness``: classification.train, its arguments, and a diary of what is trained on."""
+"""``python -m tools.chaos.witness TASK``: TASK.train with its arguments, and a diary of what is trained on."""
 
 from __future__ import annotations
 
+import importlib
+import sys
 from typing import TYPE_CHECKING
 
-from classification.train import schema
 from engine.entry import train
 
 if TYPE_CHECKING:
     from engine.run import TaskKind
 
 
-def kind() -> TaskKind:
-    """Classification that keeps a diary; imports what is heavy only when called."""
-    from classification.train import kind
-    from tools.chaos.witnessed import witnessed
+def main(task: str) -> None:
+    """Trains; imports what is heavy only after the signal handlers stand."""
+    module = importlib.import_module(f"{task}.train")
 
-    return witnessed(kind())
+    def kind() -> TaskKind:
+        from tools.chaos.witnessed import witnessed
+
+        return witnessed(module.kind())
+
+    train(task, module.schema, kind)
 
 
 if __name__ == "__main__":
-    train("classification", schema, kind)
+    main(sys.argv.pop(1))

@@ -14,6 +14,7 @@ from engine.settings import RunConfig
 
 if TYPE_CHECKING:
     from classification.config import ClassificationConfig
+    from detection.config import DetectionConfig
 
 
 def check_inputs(task: str, config: RunConfig) -> None:
@@ -30,7 +31,14 @@ def check_inputs(task: str, config: RunConfig) -> None:
         assert isinstance(config, ClassificationConfig)
         _check_pictures(config)
         if config.model.pretrained and config.model.timm_name is not None:
-            _check_pretrained(config.model.timm_name)
+            _check_pretrained(config.model.timm_name, "model.pretrained")
+    elif task == "detection":
+        from detection.config import DetectionConfig
+
+        assert isinstance(config, DetectionConfig)
+        _check_annotated(config)
+        if config.detection.pretrained and config.detection.timm_name is not None:
+            _check_pretrained(config.detection.timm_name, "detection.pretrained")
 
 
 def _paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:
@@ -65,15 +73,26 @@ def _check_pictures(config: ClassificationConfig) -> None:
             open_torchvision(config.data, "val")
 
 
-def _check_pretrained(name: str) -> None:
+def _check_pretrained(name: str, key: str) -> None:
     """Looks for timm's weights in the caches, which nodes share through the home folder."""
     from timm.models import get_pretrained_cfg
 
-    from classification.pretrained import cached_file
+    from engine.pretrained import cached_file
 
     published = get_pretrained_cfg(name)
     if published is not None and published.hf_hub_id and cached_file(published) is None:
         raise UserError(
-            f"model.pretrained: the weights of timm/{name} ({published.hf_hub_id}) are not in the cache; fetch them "
-            f"here first: python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
+            f"{key}: the weights of timm/{name} ({published.hf_hub_id}) are not in the cache; fetch them here first: "
+            f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
         )
+
+
+def _check_annotated(config: DetectionConfig) -> None:
+    """Looks for folders of pictures and annotation files, not into them: that is `python -m tools.check`'s work."""
+    from detection.data_config import CocoData
+
+    if isinstance(config.data, CocoData):
+        from detection.coco import split_files
+
+        for split in ("train", "val"):
+            split_files(config.data, split)

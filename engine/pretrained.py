@@ -18,13 +18,14 @@ PREFERRED = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.
 """Files of weights in a repository of the hub, and those that timm takes in their place if they are there."""
 
 
-def create_pretrained(name: str, **options: Any) -> nn.Module:
+def create_pretrained(name: str, key: str, **options: Any) -> nn.Module:
     """timm's model ``name`` with its published weights.
 
     A file in a cache is taken without asking whether there is a newer one, so that machines without internet access do
     not wait for answers.
 
     Args:
+        key: the setting that asks for them.
         options: for ``timm.create_model``.
 
     Raises:
@@ -41,9 +42,9 @@ def create_pretrained(name: str, **options: Any) -> nn.Module:
         source = f"https://huggingface.co/{published.hf_hub_id}" if published.hf_hub_id else published.url
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"model.pretrained: the weights of {name} are neither in {hub_cache()} nor in {torch_cache()}, and cannot "
+            f"{key}: the weights of {name} are neither in {hub_cache()} nor in {torch_cache()}, and cannot "
             f"be downloaded from {source} ({reason}); start once with --dry-run where there is internet access and the "
-            "same cache (HF_HOME), or set model.pretrained=false and give their file in finetune.weights"
+            f"same cache (HF_HOME), or set {key}=false and give their file in finetune.weights"
         ) from None
 
 

@@ -1,0 +1,78 @@
+"""A model with what it takes to use it: from 8-bit pictures to boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detection.annotations import AnnotatedPictures
+from detection.config import DetectionConfig
+from detection.data_config import CommonData
+from detection.model import SSDOutput, build_detector
+from detection.postprocess import Detections, class_scores, postprocess
+from detection.predictions import Predictions, gather, rows
+from detection.preprocessing import resolve_preprocessing
+from detection.transforms import EvalReader, EvalTransform
+from engine.data import EvalLoader
+from engine.dist import Ranks
+from engine.workers import WorkerSettings, resolve_workers
+
+PRIOR_PROBABILITY = 0.01
+"""What each class starts at where it is a sigmoid of its own (arXiv:1708.02002, section 4.1)."""
+
+
+class Detector:
+    """The configured model on a device, its input and its output.
+
+    Its methods are given the model, which may be this one wrapped for training, or its moving average.
+    """
+
+    def __init__(self, config: DetectionConfig, num_classes: int, device: torch.device) -> None:
+        self._config, self._device = config, device
+        self._sigmoid = config.loss.sigmoid
+        self.preprocessing = resolve_preprocessing(config.data, config.detection)
+        self.transform = EvalTransform(self.preprocessing.size, self.preprocessing.interpolation)
+        self._mean, self._std = (
+            torch.tensor(values, device=device).view(3, 1, 1) * 255
+            for values in (self.preprocessing.mean, self.preprocessing.std)
+        )
+        outputs, start = (num_classes, PRIOR_PROBABILITY) if self._sigmoid else (num_classes + 1, None)
+        model = build_detector(config.detection, config.finetune, outputs, self.preprocessing.size, start).to(device)
+        self.model = model.to(memory_format=torch.channels_last) if config.training.channels_last else model
+
+    def forward(self, model: nn.Module, pictures: Tensor) -> SSDOutput:
+        """What ``model`` says of uint8 pictures (B, 3, H, W) on its device."""
+        pictures = pictures.float().sub_(self._mean).div_(self._std)
+        if self._config.training.channels_last:
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+        return model(pictures)
+
+    def detect(self, model: nn.Module, pictures: Tensor) -> Detections:
+        """The boxes that ``model`` finds on uint8 pictures (B, 3, H, W), which may lie anywhere."""
+        output = self.forward(model, pictures.to(self._device, non_blocking=True))
+        scores = class_scores(output.logits, self._sigmoid)
+        return postprocess(scores, output.codes, output.priors, self._config.detection.postprocess)
+
+    def predict(self, model: nn.Module, pictures: AnnotatedPictures, ranks: Ranks) -> Predictions:
+        """What ``model`` finds on all of ``pictures``, on every rank: the same for any number of them."""
+        reader = EvalReader(pictures, self.transform)
+        settings, sizes = reading(self._config.data, ranks), pictures.annotations.sizes
+        found = [
+            (batch.data["index"], self.detect(model, batch.data["image"]))
+            for batch in EvalLoader(reader, len(reader), self._config.evaluation.batch_size, settings, ranks)
+        ]
+        return gather([rows(indices, detections, sizes) for indices, detections in found], len(reader), ranks)
+
+
+def reading(data: CommonData, ranks: Ranks, **collate: Callable[[list[Any]], Any]) -> WorkerSettings:
+    """How this rank reads pictures; ``collate`` if batches are not to be torch's own."""
+    return WorkerSettings(
+        workers=resolve_workers(data.workers, ranks.layout),
+        prefetch=data.prefetch,
+        pin_memory=ranks.device.type == "cuda",
+        multiprocessing_context=data.multiprocessing_context,
+        **collate,
+    )

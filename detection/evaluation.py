@@ -1,0 +1,66 @@
+"""Evaluation of a trained model, from its folder to its report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detection.annotations import Annotations
+from detection.config import TRAINED, DetectionConfig
+from detection.datasets import open_pictures
+from detection.detector import Detector
+from detection.report import write_report
+from detection.task import measure
+from engine.arguments import EvaluateArguments
+from engine.dist import Ranks
+from engine.errors import UserError
+from engine.evaluation import inference
+from engine.experiment import Experiment
+from engine.precision import resolve_precision
+from engine.trained import record_evaluation, require_writable, with_experiment
+
+
+def run_evaluation(arguments: EvaluateArguments) -> int:
+    """Evaluates one checkpoint of an experiment; returns the exit code.
+
+    Raises:
+        UserError: folder, checkpoint, settings or data are not as they should be.
+    """
+
+    def work(experiment: Experiment[DetectionConfig], ranks: Ranks) -> None:
+        evaluate_experiment(experiment, arguments.split, ranks)
+
+    folder, checkpoint = arguments.experiment, arguments.checkpoint
+    return with_experiment(work, folder, checkpoint, DetectionConfig, arguments.overrides, TRAINED)
+
+
+def evaluate_experiment(experiment: Experiment[DetectionConfig], split: str, ranks: Ranks) -> dict[str, float]:
+    """Metrics of ``split`` on every rank; rank 0 writes the report and adds a record to metrics.jsonl."""
+    config = experiment.config
+    require_writable(experiment.folder.results_for(split), ranks)
+    pictures = open_pictures(config.data, split)
+    _require_same_classes(experiment, pictures.annotations)
+    detector = Detector(config, len(pictures.annotations.classes), ranks.device)
+    experiment.load_into(detector.model)
+    with inference(detector.model, resolve_precision(config.training.precision, ranks.device)):
+        predictions = detector.predict(detector.model, pictures, ranks)
+    values, result = measure(predictions, pictures, ranks)
+    if result is not None:
+        record_evaluation(
+            experiment, split, values, lambda folder, title: write_report(folder, title, result, predictions, pictures)
+        )
+    return values
+
+
+def _require_same_classes(experiment: Experiment[Any], known: Annotations) -> None:
+    trained_on = experiment.saved["metadata"]
+    theirs, ours = (
+        dict(zip(ids, classes, strict=True))
+        for ids, classes in (
+            (trained_on["category_ids"], trained_on["classes"]),
+            (known.category_ids, known.classes),
+        )
+    )
+    different = [i for i in {**theirs, **ours} if theirs.get(i) != ours.get(i)]
+    if different:
+        shown = ", ".join(f"{i}: {theirs.get(i)!r} there, {ours.get(i)!r} here" for i in different[:5])
+        raise UserError(f"data: {experiment.checkpoint} was trained on other categories: {shown}")

@@ -1,0 +1,48 @@
+"""``python -m detection.predict --experiment DIR --images PATH... --output DIR [--checkpoint …] [key=value …]``
+
+Finds objects on any pictures. PATH is a picture, or a folder that is searched for them. DIR gets detections.json, in
+COCO's format with the pictures' names, and pictures/ with the boxes drawn. Broken pictures are named and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from engine.arguments import add_experiment_arguments
+from engine.entry import exit_on_user_error
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m detection.predict", description="Finds objects on pictures with a trained model."
+    )
+    add_experiment_arguments(parser)
+    parser.add_argument(
+        "--images", type=Path, nargs="+", required=True, metavar="PATH", help="pictures, or folders of them"
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the results go")
+    return parser.parse_intermixed_args(argv)
+
+
+def main() -> int:
+    """Returns the exit code."""
+    arguments = parse_arguments(sys.argv[1:])
+
+    from detection.config import TRAINED
+    from detection.train import schema
+    from engine.used_config import used_config
+
+    used_config(arguments.experiment, schema(), arguments.overrides, TRAINED)
+
+    from detection.prediction import run_prediction  # imports torch: a mistake is told before that
+
+    return run_prediction(
+        arguments.experiment, arguments.checkpoint, arguments.images, arguments.output, arguments.overrides
+    )
+
+
+if __name__ == "__main__":
+    exit_on_user_error(main)

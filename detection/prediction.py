@@ -1,0 +1,124 @@
+"""Detections on pictures of which nothing is known, from a trained model to files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detection.config import TRAINED, DetectionConfig
+from detection.confusion import SCORE
+from detection.detector import Detector, reading
+from detection.drawing import Boxes, draw
+from detection.files import FileReader, find_pictures
+from detection.predictions import Predictions, gather, rows
+from engine.data import EvalLoader
+from engine.dist import Ranks
+from engine.evaluation import inference
+from engine.experiment import Experiment
+from engine.files import write_atomic
+from engine.pictures import read_picture, write_picture
+from engine.precision import resolve_precision
+from engine.recorder import shown
+from engine.trained import require_writable, with_experiment
+
+log = logging.getLogger(__name__)
+
+
+def run_prediction(
+    folder: Path, checkpoint: str, images: Sequence[Path], output: Path, overrides: Sequence[str]
+) -> int:
+    """Writes what a trained model finds on ``images`` into ``output``; returns the exit code.
+
+    Raises:
+        UserError: experiment, checkpoint, settings or paths are not as they should be.
+    """
+    paths = find_pictures(images)
+
+    def work(experiment: Experiment[DetectionConfig], ranks: Ranks) -> None:
+        require_writable(output, ranks)
+        predict(experiment, paths, output, ranks)
+
+    return with_experiment(work, folder, checkpoint, DetectionConfig, overrides, TRAINED)
+
+
+def predict(experiment: Experiment[DetectionConfig], paths: Sequence[Path], output: Path, ranks: Ranks) -> None:
+    """Every rank looks at its share of the pictures and draws as many; rank 0 writes the file of all detections.
+
+    A drawn picture is called after its number, which is its id in the file, and its name.
+    """
+    config, metadata = experiment.config, experiment.saved["metadata"]
+    detector = Detector(config, len(metadata["classes"]), ranks.device)
+    experiment.load_into(detector.model)
+    reader = FileReader(paths, detector.transform)
+    settings, sizes = reading(config.data, ranks), np.zeros((len(paths), 2), np.int64)
+    parts: list[Tensor] = []
+    faults: dict[int, str] = {}
+    with inference(detector.model, resolve_precision(config.training.precision, ranks.device)):
+        for batch in EvalLoader(reader, len(reader), config.evaluation.batch_size, settings, ranks):
+            data = batch.data
+            sizes[batch.indices] = data["size"].numpy()
+            faults |= {i: fault for i, fault in zip(batch.indices.tolist(), data["fault"], strict=True) if fault}
+            found = rows(data["index"], detector.detect(detector.model, data["image"]), sizes)
+            parts.append(found[~torch.isin(found[:, 0].long(), torch.tensor([*faults], dtype=torch.int64))])
+    everywhere = [json.loads(text) for text in ranks.gather_texts(json.dumps(faults))]
+    faults = {int(i): fault for part in everywhere for i, fault in part.items()}
+    sizes = ranks.sum_(torch.from_numpy(sizes).to(ranks.device)).cpu().numpy()
+    predictions = gather(parts, len(paths), ranks)
+    good = [index for index in range(len(paths)) if index not in faults]
+    for index in good[ranks.rank :: ranks.world_size]:
+        ranks.pulse.tick()
+        picture = drawn(paths[index], predictions, index, metadata)
+        write_picture(output / "pictures" / f"{index + 1:05d}_{paths[index].stem}.png", picture)
+    if ranks.is_main:
+        for fault in faults.values():
+            log.warning("left out: %s", fault)
+        output.mkdir(parents=True, exist_ok=True)
+        write_atomic(output / "detections.json", json.dumps(document(predictions, paths, sizes, good, metadata)) + "\n")
+        log.info("%d pictures, %d detections: %s", len(good), len(predictions.scores), shown(output))
+
+
+def drawn(path: Path, found: Predictions, index: int, metadata: dict[str, Any]) -> NDArray[np.uint8]:
+    """The picture with its better detections, (height, width, 3)."""
+    picture, own = np.array(read_picture(path)), found.of(index)
+    scale = np.array([picture.shape[1], picture.shape[0]] * 2)
+    boxes = torch.from_numpy(found.boxes[own] / scale).float()
+    detections = Boxes(boxes, torch.from_numpy(found.labels[own]), torch.from_numpy(found.scores[own]))
+    return draw(picture, detections.above(SCORE), metadata["classes"])
+
+
+def document(
+    found: Predictions, paths: Sequence[Path], sizes: NDArray[np.int64], good: Sequence[int], metadata: dict[str, Any]
+) -> dict[str, list[dict[str, Any]]]:
+    """COCO's format with scores: images numbered from 1 in the order given, annotations under the data set's ids."""
+    sides = found.boxes[:, 2:] - found.boxes[:, :2]
+    bbox = np.concatenate([found.boxes[:, :2], sides], axis=1).tolist()
+    columns = (found.pictures.tolist(), found.labels.tolist(), bbox, sides.prod(axis=1).tolist(), found.scores.tolist())
+    return {
+        "images": [
+            {"id": i + 1, "file_name": str(paths[i]), "width": int(sizes[i, 0]), "height": int(sizes[i, 1])}
+            for i in good
+        ],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": picture + 1,
+                "category_id": metadata["category_ids"][label],
+                "bbox": box,
+                "area": area,
+                "score": score,
+                "iscrowd": 0,
+            }
+            for number, (picture, label, box, area, score) in enumerate(zip(*columns, strict=True), start=1)
+        ],
+        "categories": [
+            {"id": i, "name": name} for i, name in zip(metadata["category_ids"], metadata["classes"], strict=True)
+        ],
+    }

@@ -1,0 +1,119 @@
+"""Detection as a task of the training loop: pictures with boxes, model, matching, losses and COCO's figures."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from detection.annotations import AnnotatedPictures
+from detection.config import DetectionConfig
+from detection.confusion import confuse
+from detection.datasets import described, look_first, open_pictures, require_same_categories
+from detection.detector import Detector, reading
+from detection.drawing import training_sheet
+from detection.figures import overview
+from detection.losses import detection_loss
+from detection.matching import match
+from detection.metrics import METRICS, CocoResult, coco_evaluate
+from detection.predictions import Predictions
+from detection.samples import collate
+from detection.transforms import TrainReader
+from engine.batches import Draw, NaturalOrder
+from engine.dist import Ranks
+from engine.errors import UserError
+from engine.task import Evaluated, Picture
+
+log = logging.getLogger(__name__)
+
+SHOWN = 16
+"""Training pictures on the sheet that a run begins with."""
+
+
+class DetectionTask:
+    """See :class:`engine.task.Task`."""
+
+    name = "detection"
+    metric = "AP"
+    metric_names = METRICS
+    slot_multiple = 1
+
+    def __init__(self, config: DetectionConfig, ranks: Ranks) -> None:
+        data, seed = config.data, config.experiment.seed
+        _check_start(config)
+        pictures, held_out = (open_pictures(data, split) for split in ("train", "val"))
+        require_same_categories(data, pictures, held_out, "val")
+        ranks.main_decides(partial(look_first, [pictures, held_out]))
+        self._config = config
+        self._opened: dict[str, AnnotatedPictures] = {"val": held_out}
+        self._known = pictures.annotations
+        self._detector = Detector(config, len(self._known.classes), ranks.device)
+        self.model: nn.Module = self._detector.model
+        ready = self._detector.preprocessing
+        self.train_data = TrainReader(pictures, ready.size, ready.interpolation, ready.mean, config.augmentation, seed)
+        self.train_order = NaturalOrder(len(pictures), seed)
+        self.drop_last = data.drop_last
+        self.workers = reading(data, ranks, collate=collate)
+        for split, opened in (("train", pictures), ("val", held_out)):
+            log.info("data: %s", described(split, opened))
+
+    def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``batch``: what :func:`detection.samples.collate` makes. Mean losses over the micro-batch's pictures."""
+        logits, codes, priors = self._detector.forward(model, batch["image"])
+        boxes, labels, mask, ignored = (batch[name] for name in ("boxes", "labels", "mask", "ignored"))
+        matches = match(priors, boxes, labels, mask, ignored, self._config.detection.matching)
+        return detection_loss(logits, codes, priors, matches, self._config.loss)
+
+    def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
+        if split not in self._opened:
+            self._opened[split] = open_pictures(self._config.data, split)
+        pictures = self._opened[split]
+        predictions = self._detector.predict(model, pictures, ranks)
+        metrics, result = measure(predictions, pictures, ranks)
+        return Evaluated(metrics, draw=partial(_draw, result, predictions, pictures))
+
+    def previews(self) -> Mapping[str, Picture]:
+        """The first training pictures as the model sees them, with their boxes."""
+        draws = [Draw(int(index), 0, position) for position, index in enumerate(self.train_order(0)[:SHOWN])]
+        return {"train_samples": training_sheet([self.train_data[draw] for draw in draws], self._known.classes)}
+
+    def metadata(self) -> dict[str, Any]:
+        return {
+            "classes": self._known.classes,
+            "category_ids": self._known.category_ids,
+            "preprocessing": asdict(self._detector.preprocessing),
+        }
+
+
+def measure(
+    predictions: Predictions, pictures: AnnotatedPictures, ranks: Ranks
+) -> tuple[dict[str, float], CocoResult | None]:
+    """COCO's twelve figures, on every rank. Only rank 0 works them out, and has all that the evaluation says."""
+    found: list[CocoResult] = []
+
+    def decide() -> str:
+        found.append(coco_evaluate(predictions, pictures.annotations))
+        return json.dumps(found[0].metrics)
+
+    metrics = json.loads(ranks.main_decides(decide))
+    return metrics, found[0] if found else None
+
+
+def _draw(result: CocoResult | None, predictions: Predictions, pictures: AnnotatedPictures) -> Mapping[str, Picture]:
+    assert result is not None, "rank 0 draws"
+    return overview(result, confuse(predictions, pictures.annotations), predictions, pictures)
+
+
+def _check_start(config: DetectionConfig) -> None:
+    """Raises a :class:`UserError` for what would never learn. A trained model is free to be so."""
+    detection = config.detection
+    if detection.frozen_batchnorm and not detection.pretrained and config.finetune.weights is None:
+        raise UserError(
+            "detection.frozen_batchnorm: keeps the batch norms of trained weights, but there are none; set "
+            "finetune.weights or detection.pretrained, or leave it false"
+        )

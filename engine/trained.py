@@ -1,0 +1,82 @@
+"""Work with a trained model on any number of ranks: opening its experiment, and recording what was measured of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from engine.disk import check_writable
+from engine.dist import Ranks, detect_layout
+from engine.experiment import Experiment, open_experiment
+from engine.last_words import LastWords
+from engine.log import setup_logging
+from engine.metrics import MetricWriter
+from engine.recorder import listed, shown
+from engine.results import begin_results
+from engine.session import run_session
+from engine.settings import RunConfig
+
+log = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=RunConfig)
+
+
+def with_experiment(
+    work: Callable[[Experiment[C], Ranks], None],
+    folder: Path,
+    checkpoint: str,
+    schema: type[C],
+    overrides: Sequence[str],
+    preset: Sequence[str],
+) -> int:
+    """Opens an experiment, see :func:`engine.experiment.open_experiment`, and has the ranks meet and do ``work`` on it.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UserError: folder, checkpoint or settings are not as they should be; what ``work`` raises is reported.
+    """
+    layout = detect_layout(os.environ)
+    with setup_logging(layout.rank, layout.world_size):
+        experiment = open_experiment(folder, checkpoint, schema, overrides, preset)
+
+        def session(ranks: Ranks, last_words: LastWords) -> int:
+            work(experiment, ranks)
+            return 0
+
+        return run_session(session, experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
+
+
+def require_writable(folder: Path, ranks: Ranks) -> None:
+    """Raises a :class:`engine.errors.UserError` on every rank if rank 0 cannot write in ``folder``."""
+    ranks.main_decides(partial(_check_writable, folder))
+
+
+def _check_writable(folder: Path) -> str:
+    check_writable(folder)
+    return ""
+
+
+def record_evaluation(
+    experiment: Experiment[C], split: str, values: dict[str, float], write_report: Callable[[Path, str], None]
+) -> None:
+    """Keeps what was measured on ``split``: results/<split>/ and a record in metrics.jsonl. For rank 0.
+
+    Args:
+        write_report: Writes report.md and all that belongs to it; is given the folder and a title.
+    """
+    step, file, changes = experiment.saved["run"]["step"], experiment.checkpoint.name, " ".join(experiment.changes)
+    log.info("%s, %s (step %d): %s", split, file, step, listed(values))
+    results = begin_results(experiment.folder, split, file, step, experiment.changes)
+    title = f"{experiment.folder.name}: {file} (step {step}) on {split}"
+    write_report(results, title + (f", with {changes}" if changes else ""))
+    writer = MetricWriter(experiment.folder, tensorboard=False)
+    tags = {"source": "evaluate", "checkpoint": file} | ({"changes": changes} if changes else {})
+    writer.write(step, experiment.saved["epoch"], split, values, **tags)
+    writer.close()
+    log.info("report: %s", shown(results / "report.md"))

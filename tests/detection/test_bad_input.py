@@ -1,0 +1,79 @@
+"""Wrong input to detection: one clear message, exit code 2, no traceback, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from detection.train import kind
+from engine.arguments import TrainArguments
+from engine.entry import exit_code
+from engine.run import run_training
+from engine.signals import StopRequest
+from tests.detection.coco_files import CATEGORIES, box, write_split
+from tests.detection.small import write_config
+
+FILES = {split: {"images": split, "annotations": f"{split}.json"} for split in ("train", "val")}
+
+
+def refused(config: Path, *overrides: str) -> str:
+    """The message that a start with this input ends with."""
+    before = sorted(config.parent.rglob("*"))
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error):
+        code = exit_code(lambda: run_training(kind(), TrainArguments(config, None, False, overrides), StopRequest()))
+    message = error.getvalue()
+    assert code == 2 and "Traceback" not in message, message
+    assert sorted(config.parent.rglob("*")) == before, "something was left behind"
+    return message
+
+
+def coco_config(folder: Path, **changes: Any) -> Path:
+    """A configuration for data below ``folder``, which are right so far."""
+    boxes = [box(1, 101, [2, 2, 10, 10]), box(2, 102, [5, 5, 20, 20], category=90)]
+    for split in ("train", "val"):
+        write_split(folder, split, boxes)
+    data = {"source": "coco", "root": str(folder), "workers": 0, "image_size": 48, **FILES, **changes}
+    return write_config(folder, data=data, training={"global_batch_size": 2})
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.train.annotations=trian.json", r"data.train.annotations: there is no file .*/trian.json"),
+        ("data.val.images=valid", r"data.val.images: there is no folder .*/valid"),
+        ("data.root=nowhere", r"data.train.images: there is no folder .*/nowhere/train"),
+        ("detection.backbone=resnet50_c", r"detection.backbone: no model 'resnet50_c'; did you mean 'resnet50_"),
+        ("detection.backbone=timm/resnet5", r"detection.backbone: no model 'timm/resnet5'; did you mean 'timm/resnet"),
+        ("detection.neck=fpm", r"detection.neck: .*'fpn'"),
+        ("detection.bakcbone=swin_a", r"detection.bakcbone: unknown key; did you mean 'backbone'"),
+        ("loss.focal_gamma=1.5", r"loss: focal_gamma: .* cross_entropy"),
+        ("evaluation.metric=mAP", r"evaluation.metric: 'mAP' is not measured; there are AP, AP50"),
+        ("training.global_batch_size=64", r"training.global_batch_size: 64 is more than the 3 training samples"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, override: str, message: str) -> None:
+    error = refused(coco_config(tmp_path), override)
+    assert re.search(message, error), error
+
+
+def test_categories_that_differ_are_named(tmp_path: Path) -> None:
+    config = coco_config(tmp_path)
+    write_split(tmp_path, "val", [], categories=[*CATEGORIES[:2], {"id": 91, "name": "owl"}])
+    error = refused(config)
+    assert "val.json: 2 categories differ from train's: 90: 'owl' in train, None here" in error
+
+
+def test_pictures_that_are_not_as_annotated_are_named(tmp_path: Path) -> None:
+    config = coco_config(tmp_path)
+    Image.new("RGB", (30, 40)).save(tmp_path / "train" / "1.png")
+    (tmp_path / "val" / "2.png").write_bytes(b"no picture")
+    error = refused(config)
+    assert re.search(r"train: 1 pictures whose width and height .* \(ids: 102\)", error), error
+    assert re.search(r"val: 1 files that are no pictures \(ids: 103\)", error), error

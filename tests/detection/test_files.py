@@ -1,0 +1,39 @@
+"""Pictures from a command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from detection.files import FileReader, find_pictures
+from detection.transforms import EvalTransform
+from engine.batches import Draw
+from engine.errors import UserError
+
+
+def test_folders_are_searched_and_files_are_taken_at_their_word(tmp_path: Path) -> None:
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    for name in ("a/2.jpg", "a/1.PNG", "a/deep/3.webp", "a/readme.txt", "any"):
+        (tmp_path / name).touch()
+    found = find_pictures([tmp_path / "any", tmp_path / "a", tmp_path / "a" / "2.jpg"])
+    assert [str(path.relative_to(tmp_path)) for path in found] == ["any", "a/1.PNG", "a/2.jpg", "a/deep/3.webp"]
+
+
+def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--images: no pictures \(.jpg, .*\) in "):
+        find_pictures([tmp_path])
+    with pytest.raises(UserError, match="--images: there is no file or folder gone"):
+        find_pictures([Path("gone")])
+
+
+def test_a_broken_picture_says_why(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "good.png")
+    (tmp_path / "bad.png").write_bytes(b"")
+    reader = FileReader([tmp_path / "good.png", tmp_path / "bad.png"], EvalTransform((16, 24), "bilinear"))
+    good, bad = (reader[Draw(index, 0, index)] for index in range(len(reader)))
+    assert good["fault"] == "" and good["size"].tolist() == [40, 30] and good["image"].shape == (3, 16, 24)
+    assert good["image"][0].eq(255).all()
+    assert "bad.png: cannot be read as a picture (it is empty)" in bad["fault"]
+    assert bad["image"].shape == (3, 16, 24)
