@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from classification.config import TRAINED, ClassificationConfig
@@ -17,48 +13,33 @@ from classification.report import calibrated, write_report
 from classification.report_parts import Origin
 from classification.sources import LabelledPictures
 from classification.trained import Trained, load_trained, reading_workers
-from engine.disk import check_writable
-from engine.dist import Ranks, detect_layout
+from engine.arguments import EvaluateArguments
+from engine.dist import Ranks
 from engine.errors import UserError
 from engine.evaluation import inference
-from engine.experiment import Experiment, open_experiment
-from engine.last_words import LastWords
-from engine.log import setup_logging
-from engine.metrics import MetricWriter
+from engine.experiment import Experiment
 from engine.precision import resolve_precision
-from engine.recorder import listed, shown
-from engine.results import begin_results
-from engine.session import run_session
-
-log = logging.getLogger(__name__)
+from engine.trained import record_evaluation, require_writable, with_experiment
 
 
-def run_evaluation(folder: Path, checkpoint: str, split: str, overrides: Sequence[str]) -> int:
+def run_evaluation(arguments: EvaluateArguments) -> int:
     """Evaluates one checkpoint of an experiment; returns the exit code.
 
     Raises:
         UserError: folder, checkpoint, settings or data are not as they should be.
     """
-    layout = detect_layout(os.environ)
-    with setup_logging(layout.rank, layout.world_size):
-        experiment = open_experiment(folder, checkpoint, ClassificationConfig, overrides, TRAINED)
 
-        def work(ranks: Ranks, last_words: LastWords) -> int:
-            evaluate_experiment(experiment, split, ranks)
-            return 0
+    def work(experiment: Experiment[ClassificationConfig], ranks: Ranks) -> None:
+        evaluate_experiment(experiment, arguments.split, ranks)
 
-        return run_session(work, experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
-
-
-def _check_place(results: Path) -> str:
-    check_writable(results)
-    return ""
+    folder, checkpoint = arguments.experiment, arguments.checkpoint
+    return with_experiment(work, folder, checkpoint, ClassificationConfig, arguments.overrides, TRAINED)
 
 
 def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str, ranks: Ranks) -> dict[str, float]:
     """Metrics of ``split`` on every rank; rank 0 writes the report and adds a record to metrics.jsonl."""
     config = experiment.config
-    ranks.main_decides(partial(_check_place, experiment.folder.results_for(split)))
+    require_writable(experiment.folder.results_for(split), ranks)
     if ranks.layout.local_rank == 0:
         prepare_data(config.data)
     ranks.barrier()
@@ -69,24 +50,19 @@ def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str
     with inference(trained.model, resolve_precision(config.training.precision, ranks.device)):
         predictions = trained.inference.predict(trained.model, pictures, config.evaluation.batch_size, workers, ranks)
     values = measure(predictions, config.evaluation.thresholds, experiment.saved["run"]["findings"])
-    step, file = experiment.saved["run"]["step"], experiment.checkpoint.name
-    log.info("%s, %s (step %d): %s", split, file, step, listed(values))
-    if ranks.is_main:
-        changes = " ".join(experiment.changes)
-        results = begin_results(experiment.folder, split, file, step, experiment.changes)
-        title = f"{experiment.folder.name}: {file} (step {step}) on {split}" + (f", with {changes}" if changes else "")
+    if isinstance(predictions, Predictions):
+        values["ece"] = calibrated(predictions, config.evaluation.calibration_bins).error
+
+    def write(folder: Path, title: str) -> None:
         origin = Origin(title, pictures, trained.train_counts, config.evaluation, experiment.folder.metrics)
         if isinstance(predictions, Predictions):
-            write_report(results, origin, values, predictions)
-            values = {**values, "ece": calibrated(predictions, config.evaluation.calibration_bins).error}
+            write_report(folder, origin, values, predictions)
         else:
             assert trained.thresholds is not None
-            write_multilabel_report(results, origin, values, predictions, trained.thresholds)
-        writer = MetricWriter(experiment.folder, tensorboard=False)
-        tags = {"source": "evaluate", "checkpoint": file} | ({"changes": changes} if changes else {})
-        writer.write(step, experiment.saved["epoch"], split, values, **tags)
-        writer.close()
-        log.info("report: %s", shown(results / "report.md"))
+            write_multilabel_report(folder, origin, values, predictions, trained.thresholds)
+
+    if ranks.is_main:
+        record_evaluation(experiment, split, values, write)
     return values
 
 

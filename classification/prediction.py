@@ -7,7 +7,6 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,16 @@ from classification.listed import listed_pictures
 from classification.trained import Trained, load_trained, reading_workers
 from classification.transforms import EvalTransform
 from engine.batches import Draw
-from engine.disk import check_writable
-from engine.dist import Ranks, detect_layout
+from engine.dist import Ranks
 from engine.errors import UserError
 from engine.evaluation import inference
-from engine.experiment import Experiment, open_experiment
+from engine.experiment import Experiment
 from engine.files import write_atomic
-from engine.last_words import LastWords
-from engine.log import setup_logging
 from engine.pictures import read_picture
 from engine.precision import resolve_precision
 from engine.recorder import shown
-from engine.session import run_session
 from engine.tables import csv_bytes
+from engine.trained import require_writable, with_experiment
 
 log = logging.getLogger(__name__)
 
@@ -63,20 +59,15 @@ def run_prediction(arguments: PredictArguments) -> int:
     Raises:
         UserError: folder, checkpoint, settings, paths or output are not as they should be, or no picture can be read.
     """
-    layout = detect_layout(os.environ)
-    with setup_logging(layout.rank, layout.world_size):
-        pictures = listed_pictures(arguments.images, arguments.path_column, arguments.root)
-        if arguments.output.is_dir():
-            raise UserError(f"--output: {arguments.output} is a folder; name a file, such as prediction.csv")
-        experiment = open_experiment(
-            arguments.experiment, arguments.checkpoint, ClassificationConfig, arguments.overrides, TRAINED
-        )
+    pictures = listed_pictures(arguments.images, arguments.path_column, arguments.root)
+    if arguments.output.is_dir():
+        raise UserError(f"--output: {arguments.output} is a folder; name a file, such as prediction.csv")
 
-        def work(ranks: Ranks, last_words: LastWords) -> int:
-            predict_pictures(experiment, pictures, arguments, ranks)
-            return 0
+    def work(experiment: Experiment[ClassificationConfig], ranks: Ranks) -> None:
+        predict_pictures(experiment, pictures, arguments, ranks)
 
-        return run_session(work, experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
+    folder, checkpoint = arguments.experiment, arguments.checkpoint
+    return with_experiment(work, folder, checkpoint, ClassificationConfig, arguments.overrides, TRAINED)
 
 
 def predict_pictures(
@@ -90,7 +81,7 @@ def predict_pictures(
     Raises:
         UserError: the output cannot be written, or none of the pictures can be read.
     """
-    ranks.main_decides(partial(_check_place, arguments.output))
+    require_writable(arguments.output.absolute().parent, ranks)
     config, trained = experiment.config, load_trained(experiment, ranks)
     reader = FileReader([path for _, path in pictures], EvalTransform(trained.inference.preprocessing))
     workers, batch_size = reading_workers(config, ranks), config.evaluation.batch_size
@@ -176,11 +167,6 @@ def _labels_table(
             cells = ["", broken[index], *([""] * len(trained.classes))]
         rows.append([name, *cells])
     return ["path", "classes", "error", *(f"probability_{name}" for name in trained.classes)], rows
-
-
-def _check_place(output: Path) -> str:
-    check_writable(output.absolute().parent)
-    return ""
 
 
 def _report(count: int, broken: dict[int, str], output: Path) -> None:

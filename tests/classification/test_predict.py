@@ -12,6 +12,7 @@ import pytest
 from classification.evaluation import run_evaluation
 from classification.predict import parse_arguments
 from classification.prediction import PredictArguments, run_prediction
+from engine.arguments import EvaluateArguments
 from engine.entry import exit_code
 from tests.classification.small import TRAIN, folder_data, write_config, write_multilabel_data, write_pictures
 from tests.distributed import Ended, launch
@@ -28,7 +29,7 @@ def place(tmp_path_factory) -> Path:
     config = write_config(place, data=folder_data(place), training={"steps": 3, "global_batch_size": 8})
     (ended,) = launch(1, [*TRAIN, "--config", str(config)], cwd=place)
     assert ended.returncode == 0, ended.output
-    run_evaluation(place / "experiments" / "experiment_0001", "best", "val", [])
+    run_evaluation(EvaluateArguments(place / "experiments" / "experiment_0001", "best", "val", []))
     shutil.rmtree(place / "train")
     shutil.move(place / "val", place / "new")
     (place / "new" / "deep" / "er").mkdir(parents=True)
@@ -127,7 +128,7 @@ def test_several_labels_are_those_from_their_thresholds_on(tmp_path):
     (ended,) = launch(1, [*TRAIN, "--config", str(config)], cwd=tmp_path)
     assert ended.returncode == 0, ended.output
     experiment = tmp_path / "experiments" / "experiment_0001"
-    run_evaluation(experiment, "best", "val", [])
+    run_evaluation(EvaluateArguments(experiment, "best", "val", []))
     evaluated = {row["picture"]: row for row in rows_of(experiment / "results" / "val" / "predictions.csv")}
     pictures, out = str(tmp_path / "pictures"), str(tmp_path / "out.csv")
     assert (

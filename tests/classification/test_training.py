@@ -13,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from classification.config import ClassificationConfig
 from classification.evaluation import run_evaluation
 from classification.task import ClassificationTask
+from engine.arguments import EvaluateArguments
 from engine.config import load_config
 from engine.dist import Layout, Ranks
 from engine.errors import UserError
@@ -113,8 +114,10 @@ def test_evaluate_repeats_what_training_measured(finished, world_size):
 
 def test_evaluate_takes_settings_that_count_and_keeps_what_others_gave(finished, caplog):
     folder, _ = finished
-    run_evaluation(folder, "best", "val", [])
-    run_evaluation(folder, "best", "val", ["data.image_size=24", "data.workers=1", "evaluation.batch_size=64"])
+    run_evaluation(EvaluateArguments(folder, "best", "val", []))
+    run_evaluation(
+        EvaluateArguments(folder, "best", "val", ["data.image_size=24", "data.workers=1", "evaluation.batch_size=64"])
+    )
     assert "the earlier results in val, of best_step_" in caplog.text
     results = folder / "results"
     step = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)["run"]["step"]
@@ -139,7 +142,7 @@ def test_evaluate_takes_settings_that_count_and_keeps_what_others_gave(finished,
 )
 def test_evaluate_refuses_settings_that_cannot_matter(finished, overrides, message):
     with pytest.raises(UserError) as caught:
-        run_evaluation(finished[0], "best", "val", overrides)
+        run_evaluation(EvaluateArguments(finished[0], "best", "val", overrides))
     assert message in str(caught.value)
 
 
