@@ -82,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([("file", "label", "split"), *kept])
         try:
+            options.output.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(options.output, text.getvalue())
         except OSError as error:
             raise UserError(f"--output: {options.output} cannot be written: {error.strerror}") from None

@@ -25,12 +25,16 @@ def test_the_file_is_a_data_set_with_few_pictures_of_some_classes_and_all_of_val
     write_pictures(tmp_path / "data" / "val", {"a": 2, "b": 2, "c": 2})
     command = ["--root", str(tmp_path / "data"), "--least", "2", "--most", "8"]
     for name, seed in (("1.csv", "0"), ("2.csv", "0"), ("3.csv", "1")):
-        assert main([*command, "--output", str(tmp_path / name), "--seed", seed]) == 0
+        assert main([*command, "--output", str(tmp_path / "new" / name), "--seed", seed]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "a 2, b 8, c 4"
-    texts = [(tmp_path / name).read_text() for name in ("1.csv", "2.csv", "3.csv")]
+    texts = [(tmp_path / "new" / name).read_text() for name in ("1.csv", "2.csv", "3.csv")]
     assert texts[0] == texts[1] != texts[2]
     config = CsvData(
-        source="csv", root=tmp_path / "data", csv=tmp_path / "1.csv", label_columns=["label"], split_column="split"
+        source="csv",
+        root=tmp_path / "data",
+        csv=tmp_path / "new" / "1.csv",
+        label_columns=["label"],
+        split_column="split",
     )
     train, val = open_csv(config, "train"), open_csv(config, "val")
     assert class_counts(train).tolist() == [2, 8, 4]
