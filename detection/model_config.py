@@ -124,7 +124,7 @@ class DetectorConfig(Section):
             raise ValueError(f"swin: {', '.join(self.swin.given)}: for swin_ backbones only, not for {self.backbone}")
         if self.timm_name is None:
             raise ValueError(f"backbone: {unknown_model(self.backbone, BACKBONES)}")
-        if self.backbone.startswith("timm/") and may_import(info):
+        if self.backbone not in BACKBONES and may_import(info):
             check_timm(self.timm_name, self.pretrained, BACKBONES, "backbone")
         return self
 

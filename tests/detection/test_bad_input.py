@@ -53,7 +53,7 @@ def coco_config(folder: Path, **changes: Any) -> Path:
         ("detection.backbone=timm/resnet5", r"detection.backbone: no model 'timm/resnet5'; did you mean 'timm/resnet"),
         ("detection.neck=fpm", r"detection.neck: .*'fpn'"),
         ("detection.bakcbone=swin_a", r"detection.bakcbone: unknown key; did you mean 'backbone'"),
-        ("loss.focal_gamma=1.5", r"loss: focal_gamma: .* cross_entropy"),
+        ("loss.focal_gamma=1.5", r"loss.focal_gamma: has no part in cross_entropy, only in focal"),
         ("evaluation.metric=mAP", r"evaluation.metric: 'mAP' is not measured; there are AP, AP50"),
         ("training.global_batch_size=64", r"training.global_batch_size: 64 is more than the 3 training samples"),
     ],
