@@ -15,7 +15,9 @@ from engine.entry import exit_on_user_error
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m classification.evaluate", description="Evaluates a trained model and writes a report of it."
+        allow_abbrev=False,
+        prog="python -m classification.evaluate",
+        description="Evaluates a trained model and writes a report of it.",
     )
     add_experiment_arguments(parser)
     parser.add_argument("--split", choices=("val", "test"), default="val", help="which pictures (default: val)")
