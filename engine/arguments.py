@@ -27,6 +27,7 @@ class TrainArguments:
 def parse_train_arguments(task: str, argv: Sequence[str]) -> TrainArguments:
     """Parses the command line of ``python -m TASK.train``; a mistake prints the usage and exits with 2."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog=f"python -m {task}.train",
         description=f"Trains a {task} model as a YAML file says. Settings after the options override the file's.",
     )

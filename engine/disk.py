@@ -66,7 +66,9 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise UserError(f"{existing} cannot be written: {error.strerror}") from None
+        raise UserError(
+            f"experiment.root: {existing} cannot be written: {error.strerror}; name a folder that can be"
+        ) from None
 
 
 def free_bytes(folder: Path) -> int:

@@ -87,5 +87,5 @@ def exit_code(command: Callable[[], int]) -> int:
         return command()
     except UserError as error:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
-            print(f"error: {error}", file=sys.stderr)
+            sys.stderr.write(f"error: {error}\n")  # in one piece: srun writes there too
         return EXIT_USER_ERROR

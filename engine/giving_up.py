@@ -10,7 +10,7 @@ from typing import Any
 from engine.environment import read_environment
 from engine.failure import Failure, read_failure
 from engine.run_dir import RunDir
-from engine.slurm import job_name, restart_count
+from engine.slurm import job_name, job_of, restart_count
 
 STARTS_WITHOUT_A_STEP = 3
 CRASHES_AT_A_STEP = 2
@@ -25,7 +25,7 @@ def reason_to_give_up(folder: RunDir, step: int, environment: Mapping[str, str] 
     if job is None or restart_count(environment) == 0:
         return None
     record = read_environment(folder.environment) or {}
-    starts = [start for start in (record, *record.get("restarts", [])) if _job_of(start) == job]
+    starts = [start for start in (record, *record.get("restarts", [])) if job_of(start) == job]
     since = min((start["started"] for start in starts), default=0.0)
     paths = [folder.failed, *folder.failed.parent.glob(f"{folder.failed.stem}_*{folder.failed.suffix}")]
     failures = {failure for failure in map(read_failure, paths) if failure is not None and failure.time >= since}
@@ -55,12 +55,6 @@ def idle_starts(starts: Sequence[Mapping[str, Any]], restarts: int, step: int) -
     first = _number(same[-1]) if same else _number(earlier[-1]) + 1 if earlier else 0
     idle = restarts - first
     return f"{idle} starts in a row have saved no new step" if idle >= STARTS_WITHOUT_A_STEP else None
-
-
-def _job_of(start: Mapping[str, Any]) -> str | None:
-    slurm = start.get("slurm", {})
-    names = {"SLURM_JOB_ID": "job_id", "SLURM_ARRAY_JOB_ID": "array_job_id", "SLURM_ARRAY_TASK_ID": "array_task_id"}
-    return job_name({name: str(slurm[key]) for name, key in names.items() if key in slurm})
 
 
 def _number(start: Mapping[str, Any]) -> int:

@@ -44,7 +44,8 @@ class LastWords:
             return
         log.error("%s", failure.reason, extra=FILE_ONLY)
         if self._rank == 0:
-            print(f"error: {failure.message}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"error: {failure.message}\n")  # in one piece: srun writes there too
+            sys.stderr.flush()
 
     def _is_ours(self, folder: RunDir) -> bool:
         """Whether this start still writes in the folder: a rank that was stopped may find another one at work there."""

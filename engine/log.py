@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -84,6 +86,11 @@ def setup_logging(rank: int, world_size: int, verbose: bool = False) -> RunLog:
     return log
 
 
+def on_terminal(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether somebody looks at standard output as it comes. ``srun --unbuffered`` only makes it look so."""
+    return sys.stdout.isatty() and ("SLURM_STEP_ID" not in environment or "SLURM_PTY_PORT" in environment)
+
+
 def own_packages() -> list[str]:
     """The project's top-level packages, which lie beside this one, and the module that was started."""
     return ["__main__", *sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/__init__.py"))]
@@ -119,8 +126,8 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             # The bar is another process's for ranks other than 0; tqdm only clears its own.
-            clear = _CLEAR_LINE if self._rank > 0 and sys.stdout.isatty() else ""
-            tqdm.write(clear + self.format(record), file=sys.stdout)
+            clear = _CLEAR_LINE if self._rank > 0 and on_terminal() else ""
+            tqdm.write(f"{clear}{self.format(record)}\n", file=sys.stdout, end="")  # in one piece, for ranks share it
             sys.stdout.flush()
         except Exception:
             self.handleError(record)

@@ -82,18 +82,19 @@ class MetricWriter:
         if self._board is not None:
             self._board.add(lambda writer: writer.add_image(tag, image, step, dataformats="HWC"))
 
-    def resume_at(self, step: int, evaluated: bool = True) -> None:
+    def resume_at(self, step: int, evaluated: bool = True, every: int = 1) -> None:
         """Forget what lies beyond ``step``, since the run goes on from there and will write it again.
 
         What TensorBoard has seen beyond it is marked as void. ``evaluated``: False if the run goes on with the
-        evaluation of ``step``, whose record is then forgotten too.
+        evaluation of ``step``, whose record is then forgotten too. ``every``: steps between records, so that before the
+        first one nothing is missed.
         """
         if not self._enabled:
             return
         self.close()
         self._last_step = {}
         kept: list[dict[str, Any]] = []
-        if step and not self._path.exists():
+        if step >= every and not self._path.exists():
             log.warning("%s is not there: the records up to step %d are missing", self._path, step)
         if self._path.exists():
             lines = [

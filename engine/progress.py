@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from engine.log import FILE_ONLY
+from engine.log import FILE_ONLY, on_terminal
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Progress:
         self._total, self._start, self._enabled = total_steps, start, enabled
         self._clock, self._begun = clock, clock()
         self._bar: tqdm | None = None
-        if enabled and sys.stdout.isatty():
+        if enabled and on_terminal():
             sized = os.get_terminal_size(sys.stdout.fileno()).columns > 0  # some remote terminals have no size
             width: dict[str, Any] = {"dynamic_ncols": True} if sized else {"ncols": 100}
             self._bar = tqdm(

@@ -37,8 +37,8 @@ LAST_SAVE_SECONDS = 5.0
 class Recorder:
     """Records nothing: what every rank but the first is given, and a dry run."""
 
-    def begin(self, state: RunState, total_steps: int) -> None:
-        """Training starts, or goes on, from ``state``."""
+    def begin(self, state: RunState, epoch: float, total_steps: int) -> None:
+        """Training starts, or goes on, from ``state``, ``epoch`` epochs (with a fraction) after its start."""
 
     def stepped(self, state: RunState, epoch: float) -> None:
         """An optimizer step is done, ``epoch`` epochs (with a fraction) since the start."""
@@ -103,11 +103,12 @@ class FolderRecorder(Recorder):
         failure = read_failure(folder.failed)
         self._overcome_at = failure.step + 1 if failure is not None else None
 
-    def begin(self, state: RunState, total_steps: int) -> None:
-        self._metrics.resume_at(state.step, evaluated=not state.evaluation_owed)
+    def begin(self, state: RunState, epoch: float, total_steps: int) -> None:
+        every = self._config.logging.every_steps
+        self._metrics.resume_at(state.step, evaluated=not state.evaluation_owed, every=every)
         self._progress = Progress(total_steps, state.step)
         self._best = state.best
-        self._status.update(state="running", step=state.step, best=state.best)
+        self._status.update(state="running", epoch=epoch, step=state.step, best=state.best)
         self._write_readme()
         log.info("experiment folder: %s", shown(self._folder.path))
 

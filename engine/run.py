@@ -36,7 +36,7 @@ from engine.seed import derive
 from engine.session import run_session
 from engine.settings import RunConfig
 from engine.signals import StopRequest
-from engine.slurm import job_end, note_folder
+from engine.slurm import job_end, note_folder, waiting_job
 from engine.task import Task
 from engine.trainer import Trainer
 from engine.walltime import Walltime
@@ -135,6 +135,8 @@ def _open_folder(the_plan: Plan, trainer: Trainer, request: Sequence[str]) -> tu
         check_free_space(place, trainer.checkpoint_bytes(), config.checkpoint.keep)
         folder = the_plan.folder or RunDir.claim(config.experiment.root)
         locks.append(RunLock(folder))
+        if job := waiting_job(folder):
+            log.warning("%s: Slurm job %s waits to go on here as well: scancel %s", shown(folder.path), job, job)
         note_folder(folder, config.experiment.root, request)
         return str(folder.path)
 

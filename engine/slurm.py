@@ -15,8 +15,9 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from engine.failure import read_failure
+from engine.failure import read_content, read_failure
 from engine.files import write_atomic
 from engine.run_dir import RunDir
 from engine.wait_status import add_wait_status
@@ -102,13 +103,38 @@ def job_end(environment: Mapping[str, str] = os.environ) -> float | None:
         return None
     if told.isdigit():
         return float(told)
-    try:
-        squeue = ["squeue", "--noheader", f"--jobs={job}", "--format=%L"]
-        done = subprocess.run(squeue, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    left = seconds_left(done.stdout)
+    left = seconds_left(_squeue(job, "%L"))
     return None if left is None else time.time() + left
+
+
+def job_of(start: Mapping[str, Any]) -> str | None:
+    """The job of a start as environment.json has it, named as by :func:`job_name`."""
+    slurm = start.get("slurm", {})
+    names = {"SLURM_JOB_ID": "job_id", "SLURM_ARRAY_JOB_ID": "array_job_id", "SLURM_ARRAY_TASK_ID": "array_task_id"}
+    return job_name({name: str(slurm[key]) for name, key in names.items() if key in slurm})
+
+
+def last_job(folder: RunDir) -> str | None:
+    """The job of a run's last start; None if that was not made by Slurm."""
+    record = read_content(folder.environment) or {}
+    return job_of([record, *record.get("restarts", [])][-1])
+
+
+def waiting_job(folder: RunDir, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Another job than this one that waits to go on in a folder; None if there is none, or Slurm does not tell."""
+    job = last_job(folder)
+    if job is None or job == job_name(environment):
+        return None
+    return job if _squeue(job, "%T").strip() == "PENDING" else None
+
+
+def _squeue(job: str, field: str) -> str:
+    """What Slurm says of a job that waits or runs; empty if it says nothing within ten seconds."""
+    command = ["squeue", "--noheader", f"--jobs={job}", f"--format={field}"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -76,7 +76,7 @@ class Trainer:
     def fit(self, recorder: Recorder) -> bool:
         """Trains to the end. Returns False if a stop request ended it early, after saving."""
         batches, state = self.batches(), self.state
-        recorder.begin(state, self.total_steps)
+        recorder.begin(state, self.epoch, self.total_steps)
         if not state.step:
             recorder.keep(self.task.previews)
         while True:

@@ -13,11 +13,15 @@ log = logging.getLogger(__name__)
 
 LEAST_MARGIN = 15.0
 """Seconds before the end that are kept for leaving, besides a step and two saves."""
+SHORT = 240.0
+"""Seconds of which so many go into starting and saving that little is left for training."""
 _LOOK_EVERY = 1.0
 
 
 class Walltime:
     """Asks the run to stop, as a signal would, so long before ``end`` that a step and its checkpoint still fit.
+
+    Warns of an end that is too near for a job to get anywhere, restarted as often as may be.
 
     Args:
         end: when the job's time is up, in seconds since 1970; None: never.
@@ -29,6 +33,9 @@ class Walltime:
         self._last: float | None = None
         self._closed = threading.Event()
         if end is not None:
+            left = end - time.time()
+            if left < SHORT:
+                log.warning("the job's time is up in %.0f s, of which saving takes a part: ask for more --time", left)
             threading.Thread(target=self._look, name="walltime", daemon=True).start()
 
     @property

@@ -5,22 +5,20 @@
 #
 # The defaults, a configuration, count unless the arguments name another one, or a folder to resume.
 #
-# SWIN_ENV   the environment, in one place: a virtual environment's folder, or a file to source, with `module load`
-#            lines and whatever else is needed. Default: the clone's .venv if there is one, else the python that was
-#            active when the job was submitted.
+# SWIN_ENV   the environment, in one place: a virtual environment's folder, or a file to source (environment.sh), with
+#            `module load` lines and whatever else is needed. Default: the clone's .venv if there is one, else the
+#            python that was active when the job was submitted.
 # SWIN_CODE  the clone; default: the folder in which sbatch was called.
 #
 # A training that was interrupted after saving (exit code 75), or killed by a signal, is requeued and goes on in its
-# folder, unless Slurm says that the job was cancelled. The first start makes a snapshot of the code, which all later
-# ones run; of the clone they only read this file, to find it.
+# folder, unless Slurm says that the job was cancelled; see requeue.sh. The first start makes a snapshot of the code,
+# which all later ones run; of the clone they only read this folder, to find it.
 set -euo pipefail
 
 fail() {
     printf 'error: %s\n' "$*" >&2
     exit 2
 }
-
-say() { printf '%s slurm/launch.sh: %s\n' "$(date +%T)" "$*" >&2; }
 
 [[ -n ${SLURM_JOB_ID:-} ]] || fail "no Slurm job: submit this with sbatch, such as: sbatch slurm/train_clf_ddp.sbatch"
 
@@ -50,10 +48,11 @@ else
 fi
 
 # -- places ------------------------------------------------------------------------------------------------------------
-job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"
-job="${job:-$SLURM_JOB_ID}"
 clone="${SWIN_CODE:-$SLURM_SUBMIT_DIR}"
 [[ -d $clone/engine ]] || fail "$clone is no clone of this suite: call sbatch there, or set SWIN_CODE to its folder"
+run_python() { python "$@"; }
+# shellcheck source=slurm/requeue.sh
+source "$clone/slurm/requeue.sh" # which names the job
 restarts="${SLURM_RESTART_COUNT:-0}"
 
 # -- rank layout -------------------------------------------------------------------------------------------------------
@@ -74,30 +73,17 @@ elif [[ $gpus -gt 0 && $gpus -ne $each ]]; then
 fi
 
 # -- environment -------------------------------------------------------------------------------------------------------
-set_up_environment() {
-    local environment="${SWIN_ENV:-}"
+# SWIN_FROZEN is set once the code is frozen, below: this then runs from a snapshot of that clone, and all is set up.
+if [[ ${SWIN_FROZEN_FOR:-} != "$job" ]]; then
+    unset SWIN_FROZEN
+    environment="${SWIN_ENV:-}"
     if [[ -z $environment && -d $clone/.venv ]]; then
         environment="$clone/.venv"
     fi
-    set +u # module systems and activate scripts read variables that are not set
-    if [[ -f $environment/bin/activate ]]; then
-        # shellcheck disable=SC1091
-        source "$environment/bin/activate"
-    elif [[ -f $environment ]]; then
-        # shellcheck disable=SC1090
-        source "$environment"
-    elif [[ -n $environment ]]; then
-        fail "SWIN_ENV: $environment is neither a virtual environment nor a file to source"
-    fi
-    set -u
-    command -v python >/dev/null || fail "no python found; set SWIN_ENV to a virtual environment or a file to source"
-}
-
-# SWIN_FROZEN is set once the code is frozen, below: this then runs from a snapshot of that clone, and all is set up.
-[[ ${SWIN_FROZEN_FOR:-} == "$job" ]] || {
-    unset SWIN_FROZEN
-    set_up_environment
-}
+    # shellcheck source=slurm/environment.sh
+    source "$clone/slurm/environment.sh" "$environment" python
+    set -eu
+fi
 export PYTHONUNBUFFERED=1
 export PYTHONPATH="$clone${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONSAFEPATH=1                               # or the current folder would come before it
@@ -145,9 +131,9 @@ SWIN_FOLDER_NOTE="$(mktemp)" # rank 0, on this node, writes the experiment's fol
 export SWIN_FOLDER_NOTE
 trap 'rm -f "$SWIN_FOLDER_NOTE"' EXIT
 started="$(date +%s)"
-say "job $job, start $((restarts + 1)): python -m $module ${arguments[*]@Q}"
+say "start $((restarts + 1)): python -m $module ${arguments[*]@Q}"
 # A rank that fails ends all. One that is lost with its node is waited for in vain, but no longer than that.
-srun --kill-on-bad-exit=1 --wait="${SLURM_WAIT:-60}" --unbuffered python -m "$module" "${arguments[@]}" &
+srun --kill-on-bad-exit=1 --wait="${SLURM_WAIT:-60}" python -m "$module" "${arguments[@]}" &
 step=$!
 # srun itself would kill the tasks on SIGTERM; this asks them to save and end.
 trap 'kill -USR1 "$step" 2>/dev/null || true' TERM USR1 USR2
@@ -160,45 +146,8 @@ done
 
 # -- end ---------------------------------------------------------------------------------------------------------------
 folder="$(<"$SWIN_FOLDER_NOTE")" # empty if this start ended before the ranks had met and opened it
-details="$(scontrol show job --oneliner "$job" || true)"
-
-end=""
-if [[ -n $folder && ($status -eq 1 || $status -gt 128) ]]; then
-    end="$(python -m engine.slurm "$folder" "$status" "$started")" || say "FAILED.json could not be told how srun ended"
+if [[ $module == *.train ]]; then
+    end_training "$status" "$folder" "$started" "$frozen.idle" "$frozen"
+else
+    end_job "$status" "$frozen"
 fi
-
-goes_on() {
-    [[ $module == *.train ]] || return 1
-    [[ $status -eq 75 || $end == killed ]] && return 0 # interrupted after saving, or killed
-    # Before the folder is open, SIGTERM is srun's own, sent after another task's error; or a preemption's.
-    [[ $status -gt 128 && -z $folder && ($status -ne 143 || $details != *" PreemptTime=None "*) ]]
-}
-
-goes_on || exit "$status"
-# A run that gets nowhere stops by itself, but for one that never begins.
-idle=0
-[[ -n $folder ]] || idle=$(($(cat "$frozen.idle" 2>/dev/null || echo 0) + 1))
-if [[ $idle -ge 3 ]]; then
-    say "$idle starts in a row ended before training began: not requeued; the messages above say why"
-    exit 1
-fi
-case " $details " in
-    *" JobState=PENDING "* | *" JobState=REQUEUED "*) say "ended with $status: Slurm has requeued the job" ;;
-    # A job that is cancelled is COMPLETING while this script ends, as is one whose time is up.
-    *" JobState=COMPLETING Reason=TimeLimit "* | *" JobState=RUNNING "*)
-        say "ended with $status: requeueing job $job"
-        mkdir -p "$snapshots"
-        echo "$idle" >"$frozen.idle"
-        trap - TERM USR1 USR2
-        if scontrol requeue "$job"; then
-            # Slurm now ends this script; one that left by itself meanwhile could pass for the end of the job.
-            sleep 60 &
-            wait $!
-        else
-            say "that failed; go on with a new job and --resume auto"
-        fi
-        ;;
-    *" JobState="*) say "ended with $status: the job was cancelled" ;;
-    *) say "ended with $status; not requeued, as Slurm does not say whether it was cancelled" ;;
-esac
-exit "$status"

@@ -46,7 +46,9 @@ def write(folder: Path = FOLDER) -> list[Path]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.schemas", description="Write configs/schema/<task>.json.")
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m tools.schemas", description="Write configs/schema/<task>.json."
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is stale")
     check = parser.parse_args(arguments).check
     for path in stale() if check else write():

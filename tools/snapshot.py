@@ -184,7 +184,9 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.snapshot", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m tools.snapshot", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--root", type=Path, required=True, metavar="CODE", help="the working tree to copy")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder of all snapshots")
     parser.add_argument("--leave-out", type=Path, nargs="*", default=[], metavar="DIR", help="folders not to copy")

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from engine import checkpoint, disk
-from engine.disk import check_free_space, estimate_checkpoint_bytes, free_bytes, shown_bytes
+from engine.disk import check_free_space, check_writable, estimate_checkpoint_bytes, free_bytes, shown_bytes
 from engine.errors import UserError
 from engine.optim import named_state
 
@@ -95,6 +95,11 @@ def test_a_real_file_system_answers(tmp_path: Path) -> None:
     assert 0 < free_bytes(tmp_path) <= shutil.disk_usage("/").total + shutil.disk_usage(tmp_path).total
     with pytest.raises(UserError, match=r"GB free, but checkpoints need [\d.]+ GB more"):
         check_free_space(tmp_path, disk.free_bytes(tmp_path) + 10**9, keep=2)
+
+
+def test_a_place_that_cannot_be_written_is_refused_under_its_key() -> None:
+    with pytest.raises(UserError, match=r"^experiment\.root: /proc cannot be written"):
+        check_writable(Path("/proc/runs"))
 
 
 def test_sizes_are_shown_in_their_unit() -> None:

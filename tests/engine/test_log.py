@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.log import FILE_ONLY, own_packages, setup_logging
+from engine.log import FILE_ONLY, on_terminal, own_packages, setup_logging
 
 ours = logging.getLogger("engine.somewhere")
 theirs = logging.getLogger("thirdparty.module")
@@ -41,6 +41,13 @@ def test_other_ranks_show_what_is_wrong_with_their_number(capsys: pytest.Capture
         ours.info("hidden")
         ours.warning("careful")
     assert re.fullmatch(rf"\[rank 1\] {STAMP}warning: careful\n", capsys.readouterr().out)
+
+
+def test_a_terminal_is_one_that_somebody_looks_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert on_terminal({})
+    assert not on_terminal({"SLURM_STEP_ID": "0"}), "srun --unbuffered"
+    assert on_terminal({"SLURM_STEP_ID": "0", "SLURM_PTY_PORT": "1234"}), "srun --pty"
 
 
 def test_verbose_shows_our_details_only(capsys: pytest.CaptureFixture[str]) -> None:

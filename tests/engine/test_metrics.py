@@ -167,6 +167,14 @@ def test_resuming_at_the_beginning_forgets_everything(run_dir: RunDir) -> None:
     assert scalars(run_dir, "train/loss") == [(1, 3.0)]
 
 
+@pytest.mark.parametrize(("step", "missing"), [(0, False), (4, False), (5, True)])
+def test_records_that_are_missing_are_told_from_those_that_were_not_due(
+    run_dir: RunDir, caplog: pytest.LogCaptureFixture, step: int, missing: bool
+) -> None:
+    MetricWriter(run_dir, tensorboard=False).resume_at(step, every=5)
+    assert ("are missing" in caplog.text) == missing
+
+
 def test_a_torn_last_line_is_dropped(run_dir: RunDir) -> None:
     writer = MetricWriter(run_dir, tensorboard=False)
     writer.write(1, 0.1, "train", {"loss": 1.0})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from engine.run import run_training
 from engine.run_dir import RunDir
 from engine.settings import RunConfig
 from engine.signals import StopRequest
+from engine.trainer import Trainer
 from tests.engine.faulty import kind
 
 
@@ -110,6 +112,20 @@ def test_checkpoints_that_cannot_be_written_are_known_before_the_first_step(
     folder.checkpoints.write_text("")
     assert start(None, "training.epochs=3", resume=folder.path) == 2
     assert "a folder is needed here" in capsys.readouterr().err
+
+
+def test_a_run_that_begins_anew_does_not_seem_to_be_where_it_was(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished(config)
+    shutil.rmtree(run.checkpoints)
+    run.status.write_text(json.dumps({**json.loads(run.status.read_text()), "state": "failed"}))
+
+    def crash(*arguments: object) -> None:
+        raise RuntimeError("at the first step")
+
+    monkeypatch.setattr(Trainer, "train_step", crash)
+    assert start(None, resume=run.path) == 1
+    status = json.loads(run.status.read_text())
+    assert (status["state"], status["step"], status["epoch"]) == ("failed", 0, 0)
 
 
 def test_auto_takes_the_unfinished_run_of_the_same_configuration(config: Path) -> None:

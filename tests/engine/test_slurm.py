@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from engine.slurm import (
     noted_folder,
     restart_count,
     seconds_left,
+    waiting_job,
 )
 
 JOB = {"SLURM_JOB_ID": "812", "SLURM_CLUSTER_NAME": "alps"}
@@ -88,6 +90,21 @@ def test_without_an_answer_no_end_is_known(tmp_path: Path, monkeypatch: pytest.M
     assert job_end(JOB) is None
     os.unlink(tmp_path / "squeue")
     assert job_end(JOB) is None
+
+
+def test_another_job_that_waits_to_go_on_in_a_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunDir.claim(tmp_path)
+    squeue_that(tmp_path, f'echo "$@" > {tmp_path}/asked; echo PENDING', monkeypatch)
+    assert waiting_job(folder, JOB) is None
+    own, other = {"slurm": {"job_id": "812"}}, {"slurm": {"job_id": "9", "array_job_id": "8", "array_task_id": "1"}}
+    folder.environment.write_text(json.dumps({**other, "restarts": [own]}))
+    assert waiting_job(folder, JOB) is None
+    assert not (tmp_path / "asked").exists()
+    folder.environment.write_text(json.dumps({**own, "restarts": [other]}))
+    assert waiting_job(folder, JOB) == "8_1"
+    assert "--jobs=8_1" in (tmp_path / "asked").read_text()
+    squeue_that(tmp_path, "echo RUNNING", monkeypatch)
+    assert waiting_job(folder, JOB) is None
 
 
 def test_a_job_finds_the_folder_of_what_it_asked_for_again(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+import pytest
+
 from engine.signals import StopRequest
 from engine.walltime import LEAST_MARGIN, Walltime
 
@@ -45,6 +47,13 @@ def test_only_what_is_a_step_counts_as_one() -> None:
     time.sleep(0.2)
     clock.stepped()
     assert clock.margin >= LEAST_MARGIN + 0.2
+
+
+def test_an_end_that_is_near_at_the_start_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    Walltime(time.time() + 1000, StopRequest()).close()
+    assert not caplog.text
+    Walltime(time.time() + 50, StopRequest()).close()
+    assert "ask for more --time" in caplog.text
 
 
 def test_without_an_end_there_is_no_thread() -> None:

@@ -13,65 +13,23 @@ from pathlib import Path
 import pytest
 
 from engine.failure import Failure, write_failure
-from tests.distributed import ROOT, clean_environment
+from tests.distributed import ROOT
 from tests.slurm.jobs import copy_code
-
-SRUN = """#!/bin/bash
-printf '%s\\n' "$@" > "$RECORD/arguments"
-env > "$RECORD/environment"
-if [[ -n "$FOLDER" ]]; then printf '%s' "$FOLDER" > "$SWIN_FOLDER_NOTE"; fi
-exit "$STATUS"
-"""
-SCONTROL = """#!/bin/bash
-if [[ "$1" == show ]]; then echo "JobId=7 JobState=$STATE PreemptTime=$PREEMPTED Requeue=1"; exit; fi
-printf '%s ' "$@" > "$RECORD/requeued"
-kill "$PPID"  # as Slurm does
-"""
+from tests.slurm.standins import StandIns
 
 
-class Launch:
-    """A batch job's script, run where ``record`` keeps what the stand-ins were asked for."""
+class Launch(StandIns):
+    """A template's job, without a queue."""
 
     def __init__(self, record: Path, code: Path) -> None:
-        self.record, self.code = record, code
-        for name, script in (("srun", SRUN), ("scontrol", SCONTROL)):
-            (record / name).write_text(script)
-            (record / name).chmod(0o755)
+        super().__init__(record)
+        self.code = code
 
     def __call__(self, *arguments: str, module: str = "classification.train", **variables: str) -> tuple[int, str]:
         """Exit code and output; ``variables`` are Slurm's and the stand-ins'."""
-        (self.record / "requeued").unlink(missing_ok=True)
-        job = {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(self.record), "SLURM_JOB_NUM_NODES": "1"}
-        own = {"SWIN_CODE": str(self.code), "SWIN_ENV": sys.prefix, "RECORD": str(self.record), "FOLDER": ""}
-        script = {"STATUS": "0", "STATE": "RUNNING", "PREEMPTED": "None"}
-        path = {"PATH": os.pathsep.join([str(self.record), os.environ["PATH"]])}
-        done = subprocess.run(
-            ["bash", str(self.code / "slurm" / "launch.sh"), module, "--config", "default.yaml", "--", *arguments],
-            env=clean_environment({**job, **own, **script, **path, **variables}),
-            cwd=self.record,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        return done.returncode, done.stdout
-
-    @property
-    def arguments(self) -> list[str]:
-        """What srun was asked to do."""
-        return (self.record / "arguments").read_text().splitlines()
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """What srun would hand to the tasks."""
-        lines = (self.record / "environment").read_text().splitlines()
-        return dict(line.split("=", 1) for line in lines if "=" in line)
-
-    @property
-    def requeued(self) -> str:
-        path = self.record / "requeued"
-        return path.read_text().strip() if path.exists() else ""
+        script = str(self.code / "slurm" / "launch.sh")
+        own = {"SWIN_CODE": str(self.code), "SWIN_ENV": sys.prefix}
+        return self.run(["bash", script, module, "--config", "default.yaml", "--", *arguments], {**own, **variables})
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +49,6 @@ def test_arguments_pass_unchanged_to_each_task(launch: Launch) -> None:
     assert launch.arguments == [
         "--kill-on-bad-exit=1",
         "--wait=60",
-        "--unbuffered",
         "python",
         "-m",
         "classification.train",
@@ -123,7 +80,7 @@ def test_tasks_run_the_code_and_configurations_of_the_first_start(launch: Launch
     launch = Launch(tmp_path, code)
     config = code / "configs" / "classification" / "quickstart.yaml"
     for restarts in ("0", "1"):
-        assert launch("--config", str(config), SLURM_RESTART_COUNT=restarts)[0] == 0
+        assert launch("--config", str(config), SLURM_RESTART_COUNT=restarts, STATUS="75")[0] == -signal.SIGTERM
         frozen = Path(launch.environment["PYTHONPATH"].split(os.pathsep)[0])
         assert frozen.parent == tmp_path / "experiments" / ".snapshots"
         assert launch.arguments[-1] == str(frozen / "configs" / "classification" / "quickstart.yaml")
@@ -156,6 +113,37 @@ def test_what_cannot_work_is_refused_with_the_line_to_change(
     assert code == 2
     assert output.startswith("error: ")
     assert message in output
+    assert not (launch.record / "arguments").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[ -d /nowhere ] && export X=1", "module load nothing; echo loaded", "echo $NOT_SET; set -e", "set -eu; true"],
+)
+def test_a_file_is_sourced_as_a_login_shell_does_it(launch: Launch, text: str) -> None:
+    (launch.record / "cluster.sh").write_text(f"export FROM_FILE=here\nPATH={sys.prefix}/bin:$PATH\n{text}\n")
+    code, output = launch(SWIN_ENV=str(launch.record / "cluster.sh"))
+    assert code == 0, output
+    assert launch.environment["FROM_FILE"] == "here"
+    assert ("module: command not found" in output, "loaded" in output) == (("module" in text,) * 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("exit 0", "error: SWIN_ENV: {file} ends the shell that sources it"),
+        ("PATH={folder}:/usr/bin:/bin", "error: {folder}/python does not start, or"),
+    ],
+)
+def test_a_file_that_sets_up_no_environment_is_named(launch: Launch, text: str, message: str) -> None:
+    names = {"file": launch.record / "cluster.sh", "folder": launch.record}
+    (launch.record / "python").write_text("#!/bin/sh\nexit 1\n")
+    (launch.record / "python").chmod(0o755)
+    names["file"].write_text(text.format(**names))
+    code, output = launch(SWIN_ENV=str(names["file"]))
+    assert code == 2
+    assert message.format(**names) in output
+    assert str(names["file"]) in output
     assert not (launch.record / "arguments").exists()
 
 
@@ -210,6 +198,25 @@ def test_a_job_that_never_begins_to_train_is_requeued_twice(launch: Launch, tmp_
     assert launch.requeued == "requeue 7"
     launch(STATUS="75", SLURM_RESTART_COUNT="4")
     assert launch.requeued == "requeue 7", "the count began anew"
+
+
+def test_what_a_job_leaves_for_its_restarts_is_removed_with_its_end(launch: Launch, tmp_path: Path) -> None:
+    def left() -> list[str]:
+        return sorted(path.name for path in (tmp_path / "experiments" / ".snapshots").glob("job_*"))
+
+    launch(STATUS="75")
+    assert left() == ["job_cluster_7", "job_cluster_7.idle"]
+    launch(STATUS="143", STATE="PENDING", SLURM_RESTART_COUNT="1")
+    assert left(), "Slurm starts it again"
+    launch(STATUS="0", FOLDER=str(tmp_path), SLURM_RESTART_COUNT="2")
+    assert left() == []
+
+
+@pytest.mark.parametrize("template", sorted(path.stem for path in (ROOT / "slurm").glob("*.sbatch")))
+def test_a_template_that_is_submitted_elsewhere_says_so(launch: Launch, template: str) -> None:
+    code, output = launch.run(["bash", str(ROOT / "slurm" / f"{template}.sbatch")], {"SWIN_CODE": "/nope"})
+    assert code == 2
+    assert output == "error: no /nope/slurm/launch.sh: call sbatch in the clone, or set SWIN_CODE to its folder\n"
 
 
 @pytest.mark.parametrize("template", sorted(path.name for path in (ROOT / "slurm").glob("*.sbatch")))

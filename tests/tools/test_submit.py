@@ -14,21 +14,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from submitit.core.utils import DelayedSubmission
-from submitit.slurm.slurm import SlurmJobEnvironment, _make_sbatch_string
+from submitit.slurm.slurm import _make_sbatch_string
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.errors import UserError
 from engine.run_dir import RunDir
-from engine.signals import StopRequest
 from tests.classification.small import folder_data, write_config, write_pictures
 from tests.detection import small as small_detection
 from tests.detection.coco_files import write_split
 from tests.distributed import ROOT, clean_environment
 from tools.submit.__main__ import main
 from tools.submit.folders import read_note
-from tools.submit.job import Job, resubmit
-from tools.submit.resources import Resources, environment_lines, local_parameters, parse_minutes, slurm_parameters
+from tools.submit.job import Job
+from tools.submit.resources import Resources, environment_place, local_parameters, parse_minutes, slurm_parameters
 from tools.submit.sweep import combinations
 
 LOCAL = ("--cluster", "local", "--gpus-per-node", "0")
@@ -112,6 +110,7 @@ def test_a_local_job_of_two_ranks_goes_on_after_a_warning_ends_when_told_to_and_
 
     wait_for(lambda: records() > 1, "the first records")
     first = ranks()
+    assert {os.getsid(job), os.getpgid(job)}.isdisjoint({os.getsid(0), os.getpgid(0)}), "Ctrl-C here ends it there"
     os.kill(first[1], signal.SIGUSR1)  # one of them is enough
     wait_for(lambda: len(starts(run)) == 2 and state(run) == "running", "the second start")
     assert set(ranks()).isdisjoint(first)
@@ -155,6 +154,9 @@ def test_debug_runs_in_this_process_and_exits_with_the_runs_code(tmp_path):
         (["--time", "soon"], "--time: 'soon' is no time"),
         (["--nodes", "2"], "--nodes 2: --cluster local has one"),
         (["--cpus-per-task", "0"], "--cpus-per-task: must be 1 or more, not 0"),
+        (["--array-parallelism", "0"], "--array-parallelism: must be 1 or more, not 0"),
+        (["--time", "2"], "--time: 2 is too short: a job is told to save 120 s before"),
+        (["--sweep", "training.epochs=1,2", "training.epochs=3"], "--sweep: training.epochs: swept, and given a"),
     ],
 )
 def test_what_is_wrong_is_refused_and_leaves_no_folder(tmp_path, capsys, arguments, message):
@@ -164,6 +166,27 @@ def test_what_is_wrong_is_refused_and_leaves_no_folder(tmp_path, capsys, argumen
     assert re.search(message, error), error
     assert not list((tmp_path / "experiments").glob("experiment_*"))
     assert not list((tmp_path / "experiments").glob(".submitit/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--slurm", "array=0-3"], "--array is what tools.submit itself decides"),
+        (["--slurm", "wrap=ls"], "--wrap is what tools.submit itself decides"),
+        (["--slurm", "partition=fast"], "use --partition"),
+        (["--slurm", "comment=a\nb"], "characters that no option takes"),
+        (["--conf", "run.yaml"], "--task and --config are needed|unrecognized arguments: --conf"),
+        (["--retry", "experiments", "training.epochs=3"], "--retry does without training.epochs=3"),
+        (["--retry", "experiments", "--cluster", "debug"], "--retry does without --cluster"),
+        (["--task", "classification", "--config", "a.yaml", "--status"], "--status does without --task, --config"),
+        (["--status", "--time", "60"], "--status does without --time"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(capsys, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_missing_pictures_are_refused(tmp_path, capsys):
@@ -270,13 +293,13 @@ def test_a_sweep_that_makes_no_sense_is_refused(sweeps):
 def test_slurm_is_asked_for_what_was_asked_for_and_nothing_else(tmp_path):
     def lines(resources: Resources) -> list[str]:
         text = _make_sbatch_string(
-            command="python", folder=tmp_path, **slurm_parameters(resources, "name", tmp_path, "python")
+            command="python", folder=tmp_path, **slurm_parameters(resources, "my\nname", tmp_path, tmp_path)
         )
         return text.splitlines()
 
     plain = lines(Resources(gpus_per_node=4))
     assert {"#SBATCH --gpus-per-node=4", "#SBATCH --ntasks-per-node=4", "#SBATCH --requeue"} <= set(plain)
-    assert "#SBATCH --signal=USR2@120" in plain
+    assert {"#SBATCH --signal=USR2@120", "#SBATCH --job-name='my name'"} <= set(plain)
     for absent in ("time", "partition", "account", "mem", "cpus-per-task", "wckey"):
         assert not [line for line in plain if line.startswith(f"#SBATCH --{absent}")]
     full = lines(Resources(2, 0, 3, 7, "8G", "1-00", "fast", "us", slurm={"reservation": "course"}))
@@ -292,43 +315,12 @@ def test_a_local_job_keeps_to_the_gpus_that_this_shell_was_given():
     assert local_parameters(Resources(), "GPU-1234").get("visible_gpus") is None
 
 
-def test_the_environment_that_a_variable_names_is_set_up(tmp_path):
+def test_the_environment_that_a_variable_names_is_looked_for(tmp_path):
     (tmp_path / "my env" / "bin").mkdir(parents=True)
     (tmp_path / "my env" / "bin" / "activate").write_text("")
     (tmp_path / "modules.sh").write_text("")
-    assert environment_lines({}) == []
-    assert environment_lines({"SWIN_ENV": f"{tmp_path}/my env"}) == [f". '{tmp_path}/my env/bin/activate'"]
-    assert environment_lines({"SWIN_ENV": f"{tmp_path}/modules.sh"}) == [f". {tmp_path}/modules.sh"]
+    assert environment_place({}) == ""
+    for name in ("my env", "modules.sh"):
+        assert environment_place({"SWIN_ENV": f"{tmp_path}/{name}"}) == f"{tmp_path}/{name}"
     with pytest.raises(UserError, match="neither a virtual environment nor a file to source"):
-        environment_lines({"SWIN_ENV": f"{tmp_path}/nowhere"})
-
-
-def test_a_job_is_queued_again_unless_it_was_cancelled(tmp_path, monkeypatch):
-    calls, scontrol = tmp_path / "calls", tmp_path / "scontrol"
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("SUBMITIT_FOLDER", str(tmp_path))
-    monkeypatch.setenv("SLURM_JOB_ID", "815")
-    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "812")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    submission = DelayedSubmission(Job("classification.train", tmp_path / "config.yaml"))
-    submission.set_timeout(60, 3)
-    submission.dump(tmp_path / "812_3_submitted.pkl")
-    before = (tmp_path / "812_3_submitted.pkl").read_bytes()
-    for state, reason, requeued in (
-        ("RUNNING", "None", True),
-        ("COMPLETING", "None", False),
-        ("COMPLETING", "TimeLimit", True),
-        ("CANCELLED", "None", False),
-        ("PENDING", "None", False),
-    ):
-        scontrol.write_text(
-            f'#!/bin/sh\necho "$@" >> {calls}\n[ $1 = requeue ] || echo "JobId=815 JobState={state} Reason={reason}"\n'
-        )
-        scontrol.chmod(0o755)
-        calls.write_text("")
-        resubmit(SlurmJobEnvironment(), StopRequest())
-        assert calls.read_text().splitlines() == [
-            "show job --oneliner 812_3",
-            *(["requeue 812_3"] if requeued else []),
-        ]
-    assert (tmp_path / "812_3_submitted.pkl").read_bytes() == before
+        environment_place({"SWIN_ENV": f"{tmp_path}/nowhere"})

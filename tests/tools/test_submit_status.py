@@ -15,6 +15,7 @@ from engine.failure import Failure, write_failure
 from engine.run_dir import RunDir
 from engine.status import LOST_AFTER
 from tools.submit import retry as retry_module
+from tools.submit.__main__ import main
 from tools.submit.folders import PLACE, Note, give_back, read_note, write_note, write_status
 from tools.submit.overview import find_runs, look, slurm_queue, table
 from tools.submit.retry import retry
@@ -43,15 +44,16 @@ def make_run(
     [
         ("queued", WAITS, "waiting", "Priority"),
         ("queued", RUNS, "starting", ""),
-        ("queued", None, "waiting", ""),
-        ("queued", GONE, "lost", "its job ended before it began; see job.out"),
+        ("queued", None, "waiting", "or cancelled: nobody here can tell"),
+        ("queued", GONE, "lost", "its job was cancelled before it began"),
         ("running", RUNS, "running", ""),
         ("running", None, "running", ""),
         ("running", GONE, "lost", "its job ended without a word; see job.out"),
         ("running", WAITS, "waiting", "Priority"),
         ("interrupted", WAITS, "waiting", "Priority"),
-        ("interrupted", RUNS, "interrupted", "its job goes on soon"),
-        ("interrupted", GONE, "interrupted", ""),
+        ("interrupted", RUNS, "interrupted", "its job ends, or goes on, in a moment"),
+        ("interrupted", GONE, "interrupted", "its job was ended; --retry queues it again"),
+        ("interrupted", None, "interrupted", ""),
         ("failed", GONE, "failed", "no FAILED.json says why"),
         ("finished", GONE, "finished", ""),
         ("finished", RUNS, "finished", ""),
@@ -78,6 +80,33 @@ def test_a_failure_says_why(tmp_path):
 def test_a_run_that_nobody_submitted_is_known_by_its_folder_alone(tmp_path):
     view = look(make_run(tmp_path, "running", job=""), GONE)
     assert (view.state, view.note, view.alive) == ("running", None, None)
+
+
+def test_a_job_that_began_and_left_nothing_is_followed_to_what_it_printed(tmp_path):
+    run = make_run(tmp_path, "queued")
+    (tmp_path / "job.out").write_text("Killed")
+    note = read_note(run)
+    write_note(run, Note(**{**vars(note), "log": str(tmp_path / "job.out")}))
+    assert look(run, GONE).why == f"its job ended before it began; see {tmp_path}/job.out"
+
+
+def test_a_templates_job_is_known_by_what_it_recorded(tmp_path):
+    run = make_run(tmp_path, "interrupted", job="")
+    run.environment.write_text(json.dumps({"slurm": {"job_id": "3"}, "restarts": [{"slurm": {"job_id": "5"}}]}))
+    waits = look(run, {"5": ("PENDING", "BeginTime")})
+    assert (waits.state, waits.why, waits.job, waits.alive) == ("waiting", "BeginTime", "5", True)
+    assert "5" in table([waits]).splitlines()[1].split()
+    assert retry([waits], {}) == ([], [])
+    gone = look(run, GONE)
+    assert (gone.state, gone.alive) == ("interrupted", None), "it may be somebody else's"
+    assert retry([gone], {}) == ([], [gone])
+
+
+def test_it_is_said_that_slurm_does_not_answer(tmp_path, monkeypatch, capsys):
+    make_run(tmp_path, "queued")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert main(["--status", str(tmp_path)]) == 0
+    assert "Slurm does not answer" in capsys.readouterr().err
 
 
 def test_local_jobs_are_looked_for_where_they_were_started(tmp_path):

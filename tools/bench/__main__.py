@@ -16,7 +16,9 @@ MODULES = {name: f"tools.bench.{name}" for name in ("swin", "step", "detection",
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs what the command line names and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tools.bench", description="Our speed beside that of the peers.")
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m tools.bench", description="Our speed beside that of the peers."
+    )
     parser.add_argument("name", choices=[*MODULES, "all"], help="what to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to FILE")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and few rounds, to see that it runs")

@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m tools.chaos",
         description="Trains a model twice, once in peace and once killed at random and resumed, again "
         "and again, and compares everything that is left behind.",

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.entry import exit_code
 from engine.errors import UserError
-from tools.submit.resources import Resources, parse_minutes
+from tools.submit.resources import OWN, Resources, check, flag
 
 if TYPE_CHECKING:
+    from tools.submit.overview import View
     from tools.submit.submission import Submitted
 
 _RESOURCES = {
@@ -41,8 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         if options.status is not None:
+            _refuse_surplus(parser, options, "status", [*given])
             return _status(options.status)
         if options.retry is not None:
+            _refuse_surplus(parser, options, "retry", [])
             return _retry(options.retry, given)
         if options.task is None or options.config is None:
             parser.error("--task and --config are needed (or --status, or --retry)")
@@ -53,13 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m tools.submit",
         description="Queues a training, or one for each combination of swept values, and returns at once. A copy of "
         "the code is made, so that later edits do not change what waits.",
     )
     parser.add_argument("--task", metavar="TASK", help="classification, ...")
     parser.add_argument("--config", type=Path, metavar="FILE", help="the run's configuration")
-    parser.add_argument("--cluster", choices=("slurm", "local", "debug"), default="slurm", help="where to (slurm)")
+    parser.add_argument("--cluster", choices=("slurm", "local", "debug"), help="where to (slurm)")
     parser.add_argument("--name", default="", help="the experiment's name")
     parser.add_argument(
         "--sweep", action="append", default=[], metavar="key.path=a,b,c", help="one run a value; may be repeated"
@@ -78,6 +82,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _refuse_surplus(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, what: str, unread: Sequence[str]
+) -> None:
+    """Ends with exit code 2 where something is given that ``what``, which takes folders, would leave unread."""
+    surplus = [f"--{name}" for name in ("task", "config", "cluster", "name", "sweep") if getattr(options, name)]
+    surplus += [flag(name) for name in unread] + options.overrides
+    surplus += [str(path) for path in getattr(options, what) if "=" in path.name and not path.exists()]
+    if surplus:
+        parser.error(f"--{what} does without {', '.join(surplus)}")
+
+
 def _field(option: str) -> str:
     return option.removeprefix("--").replace("-", "_")
 
@@ -86,6 +101,12 @@ def _option(text: str) -> tuple[str, str]:
     name, equals, value = text.removeprefix("--").partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form OPTION=VALUE")
+    if f"--{name}" in _RESOURCES:
+        raise argparse.ArgumentTypeError(f"'{text}': use --{name}")
+    if name in OWN:
+        raise argparse.ArgumentTypeError(f"'{text}': --{name} is what tools.submit itself decides")
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"{text!r} has characters that no option takes")
     return name, value
 
 
@@ -95,30 +116,23 @@ def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
 
     if options.task not in tasks():
         raise UserError(f"--task: there is no '{options.task}'; there is {', '.join(tasks())}")
-    resources = _checked(Resources(**given))
+    resources = check(Resources(**given))
     configs = resolve(options.task, options.config, options.overrides, options.sweep, options.name)
-    _say_ignored(options.cluster, given)
-    if options.cluster == "debug":
+    cluster = options.cluster or "slurm"
+    _say_ignored(cluster, given)
+    if cluster == "local" and len(configs) > 1:
+        print(f"--cluster local starts all {len(configs)} runs at once", file=sys.stderr)
+    if cluster == "debug":
         if len(configs) > 1:
             raise UserError("--cluster debug: runs one job in this process; leave --sweep away")
         debug(options.task, configs[0])
-    _report(submit(options.task, configs, combinations(options.sweep), options.cluster, resources))
+    _report(submit(options.task, configs, combinations(options.sweep), cluster, resources))
     return 0
-
-
-def _checked(resources: Resources) -> Resources:
-    if resources.time is not None:
-        parse_minutes(resources.time)
-    for name, least in {"nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1}.items():
-        value = getattr(resources, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')}: must be {least} or more, not {value}")
-    return resources
 
 
 def _say_ignored(cluster: str, given: dict[str, Any]) -> None:
     known = {"slurm": given, "local": ("nodes", "gpus_per_node", "tasks_per_node", "time"), "debug": ()}[cluster]
-    ignored = ", ".join(f"--{name.replace('_', '-')}" for name in given if name not in known)
+    ignored = ", ".join(flag(name) for name in given if name not in known)
     if ignored:
         print(f"--cluster {cluster} does without {ignored}", file=sys.stderr)
 
@@ -137,26 +151,35 @@ def _report(submitted: Sequence[Submitted]) -> None:
     print(f"cancel: {end} {' '.join(jobs)}")
 
 
-def _status(places: Sequence[Path]) -> int:
-    from tools.submit.overview import find_runs, look, slurm_queue, table
+def _views(places: Sequence[Path]) -> list[View]:
+    """How the runs in ``places`` are doing; says so if that is not known of all."""
+    from tools.submit.overview import find_runs, look, slurm_queue
 
     queued = slurm_queue()
-    print(table([look(run, queued) for run in find_runs(places or [Path("experiments")])]))
+    views = [look(run, queued) for run in find_runs(places or [Path("experiments")])]
+    if queued is None and any(view.in_slurm for view in views):
+        print("Slurm does not answer (squeue): which of its jobs wait or run is not known", file=sys.stderr)
+    return views
+
+
+def _status(places: Sequence[Path]) -> int:
+    from tools.submit.overview import table
+
+    print(table(_views(places)))
     return 0
 
 
 def _retry(places: Sequence[Path], given: dict[str, Any]) -> int:
-    from tools.submit.overview import find_runs, look, slurm_queue
     from tools.submit.retry import retry
 
-    queued = slurm_queue()
-    views = [look(run, queued) for run in find_runs(places or [Path("experiments")])]
-    submitted, strangers = retry(views, given)
+    check(Resources(**given))
+    submitted, strangers = retry(_views(places), given)
     for view in strangers:
-        print(f"{view.folder.path}: {view.state}, but not submitted here: use --resume", file=sys.stderr)
+        place = os.path.relpath(view.folder.path)
+        print(f"{place}: {view.state}, but not submitted here: start it with --resume {place}", file=sys.stderr)
     if submitted:
         _report(submitted)
-    else:
+    elif not strangers:
         print("nothing to retry: everything here is finished, runs or waits")
     return 0
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shlex
 import shutil
-import signal
-import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from submitit import DebugExecutor, LocalExecutor, SlurmExecutor
@@ -18,7 +17,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from engine.errors import UserError
 from tools.submit.job import Job
-from tools.submit.resources import Resources, environment_lines, local_parameters, slurm_parameters
+from tools.submit.resources import Resources, environment_place, launcher, local_parameters, slurm_parameters
 
 CLUSTERS = ("slurm", "local", "debug")
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMI", "SUBMITIT_")
@@ -42,9 +41,9 @@ def queue_slurm(jobs: Sequence[Job], resources: Resources, name: str, folder: Pa
     if shutil.which("sbatch") is None or shutil.which("srun") is None:
         raise UserError("--cluster slurm: there is no sbatch here; submit on a login node, or use --cluster local")
     with _outside_of_a_job(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it also raises
-        executor = SlurmExecutor(folder, python=_launcher(code))
-        environment = environment_lines(os.environ)
-        executor.update_parameters(**slurm_parameters(resources, name, folder, _launcher(code), environment))
+        executor = SlurmExecutor(folder, python=launcher(code))
+        place = environment_place(os.environ)
+        executor.update_parameters(**slurm_parameters(resources, name, folder, code, place))
         try:
             queued = executor.submit_array(jobs)
         except (FailedJobError, FailedSubmissionError) as error:
@@ -53,7 +52,8 @@ def queue_slurm(jobs: Sequence[Job], resources: Resources, name: str, folder: Pa
 
 
 def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: Path) -> list[Queued]:
-    """Starts all jobs at once on this machine; they outlive this process.
+    """Starts all jobs at once on this machine, each in a session of its own, so that it outlives this process, its
+    terminal and Ctrl-C there.
 
     Raises:
         UserError: more than this machine is asked for.
@@ -61,17 +61,27 @@ def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: P
     if resources.nodes != 1:
         raise UserError(f"--nodes {resources.nodes}: --cluster local has one; use --tasks-per-node for more processes")
     queued = []
-    for number, job in enumerate(jobs):
-        place = folder / str(number)  # process numbers are used again
-        executor = LocalExecutor(place, python=_launcher(code))
-        try:
-            executor.update_parameters(**local_parameters(resources, os.environ.get("CUDA_VISIBLE_DEVICES", "")))
-        except ValueError as error:
-            raise UserError(f"--cluster local: {error}") from None
-        with _outside_of_a_job(), _apart(place / "controller.out"):
-            taken = executor.submit(job)
-        queued.append(Queued(taken.job_id, _log(place, taken.job_id)))
+    with _outside_of_a_job():
+        for number, job in enumerate(jobs):
+            place = folder / str(number)  # process numbers are used again
+            with ProcessPoolExecutor(1, get_context("fork"), initializer=os.setsid) as apart:
+                started = apart.submit(_start_local, job, resources, place, launcher(code))
+            try:
+                queued.append(Queued(started.result(), _log(place, started.result())))
+            except ValueError as error:
+                raise UserError(f"--cluster local: {error}") from None
     return queued
+
+
+def _start_local(job: Job, resources: Resources, place: Path, python: str) -> str:
+    """Starts a job with the session of this process and without its streams; returns the number of its process."""
+    executor = LocalExecutor(place, python=python)
+    executor.update_parameters(**local_parameters(resources, os.environ.get("CUDA_VISIBLE_DEVICES", "")))
+    place.mkdir(parents=True, exist_ok=True)
+    with open(os.devnull, "rb") as nothing, (place / "controller.out").open("ab") as file:
+        for number, stream in enumerate((nothing, file, file)):
+            os.dup2(stream.fileno(), number)
+    return executor.submit(job).job_id
 
 
 def run_here(job: Job, folder: Path) -> None:
@@ -79,31 +89,8 @@ def run_here(job: Job, folder: Path) -> None:
     DebugExecutor(folder).submit(job).results()
 
 
-def _launcher(code: Path) -> str:
-    return shlex.join([sys.executable, str(code / "tools" / "submit" / "launcher.py")])
-
-
 def _log(folder: Path, job: str) -> Path:
     return folder / f"{job}_0_log.out"
-
-
-@contextlib.contextmanager
-def _apart(output: Path) -> Iterator[None]:
-    """Has processes that are started meanwhile outlive the terminal, and not hold its streams."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    kept = [os.dup(number) for number in range(3)]
-    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with open(os.devnull, "rb") as nothing, output.open("ab") as file:
-            for number, stand_in in enumerate((nothing, file, file)):
-                os.dup2(stand_in.fileno(), number)
-        yield
-    finally:
-        signal.signal(signal.SIGHUP, hangup)
-        for number, handle in enumerate(kept):
-            os.dup2(handle, number)
-            os.close(handle)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What a queued job does: it goes on with a run in its claimed folder, and has itself queued again if it is stopped."""
+"""What a queued job does: it goes on with a run in its claimed folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import importlib
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 
 MEETING_SECONDS = 120.0
 """Longest wait of a local job's ranks for the first one."""
-GOES_ON = ("RUNNING", "COMPLETING (TimeLimit)")
-"""What Slurm calls a job that nobody has cancelled."""
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+"""What a local job goes on after; one of Slurm's does as slurm/requeue.sh decides."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Job:
 
     def __call__(self) -> None:
         from submitit import JobEnvironment
+        from submitit.local.local import LOCAL_REQUEUE_RETURN_CODE
 
         stop = StopRequest().install()  # instead of submitit's, which save within the handler
         release()
@@ -56,16 +56,16 @@ class Job:
         os.chdir(self.config.parent.parent.parent)  # from where messages name the folder as experiments/experiment_0001
         if environment.global_rank == 0:
             print(f"code: {Path(__file__).resolve().parents[2]}", flush=True)
-            if environment.name() == "slurm":  # for the batch script
-                (environment.paths.folder / f"{environment.job_id}_run").write_text(str(self.config.parent))
         with _meeting(environment):
             code = exit_code(lambda: self._train(stop, guard))
-        if environment.global_rank == 0:
-            if code == EXIT_INTERRUPTED:
-                resubmit(environment, stop)
-            elif code != 0:
-                self._note_failure(code)
-        sys.exit(code)
+        if environment.global_rank == 0 and code not in (0, EXIT_INTERRUPTED):
+            self._note_failure(code)
+        sys.exit(LOCAL_REQUEUE_RETURN_CODE if self._goes_on(environment, stop, code) else code)
+
+    def _goes_on(self, environment: JobEnvironment, stop: StopRequest, code: int) -> bool:
+        """Whether a local job is to be started again, which its first rank asks for."""
+        first = environment.name() == "local" and environment.global_rank == 0
+        return first and code == EXIT_INTERRUPTED and stop.signal in WARNINGS
 
     def _train(self, stop: StopRequest, guard: StartGuard) -> int:
         """As ``python -m TASK.train --resume FOLDER`` does."""
@@ -89,43 +89,6 @@ class Job:
                 folder.failed, Failure(0, socket.gethostname(), status.get("step", 0), reason, exit_code=code)
             )
             write_status(folder, "failed")
-
-
-def resubmit(environment: JobEnvironment, stop: StopRequest) -> None:
-    """Has the launcher start the same job again, after all ranks have saved; not if somebody wants it to end.
-
-    What submitit would start is a module and a path, which have not changed, so its file stays as it is, with the
-    number of time-outs that it still grants.
-    """
-    from submitit.core.utils import DelayedSubmission
-
-    name = environment.name()
-    if name == "slurm":
-        state = slurm_state(environment.job_id)
-        if state not in GOES_ON:  # cancelled, or queued again already
-            print(f"not queued again: Slurm calls job {environment.job_id} {state}", flush=True)
-            return
-    elif name != "local" or stop.signal not in (signal.SIGUSR1, signal.SIGUSR2):
-        return
-    grants = DelayedSubmission.load(environment.paths.submitted_pickle)._timeout_countdown
-    try:
-        environment._requeue(grants)
-    except (OSError, subprocess.SubprocessError) as error:
-        print(f"not queued again: {error}; go on with python -m tools.submit --retry", file=sys.stderr)
-
-
-def slurm_state(job_id: str) -> str:
-    """What Slurm says of a job: RUNNING, COMPLETING once it was cancelled, ``COMPLETING (TimeLimit)`` once its time is
-    up, …; UNKNOWN if it does not say."""
-    try:
-        command = ["scontrol", "show", "job", "--oneliner", job_id]
-        text = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        print(f"scontrol does not know job {job_id}: {error}", file=sys.stderr)
-        return "UNKNOWN"
-    said = dict(word.partition("=")[::2] for word in reversed(text.split()))
-    state = said.get("JobState", "UNKNOWN")
-    return f"{state} (TimeLimit)" if (state, said.get("Reason")) == ("COMPLETING", "TimeLimit") else state
 
 
 def _tell_rank(environment: JobEnvironment) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.failure import read_failure
 from engine.run_dir import RunDir, experiment_number
+from engine.slurm import last_job
 from engine.status import read_status
 from tools.submit.folders import Note, read_note
 
@@ -31,8 +32,17 @@ class View:
     why: str
     """What it waits for, or what stopped it."""
     note: Note | None
+    """How it was submitted; None if it was not submitted by this tool."""
+    job: str
+    """Its last job, or process; empty if it had none."""
     alive: bool | None
     """Whether its job waits or runs; None if nobody knows."""
+
+    @property
+    def in_slurm(self) -> bool:
+        """Whether Slurm may know more of it: it was queued there, and is not known to be finished."""
+        local = self.note is not None and self.note.cluster == "local"
+        return bool(self.job) and not local and self.state != "finished"
 
 
 def find_runs(places: Sequence[Path]) -> list[RunDir]:
@@ -67,36 +77,48 @@ def look(run: RunDir, queue: Mapping[str, tuple[str, str]] | None) -> View:
     """What status.json, FAILED.json and Slurm's queue (:func:`slurm_queue`) say of a run together."""
     status, note = read_status(run.status) or {}, read_note(run)
     written = str(status.get("state", "unknown"))
-    alive, waits_for = _job(note, queue)
+    job = note.job if note is not None else last_job(run) or ""
+    alive, waits_for = _local_job(note) if note is not None and note.cluster == "local" else _slurm_job(job, queue)
+    if note is None and not alive:
+        alive = None  # it may be somebody else's, or another cluster's
     state, why = written, ""
     if written == "finished":
         pass
     elif waits_for is not None:
         state, why = "waiting", waits_for
     elif written == "queued" and alive is not False:
-        state = "starting" if alive else "waiting"
+        state, why = ("starting", "") if alive else ("waiting", "or cancelled: nobody here can tell")
     elif written in ("queued", "running") and alive is False:
-        end = "ended without a word" if written == "running" else "ended before it began"
-        state, why = "lost", f"its job {end}; see {note.log if note is not None else run.logs}"
+        state, why = "lost", _silent_end(run, written, note)
     elif written == "interrupted":
-        why = "its job goes on soon" if alive else ""
+        if alive is not None:
+            why = "its job ends, or goes on, in a moment" if alive else "its job was ended; --retry queues it again"
     elif written == "lost":
-        why = "no sign of life for three minutes" + (f", but job {note.job} runs" if alive and note else "")
+        why = "no sign of life for three minutes" + (f", but job {job} runs" if alive else "")
     elif written == "failed":
         failure = read_failure(run.failed)
         why = failure.reason if failure is not None else "no FAILED.json says why"
-    return View(run, state, int(status.get("step", 0)), float(status.get("epoch", 0.0)), why, note, alive)
+    return View(run, state, int(status.get("step", 0)), float(status.get("epoch", 0.0)), why, note, job, alive)
 
 
-def _job(note: Note | None, queue: Mapping[str, tuple[str, str]] | None) -> tuple[bool | None, str | None]:
-    """Whether a run's job waits or runs, None if nobody knows; and what it waits for, None if it does not wait."""
-    if note is None:
+def _silent_end(run: RunDir, written: str, note: Note | None) -> str:
+    """Why a run stands still whose job is gone without having changed its state."""
+    if written == "queued" and note is not None and not Path(note.log).exists():
+        return "its job was cancelled before it began"
+    end = "ended without a word" if written == "running" else "ended before it began"
+    return f"its job {end}; see {note.log if note is not None else run.logs}"
+
+
+def _slurm_job(job: str, queue: Mapping[str, tuple[str, str]] | None) -> tuple[bool | None, str | None]:
+    """Whether a job waits or runs, None if nobody knows; and what it waits for, None if it does not wait."""
+    if not job or queue is None:
         return None, None
-    if note.cluster == "slurm":
-        if queue is None:
-            return None, None
-        state, reason = queue.get(note.job, ("", ""))
-        return bool(state), reason if state == "PENDING" else None
+    state, reason = queue.get(job, ("", ""))
+    return bool(state), reason if state == "PENDING" else None
+
+
+def _local_job(note: Note) -> tuple[bool | None, None]:
+    """The same of a process of this machine."""
     if note.host != socket.gethostname():
         return None, None
     try:
@@ -113,8 +135,7 @@ def table(views: Sequence[View]) -> str:
     rows = [("experiment", "state", "step", "epoch", "job", "what", "why")]
     for view in views:
         what = " ".join(view.note.swept) if view.note else ""
-        job = view.note.job if view.note else ""
-        rows.append((view.folder.name, view.state, str(view.step), f"{view.epoch:.4g}", job, what, view.why))
+        rows.append((view.folder.name, view.state, str(view.step), f"{view.epoch:.4g}", view.job, what, view.why))
     used = [column for column in range(len(rows[0])) if any(row[column] for row in rows[1:])]
     widths = {column: max(len(row[column]) for row in rows) for column in used}
     lines = ["  ".join(row[column].ljust(widths[column]) for column in used).rstrip() for row in rows]

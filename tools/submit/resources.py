@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,30 +16,31 @@ from engine.errors import UserError
 SIGNAL_SECONDS = 120
 """How long before its time is up a job is told to save."""
 
+OWN = (
+    *("array", "error", "export", "job-name", "open-mode", "output", "requeue", "no-requeue", "signal", "wrap"),
+    *("ntasks", "ntasks-per-node", "ntasks-per-gpu", "gpus", "gpus-per-task", "cpus-per-gpu"),
+)
+"""Options of sbatch that follow from others, or that a job here could not do without."""
+
 _FOREVER_MINUTES = 366 * 24 * 60
 
 _BEFORE = (
+    'run_python() { "$python" "$code/tools/submit/launcher.py" "$@"; }',
+    '. "$code/slurm/requeue.sh"',
+    '. "$code/slurm/environment.sh" "$environment" "$python"',
     "# Slurm 22.05's srun does not take --cpus-per-task over from sbatch.",
     'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',
     "export SLURM_EXPORT_ENV=ALL",
+    'SWIN_FOLDER_NOTE="$(mktemp)" # rank 0, on this node, writes the experiment\'s folder there',
+    "export SWIN_FOLDER_NOTE",
+    "trap : TERM USR1 USR2 # what Slurm wants, it also tells srun: the end is for this script to see",
+    'started="$(date +%s)"',
 )
 _AFTER = (
     "status=$?",
-    "# A process was killed, or told to end before it could have itself queued again: go on where it was saved last.",
-    'job="${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}"',
-    'job="${job:-$SLURM_JOB_ID}"',
-    'end="status $status"',
-    'if [ "$status" -eq 1 ] && [ -f "$notes/${job}_run" ]; then',
-    '    end="$(run_python -m engine.slurm "$(cat "$notes/${job}_run")" "$status" "$started")"',
-    "fi",
-    'if [ "$status" -eq 75 ] || [ "$status" -gt 128 ] || [ "$end" = killed ]; then',
-    '    state="$(scontrol show job --oneliner "$job" || true)"',
-    "    # A job that is cancelled is COMPLETING while this script ends, as is one whose time is up.",
-    '    case " $state " in',
-    '        *" JobState=RUNNING "* | *" JobState=COMPLETING Reason=TimeLimit "*) scontrol requeue "$job" ;;',
-    "    esac",
-    "fi",
-    'exit "$status"',
+    'folder="$(cat "$SWIN_FOLDER_NOTE")"',
+    'rm -f "$SWIN_FOLDER_NOTE"',
+    'end_training "$status" "$folder" "$started" "$notes/${job}_starts"',
 )
 """Lines of the batch script around srun."""
 
@@ -78,6 +80,27 @@ class Resources:
         return None if self.time is None else parse_minutes(self.time)
 
 
+def check(resources: Resources) -> Resources:
+    """Returns the resources.
+
+    Raises:
+        UserError: a number is too small, or the time none, or too short.
+    """
+    least = {"nodes": 1, "gpus_per_node": 0, "tasks_per_node": 1, "cpus_per_task": 1, "array_parallelism": 1}
+    for name, number in least.items():
+        value = getattr(resources, name)
+        if value is not None and value < number:
+            raise UserError(f"{flag(name)}: must be {number} or more, not {value}")
+    if resources.minutes is not None and resources.minutes * 60 <= SIGNAL_SECONDS:
+        raise UserError(f"--time: {resources.time} is too short: a job is told to save {SIGNAL_SECONDS} s before")
+    return resources
+
+
+def flag(name: str) -> str:
+    """``--gpus-per-node`` for ``gpus_per_node``."""
+    return f"--{name.replace('_', '-')}"
+
+
 def parse_minutes(text: str) -> int:
     """``90``, ``12:00:00``, ``1:30`` (minutes and seconds), ``1-12``, ``1-12:30`` or ``1-12:30:00`` in minutes.
 
@@ -98,20 +121,24 @@ def parse_minutes(text: str) -> int:
     return total
 
 
-def environment_lines(environment: Mapping[str, str]) -> list[str]:
-    """Shell lines that set up what ``SWIN_ENV`` names, as slurm/launch.sh does: a virtual environment or a file.
+def environment_place(environment: Mapping[str, str]) -> str:
+    """What ``SWIN_ENV`` names, a virtual environment or a file to source, as an absolute path; empty for nothing.
 
     Raises:
         UserError: it is neither.
     """
     text = environment.get("SWIN_ENV", "")
     if not text:
-        return []
+        return ""
     path = Path(text).expanduser().absolute()
-    for file in (path / "bin" / "activate", path):
-        if file.is_file():
-            return [f". {shlex.quote(str(file))}"]
-    raise UserError(f"SWIN_ENV: {path} is neither a virtual environment nor a file to source")
+    if not (path / "bin" / "activate").is_file() and not path.is_file():
+        raise UserError(f"SWIN_ENV: {path} is neither a virtual environment nor a file to source")
+    return str(path)
+
+
+def launcher(code: Path) -> str:
+    """The command, as a shell takes it, that runs Python with a copy of the code."""
+    return shlex.join([sys.executable, str(code / "tools" / "submit" / "launcher.py")])
 
 
 def local_parameters(resources: Resources, visible_gpus: str) -> dict[str, Any]:
@@ -127,19 +154,17 @@ def local_parameters(resources: Resources, visible_gpus: str) -> dict[str, Any]:
     }
 
 
-def slurm_parameters(
-    resources: Resources, name: str, folder: Path, python: str, environment: Sequence[str] = ()
-) -> dict[str, Any]:
+def slurm_parameters(resources: Resources, name: str, folder: Path, code: Path, place: str = "") -> dict[str, Any]:
     """The arguments of submitit's Slurm executor.
 
     Args:
-        folder: where jobs leave the names of their runs' folders.
-        python: the command, as a shell takes it, that runs Python with the job's code.
-        environment: shell lines that set it up.
+        folder: where jobs leave notes for their next start.
+        code: the copy of the code that jobs run, with this Python.
+        place: what sets up their environment, see :func:`environment_place`.
     """
-    places = [f"notes={shlex.quote(str(folder))}", f'run_python() {{ {python} "$@"; }}', 'started="$(date +%s)"']
+    variables = {"code": code, "notes": folder, "environment": place, "python": sys.executable}
     return {
-        "job_name": name,
+        "job_name": " ".join(name.split()),
         "nodes": resources.nodes,
         "ntasks_per_node": resources.tasks,
         "gpus_per_node": resources.gpus_per_node,
@@ -153,7 +178,7 @@ def slurm_parameters(
         "wckey": None,
         "signal_delay_s": SIGNAL_SECONDS,
         "stderr_to_stdout": True,
-        "setup": [*environment, *_BEFORE, *places],
+        "setup": [*(f"{name}={shlex.quote(str(value))}" for name, value in variables.items()), *_BEFORE],
         "teardown": [*_AFTER],
         # No rank ends before all have saved; one that is lost with its node is waited for in vain, but no longer.
         "srun_args": ["--kill-on-bad-exit=0", "--wait=60"],

@@ -41,7 +41,8 @@ def retry(views: Sequence[View], changed: Mapping[str, Any]) -> tuple[list[Submi
     for group in groups.values():
         note = group[0].note
         assert note is not None
-        resources = replace(Resources(**note.resources), **changed)
+        before = Resources(**note.resources)
+        resources = replace(before, **{**changed, "slurm": {**before.slurm, **changed.get("slurm", {})}})
         queued += _queue_again(group, note, resources)
     return queued, [view for view in over if view.note is None]
 

@@ -44,6 +44,9 @@ def resolve(task: str, config: Path, overrides: Sequence[str], sweeps: Sequence[
     Raises:
         UserError: a configuration is wrong, or what it reads is not there.
     """
+    twice = {sweep.partition("=")[0] for sweep in sweeps} & {override.partition("=")[0] for override in overrides}
+    if twice:
+        raise UserError(f"--sweep: {', '.join(sorted(twice))}: swept, and given a single value too; leave one away")
     schema = importlib.import_module(f"{task}.train").schema()
     configs = []
     for swept in combinations(sweeps):
