@@ -1,7 +1,7 @@
 """The typed configuration of a classification run."""
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationInfo, model_validator
 
@@ -92,6 +92,13 @@ class ModelConfig(Section):
 
 class ClassificationConfig(RunConfig):
     """Everything a classification run depends on."""
+
+    used_when_trained: ClassVar[tuple[str, ...]] = (
+        "evaluation.thresholds",
+        "evaluation.tta",
+        "evaluation.size_bins",
+        "evaluation.calibration_bins",
+    )
 
     model: ModelConfig
     """What is trained."""

@@ -19,6 +19,7 @@ _SETTING = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,
         prog="python -m classification.predict",
         description="Says what a trained model sees in pictures, as a CSV file. Pictures that cannot be read are "
         "named, and have a row with the reason in column `error`.",

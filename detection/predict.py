@@ -17,7 +17,9 @@ from engine.entry import exit_on_user_error
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m detection.predict", description="Finds objects on pictures with a trained model."
+        allow_abbrev=False,
+        prog="python -m detection.predict",
+        description="Finds objects on pictures with a trained model.",
     )
     add_experiment_arguments(parser)
     parser.add_argument(

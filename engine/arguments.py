@@ -70,7 +70,9 @@ class EvaluateArguments:
 def parse_evaluate_arguments(task: str, argv: Sequence[str]) -> EvaluateArguments:
     """Parses the command line of ``python -m TASK.evaluate``; a mistake prints the usage and exits with 2."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m {task}.evaluate", description="Evaluates a trained model and writes a report of it."
+        allow_abbrev=False,
+        prog=f"python -m {task}.evaluate",
+        description="Evaluates a trained model and writes a report of it.",
     )
     add_experiment_arguments(parser)
     parser.add_argument("--split", choices=("val", "test"), default="val", help="which pictures (default: val)")

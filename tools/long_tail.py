@@ -67,7 +67,9 @@ def rows(root: Path, least: int, most: int, seed: int) -> list[tuple[str, str, s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the file and says what is in it. Returns 0, or 2 for input that is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m tools.long_tail", description="Makes an even data set awkward.")
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m tools.long_tail", description="Makes an even data set awkward."
+    )
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="class folders: DIR/train/CLASS, …")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the CSV file to write")
     parser.add_argument("--least", type=int, default=8, metavar="N", help="pictures of the smallest class (8)")

@@ -18,7 +18,9 @@ TASKS = ("classification", "detection")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Checks configuration and data and prints what it finds. Returns 0, or 2 if training would refuse to start."""
     parser = argparse.ArgumentParser(
-        prog="python -m tools.check", description="Reads a run's configuration and looks at its data; trains nothing."
+        allow_abbrev=False,
+        prog="python -m tools.check",
+        description="Reads a run's configuration and looks at its data; trains nothing.",
     )
     parser.add_argument("--task", choices=TASKS, required=True, help="what is to be trained")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's configuration")
