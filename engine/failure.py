@@ -111,7 +111,7 @@ def record_silent_end(folder: RunDir) -> Failure | None:
     step = _reached(folder, int(status.get("step", 0)))
     hosts = [str(host) for host in last.get("hosts", [])]
     reason = f"ended without a word at about step {step}: killed (SIGKILL), out of memory, or the node went down"
-    failure = Failure(None, ", ".join(hosts), step, f"{reason} ({', '.join(hosts)})" if hosts else reason)
+    failure = Failure(None, ", ".join(hosts), step, f"{reason} ({', '.join(hosts)})" if hosts else reason, lost=True)
     return failure if put(folder.failed, failure.to_json()) else None
 
 

@@ -141,13 +141,17 @@ def main(arguments: Sequence[str]) -> None:
     """``python -m engine.slurm FOLDER STATUS SINCE``: prints ``killed`` if a rank was, so that the job is to go on.
 
     For scripts that have waited for srun, which began at ``SINCE`` (seconds since 1970) and ended with ``STATUS``; a
-    signal is told to FAILED.json. Of a rank that is lost with all of its node, srun does not know how it ended.
+    signal is told to FAILED.json. What that says of the cause counts more than the status: srun does not know how a
+    rank ended that is lost with all of its node, and kills those that are slow to end after another's error.
     """
     folder, status, since = RunDir(Path(arguments[0])), int(arguments[1]), float(arguments[2])
+    failure = read_failure(folder.failed)
+    killed = status > 128
+    if failure is not None and failure.time >= since:
+        killed = failure.lost
     if status > 128:
         add_wait_status(folder.failed, None, status, since)
-    failure = read_failure(folder.failed)
-    if status > 128 or (failure is not None and failure.lost and failure.time >= since):
+    if killed:
         print("killed")
 
 

@@ -182,11 +182,14 @@ def test_a_death_by_signal_is_explained_in_the_runs_folder(launch: Launch, tmp_p
     assert launch.requeued == "requeue 7"
 
 
+@pytest.mark.parametrize("status", [1, 137])
 @pytest.mark.parametrize("lost", [True, False])
-def test_a_rank_that_is_lost_with_its_node_is_no_failure_of_the_run(launch: Launch, tmp_path: Path, lost: bool) -> None:
+def test_only_a_rank_that_is_lost_is_no_failure_of_the_run(
+    launch: Launch, tmp_path: Path, lost: bool, status: int
+) -> None:
     write_failure(tmp_path / "FAILED.json", Failure(1, "n1", 7, "rank 1 vanished", lost=lost, time=time.time() + 60))
-    code, output = launch(STATUS="1", FOLDER=str(tmp_path))
-    assert code == (-signal.SIGTERM if lost else 1), output
+    code, output = launch(STATUS=str(status), FOLDER=str(tmp_path))
+    assert code == (-signal.SIGTERM if lost else status), output
     assert launch.requeued == ("requeue 7" if lost else "")
 
 
