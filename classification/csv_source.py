@@ -21,11 +21,12 @@ TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 """What a column of one class may say, in any case."""
 
 
-def open_csv(config: CsvData, split: str) -> FilePictures:
+def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> FilePictures:
     """The pictures of ``split``: train, val or test. All rows are checked, whichever split they are of.
 
     Classes are numbered in sorted order of the training pictures' class names (as numbers, if all are), in the order of
-    ``config.classes`` or of several label columns.
+    ``config.classes`` or of several label columns. Where no row is for training, they are those that are ``known``, if
+    any are.
 
     Raises:
         UserError: a table or a column is missing, a row contradicts itself or another, a class is unknown or without
@@ -33,7 +34,8 @@ def open_csv(config: CsvData, split: str) -> FilePictures:
     """
     listing = read_listing(config)
     there = set(listing.splits.tolist())
-    if "train" not in there:
+    trains = "train" in there
+    if not trains and (known is None or split not in there):
         raise UserError(f"data.csv: no row is for training; the splits found: {', '.join(sorted(there))}")
     if config.val_fraction is not None and "val" in there:
         raise UserError("data.val_fraction: the table has a val of its own; set data.val_fraction=null")
@@ -44,11 +46,11 @@ def open_csv(config: CsvData, split: str) -> FilePictures:
             f"data.csv: no row is for {split}; name a data.split_column that says so, or a table of its own "
             f"(data.csv={{train: ..., {split}: ...}}){advice}"
         )
-    classes, labels = _labels(config, listing)
+    classes, labels = _labels(config, listing, None if trains else known)
     pictures = FilePictures(config.root, classes, labels, listing.paths)
     counts = class_counts(pictures.subset(np.flatnonzero(listing.splits == "train")))
     without = [classes[number] for number in np.flatnonzero(counts == 0)]
-    if without:
+    if trains and without:
         raise UserError(
             f"data: {len(without)} of {len(classes)} classes have no training pictures: {some(without)}; add some, or "
             f"take them out of data.{'classes' if len(config.label_columns) == 1 else 'label_columns'}"
@@ -57,8 +59,11 @@ def open_csv(config: CsvData, split: str) -> FilePictures:
     return chosen if config.val_fraction is None or split == "test" else part(chosen, config, split)
 
 
-def _labels(config: CsvData, listing: Listing) -> tuple[list[str], NDArray[np.integer]]:
-    """The classes, and of each row its class number, (N,) int64, or what it shows, (N, C) uint8."""
+def _labels(config: CsvData, listing: Listing, known: list[str] | None) -> tuple[list[str], NDArray[np.integer]]:
+    """The classes, and of each row its class number, (N,) int64, or what it shows, (N, C) uint8.
+
+    ``known``: the classes where no row is for training.
+    """
     columns = config.label_columns
     if len(columns) > 1:
         for name, cells in zip(columns, listing.cells, strict=True):
@@ -73,9 +78,10 @@ def _labels(config: CsvData, listing: Listing) -> tuple[list[str], NDArray[np.in
     else:
         sets = [[name for name in map(str.strip, cell.split(separator)) if name] for cell in cells]
     training = np.flatnonzero(listing.splits == "train")
-    classes = config.classes or class_order(name for row in training for name in sets[row])
+    classes = config.classes or known or class_order(name for row in training for name in sets[row])
     number = {name: k for k, name in enumerate(classes)}
-    _check_known(config, listing, sets, number)
+    whose = "the model was not trained on it" if known else "the training pictures show no such class"
+    _check_known(listing, sets, number, "data.classes names no such class" if config.classes else whose)
     if separator is None:
         return classes, np.array([number[cell] for cell in cells], np.int64)
     labels = np.zeros((len(sets), len(classes)), np.uint8)
@@ -94,7 +100,7 @@ def class_order(names: Iterable[str]) -> list[str]:
     return sorted(different, key=values.__getitem__) if all(map(math.isfinite, values.values())) else different
 
 
-def _check_known(config: CsvData, listing: Listing, sets: list[list[str]], number: dict[str, int]) -> None:
+def _check_known(listing: Listing, sets: list[list[str]], number: dict[str, int], reason: str) -> None:
     rows: dict[str, list[int]] = {}
     for row, own in enumerate(sets):
         for name in own:
@@ -110,5 +116,4 @@ def _check_known(config: CsvData, listing: Listing, sets: list[list[str]], numbe
         lines.append(f"{first}: unknown class '{name}' ({split}; {len(where)} rows in all){hint}")
     if len(rows) > NAMED:
         lines.append(f"and {len(rows) - NAMED} more classes")
-    known = "data.classes names no such class" if config.classes else "the training pictures show no such class"
-    raise UserError("\n".join([*lines, f"{known}; there are {len(number)}: {some(list(number))}"]))
+    raise UserError("\n".join([*lines, f"{reason}; there are {len(number)}: {some(list(number))}"]))

@@ -32,7 +32,7 @@ def prepare_data(data: DataConfig) -> None:
 def open_pictures(data: DataConfig, split: str, classes: list[str] | None = None) -> LabelledPictures:
     """The pictures of ``split``: train, val or test.
 
-    ``classes``: those that a trained model knows; of class folders, train need not be there then.
+    ``classes``: those that a trained model knows; of class folders and CSV files, train need not be there then.
 
     Raises:
         UserError: the data are not there, or not as they should be.
@@ -41,7 +41,7 @@ def open_pictures(data: DataConfig, split: str, classes: list[str] | None = None
         case FolderData():
             return open_folder(data, split, classes)
         case CsvData():
-            return open_csv(data, split)
+            return open_csv(data, split, classes)
         case TorchvisionData():
             return open_torchvision(data, split)
         case DigitsData():

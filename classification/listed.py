@@ -15,24 +15,28 @@ ENDINGS = tuple(FolderData.model_fields["extensions"].default)
 """Of files in folders that are taken for pictures; a file that is named by itself may have any."""
 
 
-def listed_pictures(images: Sequence[str], path_column: str, root: Path) -> list[tuple[str, Path]]:
+def listed_pictures(
+    images: Sequence[str], path_column: str, root: Path, delimiter: str = ","
+) -> list[tuple[str, Path]]:
     """Each picture's name, as the user may write it, and its file; in the order given, folders' sorted.
 
     Args:
         images: files, folders (with all below them, but for hidden ones), and .csv files.
         path_column: of the .csv files.
         root: what relative paths in .csv files start from.
+        delimiter: what separates their columns.
 
     Raises:
-        UserError: something is not there, or there are no pictures. Files that a table lists are not looked for.
+        UserError: something is not there, a row has no path, or there are no pictures. Files that a table lists are not
+            looked for.
     """
-    found = [picture for text in images for picture in _pictures(text, path_column, root)]
+    found = [picture for text in images for picture in _pictures(text, path_column, root, delimiter)]
     if not found:
         raise UserError(f"--images: no pictures ({', '.join(ENDINGS)}) in {', '.join(images)}")
     return found
 
 
-def _pictures(text: str, path_column: str, root: Path) -> Iterator[tuple[str, Path]]:
+def _pictures(text: str, path_column: str, root: Path, delimiter: str) -> Iterator[tuple[str, Path]]:
     path = Path(text)
     if path.is_dir():
         for name in sorted(name for name in files_below(path) if name.lower().endswith(ENDINGS)):
@@ -40,7 +44,11 @@ def _pictures(text: str, path_column: str, root: Path) -> Iterator[tuple[str, Pa
     elif not path.exists():
         raise UserError(f"--images: no file or folder {text}")
     elif path.suffix.lower() == ".csv":
-        for name in read_table(path, {"--path-column": [path_column]}, source="--images").columns[path_column]:
+        wanted = {"--path-column": [path_column]}
+        table = read_table(path, wanted, delimiter, source="--images", delimiter_key="--delimiter")
+        for line, name in zip(table.lines, table.columns[path_column], strict=True):
+            if not name:
+                raise UserError(f"{path}:{line}: {path_column}: must be the path of a picture, not ''")
             yield name, root / name
     else:
         yield text, path

@@ -91,11 +91,11 @@ def read_listing(config: CsvData) -> Listing:
         right = "train, val (or validation) or test"
         listing.check(config.split_column, said, lambda cell: cell.lower() in SPLITS, right)
         listing = replace(listing, splits=np.array([SPLITS[cell.lower()] for cell in said]))
-    return _without_repetitions(listing)
+    return _without_repetitions(listing, config.root)
 
 
-def _without_repetitions(listing: Listing) -> Listing:
-    """Each picture once.
+def _without_repetitions(listing: Listing, root: Path) -> Listing:
+    """Each picture once, however its path from ``root`` is written.
 
     Raises:
         UserError: a picture is listed twice with different labels, or for two splits.
@@ -105,7 +105,7 @@ def _without_repetitions(listing: Listing) -> Listing:
     columns: list[tuple[str, Sequence[str]]] = [("split", listing.splits.tolist()), *labels]
     kept, conflicts = [], []
     for row, path in enumerate(listing.paths):
-        earlier = first.setdefault(path, row)
+        earlier = first.setdefault(os.path.normpath(os.path.join(root, path)), row)
         if earlier == row:
             kept.append(row)
             continue

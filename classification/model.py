@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -12,18 +14,30 @@ from safetensors import SafetensorError
 from torch import nn
 
 from classification.config import ModelConfig
+from classification.folders import some
 from classification.heads import replace_head
 from engine.errors import UserError
 from engine.pretrained import create_pretrained
 from engine.settings import FinetuneConfig
-from engine.weights import load_weights, read_state_dict
+from engine.stages import classifier_paths
+from engine.weights import load_weights, read_weights
 from swin import SwinTransformer, WeightsError, load_swin_weights
+
+log = logging.getLogger(__name__)
 
 
 def build_model(
-    config: ModelConfig, finetune: FinetuneConfig, num_classes: int, image_size: tuple[int, int]
+    config: ModelConfig,
+    finetune: FinetuneConfig,
+    num_classes: int,
+    image_size: tuple[int, int],
+    classes: Sequence[str] | None = None,
 ) -> nn.Module:
     """A classifier (B, 3, H, W) -> (B, num_classes) on the CPU, initialised from torch's global generator.
+
+    Args:
+        classes: their names. The classifier of weights that were trained on others, or on the same in another order,
+            is not taken over; None: it is wherever it fits.
 
     Raises:
         UserError: the weights cannot be read or do not fit, the model refuses its settings, or it has more parameters
@@ -39,15 +53,33 @@ def build_model(
             f"{config.max_parameters:,} allowed; choose a smaller model or raise the limit"
         )
     if finetune.weights is not None:
-        state = read_state_dict(finetune.weights)
-        if isinstance(model, SwinTransformer):
-            try:
-                load_swin_weights(model, state)
-            except WeightsError as error:
-                raise UserError(f"finetune.weights: {finetune.weights}: {error}") from None
-        else:
-            load_weights(model, state, finetune.weights.name)
+        _load(model, finetune.weights, classes)
     return model
+
+
+def _load(model: nn.Module, file: Path, classes: Sequence[str] | None) -> None:
+    """Copies the weights of ``file`` into ``model``, but for a classifier that does not say ``classes``."""
+    state, theirs = read_weights(file)
+    other = classes is not None and theirs is not None and list(theirs) != list(classes)
+    if other:
+        assert classes is not None and theirs is not None
+        log.info(
+            "finetune.weights: %s was trained on other classes, or in another order (%s there, %s here): its "
+            "classifier is not taken over",
+            file.name,
+            some(theirs),
+            some(list(classes)),
+        )
+    if not isinstance(model, SwinTransformer):
+        load_weights(model, state, file.name, other)
+        return
+    if other:
+        below = tuple(f"{path}." for path in classifier_paths(model))
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(below)}
+    try:
+        load_swin_weights(model, state)
+    except WeightsError as error:
+        raise UserError(f"finetune.weights: {file}: {error}") from None
 
 
 def _swin(config: ModelConfig, num_classes: int, image_size: tuple[int, int]) -> nn.Module:

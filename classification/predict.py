@@ -39,6 +39,13 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--root", type=Path, default=Path(), metavar="DIR", help="what relative paths in .csv files start from (here)"
     )
+    parser.add_argument(
+        "--delimiter",
+        type=_character,
+        default=",",
+        metavar="CHARACTER",
+        help="what separates the columns of .csv files (default: ,); \\t is a tab",
+    )
     return parser.parse_intermixed_args(_settings_first(argv))
 
 
@@ -53,6 +60,13 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"{count} classes; at least 1")
     return count
+
+
+def _character(text: str) -> str:
+    character = "\t" if text == r"\t" else text
+    if len(character) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; one character, such as ';'")
+    return character
 
 
 def main() -> int:

@@ -50,6 +50,7 @@ class PredictArguments:
     top_k: int
     path_column: str
     root: Path
+    delimiter: str
     overrides: Sequence[str]
 
 
@@ -59,15 +60,23 @@ def run_prediction(arguments: PredictArguments) -> int:
     Raises:
         UserError: folder, checkpoint, settings, paths or output are not as they should be, or no picture can be read.
     """
-    pictures = listed_pictures(arguments.images, arguments.path_column, arguments.root)
+    pictures = listed_pictures(arguments.images, arguments.path_column, arguments.root, arguments.delimiter)
     if arguments.output.is_dir():
         raise UserError(f"--output: {arguments.output} is a folder; name a file, such as prediction.csv")
+    inputs = [Path(text) for text in arguments.images] + [path for _, path in pictures]
+    if arguments.output.exists() and any(_same_file(arguments.output, path) for path in inputs):
+        raise UserError(f"--output: {arguments.output} is one of --images and would be overwritten; name another file")
 
     def work(experiment: Experiment[ClassificationConfig], ranks: Ranks) -> None:
         predict_pictures(experiment, pictures, arguments, ranks)
 
     folder, checkpoint = arguments.experiment, arguments.checkpoint
     return with_experiment(work, folder, checkpoint, ClassificationConfig, arguments.overrides, TRAINED)
+
+
+def _same_file(output: Path, other: Path) -> bool:
+    """Whether two paths lead to one file; links are only followed for files of one name, as there may be many."""
+    return output.name == other.name and other.exists() and output.samefile(other)
 
 
 def predict_pictures(
@@ -81,7 +90,7 @@ def predict_pictures(
     Raises:
         UserError: the output cannot be written, or none of the pictures can be read.
     """
-    require_writable(arguments.output.absolute().parent, ranks)
+    require_writable(arguments.output.absolute().parent, ranks, "--output")
     config, trained = experiment.config, load_trained(experiment, ranks)
     reader = FileReader([path for _, path in pictures], EvalTransform(trained.inference.preprocessing))
     workers, batch_size = reading_workers(config, ranks), config.evaluation.batch_size
@@ -102,6 +111,7 @@ def predict_pictures(
     if ranks.is_main:
         said = table[np.argsort(table[:, 0], kind="stable"), 1:]
         content = _labels_table if trained.inference.multi_label else _classes_table
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(arguments.output, csv_bytes(*content(trained, [name for name, _ in pictures], said, broken)))
         _report(len(pictures), broken, arguments.output)
 

@@ -26,13 +26,18 @@ class Table:
 
 
 def read_table(
-    file: Path, wanted: Mapping[str, Sequence[str]], delimiter: str = ",", source: str = "data.csv"
+    file: Path,
+    wanted: Mapping[str, Sequence[str]],
+    delimiter: str = ",",
+    source: str = "data.csv",
+    delimiter_key: str = "data.delimiter",
 ) -> Table:
     """The wanted columns of a CSV file in UTF-8 with a header line; a byte-order mark and blank lines are skipped.
 
     Args:
         wanted: configuration keys, each with the names of columns that it asks for.
         source: the configuration key or option that names the file.
+        delimiter_key: that which names the delimiter.
 
     Raises:
         UserError: the file is missing, empty or no CSV, lacks a column, or has a row of another length than its header.
@@ -43,7 +48,9 @@ def read_table(
             header = [name.strip() for name in next(reader, [])]
             if not header:
                 raise UserError(f"{source}: {file} is empty; its first line is to name the columns")
-            places = {name: _place(file, key, name, header) for key, names in wanted.items() for name in names}
+            places = {
+                name: _place(file, key, name, header, delimiter_key) for key, names in wanted.items() for name in names
+            }
             columns: dict[str, list[str]] = {name: [] for name in places}
             lines: list[int] = []
             for row in reader:
@@ -70,7 +77,7 @@ def read_table(
     return Table(file, columns, lines)
 
 
-def _place(file: Path, key: str, name: str, header: list[str]) -> int:
+def _place(file: Path, key: str, name: str, header: list[str], delimiter_key: str) -> int:
     if header.count(name) == 1:
         return header.index(name)
     if name in header:
@@ -79,7 +86,7 @@ def _place(file: Path, key: str, name: str, header: list[str]) -> int:
     hint = f"; did you mean '{near[0]}'?" if near else ""
     shown = ", ".join(header[:10]) + (", ..." if len(header) > 10 else "")
     other = next((mark for mark in ";\t|," if len(header) == 1 and mark in header[0]), None)
-    separated = f"; if {other!r} separates the columns, set data.delimiter" if other is not None else ""
+    separated = f"; if {other!r} separates the columns, set {delimiter_key}" if other is not None else ""
     raise UserError(f"{key}: {file} has no column '{name}' (it has: {shown}){hint}{separated}")
 
 

@@ -43,6 +43,9 @@ def load_trained(experiment: Experiment[ClassificationConfig], ranks: Ranks) -> 
     classes, multi_label = metadata["classes"], metadata.get("multi_label", False)
     preprocessing = used_preprocessing(experiment)
     size = (preprocessing.height, preprocessing.width)
+    if config.model.timm_name is None:  # our Swins take pictures of any size, with the windows of the trained one
+        trained_at = metadata["preprocessing"]
+        size = (trained_at["height"], trained_at["width"])
     model = build_model(config.model, config.finetune, len(classes), size)
     experiment.load_into(model)
     findings, counts = experiment.saved["run"]["findings"], metadata.get("train_counts")

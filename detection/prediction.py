@@ -43,7 +43,7 @@ def run_prediction(
     paths = find_pictures(images)
 
     def work(experiment: Experiment[DetectionConfig], ranks: Ranks) -> None:
-        require_writable(output, ranks)
+        require_writable(output, ranks, "--output")
         predict(experiment, paths, output, ranks)
 
     return with_experiment(work, folder, checkpoint, DetectionConfig, overrides, TRAINED)

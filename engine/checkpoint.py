@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -147,7 +148,10 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling refuses in many ways
+    except pickle.UnpicklingError:  # whose text advises to load what may run code of others
+        reason = "it is none, is damaged, or holds more than plain values"
+        raise UserError(f"{path}: cannot be read as a checkpoint: {reason}") from None
+    except Exception as error:  # damaged files fail in many ways
         raise UserError(f"{path}: cannot be read as a checkpoint: {first_line(error)}") from None
     if not isinstance(state, dict) or "format" not in state:
         raise UserError(f"{path}: not a checkpoint of this suite (no `format` entry)")

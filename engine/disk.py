@@ -53,22 +53,23 @@ def check_free_space(folder: Path, bytes_each: int, keep: int) -> None:
         )
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, key: str = "experiment.root") -> None:
     """Makes sure that files can be made in ``folder``, or that it can be made.
+
+    Args:
+        key: the setting or option that names it.
 
     Raises:
         UserError: it is no folder, or this user may not write there.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():
-        raise UserError(f"{existing}: a folder is needed here, and this is none")
+        raise UserError(f"{key}: {existing}: a folder is needed here, and this is none")
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise UserError(
-            f"experiment.root: {existing} cannot be written: {error.strerror}; name a folder that can be"
-        ) from None
+        raise UserError(f"{key}: {existing} cannot be written: {error.strerror}; name a folder that can be") from None
 
 
 def free_bytes(folder: Path) -> int:

@@ -52,13 +52,16 @@ def with_experiment(
         return run_session(session, experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
 
 
-def require_writable(folder: Path, ranks: Ranks) -> None:
-    """Raises a :class:`engine.errors.UserError` on every rank if rank 0 cannot write in ``folder``."""
-    ranks.main_decides(partial(_check_writable, folder))
+def require_writable(folder: Path, ranks: Ranks, key: str = "--experiment") -> None:
+    """Raises a :class:`engine.errors.UserError` on every rank if rank 0 cannot write in ``folder``.
+
+    ``key``: the option that names it.
+    """
+    ranks.main_decides(partial(_check_writable, folder, key))
 
 
-def _check_writable(folder: Path) -> str:
-    check_writable(folder)
+def _check_writable(folder: Path, key: str) -> str:
+    check_writable(folder, key)
     return ""
 
 

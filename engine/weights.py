@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,20 @@ SHOWN = 4
 """Keys of one kind that an error names."""
 
 
+class Weights(NamedTuple):
+    """Tensors to start from."""
+
+    state: dict[str, torch.Tensor]
+    classes: list[str] | None
+    """Names of the classes they were trained on, in the order of their numbers; None where the file does not say."""
+
+
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of :func:`read_weights` alone."""
+    return read_weights(path).state
+
+
+def read_weights(path: Path) -> Weights:
     """Tensors of a .safetensors file, of a plain state dict, or of a checkpoint (its moving average if it has one).
 
     Args:
@@ -45,13 +58,15 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             f"finetune.weights: {path} is no file of weights, is damaged, or holds more than plain tensors; "
             f"such files are not loaded ({type(error).__name__})"
         ) from None
+    metadata = state.get("metadata") if isinstance(state, Mapping) else None
+    classes = metadata.get("classes") if isinstance(metadata, Mapping) else None
     for entry in ("ema", "model", "state_dict", "state_dict_ema"):
         if isinstance(state, Mapping) and isinstance(state.get(entry), Mapping):
             state = state[entry]
             break
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"finetune.weights: {path} is neither a state dict nor a checkpoint")
-    return dict(state)
+    return Weights(dict(state), classes)
 
 
 def _of_experiment(folder: Path) -> Path:
@@ -69,16 +84,19 @@ def _of_experiment(folder: Path) -> Path:
     return file
 
 
-def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
-    """Copies ``state`` into ``model``; a classifier of other classes or other layers starts anew, with a log line.
+def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str, other_classes: bool = False) -> None:
+    """Copies ``state`` into ``model``; a classifier of another size or other layers starts anew, with a log line.
 
     Where it starts anew, its last layer is near zero, so that a trained body is not shaken by the first gradients.
+
+    Args:
+        other_classes: a classifier of the model's own size starts anew too: it says something else.
 
     Raises:
         UserError: keys are missing, surplus or misshapen; each kind is named.
     """
     own = model.state_dict()
-    replaced = _other_head(model, own, state, source)
+    replaced = _other_head(model, own, state, source, other_classes)
     kept = {key: value for key, value in state.items() if key not in replaced}
     counters = [key for key in own if _is_counter(key)]
     if fault := misfit(own, kept, [*replaced, *counters]):
@@ -107,7 +125,11 @@ def misfit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], f
 
 
 def _other_head(
-    model: nn.Module, own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], source: str
+    model: nn.Module,
+    own: Mapping[str, torch.Tensor],
+    state: Mapping[str, torch.Tensor],
+    source: str,
+    other_classes: bool,
 ) -> set[str]:
     """Keys of a classifier that ``state`` has for other classes, or with other layers; the model's is made ready.
 
@@ -120,9 +142,11 @@ def _other_head(
         for tensors in (own, state)
     )
     single = all(key.rpartition(".")[0] in paths for key in ours)
-    if not theirs or ours == theirs:
+    if not theirs or (ours == theirs and not other_classes):
         return set()
-    if single and ours.keys() == theirs.keys():
+    if ours == theirs:
+        replaced = {key for key in own if key.startswith(below)}
+    elif single and ours.keys() == theirs.keys():
         replaced = {key for key in ours if theirs[key] != ours[key] and theirs[key][1:] == ours[key][1:]}
         if not replaced:
             return set()

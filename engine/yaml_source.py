@@ -100,6 +100,10 @@ def read_override(text: str) -> Node:
     keys = path.split(".")
     if not equals or not all(key.strip() == key != "" for key in keys):
         raise UserError(f"{COMMAND_LINE}: '{text}' is not of the form key.path=value")
+    if value in ("|", ">"):  # YAML would take them for the beginning of a text of several lines
+        raise UserError(
+            f"{COMMAND_LINE}: {path}: {value} has a meaning in YAML; put it in quotes: {path}='\"{value}\"'"
+        )
     node = replace(_Reader(COMMAND_LINE.file, numbered=False).read(value, of=path), replaces=True)
     for key in reversed(keys):
         node = Node({key: node}, COMMAND_LINE)

@@ -113,6 +113,24 @@ def test_repeated_rows_count_once_and_are_told(data, caplog):
     assert "1 rows repeat others and count once" in caplog.text
 
 
+def test_a_test_set_needs_no_training_rows_where_the_classes_are_known(data):
+    table = data("file,species,split\na,hake,test\nb,cod,test\n", split_column="split")
+    pictures = open_pictures(table, "test", ["cod", "eel", "hake"])
+    assert pictures.classes == ["cod", "eel", "hake"] and pictures.labels.tolist() == [2, 0]
+    with pytest.raises(UserError, match=r"unknown class 'cod' .*\nthe model was not trained on it; there are 2: eel"):
+        open_pictures(table, "test", ["eel", "hake"])
+    for split, known in (("test", None), ("val", ["cod", "hake"])):
+        with pytest.raises(UserError, match="no row is for"):
+            open_pictures(table, split, known)
+
+
+def test_a_picture_in_two_splits_is_found_however_it_is_written(data, tmp_path):
+    for other in (f"../{tmp_path.name}/p.jpg", f"{tmp_path}/./p.jpg"):
+        table = data(f"file,species,split\np.jpg,cod,train\n{other},cod,val\n", split_column="split")
+        with pytest.raises(UserError, match=r"fish\.csv:3: .*p\.jpg has split 'val' here and 'train' in"):
+            open_csv(table, "train")
+
+
 def test_paths_may_be_absolute(data, tmp_path):
     pictures = open_csv(data("file,species\n/else/a.jpg,cod\nb.jpg,hake\n"), "train")
     assert [pictures.path(0), pictures.path(1)] == [Path("/else/a.jpg"), tmp_path / "b.jpg"]

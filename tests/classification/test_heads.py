@@ -24,12 +24,18 @@ SWIN = {"name": "swin", "patch_size": 2, "window_size": 4, "embed_dim": 12, "dep
 BACKBONES = pytest.mark.parametrize("backbone", [TIMM, SWIN], ids=["timm", "swin"])
 
 
-def build(backbone: dict[str, Any], head: dict[str, Any] | None, classes: int = 5, weights: Path | None = None) -> Any:
+def build(
+    backbone: dict[str, Any],
+    head: dict[str, Any] | None,
+    classes: int = 5,
+    weights: Path | None = None,
+    names: list[str] | None = None,
+) -> Any:
     config = ModelConfig.model_validate(
         {**backbone, "depths": (2, 2), "num_heads": (2, 2)} if backbone is SWIN else {**backbone}
     )
     config = config.model_copy(update={"head": None if head is None else HeadConfig(**head)})
-    return build_model(config, FinetuneConfig(weights=weights), classes, (32, 32))
+    return build_model(config, FinetuneConfig(weights=weights), classes, (32, 32), names)
 
 
 def saved(model: nn.Module, folder: Path) -> Path:
@@ -108,6 +114,26 @@ def test_another_head_starts_anew_and_says_so(
     assert {key for key in equal if key.startswith(prefix)} <= {f"{prefix}norm.bias"}
     assert {key for key in model.state_dict() if not key.startswith(prefix)} <= equal
     assert any("anew" in message for message in caplog.messages)
+
+
+@BACKBONES
+@pytest.mark.parametrize("head", [None, HEAD], ids=["plain", "layers"])
+@pytest.mark.parametrize(
+    ("names", "kept"), [("abcde", True), ("abcdf", False), ("bacde", False)], ids=["same", "others", "another order"]
+)
+def test_a_head_for_other_classes_starts_anew_though_it_would_fit(
+    backbone: dict[str, Any], head: Any, names: str, kept: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = saved(build(backbone, head), tmp_path)
+    torch.save({**torch.load(path, weights_only=True), "metadata": {"classes": list("abcde")}}, path)
+    with caplog.at_level(logging.INFO):
+        model = build(backbone, head, 5, path, list(names))
+    equal, others = agreement(model, path)
+    prefix = "head.fc." if backbone is TIMM else "head."
+    assert {key for key in model.state_dict() if not key.startswith(prefix)} <= equal
+    assert bool(others) is not kept
+    said = "weights.pt was trained on other classes, or in another order (a, b, c, d, e there, "
+    assert any(said in message for message in caplog.messages) is not kept
 
 
 @BACKBONES

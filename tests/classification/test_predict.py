@@ -88,6 +88,46 @@ def test_files_and_tables_are_taken_in_their_order(place, monkeypatch):
     assert float(rows[0]["probability_1"]) + float(rows[0]["probability_2"]) == pytest.approx(1, abs=2e-6)
 
 
+def test_columns_may_be_separated_otherwise_and_the_outputs_folder_is_made(place, monkeypatch):
+    monkeypatch.chdir(place)
+    (place / "list.csv").write_text("id;path\n1;new/a/001.jpg\n")
+    out = ["--images", "list.csv", "--output", "made/for/it.csv"]
+    assert run_here("--experiment", "experiments/experiment_0001", *out, "--delimiter", ";") == 0
+    assert [row["path"] for row in rows_of(place / "made/for/it.csv")] == ["new/a/001.jpg"]
+    assert parse_arguments(["--experiment", "e", "--images", "a", "--delimiter", r"\t"]).delimiter == "\t"
+
+
+def test_a_picture_or_list_is_not_overwritten(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    (place / "list.csv").write_text("path\nnew/a/001.jpg\n")
+    (place / "linked").symlink_to("new", target_is_directory=True)
+    listed = (place / "list.csv").read_text()
+    for images, output in (("list.csv", "./list.csv"), ("new", "linked/a/000.jpg"), ("list.csv", "new/a/001.jpg")):
+        arguments = ["--experiment", "experiments/experiment_0001", "--images", images, "--output", output]
+        assert exit_code(lambda given=arguments: run_here(*given)) == 2
+        assert f"--output: {Path(output)} is one of --images and would be overwritten" in capsys.readouterr().err
+    assert (place / "list.csv").read_text() == listed
+    (place / "linked").unlink()
+
+
+def test_a_checkpoint_that_is_none_is_said_in_our_words(place, monkeypatch, capsys):
+    monkeypatch.chdir(place)
+    (place / "list.csv").write_text("path\nnew/a/001.jpg\n")
+    given = ["--experiment", "experiments/experiment_0001", "--images", "new", "--checkpoint", "list.csv"]
+    assert exit_code(lambda: run_here(*given)) == 2
+    said = capsys.readouterr().err
+    assert "list.csv: cannot be read as a checkpoint: it is none, is damaged, or holds more than plain values" in said
+    assert "weights_only" not in said
+
+
+def test_a_swin_takes_pictures_of_another_size_with_its_trained_windows(place, monkeypatch):
+    monkeypatch.chdir(place)
+    given = ["--experiment", "experiments/experiment_0001", "--images", "new"]
+    for size in (32, 12):  # at 12, a model of its own would have a smaller window in its second stage
+        assert run_here(*given, "--output", "sized.csv", f"data.image_size={size}") == 0
+        assert sum(not row["error"] for row in rows_of(place / "sized.csv")) == 11
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -97,11 +137,16 @@ def test_files_and_tables_are_taken_in_their_order(place, monkeypatch):
         (["--images", "new", "--output", "new"], "--output: new is a folder"),
         (["--images", "new", "optimizer.lr=1"], "optimizer.lr: cannot matter for a trained model"),
         (["--images", "list.csv"], "--path-column: list.csv has no column 'path' (it has: id, photo)"),
+        (["--images", "other.csv"], "if ';' separates the columns, set --delimiter"),
+        (["--images", "gap.csv"], "gap.csv:3: path: must be the path of a picture, not ''"),
+        (["--images", "new", "--output", "/proc/x.csv"], "--output: /proc cannot be written"),
     ],
 )
 def test_wrong_input_is_a_users_error_and_writes_nothing(place, arguments, message, monkeypatch, capsys):
     monkeypatch.chdir(place)
     (place / "list.csv").write_text("id,photo\n1,a/001.jpg\n")
+    (place / "other.csv").write_text("id;path\n1;new/a/001.jpg\n")
+    (place / "gap.csv").write_text("id,path\n1,new/a/001.jpg\n2,\n")
     before = {path.name for path in place.iterdir()}
     assert exit_code(lambda: run_here("--experiment", "experiments/experiment_0001", *arguments)) == 2
     assert message in capsys.readouterr().err

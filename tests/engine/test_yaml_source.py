@@ -61,6 +61,14 @@ def test_scalars(text: str, value: Any) -> None:
     assert read_override(f"key={text}").plain()["key"] == value
 
 
+@pytest.mark.parametrize("mark", ["|", ">"])
+def test_a_character_that_yaml_reads_otherwise_is_to_be_quoted(mark: str) -> None:
+    with pytest.raises(UserError) as caught:
+        read_override(f"data.label_separator={mark}")
+    assert str(caught.value).endswith(f"""put it in quotes: data.label_separator='"{mark}"'""")
+    assert read_override(f'data.label_separator="{mark}"').plain() == {"data": {"label_separator": mark}}
+
+
 def test_nan() -> None:
     assert math.isnan(read("key: .nan")["key"])
 
