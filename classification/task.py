@@ -129,7 +129,8 @@ class ClassificationTask:
     def metadata(self) -> dict[str, Any]:
         made = {"split": made} if (made := split_made(self._config.data)) else {}
         used = {"multi_label": self._multi_label, "preprocessing": asdict(self._preprocessing)}
-        return {"classes": self.classes, "train_counts": self._train_counts.tolist(), **used, **made}
+        there = {"pictures": {split: len(self.pictures(split)) for split in ("train", "val")}}
+        return {"classes": self.classes, "train_counts": self._train_counts.tolist(), **there, **used, **made}
 
     def _mixed(self, pictures: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, H, W) and the batch's targets: both as :class:`TrainCollate` has planned to mix them."""
