@@ -87,7 +87,7 @@ def _check_same_classes(checkpoint: Path, trained: Trained, pictures: LabelledPi
 
 
 def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: LabelledPictures) -> None:
-    """Of other numbers of pictures than there were in training; where val is a part of train, also of those of train."""
+    """Of other numbers of pictures than there were in training; where val is a part of train, of train's as well."""
     if any(change.startswith(OTHER_DATA) for change in experiment.changes):
         return
     data, then = experiment.config.data, experiment.saved["metadata"].get("pictures", {})

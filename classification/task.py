@@ -77,6 +77,10 @@ class ClassificationTask:
         self.train_data = PictureReader(pictures, transform, seed)
         self.train_order = build_order(data, pictures, seed)
         log.info("data: %s", described(data, pictures, held_out, self.train_order.num_samples))
+        if len(self.classes) == 1 and not self._multi_label and ranks.is_main:
+            log.warning(
+                "data: %s is the only class: there is nothing to learn, and any answer is right", self.classes[0]
+            )
         self.drop_last = data.drop_last
         self.slot_multiple = 2 if config.augmentation.mixes else 1
         self.workers = WorkerSettings(

@@ -30,6 +30,8 @@ from engine.walltime import Walltime
 
 log = logging.getLogger(__name__)
 
+SAME_AS_TOP1 = ("precision_micro", "recall_micro", "f1_micro", "recall_weighted")
+"""With one label a picture."""
 LAST_SAVE_SECONDS = 5.0
 """What a run that failed gives a checkpoint that is being written."""
 
@@ -213,8 +215,9 @@ def record_failed(folder: RunDir, task: str) -> None:
 
 
 def listed(metrics: dict[str, float]) -> str:
-    """``top1 0.9812  loss 0.1``, for a line of the log."""
-    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    """``top1 0.9812  loss 0.1``, for a line of the log; without what repeats the top1."""
+    shown = {name: value for name, value in metrics.items() if "top1" not in metrics or name not in SAME_AS_TOP1}
+    return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
 
 
 def shown(path: Path) -> str:

@@ -41,8 +41,8 @@ RECORDED = (
     "schedule",
     "evaluation.early_stopping",
 )
-"""Settings that a resumed run may change on purpose: its length, its rates, when it is stopped early, and how a batch is
-cut into parts, which changes rounding and dropout."""
+"""Settings that a resumed run may change on purpose: its length, its rates, when it is stopped early, and how a batch
+is cut into parts, which changes rounding and dropout."""
 
 
 MOST_SHOWN = 100

@@ -64,6 +64,9 @@ def test_a_run_shows_its_pictures_and_says_where_its_val_is_from(fish, caplog):
     config = write_config(fish, data=csv_data(fish, resize="pad"), augmentation={"mixup": 0.8, "rotation": 20})
     assert run_training(kind(), TrainArguments(config, None, False, ()), StopRequest()) == 0
     assert "35 training pictures of 4 classes (1 to 22 each), 13 pictures of val, held out of train" in caplog.text
+    assert "; classes: ant, bee, cat, dog\n" in caplog.text
+    lines = [message for message in caplog.messages if " val: " in message]
+    assert lines and all("f1_macro" in line and "micro" not in line for line in lines)
     folder = fish / "experiments" / "experiment_0001"
     sheet = np.asarray(Image.open(folder / "results" / "train_samples.png"))
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
@@ -74,6 +77,13 @@ def test_a_run_shows_its_pictures_and_says_where_its_val_is_from(fish, caplog):
     assert metadata["classes"] == list(SIZES)
     assert metadata["preprocessing"]["resize"] == "pad"
     assert "`data.val_fraction`" in (folder / "README.md").read_text()
+
+
+def test_a_single_class_is_warned_of(tmp_path, caplog):
+    write_pictures(tmp_path / "train", {"ant": 4})
+    config = write_config(tmp_path, data={**folder_data(tmp_path), "val_fraction": 0.5})
+    ClassificationTask(load_config(ClassificationConfig, config), SINGLE)
+    assert "data: ant is the only class" in caplog.text
 
 
 def test_pictures_that_came_later_are_warned_of(fish, caplog):
