@@ -112,6 +112,20 @@ class ClassificationConfig(RunConfig):
     """When, on what weights and how to evaluate."""
 
     @model_validator(mode="after")
+    def _batches_hold_pairs(self) -> "ClassificationConfig":
+        """Neighbours are mixed, so that each device's part of a batch has to be even."""
+        size, most = self.training.global_batch_size, self.training.micro_batch_size
+        if self.augmentation.mixes:
+            why = ", ".join(f"augmentation.{key}" for key in ("mixup", "cutmix") if getattr(self.augmentation, key))
+            if size % 2:
+                raise ValueError(
+                    f"training.global_batch_size: must be even, not {size}, to mix pairs of pictures ({why})"
+                )
+            if most == 1:
+                raise ValueError(f"training.micro_batch_size: must be at least 2 to mix pairs of pictures ({why})")
+        return self
+
+    @model_validator(mode="after")
     def _pictures_hold_a_patch(self) -> "ClassificationConfig":
         size = self.data.image_size
         sides = (size, size) if isinstance(size, int) else size

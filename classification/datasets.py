@@ -17,7 +17,11 @@ from classification.sources import LabelledPictures, class_counts, open_digits
 from classification.torchvision_sets import download, open_torchvision
 from engine.batches import Draw
 from engine.errors import UserError
+from engine.figures import LONGEST, shortened
 from engine.seed import derive
+
+NAMED = 12
+"""Classes that the log names."""
 
 Transform = Callable[[Image.Image, int], Tensor]
 """Makes a uint8 (3, H, W) tensor of a picture; what is random about it follows from the 64-bit seed."""
@@ -58,7 +62,7 @@ def split_made(data: DataConfig) -> dict[str, float]:
 
 
 def described(data: DataConfig, train: LabelledPictures, val: LabelledPictures, draws: int) -> str:
-    """The data in a line, for the log: how many pictures, of how many classes, where val is from, what an epoch is."""
+    """The data in a line, for the log: how many pictures, of which classes, where val is from, what an epoch is."""
     counts = class_counts(train)
     text = f"{len(train)} training pictures of {len(train.classes)} classes ({counts.min()} to {counts.max()} each), "
     text += f"{len(val)} pictures of val"
@@ -68,7 +72,9 @@ def described(data: DataConfig, train: LabelledPictures, val: LabelledPictures, 
         text += f"; {data.sampling} sampling"
     if draws != len(train):
         text += f"; {draws} draws an epoch, as rare classes are oversampled"
-    return text
+    named = ", ".join(shortened(" ".join(name.split()), LONGEST) for name in train.classes[:NAMED])
+    more = f" and {len(train.classes) - NAMED} more" if len(train.classes) > NAMED else ""
+    return f"{text}; classes: {named}{more}"
 
 
 class PictureReader:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from classification.config import TRAINED, ClassificationConfig
-from classification.datasets import open_pictures, prepare_data
+from classification.datasets import open_pictures, prepare_data, split_made
 from classification.measures import measure
 from classification.multilabel_report import write_multilabel_report
 from classification.predictions import Predictions
@@ -20,6 +21,11 @@ from engine.evaluation import inference
 from engine.experiment import Experiment
 from engine.precision import resolve_precision
 from engine.trained import record_evaluation, require_writable, with_experiment
+
+log = logging.getLogger(__name__)
+
+OTHER_DATA = ("data.root=", "data.csv=", "data.val_fraction=", "data.split_seed=")
+"""Changes by which somebody asks for other pictures than the run's own."""
 
 
 def run_evaluation(arguments: EvaluateArguments) -> int:
@@ -46,6 +52,8 @@ def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str
     trained = load_trained(experiment, ranks)
     pictures = open_pictures(config.data, split, trained.classes)
     _check_same_classes(experiment.checkpoint, trained, pictures)
+    if split == "val" and ranks.is_main:
+        _warn_of_changed_data(experiment, pictures)
     workers = reading_workers(config, ranks)
     with inference(trained.model, resolve_precision(config.training.precision, ranks.device)):
         predictions = trained.inference.predict(trained.model, pictures, config.evaluation.batch_size, workers, ranks)
@@ -76,3 +84,15 @@ def _check_same_classes(checkpoint: Path, trained: Trained, pictures: LabelledPi
         several, one = "several labels a picture", "one label a picture"
         there, here = (several, one) if trained.inference.multi_label else (one, several)
         raise UserError(f"data: {checkpoint} was trained on {there}, but there is {here} here")
+
+
+def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: LabelledPictures) -> None:
+    """Of other numbers of pictures than there were in training; where val is a part of train, of train's as well."""
+    if any(change.startswith(OTHER_DATA) for change in experiment.changes):
+        return
+    data, then = experiment.config.data, experiment.saved["metadata"].get("pictures", {})
+    now = {"val": val, "train": open_pictures(data, "train")} if split_made(data) else {"val": val}
+    for split, pictures in now.items():
+        if len(pictures) != then.get(split, len(pictures)):
+            mixed = ": pictures that the model was trained on may be in val now" if "train" in now else ""
+            log.warning("data: %s has %d pictures, but had %d in training%s", split, len(pictures), then[split], mixed)

@@ -24,18 +24,19 @@ THREADS = 16
 """They wait for a network's file system, and compute next to nothing."""
 
 
-def faults_of(data: DataConfig, train: LabelledPictures, val: LabelledPictures) -> str:
+def faults_of(data: DataConfig, train: LabelledPictures, val: LabelledPictures, open_train: bool = False) -> str:
     """What is wrong with pictures in files, a line each; empty if nothing is.
 
     That is those that a list names and that are not there, and those of val that are broken. Broken ones of train are
-    met in the first epoch.
+    met in the first epoch, and looked for here if ``open_train`` says so.
     """
     in_files = [pictures for pictures in (train, val) if isinstance(pictures, FilePictures)]
     if not isinstance(data, FolderData):  # whose folders were read a moment ago
         missing = [text for pictures in in_files if (text := missing_pictures(pictures))]
         if missing:
             return "\n".join(missing)
-    return broken_pictures(val) if isinstance(val, FilePictures) else ""
+    looked_at = in_files if open_train else [pictures for pictures in in_files if pictures is val]
+    return "\n".join(text for pictures in looked_at if (text := broken_pictures(pictures)))
 
 
 def missing_pictures(pictures: FilePictures) -> str:

@@ -30,6 +30,8 @@ EXTREMES = 15
 CURVES = 6
 """Precision-recall curves that are drawn by themselves."""
 MOST_DOTS = 400
+TITLE_INCHES = 3.4
+"""Width that the title of a confusion matrix needs."""
 
 
 def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], train_counts: NDArray | None) -> Figure:
@@ -41,9 +43,10 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], train_co
     if len(classes) > FEW:
         return _many_confusions(counts, classes, train_counts)
     side, margin = 0.3 * max(len(classes), 6), _margin(classes)
-    figure = _plain_figure(side + margin + 0.3, side + margin + 0.4)
+    width = max(side + margin + 0.3, TITLE_INCHES)
+    figure = _plain_figure(width, side + margin + 0.4)
     axes = _axes(figure, margin, margin, side, side)
-    axes.set_title("Confusion (share of the true class)", fontsize=11)
+    figure.suptitle("Confusion (share of the true class)", fontsize=11, y=1 - 0.12 / (side + margin + 0.4), va="top")
     _matrix(axes, counts, classes, classes, numbers=len(classes) <= COUNTED)
     return figure
 
@@ -114,7 +117,7 @@ def reliability_figure(found: Calibration) -> Figure:
     upper.bar(0, 0, label="gap to the mean probability", **gap)
     upper.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="perfectly calibrated")
     upper.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1), title=f"Calibration: expected error {found.error:.3f}")
-    upper.legend(fontsize=8, loc="upper left")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)  # where it covers no bar
     lower.bar(lefts, found.counts, width, align="edge", edgecolor="white", color="tab:gray")
     lower.set(xlabel="probability of the predicted class", ylabel="pictures")
     return figure

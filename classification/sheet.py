@@ -57,7 +57,8 @@ def _caption(target: Tensor, classes: list[str]) -> list[str]:
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """``text``, or as much of it as is at most ``width`` pixels wide."""
+    """``text`` on one line, or as much of it as is at most ``width`` pixels wide."""
+    text = " ".join(text.split())
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

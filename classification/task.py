@@ -78,6 +78,10 @@ class ClassificationTask:
         self.train_data = PictureReader(pictures, transform, seed)
         self.train_order = build_order(data, pictures, seed)
         log.info("data: %s", described(data, pictures, held_out, self.train_order.num_samples))
+        if len(self.classes) == 1 and not self._multi_label and ranks.is_main:
+            log.warning(
+                "data: %s is the only class: there is nothing to learn, and any answer is right", self.classes[0]
+            )
         self.drop_last = data.drop_last
         self.slot_multiple = 2 if config.augmentation.mixes else 1
         self.workers = WorkerSettings(
@@ -130,7 +134,8 @@ class ClassificationTask:
     def metadata(self) -> dict[str, Any]:
         made = {"split": made} if (made := split_made(self._config.data)) else {}
         used = {"multi_label": self._multi_label, "preprocessing": asdict(self._preprocessing)}
-        return {"classes": self.classes, "train_counts": self._train_counts.tolist(), **used, **made}
+        there = {"pictures": {split: len(self.pictures(split)) for split in ("train", "val")}}
+        return {"classes": self.classes, "train_counts": self._train_counts.tolist(), **there, **used, **made}
 
     def _mixed(self, pictures: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, H, W) and the batch's targets: both as :class:`TrainCollate` has planned to mix them."""

@@ -24,7 +24,11 @@ COLUMNS = 4
 NOT_DRAWN = {"step", "epoch", "split", "time", "images_per_second", "data_wait_fraction", "skipped_steps"}
 """Where and how fast a run was is in its README and in TensorBoard."""
 COLOURS = {"train": "tab:gray", "val": "tab:blue", "test": "tab:green"}
-STYLES = ("-", "--", ":", "-.")
+STYLES = {"train": ":", "val": "-", "test": "--"}
+"""Where a panel has several metrics: they differ in colour, and their splits in this."""
+
+MANY_LINES = 3
+"""In a panel of more the legend needs a place of its own."""
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -70,13 +74,18 @@ def draw_curves(records: Records) -> Figure | None:
 
 
 def grouped(names: Sequence[str]) -> dict[str, list[str]]:
-    """Metrics of one panel, by its title: ``f1_macro`` and ``f1_micro`` share the panel ``f1``."""
+    """Metrics of one panel, by the words that they all begin with: ``f1_macro`` and ``f1_micro`` share ``f1``."""
     panels: dict[str, list[str]] = {}
     for name in names:
         head = name.partition("_")[0]
         alike = [other for other in names if other.partition("_")[0] == head]
-        panels[head if len(alike) > 1 else name] = alike
+        places = itertools.takewhile(lambda words: len(set(words)) == 1, zip(*map(_words, alike), strict=False))
+        panels["_".join(words[0] for words in places)] = alike
     return panels
+
+
+def _words(name: str) -> list[str]:
+    return name.split("_")
 
 
 def line(records: Records, split: str, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -99,20 +108,27 @@ def _block_means(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
 
 def _draw_panel(axes: Axes, title: str, members: Sequence[str], records: Records) -> None:
     best = ""
-    for style, name in zip(itertools.cycle(STYLES), members, strict=False):
+    alone = len(members) == 1
+    for number, name in enumerate(members):
         for split in COLOURS:
             epochs, values = line(records, split, name)
             if not len(values):
                 continue
-            label = split if len(members) == 1 else f"{split} {name[len(title) :].lstrip('_')}"
+            label = split if alone else f"{split} {name[len(title) :].lstrip('_')}"
             marker = "." if np.isfinite(values).sum() <= 30 else ""
-            axes.plot(epochs, values, style, marker=marker, color=COLOURS[split], label=label, linewidth=1.2)
-            if split != "train" and len(members) == 1 and np.isfinite(values).any():
+            colour, style = (COLOURS[split], "-") if alone else (f"C{number}", STYLES[split])
+            axes.plot(epochs, values, style, marker=marker, color=colour, label=label, linewidth=1.2)
+            if split != "train" and alone and np.isfinite(values).any():
                 best = f" (best {(np.nanmin if default_mode(name) == 'min' else np.nanmax)(values):.4g})"
     axes.set_title(title + best, fontsize=10)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    if (lines := len(axes.get_lines())) > MANY_LINES:
+        low, high = axes.get_ylim()
+        axes.set_ylim(low, high + (high - low) * 0.08 * (lines + 2) / 2)  # the legend stands above the curves
+        axes.legend(fontsize=6.5, ncols=2, loc="upper center")
+    else:
+        axes.legend(fontsize=7)
 
 
 def _importance(name: str) -> tuple[bool, bool, str]:

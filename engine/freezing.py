@@ -119,7 +119,15 @@ class Freezing:
         return any(phase.step < end for phase in self._to_come)
 
     def check_reached(self, total_steps: int) -> None:
-        """Warns of what the run is too short for."""
+        """Warns of what the run is too short for, and of a head that it never trains."""
+        if HEAD in self._stages and not any(
+            HEAD in begun for begun in (self._trained, *(p.stages for p in self._to_come))
+        ):
+            log.warning(
+                "finetune.unfreeze: neither '%s' nor '%s' begins at any epoch: the classifier stays as it is at first",
+                HEAD,
+                ALL_STAGES,
+            )
         for phase in self._to_come:
             if phase.step >= total_steps:
                 names = ", ".join(phase.stages)

@@ -30,6 +30,8 @@ from engine.walltime import Walltime
 
 log = logging.getLogger(__name__)
 
+SAME_AS_TOP1 = ("precision_micro", "recall_micro", "f1_micro", "recall_weighted")
+"""With one label a picture."""
 LAST_SAVE_SECONDS = 5.0
 """What a run that failed gives a checkpoint that is being written."""
 
@@ -108,7 +110,7 @@ class FolderRecorder(Recorder):
         self._metrics.resume_at(state.step, evaluated=not state.evaluation_owed, every=every)
         self._progress = Progress(total_steps, state.step)
         self._best = state.best
-        self._status.update(state="running", epoch=epoch, step=state.step, best=state.best)
+        self._status.update("running", epoch, state.step, state.best, state.stopped_early)
         self._write_readme()
         log.info("experiment folder: %s", shown(self._folder.path))
 
@@ -129,7 +131,7 @@ class FolderRecorder(Recorder):
     def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
         self._metrics.write(state.step, epoch, split, metrics)
         self._best = state.best
-        self._status.update(step=state.step, epoch=epoch, best=state.best)
+        self._status.update(step=state.step, epoch=epoch, best=state.best, stopped_early=state.stopped_early)
         star = "  (best so far)" if state.best.get("step") == state.step else ""
         log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
         self._write_readme()
@@ -213,8 +215,9 @@ def record_failed(folder: RunDir, task: str) -> None:
 
 
 def listed(metrics: dict[str, float]) -> str:
-    """``top1 0.9812  loss 0.1``, for a line of the log."""
-    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    """``top1 0.9812  loss 0.1``, for a line of the log; without what repeats the top1."""
+    shown = {name: value for name, value in metrics.items() if "top1" not in metrics or name not in SAME_AS_TOP1}
+    return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
 
 
 def shown(path: Path) -> str:

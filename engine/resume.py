@@ -39,9 +39,14 @@ RECORDED = (
     "training.accumulation",
     "optimizer.lr",
     "schedule",
+    "evaluation.early_stopping",
 )
-"""Settings that a resumed run may change on purpose: its length, its rates, and how a batch is cut into parts, which
-changes rounding and dropout."""
+"""Settings that a resumed run may change on purpose: its length, its rates, when it is stopped early, and how a batch
+is cut into parts, which changes rounding and dropout."""
+
+
+MOST_SHOWN = 100
+"""Characters of a value in a warning."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Plan:
     """Settings that differ from those the folder was started with, as ``key: old -> new``."""
     finished: bool = False
     """Whether the folder's run has finished and nothing more is asked for."""
+    stopped_early: bool = False
+    """Whether early stopping has ended it."""
 
 
 def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
@@ -125,7 +132,8 @@ def continue_in(folder: RunDir, schema: type[RunConfig], config: RunConfig) -> P
     before = load_config(schema, folder.config)
     recorded = allowed_changes(before.model_dump(mode="json"), config, f"--resume {folder.path}")
     finished = state_of(folder) == "finished" and not recorded
-    return Plan(config, folder, recorded, finished)
+    stopped_early = bool((read_status(folder.status) or {}).get("stopped_early"))
+    return Plan(config, folder, recorded, finished, stopped_early)
 
 
 def allowed_changes(before: Mapping[str, Any], config: RunConfig, what: str) -> list[str]:
@@ -144,6 +152,18 @@ def allowed_changes(before: Mapping[str, Any], config: RunConfig, what: str) -> 
         shown = "; ".join(f"{key}: {old!r} -> {new!r}" for key, old, new in refused)
         raise UserError(f"{what}: these would change the run: {shown}; start a new run instead")
     return [f"{key}: {old!r} -> {new!r}" for key, old, new in changes if is_below(key, RECORDED)]
+
+
+def warn_of_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Warns of what a task says of its data and model otherwise than in the checkpoint (both: ``Task.metadata``)."""
+    for key, old, new in differences(saved, now):
+        if old is not None:  # which older checkpoints do not say
+            log.warning("the data have changed since the checkpoint: %s: %s -> %s", key, _cut(old), _cut(new))
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:

@@ -29,7 +29,7 @@ from engine.last_words import LastWords
 from engine.log import RunLog, setup_logging
 from engine.metrics import read_metrics
 from engine.recorder import FolderRecorder, Recorder, shown
-from engine.resume import Plan, allowed_changes, plan
+from engine.resume import Plan, allowed_changes, plan, warn_of_changes
 from engine.run_dir import RunDir
 from engine.run_lock import RunLock
 from engine.seed import derive
@@ -71,7 +71,10 @@ def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest, g
         if the_plan.finished:
             length = "epochs" if the_plan.config.training.steps is None else "steps"
             folder = the_plan.folder.path if the_plan.folder is not None else arguments.resume
-            log.info("%s has finished; ask for more with training.%s=N", folder, length)
+            if the_plan.stopped_early:
+                log.info("%s was stopped early; to go on, raise evaluation.early_stopping.patience", folder)
+            else:
+                log.info("%s has finished; ask for more with training.%s=N", folder, length)
             return 0
 
         def work(ranks: Ranks, last_words: LastWords) -> int:
@@ -151,13 +154,21 @@ def _load_newest(trainer: Trainer, folder: RunDir) -> list[str]:
         The settings that differ from those that the checkpoint was made with, as ``key: old -> new``.
 
     Raises:
-        UserError: settings would change the run silently, or its length is behind it already.
+        UserError: settings would change the run silently, its length is behind it already, or it was stopped early.
     """
     path = trainer.ranks.main_decides(lambda: _newest(folder))
     if path:
         saved = checkpoint.read(Path(path))
         changes = allowed_changes(saved["config"], trainer.config, f"--resume {shown(Path(path))}")
         trainer.load_state_dict(saved)
+        if changes and trainer.state.stopped_early:
+            raise UserError(
+                f"--resume: the run was stopped early at step {trainer.state.step}, and would not make another; to go "
+                f"on, set evaluation.early_stopping.patience to more than {trainer.state.patience.stale}, or "
+                "evaluation.early_stopping to null"
+            )
+        if trainer.ranks.is_main:
+            warn_of_changes(saved["metadata"], trainer.task.metadata())
         for change in changes:
             log.info("changed: %s", change)
         log.info("resumed from %s at step %d", shown(Path(path)), trainer.state.step)

@@ -88,7 +88,8 @@ def _sentence(task: str, status: Mapping[str, Any], config: Mapping[str, Any]) -
     of = f" of {epochs}" if epochs else ""
     position = f"epoch {status.get('epoch', 0):.4g}{of}, step {status.get('step', 0)}"
     updated = f" ({_date(status['updated'])})" if "updated" in status else ""
-    return f"Task {task}, state **{status.get('state', 'unknown')}**, {position}{updated}."
+    early = " (stopped early)" if status.get("stopped_early") else ""
+    return f"Task {task}, state **{status.get('state', 'unknown')}**{early}, {position}{updated}."
 
 
 def _essentials(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

@@ -47,10 +47,14 @@ class Status:
         epoch: float | None = None,
         step: int | None = None,
         best: dict[str, float] | None = None,
+        stopped_early: bool = False,
     ) -> None:
-        """Change what is given. ``best`` holds step, epoch and value of the best evaluation."""
+        """Change what is given. ``best`` holds step, epoch and value of the best evaluation.
+
+        ``stopped_early`` is written where early stopping has ended the run, and only there.
+        """
         assert state is None or state in STATES, state
-        changes = {"state": state, "epoch": epoch, "step": step, "best": best}
+        changes = {"state": state, "epoch": epoch, "step": step, "best": best, "stopped_early": stopped_early or None}
         self._content = {**self._content, **{key: value for key, value in changes.items() if value is not None}}
         if state is not None or best is not None:
             self._write()

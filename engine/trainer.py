@@ -270,14 +270,19 @@ class Trainer:
                 log.info("no better %s: the rate is lowered to %.3g", name, self.rate())
         if evaluation.early_stopping is not None and not self.freezing.unfreezes_before(self.total_steps):
             state.patience = state.patience.update(value, mode, evaluation.early_stopping.min_delta)
-            state.stopped_early = state.patience.stale >= evaluation.early_stopping.patience
-            if state.stopped_early:
-                log.info("stopping early: %d evaluations in a row without better %s", state.patience.stale, name)
+            state.stopped_early = self._out_of_patience()
         recorder.evaluated(state, self.epoch, "val", evaluated.metrics)
+        if state.stopped_early:
+            log.info("stopping early: %d evaluations in a row without better %s", state.patience.stale, name)
         if improved:
             recorder.show(state, "val", evaluated.draw)
         self.save(recorder, best=improved)
         return True
+
+    def _out_of_patience(self) -> bool:
+        """Whether early stopping, as it is configured now, ends the run."""
+        early_stopping = self.config.evaluation.early_stopping
+        return early_stopping is not None and self.state.patience.stale >= early_stopping.patience
 
     def evaluate(self, split: str) -> Evaluated:
         """What is measured on ``split`` of the weights that ``evaluation.weights`` names."""
@@ -340,6 +345,7 @@ class Trainer:
             load_named_state(self.optimizer, self.task.model, saved["optimizer"])
             self.scaler.load_state_dict(saved["scaler"])
             self.state = state
+            self.state.stopped_early = self._out_of_patience()
         except (KeyError, RuntimeError, ValueError) as error:
             raise UserError(f"checkpoint does not fit this configuration: {error}") from None
         if self.state.step > self.total_steps:

@@ -172,7 +172,7 @@ def kind_of(value: Any) -> str:
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, (list, tuple)):
-        return "a list"
+        return "a list" if value else "an empty list"
     shown = repr(value) if isinstance(value, (str, float, int)) else repr(str(value))
     return shown if len(shown) <= 80 else f"{shown[:76]} ..."
 

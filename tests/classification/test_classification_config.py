@@ -44,6 +44,7 @@ def test_data_and_the_models_name_are_enough(load):
         ("data.csv={train: a.csv, vall: b.csv}", r"data\.csv\.vall: unknown key; did you mean 'val'\?$"),
         ("data.csv={val: a.csv}", r"data\.csv\.train: required but missing$"),
         ("data.csv=5", r"data\.csv: must be a path or a section of keys, not 5$"),
+        ("data.label_columns=[]", r"data\.label_columns: must be a list of at least 1 values, not an empty list$"),
         ("data.label_columns=species", r"data\.label_columns: must be a list, not 'species'$"),
         ("data.pad_fill=red", r"data\.pad_fill: must be 'mean', 'edge' or a list of 3 values, not 'red'$"),
         ("data.pad_fill=[0, 0, 300]", r"data\.pad_fill\[2\]: must be at most 255, not 300$"),
@@ -130,6 +131,25 @@ def test_impossible_values_are_named_with_what_is_right(load, override, text):
 
 def test_common_optimizers_are_timms():
     assert set(COMMON_OPTIMIZERS) <= set(list_optimizers())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "text"),
+    [
+        (
+            ("augmentation.mixup=0.8", "training.global_batch_size=7"),
+            r"global_batch_size: must be even, not 7.*augmentation\.mixup",
+        ),
+        (
+            ("augmentation.cutmix=1", "training.micro_batch_size=1"),
+            r"micro_batch_size: must be at least 2 .*augmentation\.cutmix",
+        ),
+    ],
+)
+def test_batches_without_pairs_to_mix_are_refused(load, overrides, text):
+    load(DIGITS, overrides[1])
+    with pytest.raises(UserError, match=r"training\." + text):
+        load(DIGITS, *overrides)
 
 
 def test_policies_are_alternatives(load):

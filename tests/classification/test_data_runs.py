@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from classification.config import ClassificationConfig
 from classification.datasets import open_pictures
+from classification.evaluation import run_evaluation
 from classification.task import ClassificationTask
 from classification.train import kind
-from engine.arguments import TrainArguments
+from engine.arguments import EvaluateArguments, TrainArguments
 from engine.batches import NaturalOrder
 from engine.config import load_config
 from engine.dist import Layout, Ranks
 from engine.run import run_training
 from engine.signals import StopRequest
-from tests.classification.small import TRAIN, write_config, write_pictures
+from tests.classification.small import TRAIN, folder_data, write_config, write_pictures
 from tests.classification.test_training import MIXED, in_order, some_steps
 from tests.distributed import ROOT, launch, run_ranks
 
@@ -62,6 +64,9 @@ def test_a_run_shows_its_pictures_and_says_where_its_val_is_from(fish, caplog):
     config = write_config(fish, data=csv_data(fish, resize="pad"), augmentation={"mixup": 0.8, "rotation": 20})
     assert run_training(kind(), TrainArguments(config, None, False, ()), StopRequest()) == 0
     assert "35 training pictures of 4 classes (1 to 22 each), 13 pictures of val, held out of train" in caplog.text
+    assert "; classes: ant, bee, cat, dog\n" in caplog.text
+    lines = [message for message in caplog.messages if " val: " in message]
+    assert lines and all("f1_macro" in line and "micro" not in line for line in lines)
     folder = fish / "experiments" / "experiment_0001"
     sheet = np.asarray(Image.open(folder / "results" / "train_samples.png"))
     board = EventAccumulator(str(folder / "tensorboard")).Reload()
@@ -72,6 +77,36 @@ def test_a_run_shows_its_pictures_and_says_where_its_val_is_from(fish, caplog):
     assert metadata["classes"] == list(SIZES)
     assert metadata["preprocessing"]["resize"] == "pad"
     assert "`data.val_fraction`" in (folder / "README.md").read_text()
+
+
+def test_a_single_class_is_warned_of(tmp_path, caplog):
+    write_pictures(tmp_path / "train", {"ant": 4})
+    config = write_config(tmp_path, data={**folder_data(tmp_path), "val_fraction": 0.5})
+    ClassificationTask(load_config(ClassificationConfig, config), SINGLE)
+    assert "data: ant is the only class" in caplog.text
+
+
+def test_pictures_that_came_later_are_warned_of(fish, caplog):
+    data = {**folder_data(fish / "pictures"), "val_fraction": 0.25}
+    (fish / "pictures").rename(fish / "train")
+    (fish / "pictures").mkdir()
+    (fish / "train").rename(fish / "pictures" / "train")
+    config = write_config(fish, data=data, training={"steps": 2, "global_batch_size": 8})
+    assert run_training(kind(), TrainArguments(config, None, False, ()), StopRequest()) == 0
+    folder = fish / "experiments" / "experiment_0001"
+    assert run_evaluation(EvaluateArguments(folder, "best", "val", [])) == 0
+    assert "pictures, but had" not in caplog.text
+    for number in range(8):
+        shutil.copy(
+            fish / "pictures" / "train" / "dog" / "000.jpg", fish / "pictures" / "train" / "dog" / f"x{number}.jpg"
+        )
+    assert run_evaluation(EvaluateArguments(folder, "best", "val", [])) == 0
+    assert "data: train has 41 pictures, but had 35 in training" in caplog.text
+    assert "data: val has 15 pictures, but had 13 in training" in caplog.text
+    assert run_training(kind(), TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
+    changed = "the data have changed since the checkpoint: "
+    assert f"{changed}pictures.train: 35 -> 41" in caplog.text and caplog.text.count(changed) == 3
+    assert f"{changed}train_counts: [22, 9, 3, 1] -> [22, 9, 3, 7]" in caplog.text
 
 
 def test_the_sheet_shows_what_the_model_sees(fish):

@@ -70,6 +70,14 @@ def test_figures_of_many_classes_name_only_those_that_tell_something(many):
     assert len(bars.patches) == 2 * EXTREMES
 
 
+@pytest.mark.parametrize("count", [2, 4, 12])
+def test_the_title_of_a_small_confusion_matrix_is_whole(count):
+    figure = confusion_figure(np.eye(count, dtype=np.int64), [f"c{k}" for k in range(count)], None)
+    figure.draw_without_rendering()
+    (title,) = figure.texts
+    assert figure.bbox.x0 <= title.get_window_extent().x0 and title.get_window_extent().x1 <= figure.bbox.x1
+
+
 def test_of_equal_classes_those_with_most_pictures_come_first():
     values, support = np.array([0.0, 1.0, 0.0, 1.0, 0.5]), np.array([2, 3, 9, 1, 0])
     assert extremes(values, support, 1).tolist() == [2, 0, 1, 3]

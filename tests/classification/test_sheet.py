@@ -52,3 +52,4 @@ def test_long_names_are_cut():
     assert cut.endswith("…") and CLASSES[3].startswith(cut[:-1]) and len(cut) > 10
     assert font.getlength(cut) <= SIDE
     assert _fitting("cod", font, SIDE) == "cod"
+    assert _fitting("two\nlines", font, SIDE) == "two lines"

@@ -17,6 +17,7 @@ def record(split: str, step: int, **values: Any) -> dict[str, Any]:
 
 
 def test_metrics_whose_names_begin_alike_share_a_panel():
+    assert grouped(["hamming_loss", "hamming_loss_tuned"]) == {"hamming_loss": ["hamming_loss", "hamming_loss_tuned"]}
     assert grouped(["loss", "f1_macro", "top1", "f1_micro", "grad_norm"]) == {
         "loss": ["loss"],
         "f1": ["f1_macro", "f1_micro"],
@@ -51,6 +52,14 @@ def test_each_metric_is_drawn_for_each_split_and_evaluations_from_outside_are_no
         "top1 (best 0.5)": ["val"],
         "lr": ["train"],
     }
+
+
+def test_no_two_metrics_of_a_panel_look_alike():
+    names = [f"f1_{average}{tuned}" for average in ("macro", "micro", "weighted") for tuned in ("", "_tuned")]
+    figure = draw_curves([record("val", step, **dict.fromkeys(names, 0.5)) for step in (1, 2)])
+    assert figure is not None
+    lines = figure.axes[0].get_lines()
+    assert len({(drawn.get_color(), drawn.get_linestyle()) for drawn in lines}) == len(lines) == 6
 
 
 def test_nothing_measured_is_nothing_drawn(tmp_path: Path):

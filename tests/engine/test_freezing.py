@@ -82,6 +82,14 @@ def test_phases_behind_the_end_are_warned_of(caplog: pytest.LogCaptureFixture) -
     ]
 
 
+def test_a_head_that_is_never_trained_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        staged_trainer(finetune={"unfreeze": {"0": "stage_1", "1": "stage_2"}})
+    assert caplog.messages == [
+        "finetune.unfreeze: neither 'head' nor 'all' begins at any epoch: the classifier stays as it is at first"
+    ]
+
+
 # -- what is frozen, what is trained ---------------------------------------------------------------------------------
 
 

@@ -85,6 +85,33 @@ def test_what_was_edited_and_may_be_changed_is_recorded(config: Path) -> None:
     assert "training.accumulation: 'auto' -> 2" in folder.readme.read_text()
 
 
+def test_a_run_that_was_stopped_early_goes_on_with_more_patience(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = yaml.safe_load(config.read_text())
+    tree["training"]["epochs"] = 4
+    tree["evaluation"] = {"metric": "score", "mode": "max", "early_stopping": {"patience": 1}}
+    config.write_text(yaml.safe_dump(tree))
+    folder = finished(config)  # the score never changes, so the second evaluation, at step 16, is no better
+    status = json.loads(folder.status.read_text())
+    assert (status["state"], status["step"], status["stopped_early"]) == ("finished", 16, True)
+    assert "state **finished** (stopped early), epoch 2 of 4" in folder.readme.read_text()
+    lines = capsys.readouterr().out.splitlines()
+    said = next(place for place, line in enumerate(lines) if "stopping early: 1 evaluations" in line)
+    assert "epoch 2 val" in lines[said - 1]
+    assert start(None, resume=folder.path) == 0
+    assert "was stopped early; to go on, raise evaluation.early_stopping.patience" in capsys.readouterr().out
+    before = content(folder)
+    assert start(None, "training.epochs=5", resume=folder.path) == 2
+    assert "set evaluation.early_stopping.patience to more than 1" in capsys.readouterr().err
+    assert content(folder) == before
+    assert start(None, "evaluation.early_stopping.patience=2", resume=folder.path) == 0
+    assert json.loads(folder.status.read_text())["step"] == 24
+    assert start(None, "evaluation.early_stopping=null", resume=folder.path) == 0
+    status = json.loads(folder.status.read_text())
+    assert status["step"] == 32 and "stopped_early" not in status
+
+
 def test_a_shorter_run_than_it_has_become_is_refused(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = finished(config)
     before = content(folder)

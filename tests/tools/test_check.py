@@ -12,7 +12,7 @@ import yaml
 
 from detection.data_config import DataConfig
 from engine.settings import RunConfig
-from tests.classification.small import write_config
+from tests.classification.small import folder_data, write_config, write_pictures
 from tests.detection.coco_files import box, write_split
 from tools.check.__main__ import main
 
@@ -94,3 +94,15 @@ def test_a_mistake_in_the_configuration(detection, capsys):
 def test_classification_is_counted_too(tmp_path, capsys):
     assert main(["--task", "classification", "--config", str(write_config(tmp_path))]) == 0
     assert "data: train: 1437 pictures of 10 classes" in capsys.readouterr().out
+
+
+def test_files_that_are_no_pictures_are_named_in_both_splits(tmp_path, capsys):
+    for split in ("train", "val"):
+        write_pictures(tmp_path / split, {"ant": 2, "bee": 2})
+    (tmp_path / "train" / "ant" / "empty.png").write_bytes(b"")
+    (tmp_path / "val" / "bee" / "text.png").write_text("no picture")
+    config = write_config(tmp_path, data=folder_data(tmp_path))
+    assert main(["--task", "classification", "--config", str(config)]) == 2
+    errors = capsys.readouterr().err
+    assert f"error: {tmp_path}/train/ant/empty.png: cannot be read as a picture" in errors
+    assert f"error: {tmp_path}/val/bee/text.png: cannot be read as a picture" in errors

@@ -19,7 +19,7 @@ class Checked:
     warnings: list[str] = field(default_factory=list)
     """What is wrong and can be done without."""
     errors: list[str] = field(default_factory=list)
-    """What training would refuse."""
+    """What training would refuse, or end at."""
 
 
 def check_data(task: str, config: RunConfig) -> Checked:
@@ -32,10 +32,12 @@ def check_data(task: str, config: RunConfig) -> Checked:
 
 def _classification(config: Any) -> Checked:
     from classification.datasets import open_pictures
+    from classification.first_look import faults_of
 
     opened = {split: open_pictures(config.data, split) for split in ("train", "val")}
     return Checked(
-        [f"{split}: {len(pictures)} pictures of {len(pictures.classes)} classes" for split, pictures in opened.items()]
+        [f"{split}: {len(pictures)} pictures of {len(pictures.classes)} classes" for split, pictures in opened.items()],
+        errors=faults_of(config.data, opened["train"], opened["val"], open_train=True).splitlines(),
     )
 
 
