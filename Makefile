@@ -24,7 +24,7 @@ quickstart: $(INSTALLED)  ## train a small Swin Transformer on real pictures, in
 	$(BIN)/python -m classification.train --config configs/classification/quickstart.yaml
 
 test: $(INSTALLED)  ## run the tests (under 10 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not full and not slurm' -n 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not full and not slurm' -n 2 --dist worksteal
 
 test-slurm: $(INSTALLED)  ## run the tests on a real Slurm of two nodes on this machine (needs root, slurm-wlm and munge)
 	$(BIN)/python -m pytest -m slurm tests/slurm
