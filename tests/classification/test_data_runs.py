@@ -20,6 +20,7 @@ from engine.arguments import EvaluateArguments, TrainArguments
 from engine.batches import NaturalOrder
 from engine.config import load_config
 from engine.dist import Layout, Ranks
+from engine.figures import MARGIN, TILE
 from engine.run import run_training
 from engine.signals import StopRequest
 from tests.classification.small import TRAIN, folder_data, write_config, write_pictures
@@ -118,8 +119,9 @@ def test_the_sheet_shows_what_the_model_sees(fish):
     sheet = task.previews()["train_samples"]
     assert len(seen) == 8 and sum(len(targets) for _, targets in seen) == 32
     assert len({tuple(targets.max(1).values.tolist()) for _, targets in seen}) > 4
-    first = seen[0][0][0].round().byte().permute(1, 2, 0).numpy()  # 16 pixels a side, shown as 144
-    assert (sheet[8 : 8 + 144 : 9, 8 : 8 + 144 : 9] == first).all()
+    first = seen[0][0][0].round().byte().permute(1, 2, 0).numpy()
+    one = slice(MARGIN, MARGIN + TILE, TILE // 16)  # 16 pixels a side, enlarged
+    assert (sheet[one, one] == first).all()
 
 
 def test_a_broken_picture_on_the_sheet_ends_all_ranks(fish):

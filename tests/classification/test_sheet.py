@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from classification.sheet import COLUMNS, SIDE, _caption, _fitting, _font, contact_sheet
+from classification.sheet import COLUMNS, _caption, contact_sheet
+from engine.figures import LINE, MARGIN, TILE
 
 CLASSES = [
     "cod",
@@ -21,18 +22,17 @@ def one_hot(labels) -> torch.Tensor:
 def test_each_picture_is_on_the_sheet_over_its_name():
     pictures = torch.stack([torch.full((3, 32, 48), value) for value in range(20, 240, 20)]).float()
     sheet = contact_sheet(pictures, one_hot([k % 3 for k in range(11)]), CLASSES)
-    assert sheet.dtype == np.uint8 and sheet.shape[1] > COLUMNS * SIDE
+    assert sheet.dtype == np.uint8 and sheet.shape[1] > COLUMNS * TILE
     values, counts = np.unique(sheet[..., 0], return_counts=True)
     shown = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    assert all(shown[value] >= SIDE * 96 for value in range(20, 240, 20))
-    rows = np.flatnonzero((sheet == 255).all(axis=(1, 2)))
-    assert len(rows) < len(sheet), "a row of pictures and names is not white"
-    below = sheet[8 + 96 : 8 + 96 + 15, 8 : 8 + SIDE]
+    assert all(shown[value] >= TILE * (TILE * 32 // 48) for value in range(20, 240, 20))
+    below = sheet[MARGIN + TILE : MARGIN + TILE + LINE, MARGIN : MARGIN + TILE]
     assert (below < 128).any(), "a name stands under the first picture"
+    assert (sheet[MARGIN + TILE - TILE * 32 // 48 : MARGIN + TILE, MARGIN : MARGIN + TILE] == 20).all(), "and not on it"
 
 
 def test_one_picture_makes_a_small_sheet():
-    assert contact_sheet(torch.zeros(1, 3, 4, 4), one_hot([0]), CLASSES).shape[1] == SIDE + 2 * 8
+    assert contact_sheet(torch.zeros(1, 3, 4, 4), one_hot([0]), CLASSES).shape[1] == TILE + 2 * MARGIN
 
 
 def test_captions_say_the_shares_of_what_is_mixed():
@@ -44,12 +44,3 @@ def test_captions_say_the_shares_of_what_is_mixed():
     several = one_hot([0, 1, 2, 8]).sum(0)
     assert _caption(several, CLASSES) == ["cod", "größe 蟻", "and 2 more"]
     assert len(_caption(one_hot([0, 1, 2]).sum(0), CLASSES)) == 3
-
-
-def test_long_names_are_cut():
-    font = _font()
-    cut = _fitting(CLASSES[3], font, SIDE)
-    assert cut.endswith("…") and CLASSES[3].startswith(cut[:-1]) and len(cut) > 10
-    assert font.getlength(cut) <= SIDE
-    assert _fitting("cod", font, SIDE) == "cod"
-    assert _fitting("two\nlines", font, SIDE) == "two lines"

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from engine.figures import LINE, MARGIN, TILE, Tile, as_picture, sheet, shortened, shown_name
+from engine.figures import LINE, MARGIN, TILE, Tile, _fits, _font, as_picture, sheet, shortened, shown_name
 from engine.tables import csv_bytes, markdown_table
 
 
@@ -27,6 +27,14 @@ def test_a_sheet_holds_each_picture_in_its_place_over_its_caption():
         assert tuple(drawn[down * row + MARGIN + TILE - 3, across * (TILE + MARGIN) + middle]) == colour
     assert (drawn[row + MARGIN + TILE // 2, -middle] == 255).all()
     assert (drawn[MARGIN + TILE + 2 : row] < 100).any(), "the captions"
+
+
+def test_a_caption_is_one_line_no_wider_than_its_picture():
+    font, name = _font(), "a name that is longer than a picture on the sheet is wide"
+    cut = _fits(name, font)
+    assert "…" in cut and len(cut) > 10 and name.startswith(cut.partition("…")[0]) and font.getlength(cut) <= TILE
+    assert _fits("cod", font) == "cod"
+    assert _fits("two\nlines", font) == "two lines"
 
 
 def test_names_stay_short_and_are_no_formulas():
