@@ -30,19 +30,23 @@ class TimmBackbone(Backbone):
     Args:
         body: timm's model.
         extra_channels: Channels of the extra maps.
-        first: What the first map is led through.
+        behind: What the body's maps are led through, one module each; None: normalised as the extra maps are, since
+            some models' maps have values in the tens, from which a new head would begin with losses in the hundreds.
     """
 
-    def __init__(self, body: nn.Module, extra_channels: Sequence[int], first: nn.Module | None = None) -> None:
+    def __init__(
+        self, body: nn.Module, extra_channels: Sequence[int], behind: Sequence[nn.Module] | None = None
+    ) -> None:
         norm: Callable[[int], nn.Module] = BatchNorm if uses_batch_norm(body) else LayerNorm2d
-        super().__init__(body, body.feature_info.channels(), extra_channels, norm)  # type: ignore[operator,union-attr]
-        self.first = nn.Identity() if first is None else first
+        channels: list[int] = body.feature_info.channels()  # type: ignore[operator,union-attr]
+        super().__init__(body, channels, extra_channels, norm)
+        self.behind = nn.ModuleList(map(norm, channels) if behind is None else behind)
 
     def body_maps(self, pictures: Tensor) -> list[Tensor]:
         maps = self.body(pictures)
         if getattr(self.body, "output_fmt", None) == Format.NHWC:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
-        return [self.first(maps[0]), *maps[1:]]
+        return [layer(x) for layer, x in zip(self.behind, maps, strict=True)]
 
 
 def resnet50_a(options: dict[str, Any]) -> TimmBackbone:
@@ -50,7 +54,8 @@ def resnet50_a(options: dict[str, Any]) -> TimmBackbone:
 
     38, 19, 10, 5, 3 and 1 cells a side for pictures of 300 pixels.
     """
-    return TimmBackbone(_maps_of("resnet50", (2, 3, 4), options), EXTRA_CHANNELS, first=L2Norm(512))
+    body = _maps_of("resnet50", (2, 3, 4), options)
+    return TimmBackbone(body, EXTRA_CHANNELS, [L2Norm(512), nn.Identity(), nn.Identity()])
 
 
 def resnet50_b(options: dict[str, Any]) -> TimmBackbone:
@@ -63,11 +68,11 @@ def resnet50_b(options: dict[str, Any]) -> TimmBackbone:
     for name, module in body.named_modules():
         if name.startswith("layer3.0.") and isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
-    return TimmBackbone(body, (512, 512, 256, 256, 256))
+    return TimmBackbone(body, (512, 512, 256, 256, 256), [nn.Identity()])
 
 
 def timm_maps(name: str, image_size: tuple[int, int], options: dict[str, Any]) -> TimmBackbone:
-    """The last three maps of any timm model, at strides 8, 16 and 32, and three extra maps.
+    """The last three maps of any timm model, at strides 8, 16 and 32, normalised, and three extra maps.
 
     Args:
         name: timm's name.

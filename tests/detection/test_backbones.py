@@ -202,6 +202,17 @@ def test_extra_maps_of_one_picture_and_one_cell_can_be_trained() -> None:
 # -- timm ------------------------------------------------------------------------------------------------------------
 
 
+def test_maps_with_large_values_are_normalised() -> None:
+    """A new head would begin with losses in the hundreds, which it takes epochs to come down from."""
+    backbone = build("timm/tf_efficientnet_lite0").train()
+    for name, parameter in backbone.body.named_parameters():
+        if name.endswith("bn3.weight"):
+            parameter.data.fill_(30.0)
+    x = torch.randn(4, 3, 96, 96)
+    assert max(y.std() for y in backbone.body(x)) > 5
+    assert all(0.5 < y.std() < 1.5 for y in backbone(x)[:3])
+
+
 def test_models_with_channels_behind_are_turned() -> None:
     maps = build("timm/swin_tiny_patch4_window7_224", (64, 96))(torch.randn(1, 3, 64, 96))
     assert [tuple(y.shape) for y in maps[:3]] == [(1, 192, 8, 12), (1, 384, 4, 6), (1, 768, 2, 3)]
