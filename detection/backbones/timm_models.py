@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from detection.backbones.base import Backbone
 from detection.layers import BatchNorm, L2Norm
-from engine.batchnorm import uses_batch_norm
 from engine.errors import UserError
 from engine.pretrained import create_pretrained
 
@@ -25,22 +24,22 @@ EXTRA_CHANNELS = (512, 256, 256)
 class TimmBackbone(Backbone):
     """Maps of a timm model made with ``features_only``, and extra maps.
 
-    The extra maps are normalised as the body is: by batch norm if it uses that, else by LayerNorm.
-
     Args:
         body: timm's model.
         extra_channels: Channels of the extra maps.
-        behind: What the body's maps are led through, one module each; None: normalised as the extra maps are, since
-            some models' maps have values in the tens, from which a new head would begin with losses in the hundreds.
+        norm: Makes a normalisation layer of the extra maps, given its channels.
+        behind: What the body's maps are led through, one module each.
     """
 
     def __init__(
-        self, body: nn.Module, extra_channels: Sequence[int], behind: Sequence[nn.Module] | None = None
+        self,
+        body: nn.Module,
+        extra_channels: Sequence[int],
+        norm: Callable[[int], nn.Module],
+        behind: Sequence[nn.Module],
     ) -> None:
-        norm: Callable[[int], nn.Module] = BatchNorm if uses_batch_norm(body) else LayerNorm2d
-        channels: list[int] = body.feature_info.channels()  # type: ignore[operator,union-attr]
-        super().__init__(body, channels, extra_channels, norm)
-        self.behind = nn.ModuleList(map(norm, channels) if behind is None else behind)
+        super().__init__(body, _channels(body), extra_channels, norm)
+        self.behind = nn.ModuleList(behind)
 
     def body_maps(self, pictures: Tensor) -> list[Tensor]:
         maps = self.body(pictures)
@@ -55,7 +54,7 @@ def resnet50_a(options: dict[str, Any]) -> TimmBackbone:
     38, 19, 10, 5, 3 and 1 cells a side for pictures of 300 pixels.
     """
     body = _maps_of("resnet50", (2, 3, 4), options)
-    return TimmBackbone(body, EXTRA_CHANNELS, [L2Norm(512), nn.Identity(), nn.Identity()])
+    return TimmBackbone(body, EXTRA_CHANNELS, BatchNorm, [L2Norm(512), nn.Identity(), nn.Identity()])
 
 
 def resnet50_b(options: dict[str, Any]) -> TimmBackbone:
@@ -68,11 +67,15 @@ def resnet50_b(options: dict[str, Any]) -> TimmBackbone:
     for name, module in body.named_modules():
         if name.startswith("layer3.0.") and isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
-    return TimmBackbone(body, (512, 512, 256, 256, 256), [nn.Identity()])
+    return TimmBackbone(body, (512, 512, 256, 256, 256), BatchNorm, [nn.Identity()])
 
 
 def timm_maps(name: str, image_size: tuple[int, int], options: dict[str, Any]) -> TimmBackbone:
-    """The last three maps of any timm model, at strides 8, 16 and 32, normalised, and three extra maps.
+    """The last three maps of any timm model, at strides 8, 16 and 32, and three extra maps.
+
+    All six are normalised by LayerNorm, cell by cell. Some models' maps have values in the tens, from which a new head
+    would begin with losses in the hundreds; and batch norm, of maps of a few cells in the small batches of detection,
+    learns statistics that single pictures then leave far behind.
 
     Args:
         name: timm's name.
@@ -88,7 +91,11 @@ def timm_maps(name: str, image_size: tuple[int, int], options: dict[str, Any]) -
         raise UserError(
             f"detection.backbone: the last maps of timm/{name} have strides {strides}, but {STRIDES} are needed"
         )
-    return TimmBackbone(body, EXTRA_CHANNELS)
+    return TimmBackbone(body, EXTRA_CHANNELS, LayerNorm2d, [LayerNorm2d(channels) for channels in _channels(body)])
+
+
+def _channels(body: nn.Module) -> list[int]:
+    return body.feature_info.channels()  # type: ignore[operator,union-attr]
 
 
 def _maps_of(

@@ -98,10 +98,10 @@ def test_maps_are_those_of_the_classifier(frozen: bool, tmp_path: Path) -> None:
     model = detector("timm/resnet18", path, frozen_batchnorm=frozen).eval()
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(model.backbone(x)[2], classifier.forward_features(x), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model.backbone.body(x)[2], classifier.forward_features(x), rtol=1e-4, atol=1e-4)
         if frozen:
             torch.testing.assert_close(
-                model.train().backbone(x)[2], classifier.forward_features(x), rtol=1e-4, atol=1e-4
+                model.train().backbone.body(x)[2], classifier.forward_features(x), rtol=1e-4, atol=1e-4
             )
 
 
