@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from engine.config import Section
+from engine.idle import refuse_idle
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -183,6 +184,15 @@ class AugmentationConfig(Section):
         used = [name for name, value in policies.items() if value]
         if len(used) > 1:
             raise ValueError(f"{' and '.join(used)} are alternatives; keep one and set the others to null or false")
+        return self
+
+    @model_validator(mode="after")
+    def _no_idle_keys(self) -> "AugmentationConfig":
+        kinds = ["mixup", "cutmix"]
+        on = [bool(getattr(self, kind)) for kind in kinds]
+        keys = ["mixing_probability", "mixing_mode"]
+        refuse_idle(self, keys, needed="mixup or cutmix", holds=any(on), deciders=kinds)
+        refuse_idle(self, ["cutmix_probability"], needed="mixup and cutmix", holds=all(on), deciders=kinds)
         return self
 
     @property

@@ -11,6 +11,7 @@ from classification.evaluation_config import ClassificationEvaluationConfig
 from classification.head_config import HeadConfig
 from classification.loss_config import LossConfig
 from engine.config import Section, may_import
+from engine.idle import refuse_idle
 from engine.settings import RunConfig
 from engine.timm_names import check_timm, unknown_model
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
@@ -110,6 +111,33 @@ class ClassificationConfig(RunConfig):
     """What is minimised."""
     evaluation: ClassificationEvaluationConfig = ClassificationEvaluationConfig()
     """When, on what weights and how to evaluate."""
+
+    @model_validator(mode="after")
+    def _no_idle_keys(self) -> "ClassificationConfig":
+        refuse_idle(
+            self,
+            ["model.pretrained"],
+            needed="finetune.weights: null",
+            holds=self.finetune.weights is None,
+            deciders=["finetune.weights"],
+        )
+        turned = self.augmentation.rotation > 0 or self.augmentation.affine is not None
+        filled = self.data.resize == "pad" or (turned and isinstance(self.data.pad_fill, tuple))
+        refuse_idle(
+            self,
+            ["data.pad_fill"],
+            needed="data.resize: pad (a colour also with augmentation.rotation or affine)",
+            holds=filled,
+            deciders=["data.resize", "augmentation.rotation", "augmentation.affine"],
+        )
+        several = self.data.multi_label
+        labels = ["data.source", "data.label_columns", "data.label_separator"]
+        for key, needed, holds in [
+            ("evaluation.thresholds", "several labels a picture (data.label_columns, data.label_separator)", several),
+            ("evaluation.calibration_bins", "one label a picture", not several),
+        ]:
+            refuse_idle(self, [key], needed=needed, holds=holds, deciders=labels)
+        return self
 
     @model_validator(mode="after")
     def _batches_hold_pairs(self) -> "ClassificationConfig":

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from engine.config import AbsolutePath, Section
+from engine.idle import refuse_idle
 
 Side = Annotated[int, Field(ge=1)]
 ImageSize = Side | tuple[Side, Side]
@@ -57,10 +58,20 @@ class CommonData(Section):
         """Whether the pictures are so small that none of their edges is to be cut off."""
         return False
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may show several classes."""
+        return False
+
     @model_validator(mode="after")
     def _one_balance(self) -> "CommonData":
         if self.oversample is not None and self.sampling != "natural":
             raise ValueError(f"oversample and sampling: {self.sampling} are alternatives; keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _resizes_so(self) -> "CommonData":
+        refuse_idle(self, ["crop_pct"], needed="resize: crop", holds=self.resize == "crop", deciders=["resize"])
         return self
 
 
@@ -72,6 +83,12 @@ class SplitData(CommonData):
     no val of their own."""
     split_seed: int = 0
     """Decides which ones; independent of experiment.seed, so that runs with several seeds can be compared."""
+
+    @model_validator(mode="after")
+    def _splits_so(self) -> "SplitData":
+        split = self.val_fraction is not None
+        refuse_idle(self, ["split_seed"], needed="val_fraction", holds=split, deciders=["val_fraction"])
+        return self
 
 
 class FolderData(SplitData):
@@ -143,7 +160,6 @@ class CsvData(SplitData):
 
     @property
     def multi_label(self) -> bool:
-        """Whether a picture may show several classes."""
         return len(self.label_columns) > 1 or self.label_separator is not None
 
 
@@ -171,6 +187,10 @@ class TorchvisionData(SplitData):
     @property
     def tiny(self) -> bool:
         return self.source in get_args(ArraySource)
+
+    @property
+    def multi_label(self) -> bool:
+        return self.source == "celeba"
 
 
 class DigitsData(CommonData):

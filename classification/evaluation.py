@@ -12,7 +12,7 @@ from classification.multilabel_report import write_multilabel_report
 from classification.predictions import Predictions
 from classification.report import calibrated, write_report
 from classification.report_parts import Origin
-from classification.sources import LabelledPictures
+from classification.sources import LabelledPictures, names_digest
 from classification.trained import Trained, load_trained, reading_workers
 from engine.arguments import EvaluateArguments
 from engine.dist import Ranks
@@ -87,12 +87,15 @@ def _check_same_classes(checkpoint: Path, trained: Trained, pictures: LabelledPi
 
 
 def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: LabelledPictures) -> None:
-    """Of other numbers of pictures than there were in training; where val is a part of train, of train's as well."""
+    """Of other pictures than there were in training; where val is a part of train, of train's as well."""
     if any(change.startswith(OTHER_DATA) for change in experiment.changes):
         return
-    data, then = experiment.config.data, experiment.saved["metadata"].get("pictures", {})
+    data, metadata = experiment.config.data, experiment.saved["metadata"]
+    then, names = metadata.get("pictures", {}), metadata.get("picture_names", {})  # which older checkpoints lack
     now = {"val": val, "train": open_pictures(data, "train")} if split_made(data) else {"val": val}
     for split, pictures in now.items():
+        mixed = ": pictures that the model was trained on may be in val now" if "train" in now else ""
         if len(pictures) != then.get(split, len(pictures)):
-            mixed = ": pictures that the model was trained on may be in val now" if "train" in now else ""
             log.warning("data: %s has %d pictures, but had %d in training%s", split, len(pictures), then[split], mixed)
+        elif split in names and names_digest(pictures) != names[split]:
+            log.warning("data: %s has as many pictures as in training, but of other names%s", split, mixed)

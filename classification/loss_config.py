@@ -1,10 +1,11 @@
 """The `loss` section: what is minimised."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from engine.config import Section
+from engine.idle import refuse_idle
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -12,16 +13,13 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 LossName = Literal["cross_entropy", "focal", "bce", "asymmetric", "logit_adjusted"]
 
-READ_BY: dict[str, LossName] = {
-    "gamma": "focal",
-    "alpha": "focal",
-    "tau": "logit_adjusted",
-    "pos_weight": "bce",
-    "gamma_pos": "asymmetric",
-    "gamma_neg": "asymmetric",
-    "clip": "asymmetric",
+READ_BY: dict[LossName, tuple[str, ...]] = {
+    "focal": ("gamma", "alpha"),
+    "logit_adjusted": ("tau",),
+    "bce": ("pos_weight",),
+    "asymmetric": ("gamma_pos", "gamma_neg", "clip"),
 }
-"""The one loss that each of these keys belongs to."""
+"""The keys that belong to one loss alone."""
 
 
 class LossConfig(Section):
@@ -56,21 +54,15 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "LossConfig":
-        idle = [key for key, name in READ_BY.items() if name != self.name and not self._is_default(key)]
-        if idle:
-            needed = {READ_BY[key] for key in idle}
-            raise ValueError(
-                f"{', '.join(idle)}: only for name: {' or '.join(sorted(needed))}, not for {self.name}; remove it"
-            )
-        if self.class_weights != "effective_number" and not self._is_default("beta"):
-            raise ValueError(f"beta: only for class_weights: effective_number, not for {self.class_weights}; remove it")
+        for name, keys in READ_BY.items():
+            refuse_idle(self, keys, needed=f"name: {name}", holds=name == self.name, deciders=["name"])
+        weighs_so = self.class_weights == "effective_number"
+        refuse_idle(
+            self, ["beta"], needed="class_weights: effective_number", holds=weighs_so, deciders=["class_weights"]
+        )
         if self.name == "logit_adjusted" and self.class_weights != "none":
             raise ValueError(
                 f"class_weights: {self.class_weights}: logit_adjusted makes up for unequal classes by itself; "
                 "with weights they would be counted twice; set class_weights: none"
             )
         return self
-
-    def _is_default(self, key: str) -> bool:
-        default: Any = type(self).model_fields[key].default
-        return bool(getattr(self, key) == default)

@@ -12,6 +12,7 @@ from sklearn.metrics import precision_recall_curve
 from classification.calibration import Calibration
 from classification.predictions import MultiLabelPredictions
 from engine.figures import shown_name
+from engine.fonts import text_width
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -246,4 +247,4 @@ def _axes(figure: Figure, left: float, bottom: float, width: float, height: floa
 
 def _margin(names: Sequence[str]) -> float:
     """Inches that names beside or below an axis need."""
-    return 0.5 + 0.07 * max(len(shown_name(name)) for name in names)
+    return 0.5 + 0.07 * max(text_width(shown_name(name)) for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Protocol
 
 import numpy as np
@@ -37,6 +38,12 @@ def class_counts(pictures: LabelledPictures) -> NDArray[np.int64]:
     if pictures.multi_label:
         return pictures.labels.sum(axis=0, dtype=np.int64)
     return np.bincount(pictures.labels, minlength=len(pictures.classes)).astype(np.int64)
+
+
+def names_digest(pictures: LabelledPictures) -> str:
+    """A digest of the names of all pictures, in whatever order: another one where files are replaced by others."""
+    names = sorted(pictures.name(index) for index in range(len(pictures)))
+    return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 class ArrayPictures:

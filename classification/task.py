@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from classification.preprocessing import Preprocessing, resolve_preprocessing
 from classification.report import board_pictures
 from classification.sampling import build_order
 from classification.sheet import SHOWN, contact_sheet
-from classification.sources import LabelledPictures, class_counts
+from classification.sources import LabelledPictures, class_counts, names_digest
 from classification.thresholds import thresholds_in_use
 from classification.training_loss import build_training_loss, warn_of_balancing_twice
 from classification.transforms import TrainTransform
@@ -36,6 +36,9 @@ from engine.task import Evaluated, Picture
 from engine.workers import WorkerSettings, resolve_workers
 
 log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val")
+"""What a run uses, and a checkpoint describes."""
 
 
 class ClassificationTask:
@@ -67,6 +70,11 @@ class ClassificationTask:
             tta=config.evaluation.tta,
             channels_last=config.training.channels_last,
         )
+        if config.evaluation.metric == "top5" and len(self.classes) <= 5:
+            raise UserError(
+                f"evaluation.metric: top5 is always 1 with {len(self.classes)} classes, so that the first checkpoint "
+                "would stay the best; take top1 or loss"
+            )
         self.metric = "mAP" if self._multi_label else "top1"
         self.metric_names = metric_names(self._multi_label, config.evaluation.thresholds)
         self._loss = build_training_loss(config.loss, pictures, ranks.device)
@@ -134,8 +142,13 @@ class ClassificationTask:
     def metadata(self) -> dict[str, Any]:
         made = {"split": made} if (made := split_made(self._config.data)) else {}
         used = {"multi_label": self._multi_label, "preprocessing": asdict(self._preprocessing)}
-        there = {"pictures": {split: len(self.pictures(split)) for split in ("train", "val")}}
+        there = {"pictures": {split: len(self.pictures(split)) for split in SPLITS}, "picture_names": self._names}
         return {"classes": self.classes, "train_counts": self._train_counts.tolist(), **there, **used, **made}
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """A digest of each split's names, which takes seconds of a million."""
+        return {split: names_digest(self.pictures(split)) for split in SPLITS}
 
     def _mixed(self, pictures: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, H, W) and the batch's targets: both as :class:`TrainCollate` has planned to mix them."""

@@ -2,10 +2,13 @@
 
 from typing import ClassVar
 
+from pydantic import model_validator
+
 from detection.augmentation_config import AugmentationConfig
 from detection.data_config import DataConfig
 from detection.loss_config import LossConfig, MatchingConfig, PostprocessConfig
 from detection.model_config import DetectorConfig
+from engine.idle import refuse_idle
 from engine.settings import RunConfig
 
 TRAINED = ("detection.pretrained=false",)
@@ -34,3 +37,14 @@ class DetectionConfig(RunConfig):
     """Random changes to training pictures."""
     loss: LossConfig = LossConfig()
     """What is minimised."""
+
+    @model_validator(mode="after")
+    def _no_idle_keys(self) -> "DetectionConfig":
+        refuse_idle(
+            self,
+            ["detection.pretrained"],
+            needed="finetune.weights: null",
+            holds=self.finetune.weights is None,
+            deciders=["finetune.weights"],
+        )
+        return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,9 +28,12 @@ class Detector:
     """The configured model on a device, its input and its output.
 
     Its methods are given the model, which may be this one wrapped for training, or its moving average.
+
+    Args:
+        classes: Names of the classes, in the order of their numbers.
     """
 
-    def __init__(self, config: DetectionConfig, num_classes: int, device: torch.device) -> None:
+    def __init__(self, config: DetectionConfig, classes: Sequence[str], device: torch.device) -> None:
         self._config, self._device = config, device
         self._sigmoid = config.loss.sigmoid
         self.preprocessing = resolve_preprocessing(config.data, config.detection)
@@ -39,8 +42,9 @@ class Detector:
             torch.tensor(values, device=device).view(3, 1, 1) * 255
             for values in (self.preprocessing.mean, self.preprocessing.std)
         )
-        outputs, start = (num_classes, PRIOR_PROBABILITY) if self._sigmoid else (num_classes + 1, None)
-        model = build_detector(config.detection, config.finetune, outputs, self.preprocessing.size, start).to(device)
+        outputs, start = (len(classes), PRIOR_PROBABILITY) if self._sigmoid else (len(classes) + 1, None)
+        size = self.preprocessing.size
+        model = build_detector(config.detection, config.finetune, outputs, size, start, classes).to(device)
         self.model = model.to(memory_format=torch.channels_last) if config.training.channels_last else model
 
     def forward(self, model: nn.Module, pictures: Tensor) -> SSDOutput:

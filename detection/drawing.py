@@ -13,10 +13,15 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, make_grid
 
+from engine.fonts import in_one_font
+
 Picture = NDArray[np.uint8]
 """(height, width, 3), red, green and blue."""
 
 TRUTH_COLOUR = (255, 255, 255)
+
+FONT_PIXELS = 10
+"""Size of the names on boxes."""
 
 CELL = 320
 """Pixels of a side of a sheet's cells."""
@@ -59,7 +64,10 @@ def draw(picture: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | 
         if found.scores is not None:
             texts = [f"{text} {score:.2f}" for text, score in zip(texts, found.scores.tolist(), strict=True)]
         colours: list[str | tuple[int, int, int]] = [class_colour(label) for label in found.labels.tolist()]
-        image = draw_bounding_boxes(image, found.boxes * scale, texts, colours, width=line)
+        texts, file = in_one_font(texts)
+        image = draw_bounding_boxes(
+            image, found.boxes * scale, texts, colours, width=line, font=str(file), font_size=FONT_PIXELS
+        )
     return image.permute(1, 2, 0).contiguous().numpy()
 
 

@@ -39,7 +39,7 @@ def evaluate_experiment(experiment: Experiment[DetectionConfig], split: str, ran
     require_writable(experiment.folder.results_for(split), ranks)
     pictures = open_pictures(config.data, split)
     _require_same_classes(experiment, pictures.annotations)
-    detector = Detector(config, len(pictures.annotations.classes), ranks.device)
+    detector = Detector(config, pictures.annotations.classes, ranks.device)
     experiment.load_into(detector.model)
     with inference(detector.model, resolve_precision(config.training.precision, ranks.device)):
         predictions = detector.predict(detector.model, pictures, ranks)

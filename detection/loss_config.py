@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from engine.config import Section
+from engine.idle import refuse_idle
 
 PartOfOne = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -56,10 +57,9 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _all_have_a_part(self) -> "LossConfig":
-        other = {"cross_entropy": "focal", "focal": "cross_entropy"}[self.classification]
-        for name in _OWN_FIELDS[other]:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name}: has no part in {self.classification}, only in {other}")
+        for name, keys in _OWN_FIELDS.items():
+            needed, holds = f"classification: {name}", name == self.classification
+            refuse_idle(self, keys, needed=needed, holds=holds, deciders=["classification"])
         return self
 
 

@@ -5,7 +5,7 @@ B pictures, A priors of a picture, K outputs of a prior.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -119,6 +119,7 @@ def build_detector(
     num_outputs: int,
     image_size: tuple[int, int],
     prior_probability: float | None = None,
+    classes: Sequence[str] | None = None,
 ) -> SSD:
     """The configured detector on the CPU, initialised from torch's global generator, with the weights it starts from.
 
@@ -128,6 +129,7 @@ def build_detector(
         num_outputs: Outputs of a prior: the classes, and one for the background where the loss is a softmax.
         image_size: Height and width of training pictures.
         prior_probability: For sigmoid losses, see :class:`SSDHead`.
+        classes: Their names, see :func:`detection.weights.load_start`.
 
     Raises:
         UserError: the weights cannot be read or do not fit, or timm cannot make the backbone.
@@ -139,5 +141,5 @@ def build_detector(
     if config.frozen_batchnorm:
         backbone.body = freeze_batch_norm_2d(backbone.body)
     if finetune.weights is not None:
-        load_start(model, finetune.weights)
+        load_start(model, finetune.weights, classes)
     return model

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from engine.config import Section, may_import
+from engine.idle import refuse_idle
 from engine.timm_names import check_timm, unknown_model
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
 
@@ -126,6 +127,19 @@ class DetectorConfig(Section):
             raise ValueError(f"backbone: {unknown_model(self.backbone, BACKBONES)}")
         if self.backbone not in BACKBONES and may_import(info):
             check_timm(self.timm_name, self.pretrained, BACKBONES, "backbone")
+        return self
+
+    @model_validator(mode="after")
+    def _no_idle_keys(self) -> DetectorConfig:
+        mixes = self.neck != "none"
+        refuse_idle(self, ["neck_channels"], needed="a neck other than none", holds=mixes, deciders=["neck"])
+        refuse_idle(
+            self,
+            ["frozen_batchnorm"],
+            needed=f"a backbone that has batch norms ({self.backbone} has none)",
+            holds=self.backbone not in SWIN_BACKBONES,
+            deciders=["backbone"],
+        )
         return self
 
     def _check_stages(self) -> None:

@@ -55,7 +55,7 @@ def predict(experiment: Experiment[DetectionConfig], paths: Sequence[Path], outp
     A drawn picture is called after its number, which is its id in the file, and its name.
     """
     config, metadata = experiment.config, experiment.saved["metadata"]
-    detector = Detector(config, len(metadata["classes"]), ranks.device)
+    detector = Detector(config, metadata["classes"], ranks.device)
     experiment.load_into(detector.model)
     reader = FileReader(paths, detector.transform)
     settings, sizes = reading(config.data, ranks), np.zeros((len(paths), 2), np.int64)

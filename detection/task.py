@@ -52,7 +52,7 @@ class DetectionTask:
         self._config = config
         self._opened: dict[str, AnnotatedPictures] = {"val": held_out}
         self._known = pictures.annotations
-        self._detector = Detector(config, len(self._known.classes), ranks.device)
+        self._detector = Detector(config, self._known.classes, ranks.device)
         self.model: nn.Module = self._detector.model
         ready = self._detector.preprocessing
         self.train_data = TrainReader(pictures, ready.size, ready.interpolation, ready.mean, config.augmentation, seed)

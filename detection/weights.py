@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from engine.errors import UserError
-from engine.weights import misfit, read_state_dict
+from engine.weights import misfit, read_weights
 from swin import WeightsError, load_swin_weights
 from swin.model import SwinBackbone
 
@@ -26,7 +26,7 @@ CLASSES = "head.classes."
 """What the names of a detector's class convolutions begin with."""
 
 
-def load_start(model: nn.Module, path: Path) -> None:
+def load_start(model: nn.Module, path: Path, classes: Sequence[str] | None = None) -> None:
     """Copies weights into a detector (:class:`detection.model.SSD`), in place.
 
     A file with the names of a whole detector is loaded whole, but for the class convolutions where it has other
@@ -34,13 +34,18 @@ def load_start(model: nn.Module, path: Path) -> None:
     goes into the backbone's body; what the body does not have, such as the classifier's last layer, is ignored. Each of
     these is logged in one line.
 
+    Args:
+        classes: Names of the model's classes. The class convolutions of a detector that was trained on others, or on
+            the same in another order, are not taken over; None: they are wherever they fit.
+
     Raises:
         UserError: the file cannot be read, lacks parameters or has others. The model is untouched then.
     """
-    state = read_state_dict(path)
+    state, theirs = read_weights(path)
     body = model.get_submodule("backbone.body")
     if any(name.startswith("backbone.body.") for name in state):
-        _load_detector(model, state, path.name)
+        other = classes is not None and theirs is not None and list(theirs) != list(classes)
+        _load_detector(model, state, path.name, other)
     elif isinstance(body, SwinBackbone):
         try:
             load_swin_weights(body, state)
@@ -70,13 +75,17 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], source: str) -> None
     body.load_state_dict(given, strict=False)
 
 
-def _load_detector(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def _load_detector(model: nn.Module, state: Mapping[str, Tensor], source: str, other_classes: bool) -> None:
+    """``other_classes``: class convolutions that fit start anew too: they say something else."""
     own = model.state_dict()
+    shared = [name for name in own if name.startswith(CLASSES) and name in state]
     other = [
-        name for name in own if name.startswith(CLASSES) and name in state and _other_classes(state[name], own[name])
+        name
+        for name in shared
+        if _other_classes(state[name], own[name]) or (other_classes and state[name].shape == own[name].shape)
     ]
     if other:
-        log.info("%s has other classes: the class convolutions start anew", source)
+        log.info("%s has other classes, or in another order: the class convolutions start anew", source)
     surplus_counters = [name for name in state if name.endswith(COUNTER) and name not in own]
     kept = {name: tensor for name, tensor in state.items() if name not in other and name not in surplus_counters}
     counters = [name for name in own if name.endswith(COUNTER)]

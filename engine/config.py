@@ -23,10 +23,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from engine.config_errors import explain
+from engine.config_errors import explain, inherited_idle_keys
 from engine.errors import UserError
 from engine.yaml_dump import dump_yaml
-from engine.yaml_source import merge, read_file, read_override
+from engine.yaml_source import Node, merge, read_file, read_override
 
 
 class Section(BaseModel):
@@ -85,7 +85,9 @@ def may_import(info: ValidationInfo) -> bool:
 def load_config(schema: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
     """The configuration of the YAML file ``path`` and its bases, with ``key.path=value`` overrides on top.
 
-    What can be known to be wrong without slow imports (see :func:`may_import`) is reported without them.
+    What can be known to be wrong without slow imports (see :func:`may_import`) is reported without them. What a base
+    says is left out where a file over it, or the command line, has turned off what it belongs to; see
+    :mod:`engine.idle`.
 
     Raises:
         UserError: everything that is wrong, one line each: ``FILE:LINE: key.path: what is wrong``.
@@ -93,13 +95,22 @@ def load_config(schema: type[C], path: Path, overrides: Sequence[str] = ()) -> C
     tree = read_file(Path(path))
     for override in overrides:
         tree = merge(tree, read_override(override))
-    try:
-        # As JSON, since pydantic's strictness means there what it means for any text: a list may be a tuple.
-        text = json.dumps(tree.plain())
-        schema.model_validate_json(text, context=_IMPORT_NOTHING)
-        return schema.model_validate_json(text)
-    except ValidationError as error:
-        raise UserError("\n".join(explain(error, schema, tree))) from None
+    tree, _ = _validated(schema, tree, _IMPORT_NOTHING)
+    return _validated(schema, tree, None)[1]
+
+
+def _validated(schema: type[C], tree: Node, context: dict[str, bool] | None) -> tuple[Node, C]:
+    """``tree`` without the keys that it inherits and has turned off, and the configuration that it says."""
+    while True:
+        try:
+            # As JSON, since pydantic's strictness means there what it means for any text: a list may be a tuple.
+            return tree, schema.model_validate_json(json.dumps(tree.plain()), context=context)
+        except ValidationError as error:
+            inherited = inherited_idle_keys(error, schema, tree)
+            if not inherited:
+                raise UserError("\n".join(explain(error, schema, tree))) from None
+            for keys in inherited:
+                tree = tree.without(keys)
 
 
 def dump_config(config: Section) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from engine.idle import IdleKeys
 from engine.yaml_source import REPLACE_TAG, Node, kind_of
 
 Keys = tuple[str | int, ...]
@@ -117,6 +118,24 @@ def explain(error: ValidationError, schema: type[BaseModel], tree: Node) -> list
     problems = [_describe(group, schema, tree) for group in groups.values()]
     placed = sorted(((tree.place_of(keys), keys, text) for keys, text in problems), key=lambda problem: problem[0])
     return [": ".join(part for part in (str(place), _dotted(keys), text) if part) for place, keys, text in placed]
+
+
+def inherited_idle_keys(error: ValidationError, schema: type[BaseModel], tree: Node) -> list[Keys]:
+    """The keys without effect in ``tree`` that were written below all that a decider of theirs says, see
+    :mod:`engine.idle`."""
+    inherited: list[Keys] = []
+    for found in error.errors(include_url=False):
+        idle = found.get("ctx", {}).get("error")
+        if isinstance(idle, IdleKeys):
+            section = _trace(schema, found).keys
+            layers = [tree.layer_of((*section, *decider.split("."))) for decider in idle.deciders]
+            decided = max((layer for layer in layers if layer is not None), default=None)
+            for key in idle.keys:
+                path = (*section, *key.split("."))
+                written = tree.layer_of(path)
+                if written is not None and decided is not None and written < decided:
+                    inherited.append(path)
+    return inherited
 
 
 def key_paths(annotation: Any, prefix: Keys = ()) -> Iterator[tuple[Keys, type[BaseModel]]]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from engine.dist import Ranks
 from engine.precision import Precision
+from engine.settings import LESS_IS_BETTER
 from engine.task import Evaluated, Task
 
 
@@ -29,4 +30,4 @@ def inference(model: nn.Module, precision: Precision) -> Iterator[None]:
 
 def default_mode(metric: str) -> str:
     """Whether more (``max``) or less (``min``) of a metric is better."""
-    return "min" if "loss" in metric or "error" in metric else "max"
+    return "min" if any(part in metric for part in LESS_IS_BETTER) else "max"

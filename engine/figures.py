@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from engine.files import write_atomic
+from engine.fonts import give_fonts, in_one_font, readable
 from engine.task import Picture
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def write_figure(path: Path, figure: Figure) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
+    give_fonts(figure)
     buffer = io.BytesIO()
     with _without_complaints():
         figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
@@ -44,6 +47,7 @@ def as_picture(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> Picture:
     """``figure`` as pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    give_fonts(figure)
     figure.set_dpi(dots_per_inch)
     canvas = FigureCanvasAgg(figure)
     with _without_complaints():
@@ -52,8 +56,11 @@ def as_picture(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> Picture:
 
 
 def shown_name(name: str) -> str:
-    """``name`` as a label of a figure: on one line, not too long, and with dollar signs that begin no formula."""
-    return shortened(" ".join(name.split()), LONGEST).replace("$", r"\$")
+    """``name`` as a label of a figure: on one line, not too long, and with dollar signs that begin no formula.
+
+    What no font of this machine can draw is written as numbers, see :func:`engine.fonts.readable`.
+    """
+    return shortened(readable(" ".join(name.split())), LONGEST).replace("$", r"\$")
 
 
 def shortened(text: str, length: int) -> str:
@@ -75,7 +82,6 @@ class Tile:
 
 def sheet(tiles: Sequence[Tile], columns: int) -> Picture:
     """Pictures in rows, left to right, each scaled into a square of equal size, with its caption beneath."""
-    font = _font()
     columns = max(1, min(columns, len(tiles)))
     width = TILE + MARGIN
     height = TILE + 2 * MARGIN + LINE * max((len(tile.caption) for tile in tiles), default=0)
@@ -87,6 +93,8 @@ def sheet(tiles: Sequence[Tile], columns: int) -> Picture:
         fitted = _fitted(tile.picture)
         canvas.paste(fitted, (left + (TILE - fitted.width) // 2, top + TILE - fitted.height))
         for number, (text, colour) in enumerate(tile.caption):
+            (text,), file = in_one_font([text])
+            font = _font(file)
             draw.text((left, top + TILE + 2 + number * LINE), _fits(text, font), fill=colour, font=font)
     return np.asarray(canvas)
 
@@ -105,13 +113,11 @@ def _fits(text: str, font: ImageFont.FreeTypeFont) -> str:
     return short
 
 
-def _font() -> ImageFont.FreeTypeFont:
-    """The font of matplotlib's figures, which knows most alphabets."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12)
+@cache
+def _font(file: Path) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, 12)
 
 
 def _without_complaints() -> warnings.catch_warnings[None]:
-    """Names in a script that the font lacks are drawn as boxes, without a warning for each character."""
+    """Without a warning for each character that no font has: on figures whose names went not through shown_name."""
     return warnings.catch_warnings(action="ignore", category=UserWarning)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ssl
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -13,6 +16,9 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 
 from engine.errors import UserError
+
+TIMEOUT_SECONDS = 10
+"""Longest wait for a first answer of the server that has the weights."""
 
 PREFERRED = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 """Files of weights in a repository of the hub, and those that timm takes in their place if they are there."""
@@ -36,16 +42,44 @@ def create_pretrained(name: str, key: str, **options: Any) -> nn.Module:
     file = None if published.custom_load else cached_file(published)
     if file is not None:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)}, **options)
+    where = f"neither in {hub_cache()} nor in {torch_cache()}"
+    if reason := no_way_to(published):
+        raise UserError(
+            f"{key}: the weights of {name} are {where}, and there is no network to download them: {reason}. Compute "
+            "nodes often have none: start the same command once with --dry-run on the login node, with the same cache "
+            f"(HF_HOME), or set {key}=false and finetune.weights=FILE"
+        )
     try:
         return timm.create_model(name, pretrained=True, **options)
     except OSError as error:
         source = f"https://huggingface.co/{published.hf_hub_id}" if published.hf_hub_id else published.url
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{key}: the weights of {name} are neither in {hub_cache()} nor in {torch_cache()}, and cannot "
-            f"be downloaded from {source} ({reason}); start once with --dry-run where there is internet access and the "
-            f"same cache (HF_HOME), or set {key}=false and give their file in finetune.weights"
+            f"{key}: the weights of {name} are {where}, and cannot be downloaded from {source} ({reason}); try again, "
+            f"or set {key}=false and finetune.weights=FILE"
         ) from None
+
+
+def no_way_to(published: PretrainedCfg) -> str:
+    """Why the server of published weights cannot be reached; empty if it can.
+
+    Asks once, through the proxy that the environment names, where the libraries that download ask again and again for
+    most of a minute. Any answer will do, also that of a server which does not like the question.
+    """
+    url = constants.ENDPOINT if published.hf_hub_id else str(published.url)
+    if published.hf_hub_id and constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT_SECONDS).close()
+    except urllib.error.HTTPError:
+        return ""
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ssl.SSLError):  # others may trust other certificates
+            return ""
+        return f"{url} does not answer ({error.reason})"
+    except OSError as error:
+        return f"{url} does not answer ({error})"
+    return ""
 
 
 def cached_file(published: PretrainedCfg) -> Path | None:

@@ -51,14 +51,13 @@ class Schedule:
         config = self.config
         if step < self.warmup_steps:
             return warm_up(step, self.warmup_steps, self.warmup_start)
-        # The last step of the run, total_steps - 1, gets the last value of the curve.
-        span = max(1, self.total_steps - 1 - self.warmup_steps)
-        progress = (step - self.warmup_steps) / span
-        if config.name == "cosine":
-            return cosine(progress, self.end)
+        done, span = step - self.warmup_steps, self.total_steps - self.warmup_steps
+        if config.name == "cosine":  # reaches its end, which may be 0, behind the last step: that would change nothing
+            return cosine(done / max(1, span), self.end)
         if config.name == "milestones":
             return milestones(step, self.milestone_steps, config.gamma)
         if config.name == "one_cycle":
+            progress = done / max(1, span - 1)  # the last step gets the end, as in torch
             return one_cycle(progress, config.one_cycle_rise, config.one_cycle_start, config.one_cycle_end)
         return 1.0  # constant; plateau multiplies by its own scale
 

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from engine.config import AbsolutePath, Section, may_import
+from engine.idle import refuse_idle
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -93,8 +94,14 @@ class TrainingConfig(Section):
         return self
 
 
-COMMON_OPTIMIZERS = ("adamw", "adam", "sgd", "momentum", "lamb")
-"""Known without asking timm, whose import takes seconds."""
+COMMON_OPTIMIZERS = {
+    "adamw": ("betas", "eps"),
+    "adam": ("betas", "eps"),
+    "sgd": ("momentum",),
+    "momentum": ("momentum",),
+    "lamb": ("betas", "eps"),
+}
+"""What these read of their own keys, known without asking timm, whose import takes seconds."""
 
 
 class OptimizerConfig(Section):
@@ -130,6 +137,22 @@ class OptimizerConfig(Section):
             raise ValueError(f"timm has no optimizer '{name}'; did you mean {' or '.join(map(repr, near))}?")
         return name
 
+    @model_validator(mode="after")
+    def _no_idle_keys(self, info: ValidationInfo) -> "OptimizerConfig":
+        read = COMMON_OPTIMIZERS.get(self.name)
+        if read is None and not may_import(info):
+            return self
+        if read is None:
+            from timm.optim import get_optimizer_info
+
+            about = get_optimizer_info(self.name)
+            read = tuple(key for key in ("momentum", "betas", "eps") if getattr(about, f"has_{key}"))
+        having = {"momentum": "momentum, as sgd", "betas": "betas, as adamw", "eps": "eps, as adamw"}
+        for key, text in having.items():
+            needed = f"a name of an optimizer that has {text} (not {self.name})"
+            refuse_idle(self, [key], needed=needed, holds=key in read, deciders=["name"])
+        return self
+
 
 class PlateauConfig(Section):
     """When and how far the rate is lowered for want of progress."""
@@ -154,7 +177,7 @@ class ScheduleConfig(Section):
     warmup_lr: NonNegative = 1e-6
     """Rate of the first warm-up step."""
     min_lr: NonNegative = 0.0
-    """Rate that cosine ends on, and below which plateau does not go."""
+    """Rate to which cosine falls, reached after the last step, and below which plateau does not go."""
     milestones: list[Positive] = []
     """Epochs at which the rate is multiplied by `gamma`."""
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -172,12 +195,36 @@ class ScheduleConfig(Section):
     def _consistent(self) -> "ScheduleConfig":
         if self.warmup_steps is not None and self.warmup_epochs > 0:
             raise ValueError("give `warmup_epochs` or `warmup_steps`, not both")
-        if (self.name == "milestones") != bool(self.milestones):
-            raise ValueError("`milestones` belong to `name: milestones`, which needs at least one")
+        if self.name == "milestones" and not self.milestones:
+            raise ValueError("milestones: name: milestones needs at least one")
         if self.milestones != sorted(set(self.milestones)):
             raise ValueError("`milestones` must increase")
-        if self.name == "one_cycle" and (self.warmup_epochs or self.warmup_steps):
-            raise ValueError("one_cycle has its own warm-up (`one_cycle_rise`); remove `warmup_epochs`/`warmup_steps`")
+        return self
+
+    @model_validator(mode="after")
+    def _no_idle_keys(self) -> "ScheduleConfig":
+        for needed, keys in {
+            "plateau": ["plateau"],
+            "milestones": ["milestones", "gamma"],
+            "one_cycle": ["one_cycle_rise", "one_cycle_start", "one_cycle_end"],
+        }.items():
+            refuse_idle(self, keys, needed=f"name: {needed}", holds=self.name == needed, deciders=["name"])
+        falls = self.name in ("cosine", "plateau")
+        refuse_idle(self, ["min_lr"], needed="name: cosine or plateau", holds=falls, deciders=["name"])
+        refuse_idle(
+            self,
+            ["warmup_epochs", "warmup_steps"],
+            needed="a name other than one_cycle, whose own warm-up is `one_cycle_rise`",
+            holds=self.name != "one_cycle",
+            deciders=["name"],
+        )
+        refuse_idle(
+            self,
+            ["warmup_lr"],
+            needed="warmup_epochs or warmup_steps",
+            holds=bool(self.warmup_epochs or self.warmup_steps),
+            deciders=["warmup_epochs", "warmup_steps", "name"],
+        )
         return self
 
 
@@ -197,7 +244,8 @@ class FinetuneConfig(Section):
 
     weights: AbsolutePath | None = None
     """A .safetensors, .pth or .pt file, one of our checkpoints, or the folder of one of our experiments, whose best
-    checkpoint is taken; the classifier is replaced if classes differ."""
+    checkpoint is taken; the classifier is replaced if classes differ, and a Vision Transformer's positions are
+    interpolated if the pictures have another size."""
     unfreeze: dict[Annotated[float, Field(ge=0, strict=False)], Stages] | None = None
     """What is trained from which epoch on (fractions are fine): `{0: head, 5: [stage_3, stage_4], 10: all}`. The stages
     are `stem`, `stage_1`, ..., `head`; what has not begun is frozen. In a file with a `base`, `!replace` before the
@@ -218,6 +266,12 @@ class FinetuneConfig(Section):
         if unfreeze is not None and not unfreeze.get(0):
             raise ValueError("must say what is trained from epoch 0 on, such as {0: head, 5: all}")
         return unfreeze
+
+    @model_validator(mode="after")
+    def _no_idle_keys(self) -> "FinetuneConfig":
+        matters = self.freeze_batchnorm == "always" or self.unfreeze is not None
+        refuse_idle(self, ["freeze_batchnorm"], needed="unfreeze", holds=matters, deciders=["unfreeze"])
+        return self
 
     @field_serializer("unfreeze", when_used="json")
     def _epochs_as_written(self, unfreeze: dict[float, list[str]] | None) -> dict[str, list[str]] | None:
@@ -240,6 +294,20 @@ class EarlyStoppingConfig(Section):
     """Least change of `evaluation.metric` that counts as progress."""
 
 
+LESS_IS_BETTER = ("loss", "error")
+MORE_IS_BETTER = ("top1", "top5", "acc", "precision", "recall", "f1", "AP", "AR")
+"""What the names of metrics have in common whose direction is beyond doubt."""
+
+
+def wrong_direction(metric: str, mode: str) -> str:
+    """What is wrong with ``mode`` (max or min) for a metric; empty if nothing is, or if its direction is not known."""
+    right = "min" if any(part in metric for part in LESS_IS_BETTER) else None
+    right = right or ("max" if any(part in metric for part in MORE_IS_BETTER) else mode)
+    if right == mode:
+        return ""
+    return f"{mode} is wrong for '{metric}', of which {'more' if right == 'max' else 'less'} is better; remove it"
+
+
 class EvaluationConfig(Section):
     """When the model is evaluated during training, and on which weights."""
 
@@ -257,6 +325,14 @@ class EvaluationConfig(Section):
     """Weights to evaluate; auto: the moving average if there is one."""
     early_stopping: EarlyStoppingConfig | None = None
     """Stop when `metric` no longer improves; null: never."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EvaluationConfig":
+        if self.metric is not None and self.mode is not None and (fault := wrong_direction(self.metric, self.mode)):
+            raise ValueError(f"mode: {fault}")
+        holds = self.every_steps is None
+        refuse_idle(self, ["every_epochs"], needed="every_steps: null", holds=holds, deciders=["every_steps"])
+        return self
 
 
 class CheckpointConfig(Section):

@@ -29,7 +29,7 @@ from engine.prefetch import DeviceBatches, Throughput
 from engine.recorder import Recorder
 from engine.schedule import build_schedule
 from engine.seed import derive
-from engine.settings import RunConfig
+from engine.settings import RunConfig, wrong_direction
 from engine.state import RunState, Window
 from engine.task import Evaluated, Task
 
@@ -51,6 +51,9 @@ class Trainer:
         wanted = config.evaluation.metric
         if wanted is not None and wanted not in task.metric_names:
             raise UserError(f"evaluation.metric: '{wanted}' is not measured; there are {', '.join(task.metric_names)}")
+        mode = config.evaluation.mode
+        if mode is not None and (fault := wrong_direction(wanted or task.metric, mode)):
+            raise UserError(f"evaluation.mode: {fault}")
         self.precision = resolve_precision(training.precision, ranks.device)
         self.total_steps = training.steps or (training.epochs or 0) * layout.steps_per_epoch
         self.schedule = build_schedule(config.schedule, config.optimizer, layout.steps_per_epoch, self.total_steps)

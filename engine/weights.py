@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from engine import checkpoint
@@ -22,6 +24,9 @@ log = logging.getLogger(__name__)
 
 SHOWN = 4
 """Keys of one kind that an error names."""
+
+POSITIONS = "pos_embed"
+"""What timm's transformers call their absolute position embeddings."""
 
 
 class Weights(NamedTuple):
@@ -87,6 +92,7 @@ def _of_experiment(folder: Path) -> Path:
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str, other_classes: bool = False) -> None:
     """Copies ``state`` into ``model``; a classifier of another size or other layers starts anew, with a log line.
 
+    Position embeddings of a square picture of another size are interpolated, with a log line, as timm does it.
     Where it starts anew, its last layer is near zero, so that a trained body is not shaken by the first gradients.
 
     Args:
@@ -95,7 +101,7 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
     Raises:
         UserError: keys are missing, surplus or misshapen; each kind is named.
     """
-    own = model.state_dict()
+    own, state = model.state_dict(), _with_resized_positions(model, state, source)
     replaced = _other_head(model, own, state, source, other_classes)
     kept = {key: value for key, value in state.items() if key not in replaced}
     counters = [key for key in own if _is_counter(key)]
@@ -122,6 +128,28 @@ def misfit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], f
     }
     lines = [f"\n  {len(keys)} {kind}: {_some(keys)}" for kind, keys in faults.items() if keys]
     return f"{len(shared) - len(misshapen)} of its {len(own)} tensors fit" + "".join(lines) if lines else ""
+
+
+def _with_resized_positions(
+    model: nn.Module, state: Mapping[str, torch.Tensor], source: str
+) -> Mapping[str, torch.Tensor]:
+    """``state`` with the position embeddings of timm's transformers, (1, tokens, channels), for the model's patches.
+
+    Those of another picture that was not square stay as they are: how many rows they had is not known.
+    """
+    ours, theirs = getattr(model, POSITIONS, None), state.get(POSITIONS)
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if not isinstance(ours, torch.Tensor) or theirs is None or grid is None or ours.shape == theirs.shape:
+        return state
+    height, width = grid
+    prefix = ours.shape[1] - height * width if ours.ndim == 3 else -1
+    if prefix < 0 or theirs.ndim != 3 or theirs.shape[1] <= prefix or theirs.shape[2] != ours.shape[2]:
+        return state
+    side = math.isqrt(theirs.shape[1] - prefix)
+    if side**2 + prefix != theirs.shape[1]:
+        return state
+    log.info("%s has positions of %d x %d patches, interpolated to %d x %d", source, side, side, height, width)
+    return {**state, POSITIONS: resample_abs_pos_embed(theirs, [height, width], [side, side], prefix)}
 
 
 def _other_head(

@@ -42,12 +42,14 @@ class Place(NamedTuple):
 
     file: str
     line: int = 0
+    layer: int = 0
+    """What is read over what: 0 is the file that was asked for, -1 are its bases, -2 theirs, 1 is the command line."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else self.file
 
 
-COMMAND_LINE = Place("command line")
+COMMAND_LINE = Place("command line", layer=1)
 
 Value = Union["dict[str, Node]", "list[Node]", str, int, float, bool, None]
 
@@ -80,6 +82,24 @@ class Node:
                 break
         return node.place
 
+    def layer_of(self, keys: tuple[str | int, ...]) -> int | None:
+        """The layer in which ``keys`` were written down; None if they were not."""
+        node = self
+        for key in keys:
+            if not isinstance(node.value, dict) or key not in node.value:
+                return None
+            node = node.value[str(key)]
+        return node.place.layer
+
+    def without(self, keys: tuple[str | int, ...]) -> Node:
+        """The tree but for what stands under ``keys``."""
+        first, *inner = keys
+        assert isinstance(self.value, dict)
+        rest = {key: node for key, node in self.value.items() if key != first}
+        if inner:
+            rest[str(first)] = self.value[str(first)].without(tuple(inner))
+        return replace(self, value=rest)
+
 
 def read_file(path: Path) -> Node:
     """The tree of the YAML file ``path`` over those of its bases.
@@ -104,7 +124,7 @@ def read_override(text: str) -> Node:
         raise UserError(
             f"{COMMAND_LINE}: {path}: {value} has a meaning in YAML; put it in quotes: {path}='\"{value}\"'"
         )
-    node = replace(_Reader(COMMAND_LINE.file, numbered=False).read(value, of=path), replaces=True)
+    node = replace(_Reader(COMMAND_LINE.file, COMMAND_LINE.layer, numbered=False).read(value, of=path), replaces=True)
     for key in reversed(keys):
         node = Node({key: node}, COMMAND_LINE)
     return node
@@ -135,7 +155,7 @@ def _read(path: Path, asked_from: Place, chain: tuple[Path, ...]) -> Node:
         raise UserError(f"{asked}{shown}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"{asked}{shown}: is not UTF-8 text") from None
-    tree = _Reader(shown).read(text)
+    tree = _Reader(shown, -len(chain)).read(text)
     if tree.value is None:
         raise UserError(f"{asked}{shown}: is empty; a configuration has at least a model and data")
     if not isinstance(tree.value, dict):
@@ -192,6 +212,7 @@ class _Reader:
     """Turns the text of one file into a :class:`Node`."""
 
     file: str
+    layer: int
     numbered: bool = True
     done: dict[int, Value] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
@@ -204,7 +225,7 @@ class _Reader:
             raise self.syntax_error(error, text, of) from None
 
     def place(self, line: int) -> Place:
-        return Place(self.file, line if self.numbered else 0)
+        return Place(self.file, line if self.numbered else 0, self.layer)
 
     def node(self, node: yaml.Node, place: Place) -> Node:
         if id(node) in self.open:

@@ -63,6 +63,7 @@ def refused(config: Path | None, *overrides: str, resume: str | None = None) -> 
         ("finetune.unfreeze={0: head, soon: all}", "finetune.unfreeze.soon"),
         ("model.max_parameters=100", "model.max_parameters: swin has "),
         ("model.head={dropout: 0.5}", "model.head.hidden"),
+        ("evaluation.mode=min", "evaluation.mode: min is wrong for 'top1', of which more is better; remove it"),
         ("finetune.weights=.", "is a folder, but no experiment with a checkpoint"),
     ],
 )

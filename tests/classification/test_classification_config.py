@@ -160,7 +160,75 @@ def test_policies_are_alternatives(load):
 @pytest.mark.parametrize(("keys", "mixes"), [({"mixup": 0.2}, True), ({"cutmix": 1.0}, True), ({"mixup": 0.0}, False)])
 def test_zero_and_null_turn_mixing_off(keys, mixes):
     assert AugmentationConfig(**keys).mixes == mixes
-    assert not AugmentationConfig(**keys, mixing_probability=0.0).mixes
+    if mixes:
+        assert not AugmentationConfig(**keys, mixing_probability=0.0).mixes
+
+
+FOLDER = {"source": "folder", "root": "pictures"}
+SEVERAL = {"source": "csv", "root": "pictures", "csv": "a.csv", "label_columns": ["cod", "hake"]}
+
+
+@pytest.mark.parametrize(
+    ("tree", "text"),
+    [
+        ({"evaluation": {"thresholds": 0.4}}, r"evaluation\.thresholds: has an effect only with several labels a pict"),
+        (
+            {"data": SEVERAL, "evaluation": {"calibration_bins": 5}},
+            r"calibration_bins: .* only with one label a pict",
+        ),
+        ({"data": {**FOLDER, "pad_fill": "edge"}}, r"data\.pad_fill: has an effect only with data\.resize: pad"),
+        ({"data": {**FOLDER, "pad_fill": "edge"}, "augmentation": {"rotation": 9}}, r"data\.pad_fill: .*resize: pad"),
+        ({"data": {**FOLDER, "crop_pct": 0.9, "resize": "pad"}}, r"data\.crop_pct: .* only with resize: crop"),
+        ({"data": {**FOLDER, "split_seed": 3}}, r"data\.split_seed: has an effect only with val_fraction"),
+        ({"augmentation": {"mixing_mode": "pair"}}, r"augmentation\.mixing_mode: .* only with mixup or cutmix"),
+        (
+            {"augmentation": {"mixup": 0, "mixing_probability": 0.5, "mixing_mode": "pair"}},
+            r"augmentation\.mixing_probability: .* only with mixup or cutmix, and so has mixing_mode; remove them",
+        ),
+        (
+            {"augmentation": {"mixup": 0.8, "cutmix_probability": 0.3}},
+            r"augmentation\.cutmix_probability: has an effect only with mixup and cutmix; .* its default, 0\.5",
+        ),
+        (
+            {"model": {"name": "timm/resnet18", "pretrained": True}, "finetune": {"weights": "a.pth"}},
+            r"model\.pretrained: has an effect only with finetune\.weights: null; remove it, or write .* false",
+        ),
+        ({"loss": {"name": "asymmetric", "alpha": 0.5, "gamma": 1}}, r"loss\.gamma: .* name: focal, and so has alpha"),
+    ],
+)
+def test_what_nothing_reads_is_refused(load, tree, text):
+    with pytest.raises(UserError, match=text):
+        load({**DIGITS, **tree})
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"data": SEVERAL, "evaluation": {"thresholds": 0.4}},
+        {"data": {"source": "celeba", "root": "faces"}, "evaluation": {"thresholds": 0.4}},
+        {"data": {**FOLDER, "pad_fill": [1, 2, 3]}, "augmentation": {"affine": {}}},
+        {"data": {**FOLDER, "pad_fill": "edge", "resize": "pad", "val_fraction": 0.1, "split_seed": 3}},
+        {"augmentation": {"cutmix": 1, "mixing_mode": "pair", "mixing_probability": 0.5}},
+    ],
+)
+def test_what_is_read_is_taken(load, tree, tmp_path):
+    config = load({**DIGITS, **tree})
+    (tmp_path / "resolved.yaml").write_text(dump_config(config))
+    assert load_config(ClassificationConfig, tmp_path / "resolved.yaml") == config
+
+
+def test_the_command_line_may_turn_off_what_the_file_goes_into(load):
+    """As a sweep does; the resolved configuration says what is used."""
+    several = load({**DIGITS, "data": SEVERAL, "evaluation": {"thresholds": 0.4}}, "data={source: digits}")
+    assert several.evaluation.thresholds == "tuned"
+    padded = {**DIGITS, "data": {**FOLDER, "resize": "pad", "pad_fill": "edge"}}
+    assert load(padded, "data.resize=squash").data.pad_fill == "mean"
+    focal = {**DIGITS, "loss": {"name": "focal", "gamma": 1.5}}
+    assert load(focal, "loss.name=cross_entropy").loss.gamma == 2.0
+    published = {**DIGITS, "model": {"name": "timm/resnet18", "pretrained": True}}
+    assert not load(published, "finetune.weights=a.pth").model.pretrained
+    with pytest.raises(UserError, match=r"command line: data\.pad_fill: has an effect only with"):
+        load(padded, "data.resize=squash", "data.pad_fill=[0, 0, 0]")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from classification.config import ClassificationConfig
 from classification.datasets import open_pictures
 from classification.evaluation import run_evaluation
+from classification.sources import names_digest
 from classification.task import ClassificationTask
 from classification.train import kind
 from engine.arguments import EvaluateArguments, TrainArguments
 from engine.batches import NaturalOrder
 from engine.config import load_config
 from engine.dist import Layout, Ranks
+from engine.errors import UserError
 from engine.figures import MARGIN, TILE
 from engine.run import run_training
 from engine.signals import StopRequest
@@ -87,6 +90,16 @@ def test_a_single_class_is_warned_of(tmp_path, caplog):
     assert "data: ant is the only class" in caplog.text
 
 
+def test_top5_of_five_classes_is_no_measure(tmp_path):
+    for count, right in ((5, False), (6, True)):
+        root = tmp_path / str(count)
+        write_pictures(root / "train", dict.fromkeys("abcdef"[:count], 4))
+        data = {**folder_data(root), "val_fraction": 0.5}
+        config = load_config(ClassificationConfig, write_config(root, data=data, evaluation={"metric": "top5"}))
+        with nullcontext() if right else pytest.raises(UserError, match=r"top5 is always 1 with 5 classes.*take top1"):
+            ClassificationTask(config, SINGLE)
+
+
 def test_pictures_that_came_later_are_warned_of(fish, caplog):
     data = {**folder_data(fish / "pictures"), "val_fraction": 0.25}
     (fish / "pictures").rename(fish / "train")
@@ -106,8 +119,32 @@ def test_pictures_that_came_later_are_warned_of(fish, caplog):
     assert "data: val has 15 pictures, but had 13 in training" in caplog.text
     assert run_training(kind(), TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
     changed = "the data have changed since the checkpoint: "
-    assert f"{changed}pictures.train: 35 -> 41" in caplog.text and caplog.text.count(changed) == 3
+    assert f"{changed}pictures.train: 35 -> 41" in caplog.text and caplog.text.count(changed) == 5
+    assert f"{changed}picture_names.train: " in caplog.text
     assert f"{changed}train_counts: [22, 9, 3, 1] -> [22, 9, 3, 7]" in caplog.text
+
+
+def test_pictures_that_took_the_place_of_others_are_warned_of(fish, caplog):
+    (fish / "pictures").rename(fish / "train")
+    for split in ("train", "val"):
+        shutil.copytree(fish / "train", fish / "pictures" / split)
+    data = folder_data(fish / "pictures")
+    config = write_config(fish, data=data, training={"steps": 2, "global_batch_size": 8})
+    assert run_training(kind(), TrainArguments(config, None, False, ()), StopRequest()) == 0
+    folder = fish / "experiments" / "experiment_0001"
+    dogs = fish / "pictures" / "val" / "dog"
+    sorted(dogs.iterdir())[0].rename(dogs / "other.jpg")
+    assert run_evaluation(EvaluateArguments(folder, "best", "val", [])) == 0
+    assert "data: val has as many pictures as in training, but of other names" in caplog.text
+    assert run_training(kind(), TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
+    changed = "the data have changed since the checkpoint: "
+    assert f"{changed}picture_names.val: " in caplog.text and caplog.text.count(changed) == 1
+
+
+def test_the_order_of_pictures_is_no_change(fish):
+    pictures = open_pictures(load_config(ClassificationConfig, write_config(fish, data=csv_data(fish))).data, "train")
+    order = np.random.default_rng(0).permutation(len(pictures))
+    assert names_digest(pictures.subset(order)) == names_digest(pictures) != names_digest(pictures.subset(order[1:]))
 
 
 def test_the_sheet_shows_what_the_model_sees(fish):

@@ -35,10 +35,11 @@ def test_timms_models_get_what_timm_publishes(tmp_path, name, mean, crop_pct):
 
 
 def test_what_is_given_wins(tmp_path):
-    given = {"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear", "crop_pct": 1.0}
+    given = {"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0), "interpolation": "bilinear"}
     found = resolve_preprocessing(folder(tmp_path, **given, image_size=(160, 96), resize="squash"), LITE)
     assert {name: getattr(found, name) for name in given} == given
     assert (found.height, found.width, found.resize) == (160, 96, "squash")
+    assert resolve_preprocessing(folder(tmp_path, crop_pct=1.0), LITE).crop_pct == 1.0
 
 
 def test_all_of_a_tiny_picture_is_kept():

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,7 @@ from timm.models import get_pretrained_cfg
 from classification.config import ModelConfig
 from classification.model import build_model
 from engine.errors import UserError
-from engine.pretrained import cached_file
+from engine.pretrained import cached_file, no_way_to
 from engine.settings import FinetuneConfig
 
 NAME = "test_byobnet.r160_in1k"
@@ -65,14 +69,45 @@ def test_torchs_cache_counts_too(hub: Path, tmp_path: Path) -> None:
     assert cached_file(published) == file
 
 
-def test_without_cache_and_network_it_is_said_what_was_tried(hub: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("offline", [True, False])
+def test_without_cache_and_network_it_is_said_at_once_what_was_tried(
+    hub: Path, offline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", url)  # where nobody listens any more
+    begun = time.monotonic()
     with pytest.raises(UserError) as caught:
         build(7)
     message = str(caught.value)
     assert message.startswith(f"model.pretrained: the weights of {NAME} are neither in {hub} nor in {tmp_path}/torch")
-    assert f"cannot be downloaded from https://huggingface.co/timm/{NAME} (" in message
-    assert "start once with --dry-run" in message and "finetune.weights" in message
-    assert len(message.splitlines()) == 1
+    reason = "HF_HUB_OFFLINE is set" if offline else f"{url} does not answer (["
+    assert f"there is no network to download them: {reason}" in message
+    assert "with --dry-run on the login node" in message and "finetune.weights=FILE" in message
+    assert len(message.splitlines()) == 1 and time.monotonic() - begun < 5
+
+
+def test_a_server_that_answers_and_has_no_such_file_is_not_taken_for_no_network(
+    hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = get_pretrained_cfg(NAME)
+    assert published is not None
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:  # knows no method at all: 501
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert no_way_to(published) == ""
+        thread.join()
+
+
+def test_a_download_that_fails_is_told_with_its_reason(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.pretrained.no_way_to", lambda published: "")
+    with pytest.raises(
+        UserError, match=rf"cannot be downloaded from https://huggingface\.co/timm/{NAME} \(.*locate the file"
+    ):
+        build(7)
 
 
 def test_a_damaged_file_in_the_cache_is_named_as_what_it_is(hub: Path) -> None:

@@ -156,10 +156,10 @@ def test_what_needs_pictures_of_each_class(keys):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"gamma": 1.0}, "gamma: only for name: focal, not for cross_entropy"),
-        ({"name": "bce", "tau": 2.0, "clip": 0.1}, "tau, clip: only for name: asymmetric or logit_adjusted"),
-        ({"name": "focal", "pos_weight": "inverse"}, "pos_weight: only for name: bce"),
-        ({"class_weights": "inverse", "beta": 0.9}, "beta: only for class_weights: effective_number"),
+        ({"gamma": 1.0}, "gamma: has an effect only with name: focal; remove it, or write its default, 2.0"),
+        ({"name": "bce", "tau": 2.0, "clip": 0.1}, "tau: has an effect only with name: logit_adjusted"),
+        ({"name": "focal", "pos_weight": "inverse"}, "pos_weight: has an effect only with name: bce"),
+        ({"class_weights": "inverse", "beta": 0.9}, "beta: has an effect only with class_weights: effective_number"),
         ({"name": "logit_adjusted", "class_weights": "log"}, "counted twice"),
         ({"name": "focal", "gamma": -1.0}, "gamma"),
         ({"name": "focal", "alpha": float("nan")}, "alpha"),

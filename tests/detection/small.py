@@ -38,11 +38,17 @@ PREDICT = [sys.executable, "-m", "detection.predict"]
 
 
 def tree(**changes: dict) -> dict[str, Any]:
-    """:data:`TINY` with ``changes``, section by section; a section with a ``source`` of its own replaces the base's."""
-    return {
+    """:data:`TINY` with ``changes``, section by section; a section with a ``source`` of its own replaces the base's.
+
+    The channels of TINY's neck go with it.
+    """
+    sections = {
         name: new if "source" in (new := changes.get(name, {})) else {**TINY.get(name, {}), **new}
         for name in {**TINY, **changes}
     }
+    if sections["detection"]["neck"] == "none":
+        del sections["detection"]["neck_channels"]
+    return sections
 
 
 def config_of(**changes: dict) -> DetectionConfig:

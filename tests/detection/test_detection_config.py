@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from detection.augmentation_config import AugmentationConfig
+from detection.config import DetectionConfig
 from detection.data_config import DataConfig
 from detection.loss_config import LossConfig, MatchingConfig, PostprocessConfig
 from engine.config import Section, dump_config, json_schema, load_config
@@ -43,6 +44,19 @@ def test_sections_are_read_back_as_they_were_written(tmp_path, text):
     config = load(tmp_path, text, "data.image_size=[320,512]", "augmentation.mosaic={probability: 0.2}")
     assert config.data.size == (320, 512)
     assert load(tmp_path, dump_config(config)) == config
+
+
+def test_the_command_line_may_turn_off_what_the_file_goes_into(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(SHAPES + "detection: {neck: fpn, neck_channels: 64, pretrained: true, frozen_batchnorm: true}\n")
+    assert load_config(DetectionConfig, path).detection.neck_channels == 64
+    found = load_config(DetectionConfig, path, ["detection.neck=none", "finetune.weights=a.pth"]).detection
+    assert (found.neck_channels, found.pretrained, found.frozen_batchnorm) == (256, False, True)
+    swin = load_config(DetectionConfig, path, ["detection.backbone=swin_a", "detection.pretrained=false"]).detection
+    assert not swin.frozen_batchnorm
+    path.write_text(path.read_text() + "finetune: {weights: a.pth}\n")
+    with pytest.raises(UserError, match=r"run\.yaml:2: detection\.pretrained: .* only with finetune\.weights: null"):
+        load_config(DetectionConfig, path)
 
 
 def test_they_have_a_schema():

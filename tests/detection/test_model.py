@@ -31,7 +31,8 @@ def small(backbone: str = "timm/test_byobnet", outputs: int = 4, **fields: Any) 
     """A detector of few parameters."""
     if backbone.startswith("swin"):
         fields.setdefault("swin", TINY_SWIN)
-    config = DetectorConfig(**{"backbone": backbone, "neck_channels": 16, **fields})
+    channels = {"neck_channels": 16} if fields.get("neck", "none") != "none" else {}
+    config = DetectorConfig(**{"backbone": backbone, **channels, **fields})
     return build_detector(config, FinetuneConfig(), outputs, (96, 96))
 
 

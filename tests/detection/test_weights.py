@@ -24,11 +24,14 @@ RENAMING = "test_convnext"
 """A model whose stages timm renames, to `stages_0`, where it gives feature maps."""
 
 
-def detector(backbone: str, weights: Path | None = None, outputs: int = 4, **fields: Any) -> SSD:
+def detector(
+    backbone: str, weights: Path | None = None, outputs: int = 4, classes: list[str] | None = None, **fields: Any
+) -> SSD:
     if backbone.startswith("swin"):
         fields.setdefault("swin", TINY_SWIN)
-    config = DetectorConfig(**{"backbone": backbone, "neck_channels": 8, **fields})
-    return build_detector(config, FinetuneConfig(weights=weights), outputs, (64, 64))
+    channels = {"neck_channels": 8} if "neck" in fields else {}
+    config = DetectorConfig(**{"backbone": backbone, **channels, **fields})
+    return build_detector(config, FinetuneConfig(weights=weights), outputs, (64, 64), classes=classes)
 
 
 def spread(model: nn.Module) -> nn.Module:
@@ -156,7 +159,29 @@ def test_a_detector_of_other_classes_keeps_all_but_its_class_convolutions(
             assert name.endswith("weight") or value.eq(0).all()
         else:
             assert torch.equal(value, source.state_dict()[name]), name
-    assert caplog.messages == ["best.pt has other classes: the class convolutions start anew"]
+    assert caplog.messages == ["best.pt has other classes, or in another order: the class convolutions start anew"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "kept"),
+    [
+        (["ant", "bee", "cat"], True),
+        (None, True),  # a file that does not say
+        (["ant", "bee", "cow"], False),
+        (["bee", "ant", "cat"], False),
+    ],
+)
+def test_class_convolutions_are_kept_for_the_same_classes_in_the_same_order(
+    theirs: list[str] | None, kept: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, entries = spread(detector("timm/test_byobnet")), {"metadata": {"classes": theirs}} if theirs else {}
+    path = saved(source, tmp_path / "best.pt", **entries)
+    with caplog.at_level(logging.INFO, "detection"):
+        model = detector("timm/test_byobnet", path, classes=["ant", "bee", "cat"])
+    for name, value in model.state_dict().items():
+        taken = torch.equal(value, source.state_dict()[name])
+        assert taken == (kept or not name.startswith("head.classes.")), name
+    assert ("the class convolutions start anew" in caplog.text) == (not kept)
 
 
 def test_a_detector_with_another_neck_is_refused(tmp_path: Path) -> None:

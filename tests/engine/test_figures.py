@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from engine.figures import LINE, MARGIN, TILE, Tile, _fits, _font, as_picture, sheet, shortened, shown_name
+from engine.fonts import default_file
 from engine.tables import csv_bytes, markdown_table
 
 
@@ -30,7 +32,7 @@ def test_a_sheet_holds_each_picture_in_its_place_over_its_caption():
 
 
 def test_a_caption_is_one_line_no_wider_than_its_picture():
-    font, name = _font(), "a name that is longer than a picture on the sheet is wide"
+    font, name = _font(Path(default_file())), "a name that is longer than a picture on the sheet is wide"
     cut = _fits(name, font)
     assert "…" in cut and len(cut) > 10 and name.startswith(cut.partition("…")[0]) and font.getlength(cut) <= TILE
     assert _fits("cod", font) == "cod"

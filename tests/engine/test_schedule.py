@@ -63,7 +63,7 @@ def test_one_cycle_ends_and_peak() -> None:
 
 
 def test_cosine_as_torch() -> None:
-    expected = torch_rates(torch.optim.lr_scheduler.CosineAnnealingLR, 100, T_max=99, eta_min=0.02)
+    expected = torch_rates(torch.optim.lr_scheduler.CosineAnnealingLR, 100, T_max=100, eta_min=0.02)
     assert rates(make(min_lr=0.02)) == pytest.approx(expected, rel=1e-9)
 
 
@@ -71,15 +71,13 @@ def test_cosine_as_torch() -> None:
 def test_cosine_with_warm_up_as_timm(warmup: dict[str, Any]) -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=BASE)
     timm = CosineLRScheduler(
-        optimizer, t_initial=84, lr_min=0.02, warmup_t=15, warmup_lr_init=0.01, warmup_prefix=True, t_in_epochs=False
+        optimizer, t_initial=85, lr_min=0.02, warmup_t=15, warmup_lr_init=0.01, warmup_prefix=True, t_in_epochs=False
     )
     expected = []
-    for step in range(99):
+    for step in range(100):
         timm.step_update(step)
         expected.append(optimizer.param_groups[0]["lr"])
-    ours = rates(make(min_lr=0.02, warmup_lr=0.01, **warmup))
-    assert ours[:99] == pytest.approx(expected, rel=1e-9)
-    assert ours[99] == pytest.approx(0.02)  # where timm is behind its end already
+    assert rates(make(min_lr=0.02, warmup_lr=0.01, **warmup)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_milestones_as_torch() -> None:
@@ -121,11 +119,11 @@ def test_warm_up_starts_at_its_rate_and_ends_at_the_base_rate(name: str) -> None
 
 @pytest.mark.parametrize("total_steps", [2, 3, 7, 1000])
 @pytest.mark.parametrize("warmup_steps", [0, 1])
-def test_cosine_reaches_min_lr_at_the_last_step_and_not_before(total_steps: int, warmup_steps: int) -> None:
+def test_cosine_reaches_min_lr_behind_the_last_step_so_that_none_is_wasted(total_steps: int, warmup_steps: int) -> None:
     schedule = make(total_steps=total_steps, min_lr=0.03, warmup_steps=warmup_steps)
-    if warmup_steps < total_steps - 1:
-        assert BASE * schedule.factor(total_steps - 1) == pytest.approx(0.03, rel=1e-9)
-        assert BASE * schedule.factor(total_steps - 2) > 0.03
+    assert BASE * schedule.factor(total_steps) == pytest.approx(0.03, rel=1e-9)
+    assert BASE * schedule.factor(total_steps - 1) > 0.03
+    assert make(total_steps=total_steps, warmup_steps=warmup_steps).factor(total_steps - 1) > 0
 
 
 def test_shortest_runs() -> None:

@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
 from engine.errors import UserError
@@ -183,6 +184,31 @@ def test_all_that_does_not_fit_is_named_and_nothing_is_loaded() -> None:
         f"  1 of another shape: stem.conv.weight (1, 2) instead of {shape}",
     ]
     assert same(plain(model), fresh)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_vit3"])
+def test_positions_of_another_size_are_interpolated_as_timm_does(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    source = timm.create_model(name, num_classes=3, img_size=64)
+    model = timm.create_model(name, num_classes=3, img_size=(96, 48))
+    with torch.no_grad():
+        source.pos_embed.normal_()
+    with caplog.at_level(logging.INFO, "engine"):
+        load_weights(model, plain(source), "vit.pth")
+    expected = checkpoint_filter_fn(plain(source), model)["pos_embed"]
+    assert torch.equal(model.pos_embed, expected) and model.pos_embed.shape != source.pos_embed.shape
+    others = {key: value for key, value in plain(source).items() if key != "pos_embed"}
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in others.items())
+    assert caplog.messages == ["vit.pth has positions of 4 x 4 patches, interpolated to 6 x 3"]
+
+
+def test_positions_that_cannot_be_interpolated_are_refused() -> None:
+    wide = timm.create_model("test_vit", num_classes=3, img_size=(96, 48))
+    model = timm.create_model("test_vit", num_classes=3, img_size=64)
+    with pytest.raises(UserError, match=r"1 of another shape: pos_embed \(1, 19, 64\) instead of \(1, 17, 64\)"):
+        load_weights(model, plain(wide), "vit.pth")
 
 
 def test_a_classifier_of_other_features_is_misshapen() -> None:
