@@ -30,10 +30,15 @@ def encode(boxes: Tensor, priors: Tensor) -> Tensor:
     Returns:
         (..., A, 4): shift of the centre in prior sizes / 0.1, log-ratio of the sizes / 0.2.
     """
-    centres = (boxes[..., :2] + boxes[..., 2:]) / 2
-    sizes = boxes[..., 2:] - boxes[..., :2]
-    shifts = (centres - priors[:, :2]) / (priors[:, 2:] * CENTRE_VARIANCE)
-    return torch.cat([shifts, (sizes / priors[:, 2:]).log() / SIZE_VARIANCE], dim=-1)
+    left, top, right, bottom = boxes.unbind(-1)
+    x, y, width, height = columns(priors)
+    codes = [
+        ((left + right) / 2 - x) / (width * CENTRE_VARIANCE),
+        ((top + bottom) / 2 - y) / (height * CENTRE_VARIANCE),
+        ((right - left) / width).log() / SIZE_VARIANCE,
+        ((bottom - top) / height).log() / SIZE_VARIANCE,
+    ]
+    return torch.stack(codes, dim=-1)
 
 
 def decode(codes: Tensor, priors: Tensor) -> Tensor:
@@ -42,9 +47,20 @@ def decode(codes: Tensor, priors: Tensor) -> Tensor:
     The inverse of :func:`encode`, but that sizes are at most 62.5 times the prior's and at least 1/62.5.
     Not clipped to the picture.
     """
-    centres = priors[..., :2] + codes[..., :2] * CENTRE_VARIANCE * priors[..., 2:]
-    halves = priors[..., 2:] / 2 * (codes[..., 2:] * SIZE_VARIANCE).clamp(-LARGEST_SIZE_CODE, LARGEST_SIZE_CODE).exp()
-    return torch.cat([centres - halves, centres + halves], dim=-1)
+    x, y, width, height = codes.unbind(-1)
+    prior_x, prior_y, prior_width, prior_height = priors.unbind(-1)
+    centre_x, centre_y = prior_x + x * CENTRE_VARIANCE * prior_width, prior_y + y * CENTRE_VARIANCE * prior_height
+    half_width, half_height = (
+        prior / 2 * (code * SIZE_VARIANCE).clamp(-LARGEST_SIZE_CODE, LARGEST_SIZE_CODE).exp()
+        for prior, code in ((prior_width, width), (prior_height, height))
+    )
+    sides = [centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height]
+    return torch.stack(sides, dim=-1)
+
+
+def columns(boxes: Tensor) -> tuple[Tensor, ...]:
+    """The four numbers of boxes (A, 4), each for itself, (A,), and each in one piece of memory."""
+    return boxes.t().contiguous().unbind()
 
 
 def corners(boxes: Tensor) -> Tensor:
@@ -61,7 +77,7 @@ def areas(boxes: Tensor) -> Tensor:
 def intersections(boxes: Tensor, others: Tensor) -> Tensor:
     """Common area of each box with each other one: xyxy (..., M, 4) and (A, 4) give (..., M, A)."""
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(-2)
-    other_left, other_top, other_right, other_bottom = others.t().contiguous()  # rows: read in one piece
+    other_left, other_top, other_right, other_bottom = columns(others)
     width = torch.minimum(right, other_right).sub_(torch.maximum(left, other_left)).clamp_(min=0)
     height = torch.minimum(bottom, other_bottom).sub_(torch.maximum(top, other_top)).clamp_(min=0)
     return width.mul_(height)

@@ -9,6 +9,7 @@ positives in the batch is not.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from detection.boxes import areas, decode, encode
+from detection.boxes import decode, encode
 from detection.loss_config import LossConfig
 from detection.matching import Matches
 
@@ -98,8 +99,8 @@ def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
 
     As torchvision's, but without selecting by a mask, for which the host would have to wait.
     """
-    iou, union, spans = _overlap(boxes, targets)
-    hull = spans[..., 0] * spans[..., 1]
+    iou, union, width, height = _overlap(boxes.unbind(-1), targets.unbind(-1))
+    hull = width * height
     return 1 - iou + (hull - union) / hull
 
 
@@ -109,19 +110,27 @@ def ciou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     As torchvision's, but without selecting by a mask. Ratios of sides are those of the stretched picture, where inputs
     are not square.
     """
-    iou, _, spans = _overlap(boxes, targets)
-    shifts = (boxes[..., :2] + boxes[..., 2:] - targets[..., :2] - targets[..., 2:]) / 2
-    ratios = [torch.atan((b[..., 2] - b[..., 0]) / (b[..., 3] - b[..., 1])) for b in (boxes, targets)]
+    found, wanted = boxes.unbind(-1), targets.unbind(-1)
+    iou, _, width, height = _overlap(found, wanted)
+    shift_x, shift_y = ((found[k] + found[k + 2] - wanted[k] - wanted[k + 2]) / 2 for k in (0, 1))
+    ratios = [torch.atan((right - left) / (bottom - top)) for left, top, right, bottom in (found, wanted)]
     shape = (4 / math.pi**2) * (ratios[1] - ratios[0]).square()
     with torch.no_grad():
         weight = shape / (1 - iou + shape + 1e-7)
-    return 1 - iou + shifts.square().sum(dim=-1) / spans.square().sum(dim=-1) + weight * shape
+    distance = (shift_x.square() + shift_y.square()) / (width.square() + height.square())
+    return 1 - iou + distance + weight * shape
 
 
-def _overlap(boxes: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """IoU (...), area of the union (...), and width and height (..., 2) of the smallest box around both."""
-    sides = torch.minimum(boxes[..., 2:], targets[..., 2:]) - torch.maximum(boxes[..., :2], targets[..., :2])
-    common = sides.clamp(min=0).prod(dim=-1)
-    union = areas(boxes) + areas(targets) - common
-    spans = torch.maximum(boxes[..., 2:], targets[..., 2:]) - torch.minimum(boxes[..., :2], targets[..., :2])
-    return common / union, union, spans
+def _overlap(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """IoU, area of the union, and width and height of the smallest box around both: (...) each.
+
+    Args:
+        found, wanted: left, top, right and bottom sides, (...) each; on pairs of them a CPU is slower.
+    """
+    (left, top, right, bottom), (left_, top_, right_, bottom_) = found, wanted
+    common_width = (torch.minimum(right, right_) - torch.maximum(left, left_)).clamp(min=0)
+    common = common_width * (torch.minimum(bottom, bottom_) - torch.maximum(top, top_)).clamp(min=0)
+    union = (right - left) * (bottom - top) + (right_ - left_) * (bottom_ - top_) - common
+    width = torch.maximum(right, right_) - torch.minimum(left, left_)
+    height = torch.maximum(bottom, bottom_) - torch.minimum(top, top_)
+    return common / union, union, width, height

@@ -13,6 +13,9 @@ from torch import Tensor
 from detection.boxes import areas, corners, intersections, pairwise_iou
 from detection.loss_config import MatchingConfig
 
+CACHED_OVERLAPS = 2**18
+"""Overlaps of objects and priors, in fp32, of which a CPU's core keeps a few copies in its cache."""
+
 
 @dataclass(frozen=True)
 class Matches:
@@ -47,9 +50,9 @@ def match(
         ignored: (B, R, 4) xyxy, rows that only fill up are all zero; R may be 0.
     """
     prior_boxes = corners(priors)
-    iou = pairwise_iou(boxes, prior_boxes).masked_fill_(~mask.unsqueeze(-1), -1.0)  # (B, M, A)
-    best_iou, best_object = iou.max(dim=1)  # (B, A)
-    wanted = _wanted(iou, mask)
+    boxes = torch.where(mask.unsqueeze(-1), boxes, 0.0)  # without area, so that rows that fill up overlap nothing
+    best_iou, best_object, own_iou, own_prior = _largest_overlaps(boxes, prior_boxes)
+    wanted = _wanted(own_iou, own_prior, len(priors))
     positive = (best_iou >= config.iou) | (wanted >= 0)
     objects = torch.where(wanted >= 0, wanted, best_object)
     negative = ~positive & ~_ignored(prior_boxes, ignored, config.ignored_part)
@@ -62,20 +65,38 @@ def match(
     )
 
 
-def _wanted(iou: Tensor, mask: Tensor) -> Tensor:
+def _largest_overlaps(boxes: Tensor, prior_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Each prior's largest IoU with an object and that object, (B, A), and each object's with a prior, (B, M).
+
+    On a CPU some pictures at a time, so that their table of overlaps, which is gone through a dozen times, stays in
+    the core's cache.
+    """
+    pictures = len(boxes)
+    if boxes.device.type == "cpu":
+        pictures = max(1, CACHED_OVERLAPS // (boxes.shape[1] * len(prior_boxes)))
+    found = []
+    for part in boxes.split(pictures):
+        iou = pairwise_iou(part, prior_boxes)  # (pictures, M, A)
+        found.append((*iou.max(dim=1), *iou.max(dim=2)))
+    best_iou, best_object, own_iou, own_prior = (torch.cat(column) for column in zip(*found, strict=True))
+    return best_iou, best_object, own_iou, own_prior
+
+
+def _wanted(own_iou: Tensor, own_prior: Tensor, priors: int) -> Tensor:
     """The object (B, A) that has each prior as its best one; -1 for priors that are no object's best.
 
     An object that overlaps no prior wants none.
+
+    Args:
+        own_iou, own_prior: (B, M), each object's largest IoU with a prior, and that prior.
+        priors: A.
     """
-    batch, objects, priors = iou.shape
-    own_iou, own_prior = iou.max(dim=2)  # (B, M)
-    wants = mask & (own_iou > 0)
-    claims = torch.where(wants, own_iou, -1.0)
-    highest = iou.new_full((batch, priors), -1.0).scatter_reduce_(1, own_prior, claims, "amax")
-    winners = wants & (claims == highest.gather(1, own_prior))
-    numbers = torch.where(winners, torch.arange(objects, device=iou.device), -1)
-    nobody = torch.full((batch, priors), -1, dtype=torch.int64, device=iou.device)
-    return nobody.scatter_reduce_(1, own_prior, numbers, "amax")
+    batch, objects = own_iou.shape
+    claims = torch.where(own_iou > 0, own_iou, -1.0)
+    highest = own_iou.new_zeros(batch, priors).scatter_reduce_(1, own_prior, claims, "amax")
+    winners = claims == highest.gather(1, own_prior)
+    numbers = torch.where(winners, torch.arange(objects, device=own_iou.device), -1)
+    return own_prior.new_full((batch, priors), -1).scatter_reduce_(1, own_prior, numbers, "amax")
 
 
 def _ignored(prior_boxes: Tensor, regions: Tensor, part: float) -> Tensor:

@@ -10,7 +10,6 @@ from detection.boxes import corners
 from detection.loss_config import MatchingConfig
 from detection.matching import Matches, match
 from tests.detection.scenes import grid_priors, padded, random_boxes
-from tests.detection.waits import CountWaits
 
 CONFIG = MatchingConfig()
 NO_REGIONS = torch.zeros(1, 0, 4)
@@ -104,10 +103,21 @@ def test_a_crowd_is_neither_object_nor_background_and_objects_in_it_count():
     assert found.positive.tolist() == [[True, False, False]] and found.negative.tolist() == [[False, True, False]]
 
 
-def test_the_host_waits_for_nothing():
-    generator = torch.Generator().manual_seed(0)
-    inputs = [random_boxes(3, generator=generator), random_boxes(0, generator=generator)]
-    batch = padded(inputs, [torch.zeros(3), torch.zeros(0)])
-    with CountWaits() as count:
-        match(grid_priors(), *batch, random_boxes(2, 1, generator=generator), CONFIG)
-    assert not count.waits
+def test_objects_are_matched_alike_however_many_pictures_fit_the_cache(monkeypatch):
+    generator = torch.Generator().manual_seed(2)
+    pictures = [random_boxes(count, generator=generator) for count in (4, 0, 7, 1, 2)]
+    batch = padded(pictures, [torch.arange(len(boxes)) for boxes in pictures])
+    expected = match(grid_priors(), *batch, torch.zeros(5, 0, 4), CONFIG)
+    for cached in (1, 2 * 7 * len(grid_priors())):
+        monkeypatch.setattr("detection.matching.CACHED_OVERLAPS", cached)
+        found = match(grid_priors(), *batch, torch.zeros(5, 0, 4), CONFIG)
+        assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in vars(expected))
+
+
+def test_rows_that_fill_up_may_hold_anything():
+    boxes = random_boxes(2, 5, generator=torch.Generator().manual_seed(4))
+    labels, mask = torch.arange(5).expand(2, 5), torch.arange(5) < torch.tensor([[2], [0]])
+    found = match(grid_priors(), boxes, labels, mask, torch.zeros(2, 0, 4), CONFIG)
+    expected = match(grid_priors(), boxes[:1, :2], labels[:1, :2], mask[:1, :2], NO_REGIONS, CONFIG)
+    assert torch.equal(found.positive[:1], expected.positive) and torch.equal(found.boxes[:1], expected.boxes)
+    assert not found.positive[1].any() and found.negative[1].all()

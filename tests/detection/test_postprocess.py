@@ -122,10 +122,13 @@ def test_fewer_priors_than_candidates_and_one_class():
     assert found.boxes.shape == (2, 200, 4) and (found.counts <= 3).all()
 
 
-def test_the_host_waits_once_for_a_batch():
+@pytest.mark.parametrize("sigmoid", [False, True])
+@pytest.mark.parametrize("threshold", [0.01, 0.999])
+def test_the_host_waits_once_for_a_batch(threshold, sigmoid):
     logits, codes = output()
+    config = PostprocessConfig(score_threshold=threshold)
     with CountWaits() as count:
-        postprocess(class_scores(logits, sigmoid=False), codes, PRIORS, PostprocessConfig(), together=True)
+        postprocess(class_scores(logits, sigmoid), codes, PRIORS, config, together=True)
     assert count.waits == ["torchvision.nms.default"]
 
 

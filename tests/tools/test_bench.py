@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import torch
 
 import swin
 from tools.bench import checkpoint as bench_checkpoint
+from tools.bench import coco as bench_coco
 from tools.bench import detection as bench_detection
+from tools.bench import detection_step as bench_detection_step
 from tools.bench import resume as bench_resume
 from tools.bench import step as bench_step
 from tools.bench import swin as bench_swin
@@ -141,17 +144,43 @@ def test_a_resumed_run_is_measured_beside_one_never_interrupted() -> None:
     assert table.ratios == {"resumed / uninterrupted": {"step": ratio}}
 
 
-def test_parts_of_detection_are_measured_beside_torchvisions_and_pycocotools() -> None:
+def test_what_follows_a_detector_is_measured_beside_torchvisions() -> None:
     table = bench_detection.run(quick=True)
-    evaluation = "COCO evaluation, 20 pictures, 500 boxes"
-    scores = [f"post-processing, {kind} scores" for kind in ("dense", "sparse")]
-    assert {row: set(cells) for row, cells in table.samples.items()} == {
-        **{row: {"torchvision", "ours"} for row in ("matching and loss", *scores)},
-        evaluation: {"pycocotools", "ours"},
-    }
-    medians = table.medians()[evaluation]
+    rows = ["matching and loss", *(f"post-processing, {kind} scores" for kind in ("dense", "sparse"))]
+    assert {row: set(cells) for row, cells in table.samples.items()} == {row: {"torchvision", "ours"} for row in rows}
+    for row, cells in table.medians().items():
+        assert table.ratios[f"{row}: torchvision / ours"] == {"ours": cells["torchvision"] / cells["ours"]}
+
+
+def test_the_coco_evaluation_is_measured_beside_pycocotools_and_finds_the_same() -> None:
+    table = bench_coco.run(quick=True)
+    assert set(table.samples["20 pictures, 500 boxes"]) == {"pycocotools", "ours"}
+    medians = table.medians()["20 pictures, 500 boxes"]
     ratio = medians["pycocotools"] / medians["ours"]
-    assert table.ratios[f"{evaluation}: pycocotools / ours"] == {"ours": ratio}
+    assert table.ratios == {"20 pictures, 500 boxes: pycocotools / ours": {"ours": ratio}}
+
+
+def test_a_detectors_steps_are_measured_beside_torchvisions() -> None:
+    table = bench_detection_step.run(quick=True)
+    ((row, cells),) = table.medians().items()
+    peers = ["torchvision", "torchvision, channels last"]
+    assert row == "tf_efficientnet_lite0 at 64, batch 2, fp32" and set(cells) == {*peers, "ours"}
+    assert all(rate > 0 for rate in cells.values())
+    assert table.ratios == {f"{row}: ours / peer": {peer: cells["ours"] / cells[peer] for peer in peers}}
+
+
+def test_torchvisions_detector_is_ours() -> None:
+    """The same maps, heads and priors: on a picture with one object, where both divide alike, the same losses."""
+    trainer = bench_detection_step.build(replace(bench_detection_step.QUICK[0], batch=2))
+    data = trainer.batches().next().data
+    data = {name: tensor[:1] for name, tensor in data.items()}
+    data["mask"] = torch.arange(data["mask"].shape[1]).unsqueeze(0) < 1
+    data["boxes"][0, 0] = torch.tensor([0.2, 0.3, 0.7, 0.9])
+    peer = bench_detection_step.peer(trainer)
+    expected = peer(*bench_detection_step.as_lists(data))
+    found = trainer.task.training_step(trainer.task.model.train(), data)
+    torch.testing.assert_close(found["loss_classes"], expected["classification"], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found["loss_boxes"], expected["bbox_regression"], rtol=1e-3, atol=1e-4)
 
 
 def test_both_sides_of_the_detection_benchmark_find_the_same() -> None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
 import sys
 from pathlib import Path
 
 from engine.errors import EXIT_USER_ERROR, UserError
 
-MODULES = {name: f"tools.bench.{name}" for name in ("swin", "step", "detection", "checkpoint", "resume")}
-"""Each benchmark's module, which has ``run(quick) -> Table``; imported when it is asked for."""
+MODULES = {
+    "swin": ["swin"],
+    "step": ["step"],
+    "detection": ["detection", "detection_step", "coco"],
+    "checkpoint": ["checkpoint"],
+    "resume": ["resume"],
+}
+"""Each benchmark's modules, which have ``run(quick) -> Table``; imported when they are asked for."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,13 +30,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to FILE")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and few rounds, to see that it runs")
     options = parser.parse_args(arguments)
-    names = list(MODULES) if options.name == "all" else [options.name]
+    modules = [*itertools.chain(*MODULES.values())] if options.name == "all" else MODULES[options.name]
     try:
         if options.json is not None and not options.json.parent.is_dir():
             raise UserError(f"--json {options.json}: there is no folder {options.json.parent}")
         tables = []
-        for name in names:
-            table = importlib.import_module(MODULES[name]).run(quick=options.quick)
+        for module in modules:
+            table = importlib.import_module(f"tools.bench.{module}").run(quick=options.quick)
             print(table.text(), flush=True)
             tables.append(table.as_dict())
         if options.json is not None:

@@ -1,41 +1,29 @@
-"""Parts of detection beside torchvision's own SSD and pycocotools, on the same inputs.
+"""What follows the network beside torchvision's own SSD, on the same inputs.
 
 - matching and loss: from boxes of objects and the model's output to gradients with respect to that output;
 - post-processing: from the model's output to detections, with scores that are above the threshold nearly everywhere
-  (as of a model that has just begun) and nearly nowhere;
-- the COCO evaluation, up to the twelve figures, which are compared.
+  (as of a model that has just begun) and nearly nowhere.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from time import perf_counter
-from typing import Any
 
-import numpy as np
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_convert, box_iou
 
-from detection.annotations import Annotations, in_order
 from detection.boxes import corners
 from detection.loss_config import LossConfig, MatchingConfig, PostprocessConfig
 from detection.losses import detection_loss
 from detection.matching import match
-from detection.metrics import coco_evaluate
 from detection.postprocess import class_scores, postprocess
-from detection.predictions import Predictions, as_coco
 from engine.allocator import keep_large_blocks
-from engine.seed import generator
-from tools.bench.timing import Samples, Table, interleaved
+from tools.bench.timing import Table, interleaved, timed
 
 
 @dataclass(frozen=True)
@@ -45,17 +33,11 @@ class Size:
     batch: int
     priors: int
     classes: int
-    pictures: int
-    """Of the COCO evaluation."""
-    detections: int
-    """Of the COCO evaluation, all pictures together."""
     rounds: int
-    evaluations: int
-    """Rounds of the COCO evaluation, which takes long."""
 
 
-FULL = Size(batch=16, priors=8732, classes=80, pictures=2000, detections=200_000, rounds=7, evaluations=2)
-QUICK = Size(batch=2, priors=300, classes=5, pictures=20, detections=500, rounds=1, evaluations=1)
+FULL = Size(batch=16, priors=8732, classes=80, rounds=7)
+QUICK = Size(batch=2, priors=300, classes=5, rounds=1)
 MEAN_OBJECTS = 7
 """Objects of a picture; COCO's mean."""
 SIDE = 300
@@ -66,13 +48,11 @@ def run(quick: bool = False) -> Table:
     """Measures; ``quick`` is for seeing that it works: tiny sizes, one round."""
     size = QUICK if quick else FULL
     keep_large_blocks()  # as training on a CPU does; for both sides alike
-    samples: Samples = {}
-    samples |= interleaved(parts(size), size.rounds)
-    samples |= interleaved(evaluations(size), size.evaluations)
-    table = Table("detection", "Parts of detection", "milliseconds", samples)
+    samples = interleaved(parts(size), size.rounds)
+    title = f"Behind the network: {size.batch} pictures, {size.priors} priors, {size.classes} classes"
+    table = Table("detection", title, "milliseconds", samples)
     for row, cells in table.medians().items():
-        peer = next(name for name in cells if name != "ours")
-        table.ratios[f"{row}: {peer} / ours"] = {"ours": cells[peer] / cells["ours"]}
+        table.ratios[f"{row}: torchvision / ours"] = {"ours": cells["torchvision"] / cells["ours"]}
     return table
 
 
@@ -91,17 +71,6 @@ def parts(size: Size) -> dict[tuple[str, str], Callable[[], float]]:
         work[row, "torchvision"] = timed(partial(their_detections, peer, logits, codes, priors))
         work[row, "ours"] = timed(partial(our_detections, logits, codes, priors))
     return work
-
-
-def timed(work: Callable[[], Any]) -> Callable[[], float]:
-    """Measures one call of ``work`` in milliseconds."""
-
-    def measure() -> float:
-        start = perf_counter()
-        work()
-        return (perf_counter() - start) * 1000
-
-    return measure
 
 
 # -- inputs ------------------------------------------------------------------------------------------------------------
@@ -176,90 +145,3 @@ def their_detections(peer: SSD, logits: Tensor, codes: Tensor, priors: Tensor) -
 @torch.no_grad()
 def our_detections(logits: Tensor, codes: Tensor, priors: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
     return postprocess(class_scores(logits, sigmoid=False), codes, priors, PostprocessConfig()).pictures()
-
-
-# -- COCO evaluation ---------------------------------------------------------------------------------------------------
-
-
-def evaluations(size: Size) -> dict[tuple[str, str], Callable[[], float]]:
-    """The evaluation of the same detections; pycocotools' begins with its own lists of them already made."""
-    known, found = results(size)
-    truth, entries = truth_document(known), as_coco(found, known)
-    figures: dict[str, list[float]] = {}
-
-    def ours() -> None:
-        figures["ours"] = list(coco_evaluate(found, known).metrics.values())
-        if "pycocotools" in figures:
-            theirs = [np.nan if value == -1 else value for value in figures["pycocotools"]]
-            np.testing.assert_allclose(figures["ours"], theirs, rtol=0, atol=1e-6)
-
-    def theirs() -> None:
-        figures["pycocotools"] = list(pycocotools_figures(truth, entries))
-
-    row = f"COCO evaluation, {size.pictures} pictures, {size.detections} boxes"
-    return {(row, "pycocotools"): timed(theirs), (row, "ours"): timed(ours)}
-
-
-def results(size: Size) -> tuple[Annotations, Predictions]:
-    """Random objects, and detections of which most lie near one."""
-    rng = generator(0, "bench detection")
-    count = MEAN_OBJECTS * size.pictures
-    corner, sides = rng.uniform(0, 400, (count, 2)), rng.uniform(8, 200, (count, 2))
-    boxes, labels = np.concatenate([corner, corner + sides], axis=1), rng.integers(size.classes, size=count)
-    order, starts = in_order(rng.integers(size.pictures, size=count), size.pictures)
-    known = Annotations(
-        classes=[f"class {number}" for number in range(size.classes)],
-        category_ids=list(range(1, size.classes + 1)),
-        picture_ids=np.arange(1, size.pictures + 1),
-        sizes=np.full((size.pictures, 2), 640),
-        starts=starts,
-        boxes=boxes[order],
-        labels=labels[order],
-        crowd=rng.random(count) < 0.01,
-        areas=sides.prod(axis=1)[order],
-    )
-    owners = np.repeat(np.arange(size.pictures), np.diff(starts))
-    near = np.sort(rng.integers(count, size=size.detections))
-    moved = known.boxes[near] + rng.normal(0, 12, (size.detections, 4))
-    moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 2)
-    scores = rng.random(size.detections)
-    order = np.lexsort((-scores, owners[near]))
-    right = rng.random(size.detections) < 0.5
-    guessed = np.where(right, known.labels[near], rng.integers(size.classes, size=size.detections))
-    starts = np.searchsorted(owners[near], np.arange(size.pictures + 1))
-    return known, Predictions(starts, guessed[order], scores[order], moved[order])
-
-
-def truth_document(known: Annotations) -> dict[str, list[dict[str, Any]]]:
-    """The objects as COCO's JSON has them."""
-    owners = np.repeat(known.picture_ids, np.diff(known.starts)).tolist()
-    bbox = np.concatenate([known.boxes[:, :2], known.boxes[:, 2:] - known.boxes[:, :2]], axis=1).tolist()
-    columns = (owners, known.labels.tolist(), bbox, known.areas.tolist(), known.crowd.tolist())
-    return {
-        "images": [{"id": number} for number in known.picture_ids.tolist()],
-        "categories": [{"id": i, "name": n} for i, n in zip(known.category_ids, known.classes, strict=True)],
-        "annotations": [
-            {
-                "id": place,
-                "image_id": owner,
-                "category_id": known.category_ids[label],
-                "bbox": box,
-                "area": area,
-                "iscrowd": int(crowd),
-            }
-            for place, (owner, label, box, area, crowd) in enumerate(zip(*columns, strict=True), start=1)
-        ],
-    }
-
-
-def pycocotools_figures(truth: dict[str, list[dict[str, Any]]], entries: list[dict[str, Any]]) -> np.ndarray:
-    """The twelve figures as COCO's own code computes them; -1 where there is nothing to find."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO()
-        coco.dataset = {"info": {}, **truth}
-        coco.createIndex()
-        evaluator = COCOeval(coco, coco.loadRes([dict(entry) for entry in entries]), "bbox")
-        evaluator.evaluate()
-        evaluator.accumulate()
-        evaluator.summarize()
-    return evaluator.stats

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from time import perf_counter
+from typing import Any
 
 import torch
 
@@ -65,6 +67,17 @@ def interleaved(work: Mapping[tuple[str, str], Callable[[], float]], rounds: int
             if counted:
                 samples.setdefault(row, {}).setdefault(column, []).append(value)
     return samples
+
+
+def timed(work: Callable[[], Any]) -> Callable[[], float]:
+    """Measures one call of ``work`` in milliseconds."""
+
+    def measure() -> float:
+        start = perf_counter()
+        work()
+        return (perf_counter() - start) * 1000
+
+    return measure
 
 
 def machine() -> dict[str, str | int]:

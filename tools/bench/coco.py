@@ -1,0 +1,118 @@
+"""The COCO evaluation beside pycocotools', from detections to the twelve figures, which are compared."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detection.annotations import Annotations, in_order
+from detection.metrics import coco_evaluate
+from detection.predictions import Predictions, as_coco
+from engine.seed import generator
+from tools.bench.timing import Table, interleaved, timed
+
+CLASSES = 80
+MEAN_OBJECTS = 7
+"""Objects of a picture; COCO's mean."""
+FULL, QUICK = (2000, 200_000), (20, 500)
+"""Pictures and detections."""
+
+
+def run(quick: bool = False) -> Table:
+    """Measures; ``quick`` is for seeing that it works: few pictures, one round."""
+    pictures, detections = QUICK if quick else FULL
+    samples = interleaved(evaluations(pictures, detections), 1 if quick else 2)
+    table = Table("coco", "The COCO evaluation", "milliseconds", samples)
+    for row, cells in table.medians().items():
+        table.ratios[f"{row}: pycocotools / ours"] = {"ours": cells["pycocotools"] / cells["ours"]}
+    return table
+
+
+def evaluations(pictures: int, detections: int) -> dict[tuple[str, str], Callable[[], float]]:
+    """The evaluation of the same detections; pycocotools' begins with its own lists of them already made."""
+    known, found = results(pictures, detections)
+    truth, entries = truth_document(known), as_coco(found, known)
+    figures: dict[str, list[float]] = {}
+
+    def ours() -> None:
+        figures["ours"] = list(coco_evaluate(found, known).metrics.values())
+        if "pycocotools" in figures:
+            theirs = [np.nan if value == -1 else value for value in figures["pycocotools"]]
+            np.testing.assert_allclose(figures["ours"], theirs, rtol=0, atol=1e-6)
+
+    def theirs() -> None:
+        figures["pycocotools"] = list(pycocotools_figures(truth, entries))
+
+    row = f"{pictures} pictures, {detections} boxes"
+    return {(row, "pycocotools"): timed(theirs), (row, "ours"): timed(ours)}
+
+
+def results(pictures: int, detections: int) -> tuple[Annotations, Predictions]:
+    """Random objects, and detections of which most lie near one."""
+    rng = generator(0, "bench detection")
+    count = MEAN_OBJECTS * pictures
+    corner, sides = rng.uniform(0, 400, (count, 2)), rng.uniform(8, 200, (count, 2))
+    boxes, labels = np.concatenate([corner, corner + sides], axis=1), rng.integers(CLASSES, size=count)
+    order, starts = in_order(rng.integers(pictures, size=count), pictures)
+    known = Annotations(
+        classes=[f"class {number}" for number in range(CLASSES)],
+        category_ids=list(range(1, CLASSES + 1)),
+        picture_ids=np.arange(1, pictures + 1),
+        sizes=np.full((pictures, 2), 640),
+        starts=starts,
+        boxes=boxes[order],
+        labels=labels[order],
+        crowd=rng.random(count) < 0.01,
+        areas=sides.prod(axis=1)[order],
+    )
+    owners = np.repeat(np.arange(pictures), np.diff(starts))
+    near = np.sort(rng.integers(count, size=detections))
+    moved = known.boxes[near] + rng.normal(0, 12, (detections, 4))
+    moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 2)
+    scores = rng.random(detections)
+    order = np.lexsort((-scores, owners[near]))
+    right = rng.random(detections) < 0.5
+    guessed = np.where(right, known.labels[near], rng.integers(CLASSES, size=detections))
+    starts = np.searchsorted(owners[near], np.arange(pictures + 1))
+    return known, Predictions(starts, guessed[order], scores[order], moved[order])
+
+
+def truth_document(known: Annotations) -> dict[str, list[dict[str, Any]]]:
+    """The objects as COCO's JSON has them."""
+    owners = np.repeat(known.picture_ids, np.diff(known.starts)).tolist()
+    bbox = np.concatenate([known.boxes[:, :2], known.boxes[:, 2:] - known.boxes[:, :2]], axis=1).tolist()
+    columns = (owners, known.labels.tolist(), bbox, known.areas.tolist(), known.crowd.tolist())
+    return {
+        "images": [{"id": number} for number in known.picture_ids.tolist()],
+        "categories": [{"id": i, "name": n} for i, n in zip(known.category_ids, known.classes, strict=True)],
+        "annotations": [
+            {
+                "id": place,
+                "image_id": owner,
+                "category_id": known.category_ids[label],
+                "bbox": box,
+                "area": area,
+                "iscrowd": int(crowd),
+            }
+            for place, (owner, label, box, area, crowd) in enumerate(zip(*columns, strict=True), start=1)
+        ],
+    }
+
+
+def pycocotools_figures(truth: dict[str, list[dict[str, Any]]], entries: list[dict[str, Any]]) -> np.ndarray:
+    """The twelve figures as COCO's own code computes them; -1 where there is nothing to find."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {"info": {}, **truth}
+        coco.createIndex()
+        evaluator = COCOeval(coco, coco.loadRes([dict(entry) for entry in entries]), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return evaluator.stats

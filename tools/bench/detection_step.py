@@ -1,0 +1,183 @@
+"""Whole training steps of a detector beside torchvision's SSD of the same backbone, head, priors and inputs.
+
+Ours is what ``python -m detection.train`` runs: the trainer with the shipped recipe on blood cells, channels last. Of
+torchvision's there is one model as it comes and one in channels last. Both start with the inputs on the device, in the
+form that they are given: a batch of 8-bit pictures with padded boxes here, lists of pictures and of targets there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.ssd import SSD
+
+from detection.backbones.base import Backbone
+from detection.config import DetectionConfig
+from detection.model import SSD as Detector
+from detection.preprocessing import resolve_preprocessing
+from detection.train import kind
+from engine.config import load_config
+from engine.data import MicroBatch
+from engine.dist import Layout, Ranks, choose_device
+from engine.optim import build_optimizer
+from engine.prefetch import DeviceBatches
+from engine.run import build_trainer
+from engine.settings import DistributedConfig
+from engine.trainer import Trainer
+from tools.bench.timing import Table, interleaved
+
+RECIPE = Path(__file__).resolve().parents[2] / "configs" / "detection" / "ssd_lite0_bccd.yaml"
+PLAIN, CHANNELS_LAST, OURS = "torchvision", "torchvision, channels last", "ours"
+CLASSES = ["circle", "square", "triangle"]
+"""As many as there are kinds of blood cells: shapes are drawn in their place, so that no data set is needed."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A detector and its batch."""
+
+    backbone: str
+    batch: int
+    side: int
+    precision: str
+
+    @property
+    def row(self) -> str:
+        """What the table calls it."""
+        return f"{self.backbone.removeprefix('timm/')} at {self.side}, batch {self.batch}, {self.precision}"
+
+
+LITE0, RESNET50 = "timm/tf_efficientnet_lite0", "timm/resnet50"
+FULL = [
+    Case(LITE0, 16, 320, "fp32"),
+    Case(LITE0, 16, 320, "bf16"),
+    Case(RESNET50, 4, 320, "bf16"),
+]
+QUICK = [Case(LITE0, 2, 64, "fp32")]
+
+
+START = "from engine.entry import wait_politely; wait_politely(); from tools.bench.detection_step import main; main()"
+"""A process that measures is set up as one that trains: before torch is imported."""
+
+
+def run(quick: bool = False) -> Table:
+    """Measures; ``quick`` is for seeing that it works: one case of tiny pictures, one round."""
+    command = [sys.executable, "-c", START, *(["quick"] if quick else [])]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    table = Table("detection_step", "Training an SSD", "images/s", json.loads(answer))
+    for row, cells in table.medians().items():
+        table.ratios[f"{row}: ours / peer"] = {peer: cells[OURS] / cells[peer] for peer in (PLAIN, CHANNELS_LAST)}
+    return table
+
+
+def main() -> None:
+    """The measuring process: prints all samples as JSON. Its memory is kept for both sides alike."""
+    quick = "quick" in sys.argv
+    work: dict[tuple[str, str], Callable[[], float]] = {}
+    for case in QUICK if quick else FULL:
+        trainer = build(case)
+        batch = trainer.batches().next()
+        work[case.row, PLAIN] = theirs(trainer, batch, case, torch.contiguous_format)
+        work[case.row, CHANNELS_LAST] = theirs(trainer, batch, case, torch.channels_last)
+        work[case.row, OURS] = ours(trainer, batch, case)
+    print(json.dumps(interleaved(work, 1 if quick else 5)))
+
+
+def build(case: Case) -> Trainer:
+    """The recipe's trainer, with drawn shapes as data and without trained weights."""
+    data = (
+        f"data={{source: shapes, classes: [{', '.join(CLASSES)}], train_pictures: {case.batch}, val_pictures: 1, "
+        f"picture_size: [{case.side}, {case.side}], image_size: {case.side}, workers: 0}}"
+    )
+    overrides = [
+        f"detection.backbone={case.backbone}",
+        f"training.global_batch_size={case.batch}",
+        f"training.precision={case.precision}",
+        "training.epochs=null",
+        "training.steps=1000",
+        "finetune.weights=null",
+    ]
+    config = load_config(DetectionConfig, RECIPE, [data, *overrides])
+    return build_trainer(kind(), config, Ranks(Layout(), choose_device(DistributedConfig(), Layout())))
+
+
+def ours(trainer: Trainer, batch: MicroBatch, case: Case) -> Callable[[], float]:
+    """Images a second of the trainer's own steps on one batch again and again."""
+    batches = DeviceBatches(itertools.repeat(batch), trainer.ranks.device)
+    return _rate(lambda: trainer.train_step(batches), case, trainer.ranks.device)
+
+
+def theirs(trainer: Trainer, batch: MicroBatch, case: Case, layout: torch.memory_format) -> Callable[[], float]:
+    """Images a second of the least of loops around torchvision's model, with the same optimizer and precision."""
+    model = peer(trainer).to(memory_format=layout)
+    optimizer = build_optimizer(model, trainer.config.optimizer, trainer.config.finetune)
+    pictures, targets = as_lists(batch.data)
+
+    def step() -> None:
+        with trainer.precision.autocast():
+            loss = torch.stack([*model(pictures, targets).values()]).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return _rate(step, case, trainer.ranks.device)
+
+
+def _rate(step: Callable[[], Any], case: Case, device: torch.device) -> Callable[[], float]:
+    def measure() -> float:
+        start = perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return case.batch / (perf_counter() - start)
+
+    return measure
+
+
+class SixMaps(nn.Module):
+    """Our backbone as torchvision expects one."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.maps = backbone
+        self.out_channels = [*backbone.channels]
+
+    def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+        return OrderedDict((str(number), y) for number, y in enumerate(self.maps(x)))
+
+
+def peer(trainer: Trainer) -> SSD:
+    """torchvision's SSD, in training, with copies of the weights of the trainer's model, on its device."""
+    config, model = trainer.config, trainer.task.model
+    assert isinstance(config, DetectionConfig) and isinstance(model, Detector)
+    priors, ready = config.detection.priors, resolve_preprocessing(config.data, config.detection)
+    ratios: Any = [[*ratios] for ratios in priors.ratios]
+    boxes = DefaultBoxGenerator(ratios, scales=[*priors.scales, priors.scale_beyond], clip=priors.clip)
+    backbone = SixMaps(deepcopy(model.backbone))
+    found = SSD(backbone, boxes, ready.size, len(CLASSES) + 1, [*ready.mean], [*ready.std])
+    found.head.classification_head.module_list.load_state_dict(model.head.classes.state_dict())
+    found.head.regression_head.module_list.load_state_dict(model.head.boxes.state_dict())
+    return found.to(trainer.ranks.device).train()
+
+
+def as_lists(data: dict[str, Tensor]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """A batch in torchvision's form: pictures in [0, 1], and boxes in pixels with labels from 1 on."""
+    pictures = [*(data["image"].float() / 255)]
+    height, width = data["image"].shape[2:]
+    scale = torch.tensor([width, height] * 2, device=data["boxes"].device)
+    rows = zip(data["boxes"], data["labels"], data["mask"], strict=True)
+    return pictures, [{"boxes": b[there] * scale, "labels": k[there] + 1} for b, k, there in rows]
