@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import draw_bounding_boxes, make_grid
 
+from engine.figures import LONGEST, font_file, shortened
+
 Picture = NDArray[np.uint8]
 """(height, width, 3), red, green and blue."""
 
@@ -50,17 +52,30 @@ def draw(picture: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | 
     """
     image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
     height, width = picture.shape[:2]
-    scale = torch.tensor([width, height, width, height])
     line = max(1, round(min(height, width) / 200))
     if truth is not None and len(truth.boxes):
-        image = draw_bounding_boxes(image, truth.boxes * scale, colors=TRUTH_COLOUR, width=line)
+        image = draw_bounding_boxes(image, _edges(truth.boxes, width, height), colors=TRUTH_COLOUR, width=line)
     if len(found.boxes):
-        texts = [classes[label] for label in found.labels.tolist()]
+        texts = [shortened(" ".join(classes[label].split()), LONGEST) for label in found.labels.tolist()]
         if found.scores is not None:
             texts = [f"{text} {score:.2f}" for text, score in zip(texts, found.scores.tolist(), strict=True)]
         colours: list[str | tuple[int, int, int]] = [class_colour(label) for label in found.labels.tolist()]
-        image = draw_bounding_boxes(image, found.boxes * scale, texts, colours, width=line)
+        image = draw_bounding_boxes(
+            image,
+            _edges(found.boxes, width, height),
+            texts,
+            colours,
+            width=line,
+            font=font_file(),
+            font_size=max(10, round(min(height, width) / 32)),
+        )
     return image.permute(1, 2, 0).contiguous().numpy()
+
+
+def _edges(boxes: Tensor, width: int, height: int) -> Tensor:
+    """The outermost pixels of boxes (n, 4) in [0, 1]; none lies outside the picture."""
+    last = torch.tensor([width - 1, height - 1] * 2)
+    return (boxes * torch.tensor([width, height] * 2)).floor().minimum(last)
 
 
 def sheet(pictures: Sequence[Picture], columns: int = 4, side: int = CELL) -> Picture:

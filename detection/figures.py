@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +13,7 @@ from detection.confusion import SCORE, Confusion
 from detection.drawing import CELL, Boxes, Picture, draw, sheet
 from detection.metrics import RECALLS, CocoResult
 from detection.predictions import Predictions
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from engine.figures import as_picture, shown_name
 
 NAMED_CURVES = 12
 """Most classes whose curves have a colour and a name of their own; of more, only the mean has."""
@@ -51,13 +48,13 @@ def curves(result: CocoResult, classes: Sequence[str]) -> Picture:
     known = [label for label in range(len(classes)) if not np.isnan(result.precision[label]).all()]
     few = len(known) <= NAMED_CURVES
     for label in known:
-        name = f"{classes[label]} (AP50 {result.per_class['AP50'][label]:.3f})" if few else None
+        name = f"{shown_name(classes[label])} (AP50 {result.per_class['AP50'][label]:.3f})" if few else None
         axes.plot(RECALLS, result.precision[label], label=name, color=None if few else "0.8", linewidth=1)
     if known:
         mean = result.precision[known].mean(axis=0)
         axes.plot(RECALLS, mean, color="black", linewidth=2, label=f"mean (AP50 {result.metrics['AP50']:.3f})")
         axes.legend(loc="lower left", fontsize=8)
-    return _picture(figure)
+    return as_picture(figure)
 
 
 def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Picture:
@@ -71,13 +68,14 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Pictu
     axes = figure.add_subplot(xlabel="found", ylabel="there", title=f"Confusion (score {SCORE} or more, IoU 0.5)")
     figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), ax=axes, fraction=0.046)
     if named:
-        axes.set_xticks(range(len(classes) + 1), [*classes, "missed"], rotation=90)
-        axes.set_yticks(range(len(classes) + 1), [*classes, "nothing"])
+        names = [shown_name(name) for name in classes]
+        axes.set_xticks(range(len(classes) + 1), [*names, "missed"], rotation=90)
+        axes.set_yticks(range(len(classes) + 1), [*names, "nothing"])
     if len(classes) <= 20:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    return _picture(figure)
+    return as_picture(figure)
 
 
 def best_and_worst(confusion: Confusion, count: int = SHOWN) -> tuple[list[int], list[int]]:
@@ -110,11 +108,3 @@ def pictures_sheet(pictures: AnnotatedPictures, predictions: Predictions, indice
         picture.thumbnail((CELL, CELL))  # before drawing, so that names can be read
         drawn.append(draw(np.array(picture), detections, known.classes, objects))
     return sheet(drawn)
-
-
-def _picture(figure: Figure) -> Picture:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3].copy()

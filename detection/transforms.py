@@ -12,7 +12,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from detection.annotations import AnnotatedPictures
-from detection.augmentation_config import AugmentationConfig, IoUCropConfig
+from detection.augmentation_config import AugmentationConfig
+from detection.cropping import CropToObjects
 from detection.mosaic import mosaic
 from detection.samples import CROWD, Sample, read_sample
 from engine.batches import Draw
@@ -35,7 +36,7 @@ class TrainTransform:
     """Augments a sample: a function of the sample and the 64-bit seed.
 
     Gives a dict of ``image``, uint8 (3, height, width), ``boxes`` (n, 4) xyxy in [0, 1], ``labels`` (n,) from 0 on, and
-    ``ignored`` (k, 4), the crowd regions. Objects whose centre a crop leaves out are gone, as in SSD; so are regions.
+    ``ignored`` (k, 4), what is left of regions to ignore. Objects whose centre a crop leaves out are gone, as in SSD.
     """
 
     def __init__(
@@ -43,19 +44,21 @@ class TrainTransform:
     ) -> None:
         self._steps = v2.Compose(_steps(size, interpolation, mean, augmentation))
         self._scale = torch.tensor([1 / size[1], 1 / size[0]] * 2)
+        self._least = augmentation.min_box_pixels
 
     def __call__(self, sample: Sample, seed: int) -> dict[str, Tensor]:
         canvas = (sample.picture.height, sample.picture.width)
         boxes = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=canvas)
         with sample_randomness(seed):
             out = self._steps({"image": sample.picture, "boxes": boxes, "labels": sample.labels})
-        boxes = out["boxes"].as_subclass(Tensor) * self._scale
-        objects = out["labels"] != CROWD
+        boxes, labels = out["boxes"].as_subclass(Tensor), out["labels"]
+        sides = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1)
+        objects = (labels != CROWD) & (sides >= self._least)
         return {
             "image": _to_tensor(out["image"]),
-            "boxes": boxes[objects],
-            "labels": out["labels"][objects],
-            "ignored": boxes[~objects],
+            "boxes": boxes[objects] * self._scale,
+            "labels": labels[objects],
+            "ignored": boxes[(labels == CROWD) & (sides > 0)] * self._scale,
         }
 
 
@@ -119,17 +122,6 @@ def _to_tensor(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 
-class _CropToObjects:
-    """torchvision's crop, which looks for one that fits an object: without any there is nothing to look for."""
-
-    def __init__(self, config: IoUCropConfig) -> None:
-        whole = 1.0  # torchvision's word for leaving the picture as it is
-        self._crop = v2.RandomIoUCrop(*config.scale, *config.ratio, [*config.overlaps, whole], config.trials)
-
-    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
-        return self._crop(sample) if len(sample["labels"]) else sample
-
-
 def _steps(size: tuple[int, int], interpolation: str, mean: Channels, augmentation: AugmentationConfig) -> list[Any]:
     """Colours come last: on a picture of the model's size they cost a third of what they cost on one from a camera."""
     steps: list[Any] = []
@@ -137,7 +129,7 @@ def _steps(size: tuple[int, int], interpolation: str, mean: Channels, augmentati
         fill = tuple(round(255 * channel) for channel in mean)
         steps.append(v2.RandomZoomOut(fill, (1.0, zoom.largest), zoom.probability))
     if crop := augmentation.iou_crop:
-        steps.append(_CropToObjects(crop))
+        steps.append(CropToObjects(crop))
     if augmentation.horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(augmentation.horizontal_flip))
     if augmentation.vertical_flip:
@@ -145,7 +137,6 @@ def _steps(size: tuple[int, int], interpolation: str, mean: Channels, augmentati
     steps += [
         v2.Resize(list(size), v2.InterpolationMode(interpolation)),
         v2.ClampBoundingBoxes(),
-        v2.SanitizeBoundingBoxes(min_size=augmentation.min_box_pixels),
     ]
     if colours := augmentation.photometric:
         steps.append(

@@ -105,11 +105,15 @@ def _fits(text: str, font: ImageFont.FreeTypeFont) -> str:
     return short
 
 
-def _font() -> ImageFont.FreeTypeFont:
+def font_file() -> str:
     """The font of matplotlib's figures, which knows most alphabets."""
     import matplotlib
 
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", 12)
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+def _font() -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(font_file(), 12)
 
 
 def _without_complaints() -> warnings.catch_warnings[None]:

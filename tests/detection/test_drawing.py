@@ -44,3 +44,15 @@ def test_a_sheet_of_training_samples():
     made = training_sheet([sample] * 5, ["cat"])
     for colour in (class_colour(0), TRUTH_COLOUR):
         assert (made == colour).all(axis=2).any()
+
+
+def test_a_box_around_the_whole_picture_is_seen_on_all_sides():
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    made = draw(GREY, Boxes(whole, torch.tensor([1])), ["cat", "dog"])
+    for side in (made[0], made[-1], made[:, 0], made[:, -1]):
+        assert (side == class_colour(1)).all()
+
+
+def test_pictures_of_one_pixel_and_names_of_any_script():
+    tiny = np.full((1, 1, 3), 90, np.uint8)
+    assert draw(tiny, Boxes(BOX, torch.tensor([0])), ["犬 $x_"]).shape == (1, 1, 3)
