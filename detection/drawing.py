@@ -5,23 +5,29 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFont, ImageOps
 from torch import Tensor
-from torchvision.utils import draw_bounding_boxes, make_grid
+from torchvision.utils import draw_bounding_boxes
 
-from engine.figures import LONGEST, font_file, shortened
+from detection.boxes import areas
+from engine.figures import LONGEST, Tile, font_file, sheet, shortened
 
 Picture = NDArray[np.uint8]
 """(height, width, 3), red, green and blue."""
 
+Colour = tuple[int, int, int]
+
 TRUTH_COLOUR = (255, 255, 255)
 
-CELL = 320
-"""Pixels of a side of a sheet's cells."""
+CELL = 360
+"""Pixels of the longer side of a picture on a sheet."""
+COLUMNS = 4
+"""Pictures in a row of a sheet."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +44,26 @@ class Boxes:
         good = self.scores >= score
         return Boxes(self.boxes[good], self.labels[good], self.scores[good])
 
+    def reversed(self) -> Boxes:
+        """In the other order."""
+        scores = None if self.scores is None else self.scores.flip(0)
+        return Boxes(self.boxes.flip(0), self.labels.flip(0), scores)
 
-def class_colour(label: int) -> tuple[int, int, int]:
+
+def class_colour(label: int) -> Colour:
     """A strong colour of a class's own; neighbours differ most."""
     red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, 0.9, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
+def _readable_on(colour: Colour) -> Colour:
+    """Black or white, whichever differs more in luminance (ITU-R BT.601)."""
+    bright = np.dot(colour, (0.299, 0.587, 0.114)) > 110
+    return (0, 0, 0) if bright else (255, 255, 255)
+
+
 def draw(picture: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | None = None) -> Picture:
-    """``picture`` with boxes in the colours of their classes, named, with their scores if they have any.
+    """``picture`` with boxes in the colours of their classes, named where there is room, with scores if they have any.
 
     Of ``truth`` only outlines are drawn, in white, below the others.
     """
@@ -56,20 +73,30 @@ def draw(picture: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | 
     if truth is not None and len(truth.boxes):
         image = draw_bounding_boxes(image, _edges(truth.boxes, width, height), colors=TRUTH_COLOUR, width=line)
     if len(found.boxes):
-        texts = [shortened(" ".join(classes[label].split()), LONGEST) for label in found.labels.tolist()]
-        if found.scores is not None:
-            texts = [f"{text} {score:.2f}" for text, score in zip(texts, found.scores.tolist(), strict=True)]
-        colours: list[str | tuple[int, int, int]] = [class_colour(label) for label in found.labels.tolist()]
+        found = found.reversed()  # the best is drawn last and seen whole
+        edges, size = _edges(found.boxes, width, height), max(10, round(min(height, width) / 32))
+        colours = [class_colour(label) for label in found.labels.tolist()]
         image = draw_bounding_boxes(
             image,
-            _edges(found.boxes, width, height),
-            texts,
+            edges,
+            _names_that_fit(found, classes, edges, size),
             colours,
             width=line,
+            fill_labels=True,
+            label_colors=[_readable_on(colour) for colour in colours],
             font=font_file(),
-            font_size=max(10, round(min(height, width) / 32)),
+            font_size=size,
         )
     return image.permute(1, 2, 0).contiguous().numpy()
+
+
+def _names_that_fit(found: Boxes, classes: Sequence[str], edges: Tensor, size: int) -> list[Any]:
+    """What is written in each box, in letters of ``size`` pixels; None where it would hide the whole box."""
+    texts = [shortened(" ".join(classes[label].split()), LONGEST) for label in found.labels.tolist()]
+    if found.scores is not None:
+        texts = [f"{text} {score:.2f}" for text, score in zip(texts, found.scores.tolist(), strict=True)]
+    font, room = ImageFont.truetype(font_file(), size), areas(edges).tolist()
+    return [text if font.getlength(text) * size <= area else None for text, area in zip(texts, room, strict=True)]
 
 
 def _edges(boxes: Tensor, width: int, height: int) -> Tensor:
@@ -78,16 +105,10 @@ def _edges(boxes: Tensor, width: int, height: int) -> Tensor:
     return (boxes * torch.tensor([width, height] * 2)).floor().minimum(last)
 
 
-def sheet(pictures: Sequence[Picture], columns: int = 4, side: int = CELL) -> Picture:
-    """Pictures side by side, each fitted into a square of ``side`` pixels."""
-    cells = []
-    for picture in pictures:
-        image = Image.fromarray(picture)
-        image.thumbnail((side, side))
-        cell = Image.new("RGB", (side, side))
-        cell.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-        cells.append(torch.from_numpy(np.array(cell)).permute(2, 0, 1))
-    return make_grid(cells, nrow=columns, padding=2, pad_value=64).permute(1, 2, 0).contiguous().numpy()
+def fit(picture: Picture | Image.Image) -> Picture:
+    """A picture scaled to a sheet's cell; before boxes are drawn on it, so that their names can be read."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    return np.array(ImageOps.contain(image, (CELL, CELL), Image.Resampling.BICUBIC))
 
 
 def training_sheet(samples: Sequence[dict[str, Tensor]], classes: Sequence[str]) -> Picture:
@@ -99,5 +120,5 @@ def training_sheet(samples: Sequence[dict[str, Tensor]], classes: Sequence[str])
     for sample in samples:
         found = Boxes(sample["boxes"], sample["labels"])
         regions = Boxes(sample["ignored"], torch.zeros(len(sample["ignored"]), dtype=torch.int64))
-        drawn.append(draw(sample["image"].permute(1, 2, 0).numpy(), found, classes, regions))
-    return sheet(drawn)
+        drawn.append(draw(fit(sample["image"].permute(1, 2, 0).numpy()), found, classes, regions))
+    return sheet([Tile(Image.fromarray(picture), []) for picture in drawn], COLUMNS, CELL)

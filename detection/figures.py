@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from detection.annotations import AnnotatedPictures
 from detection.confusion import SCORE, Confusion
-from detection.drawing import CELL, Boxes, Picture, draw, sheet
+from detection.drawing import CELL, COLUMNS, Boxes, Picture, draw, fit
 from detection.metrics import RECALLS, CocoResult
 from detection.predictions import Predictions
-from engine.figures import as_picture, shown_name
+from engine.figures import Tile, as_picture, sheet, shown_name
 
 NAMED_CURVES = 12
 """Most classes whose curves have a colour and a name of their own; of more, only the mean has."""
@@ -34,7 +35,7 @@ def overview(
     }
     for name, indices in zip(("best", "worst"), best_and_worst(confusion), strict=True):
         if indices:
-            drawn[name] = pictures_sheet(pictures, predictions, indices)
+            drawn[name] = pictures_sheet(pictures, predictions, confusion, indices)
     return drawn
 
 
@@ -42,9 +43,10 @@ def curves(result: CocoResult, classes: Sequence[str]) -> Picture:
     """Precision against recall at IoU 0.5, of each class and their mean."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.set_title("Precision and recall at IoU 0.5")
+    axes.grid(alpha=0.3)
     known = [label for label in range(len(classes)) if not np.isnan(result.precision[label]).all()]
     few = len(known) <= NAMED_CURVES
     for label in known:
@@ -53,7 +55,7 @@ def curves(result: CocoResult, classes: Sequence[str]) -> Picture:
     if known:
         mean = result.precision[known].mean(axis=0)
         axes.plot(RECALLS, mean, color="black", linewidth=2, label=f"mean (AP50 {result.metrics['AP50']:.3f})")
-        axes.legend(loc="lower left", fontsize=8)
+        figure.legend(loc="outside right upper", fontsize=8)
     return as_picture(figure)
 
 
@@ -89,10 +91,12 @@ def best_and_worst(confusion: Confusion, count: int = SHOWN) -> tuple[list[int],
     return [index for index in order if index not in worst][:count], worst
 
 
-def pictures_sheet(pictures: AnnotatedPictures, predictions: Predictions, indices: Sequence[int]) -> Picture:
-    """Pictures with what was found on them, and in white what is there."""
+def pictures_sheet(
+    pictures: AnnotatedPictures, predictions: Predictions, confusion: Confusion, indices: Sequence[int]
+) -> Picture:
+    """Pictures with what was found on them, and in white what is there, over their names and counts."""
     known = pictures.annotations
-    drawn = []
+    tiles = []
     for index in indices:
         scale = np.tile(known.sizes[index], 2).astype(np.float64)
         found, truth = predictions.of(index), known.of(index)
@@ -104,7 +108,7 @@ def pictures_sheet(pictures: AnnotatedPictures, predictions: Predictions, indice
         objects = Boxes(
             torch.from_numpy(known.boxes[truth] / scale).float().clamp(0, 1), torch.from_numpy(known.labels[truth])
         )
-        picture = pictures.picture(index)
-        picture.thumbnail((CELL, CELL))  # before drawing, so that names can be read
-        drawn.append(draw(np.array(picture), detections, known.classes, objects))
-    return sheet(drawn)
+        drawn = draw(fit(pictures.picture(index)), detections, known.classes, objects)
+        counts = f"{confusion.hits[index]} found, {confusion.wrong[index]} wrong, {confusion.missed[index]} missed"
+        tiles.append(Tile(Image.fromarray(drawn), [(counts, "black"), (pictures.name(index), "dimgrey")]))
+    return sheet(tiles, COLUMNS, CELL)
