@@ -87,7 +87,8 @@ def read_annotations(
     sizes = np.array([[p["width"], p["height"]] for p in pictures], np.int64).reshape(-1, 2)
     where = np.array([place[record["image_id"]] for record in records], np.int64)
     corners = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
+    with np.errstate(over="ignore"):  # what is infinite then lies outside
+        corners[:, 2:] += corners[:, :2]
     clipped = np.clip(corners, 0, np.tile(sizes[where], 2))
     ids = np.array([record.get("id", "none") for record in records], object)
     inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)

@@ -91,12 +91,12 @@ def draw(picture: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | 
 
 
 def _names_that_fit(found: Boxes, classes: Sequence[str], edges: Tensor, size: int) -> list[Any]:
-    """What is written in each box, in letters of ``size`` pixels; None where it would hide the whole box."""
+    """What is written in each box, in letters of ``size`` pixels; None where it would hide most of the box."""
     texts = [shortened(" ".join(classes[label].split()), LONGEST) for label in found.labels.tolist()]
     if found.scores is not None:
         texts = [f"{text} {score:.2f}" for text, score in zip(texts, found.scores.tolist(), strict=True)]
     font, room = ImageFont.truetype(font_file(), size), areas(edges).tolist()
-    return [text if font.getlength(text) * size <= area else None for text, area in zip(texts, room, strict=True)]
+    return [text if 2 * font.getlength(text) * size <= area else None for text, area in zip(texts, room, strict=True)]
 
 
 def _edges(boxes: Tensor, width: int, height: int) -> Tensor:

@@ -39,16 +39,16 @@ def compare_splits(data: CocoData, opened: Mapping[str, CocoPictures], least: fl
 def trainable(train: Annotations, where: str, size: tuple[int, int], least: float) -> list[Finding]:
     """Whether there are objects to learn from, of each class and of a size (``size``: height and width) to be seen."""
     findings = Findings(where)
-    objects = ~train.crowd
-    if not objects.any():
-        findings.say("no_objects", "there is no object to learn from", fatal=True)
-        return findings.found
-    seen = np.bincount(train.labels[objects], minlength=len(train.classes))
-    never = [train.category_ids[label] for label in np.flatnonzero(seen == 0)]
-    findings.add("never_seen", "categories of which there is no object to learn from", never)
     owners = np.repeat(np.arange(len(train)), np.diff(train.starts))
-    scale = np.array(size[::-1]) / train.sizes[owners]
-    small = objects & (((train.boxes[:, 2:] - train.boxes[:, :2]) * scale).min(axis=1) < least)
+    sides = (train.boxes[:, 2:] - train.boxes[:, :2]) * (np.array(size[::-1]) / train.sizes[owners])
+    small = ~train.crowd & (sides.min(axis=1) < least)
+    objects = ~train.crowd & ~small
+    if objects.any():
+        seen = np.bincount(train.labels[objects], minlength=len(train.classes))
+        never = [train.category_ids[label] for label in np.flatnonzero(seen == 0)]
+        findings.add("never_seen", "categories of which there is no object to learn from", never)
+    else:
+        findings.say("no_objects", "there is no object to learn from", fatal=True)
     text = (
         f"pictures with objects of less than {least:g} pixels on a side at the model's size ({size[0]} x {size[1]}), "
         "which training leaves out; a larger data.image_size would keep them"

@@ -80,6 +80,7 @@ def test_objects_that_are_too_small_to_be_trained_on_are_told(tmp_path: Path) ->
     assert kinds(compare_splits(config, opened, least=3.5)) == {"too_small": (103,)}
     (finding,) = compare_splits(config, opened, least=7)
     assert finding.ids == (102, 103)
+    assert kinds(compare_splits(config, opened, least=99)) == {"no_objects": (), "too_small": (101, 102, 103)}
     assert "less than 7 pixels on a side at the model's size (30 x 80)" in str(finding)
 
 
