@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ class TrainTransform:
 
     Gives a dict of ``image``, uint8 (3, height, width), ``boxes`` (n, 4) xyxy in [0, 1], ``labels`` (n,) from 0 on, and
     ``ignored`` (k, 4), what is left of regions to ignore. Objects whose centre a crop leaves out are gone, as in SSD.
+
+    A picture larger than the smallest crop can use, such as a camera's, is made smaller first.
     """
 
     def __init__(
@@ -45,8 +48,12 @@ class TrainTransform:
         self._steps = v2.Compose(_steps(size, interpolation, mean, augmentation))
         self._scale = torch.tensor([1 / size[1], 1 / size[0]] * 2)
         self._least = augmentation.min_box_pixels
+        smallest = augmentation.iou_crop.scale[0] if augmentation.iou_crop else 1.0
+        self._enough = (math.ceil(size[1] / smallest), math.ceil(size[0] / smallest))
+        self._resampling = Image.Resampling[interpolation.upper()]
 
     def __call__(self, sample: Sample, seed: int) -> dict[str, Tensor]:
+        sample = shrunk(sample, self._enough, self._resampling)
         canvas = (sample.picture.height, sample.picture.width)
         boxes = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=canvas)
         with sample_randomness(seed):
@@ -116,6 +123,18 @@ class EvalReader:
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         return {"image": self._transform(self.pictures.picture(draw.index)), "index": draw.index}
+
+
+def shrunk(sample: Sample, enough: tuple[int, int], resampling: Image.Resampling) -> Sample:
+    """``sample`` in its proportions, no larger than it takes to have at least the width and height ``enough``."""
+    before = sample.picture.size
+    factor = max(least / side for least, side in zip(enough, before, strict=True))
+    if factor >= 1:
+        return sample
+    after = [round(side * factor) for side in before]
+    picture = sample.picture.resize((after[0], after[1]), resampling, reducing_gap=2.0)
+    scale = torch.tensor([new / old for new, old in zip(after, before, strict=True)] * 2)
+    return Sample(picture, sample.boxes * scale, sample.labels)
 
 
 def _to_tensor(picture: Image.Image) -> Tensor:
