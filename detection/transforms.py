@@ -39,7 +39,8 @@ class TrainTransform:
     Gives a dict of ``image``, uint8 (3, height, width), ``boxes`` (n, 4) xyxy in [0, 1], ``labels`` (n,) from 0 on, and
     ``ignored`` (k, 4), what is left of regions to ignore. Objects whose centre a crop leaves out are gone, as in SSD.
 
-    A picture larger than the smallest crop can use, such as a camera's, is made smaller first.
+    A picture larger than the smallest crop can use, such as a camera's, is made smaller first, to twice the model's
+    size at least.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class TrainTransform:
         self._steps = v2.Compose(_steps(size, interpolation, mean, augmentation))
         self._scale = torch.tensor([1 / size[1], 1 / size[0]] * 2)
         self._least = augmentation.min_box_pixels
-        smallest = augmentation.iou_crop.scale[0] if augmentation.iou_crop else 1.0
+        smallest = min(0.5, augmentation.iou_crop.scale[0] if augmentation.iou_crop else 1.0)
         self._enough = (math.ceil(size[1] / smallest), math.ceil(size[0] / smallest))
         self._resampling = Image.Resampling[interpolation.upper()]
 
@@ -132,7 +133,7 @@ def shrunk(sample: Sample, enough: tuple[int, int], resampling: Image.Resampling
     if factor >= 1:
         return sample
     after = [round(side * factor) for side in before]
-    picture = sample.picture.resize((after[0], after[1]), resampling, reducing_gap=2.0)
+    picture = sample.picture.resize((after[0], after[1]), resampling, reducing_gap=3.0)
     scale = torch.tensor([new / old for new, old in zip(after, before, strict=True)] * 2)
     return Sample(picture, sample.boxes * scale, sample.labels)
 
