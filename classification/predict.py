@@ -6,14 +6,11 @@ Says what a trained model sees in pictures. The training data need not be there:
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
-from engine.arguments import add_experiment_arguments
+from engine.arguments import add_experiment_arguments, settings_first
 from engine.entry import exit_on_user_error
-
-_SETTING = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -46,13 +43,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         metavar="CHARACTER",
         help="what separates the columns of .csv files (default: ,); \\t is a tab",
     )
-    return parser.parse_intermixed_args(_settings_first(argv))
-
-
-def _settings_first(argv: list[str]) -> list[str]:
-    """``key.path=value`` behind ``--images A B`` is a setting, unless there is a file of that name."""
-    settings = [text for text in argv if _SETTING.match(text) and not Path(text).exists()]
-    return [*settings, *(text for text in argv if text not in settings)]
+    return parser.parse_intermixed_args(settings_first(argv))
 
 
 def _count(text: str) -> int:

@@ -89,16 +89,6 @@ def read_split(config: CocoData, split: str) -> tuple[CocoPictures, list[Finding
     return CocoPictures(folder, [picture["file_name"] for picture in pictures], annotations), findings.found
 
 
-def compare_categories(train: Annotations, other: Annotations, where: str) -> list[Finding]:
-    """A fatal finding if two splits do not have the same category ids under the same names."""
-    names, own = (dict(zip(each.category_ids, each.classes, strict=True)) for each in (train, other))
-    different = [i for i in {**names, **own} if names.get(i) != own.get(i)]
-    shown = ", ".join(f"{i}: {names.get(i)!r} in train, {own.get(i)!r} here" for i in different[:5])
-    findings = Findings(where)
-    findings.add("different_categories", f"categories differ from train's: {shown}", different, fatal=True)
-    return findings.found
-
-
 def _load(file: Path) -> dict[str, list[Record]]:
     """The three lists. Outlines of objects are dropped while reading, since they are most of what COCO's files hold."""
 
@@ -108,7 +98,7 @@ def _load(file: Path) -> dict[str, list[Record]]:
 
     try:
         document = json.loads(file.read_bytes(), object_hook=without_outlines)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{file}: is no JSON file ({' '.join(str(error).split())})") from None
     for key in ("images", "annotations", "categories"):
         records = document.get(key) if isinstance(document, dict) else None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import numpy as np
 
 from detection.annotations import Annotations, in_order
+from detection.coco_values import box_area, is_crowd, is_file_name, is_finite, is_id, is_number, is_side, plain_id
 from detection.findings import Findings
 
 Record = dict[str, Any]
@@ -20,13 +21,13 @@ Record = dict[str, Any]
 def read_categories(records: list[Record], findings: Findings) -> tuple[list[int | str], list[str]]:
     """Ids, sorted, and names."""
     good = _without(records, findings, "malformed_category", "categories without an id", _no_id, fatal=True)
-    ids = [record["id"] for record in good]
+    ids = [plain_id(record["id"]) for record in good]
     findings.add("duplicate_category_ids", "category ids that occur more than once", _repeated(ids), fatal=True)
-    names = {record["id"]: str(record.get("name", record["id"])) for record in good}
+    names = {i: str(record.get("name", i)) for i, record in zip(ids, good, strict=True)}
     twice = set(_repeated(list(names.values())))
     findings.add("duplicate_category_names", "categories that share a name", [i for i in names if names[i] in twice])
     if not names:
-        findings.add("no_categories", "list of categories that is empty", ["none"], fatal=True)
+        findings.say("no_categories", "the list of categories is empty", fatal=True)
     ordered = sorted(names, key=lambda i: (isinstance(i, str), i))
     return ordered, [names[i] for i in ordered]
 
@@ -35,26 +36,29 @@ def read_pictures(records: list[Record], folder: Path, findings: Findings) -> li
     """Records that have an id, a file name and a size."""
     text = "pictures without an id, a file_name, or a width and height of 1 or more"
     good = _without(records, findings, "malformed_picture", text, _malformed_picture, fatal=True)
-    ids = [record["id"] for record in good]
+    ids = [plain_id(record["id"]) for record in good]
     findings.add("duplicate_picture_ids", "picture ids that occur more than once", _repeated(ids), fatal=True)
     if len({type(i) for i in ids}) > 1:
         findings.add("mixed_picture_ids", "picture ids of which some are numbers and some texts", ids, fatal=True)
     there = _files_in(folder, {os.path.dirname(record["file_name"]) for record in good})
-    missing = [record for record in good if os.path.normpath(record["file_name"]) not in there]
-    findings.add("missing_pictures", f"pictures that are not in {folder}", _ids(missing), fatal=True)
+    paths = [os.path.normpath(record["file_name"]) for record in good]
+    missing = [i for i, path in zip(ids, paths, strict=True) if path not in there]
+    findings.add("missing_pictures", f"pictures that are not in {folder}", missing, fatal=True)
+    twice = set(_repeated(paths))
+    text = "pictures that share a file with another one: what is an object of the one is background of the other"
+    findings.add("shared_files", text, [i for i, path in zip(ids, paths, strict=True) if path in twice])
     if not good:
-        findings.add("no_pictures", "list of images that is empty", ["none"], fatal=True)
+        findings.say("no_pictures", "there is no picture that can be used", fatal=True)
     return good
 
 
 def _files_in(folder: Path, below: set[str]) -> set[str]:
     """Files of some folders below ``folder``, by one listing each: asking for each picture would take far longer."""
-    return {
-        os.path.normpath(os.path.join(name, entry))
-        for name in below
-        if (folder / name).is_dir()
-        for entry in os.listdir(folder / name)
-    }
+    files = set[str]()
+    for name in below:
+        with suppress(OSError):  # no such folder, or none that may be listed
+            files.update(os.path.normpath(os.path.join(name, entry)) for entry in os.listdir(folder / name))
+    return files
 
 
 def read_annotations(
@@ -68,7 +72,7 @@ def read_annotations(
     findings.add(
         "duplicate_annotation_ids",
         "annotation ids that occur more than once; all of their boxes are used",
-        _repeated([record["id"] for record in records if _is_id(record.get("id"))]),
+        _repeated([record["id"] for record in records if is_id(record.get("id"))]),
     )
     place = {record["id"]: number for number, record in enumerate(pictures)}
     label = {category: number for number, category in enumerate(category_ids)}
@@ -83,7 +87,8 @@ def read_annotations(
     sizes = np.array([[p["width"], p["height"]] for p in pictures], np.int64).reshape(-1, 2)
     where = np.array([place[record["image_id"]] for record in records], np.int64)
     corners = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
-    corners[:, 2:] += corners[:, :2]
+    with np.errstate(over="ignore"):  # what is infinite then lies outside
+        corners[:, 2:] += corners[:, :2]
     clipped = np.clip(corners, 0, np.tile(sizes[where], 2))
     ids = np.array([record.get("id", "none") for record in records], object)
     inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
@@ -95,13 +100,13 @@ def read_annotations(
     order, starts = in_order(where[inside], len(pictures))
     boxes = corners[inside][order]
     labels = np.array([label[record["category_id"]] for record in records], np.int64)
-    crowd = np.array([bool(record.get("iscrowd", 0)) for record in records], bool)
-    own_areas = np.array([_area(record) for record in records], np.float64)[inside][order]
+    crowd = np.array([is_crowd(record.get("iscrowd")) for record in records], bool)
+    own_areas = np.array([box_area(record.get("area")) for record in records], np.float64)[inside][order]
     sides = boxes[:, 2:] - boxes[:, :2]
     return Annotations(
         classes=classes,
         category_ids=category_ids,
-        picture_ids=np.array([record["id"] for record in pictures]),
+        picture_ids=np.array([plain_id(record["id"]) for record in pictures]),
         sizes=sizes,
         starts=starts,
         boxes=boxes,
@@ -125,40 +130,25 @@ def _without(
 
 
 def _no_id(record: Record) -> bool:
-    return not _is_id(record.get("id"))
+    return not is_id(record.get("id"))
 
 
 def _malformed_picture(record: Record) -> bool:
     sides = (record.get("width"), record.get("height"))
-    whole = all(_is_number(side) and side >= 1 and side == int(side) for side in sides)
-    return _no_id(record) or not isinstance(record.get("file_name"), str) or not whole
+    return _no_id(record) or not is_file_name(record.get("file_name")) or not all(map(is_side, sides))
 
 
 def _malformed(record: Record) -> bool:
     box = record.get("bbox")
-    return not (isinstance(box, list) and len(box) == 4 and all(_is_number(value) for value in box))
+    return not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box)))
 
 
 def _not_finite(record: Record) -> bool:
-    return not all(math.isfinite(value) for value in record["bbox"])
+    return not all(map(is_finite, record["bbox"]))
 
 
 def _unknown(key: str, known: Mapping[Any, int]) -> Callable[[Record], bool]:
-    return lambda record: not _is_id(record.get(key)) or record[key] not in known
-
-
-def _area(record: Record) -> float:
-    """The `area` entry; NaN where there is none that can be used."""
-    area = record.get("area")
-    return float(area) if _is_number(area) and math.isfinite(area) and area >= 0 else math.nan
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int | str) and not isinstance(value, bool)
+    return lambda record: not is_id(record.get(key)) or record[key] not in known
 
 
 def _ids(records: list[Record]) -> list[Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 from detection.annotations import AnnotatedPictures
-from detection.coco import CocoPictures, compare_categories, read_split, split_files
+from detection.coco import CocoPictures, read_split
 from detection.data_config import CocoData, ShapesData
 from detection.findings import Finding, refuse_fatal
 from detection.first_look import look_at_pictures
 from detection.shapes import ShapePictures
+from detection.splits import compare_splits
+from engine.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -24,43 +27,50 @@ def open_pictures(data: CocoData | ShapesData, split: str) -> AnnotatedPictures:
     if isinstance(data, ShapesData):
         return ShapePictures(data, split)
     pictures, findings = read_split(data, split)
-    refuse_fatal(findings)
-    for finding in findings:
-        log.warning("%s", finding)
+    _accept(findings)
     return pictures
 
 
-def require_same_categories(
-    data: CocoData | ShapesData, train: AnnotatedPictures, other: AnnotatedPictures, split: str
-) -> None:
-    """Raises a :class:`engine.errors.UserError` if another split's categories are not those of train."""
-    if isinstance(data, CocoData):
-        where = str(split_files(data, split)[1])
-        refuse_fatal(compare_categories(train.annotations, other.annotations, where))
-
-
-def check_data(data: CocoData | ShapesData) -> tuple[list[str], list[Finding]]:
-    """A line about each split, and everything that is wrong in them.
-
-    Raises:
-        UserError: files are missing or are not COCO JSON.
-    """
+def check_data(data: CocoData | ShapesData, least: float) -> tuple[list[str], list[Finding]]:
+    """A line about each split, and everything that is wrong in them. ``least`` is as in :func:`compare_splits`."""
     if isinstance(data, ShapesData):
         return [described(split, ShapePictures(data, split)) for split in ("train", "val")], []
-    splits = ["train", "val", *(["test"] if data.test is not None else [])]
-    opened = {split: read_split(data, split) for split in splits}
-    findings = [finding for pictures, found in opened.values() for finding in [*found, *look_at_pictures(pictures)]]
-    train = opened["train"][0]
-    for split, (pictures, _) in opened.items():
-        if split != "train":
-            findings += compare_categories(train.annotations, pictures.annotations, str(split_files(data, split)[1]))
-    return [described(split, pictures) for split, (pictures, _) in opened.items()], findings
+    opened: dict[str, CocoPictures] = {}
+    findings: list[Finding] = []
+    for split in ("train", "val", *(["test"] if data.test is not None else [])):
+        try:
+            opened[split], found = read_split(data, split)
+        except UserError as error:
+            where, _, text = str(error).partition(": ")
+            found = [Finding("unusable", where, text, (), fatal=True)]
+        findings += found
+    for pictures in opened.values():
+        findings += look_at_pictures(pictures)
+    findings += compare_splits(data, opened, least)
+    return [described(split, pictures) for split, pictures in opened.items()], findings
 
 
-def look_first(opened: Sequence[AnnotatedPictures]) -> str:
-    """Raises a :class:`engine.errors.UserError` about picture files that cannot be used; see there. Returns nothing."""
-    refuse_fatal([finding for each in opened if isinstance(each, CocoPictures) for finding in look_at_pictures(each)])
+def look_first(opened: Mapping[str, AnnotatedPictures], data: CocoData | ShapesData, least: float) -> str:
+    """Looks at splits beside each other, and at the beginnings of picture files; logs what can be done without.
+
+    Returns nothing, so that one rank may do it for all. ``least`` is as in :func:`compare_splits`.
+
+    Raises:
+        UserError: files cannot be used, or the splits do not fit together.
+    """
+    if isinstance(data, ShapesData):
+        return ""
+    coco = {split: cast(CocoPictures, pictures) for split, pictures in opened.items()}
+    findings = [finding for pictures in coco.values() for finding in look_at_pictures(pictures)]
+    _accept([*findings, *compare_splits(data, coco, least)])
     return ""
+
+
+def _accept(findings: Sequence[Finding]) -> None:
+    """Refuses those that are fatal, and logs the others."""
+    refuse_fatal(findings)
+    for finding in findings:
+        log.warning("%s", finding)
 
 
 def described(split: str, pictures: AnnotatedPictures) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from detection.annotations import Annotations
@@ -37,7 +38,7 @@ def evaluate_experiment(experiment: Experiment[DetectionConfig], split: str, ran
     """Metrics of ``split`` on every rank; rank 0 writes the report and adds a record to metrics.jsonl."""
     config = experiment.config
     require_writable(experiment.folder.results_for(split), ranks)
-    pictures = open_pictures(config.data, split)
+    pictures = ranks.from_main(partial(open_pictures, config.data, split))
     _require_same_classes(experiment, pictures.annotations)
     detector = Detector(config, pictures.annotations.classes, ranks.device)
     experiment.load_into(detector.model)

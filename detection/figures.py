@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from detection.annotations import AnnotatedPictures
 from detection.confusion import SCORE, Confusion
-from detection.drawing import CELL, Boxes, Picture, draw, sheet
+from detection.drawing import CELL, COLUMNS, Boxes, Picture, draw, fit
 from detection.metrics import RECALLS, CocoResult
 from detection.predictions import Predictions
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from engine.figures import Tile, as_picture, sheet, shown_name
 
 NAMED_CURVES = 12
 """Most classes whose curves have a colour and a name of their own; of more, only the mean has."""
@@ -37,7 +35,7 @@ def overview(
     }
     for name, indices in zip(("best", "worst"), best_and_worst(confusion), strict=True):
         if indices:
-            drawn[name] = pictures_sheet(pictures, predictions, indices)
+            drawn[name] = pictures_sheet(pictures, predictions, confusion, indices)
     return drawn
 
 
@@ -45,19 +43,20 @@ def curves(result: CocoResult, classes: Sequence[str]) -> Picture:
     """Precision against recall at IoU 0.5, of each class and their mean."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 5), layout="constrained")
+    figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.set_title("Precision and recall at IoU 0.5")
+    axes.grid(alpha=0.3)
     known = [label for label in range(len(classes)) if not np.isnan(result.precision[label]).all()]
     few = len(known) <= NAMED_CURVES
     for label in known:
-        name = f"{classes[label]} (AP50 {result.per_class['AP50'][label]:.3f})" if few else None
+        name = f"{shown_name(classes[label])} (AP50 {result.per_class['AP50'][label]:.3f})" if few else None
         axes.plot(RECALLS, result.precision[label], label=name, color=None if few else "0.8", linewidth=1)
     if known:
         mean = result.precision[known].mean(axis=0)
         axes.plot(RECALLS, mean, color="black", linewidth=2, label=f"mean (AP50 {result.metrics['AP50']:.3f})")
-        axes.legend(loc="lower left", fontsize=8)
-    return _picture(figure)
+        figure.legend(loc="outside right upper", fontsize=8)
+    return as_picture(figure)
 
 
 def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Picture:
@@ -71,13 +70,14 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Pictu
     axes = figure.add_subplot(xlabel="found", ylabel="there", title=f"Confusion (score {SCORE} or more, IoU 0.5)")
     figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), ax=axes, fraction=0.046)
     if named:
-        axes.set_xticks(range(len(classes) + 1), [*classes, "missed"], rotation=90)
-        axes.set_yticks(range(len(classes) + 1), [*classes, "nothing"])
+        names = [shown_name(name) for name in classes]
+        axes.set_xticks(range(len(classes) + 1), [*names, "missed"], rotation=90)
+        axes.set_yticks(range(len(classes) + 1), [*names, "nothing"])
     if len(classes) <= 20:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    return _picture(figure)
+    return as_picture(figure)
 
 
 def best_and_worst(confusion: Confusion, count: int = SHOWN) -> tuple[list[int], list[int]]:
@@ -91,10 +91,12 @@ def best_and_worst(confusion: Confusion, count: int = SHOWN) -> tuple[list[int],
     return [index for index in order if index not in worst][:count], worst
 
 
-def pictures_sheet(pictures: AnnotatedPictures, predictions: Predictions, indices: Sequence[int]) -> Picture:
-    """Pictures with what was found on them, and in white what is there."""
+def pictures_sheet(
+    pictures: AnnotatedPictures, predictions: Predictions, confusion: Confusion, indices: Sequence[int]
+) -> Picture:
+    """Pictures with what was found on them, and in white what is there, over their names and counts."""
     known = pictures.annotations
-    drawn = []
+    tiles = []
     for index in indices:
         scale = np.tile(known.sizes[index], 2).astype(np.float64)
         found, truth = predictions.of(index), known.of(index)
@@ -106,15 +108,7 @@ def pictures_sheet(pictures: AnnotatedPictures, predictions: Predictions, indice
         objects = Boxes(
             torch.from_numpy(known.boxes[truth] / scale).float().clamp(0, 1), torch.from_numpy(known.labels[truth])
         )
-        picture = pictures.picture(index)
-        picture.thumbnail((CELL, CELL))  # before drawing, so that names can be read
-        drawn.append(draw(np.array(picture), detections, known.classes, objects))
-    return sheet(drawn)
-
-
-def _picture(figure: Figure) -> Picture:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3].copy()
+        drawn = draw(fit(pictures.picture(index)), detections, known.classes, objects)
+        counts = f"{confusion.hits[index]} found, {confusion.wrong[index]} wrong, {confusion.missed[index]} missed"
+        tiles.append(Tile(Image.fromarray(drawn), [(counts, "black"), (pictures.name(index), "dimgrey")]))
+    return sheet(tiles, COLUMNS, CELL)

@@ -9,7 +9,7 @@ from typing import Any
 from engine.errors import UserError
 
 NAMED = 10
-"""Ids that a finding's text names."""
+"""Ids that a finding names in a log."""
 
 
 @dataclass(frozen=True)
@@ -21,28 +21,38 @@ class Finding:
     where: str
     """The file or folder."""
     text: str
-    """What is wrong and what becomes of it, to be read after a number."""
+    """What is wrong and what becomes of it; to be read after a number, where there are ids."""
     ids: tuple[Any, ...]
-    """Ids of all annotations, pictures or categories that it concerns."""
+    """Ids of all annotations, pictures or categories that it concerns; empty where it concerns the whole."""
     fatal: bool = False
     """Whether training refuses to start; else it works on what is good."""
 
+    def told(self, named: int) -> str:
+        """The finding as a sentence with at most ``named`` ids."""
+        if not self.ids:
+            return f"{self.where}: {self.text}"
+        listed = ", ".join(map(str, self.ids[:named])) + (", ..." if len(self.ids) > named else "")
+        return f"{self.where}: {len(self.ids)} {self.text} (ids: {listed})"
+
     def __str__(self) -> str:
-        named = ", ".join(map(str, self.ids[:NAMED])) + (", ..." if len(self.ids) > NAMED else "")
-        return f"{self.where}: {len(self.ids)} {self.text} (ids: {named})"
+        return self.told(NAMED)
 
 
 class Findings:
-    """Collects findings about one file; kinds without ids are none."""
+    """Collects findings about one file."""
 
     def __init__(self, where: str) -> None:
         self.where = where
         self.found: list[Finding] = []
 
     def add(self, kind: str, text: str, ids: Sequence[Any], fatal: bool = False) -> None:
-        """Notes a fault, unless ``ids`` is empty."""
+        """Notes a fault of everything in ``ids``, unless that is empty."""
         if len(ids):
             self.found.append(Finding(kind, self.where, text, tuple(ids), fatal))
+
+    def say(self, kind: str, text: str, fatal: bool = False) -> None:
+        """Notes a fault of the whole."""
+        self.found.append(Finding(kind, self.where, text, (), fatal))
 
 
 def refuse_fatal(findings: Sequence[Finding]) -> None:

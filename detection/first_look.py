@@ -8,7 +8,7 @@ from PIL import Image
 
 from detection.coco import CocoPictures
 from detection.findings import Finding, Findings
-from engine.pictures import upright
+from engine.pictures import may_be_sideways, upright
 
 LOOKED_AT = 2000
 """Most files that are opened; of more pictures, so many at even distances."""
@@ -17,8 +17,8 @@ LOOKED_AT = 2000
 def look_at_pictures(pictures: CocoPictures) -> list[Finding]:
     """Fatal findings about files that are no pictures, or pictures of another size than their annotations are for.
 
-    Opening reads some hundred bytes of a file; pixels are decoded only where the size is not the one expected, since
-    the picture may have to be turned upright. Files that are not there are left to :func:`detection.coco.read_split`.
+    Opening reads some hundred bytes of a file; pixels are decoded only where the size is not the one expected, or the
+    picture may have to be turned upright. Files that are not there are left to :func:`detection.coco.read_split`.
     """
     count = min(len(pictures), LOOKED_AT)
     places = [place * len(pictures) // count for place in range(count)]
@@ -40,7 +40,10 @@ def _fault(pictures: CocoPictures, index: int) -> str:
     expected = tuple(pictures.annotations.sizes[index].tolist())
     try:
         with Image.open(pictures.path(index)) as picture:
-            return "" if picture.size == expected or upright(picture).size == expected else "other_size"
+            if picture.size == expected and not may_be_sideways(picture):
+                return ""
+            picture.load()
+            return "" if upright(picture).size == expected else "other_size"
     except FileNotFoundError:
         return ""
     except Exception:  # a decoder that meets broken data raises whatever its parsing trips over

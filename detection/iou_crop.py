@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from detection.augmentation_config import IoUCropConfig
 from detection.boxes import pairwise_iou
+from detection.samples import CROWD
 
 
 class IoUCrop:
@@ -18,24 +19,29 @@ class IoUCrop:
 
     torchvision's ``RandomIoUCrop``, but with all trials of an overlap looked at together: where objects are small most
     trials fail, and one after the other they cost more than all the rest of the augmentation. Objects whose centre is
-    outside are dropped. A picture without objects stays whole. Draws from torch's global generator.
+    outside are dropped. Regions to ignore have no say in where the part is, and what it leaves of them is kept wherever
+    their centre is: it is as little background as before. A picture without objects stays whole. Draws from torch's
+    global generator.
     """
 
     def __init__(self, config: IoUCropConfig) -> None:
         self._config = config
 
     def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
-        boxes = sample["boxes"]
-        found = choose_part(boxes.as_subclass(Tensor), boxes.canvas_size, self._config)
+        boxes, labels = sample["boxes"], sample["labels"]
+        objects = labels != CROWD
+        found = choose_part(boxes.as_subclass(Tensor)[objects], boxes.canvas_size, self._config)
         if found is None:
             return sample
         (left, top, right, bottom), inside = found
+        kept = ~objects
+        kept[objects] = inside
         size = {"top": top, "left": left, "height": bottom - top, "width": right - left}
         return {
             **sample,
             "image": F.crop(sample["image"], **size),
-            "boxes": F.crop(tv_tensors.wrap(boxes[inside], like=boxes), **size),
-            "labels": sample["labels"][inside],
+            "boxes": F.crop(tv_tensors.wrap(boxes[kept], like=boxes), **size),
+            "labels": labels[kept],
         }
 
 

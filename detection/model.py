@@ -21,6 +21,8 @@ from detection.model_config import DetectorConfig, PriorsConfig
 from detection.necks import NECKS
 from detection.priors import make_priors
 from detection.weights import load_start
+from engine.batchnorm import uses_batch_norm
+from engine.errors import UserError
 from engine.settings import FinetuneConfig
 from swin.windows import being_recorded
 
@@ -139,6 +141,8 @@ def build_detector(
     head = SSDHead(neck.channels, config.priors.per_cell, num_outputs, prior_probability)
     model = SSD(backbone, neck, head, config.priors)
     if config.frozen_batchnorm:
+        if not uses_batch_norm(backbone.body):
+            raise UserError(f"detection.frozen_batchnorm: {config.backbone} has no batch norm; set it to false")
         backbone.body = freeze_batch_norm_2d(backbone.body)
     if finetune.weights is not None:
         load_start(model, finetune.weights, classes)

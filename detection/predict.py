@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from engine.arguments import add_experiment_arguments
+from engine.arguments import add_experiment_arguments, settings_first
 from engine.entry import exit_on_user_error
 
 
@@ -23,10 +23,16 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     )
     add_experiment_arguments(parser)
     parser.add_argument(
-        "--images", type=Path, nargs="+", required=True, metavar="PATH", help="pictures, or folders of them"
+        "--images",
+        type=Path,
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help="pictures, and folders of them (searched to the bottom)",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the results go")
-    return parser.parse_intermixed_args(argv)
+    return parser.parse_intermixed_args(settings_first(argv))
 
 
 def main() -> int:

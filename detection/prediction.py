@@ -21,6 +21,7 @@ from detection.files import FileReader, find_pictures
 from detection.predictions import Predictions, gather, rows
 from engine.data import EvalLoader
 from engine.dist import Ranks
+from engine.errors import UserError
 from engine.evaluation import inference
 from engine.experiment import Experiment
 from engine.files import write_atomic
@@ -30,6 +31,9 @@ from engine.recorder import shown
 from engine.trained import require_writable, with_experiment
 
 log = logging.getLogger(__name__)
+
+LONGEST_STEM = 40
+"""Characters of a picture's name in that of its drawing: a file's name has at most 255 bytes."""
 
 
 def run_prediction(
@@ -52,7 +56,7 @@ def run_prediction(
 def predict(experiment: Experiment[DetectionConfig], paths: Sequence[Path], output: Path, ranks: Ranks) -> None:
     """Every rank looks at its share of the pictures and draws as many; rank 0 writes the file of all detections.
 
-    A drawn picture is called after its number, which is its id in the file, and its name.
+    A drawn picture is called after its number, which is its id in the file, and the beginning of its name.
     """
     config, metadata = experiment.config, experiment.saved["metadata"]
     detector = Detector(config, metadata["classes"], ranks.device)
@@ -70,13 +74,15 @@ def predict(experiment: Experiment[DetectionConfig], paths: Sequence[Path], outp
             parts.append(found[~torch.isin(found[:, 0].long(), torch.tensor([*faults], dtype=torch.int64))])
     everywhere = [json.loads(text) for text in ranks.gather_texts(json.dumps(faults))]
     faults = {int(i): fault for part in everywhere for i, fault in part.items()}
+    if len(faults) == len(paths):
+        raise UserError(f"--images: none of the {len(paths)} pictures can be read; the first: {faults[0]}")
     sizes = ranks.sum_(torch.from_numpy(sizes).to(ranks.device)).cpu().numpy()
     predictions = gather(parts, len(paths), ranks)
     good = [index for index in range(len(paths)) if index not in faults]
     for index in good[ranks.rank :: ranks.world_size]:
         ranks.pulse.tick()
         picture = drawn(paths[index], predictions, index, metadata)
-        write_picture(output / "pictures" / f"{index + 1:05d}_{paths[index].stem}.png", picture)
+        write_picture(output / "pictures" / f"{index + 1:05d}_{paths[index].stem[:LONGEST_STEM]}.png", picture)
     if ranks.is_main:
         for fault in faults.values():
             log.warning("left out: %s", fault)

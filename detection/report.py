@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +16,7 @@ from detection.metrics import RECALLS, CocoResult
 from detection.predictions import Predictions, as_coco
 from engine.files import write_atomic
 from engine.pictures import write_picture
+from engine.tables import csv_bytes, markdown_table
 
 SHOWN_CLASSES = 20
 """Classes that report.md lists: all if there are no more, else the best and the worst halves of this number."""
@@ -35,70 +33,65 @@ def write_report(
     confusion = confuse(predictions, known)
     classes = known.classes
     write_atomic(folder / "metrics.json", json.dumps(_without_nan(result.metrics), indent=2) + "\n")
-    write_atomic(folder / "report.md", report_text(title, result, confusion, classes))
+    shown = overview(result, confusion, predictions, pictures)
+    write_atomic(folder / "report.md", report_text(title, result, confusion, classes, list(shown)))
     per_class = [[name, *(_cell(column[i]) for column in result.per_class.values())] for i, name in enumerate(classes)]
-    write_atomic(folder / "per_class.csv", csv_text(["class", *result.per_class], per_class))
+    write_atomic(folder / "per_class.csv", csv_bytes(["class", *result.per_class], per_class))
     curve_rows = [[f"{recall:.2f}", *map(_cell, result.precision[:, i])] for i, recall in enumerate(RECALLS)]
-    write_atomic(folder / "precision_recall.csv", csv_text(["recall", *classes], curve_rows))
+    write_atomic(folder / "precision_recall.csv", csv_bytes(["recall", *classes], curve_rows))
     counts = [[name, *confusion.counts[i].tolist()] for i, name in enumerate([*classes, "nothing"])]
-    write_atomic(folder / "confusion_matrix.csv", csv_text(["there \\ found", *classes, "missed"], counts))
+    write_atomic(folder / "confusion_matrix.csv", csv_bytes(["there \\ found", *classes, "missed"], counts))
     columns = (confusion.hits.tolist(), confusion.wrong.tolist(), confusion.missed.tolist(), map(_cell, confusion.f1))
     rows = [[pictures.name(i), *row] for i, row in enumerate(zip(*columns, strict=True))]
-    write_atomic(folder / "pictures.csv", csv_text(["picture", "found", "wrong", "missed", "f1"], rows))
+    write_atomic(folder / "pictures.csv", csv_bytes(["picture", "found", "wrong", "missed", "f1"], rows))
     write_atomic(folder / "detections.json", json.dumps(as_coco(predictions, known)))
-    for name, picture in overview(result, confusion, predictions, pictures).items():
+    for name, picture in shown.items():
         write_picture(folder / f"{name}.png", picture)
 
 
-def report_text(title: str, result: CocoResult, confusion: Confusion, classes: Sequence[str]) -> str:
-    """The report as Markdown: figures, classes from best to worst, and what is most often taken for what."""
-    objects = int(result.per_class["objects"].sum())
-    lines = [
+def report_text(
+    title: str, result: CocoResult, confusion: Confusion, classes: Sequence[str], shown: Sequence[str]
+) -> str:
+    """The report as Markdown: figures, classes from best to worst, what is most often taken for what, and pictures.
+
+    ``shown``: names of the pictures, which lie beside the report.
+    """
+    objects = result.per_class["objects"].astype(int)
+    order = sorted(range(len(classes)), key=lambda c: -np.nan_to_num(result.per_class["AP"][c], nan=-1.0))
+    note = []
+    if len(order) > SHOWN_CLASSES:
+        half = SHOWN_CLASSES // 2
+        note = [f"The best and the worst {half} of {len(order)} by AP; all are in per_class.csv.", ""]
+        order = [*order[:half], *order[-half:]]
+    columns = ("AP", "AP50", "AR_100")
+    rows = [[classes[c], objects[c], *(_number(result.per_class[name][c], 3) for name in columns)] for c in order]
+    found, wrong, missed = (int(part.sum()) for part in (confusion.hits, confusion.wrong, confusion.missed))
+    parts = [
         f"# {title}",
         "",
-        f"{len(confusion.hits)} pictures with {objects} objects of {len(classes)} classes.",
+        f"{len(confusion.hits)} pictures with {objects.sum()} objects of {len(classes)} classes.",
         "",
-        "| metric | value |",
-        "|---|---|",
-        *(f"| {name} | {_number(value, 4)} |" for name, value in result.metrics.items()),
+        markdown_table(["metric", "value"], [[name, _number(value, 4)] for name, value in result.metrics.items()]),
         "",
         "## Classes",
         "",
+        *note,
+        markdown_table(["class", "objects", *columns], rows),
+        "",
+        f"At a score of {SCORE} or more and IoU 0.5: {found} found, {wrong} wrong, {missed} missed.",
+        "",
     ]
-    order = sorted(range(len(classes)), key=lambda c: -np.nan_to_num(result.per_class["AP"][c], nan=-1.0))
-    if len(order) > SHOWN_CLASSES:
-        half = SHOWN_CLASSES // 2
-        lines += [f"The best and the worst {half} of {len(order)} by AP; all are in per_class.csv.", ""]
-        order = [*order[:half], *order[-half:]]
-    lines += ["| class | objects | AP | AP50 | AR_100 |", "|---|---|---|---|---|"]
-    for c in order:
-        figures = " | ".join(_number(result.per_class[name][c], 3) for name in ("AP", "AP50", "AR_100"))
-        lines.append(f"| {classes[c]} | {int(result.per_class['objects'][c])} | {figures} |")
-    found, wrong, missed = (int(part.sum()) for part in (confusion.hits, confusion.wrong, confusion.missed))
-    lines += ["", f"At a score of {SCORE} or more and IoU 0.5: {found} found, {wrong} wrong, {missed} missed.", ""]
-    lines += _confusions(confusion, classes)
-    shown = ("precision_recall", "confusion_matrix", "best", "worst")
-    return "\n".join([*lines, *(f"![{name}]({name}.png)" for name in shown), ""])
+    if pairs := confused(confusion, classes):
+        parts += [markdown_table(["there", "found", "times"], pairs), ""]
+    return "\n".join([*parts, *(f"![{name}]({name}.png)" for name in shown), ""])
 
 
-def _confusions(confusion: Confusion, classes: Sequence[str]) -> list[str]:
-    """A table of the most frequent ones between classes."""
+def confused(confusion: Confusion, classes: Sequence[str]) -> list[tuple[str, str, int]]:
+    """The most frequent confusions between classes: what is there, what is found, how often."""
     wrong = confusion.counts[:-1, :-1].copy()
     np.fill_diagonal(wrong, 0)
     pairs = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:10]]
-    rows = [
-        f"| {classes[row]} | {classes[column]} | {wrong[row, column]} |" for row, column in pairs if wrong[row, column]
-    ]
-    return ["| there | found | times |", "|---|---|---|", *rows, ""] if rows else []
-
-
-def csv_text(header: list[str], rows: list[list[Any]]) -> str:
-    """Rows as CSV (RFC 4180, with plain newlines)."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return [(classes[row], classes[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
 
 
 def _without_nan(values: dict[str, float]) -> dict[str, float | None]:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from detection.annotations import AnnotatedPictures
 from detection.config import DetectionConfig
 from detection.confusion import confuse
-from detection.datasets import described, look_first, open_pictures, require_same_categories
+from detection.datasets import described, look_first, open_pictures
 from detection.detector import Detector, reading
 from detection.drawing import training_sheet
 from detection.figures import overview
+from detection.first_pass import first_pass
 from detection.losses import detection_loss
 from detection.matching import match
 from detection.metrics import METRICS, CocoResult, coco_evaluate
@@ -46,21 +47,22 @@ class DetectionTask:
     def __init__(self, config: DetectionConfig, ranks: Ranks) -> None:
         data, seed = config.data, config.experiment.seed
         _check_start(config)
-        pictures, held_out = (open_pictures(data, split) for split in ("train", "val"))
-        require_same_categories(data, pictures, held_out, "val")
-        ranks.main_decides(partial(look_first, [pictures, held_out]))
+        opened = {split: ranks.from_main(partial(open_pictures, data, split)) for split in ("train", "val")}
+        ranks.main_decides(partial(look_first, opened, data, config.augmentation.min_box_pixels))
+        pictures = opened["train"]
         self._config = config
-        self._opened: dict[str, AnnotatedPictures] = {"val": held_out}
+        self._opened: dict[str, AnnotatedPictures] = opened
         self._known = pictures.annotations
         self._detector = Detector(config, self._known.classes, ranks.device)
         self.model: nn.Module = self._detector.model
         ready = self._detector.preprocessing
+        first_pass(self._detector.model, ready.size, ranks.device)
         self.train_data = TrainReader(pictures, ready.size, ready.interpolation, ready.mean, config.augmentation, seed)
         self.train_order = NaturalOrder(len(pictures), seed)
         self.drop_last = data.drop_last
         self.workers = reading(data, ranks, collate=collate)
-        for split, opened in (("train", pictures), ("val", held_out)):
-            log.info("data: %s", described(split, opened))
+        for split in opened:
+            log.info("data: %s", described(split, opened[split]))
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``batch``: what :func:`detection.samples.collate` makes. Mean losses over the micro-batch's pictures."""
@@ -71,7 +73,7 @@ class DetectionTask:
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
         if split not in self._opened:
-            self._opened[split] = open_pictures(self._config.data, split)
+            self._opened[split] = ranks.from_main(partial(open_pictures, self._config.data, split))
         pictures = self._opened[split]
         predictions = self._detector.predict(model, pictures, ranks)
         metrics, result = measure(predictions, pictures, ranks)
@@ -86,6 +88,8 @@ class DetectionTask:
         return {
             "classes": self._known.classes,
             "category_ids": self._known.category_ids,
+            "pictures": {split: len(self._opened[split]) for split in ("train", "val")},
+            "objects": {split: _objects(self._opened[split]) for split in ("train", "val")},
             "preprocessing": asdict(self._detector.preprocessing),
         }
 
@@ -107,6 +111,10 @@ def measure(
 def _draw(result: CocoResult | None, predictions: Predictions, pictures: AnnotatedPictures) -> Mapping[str, Picture]:
     assert result is not None, "rank 0 draws"
     return overview(result, confuse(predictions, pictures.annotations), predictions, pictures)
+
+
+def _objects(pictures: AnnotatedPictures) -> int:
+    return int((~pictures.annotations.crowd).sum())
 
 
 def _check_start(config: DetectionConfig) -> None:

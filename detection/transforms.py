@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,10 @@ class TrainTransform:
     """Augments a sample: a function of the sample and the 64-bit seed.
 
     Gives a dict of ``image``, uint8 (3, height, width), ``boxes`` (n, 4) xyxy in [0, 1], ``labels`` (n,) from 0 on, and
-    ``ignored`` (k, 4), the crowd regions. Objects whose centre a crop leaves out are gone, as in SSD; so are regions.
+    ``ignored`` (k, 4), what is left of regions to ignore. Objects whose centre a crop leaves out are gone, as in SSD.
+
+    A picture larger than the smallest crop can use, such as a camera's, is made smaller first, to twice the model's
+    size at least.
     """
 
     def __init__(
@@ -44,19 +48,25 @@ class TrainTransform:
     ) -> None:
         self._steps = v2.Compose(_steps(size, interpolation, mean, augmentation))
         self._scale = torch.tensor([1 / size[1], 1 / size[0]] * 2)
+        self._least = augmentation.min_box_pixels
+        smallest = min(0.5, augmentation.iou_crop.scale[0] if augmentation.iou_crop else 1.0)
+        self._enough = (math.ceil(size[1] / smallest), math.ceil(size[0] / smallest))
+        self._resampling = Image.Resampling[interpolation.upper()]
 
     def __call__(self, sample: Sample, seed: int) -> dict[str, Tensor]:
+        sample = shrunk(sample, self._enough, self._resampling)
         canvas = (sample.picture.height, sample.picture.width)
         boxes = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=canvas)
         with sample_randomness(seed):
             out = self._steps({"image": sample.picture, "boxes": boxes, "labels": sample.labels})
-        boxes = out["boxes"].as_subclass(Tensor) * self._scale
-        objects = out["labels"] != CROWD
+        boxes, labels = out["boxes"].as_subclass(Tensor), out["labels"]
+        sides = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1)
+        objects = (labels != CROWD) & (sides >= self._least)
         return {
             "image": _to_tensor(out["image"]),
-            "boxes": boxes[objects],
-            "labels": out["labels"][objects],
-            "ignored": boxes[~objects],
+            "boxes": boxes[objects] * self._scale,
+            "labels": labels[objects],
+            "ignored": boxes[(labels == CROWD) & (sides > 0)] * self._scale,
         }
 
 
@@ -116,6 +126,18 @@ class EvalReader:
         return {"image": self._transform(self.pictures.picture(draw.index)), "index": draw.index}
 
 
+def shrunk(sample: Sample, enough: tuple[int, int], resampling: Image.Resampling) -> Sample:
+    """``sample`` in its proportions, no larger than it takes to have at least the width and height ``enough``."""
+    before = sample.picture.size
+    factor = max(least / side for least, side in zip(enough, before, strict=True))
+    if factor >= 1:
+        return sample
+    after = [round(side * factor) for side in before]
+    picture = sample.picture.resize((after[0], after[1]), resampling, reducing_gap=3.0)
+    scale = torch.tensor([new / old for new, old in zip(after, before, strict=True)] * 2)
+    return Sample(picture, sample.boxes * scale, sample.labels)
+
+
 def _to_tensor(picture: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
@@ -131,7 +153,6 @@ def _steps(size: tuple[int, int], interpolation: str, mean: Channels, augmentati
     steps += [
         v2.Resize(list(size), v2.InterpolationMode(interpolation)),
         v2.ClampBoundingBoxes(),
-        v2.SanitizeBoundingBoxes(min_size=augmentation.min_box_pixels),
     ]
     if augmentation.horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(augmentation.horizontal_flip))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,15 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--experiment", type=Path, required=True, metavar="DIR", help="the experiment's folder")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|FILE", help="which weights (default: best)")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the run's own")
+
+
+_SETTING = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
+
+
+def settings_first(argv: Sequence[str]) -> list[str]:
+    """``key.path=value`` behind ``--images A B`` is a setting, unless there is a file of that name."""
+    settings = [text for text in argv if _SETTING.match(text) and not Path(text).exists()]
+    return [*settings, *(text for text in argv if text not in settings)]
 
 
 @dataclass(frozen=True)

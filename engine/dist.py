@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -21,6 +22,8 @@ from engine.rendezvous import forget_meeting, shared_store
 from engine.settings import DistributedConfig
 from engine.signals import StopRequest
 from engine.slurm import granted_gpus
+
+T = TypeVar("T")
 
 HANG_REPORT_SECONDS = 60.0
 """How much longer a collective waits than a hanging rank is tolerated, so that it can be named first."""
@@ -155,6 +158,20 @@ class Ranks:
         if answer.startswith("?"):
             raise RuntimeError(f"rank 0 failed: {answer[1:]}")
         return answer[1:]
+
+    def from_main(self, make: Callable[[], T]) -> T:
+        """What ``make`` returns on rank 0, sent to every rank, so that only one reads it; errors as above."""
+        made: list[T | None] = []
+
+        def decide() -> str:
+            made.append(make())
+            return ""
+
+        self.main_decides(decide)
+        if self.world_size > 1:
+            made = made or [None]
+            dist.broadcast_object_list(made, src=0, device=self.device)
+        return cast(T, made[0])
 
     def barrier(self) -> None:
         """Waits until every rank is here."""

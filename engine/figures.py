@@ -80,35 +80,38 @@ class Tile:
     """Lines of text beneath it, each with its colour."""
 
 
-def sheet(tiles: Sequence[Tile], columns: int) -> Picture:
-    """Pictures in rows, left to right, each scaled into a square of equal size, with its caption beneath."""
-    columns = max(1, min(columns, len(tiles)))
-    width = TILE + MARGIN
-    height = TILE + 2 * MARGIN + LINE * max((len(tile.caption) for tile in tiles), default=0)
+def sheet(tiles: Sequence[Tile], columns: int, side: int = TILE) -> Picture:
+    """Pictures in rows, left to right, each scaled to fit into a square of ``side`` pixels, with its caption beneath.
+
+    Rows are as high as the highest picture.
+    """
+    fitted = [_fitted(tile.picture, side) for tile in tiles]
+    columns, high = max(1, min(columns, len(tiles))), max((picture.height for picture in fitted), default=0)
+    width = side + MARGIN
+    height = high + 2 * MARGIN + LINE * max((len(tile.caption) for tile in tiles), default=0)
     rows = -(-len(tiles) // columns)
     canvas = Image.new("RGB", (columns * width + MARGIN, max(rows, 1) * height + MARGIN), "white")
     draw = ImageDraw.Draw(canvas)
-    for place, tile in enumerate(tiles):
+    for place, (tile, picture) in enumerate(zip(tiles, fitted, strict=True)):
         left, top = MARGIN + place % columns * width, MARGIN + place // columns * height
-        fitted = _fitted(tile.picture)
-        canvas.paste(fitted, (left + (TILE - fitted.width) // 2, top + TILE - fitted.height))
+        canvas.paste(picture, (left + (side - picture.width) // 2, top + high - picture.height))
         for number, (text, colour) in enumerate(tile.caption):
             (text,), file = in_one_font([text])
             font = _font(file)
-            draw.text((left, top + TILE + 2 + number * LINE), _fits(text, font), fill=colour, font=font)
+            draw.text((left, top + high + 2 + number * LINE), _fits(text, font, side), fill=colour, font=font)
     return np.asarray(canvas)
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
+def _fitted(picture: Image.Image, side: int) -> Image.Image:
     """Scaled to a tile, the pixels of tiny pictures kept sharp."""
-    method = Image.Resampling.NEAREST if max(picture.size) <= TILE // 3 else Image.Resampling.BICUBIC
-    return ImageOps.contain(picture, (TILE, TILE), method)
+    method = Image.Resampling.NEAREST if max(picture.size) <= side // 3 else Image.Resampling.BICUBIC
+    return ImageOps.contain(picture, (side, side), method)
 
 
-def _fits(text: str, font: ImageFont.FreeTypeFont) -> str:
-    """As much of ``text`` as is no wider than a tile."""
+def _fits(text: str, font: ImageFont.FreeTypeFont, width: int = TILE) -> str:
+    """As much of ``text`` as is no wider than ``width`` pixels."""
     text, length = " ".join(text.split()), len(text)
-    while font.getlength(short := shortened(text, length)) > TILE and length > 1:
+    while font.getlength(short := shortened(text, length)) > width and length > 1:
         length -= 1
     return short
 

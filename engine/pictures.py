@@ -55,6 +55,16 @@ def upright(picture: Image.Image) -> Image.Image:
     return picture.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else picture
 
 
+def may_be_sideways(picture: Image.Image) -> bool:
+    """Whether the beginning of an opened file says that ``picture`` is to be turned by a quarter; decodes no pixels."""
+    if picture.format == "PNG" and "exif" not in picture.info:
+        return False  # what may follow behind the pixels is seen when they are decoded
+    try:
+        return picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except Exception:  # as above
+        return False
+
+
 def to_rgb(picture: Image.Image) -> Image.Image:
     """``picture`` as 8-bit RGB.
 

@@ -34,6 +34,8 @@ _ESSENTIALS = (
     "training.precision",
     "experiment.seed",
 )
+_PARTS_OF_MODELS = ("backbone", "neck")
+"""Settings of a task's own section that say what is trained."""
 _UNINTERESTING = ("time", "step", "epoch", "split")
 
 
@@ -93,6 +95,8 @@ def _sentence(task: str, status: Mapping[str, Any], config: Mapping[str, Any]) -
 
 
 def _essentials(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    for section, content in config.items():
+        yield from ((f"{section}.{part}", content[part]) for part in _PARTS_OF_MODELS if part in content)
     for key in _ESSENTIALS:
         section, _, leaf = key.partition(".")
         value = config.get(section, {}).get(leaf)

@@ -26,9 +26,10 @@ def test_each_picture_is_on_the_sheet_over_its_name():
     values, counts = np.unique(sheet[..., 0], return_counts=True)
     shown = dict(zip(values.tolist(), counts.tolist(), strict=True))
     assert all(shown[value] >= TILE * (TILE * 32 // 48) for value in range(20, 240, 20))
-    below = sheet[MARGIN + TILE : MARGIN + TILE + LINE, MARGIN : MARGIN + TILE]
+    height = TILE * 32 // 48
+    below = sheet[MARGIN + height : MARGIN + height + LINE, MARGIN : MARGIN + TILE]
     assert (below < 128).any(), "a name stands under the first picture"
-    assert (sheet[MARGIN + TILE - TILE * 32 // 48 : MARGIN + TILE, MARGIN : MARGIN + TILE] == 20).all(), "and not on it"
+    assert (sheet[MARGIN : MARGIN + height, MARGIN : MARGIN + TILE] == 20).all(), "and not on it"
 
 
 def test_one_picture_makes_a_small_sheet():

@@ -83,3 +83,27 @@ def test_pictures_that_are_not_as_annotated_are_named(tmp_path: Path) -> None:
     error = refused(config)
     assert re.search(r"train: 1 pictures whose width and height .* \(ids: 102\)", error), error
     assert re.search(r"val: 1 files that are no pictures \(ids: 103\)", error), error
+
+
+def test_pictures_that_lie_on_their_side_are_named(tmp_path: Path) -> None:
+    """Their pixels have the size of their annotations, but not once they are turned upright."""
+    config = coco_config(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for split, ending in (("train", "jpeg"), ("val", "png")):
+        Image.new("RGB", (40, 30)).save(tmp_path / split / "1.png", format=ending, exif=exif)
+    error = refused(config)
+    for split in ("train", "val"):
+        assert re.search(rf"{split}: 1 pictures whose width and height .* \(ids: 102\)", error), error
+
+
+def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
+    config = coco_config(tmp_path)
+    write_split(tmp_path, "train", [box(1, "101", [2, 2, 10, 10])])  # a text, where the picture's id is a number
+    assert "train.json: there is no object to learn from" in refused(config)
+
+
+def test_batch_norm_that_is_not_there_cannot_be_frozen(tmp_path: Path) -> None:
+    config = coco_config(tmp_path)
+    overrides = ["detection.backbone=timm/test_convnext", "detection.frozen_batchnorm=true", "finetune.weights=x.pt"]
+    assert "detection.frozen_batchnorm: timm/test_convnext has no batch norm" in refused(config, *overrides)

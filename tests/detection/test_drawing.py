@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from PIL import Image
 
-from detection.drawing import TRUTH_COLOUR, Boxes, class_colour, draw, sheet, training_sheet
+from detection.drawing import CELL, COLUMNS, TRUTH_COLOUR, Boxes, class_colour, draw, fit, training_sheet
 
 GREY = np.full((60, 80, 3), 90, np.uint8)
 BOX = torch.tensor([[0.25, 0.5, 0.75, 0.9]])
@@ -29,9 +30,10 @@ def test_classes_have_colours_of_their_own():
     assert len({class_colour(label) for label in range(90)}) == 90
 
 
-def test_a_sheet_fits_pictures_of_any_size_into_squares():
-    made = sheet([GREY, np.zeros((300, 20, 3), np.uint8), GREY], columns=2, side=100)
-    assert made.shape == (2 * 102 + 2, 2 * 102 + 2, 3)
+def test_pictures_fill_the_cells_of_a_sheet():
+    assert fit(GREY).shape == (CELL * 60 // 80, CELL, 3)
+    assert fit(np.zeros((3000, 200, 3), np.uint8)).shape == (CELL, CELL // 15, 3)
+    assert fit(Image.fromarray(GREY)).shape == fit(GREY).shape
 
 
 def test_a_sheet_of_training_samples():
@@ -42,5 +44,31 @@ def test_a_sheet_of_training_samples():
         "ignored": BOX * 0.5,
     }
     made = training_sheet([sample] * 5, ["cat"])
+    assert made.shape[1] > COLUMNS * CELL and made.shape[0] < 2 * CELL  # two rows of pictures wider than high
     for colour in (class_colour(0), TRUTH_COLOUR):
         assert (made == colour).all(axis=2).any()
+
+
+def test_a_box_around_the_whole_picture_is_seen_on_all_sides():
+    whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    made = draw(GREY, Boxes(whole, torch.tensor([1])), ["cat", "dog"])
+    for side in (made[0], made[-1], made[:, 0], made[:, -1]):
+        assert (side == class_colour(1)).all()
+
+
+def test_pictures_of_one_pixel_and_names_of_any_script():
+    tiny = np.full((1, 1, 3), 90, np.uint8)
+    assert draw(tiny, Boxes(BOX, torch.tensor([0])), ["犬 $x_"]).shape == (1, 1, 3)
+
+
+def test_the_best_detection_is_drawn_last():
+    same = BOX.repeat(2, 1)
+    made = draw(GREY, Boxes(same, torch.tensor([0, 1]), torch.tensor([0.9, 0.8])), ["a", "b"])
+    assert (made == class_colour(0)).all(axis=2).any() and not (made[40] == class_colour(1)).all(axis=1).any()
+
+
+def test_names_do_not_hide_what_is_in_small_boxes():
+    small = torch.tensor([[0.4, 0.4, 0.5, 0.5]])
+    made = draw(GREY, Boxes(small, torch.tensor([0])), ["a long name"])
+    rows, columns = np.nonzero((made != 90).any(axis=2))
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (32, 40, 24, 30)

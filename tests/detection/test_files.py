@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from detection.files import FileReader, find_pictures
+from detection.predict import parse_arguments
 from detection.transforms import EvalTransform
 from engine.batches import Draw
 from engine.errors import UserError
@@ -37,3 +38,10 @@ def test_a_broken_picture_says_why(tmp_path: Path) -> None:
     assert good["image"][0].eq(255).all()
     assert "bad.png: cannot be read as a picture (it is empty)" in bad["fault"]
     assert bad["image"].shape == (3, 16, 24)
+
+
+def test_settings_may_stand_behind_the_pictures() -> None:
+    setting = "detection.postprocess.score_threshold=0.5"
+    given = ["--experiment", "e", "--output", "o", "--images", "a.jpg", "--images", "b.jpg", setting]
+    arguments = parse_arguments(given)
+    assert arguments.images == [Path("a.jpg"), Path("b.jpg")] and arguments.overrides == [setting]

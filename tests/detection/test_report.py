@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -60,18 +63,18 @@ def test_all_files_are_written_and_agree(tmp_path):
 
 def test_the_text_says_what_matters():
     result, confusion = coco_evaluate(found(), PICTURES.annotations), confuse(found(), PICTURES.annotations)
-    text = report_text("A title", result, confusion, PICTURES.annotations.classes)
+    text = report_text("A title", result, confusion, PICTURES.annotations.classes, ["best"])
     objects = len(PICTURES.annotations.boxes)
     assert text.startswith(f"# A title\n\n12 pictures with {objects} objects of 6 classes.")
     assert f"| AP50 | {result.metrics['AP50']:.4f} |" in text and "| AP_large | - |" in text
-    assert "| there | found | times |" in text
+    assert "| there | found | times |" in text and text.endswith("\n![best](best.png)\n")
 
 
 def test_many_classes_are_shown_by_their_best_and_worst():
     ids = list(range(1, 91))
     known = truth(2, [[0, 0, 50, 50]] * 90, range(90), [0] * 90, ids=ids)
     some = predictions(2, [[0, 0, 50, 50]] * 30, range(30), [0.9] * 30, [0] * 30)
-    text = report_text("T", coco_evaluate(some, known), confuse(some, known), known.classes)
+    text = report_text("T", coco_evaluate(some, known), confuse(some, known), known.classes, [])
     assert text.count("| class ") == 1 + 20 and "The best and the worst 10 of 90" in text
     assert confusion_matrix(confuse(some, known).counts, known.classes).shape[2] == 3
     assert curves(coco_evaluate(some, known), known.classes).dtype == np.uint8
@@ -93,3 +96,23 @@ def test_an_evaluation_without_objects_or_detections_is_written_too(tmp_path):
     write_report(tmp_path, "Nothing found", coco_evaluate(nothing, PICTURES.annotations), nothing, PICTURES)
     assert json.loads((tmp_path / "detections.json").read_text()) == []
     assert json.loads((tmp_path / "metrics.json").read_text())["AP"] == 0.0
+
+
+def test_names_of_classes_may_hold_anything(tmp_path):
+    names = ["a|b", "<b>", "US$ and C$ \\frac", "犬", "_hidden", "a very long name of a class " * 4]
+    known = replace(PICTURES.annotations, classes=names)
+    pictures = Mock(wraps=PICTURES, annotations=known)
+    with warnings.catch_warnings(action="error"):
+        write_report(tmp_path, "Names", coco_evaluate(found(), known), found(), pictures)
+    text = (tmp_path / "report.md").read_text()
+    assert "| a\\|b |" in text and "&lt;b>" in text
+    assert [row[0] for row in csv.reader((tmp_path / "per_class.csv").open(encoding="utf-8"))][1:] == names
+
+
+def test_only_pictures_that_are_there_are_shown(tmp_path):
+    known = truth(3)
+    pictures = Mock(annotations=known)
+    pictures.name = str
+    write_report(tmp_path, "Nothing at all", coco_evaluate(predictions(3), known), predictions(3), pictures)
+    text = (tmp_path / "report.md").read_text()
+    assert "best.png" not in text and not (tmp_path / "best.png").exists()

@@ -200,6 +200,8 @@ def test_what_it_shows_and_keeps() -> None:
     metadata = task.metadata()
     assert (metadata["classes"], metadata["category_ids"]) == (["circle", "square"], [1, 2])
     assert metadata["preprocessing"]["height"] == 48
+    assert metadata["pictures"] == {"train": 24, "val": 10}  # what a resumed run compares its data with
+    assert metadata["objects"]["val"] == len(task._opened["val"].annotations.boxes)
 
 
 def test_frozen_batch_norms_need_trained_weights() -> None:

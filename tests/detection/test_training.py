@@ -84,7 +84,8 @@ def test_predict_writes_coco_and_drawings_and_leaves_broken_pictures_out(finishe
     folder, output = tmp_path / "pictures", tmp_path / "found"
     (folder / "below").mkdir(parents=True)
     shapes = ShapePictures(config_of().data, "val")  # type: ignore[arg-type]
-    for index, name in enumerate(["b.png", "below/a.JPG", "single"]):
+    long = f"below/{'a' * 250}.JPG"
+    for index, name in enumerate(["b.png", long, "single"]):
         shapes.picture(index).save(folder / name, format="png")
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "notes.txt").write_text("no picture either")
@@ -93,7 +94,7 @@ def test_predict_writes_coco_and_drawings_and_leaves_broken_pictures_out(finishe
     assert "left out: " in printed and "broken.jpg: cannot be read as a picture" in printed
     coco = COCO(str(output / "detections.json"))
     assert [image["file_name"] for image in coco.dataset["images"]] == [
-        str(folder / name) for name in ("b.png", "below/a.JPG", "single")
+        str(folder / name) for name in ("b.png", long, "single")
     ]
     assert [image["id"] for image in coco.dataset["images"]] == [1, 2, 4]
     assert coco.dataset["categories"] == [{"id": 1, "name": "circle"}, {"id": 2, "name": "square"}]
@@ -102,11 +103,15 @@ def test_predict_writes_coco_and_drawings_and_leaves_broken_pictures_out(finishe
         x, y, width, height = found["bbox"]
         assert 0 <= x <= x + width <= 56.001 and 0 <= y <= y + height <= 48.001 and 0 < found["score"] < 1
     drawn = sorted(path.name for path in (output / "pictures").iterdir())
-    assert drawn == ["00001_b.png", "00002_a.png", "00004_single.png"]
+    assert drawn == ["00001_b.png", f"00002_{'a' * 40}.png", "00004_single.png"]
     assert np.array(Image.open(output / "pictures" / drawn[0])).shape == (48, 56, 3)
     again = succeed(2, [*command, "--output", str(tmp_path / "again")], tmp_path)
     assert "left out: " in again
     assert (tmp_path / "again" / "detections.json").read_text() == (output / "detections.json").read_text()
+    command = [*PREDICT, "--experiment", str(finished), "--output", str(tmp_path / "none"), "--images"]
+    (ended,) = launch(1, [*command, str(folder / "broken.jpg"), "detection.postprocess.score_threshold=0.5"])
+    assert ended.returncode == 2 and "none of the 1 pictures can be read; the first: " in ended.output
+    assert not (tmp_path / "none" / "detections.json").exists()
     (ended,) = launch(1, [*PREDICT, "--experiment", str(finished), "--images", "gone.png", "--output", "x"])
     assert ended.returncode == 2 and "--images: there is no file or folder gone.png" in ended.output
 

@@ -12,7 +12,7 @@ from detection.data_config import ShapesData
 from detection.mosaic import mosaic
 from detection.samples import CROWD, Sample, collate, read_sample
 from detection.shapes import ShapePictures
-from detection.transforms import EvalReader, EvalTransform, TrainReader, TrainTransform
+from detection.transforms import EvalReader, EvalTransform, TrainReader, TrainTransform, shrunk
 from engine.batches import Draw
 from tests.detection.coco_files import box, coco_data, write_split
 
@@ -121,6 +121,21 @@ def test_zooming_out_shows_the_mean_colour():
     found = transformed(black_with((5, 8, 25, 30)), 3, zoom_out={"probability": 1.0})
     corners = {tuple(found["image"][:, y, x].tolist()) for y in (0, -1) for x in (0, -1)}
     assert tuple(round(255 * channel) for channel in MEAN) in corners
+
+
+def test_large_pictures_are_made_smaller_before_they_are_enlarged():
+    """Zoomed out by 4, a picture of 12 million pixels would take 576 MB."""
+    boxes = ((500, 800, 2500, 3000), (2600, 400, 3900, 2000))
+    sample = black_with(*boxes, size=(4000, 3000))
+    small = shrunk(sample, (100, 100), Image.Resampling.BILINEAR)
+    assert small.picture.size == (133, 100)
+    torch.testing.assert_close(small.boxes, sample.boxes * torch.tensor([133 / 4000, 100 / 3000] * 2))
+    assert shrunk(small, (100, 100), Image.Resampling.BILINEAR) is small
+    sizes = []
+    transform = TrainTransform((60, 80), "bilinear", MEAN, AugmentationConfig(zoom_out=None, photometric=None))
+    transform._steps = lambda given, steps=transform._steps: sizes.append(given["image"].size) or steps(given)
+    found = transform(sample, 0)
+    assert sizes == [(267, 200)] and found["image"].shape == (3, 60, 80)
 
 
 def test_colours_change_and_boxes_do_not():

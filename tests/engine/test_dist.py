@@ -310,3 +310,21 @@ def test_ranks_share_the_store_under_the_first_address_that_answers(
     first.set("key", "of rank 0")
     assert second.get("key") == b"of rank 0"
     assert second.port == first.port
+
+
+def from_main(ranks: Ranks) -> dict[str, Any]:
+    found = ranks.from_main(lambda: {"rank": ranks.rank, "numbers": torch.arange(1000), "text": "ü"})
+
+    def refuse() -> int:
+        raise UserError("no such file")
+
+    with pytest.raises(UserError, match="no such file"):
+        ranks.from_main(refuse)
+    return found
+
+
+def test_what_one_rank_has_read_all_have() -> None:
+    for found in run_ranks(3, from_main):
+        assert (found["rank"], found["text"]) == (0, "ü") and found["numbers"].equal(torch.arange(1000))
+    alone = from_main(Ranks(Layout(), torch.device("cpu")))
+    assert alone["rank"] == 0

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from detection.data_config import DataConfig
-from engine.settings import RunConfig
 from tests.classification.small import folder_data, write_config, write_pictures
 from tests.detection.coco_files import box, write_split
 from tools.check.__main__ import main
 
 
-class DetectionRun(RunConfig):
-    """The part of a detection run's configuration that is looked at."""
-
-    data: DataConfig
-
-
 @pytest.fixture
-def detection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def detection(tmp_path: Path) -> list[str]:
     """The command for a COCO data set in ``tmp_path``."""
-    monkeypatch.setitem(sys.modules, "detection.train", SimpleNamespace(schema=lambda: DetectionRun))
     files = {split: {"images": split, "annotations": f"{split}.json"} for split in ("train", "val")}
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump({"data": {"source": "coco", "root": str(tmp_path), **files}}))
@@ -38,7 +27,20 @@ def test_good_data_are_counted(tmp_path, detection, capsys):
         write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20]), box(2, 102, [1, 2, 10, 20], iscrowd=1)])
     assert main(detection) == 0
     counts = "3 pictures (1 without objects), 1 objects of 3 classes, 1 crowd regions"
-    assert capsys.readouterr().out.splitlines()[1:] == [f"data: train: {counts}", f"data: val: {counts}"]
+    unseen = f"{tmp_path}/train.json: 2 categories of which there is no object to learn from (ids: 7, 90)"
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        f"data: train: {counts}", f"data: val: {counts}", f"warning: {unseen}"
+    ]  # fmt: skip
+
+
+def test_all_ids_are_named(tmp_path, detection, capsys):
+    for split in ("train", "val"):
+        write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20]), *(box(n, 101, [1, 1, 0, 1]) for n in range(2, 52))])
+    assert main(detection) == 0
+    assert (
+        f"50 boxes without width or height; left out (ids: {', '.join(map(str, range(2, 52)))})"
+        in capsys.readouterr().out
+    )
 
 
 def test_everything_that_is_wrong_is_listed_by_its_ids(tmp_path, detection, capsys):
@@ -83,7 +85,9 @@ def test_everything_that_is_wrong_is_listed_by_its_ids(tmp_path, detection, caps
 
 def test_data_that_are_not_there(tmp_path, detection, capsys):
     assert main(detection) == 2
-    assert f"error: data.train.images: there is no folder {tmp_path}/train" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    for split in ("train", "val"):
+        assert f"error: data.{split}.images: there is no folder {tmp_path}/{split}" in errors
 
 
 def test_a_mistake_in_the_configuration(detection, capsys):

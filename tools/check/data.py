@@ -9,6 +9,9 @@ from typing import Any
 from engine.errors import UserError
 from engine.settings import RunConfig
 
+NAMED = 1000
+"""Ids that are named of each kind of fault."""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -44,11 +47,11 @@ def _classification(config: Any) -> Checked:
 def _detection(config: Any) -> Checked:
     from detection.datasets import check_data
 
-    lines, findings = check_data(config.data)
+    lines, findings = check_data(config.data, config.augmentation.min_box_pixels)
     return Checked(
         lines,
-        warnings=[str(finding) for finding in findings if not finding.fatal],
-        errors=[str(finding) for finding in findings if finding.fatal],
+        warnings=[finding.told(NAMED) for finding in findings if not finding.fatal],
+        errors=[finding.told(NAMED) for finding in findings if finding.fatal],
     )
 
 
