@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 from collections.abc import Iterable
 
@@ -16,6 +17,8 @@ from classification.listing import NAMED, Listing, read_listing
 from classification.sources import class_counts
 from classification.splitting import HOW_TO_HOLD_OUT, part
 from engine.errors import UserError
+
+log = logging.getLogger(__name__)
 
 TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 """What a column of one class may say, in any case."""
@@ -35,6 +38,8 @@ def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> Fil
     listing = read_listing(config)
     there = set(listing.splits.tolist())
     trains = "train" in there
+    if listing.repeated and split == ("train" if trains else min(there)):  # once, not for each split that is opened
+        log.warning("data.csv: rows that repeat others and count once: %d", listing.repeated)
     if not trains and (known is None or split not in there):
         raise UserError(f"data.csv: no row is for training; the splits found: {', '.join(sorted(there))}")
     if config.val_fraction is not None and "val" in there:

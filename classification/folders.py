@@ -74,12 +74,14 @@ def split_folder(root: Path, split: str) -> Path:
     """The folder of a split.
 
     Raises:
-        UserError: it is not there; the text says what is.
+        UserError: it is not there, and the text says what is; or it is there twice, under both names.
     """
     names = SPLIT_FOLDERS[split]
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
+    found = [root / name for name in names if (root / name).is_dir()]
+    if len(found) > 1:
+        raise UserError(f"data.root: {' and '.join(map(str, found))} both claim to be {split}; keep one")
+    if found:
+        return found[0]
     if not root.is_dir():
         raise UserError(f"data.root: {root} does not exist; {_nearest(root)}")
     advice = f"; {HOW_TO_HOLD_OUT}" if split == "val" and has_split(root, "train") else ""
@@ -111,9 +113,11 @@ def _class_names(folder: Path) -> list[str]:
 def _check_same_classes(train: Path, folder: Path, classes: list[str], found: list[str]) -> None:
     only_here, only_train = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
     if only_here:
-        differences = [f"only in {folder}: {some(only_here)}"]
-        differences += [f"only in {train}: {some(only_train)}"] * bool(only_train)
-        raise UserError(f"the classes of {folder} and {train} differ; {'; '.join(differences)}; make them the same")
+        renamed = f" (and {some(only_train)} only there: is it the same under another name?)" if only_train else ""
+        raise UserError(
+            f"{folder} has classes that {train} has not: {some(only_here)}{renamed}; rename these folders, or take "
+            "them away"
+        )
 
 
 def some(names: list[str]) -> str:

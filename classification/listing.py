@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +13,6 @@ from numpy.typing import NDArray
 from classification.data_config import CsvData, CsvFiles
 from classification.tables import read_table
 from engine.errors import UserError
-
-log = logging.getLogger(__name__)
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "val", "valid": "val", "test": "test"}
 """What a split column may say, in any case."""
@@ -40,6 +37,8 @@ class Listing:
     """Number of each row's table."""
     lines: NDArray[np.int64]
     """Where each row ends in its table."""
+    repeated: int = 0
+    """Rows that were left out, since they say the same as others."""
 
     def place(self, row: int) -> str:
         """FILE:LINE of a row."""
@@ -119,5 +118,4 @@ def _without_repetitions(listing: Listing, root: Path) -> Listing:
         raise UserError("\n".join([*conflicts[:NAMED], *more, "list each picture once, with all that it shows"]))
     if len(kept) == len(listing.paths):
         return listing
-    log.warning("data.csv: %d rows repeat others and count once", len(listing.paths) - len(kept))
-    return listing.chosen(np.array(kept))
+    return replace(listing.chosen(np.array(kept)), repeated=len(listing.paths) - len(kept))

@@ -94,6 +94,10 @@ def _matrix(
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_xticks(range(len(columns)), [shown_name(name) for name in columns], rotation=90, fontsize=8)
     axes.set_yticks(range(len(rows)), [shown_name(name) for name in rows], fontsize=8)
+    axes.set_xticks(np.arange(len(columns) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(rows) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="lightgray", linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
     if numbers:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"

@@ -122,6 +122,8 @@ def _draw_panel(axes: Axes, title: str, members: Sequence[str], records: Records
                 best = f" (best {(np.nanmin if default_mode(name) == 'min' else np.nanmax)(values):.4g})"
     axes.set_title(title + best, fontsize=10)
     axes.tick_params(labelsize=8)
+    axes.ticklabel_format(axis="y", scilimits=(-2, 4))  # long numbers would run into the panel on the left
+    axes.yaxis.get_offset_text().set_fontsize(8)
     axes.grid(alpha=0.3)
     if (lines := len(axes.get_lines())) > MANY_LINES:
         low, high = axes.get_ylim()

@@ -32,10 +32,10 @@ def plan_phases(unfreeze: Mapping[float, Sequence[str]], known: Sequence[str], s
         known: the stages that there are.
 
     Returns:
-        The phases in order, without those that bring nothing new.
+        The phases in order, each with the stages that are new in it.
 
     Raises:
-        UserError: a stage does not exist; those that do are named.
+        UserError: a stage does not exist, those that do are named; or an epoch brings nothing new.
     """
     phases: list[Phase] = []
     begun: set[str] = set()
@@ -50,6 +50,11 @@ def plan_phases(unfreeze: Mapping[float, Sequence[str]], known: Sequence[str], s
         if fresh := tuple(name for name in known if name in wanted and name not in begun):
             phases.append(Phase(round(epoch * steps_per_epoch), fresh))
             begun.update(fresh)
+        else:
+            raise UserError(
+                f"finetune.unfreeze: epoch {epoch:g}: {', '.join(unfreeze[epoch])}: trained from an earlier epoch on; "
+                "remove it (what has begun to be trained is never frozen again)"
+            )
     return phases
 
 

@@ -63,6 +63,13 @@ class Trainer:
                 self.schedule.warmup_steps,
                 self.total_steps,
             )
+        early_stopping, evaluations = config.evaluation.early_stopping, -(-self.total_steps // self._evaluation_steps())
+        if ranks.is_main and early_stopping is not None and 0 < evaluations <= early_stopping.patience:
+            log.warning(
+                "evaluation.early_stopping: a patience of %d never runs out in %d evaluations",
+                early_stopping.patience,
+                evaluations,
+            )
         self._bare = prepare_model(task.model, config, ranks)
         self.freezing = Freezing(task.model, config.finetune, layout.steps_per_epoch)
         self.optimizer = build_optimizer(task.model, config.optimizer, config.finetune)
@@ -242,9 +249,13 @@ class Trainer:
         recorder.trained(self.state, self.epoch, {**metrics, **self.throughput.metrics()})
         self.state.window, self.throughput = Window(), Throughput()
 
-    def _evaluation_due(self) -> bool:
+    def _evaluation_steps(self) -> int:
+        """Steps from one evaluation to the next."""
         evaluation = self.config.evaluation
-        return self._at(evaluation.every_steps or evaluation.every_epochs * self.layout.steps_per_epoch)
+        return evaluation.every_steps or evaluation.every_epochs * self.layout.steps_per_epoch
+
+    def _evaluation_due(self) -> bool:
+        return self._at(self._evaluation_steps())
 
     def _evaluate(self, recorder: Recorder) -> bool:
         """Evaluates, acts on the result (best checkpoint, plateau, early stopping) and saves.

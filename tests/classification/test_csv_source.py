@@ -108,9 +108,13 @@ def test_several_classes_in_one_column(data):
 
 
 def test_repeated_rows_count_once_and_are_told(data, caplog):
-    pictures = open_csv(data("file,species\na.jpg,cod\nb.jpg,hake\n./a.jpg,cod\n"), "train")
-    assert names(pictures) == ["a.jpg", "b.jpg"]
-    assert "1 rows repeat others and count once" in caplog.text
+    table = data(
+        "file,species,split\na.jpg,cod,train\nb.jpg,hake,train\nc.jpg,cod,val\n./a.jpg,cod,train\n",
+        split_column="split",
+    )
+    assert names(open_csv(table, "train")) == ["a.jpg", "b.jpg"]
+    assert len(open_csv(table, "val")) == 1
+    assert caplog.messages == ["data.csv: rows that repeat others and count once: 1"]
 
 
 def test_a_test_set_needs_no_training_rows_where_the_classes_are_known(data):

@@ -39,7 +39,8 @@ def test_epochs_become_steps_and_all_is_what_is_left() -> None:
 
 
 def test_a_phase_without_anything_new_is_none() -> None:
-    assert plan_phases({0: ["all"], 1: ["head"], 2: ["all"]}, STAGES, 10) == [Phase(0, STAGES)]
+    with pytest.raises(UserError, match="epoch 1: head: trained from an earlier epoch on; remove it"):
+        plan_phases({0: ["all"], 1: ["head"]}, STAGES, 10)
 
 
 def test_a_stage_that_is_not_there_is_named_with_those_that_are() -> None:

@@ -59,3 +59,12 @@ def test_a_restart_anywhere_changes_neither_rates_nor_the_end(metric: str) -> No
         assert differing(rest.contents[-1][1], whole.contents[-1][1]) == [], saved["run"]["step"]
         assert [r["lr"] for r in rest.train] == rates[saved["run"]["step"] :]
         assert [r["step"] for r in rest.val] == [r["step"] for r in whole.val[done:]]
+
+
+@pytest.mark.parametrize(("patience", "warned"), [(4, False), (5, True)])
+def test_a_patience_that_cannot_run_out_is_warned_of(
+    patience: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = toy_config(training={"epochs": 5}, evaluation={"early_stopping": {"patience": patience}})
+    toy_trainer(ToyTask(toy_model()), config)
+    assert (f"a patience of {patience} never runs out in 5 evaluations" in caplog.text) == warned
