@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from engine.config_errors import explain, inherited_idle_keys
+from engine.config_errors import explain, idle_keys
 from engine.errors import UserError
 from engine.yaml_dump import dump_yaml
 from engine.yaml_source import Node, merge, read_file, read_override
@@ -101,16 +101,23 @@ def load_config(schema: type[C], path: Path, overrides: Sequence[str] = ()) -> C
 
 def _validated(schema: type[C], tree: Node, context: dict[str, bool] | None) -> tuple[Node, C]:
     """``tree`` without the keys that it inherits and has turned off, and the configuration that it says."""
+    wrong: list[str] = []
     while True:
         try:
             # As JSON, since pydantic's strictness means there what it means for any text: a list may be a tuple.
-            return tree, schema.model_validate_json(json.dumps(tree.plain()), context=context)
+            config = schema.model_validate_json(json.dumps(tree.plain()), context=context)
+            break
         except ValidationError as error:
-            inherited = inherited_idle_keys(error, schema, tree)
+            inherited, refused = idle_keys(error, schema, tree)
             if not inherited:
-                raise UserError("\n".join(explain(error, schema, tree))) from None
-            for keys in inherited:
+                wrong += explain(error, schema, tree)
+            for keys in inherited or refused:  # a section tells of one rule at a time: without them it tells the next
                 tree = tree.without(keys)
+            if not inherited and not refused:
+                break
+    if wrong:
+        raise UserError("\n".join(dict.fromkeys(wrong)))
+    return tree, config
 
 
 def dump_config(config: Section) -> str:

@@ -120,10 +120,11 @@ def explain(error: ValidationError, schema: type[BaseModel], tree: Node) -> list
     return [": ".join(part for part in (str(place), _dotted(keys), text) if part) for place, keys, text in placed]
 
 
-def inherited_idle_keys(error: ValidationError, schema: type[BaseModel], tree: Node) -> list[Keys]:
-    """The keys without effect in ``tree`` that were written below all that a decider of theirs says, see
-    :mod:`engine.idle`."""
+def idle_keys(error: ValidationError, schema: type[BaseModel], tree: Node) -> tuple[list[Keys], list[Keys]]:
+    """The keys without effect in ``tree``, see :mod:`engine.idle`: those that were written below all that a decider of
+    theirs says, which are inherited, and the others."""
     inherited: list[Keys] = []
+    refused: list[Keys] = []
     for found in error.errors(include_url=False):
         idle = found.get("ctx", {}).get("error")
         if isinstance(idle, IdleKeys):
@@ -133,9 +134,11 @@ def inherited_idle_keys(error: ValidationError, schema: type[BaseModel], tree: N
             for key in idle.keys:
                 path = (*section, *key.split("."))
                 written = tree.layer_of(path)
-                if written is not None and decided is not None and written < decided:
-                    inherited.append(path)
-    return inherited
+                if written is None:
+                    continue
+                below = decided is not None and written < decided
+                (inherited if below else refused).append(path)
+    return inherited, refused
 
 
 def key_paths(annotation: Any, prefix: Keys = ()) -> Iterator[tuple[Keys, type[BaseModel]]]:

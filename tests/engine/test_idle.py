@@ -107,6 +107,16 @@ def test_what_is_said_with_or_over_the_setting_that_turns_it_off_is_refused(
         load(text, *overrides)
 
 
+def test_all_are_told_at_once_each_once() -> None:
+    text = "schedule: {name: constant, gamma: 0.3, min_lr: 1e-5, one_cycle_rise: 0.2}\noptimizer: {lr: 0}\n"
+    with pytest.raises(UserError) as caught:
+        load(text)
+    named = [line.split(": ")[1] for line in str(caught.value).splitlines()]
+    assert sorted(named) == [
+        "optimizer.lr", "schedule.gamma", "schedule.min_lr", "schedule.one_cycle_rise",
+    ]  # fmt: skip
+
+
 def test_other_mistakes_are_still_told() -> None:
     Path("base.yaml").write_text(PLATEAU)
     with pytest.raises(UserError, match=r"run\.yaml:3: optimizer\.lr: must be greater than 0"):
