@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from classification.folders import some
+from classification.sources import some
 from engine.errors import UserError
 
 Counts = NDArray[np.int64]

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from classification.data_config import CsvData
 from classification.files import FilePictures
-from classification.folders import some
 from classification.listing import NAMED, Listing, read_listing
-from classification.sources import class_counts
+from classification.sources import class_counts, some
 from classification.splitting import HOW_TO_HOLD_OUT, part
 from engine.errors import UserError
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from classification.data_config import FolderData
 from classification.files import FilePictures
+from classification.sources import some
 from classification.splitting import HOW_TO_HOLD_OUT, part
 from engine.errors import UserError
 
@@ -118,11 +119,6 @@ def _check_same_classes(train: Path, folder: Path, classes: list[str], found: li
             f"{folder} has classes that {train} has not: {some(only_here)}{renamed}; rename these folders, or take "
             "them away"
         )
-
-
-def some(names: list[str]) -> str:
-    """The first ten of them, for a message."""
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _no_pictures(folder: Path, others: list[str], extensions: list[str]) -> str:

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from classification.config import ModelConfig
-from classification.folders import some
 from classification.heads import replace_head
+from classification.sources import some
 from engine.errors import UserError
 from engine.pretrained import create_pretrained
 from engine.settings import FinetuneConfig

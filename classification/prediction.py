@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 NAMED = 5
 """Broken pictures that the log names."""
+FIRST_COLUMN = "path"
+"""Of the table that is written."""
 SEPARATOR = "|"
 """Between the classes of a picture with several."""
 
@@ -66,12 +68,20 @@ def run_prediction(arguments: PredictArguments) -> int:
     inputs = [Path(text) for text in arguments.images] + [path for _, path in pictures]
     if arguments.output.exists() and any(_same_file(arguments.output, path) for path in inputs):
         raise UserError(f"--output: {arguments.output} is one of --images and would be overwritten; name another file")
+    if arguments.output.exists() and not _holds_predictions(arguments.output):
+        raise UserError(f"--output: {arguments.output} is there already and holds no predictions; name another file")
 
     def work(experiment: Experiment[ClassificationConfig], ranks: Ranks) -> None:
         predict_pictures(experiment, pictures, arguments, ranks)
 
     folder, checkpoint = arguments.experiment, arguments.checkpoint
     return with_experiment(work, folder, checkpoint, ClassificationConfig, arguments.overrides, TRAINED)
+
+
+def _holds_predictions(path: Path) -> bool:
+    """Whether a file begins as the tables that are written here do; those, and empty files, are written anew."""
+    with path.open("rb") as file:
+        return file.read(len(FIRST_COLUMN) + 1).decode(errors="replace") in ("", f"{FIRST_COLUMN},")
 
 
 def _same_file(output: Path, other: Path) -> bool:
@@ -162,7 +172,7 @@ def _classes_table(
         if index in broken:
             cells = [""] * len(cells)
         rows.append([name, *cells[:2], *cells, broken.get(index, "")])
-    return ["path", "class", "probability", *header, "error"], rows
+    return [FIRST_COLUMN, "class", "probability", *header, "error"], rows
 
 
 def _labels_table(
@@ -176,7 +186,7 @@ def _labels_table(
         if index in broken:
             cells = ["", broken[index], *([""] * len(trained.classes))]
         rows.append([name, *cells])
-    return ["path", "classes", "error", *(f"probability_{name}" for name in trained.classes)], rows
+    return [FIRST_COLUMN, "classes", "error", *(f"probability_{name}" for name in trained.classes)], rows
 
 
 def _report(count: int, broken: dict[int, str], output: Path) -> None:

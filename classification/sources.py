@@ -33,6 +33,11 @@ class LabelledPictures(Protocol):
         """What a report calls a picture: its path below the data set's root, or its number."""
 
 
+def some(names: list[str]) -> str:
+    """The first ten of them, for a message."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
 def class_counts(pictures: LabelledPictures) -> NDArray[np.int64]:
     """Pictures of each class, (C,); with several labels a picture counts for each of them."""
     if pictures.multi_label:

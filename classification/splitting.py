@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from classification.data_config import SplitData
-from classification.sources import LabelledPictures, class_counts
+from classification.sources import LabelledPictures, class_counts, some
 from engine.errors import UserError
+
+log = logging.getLogger(__name__)
 
 HOW_TO_HOLD_OUT = "data.val_fraction=0.1 would hold out a part of each class's training pictures"
 """What a message about a missing val advises."""
@@ -44,6 +47,9 @@ def part(pictures: P, config: SplitData, split: str) -> P:
                 f"data.val_fraction: all pictures that show {pictures.classes[lost[0]]} would be held out; choose "
                 "another data.split_seed or a smaller part"
             )
+    elif alone := np.flatnonzero((class_counts(chosen) == 0) & (class_counts(pictures) > 0)).tolist():
+        names = some([pictures.classes[number] for number in alone])
+        log.warning("data.val_fraction: classes of which no picture is held out, since they have one: %s", names)
     return chosen
 
 

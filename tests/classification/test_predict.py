@@ -106,6 +106,11 @@ def test_a_picture_or_list_is_not_overwritten(place, monkeypatch, capsys):
         arguments = ["--experiment", "experiments/experiment_0001", "--images", images, "--output", output]
         assert exit_code(lambda given=arguments: run_here(*given)) == 2
         assert f"--output: {Path(output)} is one of --images and would be overwritten" in capsys.readouterr().err
+    (place / "run.yaml").write_text("model: {name: swin_tiny}\n")
+    arguments = ["--experiment", "experiments/experiment_0001", "--images", "new", "--output", "run.yaml"]
+    assert exit_code(lambda: run_here(*arguments)) == 2
+    assert "--output: run.yaml is there already and holds no predictions; name another file" in capsys.readouterr().err
+    assert (place / "run.yaml").read_text() == "model: {name: swin_tiny}\n"
     assert (place / "list.csv").read_text() == listed
     (place / "linked").unlink()
 

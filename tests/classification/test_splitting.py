@@ -39,6 +39,14 @@ def test_each_class_gives_its_share_and_keeps_one(fraction, expected):
     assert np.bincount(pictures.labels[held], minlength=len(SIZES)).tolist() == expected
 
 
+def test_classes_that_val_cannot_have_are_named(caplog):
+    config = FolderData(source="folder", root=Path("/"), val_fraction=0.2)
+    part(single(), config, "train")
+    assert not caplog.messages
+    part(single(), config, "val")
+    assert caplog.messages == ["data.val_fraction: classes of which no picture is held out, since they have one: 6"]
+
+
 def test_a_seed_decides_which():
     pictures = single()
     assert (held_out(pictures, 0.2, 3) == held_out(pictures, 0.2, 3)).all()
