@@ -117,7 +117,11 @@ def predict_pictures(
     for text in ranks.gather_texts(json.dumps(faults)):
         broken |= {int(index): fault for index, fault in json.loads(text).items()}
     if len(broken) == len(pictures):
-        raise UserError(f"--images: none of the {len(pictures)} pictures can be read; the first: {broken[0]}")
+        hint = f"; relative paths in .csv files start from --root, {arguments.root.absolute()}"
+        listed = any(text.lower().endswith(".csv") for text in arguments.images)
+        raise UserError(
+            f"--images: none of the {len(pictures)} pictures can be read; the first: {broken[0]}{hint * listed}"
+        )
     if ranks.is_main:
         said = table[np.argsort(table[:, 0], kind="stable"), 1:]
         content = _labels_table if trained.inference.multi_label else _classes_table

@@ -134,15 +134,15 @@ def _turning_filter(preprocessing: Preprocessing) -> str:
 
 
 def _policy(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[PictureStep]:
-    """RandAugment or AutoAugment, which fill what they uncover with the mean colour, or TrivialAugment, with black."""
+    """RandAugment, AutoAugment or TrivialAugment. What they uncover they fill as all else does."""
     from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
 
     filter_name = _turning_filter(preprocessing)
     if augmentation.trivialaugment:
-        return [v2.TrivialAugmentWide(interpolation=v2.InterpolationMode(filter_name))]
+        return [v2.TrivialAugmentWide(31, v2.InterpolationMode(filter_name), list(preprocessing.fill))]
     settings = {
         "translate_const": int(0.45 * min(preprocessing.height, preprocessing.width)),
-        "img_mean": tuple(min(255, round(255 * channel)) for channel in preprocessing.mean),
+        "img_mean": preprocessing.fill,
         "interpolation": Image.Resampling[filter_name.upper()],
     }
     if augmentation.randaugment is not None:

@@ -75,6 +75,17 @@ def test_augmentation_follows_from_the_seed_alone(policy, interpolation):
     assert all(picture.is_contiguous() for picture in first)
 
 
+@pytest.mark.parametrize("policy", [{"randaugment": "rand-m9-n1-mstd0.5-inc1"}, {"trivialaugment": True}])
+def test_what_a_policy_uncovers_has_the_colour_of_the_bars(policy):
+    """A picture of that colour alone stays one of a single colour, whichever operations are drawn."""
+    ready = preprocessing(resize="pad", pad_fill=(200, 30, 90))
+    transform = TrainTransform(ready, augmentation(**{**NONE, **policy}))
+    plain = Image.new("RGB", (32, 32), ready.fill)
+    drawn = [transform(plain, seed) for seed in range(60)]
+    assert all(len(torch.unique(picture.flatten(1), dim=1).T) == 1 for picture in drawn)
+    assert len({picture.numpy().tobytes() for picture in drawn}) > 5, "no operation has changed the colour"
+
+
 def test_augmentation_leaves_the_global_generators_alone():
     def draws():
         return random.random(), float(np.random.random()), float(torch.rand(()))
