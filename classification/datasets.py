@@ -64,7 +64,9 @@ def split_made(data: DataConfig) -> dict[str, float]:
 def described(data: DataConfig, train: LabelledPictures, val: LabelledPictures, draws: int) -> str:
     """The data in a line, for the log: how many pictures, of which classes, where val is from, what an epoch is."""
     counts = class_counts(train)
-    text = f"{len(train)} training pictures of {len(train.classes)} classes ({counts.min()} to {counts.max()} each), "
+    few, many = counts.min(), counts.max()
+    sizes = f"{few} to {many}" if few < many else str(few)
+    text = f"{len(train)} training pictures of {len(train.classes)} classes ({sizes} each), "
     text += f"{len(val)} pictures of val"
     if made := split_made(data):
         text += f", held out of train class by class (val_fraction {made['val_fraction']}, seed {made['split_seed']})"

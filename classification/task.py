@@ -142,7 +142,10 @@ class ClassificationTask:
     def metadata(self) -> dict[str, Any]:
         made = {"split": made} if (made := split_made(self._config.data)) else {}
         used = {"multi_label": self._multi_label, "preprocessing": asdict(self._preprocessing)}
-        there = {"pictures": {split: len(self.pictures(split)) for split in SPLITS}, "picture_names": self._names}
+        there = {
+            "pictures": {split: len(self.pictures(split)) for split in SPLITS},
+            "digest_of_picture_names": self._names,
+        }
         return {"classes": self.classes, "train_counts": self._train_counts.tolist(), **there, **used, **made}
 
     @cached_property

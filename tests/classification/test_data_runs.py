@@ -120,7 +120,7 @@ def test_pictures_that_came_later_are_warned_of(fish, caplog):
     assert run_training(kind(), TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
     changed = "the data have changed since the checkpoint: "
     assert f"{changed}pictures.train: 35 -> 41" in caplog.text and caplog.text.count(changed) == 5
-    assert f"{changed}picture_names.train: " in caplog.text
+    assert f"{changed}digest_of_picture_names.train: " in caplog.text
     assert f"{changed}train_counts: [22, 9, 3, 1] -> [22, 9, 3, 7]" in caplog.text
 
 
@@ -138,7 +138,7 @@ def test_pictures_that_took_the_place_of_others_are_warned_of(fish, caplog):
     assert "data: val has as many pictures as in training, but of other names" in caplog.text
     assert run_training(kind(), TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
     changed = "the data have changed since the checkpoint: "
-    assert f"{changed}picture_names.val: " in caplog.text and caplog.text.count(changed) == 1
+    assert f"{changed}digest_of_picture_names.val: " in caplog.text and caplog.text.count(changed) == 1
 
 
 def test_the_order_of_pictures_is_no_change(fish):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import confusion_matrix
 
-from classification.metrics import METRICS, metrics, per_class
+from classification.metrics import METRICS, confusion, metrics, per_class
 from classification.predictions import Predictions, gather, rows
 from tests.engine.toy import SINGLE
 
@@ -57,6 +58,17 @@ def test_top5_of_three_classes_is_always_a_hit():
     labels, logits = torch.tensor([0, 1, 2]), torch.randn(3, 3)
     found = gather([rows(torch.arange(3), labels, logits, torch.zeros(3))], 3, SINGLE)
     assert metrics(found)["top5"] == 1.0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("classes", [1, 7])
+def test_confusions_are_scikit_learns(classes):
+    rng = np.random.default_rng(0)
+    labels, top = rng.integers(classes, size=50), rng.integers(classes, size=(50, 5))
+    found = confusion(Predictions(labels, top, np.zeros((50, 5)), np.zeros(50)), classes)
+    assert found.sum() == 50 and found.shape == (classes, classes)
+    if classes > 1:  # of a single one it complains
+        assert np.array_equal(found, confusion_matrix(labels, top[:, 0], labels=np.arange(classes)))
 
 
 def test_per_class_values_of_a_small_confusion_matrix():
