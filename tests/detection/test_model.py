@@ -196,7 +196,7 @@ def test_frozen_batch_norm_stays_as_it_came() -> None:
     torch.manual_seed(0)
     model, plain = nudged(small(frozen_batchnorm=True)), small()
     assert set(model.state_dict()) <= set(plain.state_dict())
-    assert not uses_batch_norm(model.backbone.body) and uses_batch_norm(model.backbone.extras)
+    assert not uses_batch_norm(model.backbone.body) and uses_batch_norm(plain.backbone.body)
     frozen = [m for m in model.modules() if isinstance(m, FrozenBatchNormAct2d | FrozenBatchNorm2d)]
     assert frozen
     before = deepcopy(model.backbone.body.state_dict())
