@@ -51,6 +51,12 @@ def _open(config: FolderData, split: str, known: list[str] | None) -> FilePictur
         classes = _class_names(train)
         _check_same_classes(train, folder, classes, found)
     endings = tuple(ending.lower() for ending in config.extensions)
+    if loose := [
+        entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(endings) and entry.is_file()
+    ]:
+        log.warning(
+            "%s: pictures beside the folders of classes are of none and left out: %s", folder, some(sorted(loose))
+        )
     files = [sorted(files_below(folder / name)) if name in set(found) else [] for name in classes]
     pictures = [[file for file in paths if file.lower().endswith(endings)] for paths in files]
     for name, chosen, others in zip(classes, pictures, files, strict=True):

@@ -41,6 +41,14 @@ def test_class_folders_in_sorted_order(root):
     assert [int(np.asarray(pictures.picture(k))[0, 0, 0]) for k in range(9)] == [20, 21, 22, 0, 1, 2, 10, 11, 12]
 
 
+def test_pictures_beside_the_classes_are_told_of(root, caplog):
+    save(root / "train" / "stray.PNG")
+    (root / "train" / "notes.txt").touch()
+    assert len(open_folder(data(root), "train")) == 9
+    told = "pictures beside the folders of classes are of none and left out: stray.PNG"
+    assert caplog.messages == [f"{root}/train: {told}"]
+
+
 def test_val_may_be_called_validation_and_test_is_optional(root):
     assert len(open_folder(data(root), "val")) == 6
     (root / "val").rename(root / "validation")
