@@ -134,6 +134,10 @@ class RandomErasingConfig(Section):
     """Most rectangles; their number is drawn from 1 to this."""
 
 
+UNCOVERING = ("rotation", "affine", "randaugment", "autoaugment", "trivialaugment")
+"""What may turn or move pictures, and fills the areas that it uncovers with the colour of the bars."""
+
+
 class AugmentationConfig(Section):
     """Random changes to training pictures, in the order in which they are made."""
 
@@ -194,6 +198,11 @@ class AugmentationConfig(Section):
         refuse_idle(self, keys, needed="mixup or cutmix", holds=any(on), deciders=kinds)
         refuse_idle(self, ["cutmix_probability"], needed="mixup and cutmix", holds=all(on), deciders=kinds)
         return self
+
+    @property
+    def uncovers(self) -> bool:
+        """Whether pictures are turned or moved, which leaves areas to fill."""
+        return any(getattr(self, key) for key in UNCOVERING)
 
     @property
     def mixes(self) -> bool:

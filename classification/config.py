@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from classification.augmentation_config import AugmentationConfig
+from classification.augmentation_config import UNCOVERING, AugmentationConfig
 from classification.data_config import DataConfig
 from classification.evaluation_config import ClassificationEvaluationConfig
 from classification.head_config import HeadConfig
@@ -121,14 +121,13 @@ class ClassificationConfig(RunConfig):
             holds=self.finetune.weights is None,
             deciders=["finetune.weights"],
         )
-        turned = self.augmentation.rotation > 0 or self.augmentation.affine is not None
-        filled = self.data.resize == "pad" or (turned and isinstance(self.data.pad_fill, tuple))
+        filled = self.data.resize == "pad" or (self.augmentation.uncovers and isinstance(self.data.pad_fill, tuple))
         refuse_idle(
             self,
             ["data.pad_fill"],
-            needed="data.resize: pad (a colour also with augmentation.rotation or affine)",
+            needed="data.resize: pad (a colour also with augmentation that turns or moves pictures)",
             holds=filled,
-            deciders=["data.resize", "augmentation.rotation", "augmentation.affine"],
+            deciders=["data.resize", *(f"augmentation.{key}" for key in UNCOVERING)],
         )
         several = self.data.multi_label
         labels = ["data.source", "data.label_columns", "data.label_separator"]

@@ -91,10 +91,7 @@ def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: Lab
     if any(change.startswith(OTHER_DATA) for change in experiment.changes):
         return
     data, metadata = experiment.config.data, experiment.saved["metadata"]
-    then, names = (
-        metadata.get("pictures", {}),
-        metadata.get("digest_of_picture_names", {}),
-    )  # which older checkpoints lack
+    then, names = (metadata.get(key, {}) for key in ("pictures", "digest_of_picture_names"))  # older ones lack them
     now = {"val": val, "train": open_pictures(data, "train")} if split_made(data) else {"val": val}
     for split, pictures in now.items():
         mixed = ": pictures that the model was trained on may be in val now" if "train" in now else ""

@@ -32,6 +32,8 @@ def open_folder(config: FolderData, split: str, known: list[str] | None = None) 
     Raises:
         UserError: a folder is missing, a class has no training pictures, or val or test has a class that train lacks.
     """
+    if config.val_fraction is None or split != "val":  # which is in the folder of train: that is told of once
+        _tell_of_loose_pictures(split_folder(config.root, split), config.extensions)
     if config.val_fraction is None or split == "test":
         return _open(config, split, known)
     if has_split(config.root, "val"):
@@ -51,12 +53,6 @@ def _open(config: FolderData, split: str, known: list[str] | None) -> FilePictur
         classes = _class_names(train)
         _check_same_classes(train, folder, classes, found)
     endings = tuple(ending.lower() for ending in config.extensions)
-    if loose := [
-        entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(endings) and entry.is_file()
-    ]:
-        log.warning(
-            "%s: pictures beside the folders of classes are of none and left out: %s", folder, some(sorted(loose))
-        )
     files = [sorted(files_below(folder / name)) if name in set(found) else [] for name in classes]
     pictures = [[file for file in paths if file.lower().endswith(endings)] for paths in files]
     for name, chosen, others in zip(classes, pictures, files, strict=True):
@@ -70,6 +66,13 @@ def _open(config: FolderData, split: str, known: list[str] | None) -> FilePictur
     labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in pictures])
     paths = (f"{name}/{file}" for name, chosen in zip(classes, pictures, strict=True) for file in chosen)
     return FilePictures(folder, classes, labels, paths)
+
+
+def _tell_of_loose_pictures(folder: Path, extensions: list[str]) -> None:
+    endings = tuple(ending.lower() for ending in extensions)
+    names = (entry.name for entry in os.scandir(folder) if entry.is_file())
+    if loose := sorted(name for name in names if name.lower().endswith(endings)):
+        log.warning("%s: pictures beside the folders of classes are of none and left out: %s", folder, some(loose))
 
 
 def has_split(root: Path, split: str) -> bool:

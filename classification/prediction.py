@@ -66,10 +66,13 @@ def run_prediction(arguments: PredictArguments) -> int:
     if arguments.output.is_dir():
         raise UserError(f"--output: {arguments.output} is a folder; name a file, such as prediction.csv")
     inputs = [Path(text) for text in arguments.images] + [path for _, path in pictures]
-    if arguments.output.exists() and any(_same_file(arguments.output, path) for path in inputs):
-        raise UserError(f"--output: {arguments.output} is one of --images and would be overwritten; name another file")
-    if arguments.output.exists() and not _holds_predictions(arguments.output):
-        raise UserError(f"--output: {arguments.output} is there already and holds no predictions; name another file")
+    if arguments.output.exists():
+        if any(_same_file(arguments.output, path) for path in inputs):
+            text = "is one of --images and would be overwritten"
+            raise UserError(f"--output: {arguments.output} {text}; name another file")
+        if not _holds_predictions(arguments.output):
+            text = "is there already and holds no predictions"
+            raise UserError(f"--output: {arguments.output} {text}; name another file")
 
     def work(experiment: Experiment[ClassificationConfig], ranks: Ranks) -> None:
         predict_pictures(experiment, pictures, arguments, ranks)
@@ -80,8 +83,11 @@ def run_prediction(arguments: PredictArguments) -> int:
 
 def _holds_predictions(path: Path) -> bool:
     """Whether a file begins as the tables that are written here do; those, and empty files, are written anew."""
-    with path.open("rb") as file:
-        return file.read(len(FIRST_COLUMN) + 1).decode(errors="replace") in ("", f"{FIRST_COLUMN},")
+    try:
+        with path.open("rb") as file:
+            return file.read(len(FIRST_COLUMN) + 1).decode(errors="replace") in ("", f"{FIRST_COLUMN},")
+    except OSError as error:
+        raise UserError(f"--output: {path} cannot be read: {error.strerror}; name another file") from None
 
 
 def _same_file(output: Path, other: Path) -> bool:

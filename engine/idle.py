@@ -6,8 +6,8 @@ written out, reads back; and what is refused can be undone by taking it out.
 What a ``base`` says is another matter: a file over it may well turn off what the base's keys belong to, and so may the
 command line (``schedule.name=cosine`` over a file with ``schedule.plateau``). Such keys are left out silently, and the
 resolved configuration shows their defaults. They are refused only where they stand in the same file as the setting that
-makes them idle, or in one that is read over it; all of the command line counts as one file. All of
-them are told of at once. Left alone are keys that cannot change a result, such as ``data.prefetch`` without workers.
+makes them idle, or in one that is read over it; all of the command line counts as one file. All
+are told of at once. Left alone are keys that cannot change a result, such as ``data.prefetch`` without workers.
 """
 
 from __future__ import annotations

@@ -207,6 +207,8 @@ def test_what_nothing_reads_is_refused(load, tree, text):
         {"data": SEVERAL, "evaluation": {"thresholds": 0.4}},
         {"data": {"source": "celeba", "root": "faces"}, "evaluation": {"thresholds": 0.4}},
         {"data": {**FOLDER, "pad_fill": [1, 2, 3]}, "augmentation": {"affine": {}}},
+        {"data": {**FOLDER, "pad_fill": [1, 2, 3]}, "augmentation": {"trivialaugment": True}},
+        {"data": {**FOLDER, "pad_fill": [1, 2, 3]}, "augmentation": {"randaugment": "rand-m9"}},
         {"data": {**FOLDER, "pad_fill": "edge", "resize": "pad", "val_fraction": 0.1, "split_seed": 3}},
         {"augmentation": {"cutmix": 1, "mixing_mode": "pair", "mixing_probability": 0.5}},
     ],

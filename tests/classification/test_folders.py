@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -47,6 +49,10 @@ def test_pictures_beside_the_classes_are_told_of(root, caplog):
     assert len(open_folder(data(root), "train")) == 9
     told = "pictures beside the folders of classes are of none and left out: stray.PNG"
     assert caplog.messages == [f"{root}/train: {told}"]
+    shutil.rmtree(root / "val")
+    for split in ("train", "val"):  # which is held out of the same folder
+        open_folder(data(root, val_fraction=0.4), split)
+    assert caplog.messages == [f"{root}/train: {told}"] * 2
 
 
 def test_val_may_be_called_validation_and_test_is_optional(root):

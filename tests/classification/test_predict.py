@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -111,6 +112,10 @@ def test_a_picture_or_list_is_not_overwritten(place, monkeypatch, capsys):
     assert exit_code(lambda: run_here(*arguments)) == 2
     assert "--output: run.yaml is there already and holds no predictions; name another file" in capsys.readouterr().err
     assert (place / "run.yaml").read_text() == "model: {name: swin_tiny}\n"
+    with socket.socket(socket.AF_UNIX) as listening:  # which cannot be opened, whoever one is
+        listening.bind("no_file")
+        assert exit_code(lambda: run_here(*arguments[:-1], "no_file")) == 2
+    assert "--output: no_file cannot be read: " in capsys.readouterr().err
     assert (place / "list.csv").read_text() == listed
     (place / "linked").unlink()
 
