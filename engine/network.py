@@ -10,8 +10,10 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.depthwise import quicken_depthwise
 from engine.dist import Ranks
 from engine.errors import UserError
+from engine.precision import resolve_precision
 from engine.settings import RunConfig
 
 _SYNC_BUFFERS = next(
@@ -27,7 +29,7 @@ def prepare_network(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Mod
 
 
 def prepare_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
-    """Checkpointing, batch norm over ranks and layout, in place as far as possible. Returns the model.
+    """Checkpointing, batch norm over ranks, layout and quicker layers, in place where possible. Returns the model.
 
     Raises:
         UserError: the model or the device cannot do what the configuration asks for.
@@ -46,6 +48,8 @@ def prepare_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Modul
         model = convert_sync_batchnorm(model)  # timm's, since torch's loses the activations of timm's own layers
     if training.channels_last:
         model = model.to(memory_format=torch.channels_last)
+    if ranks.device.type == "cpu" and resolve_precision(training.precision, ranks.device).name == "bf16":
+        quicken_depthwise(model)
     return model
 
 

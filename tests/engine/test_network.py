@@ -170,3 +170,10 @@ def what_settling_leaves(ranks: Ranks) -> dict[str, Any]:
     prepare_network(model, config(), ranks)
     changed = ranks.rank == 0 and any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     return {"gradients": sum(p.grad is not None for p in model.parameters()), "unchanged": not changed}
+
+
+@pytest.mark.parametrize("precision, quick", [("bf16", True), ("fp32", False)])
+def test_depthwise_convolutions_are_the_quick_ones_in_bf16_alone(precision: str, quick: bool) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 5, groups=4))
+    prepare_network(model, config(precision=precision), CPU)
+    assert (type(model[0]) is not nn.Conv2d) == quick

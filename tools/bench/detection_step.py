@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -25,6 +24,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 
 from detection.backbones.base import Backbone
+from detection.backbones.build import build_backbone
 from detection.config import DetectionConfig
 from detection.model import SSD as Detector
 from detection.preprocessing import resolve_preprocessing
@@ -167,7 +167,8 @@ def peer(trainer: Trainer) -> SSD:
     priors, ready = config.detection.priors, resolve_preprocessing(config.data, config.detection)
     ratios: Any = [[*ratios] for ratios in priors.ratios]
     boxes = DefaultBoxGenerator(ratios, scales=[*priors.scales, priors.scale_beyond], clip=priors.clip)
-    backbone = SixMaps(deepcopy(model.backbone))
+    backbone = SixMaps(build_backbone(config.detection, ready.size))  # made anew: the trainer may replace layers
+    backbone.maps.load_state_dict(model.backbone.state_dict())
     found = SSD(backbone, boxes, ready.size, len(CLASSES) + 1, [*ready.mean], [*ready.std])
     found.head.classification_head.module_list.load_state_dict(model.head.classes.state_dict())
     found.head.regression_head.module_list.load_state_dict(model.head.boxes.state_dict())
