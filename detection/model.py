@@ -18,7 +18,7 @@ from detection.backbones.build import build_backbone
 from detection.head import SSDHead
 from detection.layers import Size, size_of
 from detection.model_config import DetectorConfig, PriorsConfig
-from detection.necks import NECKS
+from detection.necks import build_neck
 from detection.priors import make_priors
 from detection.weights import load_start
 from engine.batchnorm import uses_batch_norm
@@ -137,7 +137,7 @@ def build_detector(
         UserError: the weights cannot be read or do not fit, or timm cannot make the backbone.
     """
     backbone = build_backbone(config, image_size)
-    neck = NECKS[config.neck](backbone.channels, config.neck_channels)
+    neck = build_neck(config.neck, backbone.channels, config.neck_channels, config.neck_norm)
     head = SSDHead(neck.channels, config.priors.per_cell, num_outputs, prior_probability)
     model = SSD(backbone, neck, head, config.priors)
     if config.frozen_batchnorm:

@@ -90,6 +90,8 @@ class DetectorConfig(Section):
     """What mixes the maps of different sizes."""
     neck_channels: Count = 256
     """Channels of each map behind a neck."""
+    neck_norm: Literal["none", "layer"] = "none"
+    """Whether LayerNorm normalises the cells of each map behind a neck, which high rates need."""
     priors: PriorsConfig = PriorsConfig()
     """The default boxes."""
     swin: SwinShapeConfig = SwinShapeConfig()
@@ -132,7 +134,9 @@ class DetectorConfig(Section):
     @model_validator(mode="after")
     def _no_idle_keys(self) -> DetectorConfig:
         mixes = self.neck != "none"
-        refuse_idle(self, ["neck_channels"], needed="a neck other than none", holds=mixes, deciders=["neck"])
+        refuse_idle(
+            self, ["neck_channels", "neck_norm"], needed="a neck other than none", holds=mixes, deciders=["neck"]
+        )
         refuse_idle(
             self,
             ["frozen_batchnorm"],

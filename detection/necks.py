@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from detection.layers import HalvingConv, Size, init_convolutions, size_of
@@ -105,6 +106,25 @@ class DenseFPN(nn.Module):
         return fused
 
 
+class NormedNeck(nn.Module):
+    """A neck whose maps are normalised by LayerNorm, cell by cell, before the head reads them.
+
+    The sums of a neck grow with its levels and with high rates of training; a head behind them then follows.
+
+    Args:
+        neck: Any but :class:`NoNeck`, whose maps a backbone normalises as it needs them.
+    """
+
+    def __init__(self, neck: FPN | DenseFPN) -> None:
+        super().__init__()
+        self.channels = neck.channels
+        self.neck = neck
+        self.norms = nn.ModuleList(LayerNorm2d(channels) for channels in neck.channels)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        return [norm(x) for norm, x in zip(self.norms, self.neck(maps), strict=True)]
+
+
 NECKS: dict[str, type[NoNeck] | type[FPN] | type[DenseFPN]] = {
     "none": NoNeck,
     "fpn": FPN,
@@ -112,6 +132,12 @@ NECKS: dict[str, type[NoNeck] | type[FPN] | type[DenseFPN]] = {
     "dense_fpn": DenseFPN,
 }
 """The classes behind `detection.neck`."""
+
+
+def build_neck(kind: str, in_channels: Sequence[int], channels: int, norm: str) -> NoNeck | FPN | DenseFPN | NormedNeck:
+    """The neck of `detection.neck`, `neck_channels` and `neck_norm`, for maps of ``in_channels``."""
+    neck = NECKS[kind](in_channels, channels)
+    return NormedNeck(neck) if norm == "layer" and not isinstance(neck, NoNeck) else neck
 
 
 def enlarge(x: Tensor, size: Size) -> Tensor:

@@ -55,6 +55,7 @@ def coco_config(folder: Path, **changes: Any) -> Path:
         ("detection.bakcbone=swin_a", r"detection.bakcbone: unknown key; did you mean 'backbone'"),
         ("loss.focal_gamma=1.5", r"loss.focal_gamma: has an effect only with classification: focal"),
         ("detection={neck_channels: 64}", r"detection.neck_channels: has an effect only with a neck other than none"),
+        ("detection={neck_norm: layer}", r"detection.neck_norm: has an effect only with a neck other than none"),
         (
             "detection={backbone: swin_a, frozen_batchnorm: true}",
             r"detection.frozen_batchnorm: .* a backbone that has batch norms \(swin_a has none\)",

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detection.necks import FPN, NECKS, PAN, DenseFPN
+from detection.necks import FPN, NECKS, PAN, DenseFPN, build_neck
 
 CHANNELS = (4, 8, 6)
 SIZES = ((9, 13), (5, 7), (2, 3))
@@ -68,3 +68,14 @@ def test_convolutions_start_with_biases_of_zero(name: str) -> None:
     layers = [layer for layer in NECKS[name](CHANNELS, 5).modules() if isinstance(layer, nn.Conv2d)]
     assert layers and all(layer.bias is not None and layer.bias.eq(0).all() for layer in layers)
     assert all(layer.weight.std() > 0.05 for layer in layers)
+
+
+@pytest.mark.parametrize("kind", ["fpn", "pan", "dense_fpn"])
+def test_normed_maps_have_mean_0_and_variance_1_in_each_cell(kind: str, maps: list[Tensor]) -> None:
+    neck = build_neck(kind, CHANNELS, 64, "layer")
+    assert neck.channels == (64, 64, 64)
+    for y, size in zip(neck(maps), SIZES, strict=True):
+        assert y.shape == (2, 64, *size)
+        assert y.mean(dim=1).abs().max() < 1e-5
+        torch.testing.assert_close(y.var(dim=1, unbiased=False), torch.ones(2, *size), rtol=0, atol=1e-3)
+    assert type(build_neck(kind, CHANNELS, 64, "none")) is NECKS[kind]
