@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
-from detection.annotations import Annotations
+from detection.annotations import AnnotatedPictures, Annotations, digest
 from detection.config import TRAINED, DetectionConfig
 from detection.datasets import open_pictures
 from detection.detector import Detector
@@ -18,6 +19,8 @@ from engine.evaluation import inference
 from engine.experiment import Experiment
 from engine.precision import resolve_precision
 from engine.trained import record_evaluation, require_writable, with_experiment
+
+log = logging.getLogger(__name__)
 
 
 def run_evaluation(arguments: EvaluateArguments) -> int:
@@ -40,6 +43,7 @@ def evaluate_experiment(experiment: Experiment[DetectionConfig], split: str, ran
     require_writable(experiment.folder.results_for(split), ranks)
     pictures = ranks.from_main(partial(open_pictures, config.data, split))
     _require_same_classes(experiment, pictures.annotations)
+    _warn_of_changed_data(experiment, split, pictures)
     detector = Detector(config, pictures.annotations.classes, ranks.device)
     experiment.load_into(detector.model)
     with inference(detector.model, resolve_precision(config.training.precision, ranks.device)):
@@ -65,3 +69,11 @@ def _require_same_classes(experiment: Experiment[Any], known: Annotations) -> No
     if different:
         shown = ", ".join(f"{i}: {theirs.get(i)!r} there, {ours.get(i)!r} here" for i in different[:5])
         raise UserError(f"data: {experiment.checkpoint} was trained on other categories: {shown}")
+
+
+def _warn_of_changed_data(experiment: Experiment[Any], split: str, pictures: AnnotatedPictures) -> None:
+    """Of other pictures or boxes than training had, unless the user asks for others."""
+    then = experiment.saved["metadata"].get("digest_of_annotations", {}).get(split)  # older ones lack them
+    chosen = any(change.startswith(("data.root=", f"data.{split}")) for change in experiment.changes)
+    if then is not None and not chosen and digest(pictures) != then:
+        log.warning("data: pictures or annotations of %s are not those that training had", split)

@@ -6,12 +6,12 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import Tensor, nn
 
-from detection.annotations import AnnotatedPictures
+from detection.annotations import AnnotatedPictures, digest
 from detection.config import DetectionConfig
 from detection.confusion import confuse
 from detection.datasets import described, look_first, open_pictures
@@ -90,8 +90,13 @@ class DetectionTask:
             "category_ids": self._known.category_ids,
             "pictures": {split: len(self._opened[split]) for split in ("train", "val")},
             "objects": {split: _objects(self._opened[split]) for split in ("train", "val")},
+            "digest_of_annotations": self._digests,
             "preprocessing": asdict(self._detector.preprocessing),
         }
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {split: digest(self._opened[split]) for split in ("train", "val")}
 
 
 def measure(

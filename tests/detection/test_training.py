@@ -14,9 +14,15 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+from detection.evaluation import run_evaluation
 from detection.shapes import ShapePictures
+from detection.train import kind
+from engine.arguments import EvaluateArguments, TrainArguments
 from engine.metrics import read_metrics
+from engine.run import run_training
 from engine.run_dir import RunDir
+from engine.signals import StopRequest
+from tests.detection.coco_files import box, write_split
 from tests.detection.small import EVALUATE, PREDICT, SHAPES, SWIN_SHAPE, TRAIN, config_of, write_config
 from tests.distributed import Group, launch
 from tools.chaos.compare import checkpoint_differences, records_difference
@@ -146,3 +152,23 @@ def test_a_run_that_was_stopped_and_killed_ends_in_the_same_bits(tmp_path: Path)
     assert not {name: fault for name, fault in differences.items() if fault}
     for split in ("train", "val"):
         assert records_difference(reference.metrics, run.metrics, split) is None
+
+
+def test_data_that_changed_under_a_run_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    boxes = [box(1, 101, [2, 2, 20, 20]), box(2, 102, [5, 5, 20, 20]), box(3, 103, [4, 3, 18, 20])]
+    for split in ("train", "val"):
+        write_split(tmp_path, split, boxes)
+    files = {split: {"images": split, "annotations": f"{split}.json"} for split in ("train", "val")}
+    data = {"source": "coco", "root": str(tmp_path), "workers": 0, "image_size": 48, **files}
+    config = write_config(tmp_path, data=data, training={"steps": 1, "global_batch_size": 2})
+    assert run_training(kind(), TrainArguments(config, None, False, ()), StopRequest()) == 0
+    folder = tmp_path / "experiments" / "experiment_0001"
+    evaluation = EvaluateArguments(folder, "last", "val", [])
+    resume = TrainArguments(None, str(folder), False, ("training.steps=2",))
+    told = "pictures or annotations of val are not those that training had"
+    assert run_evaluation(evaluation) == 0 and told not in caplog.text
+    write_split(tmp_path, "val", [*boxes[:2], box(3, 103, [4, 3, 18, 21])])
+    assert run_evaluation(evaluation) == 0 and caplog.text.count(told) == 1
+    assert run_training(kind(), resume, StopRequest()) == 0
+    assert "the data have changed since the checkpoint: digest_of_annotations.val: " in caplog.text
+    assert "digest_of_annotations.train" not in caplog.text
