@@ -7,7 +7,8 @@ What a ``base`` says is another matter: a file over it may well turn off what th
 command line (``schedule.name=cosine`` over a file with ``schedule.plateau``). Such keys are left out silently, and the
 resolved configuration shows their defaults. They are refused only where they stand in the same file as the setting that
 makes them idle, or in one that is read over it; all of the command line counts as one file. All
-are told of at once. Left alone are keys that cannot change a result, such as ``data.prefetch`` without workers.
+are told of at once. Of two keys of which only one may be given, each decides over the other: the one read later counts.
+Left alone are keys that cannot change a result, such as ``data.prefetch`` without workers.
 """
 
 from __future__ import annotations

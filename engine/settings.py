@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from engine.config import AbsolutePath, Section, may_import
-from engine.idle import refuse_idle
+from engine.idle import IdleKeys, refuse_idle
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -56,7 +56,7 @@ class TrainingConfig(Section):
     epochs: Count | None = None
     """Passes over the training set; 30 when neither `epochs` nor `steps` is given."""
     steps: Count | None = None
-    """Optimizer steps, instead of `epochs`."""
+    """Optimizer steps, instead of `epochs`: of both, that counts which a later file or the command line gives."""
     global_batch_size: Count = 128
     """Samples in one optimizer step, over all ranks and accumulation steps."""
     micro_batch_size: Count | None = None
@@ -90,7 +90,7 @@ class TrainingConfig(Section):
     @model_validator(mode="after")
     def _one_length(self) -> "TrainingConfig":
         if self.epochs is not None and self.steps is not None:
-            raise ValueError("give `epochs` or `steps`, not both (set the other to null)")
+            raise IdleKeys("epochs: give `epochs` or `steps`, not both", ["epochs", "steps"], ["epochs", "steps"])
         return self
 
 
@@ -194,7 +194,8 @@ class ScheduleConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "ScheduleConfig":
         if self.warmup_steps is not None and self.warmup_epochs > 0:
-            raise ValueError("give `warmup_epochs` or `warmup_steps`, not both")
+            both = ["warmup_epochs", "warmup_steps"]
+            raise IdleKeys("warmup_epochs: give `warmup_epochs` or `warmup_steps`, not both", both, both)
         if self.name == "milestones" and not self.milestones:
             raise ValueError("milestones: name: milestones needs at least one")
         if self.milestones != sorted(set(self.milestones)):

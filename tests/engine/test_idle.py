@@ -84,6 +84,22 @@ def test_what_a_base_says_of_a_thing_that_is_turned_off_is_left_out() -> None:
     assert load(PLATEAU, "schedule.plateau.patience=5").schedule.plateau.patience == 5
 
 
+def test_of_two_ways_to_say_one_thing_the_later_counts() -> None:
+    epochs, steps = "training: {epochs: 3}\nschedule: {warmup_epochs: 1}\n", "training: {steps: 9}\n"
+    found = load(epochs, "training.steps=7", "schedule.warmup_steps=2")
+    assert (found.training.epochs, found.training.steps) == (None, 7)
+    assert (found.schedule.warmup_epochs, found.schedule.warmup_steps) == (0, 2)
+    assert load(dump_config(found), name="resolved.yaml") == found
+    assert load(steps, "training.epochs=2").training.epochs == 2
+    load(epochs, name="base.yaml")
+    assert load("base: base.yaml\n" + steps).training.steps == 9
+    for text, overrides in [("training: {epochs: 3, steps: 9}\n", []), (epochs, ["training={epochs: 2, steps: 9}"])]:
+        with pytest.raises(
+            UserError, match=r"(run.yaml:1|command line): training.epochs: give `epochs` or `steps`, not"
+        ):
+            load(text, *overrides)
+
+
 def test_what_is_left_out_takes_with_it_what_only_it_needed() -> None:
     text = "schedule: {warmup_epochs: 1, warmup_lr: 1e-4, min_lr: 1e-5}\n"
     assert load(text, "schedule.name=one_cycle").schedule == load("schedule: {name: one_cycle}\n").schedule
