@@ -253,7 +253,7 @@ def _describe(group: list[Finding], schema: type[BaseModel], tree: Node) -> tupl
         return first.keys, f"{error['msg'][0].lower()}{error['msg'][1:]}, not {kind_of(error['input'])}"
     context = error.get("ctx", {})
     choices = re.findall(r"'([^']*)'", context["expected"]) if kind == "literal_error" else []
-    given = str(context["actual_length"]) if "actual_length" in context else kind_of(error["input"])
+    given = str(context["actual_length"]) if context.get("actual_length") else kind_of(error["input"])
     text = f"must be {_EXPECTED[kind].format(**context)}, not {given}"
     return first.keys, text + _did_you_mean(error["input"], choices)
 

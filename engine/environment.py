@@ -19,7 +19,18 @@ import torch
 from engine.code import describe_code
 from engine.files import write_atomic
 
-_PACKAGES = ("torchvision", "timm", "numpy", "pillow", "pydantic", "scikit-learn", "tensorboard", "submitit")
+_PACKAGES = (
+    "torchvision",
+    "timm",
+    "numpy",
+    "pillow",
+    "pydantic",
+    "scikit-learn",
+    "pycocotools",
+    "faster-coco-eval",
+    "tensorboard",
+    "submitit",
+)
 _SLURM = {
     "job_id": "SLURM_JOB_ID",
     "array_job_id": "SLURM_ARRAY_JOB_ID",

@@ -20,6 +20,9 @@ from tqdm import tqdm
 FILE_ONLY = {"file_only": True}
 """``log.info(..., extra=FILE_ONLY)``: for the file alone, since the console shows it in another way."""
 
+HARMLESS = "Grad strides do not match bucket view strides"
+"""What DDP warns of where a 1x1 convolution's weights have strides that mean the same memory; for the file alone."""
+
 _CLEAR_LINE = "\r\x1b[K"
 
 
@@ -113,8 +116,9 @@ class _Console(logging.Handler):
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
 
     def filter(self, record: logging.LogRecord) -> bool:
-        repeated = self._rank > 0 and record.name == "py.warnings"  # Python's warnings are the same on each rank
-        return not getattr(record, "file_only", False) and not repeated and bool(super().filter(record))
+        if record.name == "py.warnings" and (self._rank > 0 or HARMLESS in record.getMessage()):
+            return False  # Python's warnings are the same on each rank
+        return not getattr(record, "file_only", False) and bool(super().filter(record))
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)

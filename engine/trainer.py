@@ -275,6 +275,8 @@ class Trainer:
         improved = not math.isnan(value) and (best is None or (value > best if mode == "max" else value < best))
         if improved:
             state.best = {"step": state.step, "epoch": self.epoch, name: value}
+        if math.isnan(value):
+            log.warning("%s is not a number: no checkpoint is the best by it, and it never counts as progress", name)
         if self.config.schedule.name == "plateau":
             schedule, scale = self.config.schedule, state.plateau.scale
             state.plateau = state.plateau.update(

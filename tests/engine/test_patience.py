@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -68,3 +69,12 @@ def test_a_patience_that_cannot_run_out_is_warned_of(
     config = toy_config(training={"epochs": 5}, evaluation={"early_stopping": {"patience": patience}})
     toy_trainer(ToyTask(toy_model()), config)
     assert (f"a patience of {patience} never runs out in 5 evaluations" in caplog.text) == warned
+
+
+def test_a_metric_that_is_no_number_is_told_of_with_what_follows(caplog: pytest.LogCaptureFixture) -> None:
+    task = ToyTask(toy_model())
+    task.scores = [math.nan, math.nan, 0.5]
+    trainer, recorder = toy_trainer(task, toy_config(training={"epochs": 3}, evaluation={"metric": "score"})), Saves()
+    assert trainer.fit(recorder)
+    assert caplog.text.count("score is not a number: no checkpoint is the best by it, and it never counts") == 2
+    assert trainer.state.best["score"] == 0.5
