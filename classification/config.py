@@ -13,7 +13,7 @@ from classification.loss_config import LossConfig
 from engine.config import Section, may_import
 from engine.idle import refuse_idle
 from engine.settings import RunConfig
-from engine.timm_names import check_timm, unknown_model
+from engine.timm_names import check_published, check_timm, unknown_model
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -22,18 +22,12 @@ Count = Annotated[int, Field(ge=1)]
 SWIN_SHAPES = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE, "swin": TINY}
 """What each of our model names starts from."""
 
-TRAINED = ("model.pretrained=false",)
-"""What a command sets that uses a trained model: all weights come from its checkpoint."""
-
 
 class ModelConfig(Section):
     """The model: a Swin Transformer, or any of timm's."""
 
     name: str
     """swin_tiny, swin_small, swin_base, swin_large; swin for a shape of one's own; or timm/NAME."""
-    pretrained: bool = False
-    """Start from the weights that timm publishes for this model: from a cache, or else downloaded. (For a file of
-    weights or another experiment: `finetune.weights`.)"""
     drop_path: Fraction | None = None
     """Stochastic depth: probability of dropping the last block's branches; null: the model's own."""
     drop_rate: Fraction = 0.0
@@ -78,12 +72,10 @@ class ModelConfig(Section):
             if self.swin_fields:
                 raise ValueError(f"{', '.join(self.swin_fields)}: only for our own Swin models, not for {self.name}")
             if may_import(info):
-                check_timm(self.timm_name, self.pretrained, SWIN_SHAPES)
+                check_timm(self.timm_name, SWIN_SHAPES)
             return self
         if self.name not in SWIN_SHAPES:
             raise ValueError(f"name: {unknown_model(self.name, SWIN_SHAPES)}")
-        if self.pretrained:
-            raise ValueError("pretrained: only for timm/ models; for Swin weights give their file in finetune.weights")
         missing = [key for key in ("embed_dim", "depths", "num_heads") if key not in self.swin_fields]
         if self.name == "swin" and missing:
             raise ValueError(f"a swin of one's own shape also needs {' and '.join(missing)}")
@@ -114,13 +106,6 @@ class ClassificationConfig(RunConfig):
 
     @model_validator(mode="after")
     def _no_idle_keys(self) -> "ClassificationConfig":
-        refuse_idle(
-            self,
-            ["model.pretrained"],
-            needed="finetune.weights: null",
-            holds=self.finetune.weights is None,
-            deciders=["finetune.weights"],
-        )
         filled = self.data.resize == "pad" or (self.augmentation.uncovers and isinstance(self.data.pad_fill, tuple))
         refuse_idle(
             self,
@@ -136,6 +121,12 @@ class ClassificationConfig(RunConfig):
             ("evaluation.calibration_bins", "one label a picture", not several),
         ]:
             refuse_idle(self, [key], needed=needed, holds=holds, deciders=labels)
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_published(self, info: ValidationInfo) -> "ClassificationConfig":
+        if self.finetune.weights == "timm":
+            check_published(self.model.name, self.model.timm_name, may_import(info))
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from classification.config import TRAINED, ClassificationConfig
+from classification.config import ClassificationConfig
 from classification.datasets import open_pictures, prepare_data, split_made
 from classification.measures import measure
 from classification.multilabel_report import write_multilabel_report
@@ -39,7 +39,7 @@ def run_evaluation(arguments: EvaluateArguments) -> int:
         evaluate_experiment(experiment, arguments.split, ranks)
 
     folder, checkpoint = arguments.experiment, arguments.checkpoint
-    return with_experiment(work, folder, checkpoint, ClassificationConfig, arguments.overrides, TRAINED)
+    return with_experiment(work, folder, checkpoint, ClassificationConfig, arguments.overrides)
 
 
 def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str, ranks: Ranks) -> dict[str, float]:

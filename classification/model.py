@@ -43,7 +43,10 @@ def build_model(
         UserError: the weights cannot be read or do not fit, the model refuses its settings, or it has more parameters
             than ``model.max_parameters``.
     """
-    model = _timm(config, num_classes, image_size) if config.timm_name else _swin(config, num_classes, image_size)
+    if config.timm_name is None:
+        model = _swin(config, num_classes, image_size)
+    else:
+        model = _timm(config, num_classes, image_size, published=finetune.weights == "timm")
     if config.head is not None:
         replace_head(model, config.head)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -52,7 +55,7 @@ def build_model(
             f"model.max_parameters: {config.name} has {count:,} parameters with {num_classes} classes, more than the "
             f"{config.max_parameters:,} allowed; choose a smaller model or raise the limit"
         )
-    if finetune.weights is not None:
+    if isinstance(finetune.weights, Path):
         _load(model, finetune.weights, classes)
     return model
 
@@ -91,11 +94,11 @@ def _swin(config: ModelConfig, num_classes: int, image_size: tuple[int, int]) ->
     )
 
 
-def _timm(config: ModelConfig, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
+def _timm(config: ModelConfig, num_classes: int, image_size: tuple[int, int], published: bool) -> nn.Module:
     assert config.timm_name is not None
     create: Callable[..., nn.Module] = partial(timm.create_model, config.timm_name)
-    if config.pretrained:
-        create = partial(create_pretrained, config.timm_name, "model.pretrained")
+    if published:
+        create = partial(create_pretrained, config.timm_name)
     options: dict[str, Any] = {"num_classes": num_classes}
     if config.drop_rate:
         options["drop_rate"] = config.drop_rate

@@ -64,10 +64,10 @@ def main() -> int:
     """Returns the exit code."""
     arguments = parse_arguments(sys.argv[1:])
 
-    from classification.config import TRAINED, ClassificationConfig
+    from classification.config import ClassificationConfig
     from engine.used_config import used_config
 
-    used_config(arguments.experiment, ClassificationConfig, arguments.overrides, TRAINED)
+    used_config(arguments.experiment, ClassificationConfig, arguments.overrides)
 
     from classification.prediction import PredictArguments, run_prediction  # imports torch: mistakes are told before
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from classification.config import TRAINED, ClassificationConfig
+from classification.config import ClassificationConfig
 from classification.listed import listed_pictures
 from classification.trained import Trained, load_trained, reading_workers
 from classification.transforms import EvalTransform
@@ -78,7 +78,7 @@ def run_prediction(arguments: PredictArguments) -> int:
         predict_pictures(experiment, pictures, arguments, ranks)
 
     folder, checkpoint = arguments.experiment, arguments.checkpoint
-    return with_experiment(work, folder, checkpoint, ClassificationConfig, arguments.overrides, TRAINED)
+    return with_experiment(work, folder, checkpoint, ClassificationConfig, arguments.overrides)
 
 
 def _holds_predictions(path: Path) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from classification.config import TRAINED, ClassificationConfig
+from classification.config import ClassificationConfig
 from classification.inference import Inference
 from classification.model import build_model
 from classification.preprocessing import Preprocessing, resolve_preprocessing
@@ -68,7 +68,7 @@ def load_trained(experiment: Experiment[ClassificationConfig], ranks: Ranks) -> 
 
 def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preprocessing:
     """What the run's own evaluations did to pictures, as its checkpoint says, with the user's changes."""
-    run, _ = used_config(experiment.folder.path, ClassificationConfig, (), TRAINED)
+    run, _ = used_config(experiment.folder.path, ClassificationConfig)
     before, now = (asdict(resolve_preprocessing(config.data, config.model)) for config in (run, experiment.config))
     kept = {**before, **experiment.saved["metadata"]["preprocessing"]}
     changed: dict[str, Any] = {key: value for key, value in now.items() if value != before[key]}

@@ -2,17 +2,15 @@
 
 from typing import ClassVar
 
-from pydantic import model_validator
+from pydantic import ValidationInfo, model_validator
 
 from detection.augmentation_config import AugmentationConfig
 from detection.data_config import DataConfig
 from detection.loss_config import LossConfig, MatchingConfig, PostprocessConfig
-from detection.model_config import DetectorConfig
-from engine.idle import refuse_idle
+from detection.model_config import BACKBONES, DetectorConfig
+from engine.config import may_import
 from engine.settings import RunConfig
-
-TRAINED = ("detection.pretrained=false",)
-"""What a command sets that uses a trained model: all weights come from its checkpoint."""
+from engine.timm_names import check_published
 
 
 class DetectionSection(DetectorConfig):
@@ -39,12 +37,8 @@ class DetectionConfig(RunConfig):
     """What is minimised."""
 
     @model_validator(mode="after")
-    def _no_idle_keys(self) -> "DetectionConfig":
-        refuse_idle(
-            self,
-            ["detection.pretrained"],
-            needed="finetune.weights: null",
-            holds=self.finetune.weights is None,
-            deciders=["finetune.weights"],
-        )
+    def _weights_are_published(self, info: ValidationInfo) -> "DetectionConfig":
+        backbone = self.detection.backbone
+        if self.finetune.weights == "timm":
+            check_published(backbone, self.detection.timm_name, backbone not in BACKBONES and may_import(info))
         return self

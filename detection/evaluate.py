@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from detection.config import TRAINED
 from detection.train import schema
 from engine.arguments import EvaluateArguments
 from engine.entry import evaluate
@@ -21,4 +20,4 @@ def run() -> Callable[[EvaluateArguments], int]:
 
 
 if __name__ == "__main__":
-    evaluate("detection", schema, TRAINED, run)
+    evaluate("detection", schema, run)

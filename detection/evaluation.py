@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from detection.annotations import AnnotatedPictures, Annotations, digest
-from detection.config import TRAINED, DetectionConfig
+from detection.config import DetectionConfig
 from detection.datasets import open_pictures
 from detection.detector import Detector
 from detection.report import write_report
@@ -34,7 +34,7 @@ def run_evaluation(arguments: EvaluateArguments) -> int:
         evaluate_experiment(experiment, arguments.split, ranks)
 
     folder, checkpoint = arguments.experiment, arguments.checkpoint
-    return with_experiment(work, folder, checkpoint, DetectionConfig, arguments.overrides, TRAINED)
+    return with_experiment(work, folder, checkpoint, DetectionConfig, arguments.overrides)
 
 
 def evaluate_experiment(experiment: Experiment[DetectionConfig], split: str, ranks: Ranks) -> dict[str, float]:

@@ -6,6 +6,7 @@ B pictures, A priors of a picture, K outputs of a prior.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -136,7 +137,7 @@ def build_detector(
     Raises:
         UserError: the weights cannot be read or do not fit, or timm cannot make the backbone.
     """
-    backbone = build_backbone(config, image_size)
+    backbone = build_backbone(config, image_size, published=finetune.weights == "timm")
     neck = build_neck(config.neck, backbone.channels, config.neck_channels, config.neck_norm)
     head = SSDHead(neck.channels, config.priors.per_cell, num_outputs, prior_probability)
     model = SSD(backbone, neck, head, config.priors)
@@ -144,6 +145,6 @@ def build_detector(
         if not uses_batch_norm(backbone.body):
             raise UserError(f"detection.frozen_batchnorm: {config.backbone} has no batch norm; set it to false")
         backbone.body = freeze_batch_norm_2d(backbone.body)
-    if finetune.weights is not None:
+    if isinstance(finetune.weights, Path):
         load_start(model, finetune.weights, classes)
     return model

@@ -98,8 +98,6 @@ class DetectorConfig(Section):
     """Changes to the shape of a swin_ backbone."""
     drop_path: Fraction | None = None
     """Stochastic depth of the backbone: probability of dropping the last block's branches; null: the model's own."""
-    pretrained: bool = False
-    """Start the backbone from the weights that timm publishes (for a file of weights: `finetune.weights`)."""
     frozen_batchnorm: bool = False
     """Keep the batch norms of the backbone's own stages as its trained weights bring them: for small batches."""
 
@@ -119,8 +117,6 @@ class DetectorConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> DetectorConfig:
         if self.backbone in SWIN_BACKBONES:
-            if self.pretrained:
-                raise ValueError("pretrained: for timm's models only; give Swin weights as a file, finetune.weights")
             self._check_stages()
             return self
         if self.swin.given:
@@ -128,7 +124,7 @@ class DetectorConfig(Section):
         if self.timm_name is None:
             raise ValueError(f"backbone: {unknown_model(self.backbone, BACKBONES)}")
         if self.backbone not in BACKBONES and may_import(info):
-            check_timm(self.timm_name, self.pretrained, BACKBONES, "backbone")
+            check_timm(self.timm_name, BACKBONES, "backbone")
         return self
 
     @model_validator(mode="after")

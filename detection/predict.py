@@ -39,11 +39,10 @@ def main() -> int:
     """Returns the exit code."""
     arguments = parse_arguments(sys.argv[1:])
 
-    from detection.config import TRAINED
     from detection.train import schema
     from engine.used_config import used_config
 
-    used_config(arguments.experiment, schema(), arguments.overrides, TRAINED)
+    used_config(arguments.experiment, schema(), arguments.overrides)
 
     from detection.prediction import run_prediction  # imports torch: a mistake is told before that
 

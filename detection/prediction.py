@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detection.config import TRAINED, DetectionConfig
+from detection.config import DetectionConfig
 from detection.confusion import SCORE
 from detection.detector import Detector, reading
 from detection.drawing import Boxes, draw
@@ -50,7 +50,7 @@ def run_prediction(
         require_writable(output, ranks, "--output")
         predict(experiment, paths, output, ranks)
 
-    return with_experiment(work, folder, checkpoint, DetectionConfig, overrides, TRAINED)
+    return with_experiment(work, folder, checkpoint, DetectionConfig, overrides)
 
 
 def predict(experiment: Experiment[DetectionConfig], paths: Sequence[Path], output: Path, ranks: Ranks) -> None:

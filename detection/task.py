@@ -124,9 +124,8 @@ def _objects(pictures: AnnotatedPictures) -> int:
 
 def _check_start(config: DetectionConfig) -> None:
     """Raises a :class:`UserError` for what would never learn. A trained model is free to be so."""
-    detection = config.detection
-    if detection.frozen_batchnorm and not detection.pretrained and config.finetune.weights is None:
+    if config.detection.frozen_batchnorm and config.finetune.weights is None:
         raise UserError(
             "detection.frozen_batchnorm: keeps the batch norms of trained weights, but there are none; set "
-            "finetune.weights or detection.pretrained, or leave it false"
+            "finetune.weights, or leave it false"
         )

@@ -88,6 +88,11 @@ _ELSEWHERE_CALLED = {
 }
 """Names that other programs give to keys of ours."""
 
+_SAID_OTHERWISE = {
+    "pretrained": "finetune.weights: timm starts from the weights that timm publishes, finetune.weights: null from none"
+}
+"""Names that other programs give to what is a value of a key here, and how it is said."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -312,6 +317,8 @@ def _unknown_key(finding: Finding, schema: type[BaseModel], tree: Node) -> str:
     if variants:
         key, values = _discriminator(variants[0])
         text = f"unknown key here; it belongs to {key}: {' or '.join(map(str, values))}"
+    elif name in _SAID_OTHERWISE:
+        text = f"unknown key; {_SAID_OTHERWISE[name]}"
     elif nearest := _nearest_key(str(name), list(finding.owner.model_fields), [keys for keys, _ in known]):
         text = f"unknown key; did you mean '{nearest}'?"
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.arguments import EvaluateArguments, parse_evaluate_arguments, parse_train_arguments
@@ -40,16 +40,12 @@ def train(task: str, load_schema: Callable[[], type[RunConfig]], load_task: Call
 
 
 def evaluate(
-    task: str,
-    load_schema: Callable[[], type[RunConfig]],
-    preset: Sequence[str],
-    load_run: Callable[[], Callable[[EvaluateArguments], int]],
+    task: str, load_schema: Callable[[], type[RunConfig]], load_run: Callable[[], Callable[[EvaluateArguments], int]]
 ) -> None:
     """Runs ``python -m TASK.evaluate`` and exits with the code of its outcome.
 
     Args:
         load_schema: Imports the type of the configuration, without torch: a mistake is told before that.
-        preset: What evaluation itself changes in the configuration.
         load_run: Imports what evaluates and returns the exit code.
     """
     arguments = parse_evaluate_arguments(task, sys.argv[1:])
@@ -57,7 +53,7 @@ def evaluate(
     def command() -> int:
         from engine.used_config import used_config
 
-        used_config(arguments.experiment, load_schema(), arguments.overrides, preset)
+        used_config(arguments.experiment, load_schema(), arguments.overrides)
         return load_run()(arguments)
 
     exit_on_user_error(command)

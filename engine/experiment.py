@@ -44,22 +44,19 @@ class Experiment(Generic[C]):
         model.load_state_dict(state)
 
 
-def open_experiment(
-    path: Path, which: str, schema: type[C], overrides: Sequence[str] = (), preset: Sequence[str] = ()
-) -> Experiment[C]:
+def open_experiment(path: Path, which: str, schema: type[C], overrides: Sequence[str] = ()) -> Experiment[C]:
     """Reads configuration and checkpoint of the folder ``path``.
 
     Args:
         which: ``best``, ``last`` or a file. Where the run has no best one yet, ``best`` is the last.
         overrides: The user's changes to the configuration.
-        preset: The command's own changes to it.
 
     Raises:
         UserError: the folder or the checkpoint is not there, or is damaged; or ``overrides`` change settings that
             cannot matter, so that whoever gave them expects something else than what is done.
     """
     folder = RunDir(path.absolute())
-    config, changes = used_config(path, schema, overrides, preset)
+    config, changes = used_config(path, schema, overrides)
     file = folder.checkpoints / f"{which}.pt" if which in ("best", "last") else Path(which)
     if which == "best" and not file.exists():
         file = folder.checkpoints / "last.pt"

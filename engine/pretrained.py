@@ -24,14 +24,13 @@ PREFERRED = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.
 """Files of weights in a repository of the hub, and those that timm takes in their place if they are there."""
 
 
-def create_pretrained(name: str, key: str, **options: Any) -> nn.Module:
+def create_pretrained(name: str, **options: Any) -> nn.Module:
     """timm's model ``name`` with its published weights.
 
     A file in a cache is taken without asking whether there is a newer one, so that machines without internet access do
     not wait for answers.
 
     Args:
-        key: the setting that asks for them.
         options: for ``timm.create_model``.
 
     Raises:
@@ -45,9 +44,9 @@ def create_pretrained(name: str, key: str, **options: Any) -> nn.Module:
     where = f"neither in {hub_cache()} nor in {torch_cache()}"
     if reason := no_way_to(published):
         raise UserError(
-            f"{key}: the weights of {name} are {where}, and there is no network to download them: {reason}. Compute "
-            "nodes often have none: start the same command once with --dry-run on the login node, with the same cache "
-            f"(HF_HOME), or set {key}=false and finetune.weights=FILE"
+            f"finetune.weights: the weights of {name} are {where}, and there is no network to download them: "
+            f"{reason}. Compute nodes often have none: start the same command once with --dry-run on the login node, "
+            "with the same cache (HF_HOME), or set finetune.weights=FILE"
         )
     try:
         return timm.create_model(name, pretrained=True, **options)
@@ -55,8 +54,8 @@ def create_pretrained(name: str, key: str, **options: Any) -> nn.Module:
         source = f"https://huggingface.co/{published.hf_hub_id}" if published.hf_hub_id else published.url
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"{key}: the weights of {name} are {where}, and cannot be downloaded from {source} ({reason}); try again, "
-            f"or set {key}=false and finetune.weights=FILE"
+            f"finetune.weights: the weights of {name} are {where}, and cannot be downloaded from {source} ({reason}); "
+            "try again, or set finetune.weights=FILE"
         ) from None
 
 

@@ -5,23 +5,42 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 
+_INSTEAD = "give a file of weights or an experiment's folder, or null"
 
-def check_timm(name: str, pretrained: bool, own: Collection[str], key: str = "name") -> None:
-    """Checks the NAME of ``timm/NAME``, given under ``key``, and whether timm has weights for it if they are wanted.
+
+def check_timm(name: str, own: Collection[str], key: str = "name") -> None:
+    """Checks the NAME of ``timm/NAME``, given under ``key``.
 
     ``own`` are the models that go without ``timm/``, see :func:`unknown_model`.
 
     Raises:
-        ValueError: timm has no such model, or no weights for it.
+        ValueError: timm has no such model.
     """
     import timm
-    from timm.models import is_model_pretrained
 
     tag_known = "." not in name or name in timm.list_pretrained()
     if not timm.is_model(name) or not tag_known:
         raise ValueError(f"{key}: {unknown_model(f'timm/{name}', own)}")
-    if pretrained and not is_model_pretrained(name):
-        raise ValueError(f"pretrained: timm publishes no weights for '{name}'")
+
+
+def check_published(model: str, timm_name: str | None, ask_timm: bool) -> None:
+    """Checks that there is what ``finetune.weights: timm`` asks for.
+
+    Args:
+        model: What the configuration calls the model.
+        timm_name: What timm calls it; None for our own.
+        ask_timm: Import timm, and ask it whether it has weights for this one.
+
+    Raises:
+        ValueError: timm publishes no weights for the model.
+    """
+    if timm_name is None:
+        raise ValueError(f"finetune.weights: timm is for timm's models, not for our {model}; {_INSTEAD}")
+    if ask_timm:
+        from timm.models import is_model_pretrained
+
+        if not is_model_pretrained(timm_name):
+            raise ValueError(f"finetune.weights: timm publishes none for '{timm_name}'; {_INSTEAD}")
 
 
 def unknown_model(name: str, own: Collection[str]) -> str:

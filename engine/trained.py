@@ -31,7 +31,6 @@ def with_experiment(
     checkpoint: str,
     schema: type[C],
     overrides: Sequence[str],
-    preset: Sequence[str],
 ) -> int:
     """Opens an experiment, see :func:`engine.experiment.open_experiment`, and has the ranks meet and do ``work`` on it.
 
@@ -43,7 +42,7 @@ def with_experiment(
     """
     layout = detect_layout(os.environ)
     with setup_logging(layout.rank, layout.world_size):
-        experiment = open_experiment(folder, checkpoint, schema, overrides, preset)
+        experiment = open_experiment(folder, checkpoint, schema, overrides)
 
         def session(ranks: Ranks, last_words: LastWords) -> int:
             work(experiment, ranks)

@@ -28,14 +28,11 @@ COUNTING = (
 """Settings that matter where a trained model is used, besides :attr:`RunConfig.used_when_trained`."""
 
 
-def used_config(
-    path: Path, schema: type[C], overrides: Sequence[str] = (), preset: Sequence[str] = ()
-) -> tuple[C, tuple[str, ...]]:
+def used_config(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> tuple[C, tuple[str, ...]]:
     """Reads the configuration of the experiment in the folder ``path``, with changes.
 
     Args:
         overrides: The user's changes.
-        preset: The command's own.
 
     Returns:
         The configuration, and those of the user's changes that can alter what the model says, as ``key=value``.
@@ -48,9 +45,9 @@ def used_config(
     if not file.is_file():
         raise UserError(f"--experiment: {path} is no experiment folder (it has no config.yaml)")
     # The checkpoint holds all weights; the file that training started from may be gone.
-    preset = ["finetune.weights=null", *preset]
-    config = load_config(schema, file, [*preset, *overrides])
-    changes = differences(load_config(schema, file, preset), config)
+    own = ["finetune.weights=null"]
+    config = load_config(schema, file, [*own, *overrides])
+    changes = differences(load_config(schema, file, own), config)
     counting = (*COUNTING, *schema.used_when_trained)
     idle = ", ".join(key for key, _, _ in changes if not is_below(key, counting))
     if idle:

@@ -105,7 +105,7 @@ def _maps_of(
     options = {"features_only": True, "out_indices": indices, **options}
     create: Callable[..., nn.Module] = partial(timm.create_model, name)
     if options.pop("pretrained"):
-        create = partial(create_pretrained, name, "detection.pretrained")
+        create = partial(create_pretrained, name)
     try:
         if image_size is not None:
             with suppress(TypeError):  # models without position embeddings know no such argument

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
@@ -189,10 +190,6 @@ SEVERAL = {"source": "csv", "root": "pictures", "csv": "a.csv", "label_columns":
             {"augmentation": {"mixup": 0.8, "cutmix_probability": 0.3}},
             r"augmentation\.cutmix_probability: has an effect only with mixup and cutmix; .* its default, 0\.5",
         ),
-        (
-            {"model": {"name": "timm/resnet18", "pretrained": True}, "finetune": {"weights": "a.pth"}},
-            r"model\.pretrained: has an effect only with finetune\.weights: null; remove it, or write .* false",
-        ),
         ({"loss": {"name": "asymmetric", "alpha": 0.5, "gamma": 1}}, r"loss\.gamma: .* name: focal, and so has alpha"),
     ],
 )
@@ -227,8 +224,6 @@ def test_the_command_line_may_turn_off_what_the_file_goes_into(load):
     assert load(padded, "data.resize=squash").data.pad_fill == "mean"
     focal = {**DIGITS, "loss": {"name": "focal", "gamma": 1.5}}
     assert load(focal, "loss.name=cross_entropy").loss.gamma == 2.0
-    published = {**DIGITS, "model": {"name": "timm/resnet18", "pretrained": True}}
-    assert not load(published, "finetune.weights=a.pth").model.pretrained
     with pytest.raises(UserError, match=r"command line: data\.pad_fill: has an effect only with"):
         load(padded, "data.resize=squash", "data.pad_fill=[0, 0, 0]")
 
@@ -297,7 +292,7 @@ def test_an_unknown_model_offers_the_nearest(load, name, text):
 @pytest.mark.parametrize("name", ["resnet50", "resnet50.a1_in1k", "tf_efficientnet_lite0"])
 def test_timms_models_are_known_with_and_without_tag(name):
     assert timm.is_model(name)
-    assert ModelConfig(name=f"timm/{name}", pretrained=True).timm_name == name
+    assert ModelConfig(name=f"timm/{name}").timm_name == name
     assert ModelConfig(name="swin_tiny").timm_name is None
 
 
@@ -313,7 +308,10 @@ def test_timms_models_are_known_with_and_without_tag(name):
             {"name": "swin_tiny", "patch_size": 256},
             r"data\.image_size: must be at least model\.patch_size \(256\), not 224",
         ),
-        ({"name": "swin_tiny", "pretrained": True}, r"model\.pretrained: only for timm/ models; .*finetune\.weights"),
+        (
+            {"name": "timm/resnet50", "pretrained": True},
+            r"run\.yaml:\d+: model\.pretrained: unknown key; finetune\.weights: timm starts from the weights that timm",
+        ),
     ],
 )
 def test_keys_that_do_not_belong_to_a_model_are_refused(load, model, text):
@@ -321,10 +319,27 @@ def test_keys_that_do_not_belong_to_a_model_are_refused(load, model, text):
         load({**DIGITS, "model": model})
 
 
+def test_weights_that_timm_publishes_are_asked_for_by_a_word(load, tmp_path):
+    published = {**DIGITS, "model": {"name": "timm/resnet18"}, "finetune": {"weights": "timm"}}
+    config = load(published)
+    assert config.finetune.weights == "timm"
+    (tmp_path / "resolved.yaml").write_text(dump_config(config))
+    assert load_config(ClassificationConfig, tmp_path / "resolved.yaml") == config
+    assert load(published, "finetune.weights=./timm").finetune.weights == Path.cwd() / "timm"
+    assert load(published, "model.name=swin_tiny", "finetune.weights=null").finetune.weights is None
+    with pytest.raises(UserError, match=r"^command line: finetune\.weights: must be 'timm' or a path, not 5$"):
+        load(published, "finetune.weights=5")
+
+
 def test_weights_that_timm_does_not_publish_are_refused(load):
     without = next(name for name in timm.list_models() if not timm.models.is_model_pretrained(name))
-    with pytest.raises(UserError, match=rf"model\.pretrained: timm publishes no weights for '{without}'"):
-        load({**DIGITS, "model": {"name": f"timm/{without}", "pretrained": True}})
+    tree = {"finetune": {"weights": "timm"}, **DIGITS, "model": {"name": f"timm/{without}"}}
+    with pytest.raises(UserError, match=rf"run\.yaml:4: finetune\.weights: timm publishes none for '{without}'"):
+        load(tree)
+    with pytest.raises(UserError, match=r"run\.yaml:4: finetune\.weights: timm is for timm's .* our swin_tiny; give a"):
+        load(tree, "model.name=swin_tiny")
+    with pytest.raises(UserError, match=r"^command line: finetune\.weights: timm is for timm's"):
+        load(DIGITS, "finetune.weights=timm")
 
 
 def test_the_schema_documents_every_key():

@@ -181,7 +181,7 @@ def test_the_recipe_for_1758_species_trains_its_head_and_then_everything(fish, c
     assert config.finetune.unfreeze == {0: ["head"], 30: ["all"]} and config.training.epochs == 30 + 50
     changes = [
         f"data.root={fish / 'pictures'}", f"data.csv={fish / 'fish.csv'}", "data.image_size=32", "data.workers=0",
-        "model={name: timm/test_convnext, pretrained: false}", "finetune.unfreeze={0: head, 1: all}",
+        "model={name: timm/test_convnext}", "finetune.weights=null", "finetune.unfreeze={0: head, 1: all}",
         "training.epochs=2", "training.global_batch_size=16", "distributed.device=cpu",
         f"experiment.root={fish / 'experiments'}",
     ]  # fmt: skip

@@ -37,11 +37,10 @@ PUBLISHED = {
 }
 """Parameters with 1,000 classes, as torchvision's documentation and the papers' code have them."""
 SMALL = ("mobilenetv3_large", "regnety_400mf", "efficientnet_b0")
-UNTRAINED = ["model.pretrained=false", "finetune.weights=null"]
 
 
 def configured(name: str, *overrides: str) -> ClassificationConfig:
-    return load_config(ClassificationConfig, CONFIGS / f"{name}.yaml", [*UNTRAINED, *overrides])
+    return load_config(ClassificationConfig, CONFIGS / f"{name}.yaml", ["finetune.weights=null", *overrides])
 
 
 def on_meta(config: ClassificationConfig, num_classes: int = 1000) -> nn.Module:
@@ -63,7 +62,8 @@ def test_every_model_of_the_list_has_a_configuration() -> None:
 def test_a_model_is_the_published_one_and_its_recipe_fits_it(path: Path) -> None:
     config = load_config(ClassificationConfig, path)
     assert config.experiment.name == path.stem
-    assert config.model.pretrained != (config.finetune.weights is not None)
+    assert (config.finetune.weights == "timm") == (config.model.timm_name is not None)
+    assert config.finetune.weights is not None
     head = path.read_text().split("\nbase:")[0]
     assert f"--config configs/classification/models/{path.name}" in head
     assert "$schema=../../schema/classification.json" in head

@@ -46,7 +46,7 @@ def keep(hub: Path, state: dict[str, Any], name: str = "model.safetensors") -> N
 
 def build(num_classes: int) -> Any:
     torch.manual_seed(1)
-    return build_model(ModelConfig(name=f"timm/{NAME}", pretrained=True), FinetuneConfig(), num_classes, (32, 32))
+    return build_model(ModelConfig(name=f"timm/{NAME}"), FinetuneConfig(weights="timm"), num_classes, (32, 32))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
@@ -81,7 +81,7 @@ def test_without_cache_and_network_it_is_said_at_once_what_was_tried(
     with pytest.raises(UserError) as caught:
         build(7)
     message = str(caught.value)
-    assert message.startswith(f"model.pretrained: the weights of {NAME} are neither in {hub} nor in {tmp_path}/torch")
+    assert message.startswith(f"finetune.weights: the weights of {NAME} are neither in {hub} nor in {tmp_path}/torch")
     reason = "HF_HUB_OFFLINE is set" if offline else f"{url} does not answer (["
     assert f"there is no network to download them: {reason}" in message
     assert "with --dry-run on the login node" in message and "finetune.weights=FILE" in message

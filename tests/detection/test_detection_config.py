@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import timm
 
 from detection.augmentation_config import AugmentationConfig
 from detection.config import DetectionConfig
@@ -48,15 +50,40 @@ def test_sections_are_read_back_as_they_were_written(tmp_path, text):
 
 def test_the_command_line_may_turn_off_what_the_file_goes_into(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text(SHAPES + "detection: {neck: fpn, neck_channels: 64, pretrained: true, frozen_batchnorm: true}\n")
+    path.write_text(SHAPES + "detection: {neck: fpn, neck_channels: 64, frozen_batchnorm: true}\n")
     assert load_config(DetectionConfig, path).detection.neck_channels == 64
-    found = load_config(DetectionConfig, path, ["detection.neck=none", "finetune.weights=a.pth"]).detection
-    assert (found.neck_channels, found.pretrained, found.frozen_batchnorm) == (256, False, True)
-    swin = load_config(DetectionConfig, path, ["detection.backbone=swin_a", "detection.pretrained=false"]).detection
-    assert not swin.frozen_batchnorm
-    path.write_text(path.read_text() + "finetune: {weights: a.pth}\n")
-    with pytest.raises(UserError, match=r"run\.yaml:2: detection\.pretrained: .* only with finetune\.weights: null"):
-        load_config(DetectionConfig, path)
+    found = load_config(DetectionConfig, path, ["detection.neck=none"]).detection
+    assert (found.neck_channels, found.frozen_batchnorm) == (256, True)
+    assert not load_config(DetectionConfig, path, ["detection.backbone=swin_a"]).detection.frozen_batchnorm
+
+
+def test_weights_that_timm_publishes_are_asked_for_by_a_word(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(SHAPES + "detection: {backbone: resnet50_a}\nfinetune:\n  weights: timm\n")
+    config = load_config(DetectionConfig, path)
+    assert config.finetune.weights == "timm"
+    (tmp_path / "resolved.yaml").write_text(dump_config(config))
+    assert load_config(DetectionConfig, tmp_path / "resolved.yaml") == config
+    file = load_config(DetectionConfig, path, ["finetune.weights=./timm", "detection.backbone=swin_a"])
+    assert file.finetune.weights == Path.cwd() / "timm"
+    with pytest.raises(UserError, match=r"run\.yaml:4: finetune\.weights: timm is for .* our swin_a; give a file"):
+        load_config(DetectionConfig, path, ["detection.backbone=swin_a"])
+    without = next(name for name in timm.list_models() if not timm.models.is_model_pretrained(name))
+    with pytest.raises(UserError, match=rf"run\.yaml:4: finetune\.weights: timm publishes none for '{without}'"):
+        load_config(DetectionConfig, path, [f"detection.backbone=timm/{without}"])
+    with pytest.raises(UserError, match=r"^command line: detection\.pretrained: unknown key; finetune\.weights: timm"):
+        load_config(DetectionConfig, path, ["detection.pretrained=true"])
+
+
+def test_backbones_of_our_own_name_are_checked_without_asking_timm(tmp_path):
+    (tmp_path / "run.yaml").write_text(SHAPES + "detection: {backbone: resnet50_a}\nfinetune: {weights: timm}\n")
+    code = (
+        "import sys; from pathlib import Path; from detection.config import DetectionConfig;"
+        "from engine.config import load_config; load_config(DetectionConfig, Path(sys.argv[1]));"
+        "sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run.yaml")]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 
 def test_they_have_a_schema():

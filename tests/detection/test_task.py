@@ -208,7 +208,5 @@ def test_what_it_shows_and_keeps() -> None:
 
 
 def test_frozen_batch_norms_need_trained_weights() -> None:
-    with pytest.raises(
-        UserError, match=r"detection.frozen_batchnorm: .*; set finetune.weights or detection.pretrained"
-    ):
+    with pytest.raises(UserError, match=r"detection\.frozen_batchnorm: .*; set finetune\.weights, or leave it false"):
         small_task(detection={"backbone": "timm/test_byobnet", "frozen_batchnorm": True})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 
@@ -17,6 +18,8 @@ from detection.model_config import DetectorConfig
 from engine.errors import UserError
 from engine.settings import FinetuneConfig
 from swin import SwinConfig, SwinTransformer
+from tests.classification.test_pretrained import NAME as PUBLISHED
+from tests.classification.test_pretrained import keep
 from tests.detection.test_backbones import TINY_SWIN
 
 LITE = Path(__file__).resolve().parents[2] / ".." / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
@@ -25,7 +28,11 @@ RENAMING = "test_convnext"
 
 
 def detector(
-    backbone: str, weights: Path | None = None, outputs: int = 4, classes: list[str] | None = None, **fields: Any
+    backbone: str,
+    weights: Literal["timm"] | Path | None = None,
+    outputs: int = 4,
+    classes: list[str] | None = None,
+    **fields: Any,
 ) -> SSD:
     if backbone.startswith("swin"):
         fields.setdefault("swin", TINY_SWIN)
@@ -116,6 +123,17 @@ def test_half_precision_weights_of_timm(tmp_path: Path) -> None:
         weight = model.backbone.body["layer3"][5].conv3.weight
         assert weight.dtype == torch.float32
         assert torch.equal(weight, classifier.layer3[5].conv3.weight.float())
+
+
+def test_weights_that_timm_publishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    published = spread(timm.create_model(PUBLISHED.partition(".")[0]))
+    keep(tmp_path, published.state_dict())
+    model = detector(f"timm/{PUBLISHED}", "timm")
+    ours, theirs = model.backbone.body.state_dict(), published.state_dict()
+    body = {name.replace("stages_", "stages.", 1): value for name, value in ours.items()}
+    assert body.keys() <= theirs.keys()
+    assert all(torch.equal(value, theirs[name]) for name, value in body.items())
 
 
 def test_weights_that_lie_beside_the_project(caplog: pytest.LogCaptureFixture) -> None:

@@ -251,6 +251,11 @@ unheard: of
         ("leraning_rate: 0.9", "unknown key; did you mean 'optimizer.lr'?"),
         ("batch_size: 64", "unknown key; did you mean 'global_batch_size'?"),
         ("momentun: 1", "unknown key; did you mean 'optimizer.momentum'?"),
+        (
+            "pretrained: false",
+            "unknown key; finetune.weights: timm starts from the weights that timm publishes, finetune.weights: null "
+            "from none",
+        ),
     ],
 )
 def test_unknown_keys_get_the_nearest_known_one(line: str, hint: str) -> None:

@@ -199,9 +199,9 @@ def test_missing_pictures_are_refused(tmp_path, capsys):
 def test_weights_that_timm_would_have_to_fetch_are_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    model = {"name": "timm/tf_efficientnet_lite0", "pretrained": True}
+    model = {"name": "timm/tf_efficientnet_lite0"}
     nothing = dict.fromkeys(("patch_size", "window_size", "embed_dim", "depths", "num_heads"))
-    config = write_config(tmp_path, model={**nothing, **model})
+    config = write_config(tmp_path, model={**nothing, **model}, finetune={"weights": "timm"})
     assert main(["--task", "classification", "--config", str(config), *LOCAL]) == 2
     assert "the weights of timm/tf_efficientnet_lite0 (timm/tf_efficientnet_lite0.in1k) are not in the cache" in (
         capsys.readouterr().err
@@ -213,12 +213,13 @@ def test_annotations_and_weights_of_a_detector_are_looked_for(tmp_path, capsys, 
     write_split(tmp_path, "train", [])
     files = {split: {"images": "train", "annotations": f"{split}.json"} for split in ("train", "val")}
     data = {"source": "coco", "root": str(tmp_path), **files}
-    config = small_detection.write_config(tmp_path, data=data, detection={"backbone": "resnet50_a", "pretrained": True})
+    changes = {"detection": {"backbone": "resnet50_a"}, "finetune": {"weights": "timm"}}
+    config = small_detection.write_config(tmp_path, data=data, **changes)
     command = ["--task", "detection", "--config", str(config), *LOCAL]
     assert main(command) == 2
     assert re.search(r"data.val.annotations: there is no file .*/val.json", capsys.readouterr().err)
     assert main([*command, "data.val.annotations=train.json"]) == 2
-    assert "detection.pretrained: the weights of timm/resnet50 " in capsys.readouterr().err
+    assert "finetune.weights: the weights of timm/resnet50 " in capsys.readouterr().err
 
 
 def test_without_slurm_it_says_what_else_works(tmp_path, capsys, monkeypatch):

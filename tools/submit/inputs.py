@@ -25,20 +25,21 @@ def check_inputs(task: str, config: RunConfig) -> None:
     for key, path in _paths(config):
         if not path.exists() and not is_below(key, ("experiment", *fetched)):
             raise UserError(f"{key}: {path} does not exist; fetch it first, as nodes may have no network")
+    timm_name: str | None = None
     if task == "classification":
         from classification.config import ClassificationConfig
 
         assert isinstance(config, ClassificationConfig)
         _check_pictures(config)
-        if config.model.pretrained and config.model.timm_name is not None:
-            _check_pretrained(config.model.timm_name, "model.pretrained")
+        timm_name = config.model.timm_name
     elif task == "detection":
         from detection.config import DetectionConfig
 
         assert isinstance(config, DetectionConfig)
         _check_annotated(config)
-        if config.detection.pretrained and config.detection.timm_name is not None:
-            _check_pretrained(config.detection.timm_name, "detection.pretrained")
+        timm_name = config.detection.timm_name
+    if config.finetune.weights == "timm" and timm_name is not None:
+        _check_published(timm_name)
 
 
 def _paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:
@@ -73,7 +74,7 @@ def _check_pictures(config: ClassificationConfig) -> None:
             open_torchvision(config.data, "val")
 
 
-def _check_pretrained(name: str, key: str) -> None:
+def _check_published(name: str) -> None:
     """Looks for timm's weights in the caches, which nodes share through the home folder."""
     from timm.models import get_pretrained_cfg
 
@@ -82,8 +83,8 @@ def _check_pretrained(name: str, key: str) -> None:
     published = get_pretrained_cfg(name)
     if published is not None and published.hf_hub_id and cached_file(published) is None:
         raise UserError(
-            f"{key}: the weights of timm/{name} ({published.hf_hub_id}) are not in the cache; fetch them here first: "
-            f"python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
+            f"finetune.weights: the weights of timm/{name} ({published.hf_hub_id}) are not in the cache; fetch them "
+            f"here first: python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
         )
 
 
