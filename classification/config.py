@@ -1,5 +1,6 @@
 """The typed configuration of a classification run."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -86,6 +87,7 @@ class ModelConfig(Section):
 class ClassificationConfig(RunConfig):
     """Everything a classification run depends on."""
 
+    of_other_tasks: ClassVar[Mapping[str, str]] = {"detection": "detection", "diffusion": "diffusion"}
     used_when_trained: ClassVar[tuple[str, ...]] = (
         "evaluation.thresholds",
         "evaluation.tta",

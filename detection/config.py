@@ -1,5 +1,6 @@
 """The typed configuration of a detection run."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import ValidationInfo, model_validator
@@ -25,6 +26,7 @@ class DetectionSection(DetectorConfig):
 class DetectionConfig(RunConfig):
     """Everything a detection run depends on."""
 
+    of_other_tasks: ClassVar[Mapping[str, str]] = {"model": "classification", "diffusion": "diffusion"}
     used_when_trained: ClassVar[tuple[str, ...]] = ("detection.postprocess",)
 
     detection: DetectionSection = DetectionSection()

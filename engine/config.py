@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -46,6 +46,9 @@ class Section(BaseModel):
         ser_json_inf_nan="constants",
         protected_namespaces=(),
     )
+
+    of_other_tasks: ClassVar[Mapping[str, str]] = {}
+    """Of a whole configuration: keys that only other tasks' configurations have, each with the task's name."""
 
 
 C = TypeVar("C", bound=Section)
@@ -95,8 +98,18 @@ def load_config(schema: type[C], path: Path, overrides: Sequence[str] = ()) -> C
     tree = read_file(Path(path))
     for override in overrides:
         tree = merge(tree, read_override(override))
+    _refuse_other_task(schema, tree)
     tree, _ = _validated(schema, tree, _IMPORT_NOTHING)
     return _validated(schema, tree, None)[1]
+
+
+def _refuse_other_task(schema: type[Section], tree: Node) -> None:
+    """Raises one line of :class:`UserError` for another task's configuration, of which nearly every key is unknown."""
+    for key, task in schema.of_other_tasks.items():
+        if tree.layer_of((key,)) is not None:
+            raise UserError(
+                f"{tree.place_of((key,))}: {key}: only {task} has this section: use python -m {task}.… for it"
+            )
 
 
 def _validated(schema: type[C], tree: Node, context: dict[str, bool] | None) -> tuple[Node, C]:

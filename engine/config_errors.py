@@ -35,6 +35,7 @@ _EXPECTED = {
     "none_required": "null",
     "literal_error": "{expected}",
     "enum": "{expected}",
+    "float_parsing": "a number",
     "greater_than": "greater than {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}",
@@ -116,13 +117,18 @@ class Finding:
 
 def explain(error: ValidationError, schema: type[BaseModel], tree: Node) -> list[str]:
     """One line for each thing that is wrong in ``tree``, in the order of the files' lines."""
-    findings = [_trace(schema, found) for found in error.errors(include_url=False)]
+    findings = [_trace(schema, found) for found in error.errors(include_url=False) if not _is_long_enough(found)]
     groups: dict[Any, list[Finding]] = {}
     for finding in _without_rival_members(findings):
         groups.setdefault(finding.keys if finding.is_rival else object(), []).append(finding)
     problems = [_describe(group, schema, tree) for group in groups.values()]
     placed = sorted(((tree.place_of(keys), keys, text) for keys, text in problems), key=lambda problem: problem[0])
     return [": ".join(part for part in (str(place), _dotted(keys), text) if part) for place, keys, text in placed]
+
+
+def _is_long_enough(error: Any) -> bool:
+    """Whether a list is called too short because pydantic does not count values that are wrong themselves."""
+    return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
 
 
 def idle_keys(error: ValidationError, schema: type[BaseModel], tree: Node) -> tuple[list[Keys], list[Keys]]:
@@ -240,6 +246,9 @@ def _describe(group: list[Finding], schema: type[BaseModel], tree: Node) -> tupl
     if kind == "extra_forbidden":
         return first.keys, _unknown_key(first, schema, tree)
     if kind == "missing":
+        *owner, last = first.keys
+        if isinstance(last, int):
+            return tuple(owner), f"must be a list of more values than {last}"
         return first.keys, "required but missing"
     if kind == "union_tag_not_found":
         return (*first.keys, error["ctx"]["discriminator"].strip("'")), "required but missing"
@@ -252,15 +261,19 @@ def _describe(group: list[Finding], schema: type[BaseModel], tree: Node) -> tupl
         return _named_key(first.keys, str(error["ctx"]["error"]), schema)
     if first.is_rival:
         right = [text for member in first.members for text in _right(member)]
-        text = f"must be {_one_of(right)}, not {kind_of(error['input'])}"
+        text = f"must be {_one_of(right)}, not {_given(error['input'], ' '.join(right))}"
         return first.keys, text + _did_you_mean(error["input"], [text.strip("'") for text in right if "'" in text])
     if kind not in _EXPECTED:
         return first.keys, f"{error['msg'][0].lower()}{error['msg'][1:]}, not {kind_of(error['input'])}"
     context = error.get("ctx", {})
     choices = re.findall(r"'([^']*)'", context["expected"]) if kind == "literal_error" else []
-    given = str(context["actual_length"]) if context.get("actual_length") else kind_of(error["input"])
-    text = f"must be {_EXPECTED[kind].format(**context)}, not {given}"
+    text = f"must be {_EXPECTED[kind].format(**context)}, not {_given(error['input'], _EXPECTED[kind])}"
     return first.keys, text + _did_you_mean(error["input"], choices)
+
+
+def _given(value: Any, expected: str) -> str:
+    """What was given; of a list where one of another length is ``expected``, its length."""
+    return f"of {len(value)}" if isinstance(value, list) and value and "list of" in expected else kind_of(value)
 
 
 def _right(member: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,13 @@ from torch import nn
 
 from engine import checkpoint
 from engine.errors import UserError
+from engine.recorder import shown
 from engine.run_dir import RunDir
 from engine.settings import RunConfig
 from engine.used_config import used_config
 from engine.weights import misfit
+
+log = logging.getLogger(__name__)
 
 C = TypeVar("C", bound=RunConfig)
 
@@ -48,7 +52,8 @@ def open_experiment(path: Path, which: str, schema: type[C], overrides: Sequence
     """Reads configuration and checkpoint of the folder ``path``.
 
     Args:
-        which: ``best``, ``last`` or a file. Where the run has no best one yet, ``best`` is the last.
+        which: ``best``, ``last``, a file, or the name of one in the experiment. Where the run has no best one yet,
+            ``best`` is the last.
         overrides: The user's changes to the configuration.
 
     Raises:
@@ -57,9 +62,11 @@ def open_experiment(path: Path, which: str, schema: type[C], overrides: Sequence
     """
     folder = RunDir(path.absolute())
     config, changes = used_config(path, schema, overrides)
-    file = folder.checkpoints / f"{which}.pt" if which in ("best", "last") else Path(which)
+    file = _checkpoint_file(folder, which)
     if which == "best" and not file.exists():
         file = folder.checkpoints / "last.pt"
+        if file.exists():
+            log.warning("%s has no best checkpoint, so its last is taken", shown(folder.path))
     if not file.exists():
         found = ", ".join(sorted(p.name for p in folder.checkpoints.glob("*.pt"))) or "none"
         raise UserError(f"--checkpoint: no file {file}; checkpoints in the experiment: {found}")
@@ -67,3 +74,11 @@ def open_experiment(path: Path, which: str, schema: type[C], overrides: Sequence
     if fault is not None and which in ("best", "last"):
         raise UserError(f"--checkpoint: {file} {fault}; name another one of {folder.checkpoints}")
     return Experiment(folder, config, file, checkpoint.read(file), changes)
+
+
+def _checkpoint_file(folder: RunDir, which: str) -> Path:
+    """What ``--checkpoint`` means; the file may be missing."""
+    if which in ("best", "last"):
+        return folder.checkpoints / f"{which}.pt"
+    file, own = Path(which), folder.checkpoints / which
+    return own if own.exists() and not file.exists() else file

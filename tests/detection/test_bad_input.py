@@ -52,6 +52,13 @@ def coco_config(folder: Path, **changes: Any) -> Path:
         ("detection.backbone=resnet50_c", r"detection.backbone: no model 'resnet50_c'; did you mean 'resnet50_"),
         ("detection.backbone=timm/resnet5", r"detection.backbone: no model 'timm/resnet5'; did you mean 'timm/resnet"),
         ("detection.neck=fpm", r"detection.neck: .*'fpn'"),
+        ("model.name=swin_tiny", r"command line: model: only classification has this section: use python -m classif"),
+        (
+            "detection.priors.scales=[0.1, 0.2]",
+            r"detection.priors.scales: must be a list of at least 6 values, not of 2",
+        ),
+        ("detection.priors.scales=[-1, 0.2, 0.3, 0.4, 0.5, 0.6]", r"scales\[0\]: must be greater than 0.0, not -1\n$"),
+        ("data.image_size=[96, 128, 3]", r"data.image_size: must be .* or a list of 2 values, not of 3"),
         ("detection.bakcbone=swin_a", r"detection.bakcbone: unknown key; did you mean 'backbone'"),
         ("loss.focal_gamma=1.5", r"loss.focal_gamma: has an effect only with classification: focal"),
         ("detection={neck_channels: 64}", r"detection.neck_channels: has an effect only with a neck other than none"),

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
-from engine.experiment import Experiment
+from engine.experiment import Experiment, open_experiment
 from engine.run_dir import RunDir
 from engine.settings import RunConfig
 
@@ -38,3 +38,24 @@ def test_a_model_of_another_shape_is_a_short_message() -> None:
     assert head == "best.pt does not fit the configured model: 1 of its 2 tensors fit"
     assert surplus.startswith("  58 surplus: 1.weight (2, 2), ") and surplus.endswith(" and 54 more")
     assert misshapen == "  1 of another shape: 0.weight (2, 2) instead of (2, 3)"
+
+
+def test_a_checkpoint_is_named_by_its_place_in_the_experiment_or_by_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = RunDir(tmp_path / "experiment_0001")
+    folder.checkpoints.mkdir(parents=True)
+    folder.config.write_text("{}\n")
+    for name in ("step_00000003.pt", "last.pt"):
+        (folder.checkpoints / name).touch()
+    for which, file in [
+        ("step_00000003.pt", "step_00000003.pt"),
+        ("experiment_0001/checkpoints/step_00000003.pt", "step_00000003.pt"),
+        ("best", "last.pt"),
+    ]:
+        with pytest.raises(UserError, match=rf"{file}"):  # it is empty
+            open_experiment(folder.path, which, RunConfig)
+    assert caplog.text.count("experiment_0001 has no best checkpoint, so its last is taken") == 1
+    with pytest.raises(UserError, match=r"no file step_4.pt; checkpoints in the experiment: last.pt, step_00000003.pt"):
+        open_experiment(folder.path, "step_4.pt", RunConfig)
