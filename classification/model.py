@@ -111,4 +111,6 @@ def _timm(config: ModelConfig, num_classes: int, image_size: tuple[int, int], pu
         except TypeError:
             return create(**options)
     except (TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        if "drop_path_rate" in str(error):
+            raise UserError(f"model.drop_path: {config.timm_name} has no stochastic depth; set it to null") from None
         raise UserError(f"model: timm cannot make {config.timm_name} with these settings: {error}") from None

@@ -74,3 +74,9 @@ class PostprocessConfig(Section):
     """Of two detections of a class that overlap by more than this (IoU), the one with the lower score is dropped."""
     detections: Count = 200
     """Most detections of a picture; the COCO figures use the best 100."""
+
+    @model_validator(mode="after")
+    def _candidates_suffice(self) -> "PostprocessConfig":
+        if self.candidates < self.detections:
+            raise ValueError(f"candidates: must be at least `detections` ({self.detections}), not {self.candidates}")
+        return self

@@ -84,13 +84,13 @@ def _load_detector(model: nn.Module, state: Mapping[str, Tensor], source: str, o
         for name in shared
         if _other_classes(state[name], own[name]) or (other_classes and state[name].shape == own[name].shape)
     ]
-    if other:
-        log.info("%s has other classes, or in another order: the class convolutions start anew", source)
     surplus_counters = [name for name in state if name.endswith(COUNTER) and name not in own]
     kept = {name: tensor for name, tensor in state.items() if name not in other and name not in surplus_counters}
     counters = [name for name in own if name.endswith(COUNTER)]
     if fault := misfit(own, kept, [*other, *counters]):
         raise UserError(f"finetune.weights: {source} does not fit this detector: {fault}")
+    if other:
+        log.info("%s has other classes, or in another order: the class convolutions start anew", source)
     model.load_state_dict(kept, strict=False)
 
 

@@ -124,7 +124,13 @@ class Freezing:
         return any(phase.step < end for phase in self._to_come)
 
     def check_reached(self, total_steps: int) -> None:
-        """Warns of what the run is too short for, and of a head that it never trains."""
+        """Warns of what the run is too short for, of a head that it never trains, and of frozen random weights."""
+        if (
+            self._config.unfreeze is not None
+            and self._config.weights is None
+            and len(self._trained) < len(self._stages)
+        ):
+            log.warning("finetune.unfreeze: what is frozen has random weights, since finetune.weights is null")
         if HEAD in self._stages and not any(
             HEAD in begun for begun in (self._trained, *(p.stages for p in self._to_come))
         ):

@@ -46,7 +46,10 @@ is cut into parts, which changes rounding and dropout."""
 
 
 MOST_SHOWN = 100
-"""Characters of a value in a warning."""
+"""Characters of a value in a message."""
+
+MOST_CHANGES = 8
+"""Changes that a message names."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,9 @@ def allowed_changes(before: Mapping[str, Any], config: RunConfig, what: str) -> 
     changes = differences(before, config.model_dump(mode="json"))
     refused = [change for change in changes if not is_below(change[0], FREE + RECORDED)]
     if refused:
-        shown = "; ".join(f"{key}: {old!r} -> {new!r}" for key, old, new in refused)
+        shown = "; ".join(f"{key}: {_cut(repr(old))} -> {_cut(repr(new))}" for key, old, new in refused[:MOST_CHANGES])
+        if len(refused) > MOST_CHANGES:
+            shown += f"; and {len(refused) - MOST_CHANGES} more"
         raise UserError(f"{what}: these would change the run: {shown}; start a new run instead")
     return [f"{key}: {old!r} -> {new!r}" for key, old, new in changes if is_below(key, RECORDED)]
 

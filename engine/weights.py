@@ -37,11 +37,6 @@ class Weights(NamedTuple):
     """Names of the classes they were trained on, in the order of their numbers; None where the file does not say."""
 
 
-def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of :func:`read_weights` alone."""
-    return read_weights(path).state
-
-
 def read_weights(path: Path) -> Weights:
     """Tensors of a .safetensors file, of a plain state dict, or of a checkpoint (its moving average if it has one).
 
@@ -54,6 +49,7 @@ def read_weights(path: Path) -> Weights:
     path = _of_experiment(path) if path.is_dir() else path
     if not path.is_file():
         raise UserError(f"finetune.weights: no file {path}")
+    log.info("weights to start from: %s", path)
     try:
         state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
@@ -85,7 +81,6 @@ def _of_experiment(folder: Path) -> Path:
         )
     if fault := checkpoint.verify(file):
         raise UserError(f"finetune.weights: {file} {fault}; name another one of {checkpoints}")
-    log.info("starting from the weights in %s", file)
     return file
 
 

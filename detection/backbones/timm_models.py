@@ -112,4 +112,6 @@ def _maps_of(
                 return create(img_size=image_size, **options)
         return create(**options)
     except (TypeError, ValueError, RuntimeError, OSError, AssertionError) as error:
+        if "drop_path_rate" in str(error):
+            raise UserError(f"detection.drop_path: {name} has no stochastic depth; set it to null") from None
         raise UserError(f"detection.backbone: timm cannot make feature maps of {name}: {error}") from None

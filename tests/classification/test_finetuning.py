@@ -71,7 +71,7 @@ def test_the_best_checkpoint_of_another_experiment_is_taken(
     with caplog.at_level(logging.INFO):
         second = trainer_of(config, SINGLE, f"finetune.weights={folder}")
     file = folder / "checkpoints" / f"{names[0]}.pt"
-    assert f"starting from the weights in {file}" in caplog.messages
+    assert f"weights to start from: {file}" in caplog.messages
     state = torch.load(file, weights_only=True)["ema"]
     assert all(torch.equal(tensor, state[name]) for name, tensor in second.task.model.state_dict().items())
 

@@ -224,5 +224,5 @@ def test_models_without_a_pyramid_are_refused() -> None:
 
 
 def test_options_that_a_model_does_not_know_are_refused() -> None:
-    with pytest.raises(UserError, match=r"detection\.backbone: timm cannot make feature maps of vgg11: .*drop_path"):
+    with pytest.raises(UserError, match=r"detection\.drop_path: vgg11 has no stochastic depth; set it to null"):
         build("timm/vgg11", drop_path=0.1)

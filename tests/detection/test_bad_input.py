@@ -59,6 +59,7 @@ def coco_config(folder: Path, **changes: Any) -> Path:
         ),
         ("detection.priors.scales=[-1, 0.2, 0.3, 0.4, 0.5, 0.6]", r"scales\[0\]: must be greater than 0.0, not -1\n$"),
         ("data.image_size=[96, 128, 3]", r"data.image_size: must be .* or a list of 2 values, not of 3"),
+        ("detection.postprocess.candidates=9", r"postprocess.candidates: must be at least `detections` \(200\), not 9"),
         ("detection.bakcbone=swin_a", r"detection.bakcbone: unknown key; did you mean 'backbone'"),
         ("loss.focal_gamma=1.5", r"loss.focal_gamma: has an effect only with classification: focal"),
         ("detection={neck_channels: 64}", r"detection.neck_channels: has an effect only with a neck other than none"),

@@ -137,6 +137,6 @@ def test_many_classes_and_pictures_are_kept_apart():
     generator = torch.Generator().manual_seed(5)
     scores = torch.rand(64, len(PRIORS), 90, generator=generator)
     codes = encode(random_boxes(64, len(PRIORS), generator=generator), PRIORS)
-    config = PostprocessConfig(candidates=40)
+    config = PostprocessConfig(candidates=40, detections=40)
     one, other = (postprocess(scores, codes, PRIORS, config, together) for together in (True, False))
     assert torch.equal(one.scores, other.scores) and torch.equal(one.boxes, other.boxes)

@@ -17,7 +17,7 @@ from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
 from engine.errors import UserError
-from engine.weights import SHOWN, load_weights, read_state_dict
+from engine.weights import SHOWN, load_weights, read_weights
 
 NAME = "test_byobnet"
 """A convolutional model of timm with batch norm, 0.4 million parameters."""
@@ -43,7 +43,7 @@ def test_half_precision_safetensors(tmp_path: Path) -> None:
     source, model = create(7), create(7, seed=1)
     halved = {name: value.half() if value.is_floating_point() else value for name, value in plain(source).items()}
     save_file(halved, tmp_path / "weights.safetensors")
-    load_weights(model, read_state_dict(tmp_path / "weights.safetensors"), "weights")
+    load_weights(model, read_weights(tmp_path / "weights.safetensors").state, "weights")
     for name, value in model.state_dict().items():
         assert torch.equal(value, halved[name].to(value.dtype)), name
         assert value.dtype == source.state_dict()[name].dtype
@@ -55,7 +55,7 @@ def test_pretrained_weights_of_a_real_model() -> None:
         pytest.skip("no pretrained weights beside this checkout")
     model = timm.create_model("tf_efficientnet_lite0", num_classes=10)
     fresh = plain(model)
-    load_weights(model, read_state_dict(path), path.name)
+    load_weights(model, read_weights(path).state, path.name)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, fresh[name])}
     assert {name for name, _ in model.named_parameters()} - changed <= {"classifier.bias"}  # which was zero already
     assert_starts_small(model.classifier)
@@ -65,22 +65,22 @@ def test_pretrained_weights_of_a_real_model() -> None:
 def test_state_dicts_and_those_within_checkpoints(entry: str | None, tmp_path: Path) -> None:
     state = plain(create(7))
     torch.save({entry: state, "epoch": 3} if entry else state, tmp_path / "weights.pth")
-    assert same(read_state_dict(tmp_path / "weights.pth"), state)
+    assert same(read_weights(tmp_path / "weights.pth").state, state)
 
 
 def test_the_moving_average_is_preferred(tmp_path: Path) -> None:
     model, average = plain(create(7)), plain(create(7, seed=1))
     torch.save({"format": 1, "model": model, "ema": average, "optimizer": {}}, tmp_path / "with.pt")
     torch.save({"format": 1, "model": model, "ema": None, "optimizer": {}}, tmp_path / "without.pt")
-    assert same(read_state_dict(tmp_path / "with.pt"), average)
-    assert same(read_state_dict(tmp_path / "without.pt"), model)
+    assert same(read_weights(tmp_path / "with.pt").state, average)
+    assert same(read_weights(tmp_path / "without.pt").state, model)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"lr": 0.1}, {"model": {"weight": "text"}}, torch.ones(3)], ids=str)
 def test_what_is_no_state_dict_is_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "other.pt")
     with pytest.raises(UserError, match=r"other\.pt is neither a state dict nor a checkpoint"):
-        read_state_dict(tmp_path / "other.pt")
+        read_weights(tmp_path / "other.pt")
 
 
 def state_file() -> bytes:
@@ -95,13 +95,13 @@ def test_damaged_files_are_refused(suffix: str, content: bytes, tmp_path: Path) 
     path = tmp_path / f"other{suffix}"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"finetune\.weights: {path} (cannot be read: \S+|is no file of weights)"):
-        read_state_dict(path)
+        read_weights(path)
 
 
 @pytest.mark.parametrize("name", ["absent.pt", "absent.safetensors"])
 def test_missing_files_are_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"finetune\.weights: no file {tmp_path / name}"):
-        read_state_dict(tmp_path / name)
+        read_weights(tmp_path / name)
 
 
 class Harmful:
@@ -118,7 +118,7 @@ class Harmful:
 def test_code_is_refused_and_does_not_run(save: Any, tmp_path: Path) -> None:
     save({"model": {"weight": Harmful(tmp_path / "harm")}}, tmp_path / "other.pt")
     with pytest.raises(UserError, match="holds more than plain tensors; such files are not loaded"):
-        read_state_dict(tmp_path / "other.pt")
+        read_weights(tmp_path / "other.pt")
     assert not (tmp_path / "harm").exists()
 
 
