@@ -104,9 +104,9 @@ def build(case: Case) -> Trainer:
     )
     overrides = [
         f"detection.backbone={case.backbone}",
+        "detection.neck=none",  # which torchvision's SSD does not have
         f"training.global_batch_size={case.batch}",
         f"training.precision={case.precision}",
-        "training.epochs=null",
         "training.steps=1000",
         "finetune.weights=null",
     ]

@@ -50,7 +50,7 @@ def run(quick: bool = False) -> Table:
     for case, (overrides, steps) in cases.items():
         for precision in ("fp32",) if quick else ("fp32", "bf16"):
             row = f"{case}, {precision}"
-            settings = [*overrides, f"training.precision={precision}", "training.steps=1000000", "training.epochs=null"]
+            settings = [*overrides, f"training.precision={precision}", "training.steps=1000000"]
             work[row, "by hand"] = by_hand(build(settings), 2 if quick else steps)
             work[row, "trainer"] = bybuild(build(settings), 2 if quick else steps)
     samples = interleaved(work, 1 if quick else 7)
