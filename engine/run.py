@@ -92,6 +92,7 @@ def _train(
     if arguments.dry_run:
         if the_plan.folder is not None:
             log.info("dry run: from the beginning, whatever %s has reached", shown(the_plan.folder.path))
+        ranks.main_decides(lambda: _check_place(the_plan, trainer))
         return _dry_run(trainer)
     folder, last_words.lock = _open_folder(the_plan, trainer, arguments.request)
     changes = the_plan.changes
@@ -133,9 +134,7 @@ def _open_folder(the_plan: Plan, trainer: Trainer, request: Sequence[str]) -> tu
     config, locks = the_plan.config, list[RunLock]()
 
     def decide() -> str:
-        place = the_plan.folder.checkpoints if the_plan.folder is not None else config.experiment.root
-        check_writable(place)
-        check_free_space(place, trainer.checkpoint_bytes(), config.checkpoint.keep)
+        _check_place(the_plan, trainer)
         folder = the_plan.folder or RunDir.claim(config.experiment.root)
         locks.append(RunLock(folder))
         if job := waiting_job(folder):
@@ -145,6 +144,19 @@ def _open_folder(the_plan: Plan, trainer: Trainer, request: Sequence[str]) -> tu
 
     path = Path(trainer.ranks.main_decides(decide))
     return RunDir(path), locks[0] if locks else None
+
+
+def _check_place(the_plan: Plan, trainer: Trainer) -> str:
+    """Makes sure that checkpoints can be written where the run is to lie. Returns nothing, so that one rank may ask.
+
+    Raises:
+        UserError: they cannot, or there is no room for them.
+    """
+    config = the_plan.config
+    place = the_plan.folder.checkpoints if the_plan.folder is not None else config.experiment.root
+    check_writable(place)
+    check_free_space(place, trainer.checkpoint_bytes(), config.checkpoint.keep)
+    return ""
 
 
 def _load_newest(trainer: Trainer, folder: RunDir) -> list[str]:

@@ -22,12 +22,12 @@ from tests.detection.small import write_config
 FILES = {split: {"images": split, "annotations": f"{split}.json"} for split in ("train", "val")}
 
 
-def refused(config: Path, *overrides: str) -> str:
+def refused(config: Path, *overrides: str, dry_run: bool = False) -> str:
     """The message that a start with this input ends with."""
     before = sorted(config.parent.rglob("*"))
     error = io.StringIO()
     with contextlib.redirect_stderr(error):
-        code = exit_code(lambda: run_training(kind(), TrainArguments(config, None, False, overrides), StopRequest()))
+        code = exit_code(lambda: run_training(kind(), TrainArguments(config, None, dry_run, overrides), StopRequest()))
     message = error.getvalue()
     assert code == 2 and "Traceback" not in message, message
     assert sorted(config.parent.rglob("*")) == before, "something was left behind"
@@ -76,6 +76,16 @@ def coco_config(folder: Path, **changes: Any) -> Path:
 def test_what_is_wrong_is_named(tmp_path: Path, override: str, message: str) -> None:
     error = refused(coco_config(tmp_path), override)
     assert re.search(message, error), error
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("root", ["/proc/runs", "train.json", "train.json/runs"])
+def test_a_place_that_a_run_cannot_have_is_refused_by_a_dry_run_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, dry_run: bool
+) -> None:
+    config = coco_config(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert "error: experiment.root: " in refused(config, f"experiment.root={root}", dry_run=dry_run)
 
 
 def test_categories_that_differ_are_named(tmp_path: Path) -> None:
