@@ -11,9 +11,10 @@ import numpy as np
 from PIL import Image
 
 from detection.annotations import Annotations
-from detection.coco_records import Record, read_annotations, read_categories, read_pictures
+from detection.coco_boxes import read_annotations
+from detection.coco_records import Record, read_categories, read_pictures
 from detection.data_config import CocoData, SplitFiles
-from detection.findings import Finding, Findings
+from detection.findings import Finding, Findings, first_causes
 from engine.errors import UserError
 from engine.pictures import read_picture
 
@@ -74,8 +75,9 @@ def read_split(config: CocoData, split: str) -> tuple[CocoPictures, list[Finding
     """The pictures of ``split`` and what is wrong with them.
 
     Labels number the categories in the order of their ids. Boxes without area, with numbers that are none, outside
-    their picture or of pictures that are not listed are left out; the others are kept as they are, even if they reach
-    out of their picture. Pictures without boxes stay. Where a finding is fatal the result must not be trained on.
+    their picture, far out of it or of pictures that are not listed are left out; the others are kept as they are, even
+    if they reach out of their picture. Pictures without boxes stay. Where a finding is fatal the result must not be
+    trained on.
 
     Raises:
         UserError: files are missing or are not COCO JSON.
@@ -84,9 +86,10 @@ def read_split(config: CocoData, split: str) -> tuple[CocoPictures, list[Finding
     document = _load(file)
     findings = Findings(str(file))
     category_ids, classes = read_categories(document["categories"], findings)
-    pictures = read_pictures(document["images"], folder, findings)
-    annotations = read_annotations(document["annotations"], pictures, category_ids, classes, findings)
-    return CocoPictures(folder, [picture["file_name"] for picture in pictures], annotations), findings.found
+    pictures, faulty = read_pictures(document["images"], folder, findings)
+    annotations = read_annotations(document["annotations"], pictures, faulty, category_ids, classes, findings)
+    names = [picture["file_name"] for picture in pictures]
+    return CocoPictures(folder, names, annotations), first_causes(findings.found)
 
 
 def _load(file: Path) -> dict[str, list[Record]]:

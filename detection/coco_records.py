@@ -1,55 +1,78 @@
-"""The records of a COCO file, as arrays; each kind of fault becomes a finding."""
+"""The categories and pictures of a COCO file; each kind of fault becomes a finding."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from detection.annotations import Annotations, in_order
-from detection.coco_values import box_area, is_crowd, is_file_name, is_finite, is_id, is_number, is_side, plain_id
+from detection.coco_values import in_words, is_file_name, is_id, is_side, plain_id
 from detection.findings import Findings
 
 Record = dict[str, Any]
 
+_OF_PICTURES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "id": (is_id, "whole number or text"),
+    "file_name": (is_file_name, "name of a file"),
+    "width": (is_side, "whole number from 1 on"),
+    "height": (is_side, "whole number from 1 on"),
+}
+"""What a picture's record has to have, and what each of it has to be."""
+
 
 def read_categories(records: list[Record], findings: Findings) -> tuple[list[int | str], list[str]]:
     """Ids, sorted, and names."""
-    good = _without(records, findings, "malformed_category", "categories without an id", _no_id, fatal=True)
+    good, faulty = parted(records, lambda record: not is_id(record.get("id")))
+    findings.add("malformed_category", "categories without an id", ids_of(faulty), fatal=True)
     ids = [plain_id(record["id"]) for record in good]
-    findings.add("duplicate_category_ids", "category ids that occur more than once", _repeated(ids), fatal=True)
+    findings.add("duplicate_category_ids", "category ids that occur more than once", repeated(ids), fatal=True)
     names = {i: str(record.get("name", i)) for i, record in zip(ids, good, strict=True)}
-    twice = set(_repeated(list(names.values())))
+    twice = set(repeated(list(names.values())))
     findings.add("duplicate_category_names", "categories that share a name", [i for i in names if names[i] in twice])
-    if not names:
+    if not records:
         findings.say("no_categories", "the list of categories is empty", fatal=True)
     ordered = sorted(names, key=lambda i: (isinstance(i, str), i))
     return ordered, [names[i] for i in ordered]
 
 
-def read_pictures(records: list[Record], folder: Path, findings: Findings) -> list[Record]:
-    """Records that have an id, a file name and a size."""
-    text = "pictures without an id, a file_name, or a width and height of 1 or more"
-    good = _without(records, findings, "malformed_picture", text, _malformed_picture, fatal=True)
+def read_pictures(records: list[Record], folder: Path, findings: Findings) -> tuple[list[Record], list[Record]]:
+    """Records that have an id, a file name and a size; and the others, which training must not start with."""
+    good, faulty = parted(records, lambda record: _wrong_key(record) is not None)
+    _tell_faulty(faulty, findings)
     ids = [plain_id(record["id"]) for record in good]
-    findings.add("duplicate_picture_ids", "picture ids that occur more than once", _repeated(ids), fatal=True)
+    findings.add("duplicate_picture_ids", "picture ids that occur more than once", repeated(ids), fatal=True)
     if len({type(i) for i in ids}) > 1:
         findings.add("mixed_picture_ids", "picture ids of which some are numbers and some texts", ids, fatal=True)
     there = _files_in(folder, {os.path.dirname(record["file_name"]) for record in good})
     paths = [os.path.normpath(record["file_name"]) for record in good]
     missing = [i for i, path in zip(ids, paths, strict=True) if path not in there]
     findings.add("missing_pictures", f"pictures that are not in {folder}", missing, fatal=True)
-    twice = set(_repeated(paths))
+    twice = set(repeated(paths))
     text = "pictures that share a file with another one: what is an object of the one is background of the other"
     findings.add("shared_files", text, [i for i, path in zip(ids, paths, strict=True) if path in twice])
-    if not good:
-        findings.say("no_pictures", "there is no picture that can be used", fatal=True)
-    return good
+    if not records:
+        findings.say("no_pictures", "the list of images is empty", fatal=True)
+    return good, faulty
+
+
+def _wrong_key(record: Record) -> str | None:
+    """The first of :data:`_OF_PICTURES` that is missing or not as it should be."""
+    return next((key for key, (is_right, _) in _OF_PICTURES.items() if not is_right(record.get(key))), None)
+
+
+def _tell_faulty(pictures: list[Record], findings: Findings) -> None:
+    """A fatal finding for each key that is missing or wrong."""
+    for key, (_, needed) in _OF_PICTURES.items():
+        here = [picture for picture in pictures if _wrong_key(picture) == key]
+        missing = [picture for picture in here if picture.get(key) is None]
+        wrong = [picture for picture in here if picture.get(key) is not None]
+        findings.add("malformed_picture", f"pictures without {key}", ids_of(missing), fatal=True)
+        if wrong:
+            text = f"pictures whose {key} is no {needed}, such as {in_words(wrong[0][key])}"
+            findings.add("malformed_picture", text, ids_of(wrong), fatal=True)
 
 
 def _files_in(folder: Path, below: set[str]) -> set[str]:
@@ -61,99 +84,18 @@ def _files_in(folder: Path, below: set[str]) -> set[str]:
     return files
 
 
-def read_annotations(
-    records: list[Record],
-    pictures: list[Record],
-    category_ids: list[int | str],
-    classes: list[str],
-    findings: Findings,
-) -> Annotations:
-    """The boxes that can be used, and findings about the others."""
-    findings.add(
-        "duplicate_annotation_ids",
-        "annotation ids that occur more than once; all of their boxes are used",
-        _repeated([record["id"] for record in records if is_id(record.get("id"))]),
-    )
-    place = {record["id"]: number for number, record in enumerate(pictures)}
-    label = {category: number for number, category in enumerate(category_ids)}
-    records = _without(records, findings, "malformed", "boxes are no list of four numbers; left out", _malformed)
-    records = _without(records, findings, "not_finite", "boxes with NaN or infinity; left out", _not_finite)
-    text = "boxes of pictures that are not listed; left out"
-    records = _without(records, findings, "unknown_picture", text, _unknown("image_id", place))
-    text = "boxes of categories that are not listed"
-    records = _without(records, findings, "unknown_category", text, _unknown("category_id", label), fatal=True)
-    text = "boxes without width or height; left out"
-    records = _without(records, findings, "degenerate", text, lambda record: min(record["bbox"][2:]) <= 0)
-    sizes = np.array([[p["width"], p["height"]] for p in pictures], np.int64).reshape(-1, 2)
-    where = np.array([place[record["image_id"]] for record in records], np.int64)
-    corners = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
-    with np.errstate(over="ignore"):  # what is infinite then lies outside
-        corners[:, 2:] += corners[:, :2]
-    clipped = np.clip(corners, 0, np.tile(sizes[where], 2))
-    ids = np.array([record.get("id", "none") for record in records], object)
-    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
-    reaches_out = inside & (np.abs(clipped - corners) > _ROUNDING).any(axis=1)
-    findings.add(
-        "partly_outside", "boxes that reach out of their picture; clipped in training", ids[reaches_out].tolist()
-    )
-    findings.add("outside", "boxes that lie outside their picture; left out", ids[~inside].tolist())
-    order, starts = in_order(where[inside], len(pictures))
-    boxes = corners[inside][order]
-    labels = np.array([label[record["category_id"]] for record in records], np.int64)
-    crowd = np.array([is_crowd(record.get("iscrowd")) for record in records], bool)
-    own_areas = np.array([box_area(record.get("area")) for record in records], np.float64)[inside][order]
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return Annotations(
-        classes=classes,
-        category_ids=category_ids,
-        picture_ids=np.array([plain_id(record["id"]) for record in pictures]),
-        sizes=sizes,
-        starts=starts,
-        boxes=boxes,
-        labels=labels[inside][order],
-        crowd=crowd[inside][order],
-        areas=np.where(np.isnan(own_areas), sides.prod(axis=1), own_areas),
-    )
-
-
-_ROUNDING = 0.01
-"""Pixels by which a box may reach out of its picture without being worth a word: COCO rounds to hundredths."""
-
-
-def _without(
-    records: list[Record], findings: Findings, kind: str, text: str, bad: Callable[[Record], bool], fatal: bool = False
-) -> list[Record]:
-    """The records for which ``bad`` is false; a finding about the others."""
+def parted(records: list[Record], bad: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
+    """The records for which ``bad`` is false, and those for which it is true."""
     faults = [bad(record) for record in records]
-    findings.add(kind, text, _ids([r for r, fault in zip(records, faults, strict=True) if fault]), fatal)
-    return [record for record, fault in zip(records, faults, strict=True) if not fault]
+    good = [record for record, fault in zip(records, faults, strict=True) if not fault]
+    return good, [record for record, fault in zip(records, faults, strict=True) if fault]
 
 
-def _no_id(record: Record) -> bool:
-    return not is_id(record.get("id"))
-
-
-def _malformed_picture(record: Record) -> bool:
-    sides = (record.get("width"), record.get("height"))
-    return _no_id(record) or not is_file_name(record.get("file_name")) or not all(map(is_side, sides))
-
-
-def _malformed(record: Record) -> bool:
-    box = record.get("bbox")
-    return not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box)))
-
-
-def _not_finite(record: Record) -> bool:
-    return not all(map(is_finite, record["bbox"]))
-
-
-def _unknown(key: str, known: Mapping[Any, int]) -> Callable[[Record], bool]:
-    return lambda record: not is_id(record.get(key)) or record[key] not in known
-
-
-def _ids(records: list[Record]) -> list[Any]:
+def ids_of(records: list[Record]) -> list[Any]:
+    """What a finding calls them."""
     return [record.get("id", "none") for record in records]
 
 
-def _repeated(values: list[Any]) -> list[Any]:
+def repeated(values: list[Any]) -> list[Any]:
+    """Those that occur more than once, each once."""
     return [value for value, count in Counter(values).items() if count > 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from typing import Any, TypeGuard
@@ -48,11 +49,34 @@ def is_file_name(value: Any) -> bool:
         return False
 
 
+def other_type(value: Any) -> int | str | None:
+    """An id as the other type: the number that a text spells, or the text of a number; None if there is none."""
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            return None
+    return str(plain_id(value)) if is_id(value) else None
+
+
+def in_words(value: Any) -> str:
+    """A value for a message, such as ``160``, ``the text "160"`` or ``none``."""
+    if value is None:
+        return "none"
+    written = json.dumps(plain_id(value) if is_id(value) else value)
+    return f"the text {written}" if isinstance(value, str) else written
+
+
+def is_flag(value: Any) -> bool:
+    """Whether it is 0 or 1, true or false."""
+    return value in (0, 1)
+
+
 def is_crowd(value: Any) -> bool:
-    """Whether an `iscrowd` entry says yes."""
-    return value in (1, True, "1")
+    """Whether an `iscrowd` entry says yes, as any number but 0 does to pycocotools; of texts, "1" alone."""
+    return value == "1" or (isinstance(value, int | float) and value != 0)
 
 
-def box_area(value: Any) -> float:
-    """An `area` entry; NaN where there is none that can be used."""
-    return float(value) if is_number(value) and is_finite(value) and value >= 0 else math.nan
+def is_area(value: Any) -> bool:
+    """Whether it is a number of pixels that an object can cover."""
+    return is_number(value) and is_finite(value) and value > 0

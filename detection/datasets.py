@@ -9,7 +9,7 @@ from typing import cast
 from detection.annotations import AnnotatedPictures
 from detection.coco import CocoPictures, read_split
 from detection.data_config import CocoData, ShapesData
-from detection.findings import Finding, refuse_fatal
+from detection.findings import Finding, first_causes, refuse_fatal
 from detection.first_look import look_at_pictures
 from detection.shapes import ShapePictures
 from detection.splits import compare_splits
@@ -31,10 +31,10 @@ def open_pictures(data: CocoData | ShapesData, split: str) -> AnnotatedPictures:
     return pictures
 
 
-def check_data(data: CocoData | ShapesData, least: float) -> tuple[list[str], list[Finding]]:
-    """A line about each split, and everything that is wrong in them. ``least`` is as in :func:`compare_splits`."""
+def check_data(data: CocoData | ShapesData, least: float) -> tuple[Mapping[str, AnnotatedPictures], list[Finding]]:
+    """The splits that can be opened, by name, and all that is wrong. ``least`` is as in :func:`compare_splits`."""
     if isinstance(data, ShapesData):
-        return [described(split, ShapePictures(data, split)) for split in ("train", "val")], []
+        return {split: ShapePictures(data, split) for split in ("train", "val")}, []
     opened: dict[str, CocoPictures] = {}
     findings: list[Finding] = []
     for split in ("train", "val", *(["test"] if data.test is not None else [])):
@@ -47,7 +47,7 @@ def check_data(data: CocoData | ShapesData, least: float) -> tuple[list[str], li
     for pictures in opened.values():
         findings += look_at_pictures(pictures)
     findings += compare_splits(data, opened, least)
-    return [described(split, pictures) for split, pictures in opened.items()], findings
+    return opened, first_causes(findings)
 
 
 def look_first(opened: Mapping[str, AnnotatedPictures], data: CocoData | ShapesData, least: float) -> str:

@@ -11,6 +11,18 @@ from engine.errors import UserError
 NAMED = 10
 """Ids that a finding names in a log."""
 
+_OF_CATEGORIES = ("unknown_category", "different_categories", "no_objects", "never_seen")
+FOLLOWING = {
+    "malformed_category": _OF_CATEGORIES,
+    "no_categories": _OF_CATEGORIES,
+    "duplicate_category_ids": ("different_categories",),
+    "unknown_category": ("no_objects", "never_seen"),
+    "no_pictures": ("unknown_picture", "no_objects"),
+    "malformed_picture": ("no_objects", "never_seen"),
+    "duplicate_picture_ids": ("shared_files",),
+}
+"""By the kind of a fatal fault, kinds of findings about the same file that may do no more than follow from it."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -60,3 +72,17 @@ def refuse_fatal(findings: Sequence[Finding]) -> None:
     fatal = [str(finding) for finding in findings if finding.fatal]
     if fatal:
         raise UserError("\n".join(fatal))
+
+
+def first_causes(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings without those that may only follow from a fatal one: they can be told once that is mended."""
+
+    def follows(finding: Finding) -> bool:
+        return any(
+            finding.kind in FOLLOWING.get(cause.kind, ())
+            and (finding.where == cause.where or finding.kind == "different_categories")  # which are of two files
+            for cause in findings
+            if cause.fatal
+        )
+
+    return [finding for finding in findings if not follows(finding)]

@@ -28,7 +28,9 @@ def compare_splits(data: CocoData, opened: Mapping[str, CocoPictures], least: fl
             continue
         if "train" in opened:
             findings += compare_categories(opened["train"].annotations, pictures.annotations, where)
-            findings += in_both(opened["train"], pictures, where)
+            findings += in_both(opened["train"], pictures, where, "train")
+        if split == "test" and "val" in opened:
+            findings += in_both(opened["val"], pictures, where, "val")
         if pictures.annotations.crowd.all():
             there = Findings(where)
             there.say("no_objects", "there is no object to find, so that no figure is a number")
@@ -67,11 +69,12 @@ def compare_categories(train: Annotations, other: Annotations, where: str) -> li
     return findings.found
 
 
-def in_both(train: CocoPictures, other: CocoPictures, where: str) -> list[Finding]:
-    """A finding about pictures that are trained on and evaluated on."""
-    known = {os.path.normpath(train.path(index)) for index in range(len(train))}
-    again = [index for index in range(len(other)) if os.path.normpath(other.path(index)) in known]
+def in_both(known: CocoPictures, other: CocoPictures, where: str, split: str) -> list[Finding]:
+    """A finding about pictures of ``other`` that are in ``known`` too: the ``split`` train or val."""
+    paths = {os.path.normpath(known.path(index)) for index in range(len(known))}
+    again = [index for index in range(len(other)) if os.path.normpath(other.path(index)) in paths]
     findings = Findings(where)
-    text = "pictures are in train as well: what is measured on them says nothing about others"
+    uses = {"train": "", "val": ", by which the best checkpoint is chosen"}
+    text = f"pictures are in {split} as well{uses[split]}: what is measured on them says nothing about others"
     findings.add("in_both", text, other.annotations.picture_ids[again].tolist())
     return findings.found

@@ -11,7 +11,7 @@ from PIL import Image
 
 from detection.coco import read_split
 from detection.data_config import CocoData
-from detection.datasets import check_data, open_pictures
+from detection.datasets import check_data, described, open_pictures
 from engine.errors import UserError
 from tests.detection.coco_files import CATEGORIES, box, coco_data, write_split
 
@@ -79,6 +79,11 @@ def test_all_is_kept_as_arrays(tmp_path):
         ("unknown_picture", box(9, 5, GOOD), False),
         ("outside", box(9, 101, [50, 3, 4, 4]), False),
         ("partly_outside", box(9, 101, [30, 20, 14, 14]), True),
+        ("partly_outside", box(9, 101, [-400, -300, 440, 330]), True),
+        ("far_outside", box(9, 101, [-401, 3, 410, 4]), False),
+        ("far_outside", box(9, 101, [3, 3, 4, 1e308]), False),
+        ("odd_iscrowd", box(9, 101, GOOD, iscrowd="yes"), True),
+        ("odd_area", box(9, 101, GOOD, area=-5), True),
     ],
 )
 def test_boxes_that_are_wrong_are_counted_named_and_left_out(tmp_path, kind, bad, kept, caplog):
@@ -129,7 +134,80 @@ def test_what_training_cannot_do_without_is_refused_by_name(tmp_path, kind, ids,
 )
 def test_pictures_of_impossible_names_and_sizes_are_named(tmp_path, images):
     _, findings = read(tmp_path, [], images=[images])
-    assert kinds(findings) == {"malformed_picture": (images["id"],), "no_pictures": ()}
+    assert kinds(findings) == {"malformed_picture": (images["id"],)}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"width": None}, "pictures without width"),
+        ({"file_name": None}, "pictures without file_name"),
+        ({"width": 0}, "pictures whose width is no whole number from 1 on, such as 0"),
+        ({"height": "160"}, 'pictures whose height is no whole number from 1 on, such as the text "160"'),
+        ({"file_name": 7}, "pictures whose file_name is no name of a file, such as 7"),
+        ({"id": 4.5}, "pictures whose id is no whole number or text, such as 4.5"),
+        ({"id": None}, "pictures without id"),
+    ],
+)
+def test_what_is_wrong_with_a_picture_is_told_and_nothing_of_its_boxes(tmp_path, wrong, text):
+    images = [{"id": 101 + i, "file_name": f"{i}.png", "width": 40, "height": 30} for i in range(3)]
+    images[0] |= wrong
+    boxes = [box(1, images[0]["id"] or 101, GOOD), box(2, 102, GOOD, 7), box(3, 103, GOOD, 90)]
+    write_split(tmp_path, "train", boxes, images=images)
+    write_split(tmp_path, "val", [box(1, 101, GOOD)])
+    (finding,) = check_data(coco_data(tmp_path), 1.0)[1]
+    assert (finding.kind, finding.text, finding.fatal) == ("malformed_picture", text, True)
+
+
+def test_boxes_of_unlisted_pictures_are_told_beside_faulty_ones(tmp_path):
+    images = [{"id": 4, "file_name": "0.png", "width": 0, "height": 30}]
+    assert kinds(read(tmp_path, [box(1, 4.0, GOOD), box(2, 5, GOOD)], images=images)[1])["unknown_picture"] == (2,)
+
+
+@pytest.mark.parametrize(
+    ("key", "listed", "given", "text"),
+    [
+        (
+            "category_id",
+            2,
+            "2",
+            'categories that are not listed (the text "2"; the text "2" is the number 2 in the list)',
+        ),
+        ("category_id", "2", 2.0, 'categories that are not listed (2; 2 is the text "2" in the list)'),
+        ("category_id", 2, 55, "categories that are not listed (55)"),
+        ("category_id", 2, None, "categories that are not listed (none)"),
+        ("image_id", 101, "101", '(the text "101"; the text "101" is the number 101 in the list); left out'),
+        ("image_id", "101", 101, '(101; 101 is the text "101" in the list); left out'),
+        ("image_id", 101, [1], "pictures that are not listed ([1]); left out"),
+    ],
+)
+def test_ids_that_are_not_listed_are_named_with_the_other_type_that_is(tmp_path, key, listed, given, text):
+    ids = {"image_id": 101, "category_id": 2, key: listed}
+    images = [{"id": ids["image_id"], "file_name": "0.png", "width": 40, "height": 30}]
+    boxes = [{**box(9, ids["image_id"], GOOD, ids["category_id"]), key: given}]
+    (finding,) = read(tmp_path, boxes, images=images, categories=[{"id": ids["category_id"], "name": "cat"}])[1]
+    assert finding.ids == (9,) and text in finding.text
+
+
+def test_a_few_of_many_unknown_ids_are_named(tmp_path):
+    (finding,) = read(tmp_path, [box(i, 101, GOOD, i) for i in range(100, 107)])[1]
+    assert finding.text == "boxes of categories that are not listed (100, 101, 102, 103, 104, ...)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "categories"),
+    [
+        ("no_categories", []),
+        ("malformed_category", [*CATEGORIES[1:], {"name": "dog"}]),
+        ("duplicate_category_ids", [*CATEGORIES, {"id": 7, "name": "wolf"}]),
+    ],
+)
+def test_what_follows_from_faulty_categories_is_not_told(tmp_path, kind, categories):
+    boxes = [box(1, 101, GOOD, 2), box(2, 102, GOOD, 7), box(3, 103, GOOD, 90)]
+    write_split(tmp_path, "train", boxes, categories=categories)
+    write_split(tmp_path, "val", [box(1, "101", GOOD)])
+    findings = check_data(coco_data(tmp_path), 1.0)[1]
+    assert [(f.kind, f.fatal) for f in findings] == [(kind, True), ("unknown_picture", False), ("no_objects", False)]
 
 
 def test_whole_numbers_may_be_written_with_a_point(tmp_path):
@@ -143,14 +221,27 @@ def test_whole_numbers_may_be_written_with_a_point(tmp_path):
     assert known.labels.tolist() == [1] and known.starts.tolist() == [0, 0, 1]
 
 
-def test_a_crowd_may_be_a_text_and_an_area_anything(tmp_path):
-    boxes = [
-        box(1, 101, GOOD, iscrowd="0", area=10**400),
-        box(2, 101, GOOD, iscrowd="1"),
-        box(3, 101, GOOD, iscrowd=None),
+def test_a_crowd_may_be_any_0_or_1_and_what_else_it_is_is_told(tmp_path):
+    boxes = [box(i, 101, GOOD, iscrowd=value) for i, value in enumerate([0, 1, False, True, 0.0, 1.0, None])]
+    pictures, findings = read(tmp_path, boxes)
+    assert not findings and pictures.annotations.crowd.tolist() == [False, True] * 3 + [False]
+    odd = ["1", 2, -1, 0.5, float("nan"), "0", "yes", "true", [1], {}]
+    pictures, findings = read(tmp_path, [box(i, 101, GOOD, iscrowd=value) for i, value in enumerate(odd)])
+    assert pictures.annotations.crowd.tolist() == [True] * 5 + [False] * 5
+    assert [(f.text, f.ids) for f in findings] == [
+        ("boxes whose iscrowd is neither 0 nor 1; taken as 0", (5, 6, 7, 8, 9)),
+        ("boxes whose iscrowd is neither 0 nor 1; taken as 1", (0, 1, 2, 3, 4)),
     ]
-    known = read(tmp_path, boxes)[0].annotations
-    assert known.crowd.tolist() == [False, True, False] and known.areas.tolist() == [200] * 3
+
+
+def test_an_area_that_is_none_is_the_boxs_and_told_unless_it_is_missing(tmp_path):
+    odd = [0, 0.0, -5, float("nan"), float("inf"), 10**400, "big", "12", True, [3]]
+    boxes = [box(i, 101, GOOD, area=value) for i, value in enumerate(odd)]
+    pictures, findings = read(tmp_path, [*boxes, box(90, 101, GOOD), box(91, 101, GOOD, area=None)])
+    assert pictures.annotations.areas.tolist() == [200] * 12
+    assert [(f.kind, f.ids) for f in findings] == [("odd_area", tuple(range(10)))]
+    pictures, findings = read(tmp_path, [box(1, 102, GOOD, area=0.5), box(2, 101, [0, 0, 3, 3], area=7)])
+    assert not findings and pictures.annotations.areas.tolist() == [7, 0.5]
 
 
 def test_pictures_that_share_a_file_are_told(tmp_path):
@@ -217,9 +308,9 @@ def test_outlines_are_dropped_and_pictures_may_lie_in_folders(tmp_path):
 def test_the_blood_cells_have_one_degenerate_box_in_each_split(shared_data):
     files = {s: {"images": s, "annotations": f"annotations/instances_{s}.json"} for s in ("train", "val")}
     config = CocoData.model_validate({"source": "coco", "root": str(shared_data / "bccd"), **files})
-    lines, findings = check_data(config, 1.0)
+    opened, findings = check_data(config, 1.0)
     assert [(finding.kind, finding.ids) for finding in findings] == [("degenerate", (2288,)), ("degenerate", (887,))]
-    assert lines[0].startswith("train: 205 pictures") and "2804 objects of 3 classes" in lines[0]
+    assert described("train", opened["train"]).startswith("train: 205 pictures (0 without objects), 2804 objects of 3")
     known = open_pictures(config, "val").annotations
     assert (known.classes, known.category_ids) == (["RBC", "WBC", "Platelets"], [2, 5, 11])
     assert len(known) == 87 and len(known.boxes) == 1137

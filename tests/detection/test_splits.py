@@ -92,10 +92,19 @@ def test_pictures_in_both_splits_are_named(tmp_path: Path) -> None:
     assert kinds(compare_splits(same, opened, least=1.0)) == {"in_both": (101, 102, 103)}
 
 
+def test_pictures_of_test_that_decided_or_taught_before_are_named(tmp_path: Path) -> None:
+    written(tmp_path)
+    for split in ("train", "val"):
+        config = coco_data(tmp_path, test={"images": split, "annotations": "val.json"})
+        (finding,) = check_data(config, 1.0)[1]
+        assert (finding.kind, finding.ids, finding.where) == ("in_both", (101, 102, 103), str(tmp_path / "val.json"))
+        assert f"pictures are in {split} as well" in finding.text
+
+
 def test_what_is_wrong_with_one_split_does_not_hide_the_other(tmp_path: Path) -> None:
     config, _ = written(tmp_path, train=[*ALL, box(4, 999, GOOD)])
     (tmp_path / "val.json").unlink()
-    lines, findings = check_data(config, 1.0)
-    assert [line.partition(":")[0] for line in lines] == ["train"]
+    opened, findings = check_data(config, 1.0)
+    assert [*opened] == ["train"]
     assert [finding.kind for finding in findings] == ["unknown_picture", "unusable"]
     assert str(findings[1]).startswith("data.val.annotations: there is no file") and findings[1].fatal
