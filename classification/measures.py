@@ -11,6 +11,7 @@ from classification.metrics import METRICS, metrics
 from classification.multilabel_metrics import MULTILABEL_METRICS, TUNED_METRICS, multilabel_metrics
 from classification.predictions import AnyPredictions, Predictions
 from classification.thresholds import DEFAULT, tune_thresholds
+from engine.errors import UserError
 
 
 def metric_names(multi_label: bool, thresholds: float | str) -> tuple[str, ...]:
@@ -18,6 +19,20 @@ def metric_names(multi_label: bool, thresholds: float | str) -> tuple[str, ...]:
     if not multi_label:
         return METRICS
     return (*MULTILABEL_METRICS, *TUNED_METRICS) if thresholds == "tuned" else MULTILABEL_METRICS
+
+
+def default_metric(multi_label: bool) -> str:
+    """What decides which checkpoint is best, unless the configuration names another."""
+    return "mAP" if multi_label else "top1"
+
+
+def check_top5(metric: str | None, num_classes: int) -> None:
+    """Raises a :class:`UserError` if `evaluation.metric` tells nothing with so few classes."""
+    if metric == "top5" and num_classes <= 5:
+        raise UserError(
+            f"evaluation.metric: top5 is always 1 with {num_classes} classes, so that the first checkpoint would stay "
+            "the best; take top1 or loss"
+        )
 
 
 def find(predictions: AnyPredictions, thresholds: float | str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from classification.config import ClassificationConfig
 from classification.datasets import PictureReader, described, open_pictures, prepare_data, split_made
 from classification.first_look import faults_of
 from classification.inference import Inference
-from classification.measures import find, measure, metric_names
+from classification.measures import check_top5, default_metric, find, measure, metric_names
 from classification.mixing import MixingPlan, apply_mixing, as_rows, plan_mixing
 from classification.model import build_model
 from classification.multilabel_report import multilabel_board_pictures
@@ -70,12 +70,8 @@ class ClassificationTask:
             tta=config.evaluation.tta,
             channels_last=config.training.channels_last,
         )
-        if config.evaluation.metric == "top5" and len(self.classes) <= 5:
-            raise UserError(
-                f"evaluation.metric: top5 is always 1 with {len(self.classes)} classes, so that the first checkpoint "
-                "would stay the best; take top1 or loss"
-            )
-        self.metric = "mAP" if self._multi_label else "top1"
+        check_top5(config.evaluation.metric, len(self.classes))
+        self.metric = default_metric(self._multi_label)
         self.metric_names = metric_names(self._multi_label, config.evaluation.thresholds)
         self._loss = build_training_loss(config.loss, pictures, ranks.device)
         warn_of_balancing_twice(config.loss, data)

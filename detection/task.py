@@ -46,7 +46,7 @@ class DetectionTask:
 
     def __init__(self, config: DetectionConfig, ranks: Ranks) -> None:
         data, seed = config.data, config.experiment.seed
-        _check_start(config)
+        check_start(config)
         opened = {split: ranks.from_main(partial(open_pictures, data, split)) for split in ("train", "val")}
         ranks.main_decides(partial(look_first, opened, data, config.augmentation.min_box_pixels))
         pictures = opened["train"]
@@ -122,7 +122,7 @@ def _objects(pictures: AnnotatedPictures) -> int:
     return int((~pictures.annotations.crowd).sum())
 
 
-def _check_start(config: DetectionConfig) -> None:
+def check_start(config: DetectionConfig) -> None:
     """Raises a :class:`UserError` for what would never learn. A trained model is free to be so."""
     if config.detection.frozen_batchnorm and config.finetune.weights is None:
         raise UserError(

@@ -14,7 +14,7 @@ from engine.depthwise import quicken_depthwise
 from engine.dist import Ranks
 from engine.errors import UserError
 from engine.precision import resolve_precision
-from engine.settings import RunConfig
+from engine.settings import DistributedConfig, RunConfig
 
 _SYNC_BUFFERS = next(
     name
@@ -42,15 +42,20 @@ def prepare_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Modul
             raise UserError(
                 f"training.activation_checkpointing: {type(model).__name__} does not support it; set it to false"
             ) from None
+    check_sync_batchnorm(config.distributed, ranks.device)
     if config.distributed.sync_batchnorm:
-        if ranks.device.type != "cuda":
-            raise UserError("distributed.sync_batchnorm: works on CUDA only; set it to false on CPU")
         model = convert_sync_batchnorm(model)  # timm's, since torch's loses the activations of timm's own layers
     if training.channels_last:
         model = model.to(memory_format=torch.channels_last)
     if ranks.device.type == "cpu" and resolve_precision(training.precision, ranks.device).name == "bf16":
         quicken_depthwise(model)
     return model
+
+
+def check_sync_batchnorm(config: DistributedConfig, device: torch.device) -> None:
+    """Raises a :class:`UserError` if batch norm is wanted over ranks whose devices cannot do it."""
+    if config.sync_batchnorm and device.type != "cuda":
+        raise UserError("distributed.sync_batchnorm: works on CUDA only; set it to false on CPU")
 
 
 def wrap_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:

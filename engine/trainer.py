@@ -20,7 +20,7 @@ from engine.data import EvaluationStopped, MicroBatchSampler, TrainLoader
 from engine.disk import estimate_checkpoint_bytes
 from engine.dist import Ranks
 from engine.errors import UserError
-from engine.evaluation import default_mode, evaluate
+from engine.evaluation import check_metric, default_mode, evaluate
 from engine.freezing import Freezing
 from engine.network import prepare_model, wrap_model
 from engine.optim import add_parameters, build_optimizer, load_named_state, named_state, set_rate
@@ -29,7 +29,7 @@ from engine.prefetch import DeviceBatches, Throughput
 from engine.recorder import Recorder
 from engine.schedule import build_schedule
 from engine.seed import derive
-from engine.settings import RunConfig, wrong_direction
+from engine.settings import RunConfig
 from engine.state import RunState, Window
 from engine.task import Evaluated, Task
 
@@ -48,12 +48,7 @@ class Trainer:
         self.state = RunState()
         self.throughput = Throughput()
         training = config.training
-        wanted = config.evaluation.metric
-        if wanted is not None and wanted not in task.metric_names:
-            raise UserError(f"evaluation.metric: '{wanted}' is not measured; there are {', '.join(task.metric_names)}")
-        mode = config.evaluation.mode
-        if mode is not None and (fault := wrong_direction(wanted or task.metric, mode)):
-            raise UserError(f"evaluation.mode: {fault}")
+        check_metric(config.evaluation, task.metric_names, task.metric)
         self.precision = resolve_precision(training.precision, ranks.device)
         self.total_steps = training.steps or (training.epochs or 0) * layout.steps_per_epoch
         self.schedule = build_schedule(config.schedule, config.optimizer, layout.steps_per_epoch, self.total_steps)

@@ -46,9 +46,7 @@ def read_weights(path: Path) -> Weights:
     Raises:
         UserError: the file is missing, unreadable, or holds something else.
     """
-    path = _of_experiment(path) if path.is_dir() else path
-    if not path.is_file():
-        raise UserError(f"finetune.weights: no file {path}")
+    path = weights_file(path)
     log.info("weights to start from: %s", path)
     try:
         state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
@@ -68,6 +66,18 @@ def read_weights(path: Path) -> Weights:
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"finetune.weights: {path} is neither a state dict nor a checkpoint")
     return Weights(dict(state), classes)
+
+
+def weights_file(path: Path) -> Path:
+    """The file that ``path`` stands for, see :func:`read_weights`.
+
+    Raises:
+        UserError: there is none, or the checkpoint of an experiment is damaged.
+    """
+    path = _of_experiment(path) if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"finetune.weights: no file {path}")
+    return path
 
 
 def _of_experiment(folder: Path) -> Path:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from tests.classification.small import folder_data, write_config, write_pictures
@@ -18,7 +19,8 @@ def detection(tmp_path: Path) -> list[str]:
     """The command for a COCO data set in ``tmp_path``."""
     files = {split: {"images": split, "annotations": f"{split}.json"} for split in ("train", "val")}
     path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump({"data": {"source": "coco", "root": str(tmp_path), **files}}))
+    data = {"source": "coco", "root": str(tmp_path), **files}
+    path.write_text(yaml.safe_dump({"data": data, "training": {"global_batch_size": 3}}))
     return ["--task", "detection", "--config", str(path)]
 
 
@@ -69,12 +71,12 @@ def test_everything_that_is_wrong_is_listed_by_its_ids(tmp_path, detection, caps
         "1 boxes with NaN or infinity; left out (ids: 13)",
         "1 boxes that lie outside their picture; left out (ids: 14)",
         "1 boxes that reach out of their picture; clipped in training (ids: 15)",
-        "1 boxes of pictures that are not listed; left out (ids: 16)",
+        "1 boxes of pictures that are not listed (999); left out (ids: 16)",
         "1 annotation ids that occur more than once; all of their boxes are used (ids: 18)",
     ):
         assert f"warning: {tmp_path}/train.json: {text}" in out
     for text in (
-        "train.json: 1 boxes of categories that are not listed (ids: 17)",
+        "train.json: 1 boxes of categories that are not listed (3) (ids: 17)",
         f"train.json: 1 pictures that are not in {tmp_path}/train (ids: 777)",
         "train: 1 files that are no pictures (ids: 103)",
         "train: 1 pictures whose width and height are not those of their annotations (ids: 102)",
@@ -93,6 +95,78 @@ def test_data_that_are_not_there(tmp_path, detection, capsys):
 def test_a_mistake_in_the_configuration(detection, capsys):
     assert main([*detection, "optimizer.lrr=1"]) == 2
     assert "optimizer.lrr: unknown key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("finetune.weights=gone.pt", "finetune.weights: no file "),
+        ("finetune.weights=.", "is a folder, but no experiment with a checkpoint"),
+        ("experiment.root=/proc/runs", "experiment.root: /proc cannot be written"),
+        ("evaluation.metric=mAP", "evaluation.metric: 'mAP' is not measured; there are AP, AP50"),
+        ("evaluation.mode=min", "evaluation.mode: min is wrong for 'AP'"),
+        ("detection.frozen_batchnorm=true", "detection.frozen_batchnorm: keeps the batch norms of trained weights"),
+        ("distributed={sync_batchnorm: true, device: cpu}", "distributed.sync_batchnorm: works on CUDA only"),
+        ("training.global_batch_size=4", "training.global_batch_size: 4 is more than the 3 training samples"),
+    ],
+)
+def test_what_a_start_refuses_is_an_error(tmp_path, detection, capsys, monkeypatch, override, message):
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val"):
+        write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20])])
+    assert main([*detection, override]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("error: ") and message in err and err.count("error: ") == 1
+    assert "run.yaml: keys and types are right" in out and "data: train: 3 pictures" in out
+
+
+@pytest.mark.parametrize("override", ["training={global_batch_size: 4}", "finetune.weights=run.yaml"])
+def test_a_batch_may_be_larger_if_the_rest_is_kept_and_weights_may_be_any_file(
+    tmp_path, detection, monkeypatch, override
+):
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "val"):
+        write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20])])
+    assert main([*detection, override, "data.drop_last=false"]) == 0
+
+
+def test_a_batch_is_not_measured_against_faulty_pictures(tmp_path, detection, capsys):
+    images = [{"id": 101, "file_name": "0.png", "width": "40", "height": 30}]
+    write_split(tmp_path, "train", [], images=images)
+    write_split(tmp_path, "val", [box(1, 101, [1, 2, 10, 20])])
+    assert main(detection) == 2
+    assert capsys.readouterr().err.count("error: ") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("override", ["distributed.sync_batchnorm=true", "distributed.device=cuda"])
+def test_a_gpu_that_is_not_here_may_be_where_the_run_will_be(tmp_path, detection, capsys, override):
+    for split in ("train", "val"):
+        write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20])])
+    assert main([*detection, override]) == 0
+    assert "warning: on this machine: distributed." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("evaluation.metric=AP", "evaluation.metric: 'AP' is not measured; there are loss, top1"),
+        ("evaluation.mode=min", "evaluation.mode: min is wrong for 'top1'"),
+        ("training.global_batch_size=1438", "1438 is more than the 1437 training samples"),
+        ("finetune.weights=gone.pt", "finetune.weights: no file "),
+    ],
+)
+def test_what_a_start_of_classification_refuses_is_an_error(tmp_path, capsys, override, message):
+    assert main(["--task", "classification", "--config", str(write_config(tmp_path)), override]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_top5_of_two_classes_is_refused(tmp_path, capsys):
+    for split in ("train", "val"):
+        write_pictures(tmp_path / split, {"ant": 20, "bee": 20})
+    config = write_config(tmp_path, data=folder_data(tmp_path))
+    assert main(["--task", "classification", "--config", str(config), "evaluation.metric=top5"]) == 2
+    assert "evaluation.metric: top5 is always 1 with 2 classes" in capsys.readouterr().err
 
 
 def test_classification_is_counted_too(tmp_path, capsys):

@@ -16,11 +16,11 @@ TASKS = ("classification", "detection")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Checks configuration and data and prints what it finds. Returns 0, or 2 if training would refuse to start."""
+    """Checks settings and data and prints what it finds. Returns 0, or 2 if training would refuse to start."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog="python -m tools.check",
-        description="Reads a run's configuration and looks at its data; trains nothing.",
+        description="Reads a run's configuration and looks at its data and weights; builds and trains nothing.",
     )
     parser.add_argument("--task", choices=TASKS, required=True, help="what is to be trained")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's configuration")
@@ -30,21 +30,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check(task: str, config_file: Path, overrides: Sequence[str]) -> int:
-    """The check itself; a mistake in the configuration is raised as a UserError."""
+    """The check itself; a mistake in keys or types is raised as a UserError."""
     schema = importlib.import_module(f"{task}.train").schema()
     config = load_config(schema, config_file, overrides)
-    print(f"configuration: {config_file} is right")
+    print(f"configuration: {config_file}: keys and types are right")
 
     from tools.check.data import check_data
+    from tools.check.settings import check_settings
 
-    checked = check_data(task, config)
-    for line in checked.lines:
-        print(f"data: {line}")
-    for warning in checked.warnings:
-        print(f"warning: {warning}")
-    for error in checked.errors:
-        print(f"error: {error}", file=sys.stderr)
-    return EXIT_USER_ERROR if checked.errors else 0
+    found = [check_settings(task, config), check_data(task, config)]
+    for checked in found:
+        for line in checked.lines:
+            print(f"data: {line}")
+        for warning in checked.warnings:
+            print(f"warning: {warning}")
+        for error in checked.errors:
+            print(f"error: {error}", file=sys.stderr)
+    return EXIT_USER_ERROR if any(checked.errors for checked in found) else 0
 
 
 if __name__ == "__main__":
