@@ -120,14 +120,16 @@ def test_what_a_start_refuses_is_an_error(tmp_path, detection, capsys, monkeypat
     assert "run.yaml: keys and types are right" in out and "data: train: 3 pictures" in out
 
 
-@pytest.mark.parametrize("override", ["training={global_batch_size: 4}", "finetune.weights=run.yaml"])
-def test_a_batch_may_be_larger_if_the_rest_is_kept_and_weights_may_be_any_file(
+@pytest.mark.parametrize(
+    "override", ["training.global_batch_size=4", "finetune.weights=run.yaml", "finetune.weights=timm"]
+)
+def test_a_batch_may_be_larger_if_the_rest_is_kept_and_weights_may_be_any_file_or_timms(
     tmp_path, detection, monkeypatch, override
 ):
     monkeypatch.chdir(tmp_path)
     for split in ("train", "val"):
         write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20])])
-    assert main([*detection, override, "data.drop_last=false"]) == 0
+    assert main([*detection, override, "detection.backbone=resnet50_a", "data.drop_last=false"]) == 0
 
 
 def test_a_batch_is_not_measured_against_faulty_pictures(tmp_path, detection, capsys):
