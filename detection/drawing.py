@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
-from torchvision.utils import draw_bounding_boxes
 
-from detection.boxes import areas
 from engine.figures import LONGEST, Tile, sheet, shortened
 from engine.fonts import in_one_font
 
@@ -23,17 +21,22 @@ Picture = NDArray[np.uint8]
 
 Colour = tuple[int, int, int]
 
+Edges = tuple[int, int, int, int]
+"""Left, top, right and bottom, the outermost pixels."""
+
 TRUTH_COLOUR = (255, 255, 255)
 
 CELL = 360
 """Pixels of the longer side of a picture on a sheet."""
 COLUMNS = 4
 """Pictures in a row of a sheet."""
+MOST_BOXES = 50
+"""Detections that are drawn on a picture, the best ones: of more, none could be told from the others."""
 
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes (n, 4), xyxy in [0, 1], with labels (n,) and perhaps scores (n,)."""
+    """Boxes (n, 4), xyxy in [0, 1], with labels (n,) and perhaps scores (n,), the best first."""
 
     boxes: Tensor
     labels: Tensor
@@ -45,10 +48,11 @@ class Boxes:
         good = self.scores >= score
         return Boxes(self.boxes[good], self.labels[good], self.scores[good])
 
-    def reversed(self) -> Boxes:
-        """In the other order."""
-        scores = None if self.scores is None else self.scores.flip(0)
-        return Boxes(self.boxes.flip(0), self.labels.flip(0), scores)
+    def best(self, count: int) -> Boxes:
+        """The first ``count`` of those with scores; all of those without."""
+        if self.scores is None:
+            return self
+        return Boxes(self.boxes[:count], self.labels[:count], self.scores[:count])
 
 
 def class_colour(label: int) -> Colour:
@@ -66,47 +70,64 @@ def _readable_on(colour: Colour) -> Colour:
 def draw(picture: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | None = None) -> Picture:
     """``picture`` with boxes in the colours of their classes, named where there is room, with scores if they have any.
 
-    Of ``truth`` only outlines are drawn, in white, below the others.
+    A better box lies over a worse one, and all names over the boxes. Of more detections than :data:`MOST_BOXES` the
+    best are drawn. Of ``truth`` only outlines are drawn, in white, below the others.
     """
-    image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
-    height, width = picture.shape[:2]
-    line = max(1, round(min(height, width) / 200))
-    if truth is not None and len(truth.boxes):
-        image = draw_bounding_boxes(image, _edges(truth.boxes, width, height), colors=TRUTH_COLOUR, width=line)
-    if len(found.boxes):
-        found = found.reversed()  # the best is drawn last and seen whole
-        edges, size = _edges(found.boxes, width, height), max(10, round(min(height, width) / 32))
-        colours = [class_colour(label) for label in found.labels.tolist()]
-        texts, file = _names_that_fit(found, classes, edges, size)
-        image = draw_bounding_boxes(
-            image,
-            edges,
-            texts,
-            colours,
-            width=line,
-            fill_labels=True,
-            label_colors=[_readable_on(colour) for colour in colours],
-            font=str(file),
-            font_size=size,
-        )
-    return image.permute(1, 2, 0).contiguous().numpy()
+    image, found = Image.fromarray(picture), found.best(MOST_BOXES)
+    pen, shorter = ImageDraw.Draw(image), min(image.size)
+    line = max(1, round(shorter / 200))
+    for edges in _edges(truth.boxes, image.size) if truth is not None else ():
+        pen.rectangle(edges, outline=TRUTH_COLOUR, width=line)
+    boxes, colours = _edges(found.boxes, image.size), [class_colour(label) for label in found.labels.tolist()]
+    for edges, colour in reversed(list(zip(boxes, colours, strict=True))):
+        pen.rectangle(edges, outline=colour, width=line)
+    texts, file = in_one_font(_names(found, classes))
+    font = ImageFont.truetype(file, max(10, round(shorter / 32)))
+    for text, colour, place in zip(texts, colours, name_places(texts, boxes, font, image.size), strict=True):
+        if place is not None:
+            pen.rectangle(place, fill=colour)
+            pen.text((place[0] + 1, place[1]), text, fill=_readable_on(colour), font=font)
+    return np.array(image)
 
 
-def _names_that_fit(found: Boxes, classes: Sequence[str], edges: Tensor, size: int) -> tuple[list[str | None], Path]:
-    """What is written in each box in letters of ``size`` pixels, and their font; None where it would hide the box."""
+def name_places(
+    texts: Sequence[str], boxes: Sequence[Edges], font: ImageFont.FreeTypeFont, size: tuple[int, int]
+) -> list[Edges | None]:
+    """Where names are written: in a corner of their boxes, within a picture of ``size`` pixels (width, height).
+
+    None where a name would hide more than half of its box, or in all four corners part of the name of an earlier one.
+    """
+    places: list[Edges | None] = []
+    high = sum(font.getmetrics())
+    for text, (left, top, right, bottom) in zip(texts, boxes, strict=True):
+        wide, found = math.ceil(font.getlength(text)) + 2, None
+        if 2 * wide * high <= (right - left) * (bottom - top):
+            for x, y in ((left, top), (left, bottom - high), (right - wide, top), (right - wide, bottom - high)):
+                x, y = max(0, min(x, size[0] - wide)), max(0, min(y, size[1] - high))
+                corner = (x, y, x + wide - 1, y + high - 1)
+                if not any(place is not None and _overlap(place, corner) for place in places):
+                    found = corner
+                    break
+        places.append(found)
+    return places
+
+
+def _overlap(one: Edges, other: Edges) -> bool:
+    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
+
+
+def _names(found: Boxes, classes: Sequence[str]) -> list[str]:
+    """What is written in each box."""
     texts = [shortened(" ".join(classes[label].split()), LONGEST) for label in found.labels.tolist()]
-    if found.scores is not None:
-        texts = [f"{text} {score:.2f}" for text, score in zip(texts, found.scores.tolist(), strict=True)]
-    texts, file = in_one_font(texts)
-    font, room = ImageFont.truetype(file, size), areas(edges).tolist()
-    fits = [2 * font.getlength(text) * size <= area for text, area in zip(texts, room, strict=True)]
-    return [text if fitting else None for text, fitting in zip(texts, fits, strict=True)], file
+    if found.scores is None:
+        return texts
+    return [f"{text} {score:.2f}" for text, score in zip(texts, found.scores.tolist(), strict=True)]
 
 
-def _edges(boxes: Tensor, width: int, height: int) -> Tensor:
-    """The outermost pixels of boxes (n, 4) in [0, 1]; none lies outside the picture."""
-    last = torch.tensor([width - 1, height - 1] * 2)
-    return (boxes * torch.tensor([width, height] * 2)).floor().minimum(last)
+def _edges(boxes: Tensor, size: tuple[int, int]) -> list[Edges]:
+    """The outermost pixels of boxes (n, 4) in [0, 1] on a picture of ``size``; none lies outside it."""
+    scale = torch.tensor(size * 2)
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in (boxes * scale).floor().minimum(scale - 1).int().tolist()]
 
 
 def fit(picture: Picture | Image.Image) -> Picture:

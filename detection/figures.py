@@ -18,8 +18,10 @@ from engine.figures import Tile, as_picture, sheet, shown_name
 
 NAMED_CURVES = 12
 """Most classes whose curves have a colour and a name of their own; of more, only the mean has."""
-NAMED_CELLS = 40
-"""Most classes whose names fit on the axes of the confusion matrix."""
+LARGE_NAMES = 40
+"""Most classes whose names stand on the axes of the confusion matrix in letters of the usual size."""
+SMALL_NAMES = 100
+"""Most classes whose names stand there in small letters; of more, some have numbers."""
 SHOWN = 8
 """Pictures on a sheet of the best or the worst."""
 
@@ -27,12 +29,11 @@ SHOWN = 8
 def overview(
     result: CocoResult, confusion: Confusion, predictions: Predictions, pictures: AnnotatedPictures
 ) -> dict[str, Picture]:
-    """All of them by name: precision_recall, confusion_matrix, and, where there are such pictures, best and worst."""
-    classes = pictures.annotations.classes
-    drawn = {
-        "precision_recall": curves(result, classes),
-        "confusion_matrix": confusion_matrix(confusion.counts, classes),
-    }
+    """By name: precision_recall if there are objects, confusion_matrix, and best and worst if pictures are such."""
+    classes, drawn = pictures.annotations.classes, {}
+    if not np.isnan(result.precision).all():
+        drawn["precision_recall"] = curves(result, classes)
+    drawn["confusion_matrix"] = confusion_matrix(confusion.counts, classes)
     for name, indices in zip(("best", "worst"), best_and_worst(confusion), strict=True):
         if indices:
             drawn[name] = pictures_sheet(pictures, predictions, confusion, indices)
@@ -40,7 +41,7 @@ def overview(
 
 
 def curves(result: CocoResult, classes: Sequence[str]) -> Picture:
-    """Precision against recall at IoU 0.5, of each class and their mean."""
+    """Precision against recall at IoU 0.5, of each class that has objects, at least one, and their mean."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -52,27 +53,37 @@ def curves(result: CocoResult, classes: Sequence[str]) -> Picture:
     for label in known:
         name = f"{shown_name(classes[label])} (AP50 {result.per_class['AP50'][label]:.3f})" if few else None
         axes.plot(RECALLS, result.precision[label], label=name, color=None if few else "0.8", linewidth=1)
-    if known:
-        mean = result.precision[known].mean(axis=0)
-        axes.plot(RECALLS, mean, color="black", linewidth=2, label=f"mean (AP50 {result.metrics['AP50']:.3f})")
-        figure.legend(loc="outside right upper", fontsize=8)
+    mean = result.precision[known].mean(axis=0)
+    axes.plot(RECALLS, mean, color="black", linewidth=2, label=f"mean (AP50 {result.metrics['AP50']:.3f})")
+    figure.legend(loc="outside right upper", fontsize=8)
     return as_picture(figure)
 
 
 def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Picture:
-    """Counts (C + 1, C + 1), see :class:`detection.confusion.Confusion`; each row as shares."""
+    """Counts (C + 1, C + 1), see :class:`detection.confusion.Confusion`; each row as shares.
+
+    Of more than :data:`SMALL_NAMES` classes some have numbers, by their places in confusion_matrix.csv.
+    """
     from matplotlib.figure import Figure
 
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    named = len(classes) <= NAMED_CELLS
-    side = min(14.0, 3.5 + 0.32 * len(classes)) if named else 9.0
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    axes = figure.add_subplot(xlabel="found", ylabel="there", title=f"Confusion (score {SCORE} or more, IoU 0.5)")
+    count, number = len(classes), ""
+    places, names = range(count), [shown_name(name) for name in classes]
+    if count <= LARGE_NAMES:
+        letters, side = 10, min(14.0, 3.5 + 0.32 * count)
+    elif count <= SMALL_NAMES:
+        letters, side = 6, 3.5 + 0.13 * count
+    else:
+        letters, side, number = 10, 9.0, " (number in confusion_matrix.csv)"
+        step = 10 * -(-count // 300)
+        places = range(step - 1, count - step // 2, step)  # none beside the last row, which has a name
+        names = [str(place + 1) for place in places]
+    figure = Figure(figsize=(1.12 * side, side), layout="constrained")
+    axes = figure.add_subplot(xlabel=f"found{number}", ylabel=f"there{number}")
+    axes.set_title(f"Confusion (score {SCORE} or more, IoU 0.5)")
     figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), ax=axes, fraction=0.046)
-    if named:
-        names = [shown_name(name) for name in classes]
-        axes.set_xticks(range(len(classes) + 1), [*names, "missed"], rotation=90)
-        axes.set_yticks(range(len(classes) + 1), [*names, "nothing"])
+    axes.set_xticks([*places, count], [*names, "missed"], rotation=90, fontsize=letters)
+    axes.set_yticks([*places, count], [*names, "nothing"], fontsize=letters)
     if len(classes) <= 20:
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"

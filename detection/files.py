@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,12 @@ from engine.batches import Draw
 from engine.errors import UserError
 from engine.pictures import read_picture
 
+log = logging.getLogger(__name__)
+
+DETECTIONS = "detections.json"
+"""What a prediction writes."""
+DRAWINGS = "pictures"
+"""The folder beside it with the boxes drawn."""
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 """What the names of pictures in a folder end with, in small or capital letters."""
 
@@ -21,20 +29,61 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".
 def find_pictures(paths: Sequence[Path]) -> list[Path]:
     """The files among ``paths`` whatever their names, and the pictures in folders and below, sorted; each once.
 
+    Links are followed; those that lead nowhere count as pictures, so that reading tells of them. Hidden files and
+    folders are left out, and so are, with a line in the log, files of other kinds and what a prediction has drawn.
+
     Raises:
         UserError: a path does not exist, or there is no picture.
     """
     found: list[Path] = []
+    others: list[Path] = []
+    drawings: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+            for file in sorted(_files_below(path, drawings)):
+                (found if _is_picture(file) else others).append(file)
         elif path.exists():
             found.append(path)
         else:
             raise UserError(f"--images: there is no file or folder {path}")
+    _tell("files of other kinds", others)
+    _tell(f"folders {DRAWINGS} beside a {DETECTIONS}, which predict has drawn,", drawings)
     if not found:
         raise UserError(f"--images: no pictures ({', '.join(ENDINGS)}) in {', '.join(map(str, paths))}")
     return list(dict.fromkeys(found))
+
+
+def _files_below(folder: Path, drawings: list[Path]) -> Iterator[Path]:
+    """All files that are not hidden; each folder once, however many links lead to it.
+
+    Folders of drawings are not entered but added to ``drawings``.
+    """
+    seen: set[tuple[int, int]] = set()
+    for name, subfolders, files in os.walk(folder, onerror=_tell_unreadable, followlinks=True):
+        path, status = Path(name), os.stat(name)
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(subfolder for subfolder in subfolders if not subfolder.startswith("."))
+        if DETECTIONS in files and DRAWINGS in subfolders:
+            subfolders.remove(DRAWINGS)
+            drawings.append(path / DRAWINGS)
+        yield from (path / file for file in files if not file.startswith("."))
+
+
+def _is_picture(file: Path) -> bool:
+    """Whether ``file`` is called so, and is a file or a link that leads nowhere; pipes and the like are not."""
+    return file.suffix.lower() in ENDINGS and (file.is_file() or not file.exists())
+
+
+def _tell(what: str, paths: Sequence[Path]) -> None:
+    if paths:
+        log.info("--images: %d %s left out; the first: %s", len(set(paths)), what, paths[0])
+
+
+def _tell_unreadable(error: OSError) -> None:
+    log.warning("left out: the folder %s cannot be read: %s", error.filename, error.strerror)
 
 
 class FileReader:

@@ -1,7 +1,8 @@
 """``python -m detection.predict --experiment DIR --images PATH... --output DIR [--checkpoint …] [key=value …]``
 
 Finds objects on any pictures. PATH is a picture, or a folder that is searched for them. DIR gets detections.json, in
-COCO's format with the pictures' names, and pictures/ with the boxes drawn. Broken pictures are named and left out.
+COCO's format with the pictures' names, and pictures/ with the boxes drawn; it must not hold any from before. Broken
+pictures are named and left out.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         metavar="PATH",
         help="pictures, and folders of them (searched to the bottom)",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the results go")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="for the results; holds none yet")
     return parser.parse_intermixed_args(settings_first(argv))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from detection.config import DetectionConfig
 from detection.confusion import SCORE
 from detection.detector import Detector, reading
 from detection.drawing import Boxes, draw
-from detection.files import FileReader, find_pictures
+from detection.files import DETECTIONS, DRAWINGS, FileReader, find_pictures
 from detection.predictions import Predictions, gather, rows
 from engine.data import EvalLoader
 from engine.dist import Ranks
@@ -42,20 +43,29 @@ def run_prediction(
     """Writes what a trained model finds on ``images`` into ``output``; returns the exit code.
 
     Raises:
-        UserError: experiment, checkpoint, settings or paths are not as they should be.
+        UserError: experiment, checkpoint, settings or paths are not as they should be, or ``output`` holds results.
     """
-    paths = find_pictures(images)
 
     def work(experiment: Experiment[DetectionConfig], ranks: Ranks) -> None:
         require_writable(output, ranks, "--output")
-        predict(experiment, paths, output, ranks)
+        ranks.main_decides(partial(require_unused, output))
+        predict(experiment, ranks.from_main(partial(find_pictures, images)), output, ranks)
 
     return with_experiment(work, folder, checkpoint, DetectionConfig, overrides)
+
+
+def require_unused(output: Path) -> str:
+    """Raises a :class:`UserError` if ``output`` holds what a prediction writes: old and new would be mixed."""
+    for path in (output / DETECTIONS, output / DRAWINGS):
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise UserError(f"--output: {path} is there already; remove it or name another folder")
+    return ""
 
 
 def predict(experiment: Experiment[DetectionConfig], paths: Sequence[Path], output: Path, ranks: Ranks) -> None:
     """Every rank looks at its share of the pictures and draws as many; rank 0 writes the file of all detections.
 
+    The file comes first: by it, drawings are known for what they are, those of a prediction that was stopped too.
     A drawn picture is called after its number, which is its id in the file, and the beginning of its name.
     """
     config, metadata = experiment.config, experiment.saved["metadata"]
@@ -79,15 +89,16 @@ def predict(experiment: Experiment[DetectionConfig], paths: Sequence[Path], outp
     sizes = ranks.sum_(torch.from_numpy(sizes).to(ranks.device)).cpu().numpy()
     predictions = gather(parts, len(paths), ranks)
     good = [index for index in range(len(paths)) if index not in faults]
-    for index in good[ranks.rank :: ranks.world_size]:
-        ranks.pulse.tick()
-        picture = drawn(paths[index], predictions, index, metadata)
-        write_picture(output / "pictures" / f"{index + 1:05d}_{paths[index].stem[:LONGEST_STEM]}.png", picture)
     if ranks.is_main:
         for fault in faults.values():
             log.warning("left out: %s", fault)
         output.mkdir(parents=True, exist_ok=True)
-        write_atomic(output / "detections.json", json.dumps(document(predictions, paths, sizes, good, metadata)) + "\n")
+        write_atomic(output / DETECTIONS, json.dumps(document(predictions, paths, sizes, good, metadata)) + "\n")
+    for index in good[ranks.rank :: ranks.world_size]:
+        ranks.pulse.tick()
+        picture = drawn(paths[index], predictions, index, metadata)
+        write_picture(output / DRAWINGS / f"{index + 1:05d}_{paths[index].stem[:LONGEST_STEM]}.png", picture)
+    if ranks.is_main:
         log.info("%d pictures, %d detections: %s", len(good), len(predictions.scores), shown(output))
 
 

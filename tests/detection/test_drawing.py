@@ -2,9 +2,21 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
-from detection.drawing import CELL, COLUMNS, TRUTH_COLOUR, Boxes, class_colour, draw, fit, training_sheet
+from detection.drawing import (
+    CELL,
+    COLUMNS,
+    MOST_BOXES,
+    TRUTH_COLOUR,
+    Boxes,
+    class_colour,
+    draw,
+    fit,
+    name_places,
+    training_sheet,
+)
+from engine.fonts import default_file
 
 GREY = np.full((60, 80, 3), 90, np.uint8)
 BOX = torch.tensor([[0.25, 0.5, 0.75, 0.9]])
@@ -65,6 +77,30 @@ def test_the_best_detection_is_drawn_last():
     same = BOX.repeat(2, 1)
     made = draw(GREY, Boxes(same, torch.tensor([0, 1]), torch.tensor([0.9, 0.8])), ["a", "b"])
     assert (made == class_colour(0)).all(axis=2).any() and not (made[40] == class_colour(1)).all(axis=1).any()
+
+
+def test_of_many_detections_the_best_are_drawn():
+    edges = torch.linspace(0, 0.9, MOST_BOXES + 1)
+    boxes = torch.stack([edges, torch.zeros_like(edges), edges + 0.005, torch.ones_like(edges)], dim=1)
+    labels = torch.tensor([0] * MOST_BOXES + [1])
+    wide = np.full((40, 800, 3), 90, np.uint8)
+    there = [
+        (draw(wide, Boxes(boxes, labels, scores), ["a", "b"]) == class_colour(1)).all(axis=2).any()
+        for scores in (torch.linspace(0.9, 0.3, MOST_BOXES + 1), None)
+    ]
+    assert there == [False, True]
+
+
+def test_names_lie_within_the_picture_and_never_on_each_other():
+    font = ImageFont.truetype(default_file(), 10)
+    boxes = [(0, 0, 199, 99)] * 5 + [(190, 20, 199, 79), (0, 0, 9, 9)]
+    places = name_places(["some name"] * 5 + ["i", "small"], boxes, font, (200, 100))
+    assert [place is None for place in places] == [False] * 4 + [True, False, True]
+    written = np.zeros((100, 200), int)
+    for left, top, right, bottom in filter(None, places):
+        assert 0 <= left <= right < 200 and 0 <= top <= bottom < 100
+        written[top : bottom + 1, left : right + 1] += 1
+    assert written.max() == 1
 
 
 def test_names_do_not_hide_what_is_in_small_boxes():

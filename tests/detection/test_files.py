@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,26 @@ def test_folders_are_searched_and_files_are_taken_at_their_word(tmp_path: Path) 
         (tmp_path / name).touch()
     found = find_pictures([tmp_path / "any", tmp_path / "a", tmp_path / "a" / "2.jpg"])
     assert [str(path.relative_to(tmp_path)) for path in found] == ["any", "a/1.PNG", "a/2.jpg", "a/deep/3.webp"]
+
+
+def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("a.jpg", "notes.txt", "photo", ".a.jpg", "._a.jpg", ".thumbs/a.jpg", "found/pictures/00001_a.png",
+                 "found/detections.json", "pictures/b.jpg", "elsewhere/c.jpg"):  # fmt: skip
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).touch()
+    (tmp_path / "in" / "elsewhere").rename(tmp_path / "elsewhere")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "link" / "round").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "gone.jpg").symlink_to("nowhere.jpg")
+    with caplog.at_level(logging.INFO):
+        found = find_pictures([tmp_path / "in"])
+    names = [str(path.relative_to(tmp_path / "in")) for path in found]
+    assert names == ["a.jpg", "gone.jpg", "link/c.jpg", "pictures/b.jpg"]
+    first, second = caplog.messages
+    assert first == f"--images: 3 files of other kinds left out; the first: {tmp_path}/in/found/detections.json"
+    assert second.startswith("--images: 1 folders pictures beside a detections.json, which predict has drawn,")
+    (named,) = find_pictures([tmp_path / "in" / "found" / "pictures"])
+    assert named.name == "00001_a.png"
 
 
 def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:

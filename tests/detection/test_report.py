@@ -76,7 +76,9 @@ def test_many_classes_are_shown_by_their_best_and_worst():
     some = predictions(2, [[0, 0, 50, 50]] * 30, range(30), [0.9] * 30, [0] * 30)
     text = report_text("T", coco_evaluate(some, known), confuse(some, known), known.classes, [])
     assert text.count("| class ") == 1 + 20 and "The best and the worst 10 of 90" in text
-    assert confusion_matrix(confuse(some, known).counts, known.classes).shape[2] == 3
+    matrices = [confusion_matrix(np.eye(count + 1, dtype=np.int64), ["name"] * count) for count in (40, 90, 101, 1203)]
+    sides = [matrix.shape[0] for matrix in matrices]
+    assert sides[0] < sides[1] and sides[2] == sides[3] < sides[1]  # names, or numbers at even distances
     assert curves(coco_evaluate(some, known), known.classes).dtype == np.uint8
 
 
@@ -115,4 +117,6 @@ def test_only_pictures_that_are_there_are_shown(tmp_path):
     pictures.name = str
     write_report(tmp_path, "Nothing at all", coco_evaluate(predictions(3), known), predictions(3), pictures)
     text = (tmp_path / "report.md").read_text()
-    assert "best.png" not in text and not (tmp_path / "best.png").exists()
+    for name in ("best", "worst", "precision_recall"):
+        assert f"{name}.png" not in text and not (tmp_path / f"{name}.png").exists()
+    assert "![confusion_matrix](confusion_matrix.png)" in text and (tmp_path / "confusion_matrix.png").exists()

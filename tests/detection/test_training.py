@@ -15,9 +15,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from detection.evaluation import run_evaluation
+from detection.prediction import require_unused
 from detection.shapes import ShapePictures
 from detection.train import kind
 from engine.arguments import EvaluateArguments, TrainArguments
+from engine.errors import UserError
 from engine.metrics import read_metrics
 from engine.run import run_training
 from engine.run_dir import RunDir
@@ -95,25 +97,33 @@ def test_predict_writes_coco_and_drawings_and_leaves_broken_pictures_out(finishe
         shapes.picture(index).save(folder / name, format="png")
     (folder / "broken.jpg").write_bytes(b"no picture")
     (folder / "notes.txt").write_text("no picture either")
+    (folder / "z.jpg").symlink_to("gone.jpg")
     command = [*PREDICT, "--experiment", str(finished), "--images", str(folder), str(folder / "single")]
     printed = succeed(1, [*command, "--output", str(output), "data.workers=1"], tmp_path)
     assert "left out: " in printed and "broken.jpg: cannot be read as a picture" in printed
+    assert "z.jpg: no such picture" in printed and "2 files of other kinds left out; the first: " in printed
     coco = COCO(str(output / "detections.json"))
     assert [image["file_name"] for image in coco.dataset["images"]] == [
         str(folder / name) for name in ("b.png", long, "single")
     ]
-    assert [image["id"] for image in coco.dataset["images"]] == [1, 2, 4]
+    assert [image["id"] for image in coco.dataset["images"]] == [1, 2, 5]
     assert coco.dataset["categories"] == [{"id": 1, "name": "circle"}, {"id": 2, "name": "square"}]
     assert coco.dataset["annotations"], "an untrained model finds something everywhere"
     for found in coco.dataset["annotations"]:
         x, y, width, height = found["bbox"]
         assert 0 <= x <= x + width <= 56.001 and 0 <= y <= y + height <= 48.001 and 0 < found["score"] < 1
     drawn = sorted(path.name for path in (output / "pictures").iterdir())
-    assert drawn == ["00001_b.png", f"00002_{'a' * 40}.png", "00004_single.png"]
+    assert drawn == ["00001_b.png", f"00002_{'a' * 40}.png", "00005_single.png"]
     assert np.array(Image.open(output / "pictures" / drawn[0])).shape == (48, 56, 3)
+    (ended,) = launch(1, [*command, "--output", str(output)], cwd=tmp_path)
+    assert ended.returncode == 2
+    assert f"--output: {output}/detections.json is there already; remove it or name another folder" in ended.output
+    (output / "detections.json").rename(tmp_path / "detections.json")
+    with pytest.raises(UserError, match=f"--output: {output}/pictures is there already"):
+        require_unused(output)
     again = succeed(2, [*command, "--output", str(tmp_path / "again")], tmp_path)
     assert "left out: " in again
-    assert (tmp_path / "again" / "detections.json").read_text() == (output / "detections.json").read_text()
+    assert (tmp_path / "again" / "detections.json").read_text() == (tmp_path / "detections.json").read_text()
     command = [*PREDICT, "--experiment", str(finished), "--output", str(tmp_path / "none"), "--images"]
     (ended,) = launch(1, [*command, str(folder / "broken.jpg"), "detection.postprocess.score_threshold=0.5"])
     assert ended.returncode == 2 and "none of the 1 pictures can be read; the first: " in ended.output
