@@ -167,6 +167,18 @@ def test_resuming_at_the_beginning_forgets_everything(run_dir: RunDir) -> None:
     assert scalars(run_dir, "train/loss") == [(1, 3.0)]
 
 
+def test_pictures_of_the_beginning_are_there_once_when_it_is_repeated(run_dir: RunDir) -> None:
+    for _ in range(3):  # the first two are killed before they save
+        writer = MetricWriter(run_dir)
+        writer.resume_at(0)
+        writer.image("train_samples", np.zeros((4, 4, 3), np.uint8), 0)
+        writer.write(1, 0.1, "train", {"loss": 1.0})
+        writer.flush()
+    writer.close()
+    assert [event.step for event in board(run_dir).Images("train_samples")] == [0]
+    assert scalars(run_dir, "train/loss") == [(1, 1.0)]
+
+
 @pytest.mark.parametrize(("step", "missing"), [(0, False), (4, False), (5, True)])
 def test_records_that_are_missing_are_told_from_those_that_were_not_due(
     run_dir: RunDir, caplog: pytest.LogCaptureFixture, step: int, missing: bool
