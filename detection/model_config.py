@@ -119,10 +119,9 @@ class DetectorConfig(Section):
         if self.backbone in SWIN_BACKBONES:
             self._check_stages()
             return self
-        if self.swin.given:
-            raise ValueError(f"swin: {', '.join(self.swin.given)}: for swin_ backbones only, not for {self.backbone}")
         if self.timm_name is None:
             raise ValueError(f"backbone: {unknown_model(self.backbone, BACKBONES)}")
+        refuse_idle(self, ["swin"], needed="a swin_ backbone", holds=False, deciders=["backbone"])
         if self.backbone not in BACKBONES and may_import(info):
             check_timm(self.timm_name, BACKBONES, "backbone")
         return self

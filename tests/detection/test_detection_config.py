@@ -117,3 +117,10 @@ def test_they_are_read_without_torch():
     modules = ", ".join(f"detection.{name}_config" for name in ("data", "augmentation", "loss"))
     code = f"import sys, {modules}; sys.exit(bool({{'torch', 'torchvision', 'numpy'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_another_backbone_on_the_command_line_leaves_out_a_swins_shape(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(SHAPES + "detection: {backbone: swin_b, swin: {window_size: 4}}\n")
+    found = load_config(DetectionConfig, path, ["detection.backbone=resnet50_a"]).detection
+    assert (found.backbone, found.swin.given) == ("resnet50_a", {})

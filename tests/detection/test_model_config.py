@@ -46,7 +46,10 @@ def test_yaml(tmp_path: Path) -> None:
         ({"backbone": "resnet18"}, "did you mean 'timm/resnet18'"),
         ({"backbone": "timm/resnet5"}, "backbone: no model 'timm/resnet5'; did you mean 'timm/resnet5"),
         ({"backbone": "timm/test_vit5"}, "no model 'timm/test_vit5'"),
-        ({"backbone": "resnet50_a", "swin": {"window_size": 8}}, "swin: window_size: for swin_ backbones only"),
+        (
+            {"backbone": "resnet50_a", "swin": {"window_size": 8}},
+            "swin.window_size: has an effect only with a swin_ backbone",
+        ),
         ({"backbone": "swin_tiny", "swin": {"patch_size": 16}}, r"strides 8, 16 and 32, not \[16, 32, 64, 128\]"),
         ({"backbone": "swin_a", "swin": {"depths": (2, 2), "num_heads": (1, 2)}}, "needs three stages, not 2"),
         ({"backbone": "swin_a", "swin": {"embed_dim": 100}}, "cannot be split"),
