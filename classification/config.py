@@ -23,6 +23,9 @@ Count = Annotated[int, Field(ge=1)]
 SWIN_SHAPES = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE, "swin": TINY}
 """What each of our model names starts from."""
 
+SWIN_FIELDS = ("patch_size", "window_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
+"""What a Swin's shape may be given by, under the names of :class:`swin.SwinConfig`."""
+
 
 class ModelConfig(Section):
     """The model: a Swin Transformer, or any of timm's."""
@@ -53,8 +56,7 @@ class ModelConfig(Section):
     @property
     def swin_fields(self) -> dict[str, Any]:
         """What is given of a Swin's shape, under the names of :class:`swin.SwinConfig`."""
-        names = ("patch_size", "window_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in SWIN_FIELDS if getattr(self, name) is not None}
 
     def swin_shape(self) -> SwinConfig | None:
         """The shape of our Swin; None for timm's models. A ``ValueError`` names fields that do not fit together."""
@@ -70,8 +72,7 @@ class ModelConfig(Section):
         if self.head is not None and self.head.dropout and self.drop_rate:
             raise ValueError("give `head.dropout` or `drop_rate`, not both: they are at the same place")
         if self.timm_name is not None:
-            if self.swin_fields:
-                raise ValueError(f"{', '.join(self.swin_fields)}: only for our own Swin models, not for {self.name}")
+            refuse_idle(self, SWIN_FIELDS, needed="a name of our own Swin models", holds=False, deciders=["name"])
             if may_import(info):
                 check_timm(self.timm_name, SWIN_SHAPES)
             return self

@@ -121,14 +121,14 @@ class DetectorConfig(Section):
             return self
         if self.timm_name is None:
             raise ValueError(f"backbone: {unknown_model(self.backbone, BACKBONES)}")
-        refuse_idle(self, ["swin"], needed="a swin_ backbone", holds=False, deciders=["backbone"])
         if self.backbone not in BACKBONES and may_import(info):
             check_timm(self.timm_name, BACKBONES, "backbone")
         return self
 
     @model_validator(mode="after")
     def _no_idle_keys(self) -> DetectorConfig:
-        mixes = self.neck != "none"
+        ours, mixes = self.backbone in SWIN_BACKBONES, self.neck != "none"
+        refuse_idle(self, ["swin"], needed="a swin_ backbone", holds=ours, deciders=["backbone"])
         refuse_idle(
             self, ["neck_channels", "neck_norm"], needed="a neck other than none", holds=mixes, deciders=["neck"]
         )
@@ -136,7 +136,7 @@ class DetectorConfig(Section):
             self,
             ["frozen_batchnorm"],
             needed=f"a backbone that has batch norms ({self.backbone} has none)",
-            holds=self.backbone not in SWIN_BACKBONES,
+            holds=not ours,
             deciders=["backbone"],
         )
         return self

@@ -296,12 +296,19 @@ def test_timms_models_are_known_with_and_without_tag(name):
     assert ModelConfig(name="swin_tiny").timm_name is None
 
 
+def test_another_model_on_the_command_line_leaves_out_a_swins_shape(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("model: {name: swin_tiny, window_size: 4, depths: [1, 1, 1, 1]}\ndata: {source: digits}\n")
+    found = load_config(ClassificationConfig, path, ["model.name=timm/resnet18"]).model
+    assert (found.timm_name, found.swin_fields) == ("resnet18", {})
+
+
 @pytest.mark.parametrize(
     ("model", "text"),
     [
         (
             {"name": "timm/resnet50", "window_size": 7},
-            r"window_size: only for our own Swin models, not for timm/resnet50",
+            r"model\.window_size: has an effect only with a name of our own Swin models",
         ),
         ({"name": "swin_tiny", "embed_dim": 100}, r"model: a stage of 100 channels cannot be split over 3 heads"),
         (
