@@ -30,8 +30,10 @@ from classification.thresholds import thresholds_in_use
 from classification.training_loss import build_training_loss, warn_of_balancing_twice
 from classification.transforms import TrainTransform
 from engine.batches import Draw
+from engine.devices import device_kind
 from engine.dist import Ranks
 from engine.errors import UserError
+from engine.memory_layout import uses_channels_last
 from engine.task import Evaluated, Picture
 from engine.workers import WorkerSettings, resolve_workers
 
@@ -62,14 +64,6 @@ class ClassificationTask:
         self.classes = pictures.classes
         self._train_counts = class_counts(pictures)
         self._multi_label = pictures.multi_label
-        self._inference = Inference(
-            self._preprocessing,
-            len(self.classes),
-            ranks.device,
-            multi_label=self._multi_label,
-            tta=config.evaluation.tta,
-            channels_last=config.training.channels_last,
-        )
         check_top5(config.evaluation.metric, len(self.classes))
         self.metric = default_metric(self._multi_label)
         self.metric_names = metric_names(self._multi_label, config.evaluation.thresholds)
@@ -78,6 +72,14 @@ class ClassificationTask:
         size = (self._preprocessing.height, self._preprocessing.width)
         model = build_model(config.model, config.finetune, len(self.classes), size, self.classes)
         self.model: nn.Module = model.to(ranks.device)
+        self._inference = Inference(
+            self._preprocessing,
+            len(self.classes),
+            ranks.device,
+            multi_label=self._multi_label,
+            tta=config.evaluation.tta,
+            channels_last=uses_channels_last(config.training.channels_last, model),
+        )
         transform = TrainTransform(self._preprocessing, config.augmentation)
         self.train_data = PictureReader(pictures, transform, seed)
         self.train_order = build_order(data, pictures, seed)
@@ -91,7 +93,7 @@ class ClassificationTask:
         self.workers = WorkerSettings(
             workers=resolve_workers(data.workers, ranks.layout),
             prefetch=data.prefetch,
-            pin_memory=ranks.device.type == "cuda",
+            pin_memory=device_kind(ranks.device).pin_memory,
             multiprocessing_context=data.multiprocessing_context,
             collate=TrainCollate(config, self._preprocessing),
         )

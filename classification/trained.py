@@ -14,8 +14,10 @@ from classification.inference import Inference
 from classification.model import build_model
 from classification.preprocessing import Preprocessing, resolve_preprocessing
 from classification.thresholds import thresholds_in_use
+from engine.devices import device_kind
 from engine.dist import Ranks
 from engine.experiment import Experiment
+from engine.memory_layout import uses_channels_last
 from engine.used_config import used_config
 from engine.workers import WorkerSettings, resolve_workers
 
@@ -59,7 +61,7 @@ def load_trained(experiment: Experiment[ClassificationConfig], ranks: Ranks) -> 
             ranks.device,
             multi_label=multi_label,
             tta=config.evaluation.tta,
-            channels_last=config.training.channels_last,
+            channels_last=uses_channels_last(config.training.channels_last, model),
         ),
         thresholds_in_use(setting, findings, len(classes)) if multi_label else None,
         None if counts is None else np.array(counts, np.int64),
@@ -81,6 +83,6 @@ def reading_workers(config: ClassificationConfig, ranks: Ranks) -> WorkerSetting
     return WorkerSettings(
         workers=resolve_workers(data.workers, ranks.layout),
         prefetch=data.prefetch,
-        pin_memory=ranks.device.type == "cuda",
+        pin_memory=device_kind(ranks.device).pin_memory,
         multiprocessing_context=data.multiprocessing_context,
     )

@@ -17,7 +17,9 @@ from detection.predictions import Predictions, gather, rows
 from detection.preprocessing import resolve_preprocessing
 from detection.transforms import EvalReader, EvalTransform
 from engine.data import EvalLoader
+from engine.devices import device_kind
 from engine.dist import Ranks
+from engine.memory_layout import uses_channels_last
 from engine.workers import WorkerSettings, resolve_workers
 
 PRIOR_PROBABILITY = 0.01
@@ -45,12 +47,13 @@ class Detector:
         outputs, start = (len(classes), PRIOR_PROBABILITY) if self._sigmoid else (len(classes) + 1, None)
         size = self.preprocessing.size
         model = build_detector(config.detection, config.finetune, outputs, size, start, classes).to(device)
-        self.model = model.to(memory_format=torch.channels_last) if config.training.channels_last else model
+        self._channels_last = uses_channels_last(config.training.channels_last, model)
+        self.model = model.to(memory_format=torch.channels_last) if self._channels_last else model
 
     def forward(self, model: nn.Module, pictures: Tensor) -> SSDOutput:
         """What ``model`` says of uint8 pictures (B, 3, H, W) on its device."""
         pictures = pictures.float().sub_(self._mean).div_(self._std)
-        if self._config.training.channels_last:
+        if self._channels_last:
             pictures = pictures.contiguous(memory_format=torch.channels_last)
         return model(pictures)
 
@@ -76,7 +79,7 @@ def reading(data: CommonData, ranks: Ranks, **collate: Callable[[list[Any]], Any
     return WorkerSettings(
         workers=resolve_workers(data.workers, ranks.layout),
         prefetch=data.prefetch,
-        pin_memory=ranks.device.type == "cuda",
+        pin_memory=device_kind(ranks.device).pin_memory,
         multiprocessing_context=data.multiprocessing_context,
         **collate,
     )

@@ -29,36 +29,42 @@ class BatchNormStatistics:
             if buffer is not None
         ]
         self._good = self._flat()
+        self._parts = (
+            [
+                part.view_as(buffer)
+                for part, buffer in zip(
+                    self._good.split([b.numel() for b in self._buffers]), self._buffers, strict=True
+                )
+            ]
+            if self._buffers
+            else []
+        )
 
     def __bool__(self) -> bool:
         return bool(self._buffers)
 
-    def accept(self) -> None:
-        """After a good step: averages the statistics over the ranks."""
+    @torch.no_grad()
+    def settle(self, skipped: torch.Tensor) -> None:
+        """Averages the statistics over the ranks after a good step, and takes them back after a skipped one.
+
+        Args:
+            skipped: 0-dim, on the device: 1 if the step was skipped, as its samples may not even be finite; else 0.
+        """
         if not self._buffers:
             return
-        self._good = self._flat()
+        latest = self._flat()
         if self._ranks.world_size > 1:
-            self._ranks.sum_(self._good)
-            self._good /= self._ranks.world_size
-            self._write(self._good)
-
-    def reject(self) -> None:
-        """After a skipped step: takes back what its samples, perhaps not even finite, did to the statistics."""
-        if self._buffers:
-            self._write(self._good)
+            self._ranks.sum_(latest)
+            latest /= self._ranks.world_size
+        self._good.copy_(torch.where(skipped > 0, self._good, latest))
+        torch._foreach_copy_(self._buffers, self._parts)
 
     def reload(self) -> None:
         """After loading a checkpoint: what the model now holds is good."""
-        self._good = self._flat()
+        self._good.copy_(self._flat())
 
     def _flat(self) -> torch.Tensor:
         return torch.cat([b.flatten() for b in self._buffers]) if self._buffers else torch.empty(0)
-
-    @torch.no_grad()
-    def _write(self, flat: torch.Tensor) -> None:
-        for buffer, values in zip(self._buffers, flat.split([b.numel() for b in self._buffers]), strict=True):
-            buffer.copy_(values.view_as(buffer))
 
 
 def uses_batch_norm(model: nn.Module) -> bool:

@@ -16,6 +16,7 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 
+from engine.devices import device_kind
 from engine.errors import UserError
 from engine.pulse import Pulse
 from engine.rendezvous import forget_meeting, shared_store
@@ -231,7 +232,7 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path, stop
         torch.cuda.set_device(device)
     elif layout.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_own_cores(layout))
-    backend = config.backend if config.backend != "auto" else ("nccl" if device.type == "cuda" else "gloo")
+    backend = device_kind(device).backend if config.backend == "auto" else config.backend
     if backend == "nccl" and device.type != "cuda":
         raise UserError("distributed.backend: nccl needs GPUs; use gloo or auto on CPU")
     if layout.world_size == 1:

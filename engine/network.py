@@ -11,8 +11,10 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.depthwise import quicken_depthwise
+from engine.devices import device_kind
 from engine.dist import Ranks
 from engine.errors import UserError
+from engine.memory_layout import uses_channels_last
 from engine.precision import resolve_precision
 from engine.settings import DistributedConfig, RunConfig
 
@@ -45,9 +47,9 @@ def prepare_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Modul
     check_sync_batchnorm(config.distributed, ranks.device)
     if config.distributed.sync_batchnorm:
         model = convert_sync_batchnorm(model)  # timm's, since torch's loses the activations of timm's own layers
-    if training.channels_last:
+    if uses_channels_last(training.channels_last, model):
         model = model.to(memory_format=torch.channels_last)
-    if ranks.device.type == "cpu" and resolve_precision(training.precision, ranks.device).name == "bf16":
+    if resolve_precision(training.precision, ranks.device).name in device_kind(ranks.device).slow_depthwise:
         quicken_depthwise(model)
     return model
 
@@ -72,12 +74,8 @@ def wrap_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
     if ranks.world_size == 1:
         return network
     sync_buffers: dict[str, Any] = {_SYNC_BUFFERS: False}  # see engine.batchnorm
-    parallel = DistributedDataParallel(
-        _Settling(network),
-        device_ids=[ranks.device.index] if ranks.device.type == "cuda" else None,
-        gradient_as_bucket_view=True,
-        **sync_buffers,
-    )
+    # Without `device_ids`, on GPUs too: batches lie on the device already, and DDP would look for inputs to be moved.
+    parallel = DistributedDataParallel(_Settling(network), gradient_as_bucket_view=True, **sync_buffers)
     settle_reduction_layout(parallel)
     return parallel
 

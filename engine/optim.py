@@ -18,6 +18,9 @@ from engine.errors import UserError
 from engine.settings import FinetuneConfig, OptimizerConfig
 from engine.stages import HEAD, stages
 
+FUSED = (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD)
+"""Optimizers of torch whose whole step is one kernel, on GPUs and CPUs, which can leave it out by itself."""
+
 
 def parameter_groups(model: nn.Module, optimizer: OptimizerConfig, finetune: FinetuneConfig) -> list[dict[str, Any]]:
     """Groups of what is to be trained, each with its own ``weight_decay`` and ``lr_scale``.
@@ -79,11 +82,15 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: Finetun
         options["betas"] = tuple(config.betas)
     if config.eps is not None:
         options["eps"] = config.eps
+    if info.opt_class in FUSED:
+        options["fused"] = True
     groups = parameter_groups(model, config, finetune)
     try:
-        return create_optimizer_v2(groups, opt=config.name, lr=config.lr, momentum=config.momentum, **options)
+        optimizer = create_optimizer_v2(groups, opt=config.name, lr=config.lr, momentum=config.momentum, **options)
     except (AssertionError, ValueError) as error:  # by an assertion timm says that a package or a GPU is missing
         raise UserError(f"optimizer.name: '{config.name}' cannot be used here: {error}") from None
+    _start_momentum(optimizer)
+    return optimizer
 
 
 def add_parameters(
@@ -100,6 +107,35 @@ def add_parameters(
             added, first = optimizer.param_groups[-1], optimizer.param_groups[0]
             for key in optimizer.defaults.keys() - first.keys():  # torch adds some when it loads a state
                 del added[key]
+    _start_momentum(optimizer)
+
+
+def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Gives torch's fused SGD the momentum 0 that it starts from.
+
+    It would leave the memory as it finds it where its first step is one that the device leaves out.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if "momentum_buffer" not in optimizer.state[parameter]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def step_unless(skipped: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Makes an optimizer step, which changes neither weights nor state if ``skipped`` is 1.
+
+    Torch's fused optimizers leave that to the device. For all others the host has to wait for the answer.
+
+    Args:
+        skipped: 0-dim float32, on the parameters' device: 1 or 0.
+    """
+    if optimizer.defaults.get("fused"):
+        optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        optimizer.step()
+    elif not skipped.item():
+        optimizer.step()
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -140,6 +176,15 @@ def load_named_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: 
     ]
     state = {number[name]: entry for name, entry in saved["state"].items()}
     optimizer.load_state_dict({"state": state, "param_groups": numbered})
+    for parameter, entry in optimizer.state.items():
+        for key, value in entry.items():
+            # A fused step goes through the memory of all of them as it comes: they have to be laid out alike.
+            if _has_shape_of(parameter, value) and value.stride() != parameter.stride():
+                entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _has_shape_of(parameter: torch.Tensor, value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.shape == parameter.shape
 
 
 def _require_same(ours: set[str], theirs: set[str]) -> None:

@@ -36,6 +36,18 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
     return Precision(name, device.type)
 
 
+def fp16_hint(name: str, device: torch.device) -> str:
+    """Returns what to try where `auto` is fp32 on a GPU whose tensor cores compute in fp16; empty elsewhere."""
+    if name != "auto" or device.type != "cuda" or computes_bf16(device):
+        return ""
+    if torch.cuda.get_device_capability(device) < (7, 0):
+        return ""
+    return (
+        f"training.precision: auto is fp32 on {torch.cuda.get_device_name(device)}, which does not compute in bf16; "
+        "training.precision=fp16 is several times as fast there"
+    )
+
+
 def computes_bf16(device: torch.device) -> bool:
     """Whether matrix products in bf16 run on the device's own units (emulated bf16 is slower than fp32)."""
     if device.type == "cuda":

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from engine import checkpoint
-from engine.allocator import keep_large_blocks
 from engine.arguments import TrainArguments
 from engine.batches import BatchLayout, resolve_accumulation
 from engine.batchnorm import uses_batch_norm
 from engine.config import dump_config
+from engine.devices import device_kind
 from engine.disk import check_free_space, check_writable
 from engine.dist import Ranks, detect_layout
 from engine.environment import describe_rank
@@ -273,13 +273,8 @@ def build_trainer(kind: TaskKind, config: RunConfig, ranks: Ranks) -> Trainer:
 def prepare_torch(config: RunConfig, ranks: Ranks) -> None:
     """Process-wide settings: determinism, memory, and the seed that initial weights are drawn with."""
     if config.training.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    elif ranks.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-    if ranks.device.type == "cpu":
-        keep_large_blocks()
+    device_kind(ranks.device).set_up(config.training)
     torch.manual_seed(derive(config.experiment.seed, "weights"))
 
 
@@ -288,6 +283,7 @@ def _dry_run(trainer: Trainer) -> int:
     if trainer.ranks.is_main:
         print(dump_config(trainer.config))
     trainer.train_step(trainer.batches())
+    trainer.settle()
     values = ", ".join(f"{name} {value:.4g}" for name, value in trainer.state.window.means().items())
     log.info("dry run: one step made (%s); nothing was written", values)
     return 0

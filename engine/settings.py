@@ -71,8 +71,11 @@ class TrainingConfig(Section):
     """Moving average of the weights, which evaluation then uses; null: none."""
     compile: bool = False
     """Compile the model with torch.compile."""
-    channels_last: bool = False
-    """Keep pictures and weights in channels-last layout: faster for convolutional models."""
+    tf32: bool | Literal["auto"] = "auto"
+    """Let matrix products and convolutions of fp32 numbers on GPUs round their factors to 10 bits, which is up to ten
+    times as fast (Ampere and later). auto: yes, but not with `deterministic`."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Keep pictures and weights in channels-last layout. auto: for convolutional models, which it makes faster."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     deterministic: bool = False

@@ -6,10 +6,9 @@ import logging
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,14 +16,16 @@ from engine import checkpoint
 from engine.batches import BatchLayout
 from engine.batchnorm import BatchNormStatistics
 from engine.data import EvaluationStopped, MicroBatchSampler, TrainLoader
+from engine.devices import DeviceNumbers
 from engine.disk import estimate_checkpoint_bytes
 from engine.dist import Ranks
+from engine.ema import MovingAverage
 from engine.errors import UserError
 from engine.evaluation import check_metric, default_mode, evaluate
 from engine.freezing import Freezing
 from engine.network import prepare_model, wrap_model
-from engine.optim import add_parameters, build_optimizer, load_named_state, named_state, set_rate
-from engine.precision import resolve_precision
+from engine.optim import add_parameters, build_optimizer, load_named_state, named_state, set_rate, step_unless
+from engine.precision import fp16_hint, resolve_precision
 from engine.prefetch import DeviceBatches, Throughput
 from engine.recorder import Recorder
 from engine.schedule import build_schedule
@@ -40,16 +41,31 @@ class NonFiniteError(RuntimeError):
     """Too many steps in a row had a loss or gradient that is not finite."""
 
 
+class _Unread(NamedTuple):
+    """What an optimizer step came to, as long as only the device knows."""
+
+    step: int
+    names: list[str]
+    samples: int
+    numbers: DeviceNumbers
+    """The sum of each name over the samples, how many ranks were asked to stop, and the gradient's norm."""
+
+
 class Trainer:
     """Trains ``task`` as ``config`` says; on every rank alike."""
 
     def __init__(self, config: RunConfig, task: Task, layout: BatchLayout, ranks: Ranks) -> None:
         self.config, self.task, self.layout, self.ranks = config, task, layout, ranks
         self.state = RunState()
+        self.stopping = False
+        """Whether a rank has been asked to stop, as all ranks know."""
         self.throughput = Throughput()
+        self._unread: _Unread | None = None
         training = config.training
         check_metric(config.evaluation, task.metric_names, task.metric)
         self.precision = resolve_precision(training.precision, ranks.device)
+        if ranks.is_main and (hint := fp16_hint(training.precision, ranks.device)):
+            log.warning("%s", hint)
         self.total_steps = training.steps or (training.epochs or 0) * layout.steps_per_epoch
         self.schedule = build_schedule(config.schedule, config.optimizer, layout.steps_per_epoch, self.total_steps)
         if ranks.is_main and 0 < self.total_steps <= self.schedule.warmup_steps:
@@ -72,9 +88,7 @@ class Trainer:
         if ranks.is_main:
             self.freezing.check_reached(self.total_steps)
         self.scaler = self.precision.scaler()
-        self.ema: ModelEmaV3 | None = None
-        if training.ema is not None:
-            self.ema = ModelEmaV3(task.model, decay=training.ema.decay, use_warmup=training.ema.warmup)
+        self.ema = None if training.ema is None else MovingAverage(task.model, training.ema)
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -89,21 +103,25 @@ class Trainer:
                 return False
             if state.step >= self.total_steps or state.stopped_early:
                 return True
-            stop = self.train_step(batches)
+            self.train_step(batches)
             recorder.stepped(state, self.epoch)
             if state.step % self.config.logging.every_steps == 0 or self._at(self.layout.steps_per_epoch):
                 self._record(recorder)
             state.evaluation_owed = self._evaluation_due()
-            if stop:  # a stop has a deadline, an evaluation can wait
+            if state.evaluation_owed:
+                self.settle()
+            if self.stopping:  # a stop has a deadline, an evaluation can wait
                 self.save(recorder)
                 return False
             if not state.evaluation_owed and self._save_due(recorder):
                 self.save(recorder)
 
-    def train_step(self, batches: DeviceBatches) -> bool:
-        """One optimizer step. Returns whether any rank was asked to stop.
+    def train_step(self, batches: DeviceBatches) -> None:
+        """Queues one optimizer step on the device.
 
-        A step whose loss or gradient is not finite changes nothing but the position in the data.
+        A step whose loss or gradient is not finite changes nothing but the position in the data. The device finds that
+        out by itself, so that it always has work: the host reads a step's numbers when it has queued the passes of the
+        next one, see :meth:`settle`.
         """
         state, begin, waited = self.state, time.perf_counter(), batches.wait_seconds
         self._unfreeze(state.step)
@@ -114,29 +132,40 @@ class Trainer:
         pulse.at("reduce")
         self.ranks.sum_(totals)
         self.scaler.unscale_(self.optimizer)
-        norm = self._clip()
-        packed = torch.cat([totals, norm.reshape(1)])
+        packed = torch.cat([totals, self._clip().reshape(1)])
+        skipped = 1.0 - packed.isfinite().all().float()
         pulse.at("data")
-        batches.prefetch()  # the device is given its next batch before the host waits for this step's numbers
+        batches.prefetch()  # the device is given its next batch before the host waits for the last step's numbers
         pulse.at("update")
-        *values, stop, grad_norm = packed.tolist()
-        if all(math.isfinite(value) for value in (*values, grad_norm)):
-            set_rate(self.optimizer, self.rate())
-            self.optimizer.step()
-            state.updates += 1
-            state.skipped_in_row = 0
-            self.batch_norm.accept()
-            if self.ema is not None:
-                self.ema.update(self.task.model, step=state.updates)
-            state.window.add(dict(zip(names, values, strict=True)), samples, grad_norm)
-        else:
-            self.batch_norm.reject()
-            self._count_skipped(dict(zip(names, values, strict=True)), grad_norm)
+        self.settle()  # the rate of this step depends on whether the last one was skipped
+        set_rate(self.optimizer, self.rate())
+        step_unless(skipped, self.optimizer)
+        self.batch_norm.settle(skipped)
+        if self.ema is not None:
+            self.ema.follow(state.updates + 1, skipped)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        self._unread = _Unread(state.step, names, samples, DeviceNumbers(packed))
         state.step += 1
         self.throughput.add(samples, time.perf_counter() - begin, batches.wait_seconds - waited)
-        return stop > 0
+
+    def settle(self) -> None:
+        """Reads what the last step came to and counts it, if that has not been done.
+
+        To be called, by all ranks alike, before anything but :meth:`train_step` uses the run's state.
+        """
+        if self._unread is None:
+            return
+        (step, names, samples, numbers), self._unread = self._unread, None
+        *values, stops, grad_norm = numbers.read()
+        self.stopping = self.stopping or stops > 0
+        sums = dict(zip(names, values, strict=True))
+        if all(math.isfinite(value) for value in (*values, grad_norm)):
+            self.state.updates += 1
+            self.state.skipped_in_row = 0
+            self.state.window.add(sums, samples, grad_norm)
+        else:
+            self._count_skipped(step + 1, sums, grad_norm)
 
     def batches(self) -> DeviceBatches:
         """Micro-batches of this rank from the current step to the end of the run."""
@@ -217,14 +246,14 @@ class Trainer:
             nn.utils.clip_grads_with_norm_(self.parameters, limit, norm, foreach=True)
         return norm
 
-    def _count_skipped(self, values: dict[str, float], grad_norm: float) -> None:
+    def _count_skipped(self, step: int, values: dict[str, float], grad_norm: float) -> None:
         state, limit = self.state, self.config.training.max_nonfinite_steps
         state.skipped_in_row += 1
         what = ", ".join(f"{name} {value:g}" for name, value in {**values, "grad_norm": grad_norm}.items())
-        log.warning("step %d skipped: not finite (sums: %s); %d in a row", state.step + 1, what, state.skipped_in_row)
+        log.warning("step %d skipped: not finite (sums: %s); %d in a row", step, what, state.skipped_in_row)
         if state.skipped_in_row >= limit:
             raise NonFiniteError(
-                f"{limit} steps in a row, up to step {state.step + 1}, had a loss or gradient that is not finite; "
+                f"{limit} steps in a row, up to step {step}, had a loss or gradient that is not finite; "
                 f"lower optimizer.lr (now {self.config.optimizer.lr:g}), set training.clip_grad_norm, or use "
                 f"training.precision=fp32 (now {self.precision.name})"
             )
@@ -236,6 +265,7 @@ class Trainer:
 
     def _record(self, recorder: Recorder) -> None:
         """Writes the training record: means over the steps since the last one."""
+        self.settle()
         metrics = {
             **self.state.window.means(),
             "lr": max(group["lr"] for group in self.optimizer.param_groups),  # the head's, where rates differ
@@ -312,6 +342,7 @@ class Trainer:
     def save(self, recorder: Recorder, best: bool = False) -> None:
         """Has rank 0 write a checkpoint."""
         self.ranks.pulse.at("save")
+        self.settle()
         if self.ranks.is_main:
             recorder.save(self.state, self.state_dict(), best)
 
@@ -322,6 +353,7 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step reads, as plain tensors and plain types under the bare model's names."""
+        self.settle()
         return {
             "format": checkpoint.FORMAT,
             "task": self.task.name,

@@ -136,6 +136,7 @@ def steps_of(name: str) -> None:
         changed.append({n for n, p in model.named_parameters() if not torch.equal(p, before[n])})
     assert changed[0] == before.keys() & set(parts["head"])
     assert all(changed[1].intersection(keys) for keys in parts.values())
+    trainer.settle()
     assert trainer.state.skipped == 0
 
 

@@ -114,6 +114,7 @@ def some_steps(ranks: Ranks, config: str, *overrides: str) -> dict[str, Any]:
     for _ in range(3):
         trainer.state.window = type(trainer.state.window)()
         trainer.train_step(batches)
+        trainer.settle()
         losses.append(trainer.state.window.means()["loss"])
     return {"losses": losses, "metrics": evaluated.metrics, "findings": evaluated.findings}
 
@@ -165,6 +166,7 @@ def test_the_shipped_recipe_runs(config):
     smaller = ["training.global_batch_size=16", "finetune.weights=null", "distributed.device=cpu"]
     trainer = trainer_for(ROOT / "configs/classification/multi_label.yaml", *data, model, *smaller)
     trainer.train_step(trainer.batches())
+    trainer.settle()
     assert trainer.state.updates == 1
     assert 0 < trainer.evaluate("val").metrics["mAP"] <= 1
 

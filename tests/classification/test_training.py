@@ -190,6 +190,7 @@ def some_steps(
     while trainer.state.step < stop:
         trainer.state.window = type(trainer.state.window)()
         trainer.train_step(batches)
+        trainer.settle()
         losses.append(trainer.state.window.means()["loss"])
     if end and ranks.is_main:
         torch.save(trainer.state_dict(), end)

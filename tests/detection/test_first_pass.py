@@ -45,6 +45,7 @@ def losses(ranks: Ranks) -> list[float]:
     for _ in range(3):
         trainer.state.window = type(trainer.state.window)()
         trainer.train_step(batches)
+        trainer.settle()
         found.append(trainer.state.window.means()["loss"])
     return found
 

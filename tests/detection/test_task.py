@@ -139,6 +139,7 @@ def some_steps(ranks: Ranks, config: str, overrides: list[str], stop: int = 6) -
     while trainer.state.step < stop:
         trainer.state.window = type(trainer.state.window)()
         trainer.train_step(batches)
+        trainer.settle()
         losses.append(trainer.state.window.means()["loss"])
     return {"losses": torch.tensor(losses), "samples": torch.cat(rows)}
 

@@ -12,6 +12,7 @@ from engine.dist import Layout, Ranks
 from tests.distributed import run_ranks
 
 SINGLE = Ranks(Layout(), torch.device("cpu"))
+KEPT, SKIPPED = torch.tensor(0.0), torch.tensor(1.0)
 Buffers = dict[str, torch.Tensor]
 
 
@@ -34,14 +35,14 @@ def three_steps(ranks: Ranks, world_size: int) -> list[Buffers]:
     inputs = torch.randn(3, world_size, 5, 3, 6, 6, generator=torch.Generator().manual_seed(1))[:, ranks.rank]
     model(inputs[0])
     found.append(buffers(model))
-    statistics.accept()
+    statistics.settle(KEPT)
     found.append(buffers(model))
     model(torch.full_like(inputs[1], torch.nan) if ranks.rank == 1 else inputs[1])
     found.append(buffers(model))
-    statistics.reject()
+    statistics.settle(SKIPPED)
     found.append(buffers(model))
     model(inputs[2])
-    statistics.accept()
+    statistics.settle(KEPT)
     return [*found, buffers(model)]
 
 
@@ -78,7 +79,7 @@ def test_loaded_statistics_are_good_ones() -> None:
     model.load_state_dict(other.state_dict())
     statistics.reload()
     model.train()(torch.full((4, 3, 6, 6), torch.nan))
-    statistics.reject()
+    statistics.settle(SKIPPED)
     assert all(torch.equal(value, buffers(other)[name]) for name, value in buffers(model).items())
 
 
@@ -86,8 +87,8 @@ def test_models_without_batch_norm_cost_nothing() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))
     statistics = BatchNormStatistics(model, Ranks(Layout(0, 2), torch.device("cpu"), "gloo"))
     assert not statistics
-    statistics.accept()  # would fail in a collective: there is no group
-    statistics.reject()
+    statistics.settle(KEPT)  # would fail in a collective: there is no group
+    statistics.settle(SKIPPED)
     statistics.reload()
     assert BatchNormStatistics(network(), SINGLE)
 

@@ -127,6 +127,7 @@ def test_frozen_parameters_have_no_gradient_and_no_part_in_its_norm() -> None:
     trainer.optimizer.step = remember  # type: ignore[method-assign]
     for step in range(STEPS):
         trainer.train_step(batches)
+        trainer.settle()
         norms.append(trainer.state.window.grad_norm)
         assert {stage_of(name) for name in gradients[step]} == {s for s in STAGES if BEGINS[s] <= step}
         expected = math.sqrt(sum(g.double().square().sum().item() for g in gradients[step].values()))

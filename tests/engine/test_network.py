@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+import engine.network
 from engine.dist import Layout, Ranks
 from engine.errors import UserError
-from engine.network import prepare_network
+from engine.network import prepare_network, wrap_model
 from engine.settings import DistributedConfig, RunConfig, TrainingConfig
 from swin import swin_tiny
 from tests.distributed import run_ranks
@@ -129,7 +131,8 @@ def test_sync_batchnorm_is_refused_on_cpu() -> None:
 def test_sync_batchnorm_replaces_every_layer_and_keeps_names_and_activations() -> None:
     model: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), BatchNormAct2d(4, act_layer=nn.ReLU))
     names, weight = list(model.state_dict()), model[1].weight
-    prepare_network(model, RunConfig(distributed=DistributedConfig(sync_batchnorm=True)), CUDA)
+    training = TrainingConfig(precision="fp32")
+    prepare_network(model, RunConfig(training=training, distributed=DistributedConfig(sync_batchnorm=True)), CUDA)
     assert isinstance(model[1], nn.SyncBatchNorm) and isinstance(model[2], nn.SyncBatchNorm)
     assert list(model.state_dict()) == names and model[1].weight is weight
     assert model.eval()(torch.randn(2, 3, 6, 6))[:, :4].min() >= 0, "the activation is to be kept"
@@ -154,6 +157,30 @@ def test_the_first_step_after_a_start_sums_gradients_as_any_other() -> None:
         assert first.abs().sum() > 0
         assert torch.equal(first, second)
         assert torch.equal(second, third)
+
+
+class LikeOnGpus(DistributedDataParallel):
+    """Runs on the CPU what DDP does to the inputs of a model whose ``device_ids`` are given."""
+
+    def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **named: Any) -> None:
+        super().__init__(module, **named)
+        self.device_ids = device_ids
+
+
+def gradients_with_ranks_on_gpus(ranks: Ranks) -> torch.Tensor:
+    engine.network.DistributedDataParallel = LikeOnGpus  # type: ignore[misc]
+    on_gpus = replace(ranks, device=torch.device("cuda", ranks.rank))
+    torch.manual_seed(0)
+    model = network()
+    wrapped = wrap_model(model, config(), on_gpus)
+    wrapped(torch.ones(2, 3, 6, 6)).sum().backward()
+    return model[0].weight.grad
+
+
+def test_ranks_on_gpus_build_the_same_network() -> None:
+    """With `device_ids`, DDP takes the first input of a call to its device; settling calls without any."""
+    first, second = run_ranks(2, gradients_with_ranks_on_gpus)
+    assert torch.equal(first, second) and first.abs().sum() > 0
 
 
 def test_settling_leaves_no_gradients_and_no_weight_changed() -> None:

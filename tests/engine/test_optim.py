@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
-from engine.optim import build_optimizer, load_named_state, named_state, parameter_groups, set_rate
+from engine.optim import build_optimizer, load_named_state, named_state, parameter_groups, set_rate, step_unless
 from engine.settings import FinetuneConfig, OptimizerConfig
 from swin import swin_tiny
 
@@ -206,7 +206,55 @@ def test_a_saved_optimizer_goes_on_bit_by_bit(name: str, layer_decay: float | No
     for key, entry in ours["state"].items():
         for part, value in entry.items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(theirs["state"][key][part])), (key, part)
-    assert not fresh.state and ours["state"], "a state that holds nothing would prove nothing"
+    held = [value for entry in ours["state"].values() for value in entry.values() if isinstance(value, torch.Tensor)]
+    assert all(value.any() for value in held) and held, "a state that holds nothing would prove nothing"
+    assert not any(value.any() for entry in fresh.state.values() for value in entry.values())
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_state_of_another_memory_layout_is_laid_out_as_its_parameters(name: str) -> None:
+    """A fused step takes the memory of all as it comes: on a CPU it would be wrong without a word."""
+    config, models = OptimizerConfig(name=name), [nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)]
+    models[1].load_state_dict(models[0].state_dict())
+    models[1].to(memory_format=torch.channels_last)
+    optimizers = [build_optimizer(model, config, PLAIN) for model in models]
+    images = torch.randn(2, 3, 5, 5)
+    models[0](images).square().sum().backward()
+    optimizers[0].step()
+    models[1].load_state_dict(models[0].state_dict())
+    load_named_state(optimizers[1], models[1], through_a_file(named_state(optimizers[0], models[0])))
+    for model, optimizer in zip(models, optimizers, strict=True):
+        optimizer.zero_grad()
+        model(images).square().sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(models[1].weight, models[0].weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name, fused", [("adamw", True), ("sgd", True), ("momentum", True), ("lamb", False)])
+def test_a_skipped_step_changes_neither_weights_nor_state(name: str, fused: bool) -> None:
+    model = nn.Linear(4, 3)
+    optimizer = build_optimizer(model, OptimizerConfig(name=name), PLAIN)
+    assert bool(optimizer.defaults.get("fused")) == fused
+
+    def backward(factor: float) -> None:
+        optimizer.zero_grad()
+        (factor * model(torch.ones(2, 4)).square().sum()).backward()
+
+    backward(float("nan"))
+    start = [parameter.detach().clone() for parameter in model.parameters()]
+    step_unless(torch.tensor(1.0), optimizer)
+    assert all(torch.equal(parameter, old) for parameter, old in zip(model.parameters(), start, strict=True))
+    backward(1.0)
+    step_unless(torch.tensor(0.0), optimizer)
+    other = nn.Linear(4, 3)
+    with torch.no_grad():
+        for parameter, old in zip(other.parameters(), start, strict=True):
+            parameter.copy_(old)
+    never_skipped = build_optimizer(other, OptimizerConfig(name=name), PLAIN)
+    other(torch.ones(2, 4)).square().sum().backward()
+    step_unless(torch.tensor(0.0), never_skipped)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), other.parameters(), strict=True))
+    assert not torch.equal(model.weight, start[0])
 
 
 def test_state_is_kept_under_names() -> None:

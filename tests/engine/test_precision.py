@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from engine.precision import Precision, computes_bf16, resolve_precision
+from engine.precision import Precision, computes_bf16, fp16_hint, resolve_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -63,3 +63,24 @@ def test_a_scaled_loss_gives_the_same_gradient() -> None:
         scaler.unscale_(optimizer)
         scaler.update()
         assert weight.grad.item() == 3.0
+
+
+@pytest.mark.parametrize(
+    "name, capability, hinted",
+    [
+        ("auto", (7, 0), True),
+        ("auto", (7, 5), True),
+        ("auto", (6, 1), False),
+        ("auto", (8, 0), False),
+        ("fp32", (7, 5), False),
+    ],
+)
+def test_fp16_is_hinted_at_where_auto_is_slow(
+    monkeypatch: pytest.MonkeyPatch, name: str, capability: tuple[int, int], hinted: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    hint = fp16_hint(name, CUDA)
+    assert bool(hint) == hinted
+    assert not hinted or ("Tesla T4" in hint and "training.precision=fp16" in hint)
+    assert not fp16_hint(name, CPU)

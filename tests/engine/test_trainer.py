@@ -81,10 +81,13 @@ def test_clipping_bounds_the_gradient_and_records_the_norm_before():
     assert (weights(task) - before).norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(precision):
-    task = ToyTask(toy_model(nn.BatchNorm1d(8)), bad=(3,))
+@pytest.mark.parametrize(
+    "precision, optimizer", [("fp32", "adamw"), ("fp16", "adamw"), ("fp32", "sgd"), ("fp32", "lamb")]
+)
+def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(precision, optimizer):
+    task = ToyTask(toy_model(nn.BatchNorm1d(8)), bad=(3,))  # sample 3 is in the first step
     sections = {
+        "optimizer": {"name": optimizer},
         "training": {"epochs": 1, "precision": precision, "ema": {"decay": 0.5}},
         "schedule": {"name": "milestones", "milestones": [0.67], "gamma": 0.1},
     }
@@ -101,7 +104,11 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(precision):
                 for name, tensor in before[part].items():
                     if not name.endswith("num_batches_tracked"):
                         torch.testing.assert_close(after[part][name], tensor, rtol=0, atol=0)
-            assert after["optimizer"]["state"].keys() == before["optimizer"]["state"].keys()
+            for name, entry in after["optimizer"]["state"].items():
+                for key, value in entry.items():
+                    old = before["optimizer"]["state"].get(name, {}).get(key, torch.zeros_like(value))
+                    torch.testing.assert_close(value, old, rtol=0, atol=0)
+    trainer.settle()
     assert (trainer.state.step, trainer.state.updates, trainer.state.skipped) == (3, 2, 1)
     assert rates[-1] == pytest.approx(0.01)  # two updates have not reached the milestone of the third
     assert weights(task).isfinite().all()
@@ -252,6 +259,7 @@ def test_resuming_anywhere_gives_the_same_bits():
     batches = stopped.batches()
     for _ in range(5):
         stopped.train_step(batches)
+        stopped.settle()
         if stopped.state.step % 2 == 0 or stopped.state.step == 3:
             stopped.state.window = type(stopped.state.window)()  # its record is written
     buffer = io.BytesIO()
@@ -296,31 +304,68 @@ def test_a_checkpoint_of_another_model_is_refused():
 
 
 class CountReads(TorchDispatchMode):
-    """Counts what makes the host wait for a device: reading a scalar, and sizes that depend on values."""
+    """Notes what makes the host wait for a device: reading a scalar, and sizes that depend on values."""
 
     WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "item")
 
-    def __init__(self) -> None:
+    def __init__(self, events: list[str]) -> None:
         super().__init__()
-        self.reads: list[str] = []
+        self._events = events
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if any(name in str(func) for name in self.WAITS):
-            self.reads.append(str(func))
+            self._events.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("accumulation", [1, 4])
-def test_the_device_is_read_at_most_once_a_step(accumulation, monkeypatch):
-    """On a CPU tolist() copies without an operator of its own, so it is counted where the loop calls it."""
-    sections = {"training": {"accumulation": accumulation, "clip_grad_norm": 1.0, "ema": {"decay": 0.9}}}
-    trainer = toy_trainer(ToyTask(toy_model()), toy_config(**sections, optimizer={"name": "sgd"}))
-    trainer.task.training_step = lambda model, batch: {"loss": (model(batch["x"]) - batch["y"]).square().mean()}
-    batches, lists = trainer.batches(), []
-    original = torch.Tensor.tolist
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: lists.append(tensor.shape) or original(tensor))
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "momentum"])
+def test_the_host_reads_the_numbers_of_a_step_when_it_has_queued_the_passes_of_the_next(
+    optimizer, accumulation, precision, monkeypatch
+):
+    """On a CPU tolist() copies without an operator of its own, so it is noted where the loop calls it."""
+    training = {"accumulation": accumulation, "clip_grad_norm": 1.0, "ema": {"decay": 0.9}, "precision": precision}
+    task = ToyTask(toy_model(nn.BatchNorm1d(8)), 64)
+    trainer = toy_trainer(task, toy_config(training=training, optimizer={"name": optimizer}))
+    events: list[str] = []
+    original = {"tolist": torch.Tensor.tolist, "step": trainer.optimizer.step}
+
+    def training_step(model, batch):
+        events.append("passes")
+        return {"loss": (model(batch["x"]) - batch["y"]).square().mean()}
+
+    task.training_step = training_step
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda values: events.append("read") or original["tolist"](values))
+    trainer.optimizer.step = lambda: events.append("step") or original["step"]()
+    batches = trainer.batches()
     trainer.train_step(batches)
-    lists.clear()
-    with CountReads() as count:
-        trainer.train_step(batches)
-    assert len(lists) + len(count.reads) == 1, (lists, count.reads)
+    events.clear()
+    with CountReads(events):
+        for _ in range(3):
+            trainer.train_step(batches)
+    assert events == [*["passes"] * accumulation, "read", "step"] * 3
+
+
+def test_what_is_read_is_of_the_step_before_and_counts_for_it():
+    trainer = toy_trainer(ToyTask(toy_model(), bad=(3,)), toy_config())
+    batches = trainer.batches()
+    trainer.train_step(batches)
+    assert (trainer.state.step, trainer.state.updates, trainer.state.window.steps) == (1, 0, 0)
+    trainer.train_step(batches)
+    trainer.settle()
+    trainer.settle()  # once is enough
+    assert (trainer.state.step, trainer.state.skipped, trainer.state.window.steps) == (2, 1, 1)
+
+
+def test_a_stop_request_is_noticed_within_two_steps_between_records():
+    trainer = toy_trainer(ToyTask(toy_model()), toy_config(logging={"every_steps": 100}), own_ranks())
+    recorder, original = Memory(), trainer.task.training_step
+
+    def stop_in_first(model, batch):
+        trainer.ranks.stop.signal = signal.SIGTERM
+        return original(model, batch)
+
+    trainer.task.training_step = stop_in_first
+    assert not trainer.fit(recorder)
+    assert recorder.saved == [{"step": 2, "best": False}]

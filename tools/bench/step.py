@@ -18,6 +18,7 @@ from classification.task import ClassificationTask
 from classification.train import kind
 from engine.config import load_config
 from engine.dist import Layout, Ranks, choose_device
+from engine.memory_layout import uses_channels_last
 from engine.run import build_trainer
 from engine.settings import DistributedConfig
 from engine.trainer import Trainer
@@ -88,7 +89,8 @@ def by_hand(trainer: Trainer, steps: int) -> Callable[[], float]:
     model = task.model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
-    layout = torch.channels_last if trainer.config.training.channels_last else torch.contiguous_format
+    wanted = uses_channels_last(trainer.config.training.channels_last, task.model)
+    layout = torch.channels_last if wanted else torch.contiguous_format
     source = trainer.batches()
 
     def measure() -> float:
