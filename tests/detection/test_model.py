@@ -155,7 +155,8 @@ def test_activation_checkpointing_computes_the_same_gradients(backbone: str) -> 
     for wanted in (False, True):
         torch.manual_seed(0)
         model = small(backbone, drop_path=0.0 if backbone.startswith("swin") else None)
-        network = prepare_network(model, RunConfig(training=TrainingConfig(activation_checkpointing=wanted)), CUDA)
+        training = TrainingConfig(activation_checkpointing=wanted, precision="fp32")
+        network = prepare_network(model, RunConfig(training=training), CUDA)
         loss_of(network, x).backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for ours, theirs in zip(*gradients, strict=True):
@@ -209,7 +210,8 @@ def test_frozen_batch_norm_stays_as_it_came() -> None:
 
 
 def test_synchronised_batch_norm_takes_every_layer_that_is_not_frozen() -> None:
-    config = RunConfig(distributed=DistributedConfig(sync_batchnorm=True))
+    distributed = DistributedConfig(sync_batchnorm=True)
+    config = RunConfig(training=TrainingConfig(precision="fp32"), distributed=distributed)
     model = prepare_network(small("resnet50_a"), config, CUDA)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     assert any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())

@@ -207,6 +207,7 @@ def test_every_stage_has_its_configured_rate_and_decay_at_each_step() -> None:
     scales = {"head": 1.0, "stage_2": 0.1 * 0.5, "stage_1": 0.1 * 0.25, "stem": 0.1 * 0.125}
     batches, bases = trainer.batches(), []
     for step in range(STEPS):
+        trainer.settle()
         bases.append(trainer.rate())
         trainer.train_step(batches)
         found = {names[id(p)]: group for group in trainer.optimizer.param_groups for p in group["params"]}

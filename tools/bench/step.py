@@ -32,7 +32,6 @@ CASES = {
             "model={name: timm/tf_efficientnet_lite0}",
             "data.image_size=224",
             "training.global_batch_size=16",
-            "training.channels_last=true",
         ],
         5,
     ),
