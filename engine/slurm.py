@@ -148,7 +148,7 @@ def main(arguments: Sequence[str]) -> None:
     failure = read_failure(folder.failed)
     killed = status > 128
     if failure is not None and failure.time >= since:
-        killed = failure.lost
+        killed = failure.retry
     if status > 128:
         add_wait_status(folder.failed, None, status, since)
     if killed:

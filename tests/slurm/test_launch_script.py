@@ -183,14 +183,12 @@ def test_a_death_by_signal_is_explained_in_the_runs_folder(launch: Launch, tmp_p
 
 
 @pytest.mark.parametrize("status", [1, 137])
-@pytest.mark.parametrize("lost", [True, False])
-def test_only_a_rank_that_is_lost_is_no_failure_of_the_run(
-    launch: Launch, tmp_path: Path, lost: bool, status: int
-) -> None:
-    write_failure(tmp_path / "FAILED.json", Failure(1, "n1", 7, "rank 1 vanished", lost=lost, time=time.time() + 60))
+@pytest.mark.parametrize("retry", [True, False])
+def test_only_what_may_well_succeed_is_tried_again(launch: Launch, tmp_path: Path, retry: bool, status: int) -> None:
+    write_failure(tmp_path / "FAILED.json", Failure(1, "n1", 7, "rank 1 vanished", retry=retry, time=time.time() + 60))
     code, output = launch(STATUS=str(status), FOLDER=str(tmp_path))
-    assert code == (-signal.SIGTERM if lost else status), output
-    assert launch.requeued == ("requeue 7" if lost else "")
+    assert code == (-signal.SIGTERM if retry else status), output
+    assert launch.requeued == ("requeue 7" if retry else "")
 
 
 def test_a_job_that_never_begins_to_train_is_requeued_twice(launch: Launch, tmp_path: Path) -> None:

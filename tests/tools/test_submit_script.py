@@ -56,11 +56,11 @@ def test_what_is_to_go_on_is_requeued_and_it_says_so(
     assert (f"ended with {status}: requeueing" in output) == bool(requeued)
 
 
-@pytest.mark.parametrize("lost", [True, False])
-def test_a_rank_that_is_lost_with_its_node_is_no_failure_of_the_run(job: Submitted, tmp_path: Path, lost: bool) -> None:
-    write_failure(tmp_path / "FAILED.json", Failure(1, "n1", 7, "rank 1 vanished", lost=lost, time=time.time() + 60))
+@pytest.mark.parametrize("retry", [True, False])
+def test_only_what_may_well_succeed_is_tried_again(job: Submitted, tmp_path: Path, retry: bool) -> None:
+    write_failure(tmp_path / "FAILED.json", Failure(1, "n1", 7, "rank 1 vanished", retry=retry, time=time.time() + 60))
     code, output = job(STATUS="1", FOLDER=str(tmp_path))
-    assert code == (KILLED if lost else 1), output
+    assert code == (KILLED if retry else 1), output
 
 
 def test_a_job_that_never_begins_to_train_is_requeued_twice(job: Submitted, tmp_path: Path) -> None:
