@@ -41,14 +41,13 @@ def restart_count(environment: Mapping[str, str] = os.environ) -> int:
     return int(environment.get("SLURM_RESTART_COUNT") or 0)
 
 
-def granted_gpus(environment: Mapping[str, str] = os.environ) -> int:
-    """GPUs that Slurm gave this job on this node; 0 outside Slurm."""
-    if job_name(environment) is None:
-        return 0
-    indices = environment.get("SLURM_STEP_GPUS") or environment.get("SLURM_JOB_GPUS")
-    counts = environment.get("SLURM_GPUS_ON_NODE") or environment.get("SLURM_GPUS_PER_NODE") or ""
-    match = re.search(r"(\d+)$", counts)
-    return int(match[1]) if match else len(indices.split(",")) if indices else 0
+def expand_counts(text: str) -> list[int]:
+    """Slurm's task counts a node, ``"2(x3),1"``, as a list, ``[2, 2, 2, 1]``."""
+    counts: list[int] = []
+    for part in filter(None, text.split(",")):
+        count, _, times = part.partition("(x")
+        counts += [int(count)] * int(times.rstrip(")") or 1)
+    return counts
 
 
 def note_path(root: Path, request: Sequence[str], environment: Mapping[str, str] = os.environ) -> Path | None:

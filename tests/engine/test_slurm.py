@@ -12,7 +12,7 @@ import pytest
 from engine.run_dir import RunDir
 from engine.slurm import (
     FOLDER_NOTE,
-    granted_gpus,
+    expand_counts,
     job_end,
     job_name,
     main,
@@ -36,19 +36,11 @@ def test_the_first_start_has_no_count() -> None:
     assert [restart_count(env) for env in ({}, {"SLURM_RESTART_COUNT": ""}, {"SLURM_RESTART_COUNT": "2"})] == [0, 0, 2]
 
 
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({}, 0),
-        ({"SLURM_GPUS_ON_NODE": "4"}, 4),
-        ({"SLURM_GPUS_PER_NODE": "a100:2"}, 2),
-        ({"SLURM_GPUS_PER_NODE": "0"}, 0),
-        ({"SLURM_JOB_GPUS": "0,3"}, 2),
-    ],
-)
-def test_granted_gpus(variables: dict[str, str], expected: int) -> None:
-    assert granted_gpus({**JOB, **variables}) == expected
-    assert granted_gpus(variables) == 0, "outside a job"
+def test_expand_counts() -> None:
+    assert expand_counts("2(x3),1") == [2, 2, 2, 1]
+    assert expand_counts("4") == [4]
+    assert expand_counts("1,2,3(x2)") == [1, 2, 3, 3]
+    assert expand_counts("") == []
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def test_tasks_run_the_code_and_configurations_of_the_first_start(launch: Launch
         ),
         ({"SLURM_GPUS_PER_NODE": "1", "SLURM_NTASKS": "2"}, "2 task(s) but 1 GPU(s) on each node"),
         ({"SLURM_NTASKS": "3", "SLURM_JOB_NUM_NODES": "2"}, "3 task(s) on 2 node(s): every node takes as many"),
-        ({"SLURM_GPUS": "4"}, 'remove that and set "#SBATCH --gpus-per-node=N"'),
+        ({"SLURM_GPUS_ON_NODE": "4", "SLURM_NTASKS": "1"}, "to 4, or ask for 1 GPU(s)"),  # --gres=gpu:4
+        ({"SLURM_GPUS_ON_NODE": "4", "SLURM_GPUS_PER_TASK": "4"}, 'change the line "#SBATCH --gpus-per-task=4" to 1'),
         ({"SWIN_ENV": "/nowhere"}, "SWIN_ENV: /nowhere is neither a virtual environment nor a file to source"),
         ({"SWIN_CODE": "/tmp"}, "/tmp is no clone of this suite"),
         ({"SLURM_JOB_ID": ""}, "submit this with sbatch"),
@@ -150,6 +151,17 @@ def test_a_file_that_sets_up_no_environment_is_named(launch: Launch, text: str, 
 def test_gpus_with_as_many_tasks_are_fine(launch: Launch) -> None:
     eight = {"SLURM_GPUS_PER_NODE": "8", "SLURM_NTASKS_PER_NODE": "8", "SLURM_NTASKS": "16"}
     assert launch(**eight, SLURM_JOB_NUM_NODES="2")[0] == 0
+    assert launch.environment["SLURM_GPUS_PER_NODE"] == "8"
+    code, output = launch(**eight | {"SLURM_NTASKS": "8"}, SLURM_GPUS_ON_NODE="16")
+    assert (code, output.count("note: the job holds 16 GPU(s) on this node and uses 8")) == (0, 1), output
+
+
+def test_srun_takes_all_gpus_of_a_job_that_asked_for_them_otherwise(launch: Launch) -> None:
+    """sbatch --gres=gpu:4 over a template that asks for eight a node: srun would ask for eight of the job's four."""
+    four = {"SLURM_NTASKS_PER_NODE": "4", "SLURM_NTASKS": "4", "SLURM_GPUS_ON_NODE": "4"}
+    code, output = launch(**four, SLURM_GPUS_PER_NODE="8")
+    assert code == 0, output
+    assert "SLURM_GPUS_PER_NODE" not in launch.environment
 
 
 @pytest.mark.parametrize(
