@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 
 from engine.dist import TORCHRUN, Layout, Ranks, choose_backend, choose_device, connect, detect_layout
 from engine.errors import UserError
-from engine.rendezvous import meeting_name, own_addresses, shared_store
+from engine.rendezvous import meeting_name
 from engine.settings import DistributedConfig
 from tests.distributed import run_ranks, slurm_environment, torchrun_environment
 
@@ -281,55 +280,6 @@ def break_down(ranks: Ranks) -> None:
 def test_a_failing_rank_is_reported() -> None:
     with pytest.raises(AssertionError, match="rank 1 is unwell"):
         run_ranks(2, break_down)
-
-
-# -- meeting under Slurm ---------------------------------------------------------------------------------------------
-
-
-def test_meeting_names_differ_by_cluster_job_step_and_restart() -> None:
-    base = slurm_environment(0, 2, "7")
-    changes = [{}, {"SLURM_CLUSTER_NAME": "b"}, {"SLURM_JOB_ID": "8"}, {"SLURM_STEP_ID": "1"}]
-    changes.append({"SLURM_RESTART_COUNT": "1"})
-    names = [meeting_name({**base, **change}) for change in changes]
-    assert len(set(names)) == len(names)
-    assert meeting_name({**base, "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}) == names[0]
-    assert all("/" not in name for name in names)
-
-
-def test_own_addresses_are_unique_and_end_at_this_machine() -> None:
-    addresses = own_addresses()
-    assert addresses[-1] == "127.0.0.1" or "127.0.0.1" in addresses
-    assert len(set(addresses)) == len(addresses)
-
-
-def meeting(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
-    for key, value in slurm_environment(0, 2, "9").items():
-        monkeypatch.setenv(key, value)
-    return folder / meeting_name(slurm_environment(0, 2, "9"))
-
-
-def test_rank_zero_that_never_comes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    note = meeting(monkeypatch, tmp_path)
-    with pytest.raises(UserError, match=rf"rank 1 waited 0:00:00.2\d* and found no address of rank 0 in {note}"):
-        shared_store(tmp_path, 1, 2, timedelta(seconds=0.2))
-
-
-def test_rank_zero_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    meeting(monkeypatch, tmp_path).write_text("127.0.0.1 1")
-    with pytest.raises(UserError, match=r"reached rank 0 under none of 127\.0\.0\.1 \(port 1\)"):
-        shared_store(tmp_path, 1, 2, timedelta(seconds=0.2))
-
-
-def test_ranks_share_the_store_under_the_first_address_that_answers(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    note = meeting(monkeypatch, tmp_path)
-    first = shared_store(tmp_path, 0, 2, timedelta(seconds=20))
-    note.write_text(f"127.0.0.1 {first.port}")
-    second = shared_store(tmp_path, 1, 2, timedelta(seconds=20))
-    first.set("key", "of rank 0")
-    assert second.get("key") == b"of rank 0"
-    assert second.port == first.port
 
 
 def from_main(ranks: Ranks) -> dict[str, Any]:

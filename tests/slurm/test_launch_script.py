@@ -203,6 +203,31 @@ def test_only_what_may_well_succeed_is_tried_again(launch: Launch, tmp_path: Pat
     assert launch.requeued == ("requeue 7" if retry else "")
 
 
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "updated", "message"),
+    [
+        ("n0|idle| n1|mix| n2|idle|", "1", "update JobId=7 ExcNodeList=n1", "node n1 is excluded from the job's next"),
+        (
+            "n0|idle| n1|mix| n2|down*|",
+            "1",
+            "",
+            "node n1 is not excluded: that would leave 1 node(s) to a job that nee",
+        ),
+        ("n0|idle| n1|mix| n2|idle|", "0", "", "requeueing, to go on where it was saved last; rank 1 on host vanished"),
+    ],
+)
+def test_the_node_that_failed_is_excluded_if_that_is_wanted_and_enough_are_left(
+    launch: Launch, tmp_path: Path, nodes: str, wanted: str, updated: str, message: str
+) -> None:
+    (tmp_path / "environment.json").write_text(json.dumps({"devices": [{"rank": 1, "node": "n1"}]}))
+    failure = Failure(1, "host", 7, "rank 1 on host vanished", retry=True, time=time.time() + 60)
+    write_failure(tmp_path / "FAILED.json", failure)
+    output = launch(STATUS="1", FOLDER=str(tmp_path), NODES=nodes, SWIN_EXCLUDE_FAILED=wanted)[1]
+    assert launch.requeued == "requeue 7"
+    assert launch.updated == updated
+    assert message in output
+
+
 def test_a_job_that_never_begins_to_train_is_requeued_twice(launch: Launch, tmp_path: Path) -> None:
     codes = [launch(STATUS="75", SLURM_RESTART_COUNT=str(number))[0] for number in range(3)]
     assert codes == [-signal.SIGTERM, -signal.SIGTERM, 1]

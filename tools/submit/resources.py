@@ -66,6 +66,8 @@ class Resources:
     qos: str | None = None
     constraint: str | None = None
     array_parallelism: int | None = None
+    exclude_failed: bool = False
+    """Whether a job that is requeued after a failure keeps off the node that failed."""
     slurm: dict[str, str] = field(default_factory=dict)
     """Any other option of sbatch, without its dashes."""
 
@@ -221,7 +223,11 @@ def slurm_parameters(resources: Resources, name: str, folder: Path, code: Path, 
         "wckey": None,
         "signal_delay_s": SIGNAL_SECONDS,
         "stderr_to_stdout": True,
-        "setup": [*(f"{name}={shlex.quote(str(value))}" for name, value in variables.items()), *_BEFORE],
+        "setup": [
+            *(f"{name}={shlex.quote(str(value))}" for name, value in variables.items()),
+            *(["export SWIN_EXCLUDE_FAILED=1"] if resources.exclude_failed else []),
+            *_BEFORE,
+        ],
         "teardown": [*_AFTER],
         # No rank ends before all have saved; one that is lost with its node is waited for in vain, but no longer.
         "srun_args": ["--kill-on-bad-exit=0", "--wait=60"],
