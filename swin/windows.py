@@ -164,7 +164,7 @@ def shift_mask(grid: Grid, device: torch.device) -> Tensor | None:
     """
     if grid.shift == (0, 0):
         return None
-    grid = Grid(grid.padded, grid.padded, grid.window, grid.shift)  # torch 2.6 does not compile _replace
+    grid = grid._replace(size=grid.padded)
     if being_recorded():  # the graph must not own a cached tensor
         return _make_shift_mask(grid, device)
     return _cached_shift_mask(grid, device)
@@ -174,7 +174,7 @@ def _make_shift_mask(grid: Grid, device: torch.device) -> Tensor:
     down = _regions(grid.padded[0], grid.window[0], grid.shift[0])
     right = _regions(grid.padded[1], grid.window[1], grid.shift[1])
     regions = (down[:, None] * 3 + right[None, :])[None, :, :, None]  # of the map as it is after rolling
-    regions = cut(regions, Grid(grid.size, grid.padded, grid.window, (0, 0)))[:, :, 0]
+    regions = cut(regions, grid._replace(shift=(0, 0)))[:, :, 0]
     return ((regions[:, :, None] != regions[:, None, :]) * MASKED).to(device)
 
 
