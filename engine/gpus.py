@@ -95,7 +95,8 @@ def _line_to_change(environment: Mapping[str, str], tasks: int, gpus: int) -> st
     line = f'"#SBATCH --ntasks-per-node={environment.get("SLURM_NTASKS_PER_NODE", "...")}"'
     if per_task := environment.get("SLURM_GPUS_PER_TASK"):
         return f'change the line "#SBATCH --gpus-per-task={per_task}" to 1'
-    if asked := environment.get("SLURM_GPUS_PER_NODE"):
+    asked = environment.get("SLURM_GPUS_PER_NODE", "")
+    if gpu_count(asked) == gpus:
         return f'change the line {line} to {gpus}, or "#SBATCH --gpus-per-node={asked}" to {tasks}'
     return f"change the line {line} to {gpus}, or ask for {tasks} GPU(s)"
 

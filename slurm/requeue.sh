@@ -49,8 +49,9 @@ end_training() {
             fi
             [[ -z $excluded ]] || trap '' TERM # Slurm sends it with the requeue, and changes nodes of a job only after it
             if scontrol requeue "$job"; then
-                if [[ -n $excluded ]] && scontrol update "JobId=$job" "ExcNodeList=$excluded"; then
+                if [[ -n $excluded ]]; then
                     say "node $node is excluded from the job's next starts (ExcNodeList=$excluded)"
+                    scontrol update "JobId=$job" "ExcNodeList=$excluded" || say "that failed: the node stays in use"
                 fi
                 trap - TERM
                 # Slurm now ends this script; one that left by itself meanwhile could pass for the end of the job.

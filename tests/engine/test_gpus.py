@@ -98,6 +98,7 @@ def test_every_way_to_ask_for_gpus_works(variables: dict[str, str], hidden: str,
     ("variables", "line"),
     [
         (batch("1", 4, SLURM_NTASKS="1"), 'the line "#SBATCH --ntasks-per-node=..." to 4, or ask for 1 GPU(s)'),
+        (batch("1", 4, SLURM_GPUS_PER_NODE="8", SLURM_NTASKS="1"), '=..." to 4, or ask for 1 GPU(s)'),  # --gres=gpu:4
         (batch("8", 4), "1 task(s) but 4 GPU(s) on each node"),  # --exclusive
         (batch("2", 4, SLURM_GPUS_PER_TASK="2", SLURM_NTASKS="2"), 'the line "#SBATCH --gpus-per-task=2" to 1'),
         (batch("7,1", 4, 2, SLURM_GPUS="8", SLURM_NTASKS="8"), 'set the line "#SBATCH --ntasks-per-node=4"'),
