@@ -1,13 +1,19 @@
 # Commands for a fresh clone; each makes the virtual environment in .venv if there is none.
-# PYTHON=python3.12 make …  chooses the interpreter that it is made with.
+# PYTHON=python3.12 make …         chooses the interpreter that it is made with.
+# make install TORCH_INDEX=URL     takes torch and torchvision from that index, built for another CUDA.
+# make install SYSTEM_SITE=1       takes what the interpreter has, such as a module's torch.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slurm test-full lint schemas
+.PHONY: help install quickstart test test-slurm test-full test-lowest lint schemas
+ifneq ($(TORCH_INDEX)$(SYSTEM_SITE),)
+.PHONY: $(INSTALLED)  # another build is wanted, whatever is there
+endif
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,8 +21,12 @@ help:  ## list the commands
 install: $(INSTALLED)  ## make .venv and install the suite and its development tools into it
 
 $(INSTALLED): setup.py
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(if $(SYSTEM_SITE),,test -x $(BIN)/python ||) $(PYTHON) -m venv $(if $(SYSTEM_SITE),--system-site-packages) $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+ifneq ($(TORCH_INDEX),)
+	$(BIN)/python -m pip uninstall --quiet --yes torch torchvision
+	$(BIN)/python -m pip install --quiet --index-url '$(TORCH_INDEX)' torch torchvision
+endif
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
@@ -31,6 +41,11 @@ test-slurm: $(INSTALLED)  ## run the tests on a real Slurm of two nodes on this 
 
 test-full: $(INSTALLED)  ## run every test, those too long for each change included
 	$(BIN)/python -m pytest
+
+test-lowest:  ## run the fast tests with the lowest versions that setup.py allows, in an environment of its own
+	test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints/lowest.txt --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m 'not full and not slurm' -n 2 --dist worksteal
 
 lint: $(INSTALLED)  ## check style, format and types
 	$(BIN)/ruff check .

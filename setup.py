@@ -21,19 +21,19 @@ setup(
         ]
     ),
     install_requires=[
-        "torch>=2.4",
-        "torchvision>=0.19",
-        "timm>=1.0.15",
+        "torch>=2.11",
+        "torchvision>=0.26",
+        "timm>=1.0.31",
         "numpy>=1.26",
-        "pillow>=10,<13",  # timm 1.0.31's RandAugment raises in `posterize` under Pillow 13
-        "pydantic>=2.7",
+        "pillow>=10.2,<13",  # timm 1.0.31's RandAugment raises in `posterize` under Pillow 13
+        "pydantic>=2.11",
         "pyyaml>=6.0",
         "safetensors>=0.4",
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
         "tensorboard>=2.16",
         "tqdm>=4.66",
-        "submitit>=1.5",
+        "submitit>=1.5.4",
         "pycocotools>=2.0.7",
         "faster-coco-eval>=1.6",
     ],

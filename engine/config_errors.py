@@ -198,7 +198,8 @@ def _members(annotation: Any) -> list[Any]:
 
 
 def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    # Python 3.10 takes list[int] for a type.
+    return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel)
 
 
 def _answers_to(member: Any, label: str | int) -> bool:

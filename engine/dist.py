@@ -7,7 +7,7 @@ means a single process.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,11 +18,12 @@ import torch.distributed as dist
 
 from engine.devices import device_kind
 from engine.errors import UserError
+from engine.gpus import architecture_fault, device_index, granted_gpus, is_slice, own_slice, visible_entries
 from engine.pulse import Pulse
 from engine.rendezvous import forget_meeting, shared_store
 from engine.settings import DistributedConfig
 from engine.signals import StopRequest
-from engine.slurm import granted_gpus
+from engine.slurm import expand_counts
 
 T = TypeVar("T")
 
@@ -75,15 +76,6 @@ def detect_layout(environment: Mapping[str, str]) -> Layout:
         shown = ", ".join(f"{name}={environment.get(name)}" for name in names)
         raise UserError(f"environment: impossible process layout {shown}")
     return Layout(rank, world_size, local_rank, local_world_size, launcher)
-
-
-def expand_counts(text: str) -> list[int]:
-    """Slurm's task counts a node, ``"2(x3),1"``, as a list, ``[2, 2, 2, 1]``."""
-    counts: list[int] = []
-    for part in filter(None, text.split(",")):
-        count, _, times = part.partition("(x")
-        counts += [int(count)] * int(times.rstrip(")") or 1)
-    return counts
 
 
 @dataclass(frozen=True)
@@ -185,32 +177,55 @@ class Ranks:
             dist.destroy_process_group()
 
 
-def choose_device(config: DistributedConfig, layout: Layout) -> torch.device:
+def choose_device(
+    config: DistributedConfig, layout: Layout, environment: MutableMapping[str, str] = os.environ
+) -> torch.device:
     """The device of this process: its own GPU if there is one and it is wanted, else the CPU.
 
+    Narrows CUDA_VISIBLE_DEVICES to this process's slice where it lists several of MIG; CUDA reads it once, so this has
+    to come before anything else that asks for GPUs.
+
     Raises:
-        UserError: CUDA is asked for, or Slurm granted it, and torch sees none, or there are fewer GPUs than processes
-            on this node.
+        UserError: CUDA is asked for, or Slurm granted it, and torch sees none or has no code for it, or there are fewer
+            GPUs than processes on this node.
     """
-    if config.device == "auto" and not torch.cuda.is_available() and (gpus := granted_gpus()):
+    if config.device == "cpu":
+        return torch.device("cpu")
+    own = own_slice(environment, layout.local_rank, layout.local_world_size)
+    if own is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = own
+    if config.device == "auto" and not torch.cuda.is_available() and (gpus := granted_gpus(environment)):
         raise UserError(
             f"Slurm granted this job {gpus} GPU(s) on this node, but torch {torch.__version__} sees none: it may be "
             "built for CPUs, or the driver too old; to train on CPUs, ask for no GPU: --gpus-per-node=0"
         )
-    if config.device == "cpu" or (config.device == "auto" and not torch.cuda.is_available()):
+    if config.device == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError("distributed.device: cuda is asked for, but torch sees no GPU; use device: auto or cpu")
-    visible = torch.cuda.device_count()
-    if visible == 1 and layout.launcher == "slurm" and not 0 < granted_gpus() < layout.local_world_size:
-        return torch.device("cuda", 0)  # srun may show each task only its own GPU
-    if layout.local_world_size > visible:
-        line = f" (the line #SBATCH --ntasks-per-node={visible})" if layout.launcher == "slurm" else ""
-        raise UserError(
-            f"{layout.local_world_size} processes on this node, but torch sees {visible} GPUs; "
-            f"start {visible} processes here{line}, or set distributed.device=cpu"
-        )
-    return torch.device("cuda", layout.local_rank)
+    index, slurm = 0, layout.launcher == "slurm"
+    if own is None:
+        visible = torch.cuda.device_count()
+        index = device_index(visible, layout.local_rank, layout.local_world_size, slurm, environment)
+    if built_for := torch.cuda.get_arch_list():
+        name, capability = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)
+        if (fault := architecture_fault(name, capability, built_for)) is not None:
+            raise UserError(fault)
+    return torch.device("cuda", index)
+
+
+def choose_backend(config: DistributedConfig, device: torch.device, environment: Mapping[str, str]) -> str:
+    """That of the device's kind, but gloo for MIG slices, whose ranks NCCL takes for several on one GPU.
+
+    Raises:
+        UserError: nccl is asked for without GPUs.
+    """
+    if config.backend == "nccl" and device.type != "cuda":
+        raise UserError("distributed.backend: nccl needs GPUs; use gloo or auto on CPU")
+    if config.backend != "auto":
+        return config.backend
+    sliced = device.type == "cuda" and any(map(is_slice, visible_entries(environment)))
+    return "gloo" if sliced else device_kind(device).backend
 
 
 def _own_cores(layout: Layout) -> int:
@@ -232,9 +247,7 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path, stop
         torch.cuda.set_device(device)
     elif layout.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_own_cores(layout))
-    backend = device_kind(device).backend if config.backend == "auto" else config.backend
-    if backend == "nccl" and device.type != "cuda":
-        raise UserError("distributed.backend: nccl needs GPUs; use gloo or auto on CPU")
+    backend = choose_backend(config, device, os.environ)
     if layout.world_size == 1:
         return Ranks(layout, device, stop=stop)
     timeout = timedelta(seconds=config.timeout_seconds + HANG_REPORT_SECONDS)

@@ -49,7 +49,10 @@ def describe_rank(rank: int, device: torch.device) -> dict[str, Any]:
     else:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         name = f"{platform.machine()} CPU, {cores} cores, {torch.get_num_threads()} threads"
-    return {"rank": rank, "host": socket.gethostname(), "pid": os.getpid(), "device": str(device), "device_name": name}
+    place = {"rank": rank, "host": socket.gethostname(), "pid": os.getpid()}
+    if "SLURMD_NODENAME" in os.environ:
+        place["node"] = os.environ["SLURMD_NODENAME"]  # as Slurm's commands take it
+    return {**place, "device": str(device), "device_name": name}
 
 
 def describe_start(ranks: Sequence[Mapping[str, Any]], code: Path | None = None) -> dict[str, Any]:

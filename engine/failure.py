@@ -46,8 +46,8 @@ class Failure:
     """Name of the start that failed, the same on all of its ranks; empty if unknown."""
     message: str = ""
     """What the exception says."""
-    lost: bool = False
-    """Whether the rank ended without a word, as one does that is killed or whose node goes down."""
+    retry: bool = False
+    """Whether the same start may well succeed: a rank that vanished, a hang, an error of NCCL or of the hardware."""
     time: float = field(default_factory=time.time)
 
     def to_json(self) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def record_silent_end(folder: RunDir) -> Failure | None:
     step = _reached(folder, int(status.get("step", 0)))
     hosts = [str(host) for host in last.get("hosts", [])]
     reason = f"ended without a word at about step {step}: killed (SIGKILL), out of memory, or the node went down"
-    failure = Failure(None, ", ".join(hosts), step, f"{reason} ({', '.join(hosts)})" if hosts else reason, lost=True)
+    failure = Failure(None, ", ".join(hosts), step, f"{reason} ({', '.join(hosts)})" if hosts else reason, retry=True)
     return failure if put(folder.failed, failure.to_json()) else None
 
 

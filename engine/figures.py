@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -121,6 +122,9 @@ def _font(file: Path) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(file, 12)
 
 
-def _without_complaints() -> warnings.catch_warnings[None]:
+@contextmanager
+def _without_complaints() -> Iterator[None]:
     """Without a warning for each character that no font has: on figures whose names went not through shown_name."""
-    return warnings.catch_warnings(action="ignore", category=UserWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield

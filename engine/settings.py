@@ -366,7 +366,7 @@ class DistributedConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: CUDA where there is one."""
     backend: Literal["auto", "nccl", "gloo"] = "auto"
-    """auto: nccl on CUDA, gloo on CPU."""
+    """auto: nccl on whole GPUs, gloo on CPUs and MIG slices."""
     timeout_seconds: Positive = 600.0
     """Longest wait for another rank before the run is ended."""
     sync_batchnorm: bool = False

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.failure import read_content, read_failure
+from engine.failure import Failure, read_content, read_failure
 from engine.files import write_atomic
 from engine.run_dir import RunDir
 from engine.wait_status import add_wait_status
@@ -41,14 +41,13 @@ def restart_count(environment: Mapping[str, str] = os.environ) -> int:
     return int(environment.get("SLURM_RESTART_COUNT") or 0)
 
 
-def granted_gpus(environment: Mapping[str, str] = os.environ) -> int:
-    """GPUs that Slurm gave this job on this node; 0 outside Slurm."""
-    if job_name(environment) is None:
-        return 0
-    indices = environment.get("SLURM_STEP_GPUS") or environment.get("SLURM_JOB_GPUS")
-    counts = environment.get("SLURM_GPUS_ON_NODE") or environment.get("SLURM_GPUS_PER_NODE") or ""
-    match = re.search(r"(\d+)$", counts)
-    return int(match[1]) if match else len(indices.split(",")) if indices else 0
+def expand_counts(text: str) -> list[int]:
+    """Slurm's task counts a node, ``"2(x3),1"``, as a list, ``[2, 2, 2, 1]``."""
+    counts: list[int] = []
+    for part in filter(None, text.split(",")):
+        count, _, times = part.partition("(x")
+        counts += [int(count)] * int(times.rstrip(")") or 1)
+    return counts
 
 
 def note_path(root: Path, request: Sequence[str], environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -120,6 +119,13 @@ def last_job(folder: RunDir) -> str | None:
     return job_of([record, *record.get("restarts", [])][-1])
 
 
+def failed_node(folder: RunDir, failure: Failure) -> str:
+    """Slurm's name of the node that a run's last start failed on; empty if it is not known whose fault it is."""
+    record = read_content(folder.environment) or {}
+    devices = [record, *record.get("restarts", [])][-1].get("devices", [])
+    return next((each.get("node", "") for each in devices if each.get("rank") == failure.rank), "")
+
+
 def waiting_job(folder: RunDir, environment: Mapping[str, str] = os.environ) -> str | None:
     """Another job than this one that waits to go on in a folder; None if there is none, or Slurm does not tell."""
     job = last_job(folder)
@@ -138,7 +144,10 @@ def _squeue(job: str, field: str) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """``python -m engine.slurm FOLDER STATUS SINCE``: prints ``killed`` if a rank was, so that the job is to go on.
+    """``python -m engine.slurm FOLDER STATUS SINCE``: whether the job is to be tried again, and what went wrong where.
+
+    Prints three lines if so, else none: ``retry``, Slurm's name of the node whose fault it is, and the reason; the last
+    two are empty where nobody knows.
 
     For scripts that have waited for srun, which began at ``SINCE`` (seconds since 1970) and ended with ``STATUS``; a
     signal is told to FAILED.json. What that says of the cause counts more than the status: srun does not know how a
@@ -146,13 +155,14 @@ def main(arguments: Sequence[str]) -> None:
     """
     folder, status, since = RunDir(Path(arguments[0])), int(arguments[1]), float(arguments[2])
     failure = read_failure(folder.failed)
-    killed = status > 128
-    if failure is not None and failure.time >= since:
-        killed = failure.lost
+    if failure is not None and failure.time < since:
+        failure = None
+    retry = status > 128 if failure is None else failure.retry
     if status > 128:
         add_wait_status(folder.failed, None, status, since)
-    if killed:
-        print("killed")
+    if retry:
+        node, reason = ("", "") if failure is None else (failed_node(folder, failure), failure.reason)
+        print("retry", node, reason, sep="\n")
 
 
 if __name__ == "__main__":

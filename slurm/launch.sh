@@ -55,23 +55,6 @@ run_python() { python "$@"; }
 source "$clone/slurm/requeue.sh" # which names the job
 restarts="${SLURM_RESTART_COUNT:-0}"
 
-# -- rank layout -------------------------------------------------------------------------------------------------------
-# Every GPU takes one task, and every node as many as any other. GPUs are given as `4`, `a100:4` or `gpu:a100:4`.
-gpus="${SLURM_GPUS_PER_NODE:-0}"
-gpus="${gpus##*:}"
-nodes="${SLURM_JOB_NUM_NODES:-1}"
-total="${SLURM_NTASKS:-$((nodes * ${SLURM_NTASKS_PER_NODE:-1}))}"
-each="${SLURM_NTASKS_PER_NODE:-$((total / nodes))}"
-line="\"#SBATCH --ntasks-per-node=${SLURM_NTASKS_PER_NODE:-...}\""
-if [[ -n ${SLURM_GPUS:-}${SLURM_GPUS_PER_TASK:-} ]]; then
-    fail "GPUs are asked for by --gpus or --gpus-per-task: remove that and set \"#SBATCH --gpus-per-node=N\""
-elif [[ $((each * nodes)) -ne $total ]]; then
-    fail "$total task(s) on $nodes node(s): every node takes as many; remove --ntasks and set the line $line"
-elif [[ $gpus -gt 0 && $gpus -ne $each ]]; then
-    fail "$each task(s) but $gpus GPU(s) on each node, and every GPU takes one task: change the line $line" \
-        "to $gpus, or \"#SBATCH --gpus-per-node=${SLURM_GPUS_PER_NODE}\" to $each"
-fi
-
 # -- environment -------------------------------------------------------------------------------------------------------
 # SWIN_FROZEN is set once the code is frozen, below: this then runs from a snapshot of that clone, and all is set up.
 if [[ ${SWIN_FROZEN_FOR:-} != "$job" ]]; then
@@ -89,6 +72,13 @@ export PYTHONPATH="$clone${PYTHONPATH:+:$PYTHONPATH}"
 export PYTHONSAFEPATH=1                               # or the current folder would come before it
 export SLURM_EXPORT_ENV=ALL                           # whatever sbatch --export said: the tasks need this environment
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # Slurm 22.05 and later do not pass --cpus-per-task on to srun
+
+# -- rank layout -------------------------------------------------------------------------------------------------------
+# Every GPU takes one task, and every node as many as any other; engine/gpus.py names the line to change where not.
+if [[ -z ${SWIN_FROZEN:-} ]]; then
+    hidden="$(run_python -m engine.gpus)" || exit 2
+    [[ -z $hidden ]] || unset "$hidden" # srun would take it for its own option
+fi
 
 # -- code --------------------------------------------------------------------------------------------------------------
 # The first start freezes the code beside the experiments; a link named after the job leads every later start to it.

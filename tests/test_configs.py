@@ -63,3 +63,16 @@ def test_a_page_points_to_what_is_there(page):
         assert f"\n{target}:" in (ROOT / "Makefile").read_text(), target
     for config in re.findall(r"configs/[a-z_/0-9]+\.yaml", text):
         assert (ROOT / config).is_file(), config
+    for template in re.findall(r"slurm/[a-z_]+\.sbatch", text):
+        assert (ROOT / template).is_file(), template
+
+
+@pytest.mark.parametrize("page", ["clusters.md", "first_gpu_job.md"])
+def test_a_page_on_clusters_names_settings_and_options_that_there_are(page):
+    text = (ROOT / "docs" / page).read_text()
+    sections = "|".join(ClassificationConfig.model_fields)
+    for section, key in re.findall(rf"\b({sections})\.([a-z_]+)", text):
+        field = ClassificationConfig.model_fields[section]
+        assert key in getattr(field.annotation, "model_fields", {key: ""}), f"{section}.{key}"
+    for variable in re.findall(r"`(SWIN_[A-Z_]+)", text):
+        assert variable in "".join(path.read_text() for path in (ROOT / "slurm").iterdir()), variable

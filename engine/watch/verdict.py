@@ -79,7 +79,7 @@ def vanished(member: Member, own: Place) -> Failure:
     place = member.place
     at = f"at step {place.step} ({place.phase})" if place.step >= own.step else f"at step {own.step}"
     reason = f"{member.name} vanished {at}: killed, out of memory, crashed, or its node went down"
-    return Failure(member.rank, member.host, max(place.step, own.step), reason, lost=True)
+    return Failure(member.rank, member.host, max(place.step, own.step), reason, retry=True)
 
 
 def late_ranks(members: Iterable[Member], now: float, timeout: float) -> list[Member]:
@@ -110,13 +110,15 @@ def hangs(late: Sequence[Member], members: Iterable[Member], now: float, why: st
     texts = [f"{member.name}:\n{stacks[member.rank]}" for member in [*late, *others] if member.rank in stacks]
     trace = "\n".join(texts[:_NAMED])
     if not others and len(late) > 1:
-        return Failure(None, first.host, first.place.step, f"all ranks stand at {first.place} ({why})", "", trace)
+        return Failure(
+            None, first.host, first.place.step, f"all ranks stand at {first.place} ({why})", "", trace, retry=True
+        )
     if first.silence(now) > SILENT_SECONDS:
         verb = f"{'are' if late[1:] else 'is'} silent since {first.place}, stopped or in code that holds Python's lock"
     else:
         verb = f"{'hang' if late[1:] else 'hangs'} at {first.place}"
     reason = f"{_listed([member.name for member in late])} {verb}{_waiting(first.place, others)} ({why})"
-    return Failure(first.rank, first.host, first.place.step, reason, "", trace)
+    return Failure(first.rank, first.host, first.place.step, reason, "", trace, retry=True)
 
 
 def _waiting(late: Place, others: Sequence[Member]) -> str:

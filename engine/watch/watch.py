@@ -187,7 +187,7 @@ class Watch:
     def _orphaned(self, place: Place) -> Failure:
         rank = self._ranks.rank
         reason = f"the launcher (pid {self._launcher}) of rank {rank} on {self._host} vanished at {place}"
-        return Failure(rank, self._host, place.step, reason, lost=True)
+        return Failure(rank, self._host, place.step, reason, retry=True)
 
     def _hear_stop(self, name: str) -> None:
         self._stop.hear(name)

@@ -104,7 +104,8 @@ def test_names_of_classes_may_hold_anything(tmp_path):
     names = ["a|b", "<b>", "US$ and C$ \\frac", "犬", "_hidden", "a very long name of a class " * 4]
     known = replace(PICTURES.annotations, classes=names)
     pictures = Mock(wraps=PICTURES, annotations=known)
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         write_report(tmp_path, "Names", coco_evaluate(found(), known), found(), pictures)
     text = (tmp_path / "report.md").read_text()
     assert "| a\\|b |" in text and "&lt;b>" in text

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from engine.dist import TORCHRUN, Layout, Ranks, choose_device, connect, detect_layout, expand_counts
+from engine.dist import TORCHRUN, Layout, Ranks, choose_backend, choose_device, connect, detect_layout
 from engine.errors import UserError
-from engine.rendezvous import meeting_name, own_addresses, shared_store
+from engine.rendezvous import meeting_name
 from engine.settings import DistributedConfig
 from tests.distributed import run_ranks, slurm_environment, torchrun_environment
 
@@ -86,19 +85,13 @@ def test_what_is_no_number_is_refused(wrong: dict[str, str]) -> None:
         detect_layout({**slurm_environment(0, 2, "7"), **wrong})
 
 
-def test_expand_counts() -> None:
-    assert expand_counts("2(x3),1") == [2, 2, 2, 1]
-    assert expand_counts("4") == [4]
-    assert expand_counts("1,2,3(x2)") == [1, 2, 3, 3]
-    assert expand_counts("") == []
-
-
 # -- devices ---------------------------------------------------------------------------------------------------------
 
 
 def pretend_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", list)
 
 
 def test_device_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,13 +119,39 @@ def test_a_slurm_task_that_sees_only_its_own_gpu(monkeypatch: pytest.MonkeyPatch
     assert choose_device(DistributedConfig(), Layout(3, 4, 3, 4, "slurm")) == torch.device("cuda", 0)
 
 
-def test_slurm_tasks_do_not_share_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setenv("SLURM_JOB_ID", "812")
-    monkeypatch.setenv("SLURM_GPUS_ON_NODE", "1")
-    with pytest.raises(UserError, match=r"start 1 processes here \(the line #SBATCH --ntasks-per-node=1\)"):
-        choose_device(DistributedConfig(), Layout(3, 4, 3, 4, "slurm"))
+@pytest.mark.parametrize("launcher", ["slurm", "torchrun"])
+def test_each_of_seven_processes_takes_its_slice_of_a_card(monkeypatch: pytest.MonkeyPatch, launcher: str) -> None:
+    """CUDA reads the variable once, when it is first asked for anything, and then shows one slice."""
+    taken = []
+    pretend_gpus(monkeypatch, 1)
+    for rank in range(7):
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(f"MIG-{number}" for number in range(7))}
+        monkeypatch.setattr(torch.cuda, "is_available", lambda own=environment: "," not in own["CUDA_VISIBLE_DEVICES"])
+        device = choose_device(DistributedConfig(), Layout(rank, 7, rank, 7, launcher), environment)
+        assert device == torch.device("cuda", 0)
+        assert choose_backend(DistributedConfig(), device, environment) == "gloo"  # NCCL takes them for one GPU
+        taken.append(environment["CUDA_VISIBLE_DEVICES"])
+    assert taken == [f"MIG-{number}" for number in range(7)]
+
+
+def test_nccl_connects_whole_gpus() -> None:
+    gpu = torch.device("cuda", 1)
+    assert choose_backend(DistributedConfig(), gpu, {"CUDA_VISIBLE_DEVICES": "0,1"}) == "nccl"
+    assert choose_backend(DistributedConfig(backend="gloo"), gpu, {}) == "gloo"
+    assert choose_backend(DistributedConfig(backend="nccl"), gpu, {"CUDA_VISIBLE_DEVICES": "MIG-a"}) == "nccl"
+    assert choose_backend(DistributedConfig(), torch.device("cpu"), {}) == "gloo"
+
+
+def test_a_card_without_code_for_it_is_told_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_gpus(monkeypatch, 2)
+    cards = {0: ("NVIDIA A100", (8, 0)), 1: ("Tesla V100", (7, 0))}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: cards[index][0])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: cards[index][1])
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90", "compute_90"])
+    assert choose_device(DistributedConfig(), Layout(0, 2, 0, 2, "torchrun")) == torch.device("cuda", 0)
+    with pytest.raises(UserError, match=r"Tesla V100 has compute capability 7\.0, but this torch is built for sm_75"):
+        choose_device(DistributedConfig(), Layout(1, 2, 1, 2, "torchrun"))
+    assert choose_device(CPU, Layout(1, 2, 1, 2, "torchrun")) == torch.device("cpu")
 
 
 def test_a_gpu_that_slurm_granted_and_torch_does_not_see_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,55 +280,6 @@ def break_down(ranks: Ranks) -> None:
 def test_a_failing_rank_is_reported() -> None:
     with pytest.raises(AssertionError, match="rank 1 is unwell"):
         run_ranks(2, break_down)
-
-
-# -- meeting under Slurm ---------------------------------------------------------------------------------------------
-
-
-def test_meeting_names_differ_by_cluster_job_step_and_restart() -> None:
-    base = slurm_environment(0, 2, "7")
-    changes = [{}, {"SLURM_CLUSTER_NAME": "b"}, {"SLURM_JOB_ID": "8"}, {"SLURM_STEP_ID": "1"}]
-    changes.append({"SLURM_RESTART_COUNT": "1"})
-    names = [meeting_name({**base, **change}) for change in changes]
-    assert len(set(names)) == len(names)
-    assert meeting_name({**base, "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}) == names[0]
-    assert all("/" not in name for name in names)
-
-
-def test_own_addresses_are_unique_and_end_at_this_machine() -> None:
-    addresses = own_addresses()
-    assert addresses[-1] == "127.0.0.1" or "127.0.0.1" in addresses
-    assert len(set(addresses)) == len(addresses)
-
-
-def meeting(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
-    for key, value in slurm_environment(0, 2, "9").items():
-        monkeypatch.setenv(key, value)
-    return folder / meeting_name(slurm_environment(0, 2, "9"))
-
-
-def test_rank_zero_that_never_comes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    note = meeting(monkeypatch, tmp_path)
-    with pytest.raises(UserError, match=rf"rank 1 waited 0:00:00.2\d* and found no address of rank 0 in {note}"):
-        shared_store(tmp_path, 1, 2, timedelta(seconds=0.2))
-
-
-def test_rank_zero_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    meeting(monkeypatch, tmp_path).write_text("127.0.0.1 1")
-    with pytest.raises(UserError, match=r"reached rank 0 under none of 127\.0\.0\.1 \(port 1\)"):
-        shared_store(tmp_path, 1, 2, timedelta(seconds=0.2))
-
-
-def test_ranks_share_the_store_under_the_first_address_that_answers(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    note = meeting(monkeypatch, tmp_path)
-    first = shared_store(tmp_path, 0, 2, timedelta(seconds=20))
-    note.write_text(f"127.0.0.1 {first.port}")
-    second = shared_store(tmp_path, 1, 2, timedelta(seconds=20))
-    first.set("key", "of rank 0")
-    assert second.get("key") == b"of rank 0"
-    assert second.port == first.port
 
 
 def from_main(ranks: Ranks) -> dict[str, Any]:

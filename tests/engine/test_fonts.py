@@ -66,7 +66,8 @@ def test_what_no_font_has_is_written_as_numbers_without_a_warning(caplog: pytest
     assert readable(f"{CAT}{DOG} (cat, {DOG})") == "<U+732B 72AC> (cat, <U+72AC>)"
     assert readable("a\U0001faa8b") == "a<U+1FAA8>b"
     assert shown_name(CAT) == "<U+732B>" and len(shown_name(CAT * 30)) == 28
-    with warnings.catch_warnings(action="error"), caplog.at_level(logging.DEBUG):
+    with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
+        warnings.simplefilter("error")
         assert ink(labelled(CAT)) > ink(labelled("a")) > 0
     assert "missing" not in caplog.text and "not found" not in caplog.text
     texts, file = in_one_font([CAT, "cod"])
@@ -81,7 +82,8 @@ def test_a_font_of_this_machine_that_has_the_characters_draws_them(tmp_path: Pat
     give_fonts(figure)
     (label,) = figure.axes[0].get_yticklabels()
     assert {"Squares", "Another"} < set(label.get_fontfamily()) and label.get_fontfamily()[0] == "sans-serif"
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         assert ink(labelled(CAT * 2)) > 3 * ink(labelled("il"))
     assert in_one_font([f"{CAT}a", "b"]) == ([f"{CAT}a", "b"], squares)
     assert in_one_font([f"{CAT}{DOG}"])[0] == ["<U+732B 72AC>"]  # each has one of them

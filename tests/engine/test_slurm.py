@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from engine.failure import Failure, write_failure
 from engine.run_dir import RunDir
 from engine.slurm import (
     FOLDER_NOTE,
-    granted_gpus,
+    expand_counts,
     job_end,
     job_name,
     main,
@@ -36,19 +37,11 @@ def test_the_first_start_has_no_count() -> None:
     assert [restart_count(env) for env in ({}, {"SLURM_RESTART_COUNT": ""}, {"SLURM_RESTART_COUNT": "2"})] == [0, 0, 2]
 
 
-@pytest.mark.parametrize(
-    ("variables", "expected"),
-    [
-        ({}, 0),
-        ({"SLURM_GPUS_ON_NODE": "4"}, 4),
-        ({"SLURM_GPUS_PER_NODE": "a100:2"}, 2),
-        ({"SLURM_GPUS_PER_NODE": "0"}, 0),
-        ({"SLURM_JOB_GPUS": "0,3"}, 2),
-    ],
-)
-def test_granted_gpus(variables: dict[str, str], expected: int) -> None:
-    assert granted_gpus({**JOB, **variables}) == expected
-    assert granted_gpus(variables) == 0, "outside a job"
+def test_expand_counts() -> None:
+    assert expand_counts("2(x3),1") == [2, 2, 2, 1]
+    assert expand_counts("4") == [4]
+    assert expand_counts("1,2,3(x2)") == [1, 2, 3, 3]
+    assert expand_counts("") == []
 
 
 @pytest.mark.parametrize(
@@ -132,3 +125,28 @@ def test_the_launch_script_is_told_the_folder_and_tells_how_srun_ended(tmp_path:
     assert note.read_text() == str(folder.path)
     main([note.read_text(), "137", str(time.time())])
     assert "SIGKILL: usually out of memory" in folder.failed.read_text()
+
+
+def test_the_launch_script_is_told_what_to_try_again_and_which_node_failed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunDir.claim(tmp_path)
+    devices = [{"rank": 0, "node": "n0"}, {"rank": 1, "node": "n1"}]
+    folder.environment.write_text(json.dumps({"devices": [], "restarts": [{"devices": devices}]}))
+
+    def told(failure: Failure | None, status: int, since: float = 0.0) -> list[str]:
+        folder.failed.unlink(missing_ok=True)
+        if failure is not None:
+            write_failure(folder.failed, failure)
+        main([str(folder.path), str(status), str(since)])
+        return capsys.readouterr().out.splitlines()
+
+    for status in (1, 134, 137):
+        assert told(Failure(1, "host", 7, "rank 1 on host hangs", retry=True), status) == [
+            *("retry", "n1", "rank 1 on host hangs")
+        ]
+        assert told(Failure(1, "host", 7, "rank 1 on host failed: ValueError"), status) == []
+    assert told(Failure(None, "host", 7, "all ranks stand", retry=True), 1) == ["retry", "", "all ranks stand"]
+    assert told(None, 1) == []
+    assert told(None, 137) == ["retry", "", ""]
+    assert told(Failure(1, "host", 7, "of an earlier start", retry=True), 1, time.time() + 60) == []

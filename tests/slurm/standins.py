@@ -1,7 +1,8 @@
 """Stand-ins for srun and scontrol, for what no Slurm on one machine can show, such as GPUs.
 
 The environment says what they do: RECORD names the folder where they keep what they were asked for, STATUS is what srun
-ends with, FOLDER the experiment that its ranks open, if any; STATE and PREEMPTED are what scontrol says of the job.
+ends with, FOLDER the experiment that its ranks open, if any; STATE and PREEMPTED are what scontrol says of the job,
+NODES what sinfo says of the partition's nodes.
 """
 
 from __future__ import annotations
@@ -20,9 +21,16 @@ if [[ -n "$FOLDER" ]]; then printf '%s' "$FOLDER" > "$SWIN_FOLDER_NOTE"; fi
 exit "$STATUS"
 """
 SCONTROL = """#!/bin/bash
-if [[ "$1" == show ]]; then echo "JobId=7 JobState=$STATE PreemptTime=$PREEMPTED Requeue=1"; exit; fi
+case "$1 $2" in
+    "show job") echo "JobId=7 JobState=$STATE PreemptTime=$PREEMPTED NumNodes=2 Partition=gpu Features=(null)"; exit ;;
+    "show hostnames") tr , '\n' <<<"$3"; exit ;;
+    update*) printf '%s ' "$@" > "$RECORD/updated"; kill -KILL "$PPID"; exit ;;  # as Slurm does in the end
+esac
 printf '%s ' "$@" > "$RECORD/requeued"
 kill "$PPID"  # as Slurm does
+"""
+SINFO = """#!/bin/bash
+printf '%s\\n' $NODES
 """
 
 
@@ -31,15 +39,17 @@ class StandIns:
 
     def __init__(self, record: Path) -> None:
         self.record = record
-        for name, script in (("srun", SRUN), ("scontrol", SCONTROL)):
+        for name, script in (("srun", SRUN), ("scontrol", SCONTROL), ("sinfo", SINFO)):
             (record / name).write_text(script)
             (record / name).chmod(0o755)
 
     def run(self, command: Sequence[str], variables: Mapping[str, str]) -> tuple[int, str]:
         """Runs the job's script; returns its exit code and output."""
-        (self.record / "requeued").unlink(missing_ok=True)
+        for name in ("requeued", "updated"):
+            (self.record / name).unlink(missing_ok=True)
         job = {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": str(self.record), "SLURM_JOB_NUM_NODES": "1"}
         script = {"RECORD": str(self.record), "FOLDER": "", "STATUS": "0", "STATE": "RUNNING", "PREEMPTED": "None"}
+        script["NODES"] = ""
         path = {"PATH": os.pathsep.join([str(self.record), os.environ["PATH"]])}
         done = subprocess.run(
             command,
@@ -66,5 +76,12 @@ class StandIns:
 
     @property
     def requeued(self) -> str:
-        path = self.record / "requeued"
+        return self._said("requeued")
+
+    @property
+    def updated(self) -> str:
+        return self._said("updated")
+
+    def _said(self, name: str) -> str:
+        path = self.record / name
         return path.read_text().strip() if path.exists() else ""

@@ -100,7 +100,8 @@ def test_tasks_run_the_code_and_configurations_of_the_first_start(launch: Launch
         ),
         ({"SLURM_GPUS_PER_NODE": "1", "SLURM_NTASKS": "2"}, "2 task(s) but 1 GPU(s) on each node"),
         ({"SLURM_NTASKS": "3", "SLURM_JOB_NUM_NODES": "2"}, "3 task(s) on 2 node(s): every node takes as many"),
-        ({"SLURM_GPUS": "4"}, 'remove that and set "#SBATCH --gpus-per-node=N"'),
+        ({"SLURM_GPUS_ON_NODE": "4", "SLURM_NTASKS": "1"}, "to 4, or ask for 1 GPU(s)"),  # --gres=gpu:4
+        ({"SLURM_GPUS_ON_NODE": "4", "SLURM_GPUS_PER_TASK": "4"}, 'change the line "#SBATCH --gpus-per-task=4" to 1'),
         ({"SWIN_ENV": "/nowhere"}, "SWIN_ENV: /nowhere is neither a virtual environment nor a file to source"),
         ({"SWIN_CODE": "/tmp"}, "/tmp is no clone of this suite"),
         ({"SLURM_JOB_ID": ""}, "submit this with sbatch"),
@@ -150,6 +151,17 @@ def test_a_file_that_sets_up_no_environment_is_named(launch: Launch, text: str, 
 def test_gpus_with_as_many_tasks_are_fine(launch: Launch) -> None:
     eight = {"SLURM_GPUS_PER_NODE": "8", "SLURM_NTASKS_PER_NODE": "8", "SLURM_NTASKS": "16"}
     assert launch(**eight, SLURM_JOB_NUM_NODES="2")[0] == 0
+    assert launch.environment["SLURM_GPUS_PER_NODE"] == "8"
+    code, output = launch(**eight | {"SLURM_NTASKS": "8"}, SLURM_GPUS_ON_NODE="16")
+    assert (code, output.count("note: the job holds 16 GPU(s) on this node and uses 8")) == (0, 1), output
+
+
+def test_srun_takes_all_gpus_of_a_job_that_asked_for_them_otherwise(launch: Launch) -> None:
+    """sbatch --gres=gpu:4 over a template that asks for eight a node: srun would ask for eight of the job's four."""
+    four = {"SLURM_NTASKS_PER_NODE": "4", "SLURM_NTASKS": "4", "SLURM_GPUS_ON_NODE": "4"}
+    code, output = launch(**four, SLURM_GPUS_PER_NODE="8")
+    assert code == 0, output
+    assert "SLURM_GPUS_PER_NODE" not in launch.environment
 
 
 @pytest.mark.parametrize(
@@ -183,14 +195,37 @@ def test_a_death_by_signal_is_explained_in_the_runs_folder(launch: Launch, tmp_p
 
 
 @pytest.mark.parametrize("status", [1, 137])
-@pytest.mark.parametrize("lost", [True, False])
-def test_only_a_rank_that_is_lost_is_no_failure_of_the_run(
-    launch: Launch, tmp_path: Path, lost: bool, status: int
-) -> None:
-    write_failure(tmp_path / "FAILED.json", Failure(1, "n1", 7, "rank 1 vanished", lost=lost, time=time.time() + 60))
+@pytest.mark.parametrize("retry", [True, False])
+def test_only_what_may_well_succeed_is_tried_again(launch: Launch, tmp_path: Path, retry: bool, status: int) -> None:
+    write_failure(tmp_path / "FAILED.json", Failure(1, "n1", 7, "rank 1 vanished", retry=retry, time=time.time() + 60))
     code, output = launch(STATUS=str(status), FOLDER=str(tmp_path))
-    assert code == (-signal.SIGTERM if lost else status), output
-    assert launch.requeued == ("requeue 7" if lost else "")
+    assert code == (-signal.SIGTERM if retry else status), output
+    assert launch.requeued == ("requeue 7" if retry else "")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wanted", "updated", "message"),
+    [
+        ("n0|idle| n1|mix| n2|idle|", "1", "update JobId=7 ExcNodeList=n1", "node n1 is excluded from the job's next"),
+        (
+            "n0|idle| n1|mix| n2|down*|",
+            "1",
+            "",
+            "node n1 is not excluded: that would leave 1 node(s) to a job that nee",
+        ),
+        ("n0|idle| n1|mix| n2|idle|", "0", "", "requeueing, to go on where it was saved last; rank 1 on host vanished"),
+    ],
+)
+def test_the_node_that_failed_is_excluded_if_that_is_wanted_and_enough_are_left(
+    launch: Launch, tmp_path: Path, nodes: str, wanted: str, updated: str, message: str
+) -> None:
+    (tmp_path / "environment.json").write_text(json.dumps({"devices": [{"rank": 1, "node": "n1"}]}))
+    failure = Failure(1, "host", 7, "rank 1 on host vanished", retry=True, time=time.time() + 60)
+    write_failure(tmp_path / "FAILED.json", failure)
+    output = launch(STATUS="1", FOLDER=str(tmp_path), NODES=nodes, SWIN_EXCLUDE_FAILED=wanted)[1]
+    assert launch.requeued == "requeue 7"
+    assert launch.updated == updated
+    assert message in output
 
 
 def test_a_job_that_never_begins_to_train_is_requeued_twice(launch: Launch, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from engine.failure import read_failure
+from tests.classification.small import write_config
 from tests.slurm.cluster import REQUEUE_SECONDS, Cluster
-from tests.slurm.jobs import STEPS, TWO_NODES, Job, assert_same_result, copy_code, submit
+from tests.slurm.jobs import SECTIONS, STEPS, TWO_NODES, Job, assert_same_result, copy_code, submit
 
 pytestmark = pytest.mark.slurm
 
@@ -65,13 +66,41 @@ def test_scontrol_requeue_runs_the_code_and_settings_of_the_first_start(
 
 
 def test_a_killed_rank(cluster: Cluster, uninterrupted: Job, tmp_path: Path) -> None:
-    job = submit(cluster, tmp_path, *TWO_NODES)
+    job = submit(cluster, tmp_path, *TWO_NODES, env={"SWIN_EXCLUDE_FAILED": "1"})
     job.wait_training()
     job.kill_rank(1)
     assert_came_back(job, uninterrupted)
     failure = json.loads(job.run.path.joinpath("FAILED_1.json").read_text())
     assert failure["rank"] == 1
     assert failure["wait_status"].startswith("SIGKILL: usually out of memory")
+    assert "node n1 is not excluded: that would leave 1 node(s) to a job that needs 2" in job.output
+    assert job.details["ExcNodeList"] == "(null)"
+
+
+def test_a_hang_is_tried_again_on_another_node_and_an_error_of_the_code_is_not(
+    cluster: Cluster, uninterrupted: Job, tmp_path: Path
+) -> None:
+    one_node = (*TWO_NODES, "--nodes=1", "--ntasks-per-node=2")
+    (tmp_path / "hang").mkdir()
+    arguments = ("--config", str(write_config(tmp_path / "hang", **SECTIONS, distributed={"timeout_seconds": 15})))
+    variables = {"HANG_AT": "11", "SWIN_EXCLUDE_FAILED": "1"}
+    job = submit(cluster, tmp_path / "hang", *one_node, arguments=arguments, env=variables)
+    faulty = submit(cluster, tmp_path / "error", *one_node, env={"RAISE_AT": "9", "SLOW_STEPS": "0"})
+    assert faulty.wait_ended() == "FAILED"
+    assert (faulty.details["ExitCode"], faulty.details["Restarts"]) == ("1:0", "0")
+    assert json.loads(faulty.run.failed.read_text())["exception"] == "ValueError"
+    assert_came_back(job, uninterrupted)
+    failure = json.loads(job.run.path.joinpath("FAILED_1.json").read_text())
+    assert (failure["rank"], failure["retry"]) == (1, True)
+    first, second = job.environment, job.environment["restarts"][0]
+    assert [[rank["node"] for rank in start["devices"]] for start in (first, second)] in (
+        [["n0", "n0"], ["n1", "n1"]],
+        [["n1", "n1"], ["n0", "n0"]],
+    )
+    excluded = first["devices"][1]["node"]
+    assert job.details["ExcNodeList"] == excluded
+    assert f"; {failure['reason']}" in job.output
+    assert f"node {excluded} is excluded from the job's next starts" in job.output
 
 
 def test_a_node_that_loses_the_step(cluster: Cluster, uninterrupted: Job, tmp_path: Path) -> None:

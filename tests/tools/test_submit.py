@@ -26,7 +26,15 @@ from tests.distributed import ROOT, clean_environment
 from tools.submit.__main__ import main
 from tools.submit.folders import read_note
 from tools.submit.job import Job
-from tools.submit.resources import Resources, environment_place, local_parameters, parse_minutes, slurm_parameters
+from tools.submit.resources import (
+    Resources,
+    check,
+    environment_place,
+    local_parameters,
+    named_gpus,
+    parse_minutes,
+    slurm_parameters,
+)
 from tools.submit.sweep import combinations
 
 LOCAL = ("--cluster", "local", "--gpus-per-node", "0")
@@ -311,9 +319,46 @@ def test_slurm_is_asked_for_what_was_asked_for_and_nothing_else(tmp_path):
 
 
 def test_a_local_job_keeps_to_the_gpus_that_this_shell_was_given():
-    assert local_parameters(Resources(gpus_per_node=2), "4,5,6")["visible_gpus"] == [4, 5, 6]
-    assert "visible_gpus" not in local_parameters(Resources(), "")
-    assert local_parameters(Resources(), "GPU-1234").get("visible_gpus") is None
+    assert local_parameters(Resources(gpus_per_node=2), ["4", "5", "6"])["visible_gpus"] == [4, 5, 6]
+    assert "visible_gpus" not in local_parameters(Resources(), [])
+    assert named_gpus(Resources(gpus_per_node=2), ["4", "5"]) == named_gpus(Resources(), []) == ""
+
+
+def test_a_local_job_takes_cards_and_slices_that_have_names():
+    slices = ["MIG-a", "MIG-b", "MIG-c"]
+    assert "visible_gpus" not in local_parameters(Resources(gpus_per_node=2), slices)
+    assert named_gpus(Resources(gpus_per_node=2), slices) == "MIG-a,MIG-b"
+    with pytest.raises(UserError, match=r"--gpus-per-node 4: CUDA_VISIBLE_DEVICES lists 3: MIG-a, MIG-b, MIG-c"):
+        named_gpus(Resources(gpus_per_node=4), slices)
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [
+        (
+            Resources(gpus_per_node=4, tasks_per_node=2),
+            "2 process(es) but 4 GPU(s) on each node, and every GPU takes one",
+        ),
+        (Resources(gpus_per_node=0, slurm={"gres": "gpu:a100:4"}), "1 process(es) but 4 GPU(s) on each node"),
+        (
+            Resources(slurm={"gres": "gpu:4"}),
+            "use --gpus-per-node 4; where the cluster takes only --gres: --gpus-per-n",
+        ),
+    ],
+)
+def test_every_gpu_takes_one_process(resources, words):
+    with pytest.raises(UserError) as caught:
+        check(resources)
+    assert words in str(caught.value)
+
+
+def test_gpus_by_gres_are_all_that_sbatch_is_asked_for(tmp_path):
+    resources = check(Resources(gpus_per_node=0, tasks_per_node=4, slurm={"gres": "gpu:4"}))
+    script = _make_sbatch_string(
+        command="python", folder=tmp_path, **slurm_parameters(resources, "x", tmp_path, tmp_path)
+    )
+    assert "#SBATCH --gres=gpu:4\n" in script
+    assert "--gpus-per-node" not in script
 
 
 def test_the_environment_that_a_variable_names_is_looked_for(tmp_path):

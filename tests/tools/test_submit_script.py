@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from pathlib import Path
@@ -20,8 +21,10 @@ KILLED = -signal.SIGTERM
 class Submitted(StandIns):
     """A submitted job, without a queue."""
 
+    resources = Resources()
+
     def __call__(self, place: str = "", **variables: str) -> tuple[int, str]:
-        parameters = slurm_parameters(Resources(), "name", self.record, ROOT, place)
+        parameters = slurm_parameters(self.resources, "name", self.record, ROOT, place)
         script = self.record / "submission.sh"
         script.write_text(_make_sbatch_string(command="python", folder=self.record, **parameters))
         return self.run(["bash", str(script)], variables)
@@ -56,11 +59,28 @@ def test_what_is_to_go_on_is_requeued_and_it_says_so(
     assert (f"ended with {status}: requeueing" in output) == bool(requeued)
 
 
-@pytest.mark.parametrize("lost", [True, False])
-def test_a_rank_that_is_lost_with_its_node_is_no_failure_of_the_run(job: Submitted, tmp_path: Path, lost: bool) -> None:
-    write_failure(tmp_path / "FAILED.json", Failure(1, "n1", 7, "rank 1 vanished", lost=lost, time=time.time() + 60))
+@pytest.mark.parametrize("retry", [True, False])
+def test_only_what_may_well_succeed_is_tried_again(job: Submitted, tmp_path: Path, retry: bool) -> None:
+    write_failure(tmp_path / "FAILED.json", Failure(1, "n1", 7, "rank 1 vanished", retry=retry, time=time.time() + 60))
     code, output = job(STATUS="1", FOLDER=str(tmp_path))
-    assert code == (KILLED if lost else 1), output
+    assert code == (KILLED if retry else 1), output
+
+
+@pytest.mark.parametrize("exclude", [True, False])
+def test_the_node_that_failed_is_excluded_if_that_is_wanted(job: Submitted, tmp_path: Path, exclude: bool) -> None:
+    job.resources = Resources(exclude_failed=exclude)
+    (tmp_path / "environment.json").write_text(json.dumps({"devices": [{"rank": 1, "node": "n1"}]}))
+    failure = Failure(1, "host", 7, "rank 1 on host vanished", retry=True, time=time.time() + 60)
+    write_failure(tmp_path / "FAILED.json", failure)
+    job(STATUS="1", FOLDER=str(tmp_path), NODES="n0|idle| n1|mix| n2|idle|")
+    assert (job.requeued, job.updated) == ("requeue 7", "update JobId=7 ExcNodeList=n1" if exclude else "")
+
+
+def test_gpus_without_a_process_each_are_refused_before_anything_runs(job: Submitted) -> None:
+    code, output = job(SLURM_GPUS_ON_NODE="4", SLURM_NTASKS_PER_NODE="1")
+    assert code == 2
+    assert "1 task(s) but 4 GPU(s) on each node" in output
+    assert not (job.record / "arguments").exists()
 
 
 def test_a_job_that_never_begins_to_train_is_requeued_twice(job: Submitted, tmp_path: Path) -> None:

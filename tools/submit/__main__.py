@@ -30,13 +30,16 @@ _RESOURCES = {
     "--constraint": (str, "C", "features that nodes must have"),
     "--array-parallelism": (int, "K", "most runs of a sweep at once"),
 }
+_EXCLUDE = "--exclude-failed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line asks for. Returns 0, or 2 for input that is wrong."""
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
-    given = {_field(name): value for name in _RESOURCES if (value := getattr(options, _field(name))) is not None}
+    given = {
+        _field(name): value for name in (*_RESOURCES, _EXCLUDE) if (value := getattr(options, _field(name))) is not None
+    }
     if options.slurm:
         given["slurm"] = dict(options.slurm)
 
@@ -70,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, (kind, metavar, text) in _RESOURCES.items():
         parser.add_argument(name, type=kind, metavar=metavar, help=text)
+    parser.add_argument(
+        _EXCLUDE, action="store_true", default=None, help="after a failure, requeue without the node that failed"
+    )
     parser.add_argument(
         "--slurm", action="append", type=_option, metavar="OPTION=VALUE", help="any other option of sbatch, without --"
     )

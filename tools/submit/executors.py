@@ -16,8 +16,16 @@ from submitit import DebugExecutor, LocalExecutor, SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from engine.errors import UserError
-from tools.submit.job import Job
-from tools.submit.resources import Resources, environment_place, launcher, local_parameters, slurm_parameters
+from engine.gpus import visible_entries
+from tools.submit.job import NAMED_GPUS, Job
+from tools.submit.resources import (
+    Resources,
+    environment_place,
+    launcher,
+    local_parameters,
+    named_gpus,
+    slurm_parameters,
+)
 
 CLUSTERS = ("slurm", "local", "debug")
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMI", "SUBMITIT_")
@@ -76,7 +84,10 @@ def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: P
 def _start_local(job: Job, resources: Resources, place: Path, python: str) -> str:
     """Starts a job with the session of this process and without its streams; returns the number of its process."""
     executor = LocalExecutor(place, python=python)
-    executor.update_parameters(**local_parameters(resources, os.environ.get("CUDA_VISIBLE_DEVICES", "")))
+    entries = visible_entries(os.environ)
+    executor.update_parameters(**local_parameters(resources, entries))
+    if named := named_gpus(resources, entries):
+        os.environ[NAMED_GPUS] = named
     place.mkdir(parents=True, exist_ok=True)
     with open(os.devnull, "rb") as nothing, (place / "controller.out").open("ab") as file:
         for number, stream in enumerate((nothing, file, file)):

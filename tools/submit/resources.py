@@ -6,12 +6,13 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
+from engine.gpus import gpu_count
 
 SIGNAL_SECONDS = 120
 """How long before its time is up a job is told to save."""
@@ -28,6 +29,8 @@ _BEFORE = (
     'run_python() { "$python" "$code/tools/submit/launcher.py" "$@"; }',
     '. "$code/slurm/requeue.sh"',
     '. "$code/slurm/environment.sh" "$environment" "$python"',
+    'hidden="$(run_python -m engine.gpus)" || exit 2',
+    '[ -z "$hidden" ] || unset "$hidden"',
     "# Slurm 22.05's srun does not take --cpus-per-task over from sbatch.",
     'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',
     "export SLURM_EXPORT_ENV=ALL",
@@ -63,6 +66,8 @@ class Resources:
     qos: str | None = None
     constraint: str | None = None
     array_parallelism: int | None = None
+    exclude_failed: bool = False
+    """Whether a job that is requeued after a failure keeps off the node that failed."""
     slurm: dict[str, str] = field(default_factory=dict)
     """Any other option of sbatch, without its dashes."""
 
@@ -91,9 +96,32 @@ def check(resources: Resources) -> Resources:
         value = getattr(resources, name)
         if value is not None and value < number:
             raise UserError(f"{flag(name)}: must be {number} or more, not {value}")
+    _check_gpus(resources)
     if resources.minutes is not None and resources.minutes * 60 <= SIGNAL_SECONDS:
         raise UserError(f"--time: {resources.time} is too short: a job is told to save {SIGNAL_SECONDS} s before")
     return resources
+
+
+def _check_gpus(resources: Resources) -> None:
+    """Every GPU takes one process, as slurm/launch.sh has it too, however the GPUs are asked for."""
+    by_gres = _gpus_by_gres(resources)
+    if by_gres and resources.gpus_per_node:
+        raise UserError(
+            f"--slurm gres={resources.slurm['gres']}: use --gpus-per-node {by_gres}; where the cluster takes only "
+            f"--gres: --gpus-per-node 0 --tasks-per-node {by_gres}"
+        )
+    gpus = by_gres or resources.gpus_per_node
+    if gpus and resources.tasks != gpus:
+        cure = f"set it to {gpus}" if by_gres else "leave it away, or add --gpus-per-node 0 to train on CPUs"
+        raise UserError(
+            f"--tasks-per-node: {resources.tasks} process(es) but {gpus} GPU(s) on each node, and every GPU takes one; "
+            f"{cure}"
+        )
+
+
+def _gpus_by_gres(resources: Resources) -> int:
+    """GPUs of a node that ``--slurm gres=gpu:4`` asks for."""
+    return sum(gpu_count(part) for part in resources.slurm.get("gres", "").split(",") if part.startswith("gpu"))
 
 
 def flag(name: str) -> str:
@@ -141,9 +169,26 @@ def launcher(code: Path) -> str:
     return shlex.join([sys.executable, str(code / "tools" / "submit" / "launcher.py")])
 
 
-def local_parameters(resources: Resources, visible_gpus: str) -> dict[str, Any]:
-    """The arguments of submitit's local executor. ``visible_gpus``: CUDA_VISIBLE_DEVICES, from which it may take."""
-    visible = [int(number) for number in visible_gpus.split(",") if number.strip().isdigit()]
+def named_gpus(resources: Resources, entries: Sequence[str]) -> str:
+    """What CUDA_VISIBLE_DEVICES should list in a local job where it has names (``GPU-...``, ``MIG-...``) for submitit,
+    which knows GPUs by numbers alone; empty where it has numbers or nothing.
+
+    Raises:
+        UserError: there are fewer than the job asks for.
+    """
+    if all(entry.isdigit() for entry in entries):
+        return ""
+    if len(entries) < resources.gpus_per_node:
+        raise UserError(
+            f"--gpus-per-node {resources.gpus_per_node}: CUDA_VISIBLE_DEVICES lists {len(entries)}: "
+            f"{', '.join(entries)}"
+        )
+    return ",".join(entries[: resources.gpus_per_node])
+
+
+def local_parameters(resources: Resources, entries: Sequence[str]) -> dict[str, Any]:
+    """The arguments of submitit's local executor. ``entries``: of CUDA_VISIBLE_DEVICES, from which it may take."""
+    visible = [int(entry) for entry in entries if entry.isdigit()]
     return {
         "tasks_per_node": resources.tasks,
         "gpus_per_node": resources.gpus_per_node,
@@ -167,7 +212,7 @@ def slurm_parameters(resources: Resources, name: str, folder: Path, code: Path, 
         "job_name": " ".join(name.split()),
         "nodes": resources.nodes,
         "ntasks_per_node": resources.tasks,
-        "gpus_per_node": resources.gpus_per_node,
+        "gpus_per_node": None if _gpus_by_gres(resources) else resources.gpus_per_node,
         "cpus_per_task": resources.cpus_per_task,
         "mem": resources.mem,
         "time": resources.minutes,
@@ -178,7 +223,11 @@ def slurm_parameters(resources: Resources, name: str, folder: Path, code: Path, 
         "wckey": None,
         "signal_delay_s": SIGNAL_SECONDS,
         "stderr_to_stdout": True,
-        "setup": [*(f"{name}={shlex.quote(str(value))}" for name, value in variables.items()), *_BEFORE],
+        "setup": [
+            *(f"{name}={shlex.quote(str(value))}" for name, value in variables.items()),
+            *(["export SWIN_EXCLUDE_FAILED=1"] if resources.exclude_failed else []),
+            *_BEFORE,
+        ],
         "teardown": [*_AFTER],
         # No rank ends before all have saved; one that is lost with its node is waited for in vain, but no longer.
         "srun_args": ["--kill-on-bad-exit=0", "--wait=60"],

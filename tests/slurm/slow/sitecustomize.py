@@ -2,7 +2,8 @@
 
 Jobs on any machine then last long enough to be interrupted, while the processor is left to the next one's start.
 
-SLOW_STEPS: seconds that each step takes longer. CRASH_AT: a step that rank 1 never survives.
+SLOW_STEPS: seconds that each step takes longer. CRASH_AT: a step that rank 1 never survives; HANG_AT: one at which it
+hangs in the job's first start; RAISE_AT: one at which it raises an error.
 """
 
 import os
@@ -17,8 +18,13 @@ if "SLOW_STEPS" in os.environ:
     def _slowly(pulse: Pulse, phase: Phase, step: int | None = None) -> None:
         if phase == "forward":
             time.sleep(float(os.environ["SLOW_STEPS"]))
-        if step == int(os.environ.get("CRASH_AT", -1)) and os.environ.get("SLURM_PROCID") == "1":
-            os.kill(os.getpid(), signal.SIGKILL)
+        if os.environ.get("SLURM_PROCID") == "1" and step is not None:
+            if step == int(os.environ.get("CRASH_AT", -1)):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if step == int(os.environ.get("RAISE_AT", -1)):
+                raise ValueError("of the user's own code")
+            if step == int(os.environ.get("HANG_AT", -1)) and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
+                time.sleep(3600)
         _at(pulse, phase, step)
 
     Pulse.at = _slowly
