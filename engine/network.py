@@ -10,6 +10,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.compiling import compile_for_training
 from engine.depthwise import quicken_depthwise
 from engine.devices import device_kind
 from engine.dist import Ranks
@@ -68,9 +69,8 @@ def wrap_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
     compiled code that was made for others is thrown away, so that a run that begins here compiles the same.
     """
     network = model
-    if config.training.compile:
-        torch.compiler.reset()
-        network = torch.compile(model)  # type: ignore[assignment]
+    if mode := config.training.compile:
+        network = compile_for_training(model, "default" if mode is True else mode)
     if ranks.world_size == 1:
         return network
     sync_buffers: dict[str, Any] = {_SYNC_BUFFERS: False}  # see engine.batchnorm

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from engine import checkpoint
 from engine.batches import BatchLayout
 from engine.batchnorm import BatchNormStatistics
+from engine.compiling import uncompiled
 from engine.data import EvaluationStopped, MicroBatchSampler, TrainLoader
 from engine.devices import DeviceNumbers
 from engine.disk import estimate_checkpoint_bytes
@@ -331,7 +332,8 @@ class Trainer:
         if self.ema is not None and self.config.evaluation.weights != "model":
             model = self.ema.module
         self.ranks.pulse.at("evaluate")
-        return evaluate(self.task, model, split, self.precision, self.ranks)
+        with uncompiled():
+            return evaluate(self.task, model, split, self.precision, self.ranks)
 
     def _save_due(self, recorder: Recorder) -> bool:
         every = self.config.checkpoint.every_steps
