@@ -23,8 +23,8 @@ SHAPES = 4
 def compile_for_training(model: nn.Module, mode: str, backend: str = "inductor") -> nn.Module:
     """Compiles ``model``; what was compiled before in this process is thrown away.
 
-    Repeated blocks (:func:`repeated_blocks`) are compiled in place, so that all names stay, and what surrounds them runs
-    as it is. Each shape of input has code of its own: that made for any shape is slower, and a run has few shapes.
+    Repeated blocks (:func:`repeated_blocks`) are compiled in place, so that all names stay; what surrounds them runs as
+    it is. Each shape of input has code of its own: that made for any shape is slower, and a run has few shapes.
 
     Args:
         mode: a mode of torch.compile: default, reduce-overhead, max-autotune.

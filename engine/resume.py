@@ -26,6 +26,8 @@ FREE = (
     "data.workers",
     "data.prefetch",
     "data.multiprocessing_context",
+    "training.shard",
+    "training.profile",
     "checkpoint",
     "logging",
     "distributed",

@@ -24,6 +24,7 @@ from engine.ema import MovingAverage
 from engine.errors import UserError
 from engine.evaluation import check_metric, default_mode, evaluate
 from engine.freezing import Freezing
+from engine.memory import take_peak_gb
 from engine.network import prepare_model, wrap_model
 from engine.optim import add_parameters, build_optimizer, load_named_state, named_state, set_rate, step_unless
 from engine.precision import fp16_hint, resolve_precision
@@ -32,6 +33,7 @@ from engine.recorder import Recorder
 from engine.schedule import build_schedule
 from engine.seed import derive
 from engine.settings import RunConfig
+from engine.sharding import ShardedState, shard
 from engine.state import RunState, Window
 from engine.task import Evaluated, Task
 
@@ -85,6 +87,9 @@ class Trainer:
         self._bare = prepare_model(task.model, config, ranks)
         self.freezing = Freezing(task.model, config.finetune, layout.steps_per_epoch)
         self.optimizer = build_optimizer(task.model, config.optimizer, config.finetune)
+        self.sharded: ShardedState | None = None
+        if training.shard == "optimizer":
+            self.sharded = shard(self.optimizer, config, ranks)
         self._follow_freezing()
         if ranks.is_main:
             self.freezing.check_reached(self.total_steps)
@@ -195,6 +200,8 @@ class Trainer:
         changed = False
         while self.freezing.advance(step):
             add_parameters(self.optimizer, self.task.model, self.config.optimizer, self.config.finetune)
+            if self.sharded is not None:
+                self.sharded.assign()
             changed = True
         if changed:
             self._follow_freezing()
@@ -272,7 +279,8 @@ class Trainer:
             "lr": max(group["lr"] for group in self.optimizer.param_groups),  # the head's, where rates differ
             "skipped_steps": self.state.skipped,
         }
-        recorder.trained(self.state, self.epoch, {**metrics, **self.throughput.metrics()})
+        measured = {**self.throughput.metrics(self.ranks.world_size), "memory_gb": take_peak_gb(self.ranks.device)}
+        recorder.trained(self.state, self.epoch, {**metrics, **measured})
         self.state.window, self.throughput = Window(), Throughput()
 
     def _evaluation_steps(self) -> int:
@@ -342,11 +350,13 @@ class Trainer:
     # -- state -----------------------------------------------------------------------------------------------------
 
     def save(self, recorder: Recorder, best: bool = False) -> None:
-        """Has rank 0 write a checkpoint."""
+        """Has rank 0 write a checkpoint; to be called on every rank."""
         self.ranks.pulse.at("save")
         self.settle()
         if self.ranks.is_main:
             recorder.save(self.state, self.state_dict(), best)
+        elif self.sharded is not None:
+            self._optimizer_state()
 
     def checkpoint_bytes(self) -> int:
         """The most that a checkpoint of this run takes on disk."""
@@ -354,7 +364,10 @@ class Trainer:
         return estimate_checkpoint_bytes(self.task.model, ema, self.optimizer, self.freezing.later())
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step reads, as plain tensors and plain types under the bare model's names."""
+        """Everything that the next step reads, as plain tensors and plain types under the bare model's names.
+
+        With a sharded optimizer state it is to be called on every rank, and is whole on rank 0.
+        """
         self.settle()
         return {
             "format": checkpoint.FORMAT,
@@ -363,11 +376,16 @@ class Trainer:
             "metadata": self.task.metadata(),
             "model": self.task.model.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
-            "optimizer": named_state(self.optimizer, self.task.model),
+            "optimizer": self._optimizer_state(),
             "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
             "run": self.state.state_dict(),
         }
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the optimizer, on rank 0. If it is sharded, all ranks have to call this."""
+        state = named_state(self.optimizer, self.task.model)
+        return state if self.sharded is None else self.sharded.gather(state)
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continues from what :meth:`state_dict` returned.
@@ -387,7 +405,10 @@ class Trainer:
                 self.ema.module.load_state_dict(saved["ema"])
             state = RunState.from_state(saved["run"])
             self._unfreeze(state.step - 1)  # what is due in the coming step was not when this was saved
-            load_named_state(self.optimizer, self.task.model, saved["optimizer"])
+            optimizer = saved["optimizer"]
+            if self.sharded is not None:
+                optimizer = self.sharded.own_part(optimizer, self.task.model)
+            load_named_state(self.optimizer, self.task.model, optimizer)
             self.scaler.load_state_dict(saved["scaler"])
             self.state = state
             self.state.stopped_early = self._out_of_patience()

@@ -17,7 +17,7 @@ from engine.arguments import EvaluateArguments
 from engine.config import load_config
 from engine.dist import Layout, Ranks
 from engine.errors import UserError
-from engine.metrics import read_metrics
+from engine.metrics import MEASURED, read_metrics
 from engine.run import build_trainer
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
 from tests.distributed import launch, run_ranks
@@ -67,7 +67,7 @@ def test_records_go_to_both_files_with_increasing_steps(finished):
         assert [record["step"] for record in records] == steps
         assert [event.step for event in board.Scalars(f"{split}/loss")] == steps
         assert [event.value for event in board.Scalars(f"{split}/loss")] == pytest.approx([r["loss"] for r in records])
-    assert {"lr", "grad_norm", "images_per_second", "data_wait_fraction"} <= records_keys(folder)
+    assert {"lr", "grad_norm", "images_per_second_per_device", *MEASURED} <= records_keys(folder)
 
 
 def records_keys(folder: Path) -> set[str]:
@@ -276,7 +276,7 @@ def test_resuming_a_stopped_run_ends_in_the_same_bits(tmp_path):
     for part in ("model", "ema"):
         assert all(torch.equal(tensor, two[part][name]) for name, tensor in one[part].items())
     timeless = [
-        [{k: v for k, v in r.items() if k not in ("time", "images_per_second", "data_wait_fraction")} for r in records]
+        [{k: v for k, v in r.items() if k not in MEASURED} for r in records]
         for records in (read_metrics(path / "metrics.jsonl") for path in (left, right))
     ]
     assert timeless[0] == timeless[1]
