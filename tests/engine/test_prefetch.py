@@ -72,7 +72,7 @@ def test_waiting_is_measured_wherever_it_happens() -> None:
 
 def test_throughput() -> None:
     throughput = Throughput()
-    assert throughput.metrics() == {}
+    assert throughput.metrics(1) == {}
     throughput.add(64, 0.5, 0.1)
     throughput.add(32, 1.5, 0.3)
     assert throughput.metrics(4) == {
