@@ -68,7 +68,7 @@ class ShardedState:
         members = [range(first, end) for first, end in pairwise(bounds)]
         self._members = next(group for group in members if ranks.rank in group)
         self._rank = ranks.rank
-        self._group: dist.ProcessGroup | None = None  # all ranks
+        self._group: Any = None  # all ranks
         if len(members) > 1:
             groups = [dist.new_group(list(group), timeout=timeout) for group in members]  # on all ranks alike
             self._group = groups[members.index(self._members)]

@@ -51,7 +51,7 @@ class _Unread(NamedTuple):
     names: list[str]
     samples: int
     numbers: DeviceNumbers
-    """The sum of each name over the samples, how many ranks were asked to stop, and the gradient's norm."""
+    """The sum of each name over the samples, how many ranks were asked to stop and to save, and the gradient's norm."""
 
 
 class Trainer:
@@ -63,6 +63,9 @@ class Trainer:
         self.stopping = False
         """Whether a rank has been asked to stop, as all ranks know."""
         self.throughput = Throughput()
+        self.save_wanted = False
+        """Whether rank 0's clock has asked for a checkpoint, as all ranks know."""
+        self._save_asked = False
         self._unread: _Unread | None = None
         training = config.training
         check_metric(config.evaluation, task.metric_names, task.metric)
@@ -109,6 +112,7 @@ class Trainer:
                 return False
             if state.step >= self.total_steps or state.stopped_early:
                 return True
+            self._save_asked = recorder.minutes_due(self.config.checkpoint.every_minutes)
             self.train_step(batches)
             recorder.stepped(state, self.epoch)
             if state.step % self.config.logging.every_steps == 0 or self._at(self.layout.steps_per_epoch):
@@ -119,7 +123,7 @@ class Trainer:
             if self.stopping:  # a stop has a deadline, an evaluation can wait
                 self.save(recorder)
                 return False
-            if not state.evaluation_owed and self._save_due(recorder):
+            if not state.evaluation_owed and self._save_due():
                 self.save(recorder)
 
     def train_step(self, batches: DeviceBatches) -> None:
@@ -134,7 +138,8 @@ class Trainer:
         sums, samples = self._accumulate_gradients(batches)
         names = list(sums)
         pulse, device = self.ranks.pulse, self.ranks.device
-        totals = torch.stack([*sums.values(), torch.full((), float(bool(self.ranks.stop)), device=device)])
+        requests = (bool(self.ranks.stop), self._save_asked)
+        totals = torch.stack([*sums.values(), *(torch.full((), float(asked), device=device) for asked in requests)])
         pulse.at("reduce")
         self.ranks.sum_(totals)
         self.scaler.unscale_(self.optimizer)
@@ -163,8 +168,9 @@ class Trainer:
         if self._unread is None:
             return
         (step, names, samples, numbers), self._unread = self._unread, None
-        *values, stops, grad_norm = numbers.read()
+        *values, stops, saves, grad_norm = numbers.read()
         self.stopping = self.stopping or stops > 0
+        self.save_wanted = self.save_wanted or saves > 0
         sums = dict(zip(names, values, strict=True))
         if all(math.isfinite(value) for value in (*values, grad_norm)):
             self.state.updates += 1
@@ -343,9 +349,9 @@ class Trainer:
         with uncompiled():
             return evaluate(self.task, model, split, self.precision, self.ranks)
 
-    def _save_due(self, recorder: Recorder) -> bool:
+    def _save_due(self) -> bool:
         every = self.config.checkpoint.every_steps
-        return (every is not None and self._at(every)) or recorder.minutes_due(self.config.checkpoint.every_minutes)
+        return (every is not None and self._at(every)) or self.save_wanted
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -357,6 +363,7 @@ class Trainer:
             recorder.save(self.state, self.state_dict(), best)
         elif self.sharded is not None:
             self._optimizer_state()
+        self.save_wanted = False
 
     def checkpoint_bytes(self) -> int:
         """The most that a checkpoint of this run takes on disk."""

@@ -62,6 +62,7 @@ class SwinStage(nn.Module):
         shifted = make_grid(height, width, self.window, shifted=True)
         mask = shift_mask(shifted, x.device)
         for index, block in enumerate(self.blocks):
+            assert isinstance(block, SwinBlock)
             factors = block.draw(x)
             args = (x, shifted, mask, factors) if index % 2 else (x, regular, None, factors)
             x = checkpoint(block, *args, use_reentrant=False) if recompute else block(*args)

@@ -15,6 +15,7 @@ from torch import nn
 from engine.dist import Ranks
 from engine.errors import UserError
 from engine.sharding import ShardedState, group_bounds
+from engine.state import RunState
 from engine.trainer import Trainer
 from tests.distributed import run_ranks
 from tests.engine.toy import SINGLE, Memory, ToyTask, toy_config, toy_model, toy_trainer
@@ -148,6 +149,36 @@ def test_the_number_of_ranks_may_change_from_start_to_start() -> None:
     assert ends[0]["run"]["step"] == 6
     assert set(ends[0]["optimizer"]["state"]) == set(ends[0]["model"])
     assert tree_difference(*ends) is None
+
+
+class Clock(Memory):
+    """Asks for a checkpoint as rank 0 would after some minutes: here once, after the second step."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__()
+        self._asks, self._done = ranks.is_main, 0
+
+    def stepped(self, state: RunState, epoch: float) -> None:
+        self._done = state.step
+
+    def minutes_due(self, every: float | None) -> bool:
+        return self._asks and every is not None and self._done == 2
+
+
+def saved_by_the_clock(ranks: Ranks) -> list[int]:
+    """Steps of the checkpoints of a run in which one is due by the clock, which only rank 0 looks at."""
+    config = toy_config(
+        training={"global_batch_size": 12, "epochs": 4, "shard": "optimizer"}, checkpoint={"every_minutes": 1.0}
+    )
+    recorder = Clock(ranks)
+    assert toy_trainer(ToyTask(Staged(), 24), config.model_copy(), ranks).fit(recorder)
+    return [entry["step"] for entry in recorder.saved]
+
+
+def test_all_ranks_save_together_when_rank_0s_clock_says_so() -> None:
+    by_evaluations = [2, 4, 6, 8]
+    first, second = run_ranks(2, saved_by_the_clock)
+    assert second == [] and set(first) > set(by_evaluations)
 
 
 def small_groups(ranks: Ranks) -> list[Any]:
