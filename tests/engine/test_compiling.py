@@ -12,8 +12,12 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from engine.compiling import compile_for_training, repeated_blocks, uncompiled
+from engine.dist import Layout, Ranks
+from engine.network import wrap_model
+from engine.settings import RunConfig, TrainingConfig
 from swin import swin_tiny
 
+CPU = Ranks(Layout(), torch.device("cpu"))
 SWIN = {"num_classes": 5, "embed_dim": 8, "num_heads": (1, 2), "window_size": 2}
 
 
@@ -40,6 +44,15 @@ def test_blocks_of_common_models_are_found(name: str, kind: str, count: int) -> 
     with torch.device("meta"):
         blocks = repeated_blocks(timm.create_model(name))
     assert [type(block).__name__ for block in blocks] == [kind] * count
+
+
+@pytest.mark.parametrize("build", [lambda: vit(2), lambda: nn.Sequential(nn.Linear(2, 2))], ids=["blocks", "whole"])
+def test_modes_reach_the_compiler(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda code, **options: modes.append(options["mode"]) or code)
+    for wanted in (True, "default", "reduce-overhead", "max-autotune", False):
+        wrap_model(build(), RunConfig(training=TrainingConfig(compile=wanted)), CPU)
+    assert list(dict.fromkeys(modes)) == ["default", "reduce-overhead", "max-autotune"]
 
 
 def graphs(model: nn.Module) -> int:
