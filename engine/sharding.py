@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -22,13 +22,13 @@ from torch.optim import Optimizer
 
 from engine.dist import HANG_REPORT_SECONDS, Ranks
 from engine.errors import UserError
-from engine.optim import build_optimizer
+from engine.optim import advances_each_by_itself, build_optimizer
 from engine.settings import FinetuneConfig, RunConfig
 from engine.snapshot import tensors_in
 
 GROUP = 8
-"""Most ranks that share one state, neighbours on a node as a rule. More would save little, an eighth of Adam's state
-being one byte a parameter, and have every step wait for other nodes."""
+"""Most ranks that share one state, neighbours on a node as a rule. All that more could save is the last of Adam's eight
+bytes a parameter, and every step would wait for other nodes."""
 BUCKET_BYTES = 1 << 25
 """What is sent at once."""
 
@@ -58,7 +58,8 @@ class ShardedState:
     """Divides the state of ``optimizer`` over groups of at most ``most`` ranks; every rank makes one at the same time.
 
     Args:
-        optimizer: it advances each parameter by itself, see :func:`advances_each_by_itself`; it has no state yet.
+        optimizer: it has made no step yet, and advances each parameter by itself, see
+            :func:`engine.optim.advances_each_by_itself`.
         timeout: longest wait for another rank of the group.
     """
 
@@ -164,39 +165,6 @@ def group_bounds(world_size: int, most: int) -> list[int]:
     """Where groups of neighbouring ranks begin, and ``world_size``; their sizes differ by one at most."""
     groups = math.ceil(world_size / most)
     return [number * world_size // groups for number in range(groups + 1)]
-
-
-def advances_each_by_itself(build: Callable[[nn.Module], Optimizer], device: torch.device) -> bool:
-    """Whether an optimizer's step of one parameter is the same, bit for bit, whatever the others are and do.
-
-    It is tried: LAMB clips the gradient as a whole, Prodigy estimates one rate for all.
-    """
-    (together, groups, _), (single, groups_alone, waits) = (
-        _three_steps(build, device, alone) for alone in (False, True)
-    )
-    return waits and torch.equal(together, single) and groups == groups_alone
-
-
-def _three_steps(
-    build: Callable[[nn.Module], Optimizer], device: torch.device, alone: bool
-) -> tuple[Tensor, str, bool]:
-    """A weight after three steps, the optimizer's own numbers, and whether these made no state for the bias.
-
-    Args:
-        alone: whether the bias has no gradients.
-    """
-    model = nn.Linear(3, 4, device="meta").to_empty(device=device)  # draws no random numbers
-    nn.init.constant_(model.weight, 0.5)
-    nn.init.constant_(model.bias, 0.5)
-    optimizer = build(model)
-    if alone:
-        optimizer.state.pop(model.bias, None)
-    for step in range(1, 4):
-        model.weight.grad = torch.linspace(-step, 9, 12, device=device).view(4, 3)
-        model.bias.grad = None if alone else torch.linspace(-5, step, 4, device=device)
-        optimizer.step()
-    numbers = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    return model.weight.detach(), repr(numbers), model.bias not in optimizer.state
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
