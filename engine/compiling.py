@@ -1,7 +1,7 @@
 """torch.compile for training: a model's repeated blocks one by one, or the whole where nothing repeats.
 
-Compiling one block and using its code for all that are like it takes a fraction of the time that the whole model takes,
-and nearly all of a deep model's work lies within its blocks.
+Compiling one block and using its code for all that are like it takes less time than the whole model, the less the
+deeper that is, and nearly all of a deep model's work lies within its blocks.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ class TrainingConfig(Section):
     ema: EmaConfig | None = None
     """Moving average of the weights, which evaluation then uses; null: none."""
     compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
-    """Compile the model with torch.compile, in this mode (true: default); its repeated blocks one by one, which takes a
-    fraction of the time, or the whole model where it has none. Evaluations run uncompiled."""
+    """Compile the model with torch.compile, in this mode (true: default): its repeated blocks one by one, which starts
+    sooner, or the whole model where it has none. Evaluations run uncompiled."""
     tf32: bool | Literal["auto"] = "auto"
     """Let matrix products and convolutions of fp32 numbers on GPUs round their factors to 10 bits, which is up to ten
     times as fast (Ampere and later). auto: yes, but not with `deterministic`."""

@@ -210,10 +210,9 @@ def test_groups_of_ranks_each_have_a_whole_state() -> None:
     assert parts[0] == 8 and parts[1] + parts[2] == 8 and min(parts) > 0
 
 
-@pytest.mark.parametrize("name", ["lamb", "kron"])
-def test_optimizers_that_look_at_all_parameters_at_once_are_refused(name: str) -> None:
-    config = toy_config(training={"shard": "optimizer"}, optimizer={"name": name, "lr": 0.1})
-    with pytest.raises(UserError, match=rf"training\.shard: '{name}' cannot be divided"):
+def test_optimizers_that_look_at_all_parameters_at_once_are_refused() -> None:
+    config = toy_config(training={"shard": "optimizer"}, optimizer={"name": "lamb", "lr": 0.1})
+    with pytest.raises(UserError, match=r"training\.shard: 'lamb' cannot be divided"):
         toy_trainer(ToyTask(toy_model()), config)
 
 
