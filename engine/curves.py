@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.evaluation import default_mode
 from engine.figures import write_figure
-from engine.metrics import read_metrics
+from engine.metrics import MEASURED, read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_POINTS = 500
 """Points of a line; of a longer one, so many means of neighbours are drawn."""
 COLUMNS = 4
-NOT_DRAWN = {"step", "epoch", "split", "time", "images_per_second", "data_wait_fraction", "skipped_steps"}
+NOT_DRAWN = {"step", "epoch", "split", "skipped_steps", *MEASURED}
 """Where and how fast a run was is in its README and in TensorBoard."""
 COLOURS = {"train": "tab:gray", "val": "tab:blue", "test": "tab:green"}
 STYLES = {"train": ":", "val": "-", "test": "--"}

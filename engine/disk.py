@@ -29,9 +29,8 @@ def estimate_checkpoint_bytes(
     """
     weights = [*model.state_dict().values(), *(ema.state_dict().values() if ema is not None else ())]
     moments = list(tensors_in(list(optimizer.state.values())))
-    waiting = list(later)
-    if not optimizer.state:
-        waiting += [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    waiting = [*later, *(p for p in parameters if p not in optimizer.state)]
     sizes = _stored_bytes(weights) + _stored_bytes(moments)
     return OVERHEAD + sizes + 3 * OVERHEAD_PER_TENSOR * len(waiting) + 2 * _bytes(waiting)
 

@@ -19,6 +19,9 @@ from engine.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 
+MEASURED = ("time", "images_per_second", "images_per_second_per_device", "data_wait_fraction", "memory_gb")
+"""What a record holds that no two runs of the same configuration have in common."""
+
 
 class MetricWriter:
     """Appends records to a run's metrics.jsonl and TensorBoard; does nothing where ``enabled`` is false.

@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from timm.layers import convert_sync_batchnorm
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.compiling import compile_for_training
 from engine.depthwise import quicken_depthwise
 from engine.devices import device_kind
 from engine.dist import Ranks
@@ -68,14 +70,15 @@ def wrap_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
     compiled code that was made for others is thrown away, so that a run that begins here compiles the same.
     """
     network = model
-    if config.training.compile:
-        torch.compiler.reset()
-        network = torch.compile(model)  # type: ignore[assignment]
+    if mode := config.training.compile:
+        network = compile_for_training(model, "default" if mode is True else mode)
     if ranks.world_size == 1:
         return network
     sync_buffers: dict[str, Any] = {_SYNC_BUFFERS: False}  # see engine.batchnorm
     # Without `device_ids`, on GPUs too: batches lie on the device already, and DDP would look for inputs to be moved.
     parallel = DistributedDataParallel(_Settling(network), gradient_as_bucket_view=True, **sync_buffers)
+    if config.training.grad_comm == "bf16":
+        parallel.register_comm_hook(None, bf16_compress_hook)
     settle_reduction_layout(parallel)
     return parallel
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -191,3 +191,36 @@ def _require_same(ours: set[str], theirs: set[str]) -> None:
     if ours != theirs:
         missing, surplus = sorted(ours - theirs)[:5], sorted(theirs - ours)[:5]
         raise KeyError(f"optimizer state: missing for {missing}, surplus for {surplus}")
+
+
+def advances_each_by_itself(build: Callable[[nn.Module], torch.optim.Optimizer], device: torch.device) -> bool:
+    """Whether an optimizer's step of one parameter is the same, bit for bit, whatever the others are and do.
+
+    It is tried: there is no list of those that are not, such as LAMB, which clips the gradient as a whole.
+    """
+    (together, groups, _), (single, groups_alone, waits) = (
+        _three_steps(build, device, alone) for alone in (False, True)
+    )
+    return waits and torch.equal(together, single) and groups == groups_alone
+
+
+def _three_steps(
+    build: Callable[[nn.Module], torch.optim.Optimizer], device: torch.device, alone: bool
+) -> tuple[torch.Tensor, str, bool]:
+    """A weight after three steps, the optimizer's own numbers, and whether these made no state for the bias.
+
+    Args:
+        alone: whether the bias has no gradients.
+    """
+    model = nn.Linear(3, 4, device="meta").to_empty(device=device)  # draws no random numbers
+    nn.init.constant_(model.weight, 0.5)
+    nn.init.constant_(model.bias, 0.5)
+    optimizer = build(model)
+    if alone:
+        optimizer.state.pop(model.bias, None)
+    for step in range(1, 4):
+        model.weight.grad = torch.linspace(-step, 9, 12, device=device).view(4, 3)
+        model.bias.grad = None if alone else torch.linspace(-5, step, 4, device=device)
+        optimizer.step()
+    numbers = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    return model.weight.detach(), repr(numbers), model.bias not in optimizer.state

@@ -53,11 +53,12 @@ class Throughput:
         self.seconds += seconds
         self.wait_seconds += wait_seconds
 
-    def metrics(self) -> dict[str, float]:
-        """``images_per_second`` over all ranks and ``data_wait_fraction`` of this one."""
+    def metrics(self, devices: int) -> dict[str, float]:
+        """``images_per_second`` over all ranks and on each of ``devices``, and ``data_wait_fraction`` of this rank."""
         if not self.seconds:
             return {}
         return {
             "images_per_second": self.samples / self.seconds,
+            "images_per_second_per_device": self.samples / self.seconds / devices,
             "data_wait_fraction": min(1.0, self.wait_seconds / self.seconds),
         }

@@ -18,6 +18,7 @@ from engine.failure import archive_failure, read_failure, record_silent_end
 from engine.files import remove_leftovers, write_atomic
 from engine.metrics import MetricWriter
 from engine.pictures import write_picture
+from engine.profiling import StepProfiler
 from engine.progress import Progress
 from engine.run_dir import RunDir
 from engine.run_readme import write_readme
@@ -99,6 +100,7 @@ class FolderRecorder(Recorder):
         self._metrics = MetricWriter(folder, tensorboard=config.logging.tensorboard)
         self._status = Status(folder.status)
         self._saver = Saver(folder.checkpoints, config.checkpoint.keep, before_publish=self._before_publish)
+        self._profiler = StepProfiler(config.training.profile, folder.results)
         self._progress: Progress | None = None
         self._last_save = time.monotonic()
         self._best: dict[str, float] = {}
@@ -113,9 +115,14 @@ class FolderRecorder(Recorder):
         self._status.update("running", epoch, state.step, state.best, state.stopped_early)
         self._write_readme()
         log.info("experiment folder: %s", shown(self._folder.path))
+        wanted = self._config.training.profile
+        if wanted is not None and wanted.steps[0] > total_steps:
+            log.warning("training.profile: the run ends with step %d, before %s", total_steps, wanted.steps)
+        self._profiler.reached(state.step)
 
     def stepped(self, state: RunState, epoch: float) -> None:
         assert self._progress is not None
+        self._profiler.reached(state.step)
         self._walltime.stepped()
         self._status.update(step=state.step, epoch=epoch)
         self._progress.advance(state.step)
@@ -164,6 +171,8 @@ class FolderRecorder(Recorder):
 
     def end(self, outcome: str) -> None:
         self._walltime.close()
+        if outcome != "failed":  # else another thread may call
+            self._profiler.close()
         if self._progress is not None:
             self._progress.close()
         saved = self._saver.close(timeout=LAST_SAVE_SECONDS if outcome == "failed" else None)

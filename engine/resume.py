@@ -26,6 +26,8 @@ FREE = (
     "data.workers",
     "data.prefetch",
     "data.multiprocessing_context",
+    "training.shard",
+    "training.profile",
     "checkpoint",
     "logging",
     "distributed",
@@ -37,12 +39,13 @@ RECORDED = (
     "training.steps",
     "training.micro_batch_size",
     "training.accumulation",
+    "training.compile",
     "optimizer.lr",
     "schedule",
     "evaluation.early_stopping",
 )
 """Settings that a resumed run may change on purpose: its length, its rates, when it is stopped early, and how a batch
-is cut into parts, which changes rounding and dropout."""
+is cut into parts and compiled, which changes rounding and dropout."""
 
 
 MOST_SHOWN = 100

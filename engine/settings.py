@@ -50,6 +50,20 @@ class EmaConfig(Section):
     """Start with a small decay that grows towards `decay`, so that short runs average too."""
 
 
+class ProfileConfig(Section):
+    """What is profiled."""
+
+    steps: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    """First and last optimizer step, counted from 1; the first few of a run are not like the others."""
+
+    @field_validator("steps")
+    @classmethod
+    def _in_order(cls, steps: list[int]) -> list[int]:
+        if steps[0] > steps[1]:
+            raise ValueError(f"the first step ({steps[0]}) is behind the last ({steps[1]})")
+        return steps
+
+
 class TrainingConfig(Section):
     """How long, in what batches and in what arithmetic the model is trained."""
 
@@ -69,8 +83,9 @@ class TrainingConfig(Section):
     """Largest 2-norm of the whole gradient; a longer one is scaled down to it."""
     ema: EmaConfig | None = None
     """Moving average of the weights, which evaluation then uses; null: none."""
-    compile: bool = False
-    """Compile the model with torch.compile."""
+    compile: bool | Literal["default", "reduce-overhead", "max-autotune"] = False
+    """Compile the model with torch.compile, in this mode (true: default): its repeated blocks one by one, which starts
+    sooner, or the whole model where it has none. Evaluations run uncompiled."""
     tf32: bool | Literal["auto"] = "auto"
     """Let matrix products and convolutions of fp32 numbers on GPUs round their factors to 10 bits, which is up to ten
     times as fast (Ampere and later). auto: yes, but not with `deterministic`."""
@@ -78,10 +93,18 @@ class TrainingConfig(Section):
     """Keep pictures and weights in channels-last layout. auto: for convolutional models, which it makes faster."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    grad_comm: Literal["fp32", "bf16"] = "fp32"
+    """What gradients are summed over ranks in; bf16 halves what is sent, and rounds it. One rank sends nothing."""
+    shard: Literal["none", "optimizer"] = "none"
+    """optimizer: each of up to eight neighbouring ranks keeps and steps with its part of the optimizer's state, which
+    saves memory (of Adam's 8 bytes a parameter 7, at 8 ranks) and changes no bit. One rank keeps everything."""
     deterministic: bool = False
     """Use only operators whose results repeat bit by bit (needed on CUDA; CPU runs repeat anyway)."""
     max_nonfinite_steps: Count = 10
     """Steps in a row with a non-finite loss or gradient after which the run stops; single ones are skipped."""
+    profile: ProfileConfig | None = None
+    """Profile some steps of rank 0, such as `{steps: [10, 20]}`: a trace for Chrome and Perfetto, and a table of the
+    operators that take longest, in the run's results/. null: none."""
 
     @model_validator(mode="before")
     @classmethod

@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from engine import checkpoint
 from engine.batches import BatchLayout
 from engine.batchnorm import BatchNormStatistics
+from engine.compiling import uncompiled
 from engine.data import EvaluationStopped, MicroBatchSampler, TrainLoader
 from engine.devices import DeviceNumbers
 from engine.disk import estimate_checkpoint_bytes
@@ -23,6 +24,7 @@ from engine.ema import MovingAverage
 from engine.errors import UserError
 from engine.evaluation import check_metric, default_mode, evaluate
 from engine.freezing import Freezing
+from engine.memory import take_peak_gb
 from engine.network import prepare_model, wrap_model
 from engine.optim import add_parameters, build_optimizer, load_named_state, named_state, set_rate, step_unless
 from engine.precision import fp16_hint, resolve_precision
@@ -31,6 +33,7 @@ from engine.recorder import Recorder
 from engine.schedule import build_schedule
 from engine.seed import derive
 from engine.settings import RunConfig
+from engine.sharding import ShardedState, shard
 from engine.state import RunState, Window
 from engine.task import Evaluated, Task
 
@@ -48,7 +51,7 @@ class _Unread(NamedTuple):
     names: list[str]
     samples: int
     numbers: DeviceNumbers
-    """The sum of each name over the samples, how many ranks were asked to stop, and the gradient's norm."""
+    """The sum of each name over the samples, how many ranks were asked to stop and to save, and the gradient's norm."""
 
 
 class Trainer:
@@ -60,6 +63,9 @@ class Trainer:
         self.stopping = False
         """Whether a rank has been asked to stop, as all ranks know."""
         self.throughput = Throughput()
+        self.save_wanted = False
+        """Whether rank 0's clock has asked for a checkpoint, as all ranks know."""
+        self._save_asked = False
         self._unread: _Unread | None = None
         training = config.training
         check_metric(config.evaluation, task.metric_names, task.metric)
@@ -84,6 +90,9 @@ class Trainer:
         self._bare = prepare_model(task.model, config, ranks)
         self.freezing = Freezing(task.model, config.finetune, layout.steps_per_epoch)
         self.optimizer = build_optimizer(task.model, config.optimizer, config.finetune)
+        self.sharded: ShardedState | None = None
+        if training.shard == "optimizer":
+            self.sharded = shard(self.optimizer, config, ranks)
         self._follow_freezing()
         if ranks.is_main:
             self.freezing.check_reached(self.total_steps)
@@ -103,6 +112,7 @@ class Trainer:
                 return False
             if state.step >= self.total_steps or state.stopped_early:
                 return True
+            self._save_asked = recorder.minutes_due(self.config.checkpoint.every_minutes)
             self.train_step(batches)
             recorder.stepped(state, self.epoch)
             if state.step % self.config.logging.every_steps == 0 or self._at(self.layout.steps_per_epoch):
@@ -113,7 +123,7 @@ class Trainer:
             if self.stopping:  # a stop has a deadline, an evaluation can wait
                 self.save(recorder)
                 return False
-            if not state.evaluation_owed and self._save_due(recorder):
+            if not state.evaluation_owed and self._save_due():
                 self.save(recorder)
 
     def train_step(self, batches: DeviceBatches) -> None:
@@ -128,7 +138,8 @@ class Trainer:
         sums, samples = self._accumulate_gradients(batches)
         names = list(sums)
         pulse, device = self.ranks.pulse, self.ranks.device
-        totals = torch.stack([*sums.values(), torch.full((), float(bool(self.ranks.stop)), device=device)])
+        requests = (bool(self.ranks.stop), self._save_asked)
+        totals = torch.stack([*sums.values(), *(torch.full((), float(asked), device=device) for asked in requests)])
         pulse.at("reduce")
         self.ranks.sum_(totals)
         self.scaler.unscale_(self.optimizer)
@@ -157,8 +168,9 @@ class Trainer:
         if self._unread is None:
             return
         (step, names, samples, numbers), self._unread = self._unread, None
-        *values, stops, grad_norm = numbers.read()
+        *values, stops, saves, grad_norm = numbers.read()
         self.stopping = self.stopping or stops > 0
+        self.save_wanted = self.save_wanted or saves > 0
         sums = dict(zip(names, values, strict=True))
         if all(math.isfinite(value) for value in (*values, grad_norm)):
             self.state.updates += 1
@@ -194,6 +206,8 @@ class Trainer:
         changed = False
         while self.freezing.advance(step):
             add_parameters(self.optimizer, self.task.model, self.config.optimizer, self.config.finetune)
+            if self.sharded is not None:
+                self.sharded.assign()
             changed = True
         if changed:
             self._follow_freezing()
@@ -271,7 +285,8 @@ class Trainer:
             "lr": max(group["lr"] for group in self.optimizer.param_groups),  # the head's, where rates differ
             "skipped_steps": self.state.skipped,
         }
-        recorder.trained(self.state, self.epoch, {**metrics, **self.throughput.metrics()})
+        measured = {**self.throughput.metrics(self.ranks.world_size), "memory_gb": take_peak_gb(self.ranks.device)}
+        recorder.trained(self.state, self.epoch, {**metrics, **measured})
         self.state.window, self.throughput = Window(), Throughput()
 
     def _evaluation_steps(self) -> int:
@@ -331,20 +346,24 @@ class Trainer:
         if self.ema is not None and self.config.evaluation.weights != "model":
             model = self.ema.module
         self.ranks.pulse.at("evaluate")
-        return evaluate(self.task, model, split, self.precision, self.ranks)
+        with uncompiled():
+            return evaluate(self.task, model, split, self.precision, self.ranks)
 
-    def _save_due(self, recorder: Recorder) -> bool:
+    def _save_due(self) -> bool:
         every = self.config.checkpoint.every_steps
-        return (every is not None and self._at(every)) or recorder.minutes_due(self.config.checkpoint.every_minutes)
+        return (every is not None and self._at(every)) or self.save_wanted
 
     # -- state -----------------------------------------------------------------------------------------------------
 
     def save(self, recorder: Recorder, best: bool = False) -> None:
-        """Has rank 0 write a checkpoint."""
+        """Has rank 0 write a checkpoint; to be called on every rank."""
         self.ranks.pulse.at("save")
         self.settle()
         if self.ranks.is_main:
             recorder.save(self.state, self.state_dict(), best)
+        elif self.sharded is not None:
+            self._optimizer_state()
+        self.save_wanted = False
 
     def checkpoint_bytes(self) -> int:
         """The most that a checkpoint of this run takes on disk."""
@@ -352,7 +371,10 @@ class Trainer:
         return estimate_checkpoint_bytes(self.task.model, ema, self.optimizer, self.freezing.later())
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step reads, as plain tensors and plain types under the bare model's names."""
+        """Everything that the next step reads, as plain tensors and plain types under the bare model's names.
+
+        With a sharded optimizer state it is to be called on every rank, and is whole on rank 0.
+        """
         self.settle()
         return {
             "format": checkpoint.FORMAT,
@@ -361,11 +383,16 @@ class Trainer:
             "metadata": self.task.metadata(),
             "model": self.task.model.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
-            "optimizer": named_state(self.optimizer, self.task.model),
+            "optimizer": self._optimizer_state(),
             "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
             "run": self.state.state_dict(),
         }
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the optimizer, on rank 0. If it is sharded, all ranks have to call this."""
+        state = named_state(self.optimizer, self.task.model)
+        return state if self.sharded is None else self.sharded.gather(state)
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continues from what :meth:`state_dict` returned.
@@ -385,7 +412,10 @@ class Trainer:
                 self.ema.module.load_state_dict(saved["ema"])
             state = RunState.from_state(saved["run"])
             self._unfreeze(state.step - 1)  # what is due in the coming step was not when this was saved
-            load_named_state(self.optimizer, self.task.model, saved["optimizer"])
+            optimizer = saved["optimizer"]
+            if self.sharded is not None:
+                optimizer = self.sharded.own_part(optimizer, self.task.model)
+            load_named_state(self.optimizer, self.task.model, optimizer)
             self.scaler.load_state_dict(saved["scaler"])
             self.state = state
             self.state.stopped_early = self._out_of_patience()

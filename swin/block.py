@@ -8,15 +8,18 @@ from swin.attention import WindowAttention
 from swin.windows import Grid, merge, partition
 
 
-def drop_path(branch: Tensor, probability: float) -> Tensor:
-    """Stochastic depth (Huang et al., 2016): drops the branch of whole pictures, scales the others up to keep the mean.
+def drop_path_factors(x: Tensor, probability: float) -> Tensor:
+    """What stochastic depth (Huang et al., 2016) multiplies a branch by: 0 drops it for a whole picture, and for the
+    others it is scaled up, to keep the mean.
 
     Args:
-        branch: (B, ...); each picture is dropped by itself.
-        probability: Of dropping, in [0, 1). Drawn from torch's global generator.
+        x: (B, ...); only its length, type and device matter.
+        probability: Of dropping, in [0, 1). Drawn from torch's global generator, for each picture by itself.
+
+    Returns:
+        (B, 1, ...), of as many dimensions as ``x``.
     """
-    keep = branch.new_empty((len(branch),) + (1,) * (branch.dim() - 1)).bernoulli_(1 - probability)
-    return branch * keep.div_(1 - probability)
+    return x.new_empty((len(x),) + (1,) * (x.dim() - 1)).bernoulli_(1 - probability).div_(1 - probability)
 
 
 class Mlp(nn.Module):
@@ -45,6 +48,9 @@ class SwinBlock(nn.Module):
         proj_drop: Dropout of both branches' projections.
         attn_drop: Dropout of attention weights.
         drop_path: Probability that a picture skips a branch; attention and MLP are drawn separately.
+
+    Whoever runs the block draws with :meth:`draw` what is dropped, and hands it over: so the block computes nothing
+    that depends on its own probability, and blocks of one shape share one piece of compiled code.
     """
 
     def __init__(
@@ -65,17 +71,32 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), proj_drop)
 
-    def forward(self, x: Tensor, grid: Grid, mask: Tensor | None = None) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C); `mask` is (M, N, N) where the grid is shifted."""
-        windows = self.attn(partition(self.norm1(x), grid), mask)
-        x = self._add(x, merge(windows, grid))
-        return self._add(x, self.mlp(self.norm2(x)))
+    def draw(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """While training, what the two branches are multiplied by, (B, 1, 1, 1) each; None where nothing is dropped."""
+        if not self.training or self.drop_path == 0:
+            return None
+        return drop_path_factors(x, self.drop_path), drop_path_factors(x, self.drop_path)
 
-    def _add(self, x: Tensor, branch: Tensor) -> Tensor:
-        """The shortcut, with the branch left out for some pictures while training."""
-        if self.training and self.drop_path > 0:
-            branch = drop_path(branch, self.drop_path)
-        return x + branch
+    def forward(
+        self, x: Tensor, grid: Grid, mask: Tensor | None = None, factors: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C).
+
+        Args:
+            x: The map.
+            grid: How it is cut into windows.
+            mask: (M, N, N) where the grid is shifted.
+            factors: What :meth:`draw` returns; None drops nothing.
+        """
+        attention, mlp = factors or (None, None)
+        windows = self.attn(partition(self.norm1(x), grid), mask)
+        x = _add(x, merge(windows, grid), attention)
+        return _add(x, self.mlp(self.norm2(x)), mlp)
 
     def extra_repr(self) -> str:
         return f"drop_path={self.drop_path:.4f}"
+
+
+def _add(x: Tensor, branch: Tensor, factors: Tensor | None) -> Tensor:
+    """The shortcut, and the branch beside it."""
+    return x + branch if factors is None else x + branch * factors.to(branch.dtype)

@@ -62,7 +62,9 @@ class SwinStage(nn.Module):
         shifted = make_grid(height, width, self.window, shifted=True)
         mask = shift_mask(shifted, x.device)
         for index, block in enumerate(self.blocks):
-            args = (x, shifted, mask) if index % 2 else (x, regular, None)
+            assert isinstance(block, SwinBlock)
+            factors = block.draw(x)
+            args = (x, shifted, mask, factors) if index % 2 else (x, regular, None, factors)
             x = checkpoint(block, *args, use_reentrant=False) if recompute else block(*args)
         return x, None if self.downsample is None else self.downsample(x)
 

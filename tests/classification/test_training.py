@@ -17,10 +17,12 @@ from engine.arguments import EvaluateArguments
 from engine.config import load_config
 from engine.dist import Layout, Ranks
 from engine.errors import UserError
-from engine.metrics import read_metrics
+from engine.metrics import MEASURED, read_metrics
+from engine.profiling import TABLE, TRACE
 from engine.run import build_trainer
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
 from tests.distributed import launch, run_ranks
+from tools.chaos.compare import tree_difference
 
 
 def succeed(world_size: int, command: list[str], cwd: Path) -> str:
@@ -52,7 +54,8 @@ def test_a_run_leaves_the_folder_that_is_promised(finished):
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["step"], status["epoch"]) == ("finished", 10, 2.0)
     readme = (folder / "README.md").read_text()
-    assert "two ranks" in readme and "**finished**" in readme and "top1" in readme
+    assert "two ranks" in readme and "**finished**" in readme
+    assert all(f"| {name} |" in readme for name in ("top1", "images_per_second_per_device", "memory_gb"))
     for line in ("finished; best top1", "experiment_0001/README.md", "tensorboard --logdir experiments"):
         assert line in output
     environment = json.loads((folder / "environment.json").read_text())
@@ -67,7 +70,7 @@ def test_records_go_to_both_files_with_increasing_steps(finished):
         assert [record["step"] for record in records] == steps
         assert [event.step for event in board.Scalars(f"{split}/loss")] == steps
         assert [event.value for event in board.Scalars(f"{split}/loss")] == pytest.approx([r["loss"] for r in records])
-    assert {"lr", "grad_norm", "images_per_second", "data_wait_fraction"} <= records_keys(folder)
+    assert {"lr", "grad_norm", "images_per_second_per_device", *MEASURED} <= records_keys(folder)
 
 
 def records_keys(folder: Path) -> set[str]:
@@ -88,11 +91,14 @@ def test_the_checkpoint_is_plain_and_complete(finished):
 def test_the_resolved_configuration_alone_reproduces_the_run(finished, tmp_path):
     folder, _ = finished
     again = ["--config", str(folder / "config.yaml"), f"experiment.root={tmp_path}"]
-    succeed(2, [*TRAIN, *again], tmp_path)
-    losses = [
-        [r["loss"] for r in read_metrics(path / "metrics.jsonl")] for path in (folder, tmp_path / "experiment_0001")
-    ]
+    only_watched = ["training.profile.steps=[2,4]", "training.shard=optimizer"]  # both change no bit
+    succeed(2, [*TRAIN, *again, *only_watched], tmp_path)
+    folders = (folder, tmp_path / "experiment_0001")
+    losses = [[r["loss"] for r in read_metrics(path / "metrics.jsonl")] for path in folders]
     assert losses[0] == losses[1]
+    saved = [torch.load(path / "checkpoints" / "last.pt", weights_only=True) for path in folders]
+    assert all(tree_difference(saved[0][part], saved[1][part]) is None for part in ("model", "ema", "optimizer"))
+    assert {TRACE, TABLE} < {path.name for path in (folders[1] / "results").iterdir()}
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
@@ -276,7 +282,7 @@ def test_resuming_a_stopped_run_ends_in_the_same_bits(tmp_path):
     for part in ("model", "ema"):
         assert all(torch.equal(tensor, two[part][name]) for name, tensor in one[part].items())
     timeless = [
-        [{k: v for k, v in r.items() if k not in ("time", "images_per_second", "data_wait_fraction")} for r in records]
+        [{k: v for k, v in r.items() if k not in MEASURED} for r in records]
         for records in (read_metrics(path / "metrics.jsonl") for path in (left, right))
     ]
     assert timeless[0] == timeless[1]

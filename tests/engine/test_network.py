@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import timm
 import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
+from torch._dynamo.utils import counters
 from torch.nn.parallel import DistributedDataParallel
 
 import engine.network
@@ -138,11 +140,11 @@ def test_sync_batchnorm_replaces_every_layer_and_keeps_names_and_activations() -
     assert model.eval()(torch.randn(2, 3, 6, 6))[:, :4].min() >= 0, "the activation is to be kept"
 
 
-def gradients_of_steps(ranks: Ranks, steps: int) -> list[torch.Tensor]:
+def gradients_of_steps(ranks: Ranks, steps: int, grad_comm: str) -> list[torch.Tensor]:
     """All gradients of a small Swin, flattened, at each of some steps that differ in nothing."""
     torch.manual_seed(0)
     model = swin_tiny(num_classes=5, img_size=32, window_size=2, drop_path=0.0, depths=(1, 1, 1, 1))
-    wrapped = prepare_network(model, config(), ranks)
+    wrapped = prepare_network(model, config(grad_comm=grad_comm), ranks)
     pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(ranks.rank))
     found = []
     for _ in range(steps):
@@ -152,8 +154,9 @@ def gradients_of_steps(ranks: Ranks, steps: int) -> list[torch.Tensor]:
     return found
 
 
-def test_the_first_step_after_a_start_sums_gradients_as_any_other() -> None:
-    for first, second, third in run_ranks(3, gradients_of_steps, 3):
+@pytest.mark.parametrize("grad_comm", ["fp32", "bf16"])
+def test_the_first_step_after_a_start_sums_gradients_as_any_other(grad_comm: str) -> None:
+    for first, second, third in run_ranks(3, gradients_of_steps, 3, grad_comm):
         assert first.abs().sum() > 0
         assert torch.equal(first, second)
         assert torch.equal(second, third)
@@ -204,3 +207,75 @@ def test_depthwise_convolutions_are_the_quick_ones_in_bf16_alone(precision: str,
     model = nn.Sequential(nn.Conv2d(4, 4, 5, groups=4))
     prepare_network(model, config(precision=precision), CPU)
     assert (type(model[0]) is not nn.Conv2d) == quick
+
+
+def gradients_sent_as(ranks: Ranks, kinds: tuple[str, ...]) -> dict[str, list[torch.Tensor]]:
+    """This rank's own gradients, and those that all ranks have in common after sending them as each of ``kinds``."""
+    found = {}
+    for kind in ("own", *kinds):
+        torch.manual_seed(0)
+        model = network()
+        wrapped = prepare_network(model, config(grad_comm=kind), ranks) if kind != "own" else model
+        torch.manual_seed(1 + ranks.rank)
+        wrapped(torch.randn(3, 3, 6, 6)).square().sum().backward()
+        found[kind] = [parameter.grad for parameter in model.parameters()]
+    return found
+
+
+def test_gradients_sent_in_bf16_are_rounded_and_nothing_else() -> None:
+    first, second = run_ranks(2, gradients_sent_as, ("fp32", "bf16"))
+    for number, rounded in enumerate(first["bf16"]):
+        assert torch.equal(rounded, second["bf16"][number])
+        halves = [(rank["own"][number].bfloat16() / 2) for rank in (first, second)]
+        assert torch.equal(rounded, (halves[0] + halves[1]).float())
+        scale = max(rank["own"][number].abs().max() for rank in (first, second))
+        torch.testing.assert_close(rounded, first["fp32"][number], rtol=0, atol=float(2**-7 * scale))
+    assert not all(map(torch.equal, first["bf16"], first["fp32"]))
+
+
+def compiled_losses(ranks: Ranks, cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """Losses of three steps of a small Swin with each of some settings, names of its weights, and graphs compiled."""
+    pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(ranks.rank))
+    losses, names, graphs = [], [], []
+    for case in cases:
+        torch.use_deterministic_algorithms(case.get("deterministic", False))
+        torch.manual_seed(0)
+        model = swin_tiny(num_classes=5, window_size=2, depths=(2,), embed_dim=8, num_heads=(2,), drop_path=0.3)
+        counters.clear()
+        wrapped = prepare_network(model, config(**case), ranks)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        losses.append([])
+        for step in range(3):
+            torch.manual_seed(step)
+            loss = wrapped(pictures).square().mean()
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses[-1].append(float(loss))
+        names.append(list(model.state_dict()))
+        graphs.append(counters["stats"]["unique_graphs"])
+    return {"losses": losses, "names": names, "graphs": graphs}
+
+
+COMPILED: list[dict[str, Any]] = [
+    {},
+    {"compile": True},
+    {"compile": "default", "activation_checkpointing": True, "deterministic": True},
+]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_compiled_networks_train_alike_also_recomputing_and_deterministic(world_size: int) -> None:
+    for rank in run_ranks(world_size, compiled_losses_without_inductor, COMPILED):
+        assert rank["graphs"] == [0, 2, 2]
+        first, *others = rank["losses"]
+        assert len(set(first)) == 3
+        for losses in others:
+            assert losses == pytest.approx(first, rel=1e-4)
+        assert all(names == rank["names"][0] for names in rank["names"])
+
+
+def compiled_losses_without_inductor(ranks: Ranks, cases: list[dict[str, Any]]) -> dict[str, Any]:
+    """As :func:`compiled_losses`, by a backend that traces as the default one does, and generates no code (slow)."""
+    engine.network.compile_for_training = partial(engine.network.compile_for_training, backend="aot_eager")
+    return compiled_losses(ranks, cases)

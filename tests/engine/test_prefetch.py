@@ -72,13 +72,17 @@ def test_waiting_is_measured_wherever_it_happens() -> None:
 
 def test_throughput() -> None:
     throughput = Throughput()
-    assert throughput.metrics() == {}
+    assert throughput.metrics(1) == {}
     throughput.add(64, 0.5, 0.1)
     throughput.add(32, 1.5, 0.3)
-    assert throughput.metrics() == {"images_per_second": 48.0, "data_wait_fraction": pytest.approx(0.2)}
+    assert throughput.metrics(4) == {
+        "images_per_second": 48.0,
+        "images_per_second_per_device": 12.0,
+        "data_wait_fraction": pytest.approx(0.2),
+    }
 
 
 def test_no_more_than_all_the_time_is_waited() -> None:
     throughput = Throughput()
     throughput.add(8, 1.0, 1.25)  # workers may be waited for outside of a step
-    assert throughput.metrics()["data_wait_fraction"] == 1.0
+    assert throughput.metrics(1)["data_wait_fraction"] == 1.0

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from swin import SwinConfig, SwinFeatures, SwinTransformer, swin_base, swin_small, swin_tiny
-from swin.block import SwinBlock, drop_path
+from swin.block import SwinBlock, drop_path_factors
 from swin.windows import make_grid
 
 SMALL: dict[str, Any] = {
@@ -65,7 +65,7 @@ def test_every_parameter_gets_a_gradient(fields: dict[str, Any]) -> None:
 def test_drop_path_drops_whole_pictures_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     branch = torch.ones(4000, 2, 3)
-    dropped = drop_path(branch, 0.25)
+    dropped = branch * drop_path_factors(branch, 0.25)
     values = dropped.flatten(1)
     assert (values == values[:, :1]).all()
     assert values[:, 0].unique().tolist() == pytest.approx([0, 1 / 0.75])
@@ -82,9 +82,10 @@ def test_both_branches_have_drop_path(branch: str) -> None:
     nn.init.zeros_(silent.bias)
     x = torch.randn(64, 4, 4, 8)
     grid = make_grid(4, 4, (4, 4), shifted=False)
-    passed = (block(x, grid) == x).flatten(1).all(1)
+    passed = (block(x, grid, factors=block.draw(x)) == x).flatten(1).all(1)
     assert 10 < passed.sum() < 54
-    assert not (block.eval()(x, grid) == x).flatten(1).all(1).any()
+    assert block.eval().draw(x) is None
+    assert not (block(x, grid) == x).flatten(1).all(1).any()
 
 
 def test_drop_path_follows_the_global_generator() -> None:

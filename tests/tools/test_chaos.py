@@ -323,9 +323,11 @@ def test_each_fault_in_a_killed_run_is_seen_by_its_own_check(killed_thrice, tmp_
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_thirty_kills(ranks, tmp_path):
-    ended = chaos("--config", CONFIG, "--ranks", ranks, "--kills", 30, "--seed", ranks, timeout=3600.0)
+@pytest.mark.parametrize(
+    "ranks, settings", [(1, []), (2, []), (3, ["training.shard=optimizer", "training.grad_comm=bf16"])]
+)
+def test_thirty_kills(ranks, settings, tmp_path):
+    ended = chaos("--config", CONFIG, "--ranks", ranks, "--kills", 30, "--seed", ranks, *settings, timeout=3600.0)
     print(ended.stdout)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 

@@ -15,10 +15,8 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 )
 from torch import Tensor
 
+from engine.metrics import MEASURED
 from engine.run_dir import RunDir
-
-TIMES = ("time", "images_per_second", "data_wait_fraction")
-"""What a record of metrics.jsonl holds that no two runs have in common."""
 
 NOT_COMPARED = ("config",)
 """Entry of a checkpoint in which the two runs differ: it names the folder."""
@@ -80,7 +78,7 @@ def records(path: Path, split: str) -> list[dict[str, str]]:
     lines = path.read_text(encoding="utf-8").splitlines()
     found = [json.loads(line, parse_float=str, parse_int=str) for line in lines]
     return [
-        {name: value for name, value in record.items() if name not in TIMES}
+        {name: value for name, value in record.items() if name not in MEASURED}
         for record in found
         if record["split"] == split and "source" not in record
     ]
