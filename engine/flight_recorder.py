@@ -20,14 +20,14 @@ def prepare_flight_recorder(environment: MutableMapping[str, str] = os.environ) 
     To be called before the first group is made.
     """
     environment.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
-    if "TORCH_FR_BUFFER_SIZE" not in environment:  # the newer name of the same, which torch reads first
-        environment.setdefault("TORCH_NCCL_TRACE_BUFFER_SIZE", "2000")
+    if "TORCH_NCCL_TRACE_BUFFER_SIZE" not in environment:  # the older name, of which newer versions of torch warn
+        environment.setdefault("TORCH_FR_BUFFER_SIZE", "2000")
 
 
 def keep_flight_record_in(logs: Path, environment: MutableMapping[str, str] = os.environ) -> None:
     """Has torch write to ``logs``/nccl_rank_N if a collective times out; it reads this only then."""
-    if "TORCH_FR_DUMP_TEMP_FILE" not in environment:  # the newer name
-        environment.setdefault("TORCH_NCCL_DEBUG_INFO_TEMP_FILE", str(logs / "nccl_rank_"))
+    if "TORCH_NCCL_DEBUG_INFO_TEMP_FILE" not in environment:  # the older name
+        environment.setdefault("TORCH_FR_DUMP_TEMP_FILE", str(logs / "nccl_rank_"))
 
 
 def write_flight_record(path: Path) -> threading.Thread | None:

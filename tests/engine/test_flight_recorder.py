@@ -13,10 +13,11 @@ from engine.flight_recorder import keep_flight_record_in, prepare_flight_recorde
 
 @pytest.mark.parametrize("chosen", ["TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"])
 def test_a_users_choice_stays(chosen: str) -> None:
-    environment = {chosen: "0", "TORCH_FR_DUMP_TEMP_FILE": "/mine"}
+    environment = {chosen: "0", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": "/mine"}
     prepare_flight_recorder(environment)
     keep_flight_record_in(Path("logs"), environment)
-    assert environment == {chosen: "0", "TORCH_FR_DUMP_TEMP_FILE": "/mine", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
+    expected = {chosen: "0", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": "/mine", "TORCH_NCCL_DUMP_ON_TIMEOUT": "1"}
+    assert environment == expected
 
 
 def test_it_is_on_and_writes_into_the_logs() -> None:
@@ -25,8 +26,8 @@ def test_it_is_on_and_writes_into_the_logs() -> None:
     keep_flight_record_in(Path("logs"), environment)
     assert environment == {
         "TORCH_NCCL_DUMP_ON_TIMEOUT": "1",
-        "TORCH_NCCL_TRACE_BUFFER_SIZE": "2000",
-        "TORCH_NCCL_DEBUG_INFO_TEMP_FILE": "logs/nccl_rank_",
+        "TORCH_FR_BUFFER_SIZE": "2000",
+        "TORCH_FR_DUMP_TEMP_FILE": "logs/nccl_rank_",
     }
 
 
