@@ -57,6 +57,7 @@ def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str
     workers = reading_workers(config, ranks)
     with inference(trained.model, resolve_precision(config.training.precision, ranks.device)):
         predictions = trained.inference.predict(trained.model, pictures, config.evaluation.batch_size, workers, ranks)
+    ranks.heartbeat.at("measure")  # and rank 0 alone writes the report
     values = measure(predictions, config.evaluation.thresholds, experiment.saved["run"]["findings"])
     if isinstance(predictions, Predictions):
         values["ece"] = calibrated(predictions, config.evaluation.calibration_bins).error

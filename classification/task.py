@@ -105,6 +105,7 @@ class ClassificationTask:
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
         predictions, thresholds = self.predict(model, split, ranks), self._config.evaluation.thresholds
+        ranks.heartbeat.at("measure")
         findings = find(predictions, thresholds) if split == "val" else {}
         draw = partial(self._draw, predictions, split, findings)
         return Evaluated(measure(predictions, thresholds, findings), findings, draw)

@@ -49,6 +49,7 @@ def evaluate_experiment(experiment: Experiment[DetectionConfig], split: str, ran
     with inference(detector.model, resolve_precision(config.training.precision, ranks.device)):
         predictions = detector.predict(detector.model, pictures, ranks)
     values, result = measure(predictions, pictures, ranks)
+    ranks.heartbeat.at("measure")  # rank 0 alone writes the report
     if result is not None:
         record_evaluation(
             experiment, split, values, lambda folder, title: write_report(folder, title, result, predictions, pictures)

@@ -95,7 +95,7 @@ def predict(experiment: Experiment[DetectionConfig], paths: Sequence[Path], outp
         output.mkdir(parents=True, exist_ok=True)
         write_atomic(output / DETECTIONS, json.dumps(document(predictions, paths, sizes, good, metadata)) + "\n")
     for index in good[ranks.rank :: ranks.world_size]:
-        ranks.pulse.tick()
+        ranks.heartbeat.tick()
         picture = drawn(paths[index], predictions, index, metadata)
         write_picture(output / DRAWINGS / f"{index + 1:05d}_{paths[index].stem[:LONGEST_STEM]}.png", picture)
     if ranks.is_main:

@@ -109,6 +109,7 @@ def measure(
         found.append(coco_evaluate(predictions, pictures.annotations))
         return json.dumps(found[0].metrics)
 
+    ranks.heartbeat.at("measure")
     metrics = json.loads(ranks.main_decides(decide))
     return metrics, found[0] if found else None
 

@@ -124,13 +124,14 @@ class EvalLoader:
         return len(self._blocks)
 
     def __iter__(self) -> Iterator[EvalBatch]:
+        self._ranks.heartbeat.at("evaluate")
         draws = [[Draw(index, 0, index) for index in block] for block in self._blocks]
         with closing(read_batches(self._reader, draws, self._settings)) as batches:
             for block, data in zip(self._blocks, batches, strict=True):
                 yield EvalBatch(np.array(block), data)
-                self._ranks.pulse.tick()
+                self._ranks.heartbeat.tick()
                 if self._ranks.stop:
                     break
-        self._ranks.pulse.at("gather")
+        self._ranks.heartbeat.at("gather")
         if self._ranks.sum_(torch.tensor(float(bool(self._ranks.stop)), device=self._ranks.device)).item():
             raise EvaluationStopped

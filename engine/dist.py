@@ -18,8 +18,9 @@ import torch.distributed as dist
 
 from engine.devices import device_kind
 from engine.errors import UserError
+from engine.flight_recorder import prepare_flight_recorder
 from engine.gpus import architecture_fault, device_index, granted_gpus, is_slice, own_slice, visible_entries
-from engine.pulse import Pulse
+from engine.heartbeat import Heartbeat
 from engine.rendezvous import forget_meeting, shared_store
 from engine.settings import DistributedConfig
 from engine.signals import StopRequest
@@ -28,7 +29,11 @@ from engine.slurm import expand_counts
 T = TypeVar("T")
 
 HANG_REPORT_SECONDS = 60.0
-"""How much longer a collective waits than a hanging rank is tolerated, so that it can be named first."""
+"""How much longer a collective waits than a hanging rank is tolerated, so that it can be named first.
+
+The group keeps the limit of the start, which is the longer one, for good: older versions of torch know no public way to
+change it, and it only counts where the watchdog has failed.
+"""
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -86,8 +91,8 @@ class Ranks:
     device: torch.device
     backend: str | None = None
     """nccl or gloo; None in a single process."""
-    pulse: Pulse = field(default_factory=Pulse, compare=False)
-    """Where this process is, for those who watch over it."""
+    heartbeat: Heartbeat = field(default_factory=Heartbeat, compare=False)
+    """Where this process is, for the watchdog."""
     stop: StopRequest = field(default_factory=StopRequest, compare=False)
     """Whether this process was asked to stop; the ranks have to agree on when they do."""
 
@@ -106,6 +111,7 @@ class Ranks:
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
         """Sums ``tensor`` over the ranks, in place on each of them; returns it."""
+        self.heartbeat.move()
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
@@ -250,7 +256,8 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path, stop
     backend = choose_backend(config, device, os.environ)
     if layout.world_size == 1:
         return Ranks(layout, device, stop=stop)
-    timeout = timedelta(seconds=config.timeout_seconds + HANG_REPORT_SECONDS)
+    timeout = timedelta(seconds=max(config.timeout_seconds, config.start_timeout_seconds) + HANG_REPORT_SECONDS)
+    prepare_flight_recorder()
     if layout.launcher == "torchrun":
         dist.init_process_group(backend, timeout=timeout)
     else:

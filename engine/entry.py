@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.arguments import EvaluateArguments, parse_evaluate_arguments, parse_train_arguments
+from engine.descriptors import raise_descriptor_limit
 from engine.errors import EXIT_USER_ERROR, UserError
 from engine.signals import StopRequest
-from engine.watch.start import StartGuard
+from engine.start_guard import StartGuard
 
 if TYPE_CHECKING:
     from engine.run import TaskKind
@@ -74,6 +75,7 @@ def wait_politely() -> None:
 def exit_on_user_error(command: Callable[[], int]) -> None:
     """Runs a command that imports torch itself and exits with its code, see :func:`exit_code`."""
     wait_politely()
+    raise_descriptor_limit()
     sys.exit(exit_code(command))
 
 

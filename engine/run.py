@@ -24,8 +24,9 @@ from engine.dist import Ranks, detect_layout
 from engine.environment import describe_rank
 from engine.errors import EXIT_INTERRUPTED, UserError
 from engine.failure import Failure
+from engine.failure_report import FailureReport
+from engine.flight_recorder import keep_flight_record_in
 from engine.giving_up import reason_to_give_up
-from engine.last_words import LastWords
 from engine.log import RunLog, setup_logging
 from engine.metrics import read_metrics
 from engine.recorder import FolderRecorder, Recorder, shown
@@ -37,10 +38,10 @@ from engine.session import run_session
 from engine.settings import RunConfig
 from engine.signals import StopRequest
 from engine.slurm import job_end, note_folder, waiting_job
+from engine.start_guard import StartGuard
 from engine.task import Task
 from engine.trainer import Trainer
 from engine.walltime import Walltime
-from engine.watch.start import StartGuard
 
 log = logging.getLogger(__name__)
 
@@ -77,15 +78,15 @@ def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest, g
                 log.info("%s has finished; ask for more with training.%s=N", folder, length)
             return 0
 
-        def work(ranks: Ranks, last_words: LastWords) -> int:
-            return _train(kind, the_plan, arguments, ranks, run_log, last_words)
+        def work(ranks: Ranks, report: FailureReport) -> int:
+            return _train(kind, the_plan, arguments, ranks, run_log, report)
 
         config = the_plan.config
         return run_session(work, config.distributed, layout, config.experiment.root / ".rendezvous", stop, guard)
 
 
 def _train(
-    kind: TaskKind, the_plan: Plan, arguments: TrainArguments, ranks: Ranks, run_log: RunLog, last_words: LastWords
+    kind: TaskKind, the_plan: Plan, arguments: TrainArguments, ranks: Ranks, run_log: RunLog, report: FailureReport
 ) -> int:
     config = the_plan.config
     trainer = build_trainer(kind, config, ranks)
@@ -94,14 +95,15 @@ def _train(
             log.info("dry run: from the beginning, whatever %s has reached", shown(the_plan.folder.path))
         ranks.main_decides(lambda: _check_place(the_plan, trainer))
         return _dry_run(trainer)
-    folder, last_words.lock = _open_folder(the_plan, trainer, arguments.request)
+    folder, report.lock = _open_folder(the_plan, trainer, arguments.request)
     changes = the_plan.changes
     run_log.attach_file(folder.log_file(ranks.rank))
     if the_plan.folder is not None:
         changes = _load_newest(trainer, folder) or changes
-    last_words.folder, last_words.task = folder, kind.name
-    last_words.writer = ranks.main_decides(lambda: folder.lock.read_text(encoding="utf-8"))
-    ranks.pulse.at("start", trainer.state.step)
+    report.folder, report.task = folder, kind.name
+    keep_flight_record_in(folder.log_file(ranks.rank).parent)
+    report.writer = ranks.main_decides(lambda: folder.lock.read_text(encoding="utf-8"))
+    ranks.heartbeat.at("start", trainer.state.step)
     descriptions = [
         json.loads(text) for text in ranks.gather_texts(json.dumps(describe_rank(ranks.rank, ranks.device)))
     ]
@@ -109,14 +111,12 @@ def _train(
     reason = ranks.main_decides(lambda: reason_to_give_up(folder, step) or "")
     if ranks.is_main:
         walltime = Walltime(job_end(), ranks.stop)
-        last_words.recorder = FolderRecorder(
-            folder, kind.name, config, descriptions, changes, step=step, walltime=walltime
-        )
+        report.recorder = FolderRecorder(folder, kind.name, config, descriptions, changes, step=step, walltime=walltime)
     if reason:
         if ranks.is_main:
-            last_words(_given_up(reason, step))
+            report(_given_up(reason, step))
         return 1
-    return _fit(trainer, last_words.recorder, folder)
+    return _fit(trainer, report.recorder, folder)
 
 
 def _given_up(reason: str, step: int) -> Failure:
@@ -210,7 +210,7 @@ def _newest(folder: RunDir) -> str:
 
 def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir) -> int:
     done = trainer.fit(recorder)
-    trainer.ranks.pulse.at("end")
+    trainer.ranks.heartbeat.at("end")
     recorder.end("finished" if done else "interrupted")
     if done:
         return 0

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.descriptors import require_descriptors
 from engine.dist import Layout, Ranks, connect
-from engine.last_words import LastWords
+from engine.failure_report import FailureReport
 from engine.settings import DistributedConfig
 from engine.signals import StopRequest
-from engine.watch.ending import end_process
-from engine.watch.start import StartGuard
-from engine.watch.watch import Watch
+from engine.start_guard import StartGuard
+from engine.watchdog.process_end import end_process
+from engine.watchdog.verdict import Limits
+from engine.watchdog.watchdog import Watchdog
 
-Work = Callable[[Ranks, LastWords], int]
-"""What a rank does; returns its exit code. It tells the last words where to write, as soon as it knows."""
+Work = Callable[[Ranks, FailureReport], int]
+"""What a rank does; returns its exit code. It tells the failure report where to write, as soon as it knows."""
 
 
 def run_session(
@@ -27,8 +29,8 @@ def run_session(
 ) -> int:
     """Has the ranks meet, do ``work`` and part; returns the exit code.
 
-    An error of any rank, its death, a hang or the launcher's end is reported by :class:`LastWords` on every rank and
-    ends them all. With several ranks such a process ends here.
+    An error of any rank, its death, a hang or the launcher's end is reported by :class:`FailureReport` on every rank
+    and ends them all. With several ranks such a process ends here.
 
     Args:
         meeting_place: a folder that all nodes see, where Slurm's ranks find each other.
@@ -36,30 +38,31 @@ def run_session(
         guard: ends this process until the ranks have met.
 
     Raises:
-        UserError: the ranks cannot meet.
+        UserError: the ranks cannot meet, or this system does not let rank 0 hold a connection to each of them.
     """
+    require_descriptors(layout)
     ranks = connect(settings, layout, meeting_place, stop)
-    last_words = LastWords(ranks.rank)
-    with Watch(
+    report = FailureReport(ranks.rank)
+    with Watchdog(
         ranks,
-        ranks.pulse,
         ranks.stop,
-        settings.timeout_seconds,
-        last_words,
+        Limits(settings.timeout_seconds, settings.start_timeout_seconds),
+        report,
+        log_file=lambda: report.folder.log_file(ranks.rank) if report.folder is not None else None,
         launcher_pid=guard.launcher_pid if guard is not None else None,
-    ) as watch:
+    ) as watchdog:
         if guard is not None:
             guard.close()
         try:
-            code = work(ranks, last_words)
-            ranks.pulse.at("end")
+            code = work(ranks, report)
+            ranks.heartbeat.at("end")
             ranks.barrier()  # a launcher ends all ranks soon after the first: not before rank 0 has written everything
         except BaseException as error:
-            failure = watch.settle(error)
+            failure = watchdog.settle(error)
             if ranks.world_size > 1:  # collectives may be half done, and threads of theirs never end
-                end_process(failure, last_words)
-            last_words(failure)
+                end_process(failure, report)
+            report(failure)
             return failure.exit_code
-        last_words.release()
+        report.release()
     ranks.close()
     return code

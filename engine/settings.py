@@ -391,7 +391,11 @@ class DistributedConfig(Section):
     backend: Literal["auto", "nccl", "gloo"] = "auto"
     """auto: nccl on whole GPUs, gloo on CPUs and MIG slices."""
     timeout_seconds: Positive = 600.0
-    """Longest wait for another rank before the run is ended."""
+    """Longest wait for another rank, or without progress, before the run is ended."""
+    start_timeout_seconds: Positive = 1800.0
+    """The same until a rank's first step is done, where listing, downloads and compiling give no sign of progress, and
+    for whatever else gives none: a step that compiles anew, figures computed by rank 0 alone. Half an hour is more than
+    any of these takes at a reasonable scale, and little beside the day that a job lasts which nobody looks at."""
     sync_batchnorm: bool = False
     """Batch norm statistics over the whole micro-batch of all ranks (CUDA only)."""
 

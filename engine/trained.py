@@ -12,7 +12,7 @@ from typing import TypeVar
 from engine.disk import check_writable
 from engine.dist import Ranks, detect_layout
 from engine.experiment import Experiment, open_experiment
-from engine.last_words import LastWords
+from engine.failure_report import FailureReport
 from engine.log import setup_logging
 from engine.metrics import MetricWriter
 from engine.recorder import listed, shown
@@ -44,7 +44,7 @@ def with_experiment(
     with setup_logging(layout.rank, layout.world_size):
         experiment = open_experiment(folder, checkpoint, schema, overrides)
 
-        def session(ranks: Ranks, last_words: LastWords) -> int:
+        def session(ranks: Ranks, report: FailureReport) -> int:
             work(experiment, ranks)
             return 0
 

@@ -137,17 +137,17 @@ class Trainer:
         self._unfreeze(state.step)
         sums, samples = self._accumulate_gradients(batches)
         names = list(sums)
-        pulse, device = self.ranks.pulse, self.ranks.device
+        heartbeat, device = self.ranks.heartbeat, self.ranks.device
         requests = (bool(self.ranks.stop), self._save_asked)
         totals = torch.stack([*sums.values(), *(torch.full((), float(asked), device=device) for asked in requests)])
-        pulse.at("reduce")
+        heartbeat.at("reduce")
         self.ranks.sum_(totals)
         self.scaler.unscale_(self.optimizer)
         packed = torch.cat([totals, self._clip().reshape(1)])
         skipped = 1.0 - packed.isfinite().all().float()
-        pulse.at("data")
+        heartbeat.at("data")
         batches.prefetch()  # the device is given its next batch before the host waits for the last step's numbers
-        pulse.at("update")
+        heartbeat.at("update")
         self.settle()  # the rate of this step depends on whether the last one was skipped
         set_rate(self.optimizer, self.rate())
         step_unless(skipped, self.optimizer)
@@ -217,6 +217,8 @@ class Trainer:
         if self.ranks.is_main and self.freezing.trained:
             self.freezing.report()
         self.network = wrap_model(self._bare, self.config, self.ranks)
+        if self.config.training.compile:
+            self.ranks.heartbeat.warm_up()  # the coming step compiles anew
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.batch_norm = BatchNormStatistics(self.task.model, self.ranks, self.freezing.held)
 
@@ -226,17 +228,18 @@ class Trainer:
         Returns this rank's sums over samples of each metric, and the number of samples of the step over all ranks.
         """
         self.freezing.train_mode()
-        seed, step, rank, pulse = self.config.experiment.seed, self.state.step, self.ranks.rank, self.ranks.pulse
+        seed, step, rank = self.config.experiment.seed, self.state.step, self.ranks.rank
+        heartbeat = self.ranks.heartbeat
         sums: dict[str, torch.Tensor] = {}
         for micro_step in range(self.layout.accumulation):
-            pulse.at("data", step)
+            heartbeat.at("data", step)
             batch = batches.next()
-            pulse.at("forward")
+            heartbeat.at("forward")
             torch.manual_seed(derive(seed, "dropout", step, micro_step, rank))
             with self._without_sync(micro_step < self.layout.accumulation - 1):
                 with self.precision.autocast():
                     results = self.task.training_step(self.network, batch.data)
-                pulse.at("backward")
+                heartbeat.at("backward")
                 # DDP averages over ranks, so the mean over all samples needs the factor `world_size`.
                 self.scaler.scale(results["loss"] * (batch.slot.weight * self.ranks.world_size)).backward()
             for name, value in results.items():
@@ -345,7 +348,7 @@ class Trainer:
         model = self.task.model
         if self.ema is not None and self.config.evaluation.weights != "model":
             model = self.ema.module
-        self.ranks.pulse.at("evaluate")
+        self.ranks.heartbeat.at("evaluate")
         with uncompiled():
             return evaluate(self.task, model, split, self.precision, self.ranks)
 
@@ -357,7 +360,7 @@ class Trainer:
 
     def save(self, recorder: Recorder, best: bool = False) -> None:
         """Has rank 0 write a checkpoint; to be called on every rank."""
-        self.ranks.pulse.at("save")
+        self.ranks.heartbeat.at("save")
         self.settle()
         if self.ranks.is_main:
             recorder.save(self.state, self.state_dict(), best)

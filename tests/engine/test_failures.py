@@ -67,7 +67,7 @@ def test_a_rank_that_raises_is_named_and_ends_all(tmp_path: Path) -> None:
     ended = run(2, config, "raise 1 5")
     assert [rank.returncode for rank in ended] == [1, 1]
     found = failure(config)
-    assert (found["rank"], found["step"], found["exception"]) == (1, 4, "ValueError")
+    assert (found["rank"], found["step"], found["exception"], found["retry"]) == (1, 4, "ValueError", False)
     assert "the seventh seal is broken" in found["reason"]
     assert "in _go_wrong" in found["traceback"]
     for rank in (0, 1):
@@ -114,6 +114,7 @@ def test_a_rank_that_hangs_is_named_with_the_stacks_of_all(tmp_path: Path) -> No
     assert [rank.returncode for rank in ended] == [1, 1]
     found = failure(config)
     assert found["rank"] == 1 and "hangs at step 4" in found["reason"]
+    assert found["retry"] and found["host"]
     assert "time.sleep(3600)" in found["traceback"]
     logs = [(experiment(config) / "logs" / f"rank_{rank}.log").read_text() for rank in (0, 1)]
     assert "time.sleep(3600)" in logs[1]

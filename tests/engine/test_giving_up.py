@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from engine.environment import record_start
 from engine.failure import Failure, write_failure
 from engine.giving_up import reason_to_give_up
+from engine.heartbeat import Place
 from engine.run_dir import RunDir
+from engine.watchdog.verdict import Member, hangs
 
 JOB = "812"
 
@@ -71,6 +74,18 @@ def test_two_crashes_at_one_step(folder: RunDir) -> None:
     reason = "2 starts have failed at step 50, the last one: rank 0 failed"
     assert reason_to_give_up(folder, 40, environment(1)) == reason
     assert reason_to_give_up(folder, 51, environment(1)) is None, "that step was passed"
+
+
+def test_hangs_count_as_crashes(folder: RunDir) -> None:
+    record_start(folder.environment, start(0, 0))
+    for number, rank in enumerate((1, 3)):
+        late = Member(rank, f"n{rank}", place=Place(50, 2, "data"))
+        failure = hangs(
+            [late], [Member(0, "n0", place=Place(50, 3, "backward")), late], 0.0, "no progress for 600 s", {}
+        )
+        write_failure(folder.failed, replace(failure, start=str(number), time=time.time() + number))
+    reason = reason_to_give_up(folder, 40, environment(1))
+    assert reason is not None and reason.startswith("2 starts have failed at step 50, the last one: rank 3 on n3 hangs")
 
 
 def test_crashes_before_the_job_do_not_count(folder: RunDir) -> None:

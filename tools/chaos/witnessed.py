@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from engine.batches import Draw, resolve_accumulation
 from engine.dist import Ranks
 from engine.errors import UserError
-from engine.pulse import Pulse
+from engine.heartbeat import Heartbeat
 from engine.run import TaskKind
 from engine.settings import RunConfig
 from engine.task import Task
@@ -55,10 +55,10 @@ class DrawnCollate:
 
 
 class WitnessedTask:
-    """Stands for ``task``; see :class:`engine.task.Task`. The training loop's ``pulse`` says which step it is in."""
+    """Stands for ``task``; see :class:`engine.task.Task`. ``heartbeat`` says which step it is in."""
 
-    def __init__(self, task: Task, pulse: Pulse, diary: DiaryWriter) -> None:
-        self._task, self._pulse, self._diary = task, pulse, diary
+    def __init__(self, task: Task, heartbeat: Heartbeat, diary: DiaryWriter) -> None:
+        self._task, self._heartbeat, self._diary = task, heartbeat, diary
         self._step, self._micro_step = -1, 0
         self.train_data = DrawnReader(task.train_data)
         self.workers = replace(task.workers, collate=DrawnCollate(task.workers.collate))
@@ -67,7 +67,7 @@ class WitnessedTask:
         return getattr(self._task, name)
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        step = self._pulse.place.step
+        step = self._heartbeat.place.step
         self._step, self._micro_step = step, self._micro_step + 1 if step == self._step else 0
         own = {name: tensor for name, tensor in batch.items() if name not in (DRAWS, READER)}
         self._diary.fed(step, self._micro_step, int(batch[READER]), batch[DRAWS].tolist())
@@ -87,7 +87,7 @@ def witnessed(kind: TaskKind) -> TaskKind:
     def build(config: RunConfig, ranks: Ranks) -> Task:
         task = kind.build(config, ranks)
         diary = DiaryWriter(folder, ranks.rank, _cut(config, task, ranks))
-        return cast(Task, WitnessedTask(task, ranks.pulse, diary))
+        return cast(Task, WitnessedTask(task, ranks.heartbeat, diary))
 
     return replace(kind, build=build)
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.arguments import TrainArguments
+from engine.descriptors import raise_descriptor_limit
 from engine.entry import exit_code, wait_politely
 from engine.errors import EXIT_INTERRUPTED
 from engine.failure import Failure, write_failure
 from engine.run_dir import RunDir
 from engine.signals import StopRequest
+from engine.start_guard import StartGuard
 from engine.status import read_status
-from engine.watch.start import StartGuard
 from tools.submit.folders import write_status
 from tools.submit.launcher import release
 
@@ -52,6 +53,7 @@ class Job:
         stop = StopRequest().install()  # instead of submitit's, which save within the handler
         release()
         wait_politely()
+        raise_descriptor_limit()
         environment = JobEnvironment()
         _tell_rank(environment)
         guard = StartGuard(stop)

@@ -11,11 +11,11 @@ import signal
 import time
 
 if "SLOW_STEPS" in os.environ:
-    from engine.pulse import Phase, Pulse
+    from engine.heartbeat import Heartbeat, Phase
 
-    _at = Pulse.at
+    _at = Heartbeat.at
 
-    def _slowly(pulse: Pulse, phase: Phase, step: int | None = None) -> None:
+    def _slowly(heartbeat: Heartbeat, phase: Phase, step: int | None = None) -> None:
         if phase == "forward":
             time.sleep(float(os.environ["SLOW_STEPS"]))
         if os.environ.get("SLURM_PROCID") == "1" and step is not None:
@@ -25,6 +25,6 @@ if "SLOW_STEPS" in os.environ:
                 raise ValueError("of the user's own code")
             if step == int(os.environ.get("HANG_AT", -1)) and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
                 time.sleep(3600)
-        _at(pulse, phase, step)
+        _at(heartbeat, phase, step)
 
-    Pulse.at = _slowly
+    Heartbeat.at = _slowly

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from engine.pulse import Place
-from engine.watch.verdict import SILENT_SECONDS, AwakeClock, Member, hangs, late_ranks, vanished
+from engine.heartbeat import Place
+from engine.watchdog.verdict import SILENT_BEATS, AwakeClock, Limits, Member, cut_off, hangs, late_ranks, vanished
 
 NOW = 1000.0
 TIMEOUT = 20.0
@@ -68,6 +68,30 @@ def test_many_late_ranks_are_counted() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "slow, limits, expected",
+    [
+        ([False, False], (20.0, 90.0), (20.0, "no progress for 20 s, distributed.timeout_seconds")),
+        ([False, True], (20.0, 90.0), (90.0, "no progress for 90 s, distributed.start_timeout_seconds")),
+        ([True, True], (20.0, 10.0), (20.0, "no progress for 20 s, distributed.timeout_seconds")),
+    ],
+)
+def test_the_longer_limit_holds_while_any_rank_is_slow(
+    slow: list[bool], limits: tuple[float, float], expected: tuple[float, str]
+) -> None:
+    members = [Member(rank, slow=each) for rank, each in enumerate(slow)]
+    assert Limits(*limits).of(members) == expected
+
+
+@pytest.mark.parametrize(
+    "standing, longest, lost", [(9.0, 0.0, False), (11.0, 0.0, True), (50.0, 20.0, False), (61.0, 20.0, True)]
+)
+def test_who_is_cut_off_is_lost_if_the_others_wait_longer_than_they_ever_did(
+    standing: float, longest: float, lost: bool
+) -> None:
+    assert (cut_off(member(1), standing, longest, Place(12)) is not None) == lost
+
+
 def test_silence_is_worse_than_being_behind() -> None:
     text = said(member(0, moves=0, phase="data"), member(1, silent=TIMEOUT + 1))
     assert text.startswith("rank 1 on n1 is silent since step 12 in backward, stopped or in code that holds Python's ")
@@ -79,8 +103,8 @@ def test_a_silent_rank_is_late_though_others_move() -> None:
 
 
 def test_a_rank_that_is_not_heard_is_given_the_time_to_be_clearly_silent() -> None:
-    assert said(member(0), member(1, silent=SILENT_SECONDS - 1), timeout=2.0) == ""
-    assert "is silent" in said(member(0), member(1, silent=SILENT_SECONDS + 1), timeout=2.0)
+    assert said(member(0), member(1, silent=SILENT_BEATS - 1), timeout=2.0) == ""
+    assert "is silent" in said(member(0), member(1, silent=SILENT_BEATS + 1), timeout=2.0)
 
 
 def test_the_late_ranks_stacks_come_first() -> None:

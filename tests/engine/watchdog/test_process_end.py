@@ -1,4 +1,4 @@
-"""A process ends in time, whatever its last words do."""
+"""A process ends in time, whatever its report does."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import time
 import pytest
 
 from engine.failure import Failure
-from engine.watch.ending import end_process
+from engine.watchdog.process_end import end_process
 from tests.distributed import ROOT
 
 PROGRAM = """
 import multiprocessing, sys, threading, time
-import engine.watch.ending
+import engine.watchdog.process_end
 from engine.failure import Failure
-engine.watch.ending.LAST_WORDS_SECONDS = 0.5
+engine.watchdog.process_end.REPORT_SECONDS = 0.5
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
 child.start()
 
-def last_words(failure):
-    print("last words:", failure.reason, child.pid, flush=True)
+def report(failure):
+    print("report:", failure.reason, child.pid, flush=True)
     if sys.argv[1] == "hang":
         time.sleep(600)
     if sys.argv[1] == "raise":
         raise OSError("disk full")
 
 failure = Failure(1, "n1", 12, "because", exit_code=5)
-threading.Thread(target=engine.watch.ending.end_process, args=(failure, last_words)).start()
+threading.Thread(target=engine.watchdog.process_end.end_process, args=(failure, report)).start()
 time.sleep(600)  # a main thread that waits for ever
 """
 
@@ -40,7 +40,7 @@ def test_a_process_ends_with_its_children(how: str) -> None:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert time.monotonic() - begin < 15  # its output is at its end only when the child has ended too
     assert ended.returncode == 5
-    assert ended.stdout.startswith("last words: because ")
+    assert ended.stdout.startswith("report: because ")
     assert ("disk full" in ended.stderr) == (how == "raise")
 
 

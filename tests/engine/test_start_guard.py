@@ -10,13 +10,13 @@ import sys
 import time
 
 from engine.signals import StopRequest
-from engine.watch.start import StartGuard
+from engine.start_guard import StartGuard
 from tests.distributed import ROOT, clean_environment
 
 CHILD = """
 import sys, time
 from engine.signals import StopRequest
-from engine.watch.start import StartGuard
+from engine.start_guard import StartGuard
 guard = StartGuard(StopRequest())
 assert "torch" not in sys.modules
 print("ready", flush=True)

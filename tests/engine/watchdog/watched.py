@@ -21,10 +21,11 @@ import torch.distributed as dist
 from engine.dist import Ranks
 from engine.errors import UserError
 from engine.failure import Failure, read_failure, write_failure
+from engine.heartbeat import Heartbeat
 from engine.log import setup_logging
-from engine.pulse import Pulse
 from engine.signals import StopRequest
-from engine.watch.watch import Watch
+from engine.watchdog.verdict import Limits
+from engine.watchdog.watchdog import Watchdog
 from tests.distributed import FORKSERVER, _run_rank, agent_store, torchrun_environment
 
 LIMIT = 15.0
@@ -97,9 +98,11 @@ def train(
     timeout: float = 60.0,
     steps: int = 10,
     collective_seconds: float = 60.0,
+    start_timeout: float = 60.0,
+    when: int = STEP,
 ) -> None:
     """Some steps with a collective each, under watch. In one of them the culprit does its ``deed``."""
-    stop, pulse = StopRequest().install(), Pulse()
+    stop, heartbeat = StopRequest().install(), ranks.heartbeat
 
     def record(failure: Failure) -> None:
         (folder / f"ended_{ranks.rank}").write_text(failure.reason)
@@ -108,31 +111,30 @@ def train(
     group = dist.new_group(timeout=timedelta(seconds=collective_seconds)) if ranks.world_size > 1 else None
     with setup_logging(ranks.rank, ranks.world_size) as log:
         log.attach_file(folder / f"rank_{ranks.rank}.log")
-        with Watch(ranks, pulse, stop, timeout, record) as watch:
+        limits = Limits(timeout, start_timeout)
+        with Watchdog(ranks, stop, limits, record, log_file=lambda: folder / f"rank_{ranks.rank}.log") as watchdog:
             try:
-                if ranks.is_main and ranks.world_size > 1:
-                    (folder / "address").write_text(watch._side.address())  # type: ignore[union-attr]
                 (folder / f"pid_{ranks.rank}").write_text(str(os.getpid()))
                 for step in range(steps):
-                    pulse.at("data", step)
-                    if step == STEP:
+                    heartbeat.at("data", step)
+                    if step == when:
                         (folder / f"step_{ranks.rank}").touch()
-                        if ranks.rank == culprit:
-                            do(deed, folder, pulse)
-                    pulse.at("backward")
+                        if ranks.rank == culprit or deed.startswith("all "):
+                            do(deed, folder, heartbeat)
+                    heartbeat.at("backward")
                     stops = torch.tensor([float(bool(stop))])
                     if group is not None:
                         dist.all_reduce(stops, group=group)
-                    pulse.at("update")
+                    heartbeat.at("update")
                     if stops.item():
                         hear(stop, folder / f"stopped_{ranks.rank}")
                         break
                     time.sleep(0.01)
-                pulse.at("end")
+                heartbeat.at("end")
             except BaseException as error:
-                failure = watch.settle(error)
+                failure = watchdog.settle(error)
                 record(failure)
-                watch.close()
+                watchdog.close()
                 os._exit(failure.exit_code)
 
 
@@ -144,7 +146,7 @@ def hear(stop: StopRequest, answer: Path) -> None:
     answer.write_text(stop.signal.name if stop.signal is not None else "nothing")
 
 
-def do(deed: str, folder: Path, pulse: Pulse) -> None:
+def do(deed: str, folder: Path, heartbeat: Heartbeat) -> None:
     """What goes wrong."""
     if deed == "raise":
         raise ValueError("no such thing")
@@ -158,8 +160,12 @@ def do(deed: str, folder: Path, pulse: Pulse) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if deed == "sleep":
         time.sleep(600)
+    if deed == "all measure":
+        heartbeat.at("measure")
+    if deed in ("all measure", "all sleep a little"):
+        time.sleep(4)
     if deed == "sleep behind a collective":
-        pulse.at("backward")
+        heartbeat.at("backward")
         dist.all_reduce(torch.zeros(1))
         time.sleep(600)
     if deed == "stop":
@@ -168,5 +174,5 @@ def do(deed: str, folder: Path, pulse: Pulse) -> None:
         sys.setswitchinterval(1e9)
         sum(range(10**12))
     while deed == "be slow" and not (folder / "go").exists():
-        pulse.tick()
+        heartbeat.tick()
         time.sleep(0.02)

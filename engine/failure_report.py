@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from engine.errors import EXIT_USER_ERROR
 from engine.failure import Failure, write_failure
+from engine.files import write_atomic
 from engine.log import FILE_ONLY
 from engine.recorder import Recorder, record_failed
 from engine.run_dir import RunDir
@@ -15,7 +21,7 @@ from engine.run_lock import RunLock
 log = logging.getLogger(__name__)
 
 
-class LastWords:
+class FailureReport:
     """Called with a failure by whichever thread of this rank finds out about it."""
 
     def __init__(self, rank: int) -> None:
@@ -38,6 +44,7 @@ class LastWords:
             if write_failure(self.folder.failed, failure) and failure.rank == 0 != self._rank:
                 record_failed(self.folder, self.task)  # rank 0 can no longer
             self.recorder.end("failed")
+        tell_torchrun(failure)
         self.release()
         if failure.exit_code != EXIT_USER_ERROR:
             log.error("%s", failure.reason)
@@ -58,3 +65,13 @@ class LastWords:
         """Lets others write in the folder."""
         if self.lock is not None:
             self.lock.release()
+
+
+def tell_torchrun(failure: Failure, environment: Mapping[str, str] = os.environ) -> None:
+    """Writes the cause where torchrun looks for it, as its ``record`` does, so that its summary shows it."""
+    name = environment.get("TORCHELASTIC_ERROR_FILE")
+    if name:
+        extra = {"py_callstack": failure.reason, "timestamp": str(int(failure.time))}  # the former is what it shows
+        content = {"message": {"message": failure.reason, "extraInfo": extra}}
+        with contextlib.suppress(OSError):
+            write_atomic(Path(name), json.dumps(content))

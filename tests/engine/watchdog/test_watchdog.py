@@ -16,17 +16,18 @@ import torch
 
 from engine.dist import Layout, Ranks
 from engine.errors import EXIT_USER_ERROR, UserError
-from engine.failure import Failure, read_failure
-from engine.pulse import Pulse
+from engine.failure import Failure, read_failure, write_failure
 from engine.signals import StopRequest
-from engine.watch.watch import Watch
+from engine.watchdog.verdict import Limits
+from engine.watchdog.watchdog import Watchdog
 from tests.distributed import agent_store, clean_environment, torchrun_environment
-from tests.engine.watch.watched import LIMIT, STEP, running, train
+from tests.engine.watchdog.watched import LIMIT, STEP, running, train
 
 HOST = socket.gethostname()
+MINUTE = Limits(60.0, 60.0)
 LAUNCHER = """
 import json, subprocess, sys, time
-program = "import sys; from tests.engine.watch.test_watch import launched; launched(sys.argv[1])"
+program = "import sys; from tests.engine.watchdog.test_watchdog import launched; launched(sys.argv[1])"
 for env in json.loads(sys.argv[2]):
     subprocess.Popen([sys.executable, "-c", program, sys.argv[1]], env=env)
 time.sleep(600)
@@ -101,13 +102,53 @@ def test_a_rank_that_sleeps_where_the_others_wait_for_it_is_not_mistaken() -> No
 
 @pytest.mark.parametrize("culprit, deed", [(0, "stop"), (1, "stop"), (1, "hold the lock")])
 def test_a_rank_that_cannot_speak_is_named_by_the_others(culprit: int, deed: str) -> None:
-    with running(2, train, deed, culprit, 2.0) as group:
+    when = 250 if deed == "hold the lock" else STEP  # some heartbeats later than the first step
+    with running(2, train, deed, culprit, 2.0, when + 1, 60.0, 60.0, when) as group:
         group.processes[1 - culprit].join(60)
         assert group.processes[1 - culprit].exitcode == 1, group.output()
         assert group.seconds_since(f"step_{culprit}") < LIMIT
         failure = group.failure()
         assert failure.reason.startswith(f"rank {culprit} on {HOST} is silent since step "), failure
         assert failure.rank == culprit
+        if deed == "hold the lock":  # which keeps every other thread of Python from saying where it is
+            log, deadline = group.folder / f"rank_{culprit}.log", time.monotonic() + LIMIT
+            while "in do\n" not in log.read_text() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert "most recent call first" in log.read_text() and "in do\n" in log.read_text()
+
+
+@pytest.mark.parametrize("deed, when", [("all sleep a little", 0), ("all measure", STEP)])
+def test_a_slow_start_and_figures_that_take_long_are_no_hang(deed: str, when: int) -> None:
+    with running(2, train, deed, 1, 1.0, STEP + 2, 60.0, 60.0, when) as group:
+        assert group.codes() == [0, 0], group.output()
+
+
+def test_one_that_hangs_at_the_start_is_named_when_its_own_limit_is_passed() -> None:
+    with running(2, train, "sleep", 1, 1.0, 10, 60.0, 3.0, 0) as group:
+        assert group.codes() == [1, 1]
+        assert group.failure().reason == (
+            f"rank 1 on {HOST} hangs at step 0 in data; rank 0 on {HOST} waits in backward "
+            "(no progress for 3 s, distributed.start_timeout_seconds)"
+        )
+
+
+def test_one_that_hangs_where_the_others_meet_it_in_a_collective_of_the_start_is_named() -> None:
+    with running(2, meet, 3.0) as group:
+        assert group.codes() == [1, 1], group.output()
+        assert "rank 1 on" in (reason := group.failure().reason) and "hangs at step 0 in start" in reason
+
+
+def meet(ranks: Ranks, folder: Path, limit: float) -> None:
+    """All ranks meet twice before they begin; rank 1 does not come."""
+
+    def record(failure: Failure) -> None:
+        write_failure(folder / "FAILED.json", failure)
+
+    with Watchdog(ranks, StopRequest(), Limits(1.0, limit), record):
+        ranks.barrier()
+        if ranks.rank == 1:
+            time.sleep(600)
+        ranks.barrier()
 
 
 def test_a_collective_that_times_out_is_the_fault_of_the_late_rank() -> None:
@@ -138,7 +179,7 @@ def test_ranks_may_finish_seconds_apart(first: int) -> None:
 
 
 def finish(ranks: Ranks, folder: Path, first: int) -> None:
-    with Watch(ranks, Pulse(), StopRequest(), 60.0, lambda failure: os._exit(9)):
+    with Watchdog(ranks, StopRequest(), MINUTE, lambda failure: os._exit(9)):
         if ranks.rank != first:
             time.sleep(1.5 + ranks.rank / 2)
 
@@ -151,34 +192,13 @@ def test_a_rank_does_not_wait_for_a_stopped_one_to_say_good_bye() -> None:
 
 
 def leave_a_stopped_one(ranks: Ranks, folder: Path) -> None:
-    with Watch(ranks, Pulse(), StopRequest(), 60.0, lambda failure: os._exit(9)):
+    with Watchdog(ranks, StopRequest(), MINUTE, lambda failure: os._exit(9)):
         if ranks.rank == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(0.5)
         begin = time.monotonic()
     (folder / "seconds").write_text(str(time.monotonic() - begin))
     os._exit(0)  # without leaving the process group, which would wait
-
-
-def test_strangers_at_the_port_change_nothing() -> None:
-    with running(2, train, "be slow") as group:
-        port = int(group.wait_for("address").read_text().split()[-1])
-        said = [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x00\xff" * 5000, b"[1]\n", b'{"kind": "failed"}\n', b"x" * 10**6]
-        said += [json.dumps({"kind": "hello", "token": "guess", "rank": 1}).encode() + b"\n"] * 20
-        strangers = []
-        for text in said:
-            strangers.append(socket.create_connection(("127.0.0.1", port)))
-            try:
-                strangers[-1].sendall(text)
-            except OSError:
-                continue  # turned away already
-        for stranger in strangers[3:10]:
-            stranger.close()
-        time.sleep(0.5)
-        (group.folder / "go").touch()
-        assert group.codes() == [0, 0], group.output()
-        for stranger in strangers:
-            stranger.close()
 
 
 def test_the_death_of_the_launcher_ends_all_its_ranks(tmp_path: Path) -> None:
@@ -231,30 +251,30 @@ def test_a_single_process_is_watched_too() -> None:
         )
 
 
-def watch_alone(exits: list[int], failures: list[Failure]) -> Watch:
+def watchdog_alone(exits: list[int], failures: list[Failure]) -> Watchdog:
     ranks = Ranks(Layout(), torch.device("cpu"))
-    return Watch(ranks, Pulse(), StopRequest(), 60.0, failures.append, exit_process=exits.append)
+    return Watchdog(ranks, StopRequest(), MINUTE, failures.append, exit_process=exits.append)
 
 
 def test_an_error_that_leaves_the_block_is_reported() -> None:
     exits: list[int] = []
-    with pytest.raises(UserError), watch_alone(exits, []) as watch:
+    with pytest.raises(UserError), watchdog_alone(exits, []) as watchdog:
         raise UserError("wrong")
-    again = watch.report(ValueError("later"))
+    again = watchdog.settle(ValueError("later"))
     assert again.exit_code == EXIT_USER_ERROR
     assert again.reason.endswith("failed at step 0 (start): wrong")
     assert exits == []  # the main thread got out by itself
 
 
 def test_the_first_failure_stands_and_carries_the_name_of_the_start() -> None:
-    with watch_alone([], []) as watch:
-        first = watch.settle(ValueError("a"))
-        assert watch.settle(RuntimeError("b")) == first
-        assert first.start == watch.start != ""
+    with watchdog_alone([], []) as watchdog:
+        first = watchdog.settle(ValueError("a"))
+        assert watchdog.settle(RuntimeError("b")) == first
+        assert first.start == watchdog.start != ""
 
 
 def test_a_closed_watch_leaves_no_thread() -> None:
-    watch = watch_alone([], [])
-    watch.close()
-    assert not watch._thread.is_alive()
-    watch.close()
+    watchdog = watchdog_alone([], [])
+    watchdog.close()
+    assert not watchdog._thread.is_alive()
+    watchdog.close()

@@ -17,7 +17,7 @@ _LOOK_EVERY = 0.5
 
 
 class StartGuard:
-    """Ends this process during its start, after which :class:`engine.watch.watch.Watch` does so with more care.
+    """Ends this process during its start, after which the watchdog does so with more care.
 
     Importing torch and meeting the other ranks take long, the latter up to a timeout if one of them or the launcher has
     died. There is nothing to save yet. Does nothing in a process that neither torchrun nor srun has started: that one
