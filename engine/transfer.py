@@ -19,6 +19,9 @@ from torch import Tensor
 CHUNK_BYTES = 64 << 20
 """Most bytes of one broadcast, and thus what sending costs in memory besides the object itself."""
 
+ALIGNMENT = 64
+"""Of each array in shared memory, as torch aligns its own."""
+
 Bytes = NDArray[np.uint8]
 
 
@@ -37,6 +40,30 @@ def pack(value: Any) -> list[Bytes]:
 def unpack(parts: Sequence[Bytes]) -> Any:
     """Returns what was packed. Its arrays and tensors lie in the memory of ``parts``."""
     return pickle.loads(parts[0].tobytes(), buffers=parts[1:])
+
+
+def share(value: Any) -> tuple[Tensor, list[int]]:
+    """Packs ``value`` into shared memory: for :func:`shared` in other processes, to which both can be pickled."""
+    parts = pack(value)
+    sizes = [len(part) for part in parts]
+    memory = torch.empty(sum(map(_aligned, sizes)), dtype=torch.uint8).share_memory_()
+    for place, part in zip(_places(memory, sizes), parts, strict=True):
+        place[:] = part
+    return memory, sizes
+
+
+def shared(memory: Tensor, sizes: Sequence[int]) -> Any:
+    """Returns what :func:`share` has packed. Its arrays lie in the shared memory, and cost this process none."""
+    return unpack(_places(memory, sizes))
+
+
+def _places(memory: Tensor, sizes: Sequence[int]) -> list[Bytes]:
+    starts = np.cumsum([0, *map(_aligned, sizes)])
+    return [memory.numpy()[start : start + size] for start, size in zip(starts, sizes, strict=False)]
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def broadcast(

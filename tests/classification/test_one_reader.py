@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from classification.model import build_model
@@ -26,7 +27,10 @@ def touched(notes: Path, rank: int, root: Path) -> set[str]:
     }
 
 
-def test_the_second_rank_opens_pictures_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "then", ["resume", *(pytest.param(name, marks=pytest.mark.full) for name in ("evaluate", "predict"))]
+)
+def test_the_second_rank_opens_pictures_and_nothing_else(tmp_path: Path, then: str) -> None:
     root = tmp_path / "pictures"
     write_pictures(root / "train", {"a": 20, "b": 20})
     write_pictures(root / "val", {"a": 8, "b": 8}, seed=1)
@@ -34,15 +38,15 @@ def test_the_second_rank_opens_pictures_and_nothing_else(tmp_path: Path) -> None
     config = write_config(tmp_path, data=folder_data(root), evaluation={"batch_size": 4})
     loaded = load_config(schema(), config)
     torch.save(build_model(loaded.model, loaded.finetune, 5, (16, 16)).state_dict(), weights)
-    run = tmp_path / "experiments" / "experiment_0001"
-    start = [*TRAIN, "--config", str(config), f"finetune.weights={weights}", "training.steps=2"]
-    images = ["--images", str(next(root.rglob("*.jpg")).parent), "--output", str(tmp_path / "prediction.csv")]
-    commands = {
-        "train": start,
-        "resume": [*TRAIN, "--resume", str(run), "training.steps=3"],
-        "evaluate": [*EVALUATE, "--experiment", str(run)],
-        "predict": [*PREDICT, "--experiment", str(run), *images],
+    run = str(tmp_path / "experiments" / "experiment_0001")
+    images = ["--images", str(root / "val"), "--output", str(tmp_path / "prediction.csv")]
+    afterwards = {
+        "resume": [*TRAIN, "--resume", run, "training.steps=3"],
+        "evaluate": [*EVALUATE, "--experiment", run],
+        "predict": [*PREDICT, "--experiment", run, *images],
     }
+    start = [*TRAIN, "--config", str(config), f"finetune.weights={weights}", "training.steps=2"]
+    commands = {"train": start, then: afterwards[then]}
     for name, command in commands.items():
         notes = tmp_path / "notes" / name
         ended = launch(2, watched(command, notes), cwd=tmp_path)
