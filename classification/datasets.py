@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from classification.folders import open_folder
 from classification.sources import LabelledPictures, class_counts, open_digits
 from classification.torchvision_sets import download, open_torchvision
 from engine.batches import Draw
+from engine.dist import Ranks
 from engine.errors import UserError
 from engine.figures import LONGEST, shortened
 from engine.seed import derive
@@ -28,9 +30,21 @@ Transform = Callable[[Image.Image, int], Tensor]
 
 
 def prepare_data(data: DataConfig) -> None:
-    """Fetches what is missing, if the configuration says so. For one process of a node, before the others open it."""
+    """Fetches what is missing, if the configuration says so."""
     if isinstance(data, TorchvisionData) and data.download:
         download(data)
+
+
+def prepare_on_all(data: DataConfig, ranks: Ranks) -> None:
+    """Fetches what is missing, first on rank 0, then on one rank of each other node: a shared folder is whole by then.
+
+    Raises:
+        UserError: on every rank, if rank 0 cannot.
+    """
+    ranks.from_main(partial(prepare_data, data))
+    if ranks.layout.local_rank == 0 and not ranks.is_main:
+        prepare_data(data)
+    ranks.barrier()
 
 
 def open_pictures(data: DataConfig, split: str, classes: list[str] | None = None) -> LabelledPictures:

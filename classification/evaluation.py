@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from classification.config import ClassificationConfig
-from classification.datasets import open_pictures, prepare_data, split_made
+from classification.datasets import open_pictures, prepare_on_all, split_made
 from classification.measures import measure
 from classification.multilabel_report import write_multilabel_report
 from classification.predictions import Predictions
@@ -46,11 +47,9 @@ def evaluate_experiment(experiment: Experiment[ClassificationConfig], split: str
     """Metrics of ``split`` on every rank; rank 0 writes the report and adds a record to metrics.jsonl."""
     config = experiment.config
     require_writable(experiment.folder.results_for(split), ranks)
-    if ranks.layout.local_rank == 0:
-        prepare_data(config.data)
-    ranks.barrier()
+    prepare_on_all(config.data, ranks)
     trained = load_trained(experiment, ranks)
-    pictures = open_pictures(config.data, split, trained.classes)
+    pictures = ranks.from_main(partial(open_pictures, config.data, split, trained.classes))
     _check_same_classes(experiment.checkpoint, trained, pictures)
     if split == "val" and ranks.is_main:
         _warn_of_changed_data(experiment, pictures)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
-from copy import copy
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.names import Names
 from engine.pictures import read_picture
 
 
 class FilePictures:
-    """Pictures in files below one folder.
-
-    Paths are kept as one array of bytes, not as Python objects: reading those in worker processes would copy them.
-    """
+    """Pictures in files below one folder: no Python object for any of them, but arrays that processes share."""
 
     def __init__(self, root: Path, classes: list[str], labels: NDArray[np.integer], paths: Iterable[str]) -> None:
         """
@@ -30,11 +26,8 @@ class FilePictures:
         self.classes = classes
         self.labels = labels
         self.root = root
-        names = [os.fsencode(path) for path in paths]
-        assert len(names) == len(labels)
-        self._names = np.frombuffer(b"".join(names), np.uint8)
-        self._ends = np.cumsum([len(name) for name in names], dtype=np.int64)
-        self._starts = np.concatenate([np.zeros(1, np.int64), self._ends])[:-1]
+        self._names = paths if isinstance(paths, Names) else Names(paths)
+        assert len(self._names) == len(labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,9 +38,7 @@ class FilePictures:
 
     def subset(self, indices: NDArray[np.int64]) -> FilePictures:
         """The pictures with these numbers, in their order."""
-        chosen = copy(self)
-        chosen.labels, chosen._starts, chosen._ends = self.labels[indices], self._starts[indices], self._ends[indices]
-        return chosen
+        return FilePictures(self.root, self.classes, self.labels[indices], self._names.take(indices))
 
     def path(self, index: int) -> Path:
         return self.root / self.name(index)
@@ -57,4 +48,4 @@ class FilePictures:
 
     def name(self, index: int) -> str:
         """Its path as listed: below the root, unless it was given as an absolute one."""
-        return os.fsdecode(self._names[self._starts[index] : self._ends[index]].tobytes())
+        return self._names[index]

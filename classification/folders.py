@@ -16,6 +16,7 @@ from classification.files import FilePictures
 from classification.sources import some
 from classification.splitting import HOW_TO_HOLD_OUT, part
 from engine.errors import UserError
+from engine.names import Names
 
 log = logging.getLogger(__name__)
 
@@ -53,19 +54,25 @@ def _open(config: FolderData, split: str, known: list[str] | None) -> FilePictur
         classes = _class_names(train)
         _check_same_classes(train, folder, classes, found)
     endings = tuple(ending.lower() for ending in config.extensions)
-    files = [sorted(files_below(folder / name)) if name in set(found) else [] for name in classes]
-    pictures = [[file for file in paths if file.lower().endswith(endings)] for paths in files]
-    for name, chosen, others in zip(classes, pictures, files, strict=True):
-        if not chosen and split == "train":
-            raise UserError(_no_pictures(folder / name, others, config.extensions))
-    empty = [name for name, chosen in zip(classes, pictures, strict=True) if not chosen]
+    present, counts = set(found), list[int]()
+
+    def paths() -> Iterator[str]:
+        """Class by class, so that never more than one class's names are Python objects."""
+        for name in classes:
+            files = sorted(files_below(folder / name)) if name in present else []
+            chosen = [file for file in files if file.lower().endswith(endings)]
+            if not chosen and split == "train":
+                raise UserError(_no_pictures(folder / name, files, config.extensions))
+            counts.append(len(chosen))
+            yield from (f"{name}/{file}" for file in chosen)
+
+    names = Names(paths())
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if len(empty) == len(classes):
         raise UserError(f"{folder}: no pictures in any class ({', '.join(config.extensions)})")
     if empty:
         log.warning("%s: no pictures of %d of %d classes: %s", folder, len(empty), len(classes), some(empty))
-    labels = np.repeat(np.arange(len(classes)), [len(paths) for paths in pictures])
-    paths = (f"{name}/{file}" for name, chosen in zip(classes, pictures, strict=True) for file in chosen)
-    return FilePictures(folder, classes, labels, paths)
+    return FilePictures(folder, classes, np.repeat(np.arange(len(classes)), counts), names)
 
 
 def _tell_of_loose_pictures(folder: Path, extensions: list[str]) -> None:

@@ -59,21 +59,24 @@ class Inference:
             return logits
         return mean_of_two(logits, model(self.laid_out(inputs.flip(3))).float(), self.multi_label)
 
-    def predict(
-        self, model: nn.Module, pictures: LabelledPictures, batch_size: int, workers: WorkerSettings, ranks: Ranks
-    ) -> AnyPredictions:
-        """What ``model`` says of each picture; the same on every rank.
+    def judged(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
+        """Of a collated batch, which may lie anywhere, what :meth:`predict` gathers, on the device.
 
         The loss is plain cross entropy, or with several labels a picture plain binary cross entropy: smoothing, mixing
         and weights belong to training.
         """
-        reader = PictureReader(pictures, EvalTransform(self.preprocessing), 0)
         loss, columns = (binary_cross_entropy, multilabel_rows) if self.multi_label else (cross_entropy, rows)
-        parts: list[Any] = []
-        for batch in self.batches(reader, len(reader), batch_size, workers, ranks):
-            data = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-            logits = self.logits(model, data["image"])
-            parts.append(columns(data["index"], data["label"], logits, loss(logits, data["label"])))
+        data = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        logits = self.logits(model, data["image"])
+        return columns(data["index"], data["label"], logits, loss(logits, data["label"]))
+
+    def predict(
+        self, model: nn.Module, pictures: LabelledPictures, batch_size: int, workers: WorkerSettings, ranks: Ranks
+    ) -> AnyPredictions:
+        """What ``model`` says of each picture; the same on every rank."""
+        reader = PictureReader(pictures, EvalTransform(self.preprocessing), 0)
+        batches = self.batches(reader, len(reader), batch_size, workers, ranks)
+        parts = [self.judged(model, batch) for batch in batches]
         return (gather_multilabel if self.multi_label else gather)(parts, self.num_classes, ranks)
 
     @staticmethod

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from engine.errors import UserError
 from engine.evaluation import inference
 from engine.experiment import Experiment
 from engine.files import write_atomic
+from engine.names import Names
 from engine.pictures import read_picture
 from engine.precision import resolve_precision
 from engine.recorder import shown
@@ -62,6 +64,32 @@ def run_prediction(arguments: PredictArguments) -> int:
     Raises:
         UserError: folder, checkpoint, settings, paths or output are not as they should be, or no picture can be read.
     """
+
+    def work(experiment: Experiment[ClassificationConfig], ranks: Ranks) -> None:
+        predict_pictures(experiment, ranks.from_main(partial(_listed, arguments)), arguments, ranks)
+
+    folder, checkpoint = arguments.experiment, arguments.checkpoint
+    return with_experiment(work, folder, checkpoint, ClassificationConfig, arguments.overrides)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The N pictures to look at."""
+
+    names: Names
+    """What the table calls them."""
+    files: Names
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def _listed(arguments: PredictArguments) -> Listed:
+    """The pictures that the command line names.
+
+    Raises:
+        UserError: they are not there, or the output is something else than predictions.
+    """
     pictures = listed_pictures(arguments.images, arguments.path_column, arguments.root, arguments.delimiter)
     if arguments.output.is_dir():
         raise UserError(f"--output: {arguments.output} is a folder; name a file, such as prediction.csv")
@@ -73,12 +101,7 @@ def run_prediction(arguments: PredictArguments) -> int:
         if not _holds_predictions(arguments.output):
             text = "is there already and holds no predictions"
             raise UserError(f"--output: {arguments.output} {text}; name another file")
-
-    def work(experiment: Experiment[ClassificationConfig], ranks: Ranks) -> None:
-        predict_pictures(experiment, pictures, arguments, ranks)
-
-    folder, checkpoint = arguments.experiment, arguments.checkpoint
-    return with_experiment(work, folder, checkpoint, ClassificationConfig, arguments.overrides)
+    return Listed(Names(name for name, _ in pictures), Names(os.fspath(path) for _, path in pictures))
 
 
 def _holds_predictions(path: Path) -> bool:
@@ -97,18 +120,18 @@ def _same_file(output: Path, other: Path) -> bool:
 
 def predict_pictures(
     experiment: Experiment[ClassificationConfig],
-    pictures: Sequence[tuple[str, Path]],
+    pictures: Listed,
     arguments: PredictArguments,
     ranks: Ranks,
 ) -> None:
-    """Has rank 0 write the table of ``pictures``, each with what the table calls it and its file.
+    """Has rank 0 write the table of ``pictures``.
 
     Raises:
         UserError: the output cannot be written, or none of the pictures can be read.
     """
     require_writable(arguments.output.absolute().parent, ranks, "--output")
     config, trained = experiment.config, load_trained(experiment, ranks)
-    reader = FileReader([path for _, path in pictures], EvalTransform(trained.inference.preprocessing))
+    reader = FileReader(pictures.files, EvalTransform(trained.inference.preprocessing))
     workers, batch_size = reading_workers(config, ranks), config.evaluation.batch_size
     count = min(arguments.top_k, len(trained.classes))
     width = len(trained.classes) if trained.inference.multi_label else 2 * count
@@ -132,7 +155,7 @@ def predict_pictures(
         said = table[np.argsort(table[:, 0], kind="stable"), 1:]
         content = _labels_table if trained.inference.multi_label else _classes_table
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(arguments.output, csv_bytes(*content(trained, [name for name, _ in pictures], said, broken)))
+        write_atomic(arguments.output, csv_bytes(*content(trained, pictures.names, said, broken)))
         _report(len(pictures), broken, arguments.output)
 
 
@@ -142,12 +165,12 @@ class FileReader:
     In the place of a picture that cannot be read stands a black one.
     """
 
-    def __init__(self, paths: Sequence[Path], transform: EvalTransform) -> None:
-        self._paths = np.array([os.fsencode(path) for path in paths])  # no objects, which workers would copy
+    def __init__(self, paths: Names, transform: EvalTransform) -> None:
+        self._paths = paths
         self._transform = transform
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        path, fault = Path(os.fsdecode(self._paths[draw.index])), ""
+        path, fault = Path(self._paths[draw.index]), ""
         try:
             image = self._transform(read_picture(path))
         except UserError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from classification.config import ClassificationConfig
-from classification.datasets import PictureReader, described, open_pictures, prepare_data, split_made
+from classification.data_config import DataConfig
+from classification.datasets import PictureReader, described, open_pictures, prepare_on_all, split_made
 from classification.first_look import faults_of
 from classification.inference import Inference
 from classification.measures import check_top5, default_metric, find, measure, metric_names
@@ -35,6 +36,7 @@ from engine.dist import Ranks
 from engine.errors import UserError
 from engine.memory_layout import uses_channels_last
 from engine.task import Evaluated, Picture
+from engine.weights import build_alike
 from engine.workers import WorkerSettings, resolve_workers
 
 log = logging.getLogger(__name__)
@@ -50,17 +52,11 @@ class ClassificationTask:
 
     def __init__(self, config: ClassificationConfig, ranks: Ranks) -> None:
         data, seed = config.data, config.experiment.seed
-        if ranks.layout.local_rank == 0:
-            prepare_data(data)
-        ranks.barrier()
+        prepare_on_all(data, ranks)
         self._config = config
         self._preprocessing = resolve_preprocessing(data, config.model)
-        pictures = open_pictures(data, "train")
-        # What is wrong with these is better known before training than after an epoch.
-        held_out = open_pictures(data, "val")
-        if faults := ranks.main_decides(partial(faults_of, data, pictures, held_out)):
-            raise UserError(faults)
-        self._opened = {"train": pictures, "val": held_out}
+        self._opened, self._names = ranks.from_main(partial(_first_opened, data))
+        pictures, held_out = (self._opened[split] for split in SPLITS)
         self.classes = pictures.classes
         self._train_counts = class_counts(pictures)
         self._multi_label = pictures.multi_label
@@ -70,7 +66,8 @@ class ClassificationTask:
         self._loss = build_training_loss(config.loss, pictures, ranks.device)
         warn_of_balancing_twice(config.loss, data)
         size = (self._preprocessing.height, self._preprocessing.width)
-        model = build_model(config.model, config.finetune, len(self.classes), size, self.classes)
+        build = partial(build_model, config.model, num_classes=len(self.classes), image_size=size, classes=self.classes)
+        model = build_alike(build, config.finetune, ranks)
         self.model: nn.Module = model.to(ranks.device)
         self._inference = Inference(
             self._preprocessing,
@@ -128,13 +125,17 @@ class ClassificationTask:
         return {"train_samples": contact_sheet(pictures, as_rows(targets, len(self.classes)), self.classes)}
 
     def pictures(self, split: str) -> LabelledPictures:
-        """Those of ``train``, ``val`` or ``test``. Raises UserError if the data have no such split."""
-        if split not in self._opened:
-            self._opened[split] = open_pictures(self._config.data, split)
+        """Those of ``train`` or ``val``, or of another split that was predicted before."""
         return self._opened[split]
 
     def predict(self, model: nn.Module, split: str, ranks: Ranks) -> AnyPredictions:
-        """What ``model`` says of each picture of ``split``; the same on every rank."""
+        """What ``model`` says of each picture of ``split``; the same on every rank.
+
+        Raises:
+            UserError: the data have no such split.
+        """
+        if split not in self._opened:
+            self._opened[split] = ranks.from_main(partial(open_pictures, self._config.data, split))
         batch_size = self._config.evaluation.batch_size
         return self._inference.predict(model, self.pictures(split), batch_size, self.workers, ranks)
 
@@ -147,17 +148,24 @@ class ClassificationTask:
         }
         return {"classes": self.classes, "train_counts": self._train_counts.tolist(), **there, **used, **made}
 
-    @cached_property
-    def _names(self) -> dict[str, str]:
-        """A digest of each split's names, which takes seconds of a million."""
-        return {split: names_digest(self.pictures(split)) for split in SPLITS}
-
     def _mixed(self, pictures: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Pictures (B, 3, H, W) and the batch's targets: both as :class:`TrainCollate` has planned to mix them."""
         if "target_weights" not in batch:
             return pictures, batch["label"]
         plan = MixingPlan(batch["pixel_weights"], batch["boxes"], batch["target_weights"])
         return apply_mixing(pictures, batch["label"], len(self.classes), plan)
+
+
+def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledPictures], dict[str, str]]:
+    """Train and val, and a digest of the names of each.
+
+    Raises:
+        UserError: they are not there, or not as they should be: better known before training than after an epoch.
+    """
+    opened = {split: open_pictures(data, split) for split in SPLITS}
+    if faults := faults_of(data, opened["train"], opened["val"]):
+        raise UserError(faults)
+    return opened, {split: names_digest(pictures) for split, pictures in opened.items()}
 
 
 class TrainCollate:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from detection.annotations import Annotations
@@ -16,24 +14,23 @@ from detection.coco_records import Record, read_categories, read_pictures
 from detection.data_config import CocoData, SplitFiles
 from detection.findings import Finding, Findings, first_causes
 from engine.errors import UserError
+from engine.names import Names
 from engine.pictures import read_picture
 
 
 class CocoPictures:
-    """One split. Names are kept as one array of bytes: workers that read Python objects would copy them."""
+    """One split: no Python object for any picture, but arrays that processes share."""
 
-    def __init__(self, folder: Path, names: Sequence[str], annotations: Annotations) -> None:
+    def __init__(self, folder: Path, names: Iterable[str], annotations: Annotations) -> None:
         self.annotations = annotations
         self.folder = folder
-        encoded = [os.fsencode(name) for name in names]
-        self._names = np.frombuffer(b"".join(encoded), np.uint8)
-        self._ends = np.cumsum([0, *(len(name) for name in encoded)])
+        self._names = Names(names)
 
     def __len__(self) -> int:
         return len(self.annotations)
 
     def name(self, index: int) -> str:
-        return os.fsdecode(self._names[self._ends[index] : self._ends[index + 1]].tobytes())
+        return self._names[index]
 
     def path(self, index: int) -> Path:
         return self.folder / self.name(index)

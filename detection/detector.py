@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detection.annotations import AnnotatedPictures
 from detection.config import DetectionConfig
 from detection.data_config import CommonData
-from detection.model import SSDOutput, build_detector
+from detection.model import SSD, SSDOutput, build_detector
 from detection.postprocess import Detections, class_scores, postprocess
 from detection.predictions import Predictions, gather, rows
 from detection.preprocessing import resolve_preprocessing
@@ -20,6 +20,8 @@ from engine.data import EvalLoader
 from engine.devices import device_kind
 from engine.dist import Ranks
 from engine.memory_layout import uses_channels_last
+from engine.settings import FinetuneConfig
+from engine.weights import build_alike
 from engine.workers import WorkerSettings, resolve_workers
 
 PRIOR_PROBABILITY = 0.01
@@ -27,7 +29,7 @@ PRIOR_PROBABILITY = 0.01
 
 
 class Detector:
-    """The configured model on a device, its input and its output.
+    """The configured model on the ranks' device, its input and its output.
 
     Its methods are given the model, which may be this one wrapped for training, or its moving average.
 
@@ -35,18 +37,21 @@ class Detector:
         classes: Names of the classes, in the order of their numbers.
     """
 
-    def __init__(self, config: DetectionConfig, classes: Sequence[str], device: torch.device) -> None:
-        self._config, self._device = config, device
+    def __init__(self, config: DetectionConfig, classes: Sequence[str], ranks: Ranks) -> None:
+        self._config, self._device = config, ranks.device
         self._sigmoid = config.loss.sigmoid
         self.preprocessing = resolve_preprocessing(config.data, config.detection)
         self.transform = EvalTransform(self.preprocessing.size, self.preprocessing.interpolation)
         self._mean, self._std = (
-            torch.tensor(values, device=device).view(3, 1, 1) * 255
+            torch.tensor(values, device=ranks.device).view(3, 1, 1) * 255
             for values in (self.preprocessing.mean, self.preprocessing.std)
         )
         outputs, start = (len(classes), PRIOR_PROBABILITY) if self._sigmoid else (len(classes) + 1, None)
-        size = self.preprocessing.size
-        model = build_detector(config.detection, config.finetune, outputs, size, start, classes).to(device)
+
+        def build(finetune: FinetuneConfig) -> SSD:
+            return build_detector(config.detection, finetune, outputs, self.preprocessing.size, start, classes)
+
+        model = build_alike(build, config.finetune, ranks).to(ranks.device)
         self._channels_last = uses_channels_last(config.training.channels_last, model)
         self.model = model.to(memory_format=torch.channels_last) if self._channels_last else model
 

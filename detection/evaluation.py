@@ -44,7 +44,7 @@ def evaluate_experiment(experiment: Experiment[DetectionConfig], split: str, ran
     pictures = ranks.from_main(partial(open_pictures, config.data, split))
     _require_same_classes(experiment, pictures.annotations)
     _warn_of_changed_data(experiment, split, pictures)
-    detector = Detector(config, pictures.annotations.classes, ranks.device)
+    detector = Detector(config, pictures.annotations.classes, ranks)
     experiment.load_into(detector.model)
     with inference(detector.model, resolve_precision(config.training.precision, ranks.device)):
         predictions = detector.predict(detector.model, pictures, ranks)

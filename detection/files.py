@@ -14,6 +14,7 @@ from PIL import Image
 from detection.transforms import EvalTransform
 from engine.batches import Draw
 from engine.errors import UserError
+from engine.names import Names
 from engine.pictures import read_picture
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class FileReader:
     ``fault``: empty, or why the file is no picture. The others are of a black picture then.
     """
 
-    def __init__(self, paths: Sequence[Path], transform: EvalTransform) -> None:
+    def __init__(self, paths: Names, transform: EvalTransform) -> None:
         self._paths, self._transform = paths, transform
 
     def __len__(self) -> int:
@@ -102,7 +103,7 @@ class FileReader:
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         fault = ""
         try:
-            picture = read_picture(self._paths[draw.index])
+            picture = read_picture(Path(self._paths[draw.index]))
         except UserError as error:
             picture, fault = Image.new("RGB", (1, 1)), str(error)
         size = torch.tensor([picture.width, picture.height])

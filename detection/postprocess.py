@@ -14,6 +14,10 @@ from torchvision.ops import nms
 from detection.boxes import decode
 from detection.loss_config import PostprocessConfig
 
+BOXES_A_CALL = 25_000
+"""Most boxes of one suppression on a GPU, which holds a bit for each pair of them: 78 MB for so many. torchvision's
+``batched_nms`` takes no more together either."""
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -58,7 +62,7 @@ def postprocess(
         scores: (B, A, C), see :func:`class_scores`.
         codes: (B, A, 4).
         priors: (A, 4) cxcywh.
-        together: suppress in all pictures by one call, for which the host waits once; else picture by picture, which
+        together: suppress in many pictures by one call, for which the host waits once; else picture by picture, which
             is faster on a CPU, whose work grows with the square of a call's boxes. None: what suits the device.
     """
     values, labels, numbers = best_pairs(scores, config.candidates)
@@ -66,7 +70,7 @@ def postprocess(
     boxes = decode(codes.float().gather(1, rows), priors[numbers]).clamp_(0, 1)
     valid = values >= config.score_threshold
     together = scores.device.type != "cpu" if together is None else together
-    suppress = _suppress_together if together else _suppress_each
+    suppress = suppress_together if together else suppress_each
     keep = suppress(boxes, values, labels, valid, config.nms_iou)
     return _best(boxes, values, labels, keep, config.detections)
 
@@ -89,8 +93,17 @@ def _apart(boxes: Tensor, groups: Tensor) -> Tensor:
     return boxes.double() + 2.0 * groups.unsqueeze(-1)
 
 
-def _suppress_together(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float) -> Tensor:
-    """Which candidates (B, N) are kept, by one call. Those not valid lose their area, so that they suppress none."""
+def suppress_together(
+    boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float, boxes_a_call: int = BOXES_A_CALL
+) -> Tensor:
+    """Which candidates (B, N) are kept, by a call for as many pictures as have ``boxes_a_call``, and one at least."""
+    pictures = max(1, boxes_a_call // boxes.shape[1])
+    split = [tensor.split(pictures) for tensor in (boxes, scores, labels, valid)]
+    return torch.cat([_suppress_at_once(b, s, k, v, iou) for b, s, k, v in zip(*split, strict=True)])
+
+
+def _suppress_at_once(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float) -> Tensor:
+    """The same by one call. Candidates that are not valid lose their area, so that they suppress none."""
     pictures = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
     groups = pictures * (labels.amax() + 1) + labels
     moved = _apart(boxes * valid.unsqueeze(-1), groups)
@@ -98,7 +111,7 @@ def _suppress_together(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Ten
     return torch.zeros_like(valid).flatten().index_fill_(0, kept, True).view_as(valid) & valid
 
 
-def _suppress_each(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float) -> Tensor:
+def suppress_each(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float) -> Tensor:
     """The same picture by picture. Candidates come best first, so those that are valid come before the others."""
     keep = torch.zeros_like(valid)
     moved = _apart(boxes, labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from engine.errors import UserError
 from engine.evaluation import inference
 from engine.experiment import Experiment
 from engine.files import write_atomic
+from engine.names import Names
 from engine.pictures import read_picture, write_picture
 from engine.precision import resolve_precision
 from engine.recorder import shown
@@ -49,7 +51,8 @@ def run_prediction(
     def work(experiment: Experiment[DetectionConfig], ranks: Ranks) -> None:
         require_writable(output, ranks, "--output")
         ranks.main_decides(partial(require_unused, output))
-        predict(experiment, ranks.from_main(partial(find_pictures, images)), output, ranks)
+        paths = ranks.from_main(lambda: Names(map(os.fspath, find_pictures(images))))
+        predict(experiment, paths, output, ranks)
 
     return with_experiment(work, folder, checkpoint, DetectionConfig, overrides)
 
@@ -62,14 +65,14 @@ def require_unused(output: Path) -> str:
     return ""
 
 
-def predict(experiment: Experiment[DetectionConfig], paths: Sequence[Path], output: Path, ranks: Ranks) -> None:
+def predict(experiment: Experiment[DetectionConfig], paths: Names, output: Path, ranks: Ranks) -> None:
     """Every rank looks at its share of the pictures and draws as many; rank 0 writes the file of all detections.
 
     The file comes first: by it, drawings are known for what they are, those of a prediction that was stopped too.
     A drawn picture is called after its number, which is its id in the file, and the beginning of its name.
     """
     config, metadata = experiment.config, experiment.saved["metadata"]
-    detector = Detector(config, metadata["classes"], ranks.device)
+    detector = Detector(config, metadata["classes"], ranks)
     experiment.load_into(detector.model)
     reader = FileReader(paths, detector.transform)
     settings, sizes = reading(config.data, ranks), np.zeros((len(paths), 2), np.int64)
@@ -96,8 +99,9 @@ def predict(experiment: Experiment[DetectionConfig], paths: Sequence[Path], outp
         write_atomic(output / DETECTIONS, json.dumps(document(predictions, paths, sizes, good, metadata)) + "\n")
     for index in good[ranks.rank :: ranks.world_size]:
         ranks.heartbeat.tick()
-        picture = drawn(paths[index], predictions, index, metadata)
-        write_picture(output / DRAWINGS / f"{index + 1:05d}_{paths[index].stem[:LONGEST_STEM]}.png", picture)
+        path = Path(paths[index])
+        picture = drawn(path, predictions, index, metadata)
+        write_picture(output / DRAWINGS / f"{index + 1:05d}_{path.stem[:LONGEST_STEM]}.png", picture)
     if ranks.is_main:
         log.info("%d pictures, %d detections: %s", len(good), len(predictions.scores), shown(output))
 
@@ -112,7 +116,7 @@ def drawn(path: Path, found: Predictions, index: int, metadata: dict[str, Any]) 
 
 
 def document(
-    found: Predictions, paths: Sequence[Path], sizes: NDArray[np.int64], good: Sequence[int], metadata: dict[str, Any]
+    found: Predictions, paths: Sequence[str], sizes: NDArray[np.int64], good: Sequence[int], metadata: dict[str, Any]
 ) -> dict[str, list[dict[str, Any]]]:
     """COCO's format with scores: images numbered from 1 in the order given, annotations under the data set's ids."""
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
@@ -120,8 +124,7 @@ def document(
     columns = (found.pictures.tolist(), found.labels.tolist(), bbox, sides.prod(axis=1).tolist(), found.scores.tolist())
     return {
         "images": [
-            {"id": i + 1, "file_name": str(paths[i]), "width": int(sizes[i, 0]), "height": int(sizes[i, 1])}
-            for i in good
+            {"id": i + 1, "file_name": paths[i], "width": int(sizes[i, 0]), "height": int(sizes[i, 1])} for i in good
         ],
         "annotations": [
             {

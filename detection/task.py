@@ -53,7 +53,7 @@ class DetectionTask:
         self._config = config
         self._opened: dict[str, AnnotatedPictures] = opened
         self._known = pictures.annotations
-        self._detector = Detector(config, self._known.classes, ranks.device)
+        self._detector = Detector(config, self._known.classes, ranks)
         self.model: nn.Module = self._detector.model
         ready = self._detector.preprocessing
         first_pass(self._detector.model, ready.size, ranks.device)

@@ -25,6 +25,7 @@ from engine.rendezvous import forget_meeting, shared_store
 from engine.settings import DistributedConfig
 from engine.signals import StopRequest
 from engine.slurm import expand_counts
+from engine.transfer import Bytes, broadcast, pack, unpack
 
 T = TypeVar("T")
 
@@ -159,18 +160,25 @@ class Ranks:
         return answer[1:]
 
     def from_main(self, make: Callable[[], T]) -> T:
-        """What ``make`` returns on rank 0, sent to every rank, so that only one reads it; errors as above."""
-        made: list[T | None] = []
+        """What ``make`` returns on rank 0, on every rank, so that only one reads it; errors as above.
+
+        Arrays and tensors arrive bit by bit, at the cost of their bytes, see :func:`engine.transfer.pack`.
+        """
+        made: list[T] = []
+        parts: list[Bytes] = []
 
         def decide() -> str:
             made.append(make())
+            if self.world_size > 1:
+                parts.extend(pack(made[0]))
             return ""
 
         self.main_decides(decide)
         if self.world_size > 1:
-            made = made or [None]
-            dist.broadcast_object_list(made, src=0, device=self.device)
-        return cast(T, made[0])
+            sent = broadcast(parts if self.is_main else None, self.device, self.heartbeat.tick)
+            if not self.is_main:
+                made.append(cast(T, unpack(sent)))
+        return made[0]
 
     def barrier(self) -> None:
         """Waits until every rank is here."""

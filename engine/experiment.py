@@ -31,7 +31,7 @@ class Experiment(Generic[C]):
     config: C
     checkpoint: Path
     saved: dict[str, Any]
-    """The checkpoint's content, see :meth:`engine.trainer.Trainer.state_dict`."""
+    """The checkpoint's content without the optimizer's state, see :meth:`engine.trainer.Trainer.state_dict`."""
     changes: tuple[str, ...] = ()
     """Settings that differ from the run's own and can change what the model says, as ``key=value``."""
 
@@ -73,7 +73,9 @@ def open_experiment(path: Path, which: str, schema: type[C], overrides: Sequence
     fault = checkpoint.verify(file)
     if fault is not None and which in ("best", "last"):
         raise UserError(f"--checkpoint: {file} {fault}; name another one of {folder.checkpoints}")
-    return Experiment(folder, config, file, checkpoint.read(file), changes)
+    saved = checkpoint.read(file)
+    saved.pop("optimizer", None)  # most of the bytes, and of use for nothing but going on with the training
+    return Experiment(folder, config, file, saved, changes)
 
 
 def _checkpoint_file(folder: RunDir, which: str) -> Path:

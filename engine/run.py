@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def _load_newest(trainer: Trainer, folder: RunDir) -> list[str]:
     """
     path = trainer.ranks.main_decides(lambda: _newest(folder))
     if path:
-        saved = checkpoint.read(Path(path))
+        saved = trainer.ranks.from_main(partial(checkpoint.read, Path(path)))
         changes = allowed_changes(saved["config"], trainer.config, f"--resume {shown(Path(path))}")
         trainer.load_state_dict(saved)
         if changes and trainer.state.stopped_early:

@@ -19,6 +19,7 @@ from engine.recorder import listed, shown
 from engine.results import begin_results
 from engine.session import run_session
 from engine.settings import RunConfig
+from engine.used_config import used_config
 
 log = logging.getLogger(__name__)
 
@@ -32,23 +33,23 @@ def with_experiment(
     schema: type[C],
     overrides: Sequence[str],
 ) -> int:
-    """Opens an experiment, see :func:`engine.experiment.open_experiment`, and has the ranks meet and do ``work`` on it.
+    """Has the ranks meet, rank 0 open an experiment (:func:`engine.experiment.open_experiment`), and all do ``work``.
 
     Returns:
         The exit code.
 
     Raises:
-        UserError: folder, checkpoint or settings are not as they should be; what ``work`` raises is reported.
+        UserError: folder or settings are not as they should be; what comes after the meeting is reported.
     """
     layout = detect_layout(os.environ)
     with setup_logging(layout.rank, layout.world_size):
-        experiment = open_experiment(folder, checkpoint, schema, overrides)
+        config, _ = used_config(folder, schema, overrides)
 
         def session(ranks: Ranks, report: FailureReport) -> int:
-            work(experiment, ranks)
+            work(ranks.from_main(partial(open_experiment, folder, checkpoint, schema, overrides)), ranks)
             return 0
 
-        return run_session(session, experiment.config.distributed, layout, experiment.folder.path / ".rendezvous")
+        return run_session(session, config.distributed, layout, folder.absolute() / ".rendezvous")
 
 
 def require_writable(folder: Path, ranks: Ranks, key: str = "--experiment") -> None:

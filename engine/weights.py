@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -16,17 +16,45 @@ from torch import nn
 
 from engine import checkpoint
 from engine.checkpoint import first_line
+from engine.dist import Ranks
 from engine.errors import UserError
 from engine.run_dir import RunDir
+from engine.settings import FinetuneConfig
 from engine.stages import classifier_paths
 
 log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=nn.Module)
 
 SHOWN = 4
 """Keys of one kind that an error names."""
 
 POSITIONS = "pos_embed"
 """What timm's transformers call their absolute position embeddings."""
+
+
+def build_alike(build: Callable[[FinetuneConfig], M], finetune: FinetuneConfig, ranks: Ranks) -> M:
+    """Builds the same model on every rank, of which rank 0 alone reads or downloads the weights it starts from.
+
+    Args:
+        build: Makes the model on the CPU, from torch's global generator where there are no weights.
+
+    Raises:
+        UserError: on every rank, as ``build`` raised it on rank 0.
+    """
+    if finetune.weights is None or ranks.world_size == 1:
+        return build(finetune)
+    built: list[M] = []
+
+    def start() -> dict[str, torch.Tensor]:
+        built.append(build(finetune))
+        return built[0].state_dict()
+
+    state = ranks.from_main(start)
+    if not built:
+        built.append(build(finetune.model_copy(update={"weights": None})))
+        built[0].load_state_dict(state)
+    return built[0]
 
 
 class Weights(NamedTuple):

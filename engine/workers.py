@@ -19,6 +19,7 @@ from engine.batches import Draw
 from engine.dist import Layout
 from engine.errors import UserError
 from engine.signals import STOP_SIGNALS
+from engine.transfer import share, shared
 
 _PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 
@@ -113,12 +114,23 @@ class _BatchReader(Dataset[Any]):
     def __init__(self, reader: SampleReader, collate: Callable[[list[Any]], Any]) -> None:
         self._reader = reader
         self._collate = collate
+        self._shared: tuple[torch.Tensor, list[int]] | None = None
+
+    def __reduce__(self) -> Any:
+        """For workers that are no forks: they map one copy of the reader's arrays, whatever the number of workers."""
+        if self._shared is None:
+            self._shared = share(self._reader)
+        return _from_shared, (*self._shared, self._collate)
 
     def __getitem__(self, draws: list[Draw]) -> Any:
         try:
             return self._collate([self._reader[draw] for draw in draws])
         except UserError as error:
             return _Failure(str(error))
+
+
+def _from_shared(memory: torch.Tensor, sizes: list[int], collate: Callable[[list[Any]], Any]) -> _BatchReader:
+    return _BatchReader(shared(memory, sizes), collate)
 
 
 @contextlib.contextmanager

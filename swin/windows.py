@@ -122,10 +122,11 @@ class _Reorder(Function):
 def _orders(batch: int, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
     """Where in the padded maps each token of the windows comes from, and the inverse: two times (B * H * W)."""
     with torch.inference_mode(False):  # what is made while evaluating must serve training too
-        positions = torch.arange(batch * grid.padded[0] * grid.padded[1]).view(batch, *grid.padded, 1)
+        count = batch * grid.padded[0] * grid.padded[1]
+        positions = torch.arange(count, device=device).view(batch, *grid.padded, 1)
         order = cut(positions, grid).flatten()
         inverse = join(positions.view(-1, grid.tokens, 1), grid).flatten()
-        return order.to(device), inverse.to(device)
+        return order, inverse
 
 
 def being_recorded() -> bool:
@@ -147,9 +148,9 @@ def relative_position_index(window: tuple[int, int]) -> Tensor:
     return down * (2 * width - 1) + right
 
 
-def _regions(length: int, window: int, shift: int) -> Tensor:
+def _regions(length: int, window: int, shift: int, device: torch.device) -> Tensor:
     """Which part of a rolled axis each position belongs to: positions of different parts were not neighbours."""
-    positions = torch.arange(length)
+    positions = torch.arange(length, device=device)
     if shift == 0:
         return torch.zeros_like(positions)
     return (positions >= length - window).long() + (positions >= length - shift).long()
@@ -171,11 +172,11 @@ def shift_mask(grid: Grid, device: torch.device) -> Tensor | None:
 
 
 def _make_shift_mask(grid: Grid, device: torch.device) -> Tensor:
-    down = _regions(grid.padded[0], grid.window[0], grid.shift[0])
-    right = _regions(grid.padded[1], grid.window[1], grid.shift[1])
+    down = _regions(grid.padded[0], grid.window[0], grid.shift[0], device)
+    right = _regions(grid.padded[1], grid.window[1], grid.shift[1], device)
     regions = (down[:, None] * 3 + right[None, :])[None, :, :, None]  # of the map as it is after rolling
     regions = cut(regions, grid._replace(shift=(0, 0)))[:, :, 0]
-    return ((regions[:, :, None] != regions[:, None, :]) * MASKED).to(device)
+    return (regions[:, :, None] != regions[:, None, :]) * MASKED
 
 
 @lru_cache(maxsize=16)

@@ -13,6 +13,7 @@ from classification.preprocessing import Preprocessing
 from classification.transforms import TrainTransform
 from engine.batches import BatchLayout, NaturalOrder
 from engine.data import MicroBatchSampler, TrainLoader
+from engine.names import Names
 from engine.workers import WorkerSettings
 
 GLOBAL_BATCH, SEED, STEPS = 8, 11, 7
@@ -101,4 +102,5 @@ def test_memory_holds_no_object_per_picture(root):
         pictures = open_pictures(data, "train")
         containers = [value for value in vars(pictures).values() if isinstance(value, list | tuple | dict | set)]
         assert containers == [pictures.classes]
-        assert all(isinstance(vars(pictures)[name], np.ndarray) for name in ("labels", "_names", "_starts", "_ends"))
+        assert isinstance(pictures.labels, np.ndarray) and isinstance(pictures._names, Names)
+        assert all(isinstance(value, np.ndarray) for value in vars(pictures._names).values())

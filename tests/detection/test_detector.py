@@ -6,16 +6,17 @@ import pytest
 import torch
 
 from detection.detector import Detector
+from engine.dist import Layout, Ranks
 from tests.detection.small import config_of
 
-CPU = torch.device("cpu")
+ALONE = Ranks(Layout(), torch.device("cpu"))
 PICTURES = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(("loss", "outputs"), [("cross_entropy", 4), ("focal", 3)])
 def test_a_softmax_has_an_output_more(loss: str, outputs: int) -> None:
     torch.manual_seed(0)
-    detector = Detector(config_of(loss={"classification": loss}), ["a", "b", "c"], CPU)
+    detector = Detector(config_of(loss={"classification": loss}), ["a", "b", "c"], ALONE)
     detector.model.eval()
     with torch.inference_mode():
         output = detector.forward(detector.model, PICTURES)
@@ -27,7 +28,7 @@ def test_a_softmax_has_an_output_more(loss: str, outputs: int) -> None:
 
 
 def test_pictures_are_normalised_by_the_backbones_values() -> None:
-    detector = Detector(config_of(), ["a", "b"], CPU)
+    detector = Detector(config_of(), ["a", "b"], ALONE)
     seen = []
     detector.forward(lambda x: seen.append(x), PICTURES)  # type: ignore[arg-type]
     ready = detector.preprocessing
@@ -39,7 +40,7 @@ def test_channels_last_is_the_same_but_for_rounding() -> None:
     found = []
     for channels_last in (False, True):
         torch.manual_seed(0)
-        detector = Detector(config_of(training={"channels_last": channels_last}), ["a", "b"], CPU)
+        detector = Detector(config_of(training={"channels_last": channels_last}), ["a", "b"], ALONE)
         detector.model.eval()
         with torch.inference_mode():
             found.append(detector.forward(detector.model, PICTURES).logits)

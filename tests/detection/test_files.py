@@ -13,6 +13,7 @@ from detection.predict import parse_arguments
 from detection.transforms import EvalTransform
 from engine.batches import Draw
 from engine.errors import UserError
+from engine.names import Names
 
 
 def test_folders_are_searched_and_files_are_taken_at_their_word(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:
 def test_a_broken_picture_says_why(tmp_path: Path) -> None:
     Image.new("RGB", (40, 30), "red").save(tmp_path / "good.png")
     (tmp_path / "bad.png").write_bytes(b"")
-    reader = FileReader([tmp_path / "good.png", tmp_path / "bad.png"], EvalTransform((16, 24), "bilinear"))
+    reader = FileReader(Names([f"{tmp_path}/good.png", f"{tmp_path}/bad.png"]), EvalTransform((16, 24), "bilinear"))
     good, bad = (reader[Draw(index, 0, index)] for index in range(len(reader)))
     assert good["fault"] == "" and good["size"].tolist() == [40, 30] and good["image"].shape == (3, 16, 24)
     assert good["image"][0].eq(255).all()

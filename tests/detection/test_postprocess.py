@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.ssd import SSD
-from torchvision.ops import box_iou
+from torchvision.ops import box_iou, nms
 
 from detection.boxes import corners, decode, encode
 from detection.loss_config import PostprocessConfig
-from detection.postprocess import best_pairs, class_scores, postprocess
+from detection.postprocess import best_pairs, class_scores, postprocess, suppress_each, suppress_together
 from tests.detection.scenes import grid_priors, random_boxes
 from tests.detection.waits import CountWaits
 
@@ -130,6 +130,33 @@ def test_the_host_waits_once_for_a_batch(threshold, sigmoid):
     with CountWaits() as count:
         postprocess(class_scores(logits, sigmoid), codes, PRIORS, config, together=True)
     assert count.waits == ["torchvision.nms.default"]
+
+
+@pytest.mark.parametrize("pictures", [1, 3, 4, 5, 9])
+def test_a_call_has_a_bounded_number_of_boxes_and_none_changes_the_result(pictures, monkeypatch):
+    """Here four pictures of 32 candidates: on a GPU one call for a whole batch takes memory for every pair of boxes."""
+    calls = []
+
+    def counted(boxes, scores, iou):
+        calls.append(len(boxes))
+        return nms(boxes, scores, iou)
+
+    monkeypatch.setattr("detection.postprocess.nms", counted)
+    logits, codes = output(pictures=pictures, sharpness=1.0, seed=pictures)
+    given = class_scores(logits, sigmoid=False), codes, PRIORS
+    values, labels, numbers = best_pairs(given[0], 32)
+    boxes = decode(codes.gather(1, numbers.unsqueeze(-1).expand(-1, -1, 4)), PRIORS[numbers]).clamp(0, 1)
+    candidates = boxes, values, labels, values >= 0.05, 0.3
+    each = suppress_each(*candidates)
+    for limit in (1, 32, 127, 128, 129, 10_000):
+        calls.clear()
+        assert torch.equal(suppress_together(*candidates, boxes_a_call=limit), each)
+        assert max(calls) <= max(limit, 32) and sum(calls) == 32 * pictures
+    assert 0 < each.sum() < candidates[3].sum()  # some are suppressed
+
+    calls.clear()
+    postprocess(torch.rand(26, len(PRIORS), 40), codes[:1].expand(26, -1, -1), PRIORS, PostprocessConfig(), True)
+    assert calls == [25_000, 1000]
 
 
 def test_many_classes_and_pictures_are_kept_apart():

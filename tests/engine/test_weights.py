@@ -16,8 +16,11 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
+from engine.dist import Ranks
 from engine.errors import UserError
-from engine.weights import SHOWN, load_weights, read_weights
+from engine.settings import FinetuneConfig
+from engine.weights import SHOWN, build_alike, load_weights, read_weights
+from tests.distributed import run_ranks
 
 NAME = "test_byobnet"
 """A convolutional model of timm with batch norm, 0.4 million parameters."""
@@ -235,3 +238,32 @@ def test_long_lists_are_cut() -> None:
     for line in lines:
         assert line.count("weight") + line.count("bias") + line.count("running") <= SHOWN and " more" in line
     assert sum(len(textwrap.wrap(line, 100)) for line in (head, *lines)) <= 12
+
+
+# -- several ranks -----------------------------------------------------------------------------------------------------
+
+
+def built_alike(ranks: Ranks, file: str) -> list[Any]:
+    """The model's tensors, what this rank was told to start from, and how a file that is none ends."""
+    asked: list[bool] = []
+
+    def build(finetune: FinetuneConfig) -> nn.Module:
+        asked.append(finetune.weights is not None)
+        model = create(3, seed=ranks.rank)
+        if isinstance(finetune.weights, Path):
+            load_weights(model, read_weights(finetune.weights).state, "file")
+        return model
+
+    model = build_alike(build, FinetuneConfig(weights=Path(file)), ranks)
+    with pytest.raises(UserError) as caught:
+        build_alike(build, FinetuneConfig(weights=Path("gone.pt")), ranks)
+    return [model.state_dict(), asked, str(caught.value)]
+
+
+def test_one_rank_reads_weights_for_all(tmp_path: Path) -> None:
+    wanted = plain(create(3, seed=9))
+    torch.save(wanted, tmp_path / "file.pt")
+    for rank, (state, asked, error) in enumerate(run_ranks(2, built_alike, str(tmp_path / "file.pt"))):
+        assert same(wanted, state)
+        assert asked == ([True, True] if rank == 0 else [False])
+        assert error.startswith("finetune.weights: no file ") and error.endswith("gone.pt")

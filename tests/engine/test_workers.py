@@ -14,6 +14,7 @@ import torch
 from engine.batches import Draw
 from engine.dist import Layout
 from engine.errors import UserError
+from engine.names import Names
 from engine.workers import WorkerSettings, read_batches, resolve_workers
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -59,6 +60,29 @@ def test_batches_arrive_in_order_and_collated(workers, context):
     assert (os.getpid() in pids) == (workers == 0)
     if workers:
         assert all(int(threads) == 1 for batch in found for threads in batch["threads"])
+
+
+class Large:
+    """A data set of many names, whose samples say whether those lie in memory that processes share."""
+
+    def __init__(self) -> None:
+        self.names = Names(f"{i}.jpg" for i in range(100_000))
+
+    def __getitem__(self, draw: Draw):
+        address = self.names._content.__array_interface__["data"][0]
+        flags = ""
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            first, last = (int(end, 16) for end in line.split()[0].split("-"))
+            flags = line.split()[1] if first <= address < last else flags
+        return {"shared": flags.endswith("s"), "number": int(self.names[draw.index].removesuffix(".jpg"))}
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_workers_that_are_no_forks_map_one_copy_of_the_arrays(context):
+    settings = WorkerSettings(1, multiprocessing_context=context)
+    (batch,) = read_batches(Large(), batches_of(3), settings)
+    assert batch["number"].tolist() == [0, 1, 2]
+    assert batch["shared"].all()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

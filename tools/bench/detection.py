@@ -2,11 +2,14 @@
 
 - matching and loss: from boxes of objects and the model's output to gradients with respect to that output;
 - post-processing: from the model's output to detections, with scores that are above the threshold nearly everywhere
-  (as of a model that has just begun) and nearly nowhere.
+  (as of a model that has just begun) and nearly nowhere;
+- the suppression of doubles within it, on the GPU if there is one: of all pictures by one call, by calls of bounded
+  size, and picture by picture.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +24,10 @@ from detection.boxes import corners
 from detection.loss_config import LossConfig, MatchingConfig, PostprocessConfig
 from detection.losses import detection_loss
 from detection.matching import match
-from detection.postprocess import class_scores, postprocess
+from detection.postprocess import class_scores, postprocess, suppress_each, suppress_together
 from engine.allocator import keep_large_blocks
+from engine.dist import Layout, choose_device
+from engine.settings import DistributedConfig
 from tools.bench.timing import Table, interleaved, timed
 
 
@@ -34,10 +39,18 @@ class Size:
     priors: int
     classes: int
     rounds: int
+    suppressed: int
+    """Pictures of the batch whose doubles are suppressed."""
 
 
-FULL = Size(batch=16, priors=8732, classes=80, rounds=7)
-QUICK = Size(batch=2, priors=300, classes=5, rounds=1)
+FULL = Size(batch=16, priors=8732, classes=80, rounds=7, suppressed=256 if torch.cuda.is_available() else 32)
+QUICK = Size(batch=2, priors=300, classes=5, rounds=1, suppressed=2)
+WAYS: dict[str, Callable[..., Tensor]] = {
+    "one call": partial(suppress_together, boxes_a_call=sys.maxsize),
+    "bounded calls": suppress_together,
+    "each picture": suppress_each,
+}
+"""Of suppression, the same in their result."""
 MEAN_OBJECTS = 7
 """Objects of a picture; COCO's mean."""
 SIDE = 300
@@ -52,7 +65,8 @@ def run(quick: bool = False) -> Table:
     title = f"Behind the network: {size.batch} pictures, {size.priors} priors, {size.classes} classes"
     table = Table("detection", title, "milliseconds", samples)
     for row, cells in table.medians().items():
-        table.ratios[f"{row}: torchvision / ours"] = {"ours": cells["torchvision"] / cells["ours"]}
+        if "ours" in cells:
+            table.ratios[f"{row}: torchvision / ours"] = {"ours": cells["torchvision"] / cells["ours"]}
     return table
 
 
@@ -70,6 +84,10 @@ def parts(size: Size) -> dict[tuple[str, str], Callable[[], float]]:
         logits, codes = (tensor.detach() for tensor in output(size, rng, background))
         work[row, "torchvision"] = timed(partial(their_detections, peer, logits, codes, priors))
         work[row, "ours"] = timed(partial(our_detections, logits, codes, priors))
+    device = choose_device(DistributedConfig(), Layout())
+    doubles = candidates(size, rng, device)
+    for column, suppress in WAYS.items():
+        work[f"suppression, {size.suppressed} pictures on {device}", column] = timed(partial(kept, suppress, doubles))
     return work
 
 
@@ -98,6 +116,15 @@ def objects(size: Size, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     corner = (1 - sides) * torch.rand(size.batch, most, 2, generator=rng)
     labels = torch.randint(0, size.classes, (size.batch, most), generator=rng)
     return torch.cat([corner, corner + sides], dim=-1), labels, torch.arange(most) < counts.unsqueeze(1)
+
+
+def candidates(size: Size, rng: torch.Generator, device: torch.device) -> tuple[Tensor, ...]:
+    """Boxes (B, N, 4), scores, best first, labels and whether they count, (B, N) each: the default number of them."""
+    shape = (size.suppressed, min(PostprocessConfig().candidates, size.priors))
+    corner, sides = torch.rand(*shape, 2, generator=rng) * 0.7, 0.05 + torch.rand(*shape, 2, generator=rng) / 4
+    boxes, labels = torch.cat([corner, corner + sides], dim=-1), torch.randint(0, size.classes, shape, generator=rng)
+    scores = torch.rand(shape, generator=rng).sort(dim=1, descending=True).values
+    return tuple(tensor.to(device) for tensor in (boxes, scores, labels, scores > 0.01))
 
 
 def torchvisions(columns: int) -> SSD:
@@ -140,6 +167,12 @@ def differentiated(loss: Tensor, logits: Tensor, codes: Tensor) -> dict[str, Ten
 def their_detections(peer: SSD, logits: Tensor, codes: Tensor, priors: Tensor) -> list[dict[str, Tensor]]:
     head = {"bbox_regression": codes, "cls_logits": logits}
     return peer.postprocess_detections(head, [corners(priors) * SIDE] * len(logits), [(SIDE, SIDE)] * len(logits))
+
+
+@torch.no_grad()
+def kept(suppress: Callable[..., Tensor], given: tuple[Tensor, ...]) -> Tensor:
+    """Which of the candidates are kept, (B, N), on the CPU."""
+    return suppress(*given, PostprocessConfig().nms_iou).cpu()
 
 
 @torch.no_grad()

@@ -1,0 +1,219 @@
+"""Every shipped configuration on a CUDA device that is none: tensors have a place, a type and a shape, but no values.
+
+What would fail or wait on a GPU fails here: tensors of two devices in one operation, values that the host reads,
+results whose size depends on values, and tensors that are made on the host in the middle of a step.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from classification.config import ClassificationConfig
+from classification.task import ClassificationTask
+from detection.config import DetectionConfig
+from detection.task import DetectionTask
+from engine.batches import Draw
+from engine.config import load_config
+from engine.devices import DEVICES
+from engine.dist import Layout, Ranks
+from engine.network import prepare_model
+from engine.precision import Precision
+from engine.settings import FinetuneConfig
+from tests.classification.small import write_multilabel_data
+from tests.distributed import FORKSERVER
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+FILES = sorted(path for task in ("classification", "detection") for path in (CONFIGS / task).rglob("*.yaml"))
+QUICK = (
+    "classification/quickstart",
+    "classification/multi_label",
+    "classification/resnet50_cifar10",
+    "classification/long_tail",
+    "detection/quickstart",
+    "detection/swin_a_pan",
+    "detection/resnet50_b_dense_fpn",
+)
+"""One of each kind; the others, which take longer, are for the full run."""
+BUILDERS = ("classification.task.build_alike", "detection.detector.build_alike")
+RANKS = Ranks(Layout(), torch.device("cuda", 0))
+TASKS: dict[type, Any] = {ClassificationConfig: ClassificationTask, DetectionConfig: DetectionTask}
+SHAPES = {
+    "source": "shapes",
+    "classes": ["circle", "square"],
+    "train_pictures": 4,
+    "val_pictures": 2,
+    "picture_size": [64, 64],
+    "workers": 0,
+}
+
+
+def cases() -> Iterator[Any]:
+    for path in FILES:
+        name = str(path.relative_to(CONFIGS).with_suffix(""))
+        if "/base/" not in name:
+            yield pytest.param(path, id=name, marks=() if name in QUICK else pytest.mark.full)
+
+
+class HostTensors(TorchDispatchMode):
+    """Lists the operations that take or make a tensor on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+        if any(tensor.device.type == "cpu" for tensor in tensors):
+            self.found.append(str(func))
+        return out
+
+
+@contextmanager
+def autocast(name: str) -> Iterator[None]:
+    """The arithmetic of a GPU, which torch switches off where there is none."""
+    with (
+        mock.patch("torch.cuda.is_available", return_value=True),
+        mock.patch("torch.cuda.is_bf16_supported", return_value=True),
+    ):
+        context = Precision(name, "cuda").autocast()
+    with context:
+        assert torch.is_autocast_enabled("cuda") == (name != "fp32")
+        yield
+
+
+def built_for_real(fake: FakeTensorMode, patch: pytest.MonkeyPatch) -> AbstractContextManager[Any]:
+    """Where models are built with values, which some read while they begin, and lose them before they are moved."""
+
+    def build(make: Callable[[FinetuneConfig], nn.Module], finetune: FinetuneConfig, ranks: Ranks) -> nn.Module:
+        with unset_fake_temporarily():
+            return replaced(make(finetune), fake.from_tensor)
+
+    def to(model: nn.Module, *args: Any, **options: Any) -> nn.Module:
+        device, _, _, memory_format = torch._C._nn._parse_to(*args, **options)
+
+        def moved(tensor: Tensor) -> Tensor:
+            if memory_format is not None and tensor.ndim == 4:
+                return tensor.to(device=device, memory_format=memory_format)
+            return tensor.to(device=device)
+
+        return replaced(model, moved)
+
+    for place in BUILDERS:
+        patch.setattr(place, build)
+    return mock.patch.object(nn.Module, "to", to)  # which cannot exchange the contents of such tensors
+
+
+def replaced(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
+    """The model with other parameters and buffers in the place of its own."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                wanted = parameter.requires_grad
+                module._parameters[name] = nn.Parameter(change(parameter.detach()), requires_grad=wanted)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = change(buffer)
+    return model
+
+
+def configured(path: Path, folder: Path) -> Any:
+    """The configuration with data that are there, of the same form and size."""
+    schema = ClassificationConfig if "classification" in path.parts else DetectionConfig
+    start = ["finetune.weights=null", "training.precision=fp32"]
+    found = load_config(schema, path, start)
+    data: dict[str, Any] = SHAPES if schema is DetectionConfig else {"source": "digits", "workers": 0}
+    columns = getattr(found.data, "label_columns", [])
+    if len(columns) > 1 or getattr(found.data, "label_separator", None) is not None:
+        data = write_multilabel_data(folder / "pictures")
+    size = found.data.model_dump(mode="json")["image_size"]
+    return load_config(schema, path, [*start, f"data={json.dumps({**data, 'image_size': size})}"])
+
+
+def batch_of(task: Any) -> dict[str, Tensor]:
+    """Four training samples, on the CPU, with values."""
+    batch: dict[str, Tensor] = task.workers.collate([task.train_data[Draw(index, 0, index)] for index in range(4)])
+    return batch
+
+
+@pytest.mark.parametrize("path", list(cases()))
+def test_gradients_are_computed_without_the_host(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On torch's device without values: the autograd engine asks a CUDA device's driver before it begins."""
+    monkeypatch.setitem(DEVICES, "meta", DEVICES["cuda"])
+    ranks, config = Ranks(Layout(), torch.device("meta")), configured(path, tmp_path)
+    task = TASKS[type(config)](config, ranks)
+    model = prepare_model(task.model, config, ranks).train()
+    there = {name: tensor.to(ranks.device) for name, tensor in batch_of(task).items()}
+    with HostTensors() as host:
+        results = task.training_step(model, there)
+        results["loss"].backward()
+    assert not host.found
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert gradients and {tensor.device for tensor in (*gradients, *results.values())} == {ranks.device}
+
+
+@pytest.mark.parametrize("path", list(cases()))
+def test_steps_and_answers_stay_on_the_device(path: Path, tmp_path: Path) -> None:
+    """In a process of its own, which has no use for CUDA afterwards."""
+    child = FORKSERVER.Process(target=on_fake_cuda, args=(path, tmp_path), daemon=True)
+    child.start()
+    child.join(300)
+    child.kill()
+    assert child.exitcode == 0, (tmp_path / "error.txt").read_text()
+
+
+def on_fake_cuda(path: Path, folder: Path) -> None:
+    """A training step in each precision, and what is said of the same images."""
+    with (folder / "error.txt").open("w") as error, redirect_stderr(error), pytest.MonkeyPatch.context() as patch:
+        try:
+            check_on_fake_cuda(configured(path, folder), patch)
+        except BaseException:
+            traceback.print_exc()
+            raise
+
+
+def check_on_fake_cuda(config: Any, patch: pytest.MonkeyPatch) -> None:
+    fake = FakeTensorMode()  # refuses whatever needs a value
+    patch.setattr("detection.task.first_pass", lambda *_: [])  # which computes gradients
+    with pytest.MonkeyPatch.context() as without_model:
+        for place in BUILDERS:
+            without_model.setattr(place, lambda *_: nn.Linear(1, 1))
+        batch = batch_of(TASKS[type(config)](config, Ranks(Layout(), torch.device("cpu"))))
+    with built_for_real(fake, patch), fake:
+        task = TASKS[type(config)](config, RANKS)
+        task.model = prepare_model(task.model, config, RANKS)
+    for precision in ("fp32", "bf16", "fp16"):
+        with fake:
+            there = {name: fake.from_tensor(tensor).to(RANKS.device) for name, tensor in batch.items()}
+            task.model.train()
+            with autocast(precision):
+                task.training_step(task.model, there)  # makes what is kept for images of this size
+                with HostTensors() as host:
+                    results = task.training_step(task.model, there)
+            assert not host.found, host.found
+            assert {value.device for value in results.values()} == {RANKS.device}
+    with fake, torch.no_grad(), autocast("bf16"):
+        task.model.eval()
+        images = {name: fake.from_tensor(tensor) for name, tensor in batch.items()}
+        if isinstance(task, ClassificationTask):
+            judged = task._inference.judged(task.model, images)
+            assert {leaf.device for leaf in tree_leaves(judged)} == {RANKS.device}
+        else:
+            fake.shape_env = ShapeEnv()  # suppression finds any number of boxes, and the host waits for it
+            found = task._detector.detect(task.model, images["image"])
+            assert {found.boxes.device, found.scores.device, found.counts.device} == {RANKS.device}
