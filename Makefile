@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slurm test-full test-lowest lint schemas
+.PHONY: help install quickstart test test-slurm test-gpu test-full test-lowest lint schemas
 ifneq ($(TORCH_INDEX)$(SYSTEM_SITE),)
 .PHONY: $(INSTALLED)  # another build is wanted, whatever is there
 endif
@@ -38,6 +38,9 @@ test: $(INSTALLED)  ## run the tests (under 10 minutes on 2 cores)
 
 test-slurm: $(INSTALLED)  ## run the tests on a real Slurm of two nodes on this machine (needs root, slurm-wlm and munge)
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+test-gpu: $(INSTALLED)  ## check on one GPU, in five minutes, what only a GPU shows; JSON=FILE also writes it there
+	$(BIN)/python -m tests.gpu $(if $(JSON),--json '$(JSON)')
 
 test-full: $(INSTALLED)  ## run every test, those too long for each change included
 	$(BIN)/python -m pytest

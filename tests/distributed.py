@@ -21,9 +21,8 @@ from torch.distributed import TCPStore
 
 from engine.dist import connect, detect_layout
 from engine.settings import DistributedConfig
+from tests.environment import ROOT, clean_environment
 
-ROOT = Path(__file__).resolve().parents[1]
-LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "SLURM_", "TORCHELASTIC_")
 GRACE_SECONDS = 10.0
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
@@ -45,13 +44,6 @@ class Ended:
     returncode: int
     output: str
     """What it printed, stderr included."""
-
-
-def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This environment without any launcher's variables, with one thread a process, and with ``extra``."""
-    own = {key: value for key, value in os.environ.items() if not key.startswith(LAUNCHER_VARIABLES)}
-    path = os.pathsep.join(filter(None, [str(ROOT), own.get("PYTHONPATH", "")]))
-    return {**own, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(extra or {})}
 
 
 def torchrun_environment(rank: int, world_size: int, port: int) -> dict[str, str]:

@@ -11,14 +11,7 @@ from torch import Tensor
 from swin import attention
 from swin.attention import ComposedAttention, WindowAttention, attend, fused_attention
 from swin.windows import make_grid, shift_mask
-
-
-def by_formula(qkv: Tensor, bias: Tensor, mask: Tensor | None) -> Tensor:
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    scores = q @ k.mT / qkv.shape[-1] ** 0.5 + bias
-    if mask is not None:
-        scores = scores + mask.repeat(len(q) // len(mask), 1, 1)[:, None]
-    return (scores.softmax(-1) @ v).transpose(1, 2)
+from tests.swin.formula import by_formula
 
 
 @pytest.mark.parametrize("way", [ComposedAttention.apply, fused_attention, attend])

@@ -35,6 +35,7 @@ BLOCKED, ON_DISK, STEP, PAUSE = "loop blocked", "until on disk", "training step"
 BACKGROUND, SYNCHRONOUS, IDLE = "background", "synchronous", "nothing saved"
 
 
+CPU = torch.device("cpu")
 START = "from engine.entry import wait_politely; wait_politely(); from tools.bench.checkpoint import main; main()"
 """A process that measures is set up as one that trains: before torch is imported."""
 
@@ -83,10 +84,12 @@ def main() -> None:
 class Training:
     """A training step of one picture, as short as the model allows, so that many fit into a save."""
 
-    def __init__(self, model: nn.Module, size: int) -> None:
+    def __init__(self, model: nn.Module, size: int, device: torch.device = CPU) -> None:
+        """Trains ``model``, which lies on ``device``, on a picture of ``size`` x ``size`` pixels."""
         self.model = model
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-        self._pictures, self._labels = torch.randn(1, 3, size, size), torch.zeros(1, dtype=torch.long)
+        self._pictures = torch.randn(1, 3, size, size, device=device)
+        self._labels = torch.zeros(1, dtype=torch.long, device=device)
 
     def step(self) -> float:
         """Milliseconds of a step."""
@@ -94,6 +97,8 @@ class Training:
         F.cross_entropy(self.model(self._pictures), self._labels).backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self._pictures.is_cuda:
+            torch.cuda.synchronize()
         return 1000 * (perf_counter() - begin)
 
     def state_dict(self) -> dict[str, Any]:

@@ -110,7 +110,12 @@ def build(case: Case) -> Trainer:
         "training.steps=1000",
         "finetune.weights=null",
     ]
-    config = load_config(DetectionConfig, RECIPE, [data, *overrides])
+    return build_detection(RECIPE, [data, *overrides])
+
+
+def build_detection(recipe: Path, overrides: list[str]) -> Trainer:
+    """The trainer of a configuration file with other settings, in a process of its own."""
+    config = load_config(DetectionConfig, recipe, overrides)
     return build_trainer(kind(), config, Ranks(Layout(), choose_device(DistributedConfig(), Layout())))
 
 

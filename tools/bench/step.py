@@ -19,6 +19,7 @@ from classification.train import kind
 from engine.config import load_config
 from engine.dist import Layout, Ranks, choose_device
 from engine.memory_layout import uses_channels_last
+from engine.prefetch import DeviceBatches
 from engine.run import build_trainer
 from engine.settings import DistributedConfig
 from engine.trainer import Trainer
@@ -67,9 +68,9 @@ def build(overrides: list[str]) -> Trainer:
     return build_trainer(kind(), config, ranks)
 
 
-def bybuild(trainer: Trainer, steps: int) -> Callable[[], float]:
-    """Images a second of ``steps`` steps of the suite's loop."""
-    batches = trainer.batches()
+def bybuild(trainer: Trainer, steps: int, batches: DeviceBatches | None = None) -> Callable[[], float]:
+    """Images a second of ``steps`` steps of the suite's loop, over ``batches`` or the trainer's own."""
+    batches = batches or trainer.batches()
 
     def measure() -> float:
         start = perf_counter()
@@ -81,7 +82,7 @@ def bybuild(trainer: Trainer, steps: int) -> Callable[[], float]:
     return measure
 
 
-def by_hand(trainer: Trainer, steps: int) -> Callable[[], float]:
+def by_hand(trainer: Trainer, steps: int, batches: DeviceBatches | None = None) -> Callable[[], float]:
     """Images a second of a bare loop over the same batches. It uses the trainer's parts, but none of its code."""
     task, device, precision = trainer.task, trainer.ranks.device, trainer.precision
     assert isinstance(task, ClassificationTask)
@@ -90,7 +91,7 @@ def by_hand(trainer: Trainer, steps: int) -> Callable[[], float]:
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
     wanted = uses_channels_last(trainer.config.training.channels_last, task.model)
     layout = torch.channels_last if wanted else torch.contiguous_format
-    source = trainer.batches()
+    source = batches or trainer.batches()
 
     def measure() -> float:
         start = perf_counter()

@@ -1,0 +1,1 @@
+"""What only a GPU shows, in stages; see ``python -m tests.gpu --help``."""

@@ -1,0 +1,85 @@
+"""``python -m tests.gpu [--device cuda|cpu] [--json FILE]``: everything that only a GPU shows, in about five minutes.
+
+``make test-gpu`` runs it. Each stage is a process of its own with a time limit: one that fails, crashes or hangs keeps
+none of the others from running. A table at the end says what passed, how long it took, what was measured and, with the
+end of its output, what was wrong. One card is used, the first that is visible, also in a job of Slurm.
+
+With ``--device cpu`` the same code runs on small models and pictures, a rehearsal without a GPU: nothing that it
+measures means anything.
+
+On a machine with torch but neither a network nor all that the suite needs, bring the rest along as wheels, made where
+there is a network (4 MB)::
+
+    python -m tools.wheels --python 3.12 --output dist/wheels
+    # and there, in the clone:
+    python -m pip install --no-index --no-deps --target dist/site dist/wheels/*.whl
+    PYTHONPATH=$PWD/dist/site python -m tests.gpu --json gpu.json
+
+``pytest -m gpu`` runs the stages as tests. Their list is in stages.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.gpu.runner import Result, run_stages, table, write_json
+from tests.gpu.stages import STAGES
+
+NO_GPU = "torch sees no GPU here"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the stages that the command line names; returns 0 if all of them passed, or there is no GPU."""
+    names = [stage.name for stage in STAGES]
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, prog="python -m tests.gpu", description="Everything that only a GPU shows, as one table."
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, small (cuda)")
+    parser.add_argument("--stages", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--within", type=float, default=480.0, metavar="S", help="seconds for all stages (480)")
+    parser.add_argument("--jobs", type=int, default=jobs(), metavar="N", help="stages at once that measure no time")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE, as it is found")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="keep what each stage printed (nowhere)")
+    options = parser.parse_args(arguments)
+    if options.device == "cuda" and not gpu_visible():
+        print(f"skipped: {NO_GPU}; --device cpu rehearses the stages without one")
+        return 0
+    known: list[Result] = []
+
+    def write(results: list[Result]) -> None:
+        if options.json is not None:
+            write_json(options.json, options.device, results)
+
+    def tell(result: Result) -> None:
+        known.append(result)
+        print(f"{result.stage}: {result.outcome} after {result.seconds:.1f} s", flush=True)
+        write(known)
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.output or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        chosen = [stage for stage in STAGES if stage.name in options.stages]
+        results = run_stages(chosen, options.device, folder, options.within, options.jobs, tell)
+        write(results)
+    print("", table(results), sep="\n")
+    return 0 if all(result.outcome == "passed" for result in results) else 1
+
+
+def jobs() -> int:
+    """Returns how many stages the cores of this machine let run at once: each has data workers of its own."""
+    return max(1, min(4, len(os.sched_getaffinity(0)) // 4))
+
+
+def gpu_visible() -> bool:
+    """Returns whether torch, if it can be imported at all, sees a GPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

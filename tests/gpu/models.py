@@ -1,0 +1,81 @@
+"""Trainers of the models that stages run, on the one card that they see, and steps of theirs."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from engine.prefetch import DeviceBatches
+from engine.state import Window
+from engine.trainer import Trainer
+from tests.environment import ROOT
+from tests.gpu.findings import Findings
+from tools.bench.detection_step import build_detection
+from tools.bench.step import build
+
+SKIPS = 4
+"""Most steps of ten in which fp16's scale may still be too large."""
+_SWIN = {
+    False: ["model={name: swin_tiny, drop_path: 0.0}", "data.image_size=224", "data.workers=4"],
+    True: ["model.embed_dim=24", "data.workers=0"],
+}
+_RESNET = {
+    False: ["model={name: timm/resnet50}", "data.image_size=224", "data.workers=4"],
+    True: ["model={name: timm/resnet10t}", "data.image_size=64", "data.workers=0"],
+}
+
+
+def swin_trainer(findings: Findings, *overrides: str, batch: int = 32) -> Trainer:
+    """Swin-T on digits of 224 x 224 pixels; in a rehearsal the quickstart's Swin, narrower."""
+    size = f"training.global_batch_size={4 if findings.small else batch}"
+    return build([*_SWIN[findings.small], "training.steps=1000000", size, *overrides])
+
+
+def resnet_trainer(findings: Findings, *overrides: str, batch: int = 32) -> Trainer:
+    """ResNet-50 on digits of 224 x 224 pixels."""
+    size = f"training.global_batch_size={4 if findings.small else batch}"
+    return build([*_RESNET[findings.small], "training.steps=1000000", size, *overrides])
+
+
+def ssd_trainer(findings: Findings, *overrides: str) -> Trainer:
+    """SSD with FPN on Swin-T, from random weights, on drawn shapes."""
+    side, pictures, batch, workers = (64, 8, 2, 0) if findings.small else (336, 64, 16, 4)
+    data = (
+        f"data={{source: shapes, train_pictures: {pictures}, val_pictures: {batch}, "
+        f"picture_size: [{side}, {side}], image_size: {side}, workers: {workers}}}"
+    )
+    size = f"training.global_batch_size={batch}"
+    steps = ["training.steps=1000000", "schedule.warmup_epochs=0", "finetune.weights=null"]
+    return build_detection(ROOT / "configs" / "detection" / "swin_b_fpn.yaml", [data, size, *steps, *overrides])
+
+
+def losses(trainer: Trainer, batches: DeviceBatches, steps: int) -> list[float]:
+    """The loss of each of ``steps`` steps; not a number for one that was skipped."""
+    found = []
+    for _ in range(steps):
+        trainer.state.window = Window()
+        trainer.train_step(batches)
+        trainer.settle()
+        found.append(trainer.state.window.means().get("loss", math.nan))
+    return found
+
+
+def train(findings: Findings, name: str, trainer: Trainer, steps: int = 10) -> list[float]:
+    """Trains and evaluates; checks that all is finite and notes what it took. Returns the losses."""
+    cuda = findings.device == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    found = losses(trainer, trainer.batches(), steps)
+    skipped = sum(math.isnan(loss) for loss in found)
+    findings.figure(name, f"loss {found[-1]:.3g}")
+    findings.check(skipped <= (SKIPS if trainer.precision.name == "fp16" else 0), f"{name}: {skipped} steps skipped")
+    if cuda:
+        findings.figure(f"{name} peak GB", torch.cuda.max_memory_allocated() / 1e9)
+    begin = time.perf_counter()
+    metrics = trainer.evaluate("val").metrics
+    findings.figure(f"{name} evaluation s", time.perf_counter() - begin)
+    value = metrics[trainer.task.metric]
+    findings.check(0.0 <= value <= 1.0, f"{name}: {trainer.task.metric} is {value}")
+    return found

@@ -1,0 +1,89 @@
+"""Stages that fail, crash or hang keep none of the others from running, and are shown and written as what they are."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.gpu import __main__ as command
+from tests.gpu.runner import Stage, run_stages, stage_environment, table
+from tests.gpu.stages import STAGES
+
+FAKES = tuple(
+    Stage(name, f"tests.gpu.staged:{name}", 4 if name == "hangs" else 120, alone=name == "good")
+    for name in ("hangs", "raises", "crashes", "wrong", "good")
+)
+OUTCOMES = {"hangs": "timed out", "raises": "failed", "crashes": "failed", "wrong": "failed", "good": "passed"}
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that has not ended, waited for or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_no_stage_stops_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "STAGES", FAKES)
+    file = tmp_path / "gpu.json"
+    assert command.main(["--device", "cpu", "--jobs", "4", "--json", str(file), "--output", str(tmp_path / "out")]) == 1
+    written = json.loads(file.read_text())
+    stages = {stage["stage"]: stage for stage in written["stages"]}
+    assert written["device"] == "cpu"
+    assert {name: stage["outcome"] for name, stage in stages.items()} == OUTCOMES
+    assert list(stages)[-1] == "good", "what measures runs alone, after the others"
+    assert stages["good"]["figures"] == {"device": "cpu", "card": "none", "images/s": 1234.5}
+    assert stages["wrong"]["faults"] == ["two is not three", "inner: ValueError: a part of it"]
+    assert stages["wrong"]["figures"] == {"after": 7}
+    assert "words of a stage" in stages["wrong"]["output"]
+    assert stages["raises"]["faults"] == ["raises: KeyError: 'the whole of it'"]
+    assert stages["crashes"]["faults"] == ["ended with exit code -6"]
+    assert stages["crashes"]["figures"] == {"before": 1}
+    assert "time.sleep(3600)" in stages["hangs"]["output"] or "in hangs" in stages["hangs"]["output"]
+    deadline = time.monotonic() + 60
+    while is_running(stages["hangs"]["figures"]["child"]):
+        assert time.monotonic() < deadline, "what a stage started outlives it"
+        time.sleep(0.05)
+    shown = capsys.readouterr().out
+    for words in (
+        "good     passed",
+        "images/s 1234",
+        "hangs    timed out",
+        "- still running after 4 s",
+        "1 of 5 stages",
+    ):
+        assert words in shown
+
+
+def test_a_stage_whose_turn_comes_too_late_is_not_run(tmp_path: Path) -> None:
+    results = run_stages(FAKES, "cpu", tmp_path, within=0)
+    assert [result.outcome for result in results] == ["not run"] * len(FAKES)
+    assert "0 of 5 stages passed" in table(results)
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "card"), [("cuda", None, "0"), ("cuda", "MIG-a,MIG-b", "MIG-a"), ("cpu", "0,1", "")]
+)
+def test_a_stage_sees_one_card_and_no_launcher(device: str, visible: str | None, card: str) -> None:
+    around = {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    assert stage_environment(device, around)["CUDA_VISIBLE_DEVICES"] == card
+
+
+def test_without_a_gpu_nothing_is_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(command, "gpu_visible", lambda: False)
+    assert command.main([]) == 0
+    assert "skipped" in capsys.readouterr().out
+
+
+def test_every_stage_names_a_function() -> None:
+    for stage in STAGES:
+        module, _, function = stage.work.partition(":")
+        source = Path(*module.split(".")).with_suffix(".py")
+        assert f"def {function}(findings: Findings)" in source.read_text(), stage.name
+    assert len({stage.name for stage in STAGES}) == len(STAGES)
