@@ -146,8 +146,8 @@ def _squeue(job: str, field: str) -> str:
 def main(arguments: Sequence[str]) -> None:
     """``python -m engine.slurm FOLDER STATUS SINCE``: whether the job is to be tried again, and what went wrong where.
 
-    Prints three lines if so, else none: ``retry``, Slurm's name of the node whose fault it is, and the reason; the last
-    two are empty where nobody knows.
+    Prints three lines if so: ``retry``, Slurm's name of the node whose fault it is, and the reason; the last two are
+    empty where nobody knows. Else ``end`` and the run's own exit code, or nothing where nobody knows that either.
 
     For scripts that have waited for srun, which began at ``SINCE`` (seconds since 1970) and ended with ``STATUS``; a
     signal is told to FAILED.json. What that says of the cause counts more than the status: srun does not know how a
@@ -163,6 +163,8 @@ def main(arguments: Sequence[str]) -> None:
     if retry:
         node, reason = ("", "") if failure is None else (failed_node(folder, failure), failure.reason)
         print("retry", node, reason, sep="\n")
+    elif failure is not None:
+        print("end", failure.exit_code, sep="\n")
 
 
 if __name__ == "__main__":

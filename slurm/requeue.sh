@@ -76,7 +76,10 @@ goes_on() {
         end="$(run_python -m engine.slurm "$folder" "$status" "$started")" ||
             say "FAILED.json could not be told how srun ended"
         mapfile -t answer <<<"$end"
-        node="${answer[1]:-}" reason="${answer[2]:-}"
+        case "${answer[0]:-}" in
+            retry) node="${answer[1]:-}" reason="${answer[2]:-}" ;;
+            end) status="${answer[1]:-$status}" ;; # srun's may be that of a rank which it has killed for being slow to end
+        esac
     fi
     [[ $status -eq 75 || ${answer[0]:-} == retry ]] && return 0
     # Before the folder is open, SIGTERM is srun's own, sent after another task's error; or a preemption's.

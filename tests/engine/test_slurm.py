@@ -145,7 +145,7 @@ def test_the_launch_script_is_told_what_to_try_again_and_which_node_failed(
         assert told(Failure(1, "host", 7, "rank 1 on host hangs", retry=True), status) == [
             *("retry", "n1", "rank 1 on host hangs")
         ]
-        assert told(Failure(1, "host", 7, "rank 1 on host failed: ValueError"), status) == []
+        assert told(Failure(1, "host", 7, "rank 1 on host failed: ValueError"), status) == ["end", "1"]
     assert told(Failure(None, "host", 7, "all ranks stand", retry=True), 1) == ["retry", "", "all ranks stand"]
     assert told(None, 1) == []
     assert told(None, 137) == ["retry", "", ""]
