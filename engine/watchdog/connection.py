@@ -14,22 +14,16 @@ _LAST_ACK = 56
 
 
 def connection_over(end: socket.socket) -> Connection:
-    """Returns a connection that takes over ``end``, on which no wait is longer than some seconds.
-
-    Its kernel asks the other one every 3 s for a sign, and gives up after five minutes without any.
-    """
+    """Returns a connection that takes over ``end``, on which no wait is longer than some seconds."""
     end.settimeout(None)
+    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 5, 0))
     end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 500_000))
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in {"TCP_NODELAY": 1, "TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 3, "TCP_KEEPCNT": 100}.items():
-        if hasattr(socket, name):  # not every system has them all
-            end.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return Connection(end.detach())
 
 
 def unacknowledged_seconds(connection: Connection) -> float:
-    """Returns for how long the other end's kernel has given no sign, which a stopped process's gives; 0.0: unknown."""
+    """Returns for how long the other end's kernel has given no sign, as it does for every heartbeat; 0.0: unknown."""
     try:
         with socket.socket(fileno=os.dup(connection.fileno())) as end:
             info = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)

@@ -47,12 +47,9 @@ def end_process(failure: Failure, report: Callable[[Failure], None], exit_proces
 
 def log_stacks() -> str:
     """Writes the stack of every Python thread, the main one first, to this rank's log file and returns them."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    main = threading.main_thread().ident
-    parts = [
-        f"thread {names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"
-        for number, frame in sorted(sys._current_frames().items(), key=lambda item: item[0] != main)
-    ]
-    text = "\n".join(parts)[:_LONGEST_STACKS]
+    names, main = {thread.ident: thread.name for thread in threading.enumerate()}, threading.main_thread().ident
+    frames = sorted(sys._current_frames().items(), key=lambda item: item[0] != main)
+    stacks = [f"thread {names.get(i, i)}:\n{''.join(traceback.format_stack(frame))}" for i, frame in frames]
+    text = "\n".join(stacks)[:_LONGEST_STACKS]
     log.error("a rank hangs; what this one is doing:\n%s", text, extra=FILE_ONLY)
     return text

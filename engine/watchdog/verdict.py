@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from engine.errors import EXIT_USER_ERROR, UserError
 from engine.failure import Failure
 from engine.heartbeat import Place
-from engine.watchdog.retry import worth_retrying
+from engine.watchdog.connection import unacknowledged_seconds
 
 SILENT_BEATS = 4
 """A rank that has said nothing for so many heartbeats cannot: its process is stopped, or its interpreter held."""
 UNREACHABLE_SECONDS = 10.0
 """A rank whose kernel has acknowledged nothing for so long is cut off from the network, or its node is down."""
+CUT_OFF = "its node went down, or the network to it"
 _NAMED = 4
 
 
@@ -37,9 +37,9 @@ class AwakeClock:
         return self._seconds
 
 
-@dataclass
+@dataclass(eq=False)  # thousands are looked up among thousands
 class Member:
-    """What is known of a rank."""
+    """What is known of a rank, and the connection to it while there is one."""
 
     rank: int
     host: str = ""
@@ -50,19 +50,50 @@ class Member:
     """Seconds without progress, as it last said."""
     slow: bool = True
     """Whether it does what may take long without a sign, see :attr:`engine.heartbeat.Heartbeat.slow`."""
+    connection: Connection | None = None
+    mute: bool = False
+    """Whether it has not taken what it was sent."""
+    stacks: str = ""
 
     @property
     def name(self) -> str:
         return f"rank {self.rank} on {self.host}" if self.host else f"rank {self.rank}"
-
-    def says(self, place: Place, idle: float, slow: bool, now: float) -> None:
-        self.place, self.idle, self.slow, self.heard = place, idle, slow, now
 
     def silence(self, now: float) -> float:
         return now - self.heard
 
     def standing(self, now: float) -> float:
         return self.idle + self.silence(now)
+
+    def cut_off(self, now: float) -> bool:
+        """Returns whether neither the rank nor its kernel gives a sign: its node is down, or the network to it."""
+        if self.connection is None or self.silence(now) <= UNREACHABLE_SECONDS:
+            return False
+        return unacknowledged_seconds(self.connection) > UNREACHABLE_SECONDS
+
+    def tell(self, *message: object) -> None:
+        """Sends it a message. That it is gone is for the one who reads to find, after what came before."""
+        if self.connection is not None and not self.mute:
+            try:
+                self.connection.send(message)
+            except OSError:
+                self.mute = True
+
+
+class Pace:
+    """For how long nothing has moved, and for how long it ever had between two moves of which none was slow."""
+
+    def __init__(self) -> None:
+        self._standing, self._slow, self._longest = 0.0, True, 0.0
+
+    def stands(self, seconds: float, slow: bool) -> None:
+        if seconds < self._standing and not self._slow:
+            self._longest = max(self._longest, self._standing)
+        self._standing, self._slow = seconds, slow
+
+    def waits(self, margin: float = 0.0) -> bool:
+        """Returns whether training no longer goes on, so that a node that is cut off is lost."""
+        return self._standing - margin > max(UNREACHABLE_SECONDS, 3 * self._longest)
 
 
 class Limits(NamedTuple):
@@ -80,35 +111,14 @@ class Limits(NamedTuple):
         return seconds, f"no progress for {seconds:g} s, distributed.{key}"
 
 
-def failed(rank: int, host: str, place: Place, error: BaseException, start: str) -> Failure:
-    """Returns the failure of a rank that ``error`` ended, as it says so itself. A user's mistake needs no traceback."""
-    user = isinstance(error, UserError)
-    name, said = type(error).__name__, str(error).strip()
-    text = said if user else f"{name}: {said}" if said else name
-    reason = f"rank {rank} on {host} failed at step {place.step} ({place.phase}): {text}"
-    trace = "" if user else "".join(traceback.format_exception(error))
-    code = EXIT_USER_ERROR if user else 1
-    return Failure(rank, host, place.step, reason, name, trace, code, start, said, retry=worth_retrying(error))
-
-
 def vanished(member: Member, own: Place, why: str = "killed, out of memory, crashed, or its node went down") -> Failure:
     """Returns the failure of ``member``, who is gone, as seen by a rank at ``own``.
 
-    Steps may be shorter than the time between heartbeats. The survivor cannot have got beyond the step that the other
-    one was in, so its own step is the better one if it is further.
+    Steps may be shorter than the time between heartbeats; a survivor cannot have got beyond the step of the other one.
     """
     at = f"step {member.place.step} ({member.place.phase})" if member.place.step >= own.step else f"step {own.step}"
     step = max(member.place.step, own.step)
     return Failure(member.rank, member.host, step, f"{member.name} vanished at {at}: {why}", retry=True)
-
-
-def cut_off(member: Member, standing: float, longest: float, own: Place) -> Failure | None:
-    """Returns the failure of ``member``, whose node does not answer, if the others wait; None while training goes on.
-
-    They do if they have stood three times longer than they ever stood between two moves, ``longest`` seconds.
-    """
-    waiting = standing > max(UNREACHABLE_SECONDS, 3 * longest)
-    return vanished(member, own, "its node went down, or the network to it") if waiting else None
 
 
 def late_ranks(members: Collection[Member], now: float, timeout: float, beat: float = 1.0) -> list[Member]:
@@ -130,34 +140,30 @@ def furthest_behind(members: Collection[Member]) -> list[Member]:
     return [member for member in members if member.place[:2] == least]
 
 
-def hangs(
-    late: Sequence[Member], members: Iterable[Member], now: float, why: str, stacks: dict[int, str], beat: float = 1.0
-) -> Failure:
-    """Returns the failure of ``late``, of ``members``; ``stacks`` are texts of those ranks that could give them."""
-    first, others = late[0], [member for member in members if member not in late]
-    known = [f"{member.name}:\n{stacks[member.rank]}" for member in [*late, *others] if member.rank in stacks]
-    rank: int | None = first.rank
-    who = f"{_listed([member.name for member in late])} "
-    if late[1:] and not others:
-        rank, who, verb = None, "", f"all ranks stand at {first.place}"
+def hangs(late: Sequence[Member], members: Iterable[Member], now: float, why: str, beat: float = 1.0) -> Failure:
+    """Returns the failure of ``late``, of ``members``."""
+    first, blamed, several = late[0], set(late), len(late) > 1
+    others = sorted((each for each in members if each not in blamed), key=lambda each: each.place[:2])
+    rank = None if several and not others else first.rank
+    if rank is None:
+        said = f"all ranks stand at {first.place}"
     elif first.silence(now) > SILENT_BEATS * beat:
-        verb = f"{'are' if late[1:] else 'is'} silent since {first.place}, stopped or in code that holds Python's lock"
+        said = f"{'are' if several else 'is'} silent since {first.place}, stopped or in code that holds Python's lock"
     else:
-        verb = f"{'hang' if late[1:] else 'hangs'} at {first.place}"
-    reason = f"{who}{verb}{_waiting(first.place, others)} ({why})"
-    return Failure(rank, first.host, first.place.step, reason, traceback="\n".join(known[:_NAMED]), retry=True)
+        said = f"{'hang' if several else 'hangs'} at {first.place}"
+    if rank is not None:
+        said = f"{_listed(each.name for each in late)} {said}"
+    if others:
+        places = (each.place for each in others)
+        texts = (each.phase + (f" of step {each.step}" if each.step != first.place.step else "") for each in places)
+        said += f"; {'the others wait' if others[1:] else f'{others[0].name} waits'} in {_listed(texts)}"
+    known = [f"{each.name}:\n{each.stacks}" for each in [*late, *others] if each.stacks]
+    trace = "\n".join(known[:_NAMED])
+    return Failure(rank, first.host, first.place.step, f"{said} ({why})", traceback=trace, retry=True)
 
 
-def _waiting(late: Place, others: Sequence[Member]) -> str:
-    if not others:
-        return ""
-    ordered = sorted({(member.place[:2], member.place.phase) for member in others})
-    texts = [phase if step == late.step else f"{phase} of step {step}" for (step, _), phase in ordered]
-    who = "the others wait" if len(others) > 1 else f"{others[0].name} waits"
-    return f"; {who} in {_listed(list(dict.fromkeys(texts)))}"
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """Joins to ``a``, ``a and b``, ``a, b and c``, ``a, b, c, d and 3 more``."""
-    shown = [*texts[:_NAMED], *([f"{len(texts) - _NAMED} more"] if len(texts) > _NAMED else [])]
+def _listed(texts: Iterable[str]) -> str:
+    """Joins those that differ to ``a``, ``a and b``, ``a, b and c``, ``a, b, c, d and 3 more``."""
+    different = list(dict.fromkeys(texts))
+    shown = different[:_NAMED] + ([f"{len(different) - _NAMED} more"] if different[_NAMED:] else [])
     return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))

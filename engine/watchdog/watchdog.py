@@ -26,13 +26,12 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from engine.dist import Ranks
@@ -40,13 +39,13 @@ from engine.errors import UserError
 from engine.failure import Failure
 from engine.flight_recorder import write_flight_record
 from engine.rendezvous import own_addresses
+from engine.retry import failure_of, is_communication_error, timed_out
 from engine.signals import StopRequest
 from engine.watchdog import verdict
-from engine.watchdog.connection import GONE, connection_over, unacknowledged_seconds
+from engine.watchdog.connection import GONE, connection_over
 from engine.watchdog.coordinator import ANSWER_SECONDS, JOIN_SECONDS, POLL_SECONDS, Coordinator
 from engine.watchdog.process_end import Exit, end_process, log_stacks
-from engine.watchdog.retry import is_communication_error, timed_out
-from engine.watchdog.verdict import SILENT_BEATS, UNREACHABLE_SECONDS, AwakeClock, Limits, Member
+from engine.watchdog.verdict import SILENT_BEATS, AwakeClock, Limits, Member, Pace
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,7 @@ VERDICT_SECONDS = 5.0
 END_SECONDS = 10.0
 
 
-class Watchdog:
+class Watchdog(AbstractContextManager["Watchdog"]):
     """Watches over all ranks until :meth:`close`. A context manager; an error that leaves it is settled first."""
 
     def __init__(
@@ -81,34 +80,30 @@ class Watchdog:
         Raises:
             UserError: rank 0 cannot be reached from here.
         """
-        self._rank, self._host, self._heartbeat = ranks.rank, socket.gethostname(), ranks.heartbeat
+        self._heartbeat, self._member = ranks.heartbeat, Member(ranks.rank, socket.gethostname())
         self._stop, self._limits, self._on_end = stop, limits, on_end
         self._log_file, self._exit = log_file, exit_process
         self._launcher = None if ranks.layout.launcher == "single" else launcher_pid or os.getppid()
-        self._beat = verdict.beat_seconds(ranks.world_size)
+        self._beat, self._pace = verdict.beat_seconds(ranks.world_size), Pace()
         self._verdict: Failure | None = None
         """What ends this process: the first that is known here, this rank's own failure or another's."""
         self._own = self._leaving = self._stop_told = False
         self._deciding, self._sending = threading.Lock(), threading.Lock()
-        self._known, self._answered, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._log: IO[str] | None = None
-        self._member, self._longest = Member(self._rank, self._host), 0.0
         self._coordinator: Coordinator | None = None
-        port, token = 0, b""
+        port, token, own = 0, b"", None
         if ranks.is_main:
-            self._coordinator = Coordinator(ranks.world_size, self._host, limits, self._heartbeat)
-            port, token = self._coordinator.port, self._coordinator.token
-        note = (secrets.token_hex(8), self._host, own_addresses(), port, token)
+            self._coordinator = Coordinator(ranks.world_size, self._member.host, limits, self._heartbeat)
+            port, token, own = self._coordinator.port, self._coordinator.token, self._coordinator.own
+        note = (secrets.token_hex(8), self._member.host, own_addresses(), port, token)
         self.start, host, addresses, port, token = ranks.from_main(lambda: note)
-        own, self._main = self._coordinator and self._coordinator.own, Member(0, host)
         self._connection = own or join(self._member, addresses, port, token)
+        self._main = Member(0, host, connection=self._connection)
         os.register_at_fork(after_in_child=partial(_close_connections, weakref.ref(self)))
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
         if self._coordinator is not None:
             self._coordinator.complete.wait(JOIN_SECONDS)  # a rank that has not come by then is missed by the thread
-
-    # -- for the main thread ---------------------------------------------------------------------------------------
 
     def settle(self, error: BaseException) -> Failure:
         """Finds out whose fault it is that ``error`` left this rank's main thread.
@@ -120,13 +115,12 @@ class Watchdog:
         if is_communication_error(error):
             if timed_out(error):
                 self._tell("trouble", self._heartbeat.place)
-            self._known.wait(VERDICT_SECONDS if self._thread.is_alive() else 0.0)
-        failure = verdict.failed(self._rank, self._host, self._heartbeat.place, error, self.start)
-        if self._decide(failure, own=True):
-            self._tell("failed", failure)
-            self._answered.wait(2 * ANSWER_SECONDS)
+            self._thread.join(VERDICT_SECONDS)
+        if self._decide(failure_of(self._member.rank, self._member.host, self._heartbeat.place, error), own=True):
+            self._tell("failed", self._verdict)
+            self._thread.join(2 * ANSWER_SECONDS)  # rank 0 hears its own verdict when the others have
         elif not self._own:
-            self._ended.wait(END_SECONDS)
+            self._thread.join(END_SECONDS)
         assert self._verdict is not None
         return self._verdict
 
@@ -137,49 +131,42 @@ class Watchdog:
         self._tell("bye")
         self._thread.join(ANSWER_SECONDS)
         if self._verdict is not None and not self._own:
-            self._ended.wait(END_SECONDS)
+            self._thread.join(END_SECONDS)
         if self._coordinator is not None:
             self._coordinator.close()
 
-    def __enter__(self) -> Watchdog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and self._verdict is None:
             self.settle(error)
         self.close()
 
-    # -- the thread ------------------------------------------------------------------------------------------------
-
     def _run(self) -> None:
         try:
-            self._watch()
+            found = self._watch()
+            if found is not None and self._decide(found, own=False) and self._verdict is not None:
+                end_process(self._verdict, self._on_end, self._exit)
         except Exception:
             log.exception("the watchdog over the other ranks has failed; going on without")
             self._tell("bye")
         faulthandler.cancel_dump_traceback_later()
         self._connection.close()
-        self._answered.set()
 
-    def _watch(self) -> None:
-        clock, beaten, ticks, moved, found = AwakeClock(), -self._beat, -1, 0.0, None
-        while not self._connection.closed:
+    def _watch(self) -> Failure | None:
+        """Returns the first verdict; None once all is over."""
+        own, clock, beaten, ticks, moved, found = self._member, AwakeClock(), -self._beat, -1, 0.0, None
+        while found is None and not self._connection.closed:
             now = clock()
             if self._heartbeat.ticks != ticks:
-                self._longest = self._longest if self._member.slow else max(self._longest, now - moved)
                 ticks, moved = self._heartbeat.ticks, now
-            self._member.says(self._heartbeat.place, now - moved, self._heartbeat.slow, now)
+            own.heard, own.place, own.idle, own.slow = now, self._heartbeat.place, now - moved, self._heartbeat.slow
+            self._pace.stands(own.idle, own.slow)
             if now - beaten >= self._beat:
                 beaten = now
-                self._tell("beat", self._member.place, self._member.idle, self._member.slow)
+                self._tell("beat", own.place, own.idle, own.slow)
                 self._arm_faulthandler()
             self._tell_stop()
             found = self._hear(now) or self._judge(now)
-            if found is not None and self._decide(replace(found, start=self.start), own=False):
-                end_process(replace(found, start=self.start), self._on_end, self._exit)
-                self._ended.set()
+        return found
 
     def _hear(self, now: float, seconds: float = POLL_SECONDS) -> Failure | None:
         """Handles what arrives in that time; returns the verdict if that is among it, or rank 0's death."""
@@ -187,18 +174,17 @@ class Watchdog:
             while self._connection.poll(seconds):
                 message, seconds, self._main.heard = self._connection.recv(), 0.0, now
                 match message:
-                    case "beat", place, idle, slow:
-                        self._main.says(place, idle, slow, now)
+                    case "beat", place:
+                        self._main.place = place
                     case "stop", name:
                         self._stop.hear(name)
                         self._stop_told = True
                     case ("stacks?",):
                         self._tell("stacks", log_stacks())
                         if (path := self._log_file()) is not None:
-                            write_flight_record(path.parent / f"nccl_rank_{self._rank}.json")
+                            write_flight_record(path.parent / f"nccl_rank_{self._member.rank}.json")
                     case "verdict", failure:
-                        self._tell("heard")
-                        self._answered.set()
+                        self._tell("bye")
                         return failure
                     case ("bye",):  # an answer, or rank 0 is done
                         self._tell("bye")
@@ -210,20 +196,19 @@ class Watchdog:
         return None
 
     def _judge(self, now: float) -> Failure | None:
-        """Looks whether the launcher is gone, or rank 0 is silent or cut off."""
-        place, main = self._heartbeat.place, self._main
-        if self._launcher is not None and os.getppid() != self._launcher and self._verdict is None:
-            where = f"of rank {self._rank} on {self._host} vanished at {place}"
-            reason = f"the launcher (pid {self._launcher}) {where}"
-            failure = Failure(self._rank, self._host, place.step, reason, retry=True)
+        """Looks whether the launcher is gone, or rank 0 is silent or cut off; the coordinator has the first word."""
+        own, main, grace = self._member, self._main, 2 * self._beat
+        if self._launcher is not None and os.getppid() != self._launcher:
+            reason = f"the launcher (pid {self._launcher}) of {own.name} vanished at {own.place}"
+            failure = Failure(own.rank, own.host, own.place.step, reason, retry=True)
             self._tell("failed", failure)
             return self._hear(now, ANSWER_SECONDS) or failure
-        limit, why = self._limits.of([self._member])
-        if main.silence(now) > max(limit, SILENT_BEATS * self._beat) + 2 * self._beat:  # the coordinator comes first
-            return verdict.hangs([main], [self._member, main], now, why, {self._rank: log_stacks()}, self._beat)
-        if main.silence(now) > UNREACHABLE_SECONDS and unacknowledged_seconds(self._connection) > UNREACHABLE_SECONDS:
-            return verdict.cut_off(main, self._member.idle - 2 * self._beat, self._longest, place)
-        return None
+        limit, why = self._limits.of([own])
+        if main.silence(now) > max(limit, SILENT_BEATS * self._beat) + grace:
+            own.stacks = log_stacks()
+            return verdict.hangs([main], [own, main], now, why, self._beat)
+        lost = self._pace.waits(grace) and main.cut_off(now)
+        return verdict.vanished(main, own.place, verdict.CUT_OFF) if lost else None
 
     def _arm_faulthandler(self) -> None:
         """Has a thread in C write all stacks to the log, should this one not come back before it counts as silent."""
@@ -234,12 +219,9 @@ class Watchdog:
             seconds = max(SILENT_BEATS * self._beat, 0.9 * limit)
             faulthandler.dump_traceback_later(seconds, file=self._log or sys.stderr)
 
-    # -- between the two -------------------------------------------------------------------------------------------
-
     def _tell(self, *message: object) -> None:
-        """Sends to the coordinator. That it is gone is for the thread to find, after what came before."""
-        with suppress(OSError), self._sending:
-            self._connection.send(message)
+        with self._sending:
+            self._main.tell(*message)
 
     def _tell_stop(self) -> None:
         if self._stop.signal is not None and not self._stop_told:
@@ -249,11 +231,10 @@ class Watchdog:
     def _decide(self, failure: Failure, own: bool) -> bool:
         """Keeps the first verdict. Returns whether this is it; what this rank then does is only decided once."""
         with self._deciding:
-            if self._verdict is not None:
-                return False
-            self._verdict, self._own = failure, own
-        self._known.set()
-        return True
+            first = self._verdict is None
+            if first:
+                self._verdict, self._own = replace(failure, start=self.start), own
+        return first
 
 
 def join(member: Member, addresses: Sequence[str], port: int, token: bytes) -> Connection:

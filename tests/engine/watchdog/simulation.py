@@ -45,8 +45,8 @@ def beat(ranks: range, world_size: int, port: int, token: bytes, to_main: Connec
         selector.register(connection, selectors.EVENT_READ, rank)
     interval, due = beat_seconds(world_size), {rank: time.monotonic() + rank / world_size for rank in ranks}
     hanging: float | None = None
-    reasons: dict[int, str] = {}
-    while len(reasons) < len(connections):
+    reasons: set[str] = set()
+    while connections:
         now = time.monotonic()
         if hanging is None and to_main.poll():
             to_main.recv()
@@ -57,13 +57,15 @@ def beat(ranks: range, world_size: int, port: int, token: bytes, to_main: Connec
                 place = Place(12, int(rank != CULPRIT), "data" if rank == CULPRIT else "backward")
                 connection.send(("beat", place, now - hanging if hanging is not None else 0.0, False))
         for key, _ in selector.select(0.05):
-            message = connections[key.data].recv()
+            connection = connections[key.data]
+            message = connection.recv()
             if message[0] == "stacks?":
-                connections[key.data].send(("stacks", f"what rank {key.data} does"))
+                connection.send(("stacks", f"what rank {key.data} does"))
             elif message[0] == "verdict":
-                connections[key.data].send(("heard",))
-                reasons[key.data] = message[1].reason
-    to_main.send((time.monotonic(), set(reasons.values())))
+                connection.send(("bye",))
+                reasons.add(message[1].reason)
+                selector.unregister(connections.pop(key.data))
+    to_main.send((time.monotonic(), reasons))
     with suppress(EOFError):
         to_main.recv()  # its connections last until all is over
 

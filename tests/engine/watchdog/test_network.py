@@ -55,7 +55,9 @@ class Node:
     @property
     def heard(self) -> float:
         """For how long the other's kernel has been silent, in seconds."""
-        return unacknowledged_seconds(self.coordinator._connections[1])
+        connection = self.coordinator._members[1].connection
+        assert connection is not None
+        return unacknowledged_seconds(connection)
 
 
 @pytest.fixture
