@@ -24,8 +24,7 @@ from engine.watchdog.verdict import UNREACHABLE_SECONDS, AwakeClock, Limits, Mem
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
-ANSWER_SECONDS = 2.0
-"""Longest wait for others to take leave once they were told to."""
+ANSWER_SECONDS = 2.0  # longest wait for others to take leave once they were told to
 STACKS_SECONDS = 3.0
 JOIN_SECONDS = 60.0
 
@@ -38,15 +37,12 @@ class Coordinator:
         self._limits, self._heartbeat, self._beat = limits, heartbeat, verdict.beat_seconds(world_size)
         self._members, self._missing = {rank: Member(rank) for rank in range(world_size)}, world_size
         self._clock, self._now, self._judged, self._beaten, self._pace = AwakeClock(), 0.0, 0.0, 0.0, Pace()
-        self._late, self._why = list[Member](), ""
-        """Who seems to hang, and why it seems so."""
+        self._late, self._why = list[Member](), ""  # who seems to hang, and why it seems so
         self._verdict: Failure | None = None
         self._closing, self.complete = threading.Event(), threading.Event()
-        self.token = secrets.token_bytes(16)
-        """What a rank has to know to be let in."""
+        self.token = secrets.token_bytes(16)  # what a rank has to know to be let in
         self._selector, self._greeters = selectors.DefaultSelector(), ThreadPoolExecutor(8, "greeter")
-        self.own, inside = Pipe()
-        """Rank 0's end of its own connection."""
+        self.own, inside = Pipe()  # rank 0 has a connection to itself
         self._guests = SimpleQueue[tuple[int, str, Connection]]()
         self._guests.put((0, host, inside))
         self._listener = socket.create_server(("", 0), backlog=world_size + 64)

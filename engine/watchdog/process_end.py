@@ -20,16 +20,14 @@ REPORT_SECONDS = 8.0
 """Longest time for records and logs before the process ends without."""
 _LONGEST_STACKS = 20_000
 
-Exit = Callable[[int], object]
 
-
-def end_process(failure: Failure, report: Callable[[Failure], None], exit_process: Exit = os._exit) -> None:
+def end_process(failure: Failure, report: Callable[[Failure], None]) -> None:
     """Calls ``report``, kills this process's children and ends it, from any thread and within a fixed time."""
 
     def end() -> None:
         for child in multiprocessing.active_children():
             child.kill()
-        exit_process(failure.exit_code)
+        os._exit(failure.exit_code)
 
     guard = threading.Timer(REPORT_SECONDS, end)
     guard.daemon = True

@@ -12,10 +12,8 @@ from engine.failure import Failure
 from engine.heartbeat import Place
 from engine.watchdog.connection import unacknowledged_seconds
 
-SILENT_BEATS = 4
-"""A rank that has said nothing for so many heartbeats cannot: its process is stopped, or its interpreter held."""
-UNREACHABLE_SECONDS = 10.0
-"""A rank whose kernel has acknowledged nothing for so long is cut off from the network, or its node is down."""
+SILENT_BEATS = 4  # a rank that says nothing for longer cannot: its process is stopped, or its interpreter held
+UNREACHABLE_SECONDS = 10.0  # a kernel that acknowledges nothing for longer is cut off from the network, or down
 CUT_OFF = "its node went down, or the network to it"
 _NAMED = 4
 
@@ -43,16 +41,12 @@ class Member:
 
     rank: int
     host: str = ""
-    heard: float = 0.0
-    """When it last said something."""
+    heard: float = 0.0  # when it last said something
     place: Place = field(default_factory=Place)
-    idle: float = 0.0
-    """Seconds without progress, as it last said."""
-    slow: bool = True
-    """Whether it does what may take long without a sign, see :attr:`engine.heartbeat.Heartbeat.slow`."""
+    idle: float = 0.0  # seconds without progress, as it last said
+    slow: bool = True  # see Heartbeat.slow
     connection: Connection | None = None
-    mute: bool = False
-    """Whether it has not taken what it was sent."""
+    mute: bool = False  # it has not taken what it was sent
     stacks: str = ""
 
     @property
@@ -67,17 +61,16 @@ class Member:
 
     def cut_off(self, now: float) -> bool:
         """Returns whether neither the rank nor its kernel gives a sign: its node is down, or the network to it."""
-        if self.connection is None or self.silence(now) <= UNREACHABLE_SECONDS:
-            return False
-        return unacknowledged_seconds(self.connection) > UNREACHABLE_SECONDS
+        silent = self.connection if self.silence(now) > UNREACHABLE_SECONDS else None
+        return silent is not None and unacknowledged_seconds(silent) > UNREACHABLE_SECONDS
 
     def tell(self, *message: object) -> None:
-        """Sends it a message. That it is gone is for the one who reads to find, after what came before."""
-        if self.connection is not None and not self.mute:
-            try:
+        """Sends it a message, unless it is mute. That it is gone is for who reads to find, after what came before."""
+        try:
+            if self.connection is not None and not self.mute:
                 self.connection.send(message)
-            except OSError:
-                self.mute = True
+        except OSError:
+            self.mute = True
 
 
 class Pace:
@@ -99,10 +92,8 @@ class Pace:
 class Limits(NamedTuple):
     """How many seconds nothing may move before that counts as a hang."""
 
-    usual: float
-    """distributed.timeout_seconds"""
-    slow: float
-    """distributed.start_timeout_seconds, as long as any rank is slow"""
+    usual: float  # distributed.timeout_seconds
+    slow: float  # distributed.start_timeout_seconds, as long as any rank is slow
 
     def of(self, members: Iterable[Member]) -> tuple[float, str]:
         """Returns the limit that holds for ``members``, and the reason to give where it is passed."""
@@ -116,9 +107,8 @@ def vanished(member: Member, own: Place, why: str = "killed, out of memory, cras
 
     Steps may be shorter than the time between heartbeats; a survivor cannot have got beyond the step of the other one.
     """
-    at = f"step {member.place.step} ({member.place.phase})" if member.place.step >= own.step else f"step {own.step}"
-    step = max(member.place.step, own.step)
-    return Failure(member.rank, member.host, step, f"{member.name} vanished at {at}: {why}", retry=True)
+    step, phase = max(member.place, own)[0], f" ({member.place.phase})" if member.place.step >= own.step else ""
+    return Failure(member.rank, member.host, step, f"{member.name} vanished at step {step}{phase}: {why}", retry=True)
 
 
 def late_ranks(members: Collection[Member], now: float, timeout: float, beat: float = 1.0) -> list[Member]:
@@ -142,24 +132,22 @@ def furthest_behind(members: Collection[Member]) -> list[Member]:
 
 def hangs(late: Sequence[Member], members: Iterable[Member], now: float, why: str, beat: float = 1.0) -> Failure:
     """Returns the failure of ``late``, of ``members``."""
-    first, blamed, several = late[0], set(late), len(late) > 1
+    first, blamed, names = late[0], set(late), _listed(each.name for each in late)
     others = sorted((each for each in members if each not in blamed), key=lambda each: each.place[:2])
-    rank = None if several and not others else first.rank
+    rank = first.rank if others or not late[1:] else None
     if rank is None:
         said = f"all ranks stand at {first.place}"
     elif first.silence(now) > SILENT_BEATS * beat:
-        said = f"{'are' if several else 'is'} silent since {first.place}, stopped or in code that holds Python's lock"
+        verb = "are" if late[1:] else "is"
+        said = f"{names} {verb} silent since {first.place}, stopped or in code that holds Python's lock"
     else:
-        said = f"{'hang' if several else 'hangs'} at {first.place}"
-    if rank is not None:
-        said = f"{_listed(each.name for each in late)} {said}"
+        said = f"{names} {'hang' if late[1:] else 'hangs'} at {first.place}"
     if others:
-        places = (each.place for each in others)
-        texts = (each.phase + (f" of step {each.step}" if each.step != first.place.step else "") for each in places)
+        steps = (f" of step {each.place.step}" if each.place.step != first.place.step else "" for each in others)
+        texts = (each.place.phase + step for each, step in zip(others, steps, strict=True))
         said += f"; {'the others wait' if others[1:] else f'{others[0].name} waits'} in {_listed(texts)}"
-    known = [f"{each.name}:\n{each.stacks}" for each in [*late, *others] if each.stacks]
-    trace = "\n".join(known[:_NAMED])
-    return Failure(rank, first.host, first.place.step, f"{said} ({why})", traceback=trace, retry=True)
+    known = [f"{each.name}:\n{each.stacks}" for each in [*late, *others] if each.stacks][:_NAMED]
+    return Failure(rank, first.host, first.place.step, f"{said} ({why})", traceback="\n".join(known), retry=True)
 
 
 def _listed(texts: Iterable[str]) -> str:

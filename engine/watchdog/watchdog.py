@@ -1,17 +1,15 @@
 """Every rank knows of the others, so that a failure, a death, a hang or the launcher's end is named and ends them all.
 
-A thread on each rank, which the main thread need not be in a state to help: it may wait in a collective for ever. Each
-holds one connection to the coordinator, a thread of rank 0 (:mod:`engine.watchdog.coordinator`).
+A thread on each rank, which needs no help of a main thread that may wait in a collective for ever, holds one connection
+to the coordinator, a thread of rank 0 (:mod:`engine.watchdog.coordinator`). What finds what: a connection's end, which
+the kernel tells at once, is the death of its process, however it died. A node without power or network acknowledges
+nothing: if moreover nobody gets on, it is lost, within some 12 s; while steps go on, only the management network is
+gone, and nothing follows. A rank that is stopped or holds Python's lock is silent while its kernel answers: a hang,
+once the time limit has passed, as are heartbeats that stand still. Before the ranks have met:
+:mod:`engine.start_guard`.
 
-What finds what: a connection's end, which the kernel tells at once, is the death of its process, however it died. A
-node without power or network acknowledges nothing: if moreover nobody gets on, it is lost, within some 12 s; while
-steps go on, only the management network is gone, and nothing follows. A rank that is stopped or holds Python's lock is
-silent while its kernel answers: a hang, once the time limit has passed, as are heartbeats that stand still. Python's
-faulthandler writes the stack of one that holds the lock. Before the ranks have met: :mod:`engine.start_guard`.
-
-The connections are multiprocessing's: authenticated, whole messages, and an end that is seen. torch's TCPStore would
-carry heartbeats for as little, but does not tell that a client's process is gone: only time or a failed collective
-would, and NCCL waits for a dead peer until its own time-out.
+torch's TCPStore would carry heartbeats for as little, but does not tell that a client's process is gone: only time or a
+failed collective would, and NCCL waits for a dead peer until its own time-out.
 """
 
 from __future__ import annotations
@@ -24,11 +22,9 @@ import socket
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from functools import partial
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
@@ -40,11 +36,10 @@ from engine.failure import Failure
 from engine.flight_recorder import write_flight_record
 from engine.rendezvous import own_addresses
 from engine.retry import failure_of, is_communication_error, timed_out
-from engine.signals import StopRequest
 from engine.watchdog import verdict
 from engine.watchdog.connection import GONE, connection_over
 from engine.watchdog.coordinator import ANSWER_SECONDS, JOIN_SECONDS, POLL_SECONDS, Coordinator
-from engine.watchdog.process_end import Exit, end_process, log_stacks
+from engine.watchdog.process_end import end_process, log_stacks
 from engine.watchdog.verdict import SILENT_BEATS, AwakeClock, Limits, Member, Pace
 
 log = logging.getLogger(__name__)
@@ -52,6 +47,8 @@ log = logging.getLogger(__name__)
 VERDICT_SECONDS = 5.0
 """How long a rank whose collective failed waits to hear whose fault it was."""
 END_SECONDS = 10.0
+Report = Callable[[Failure], None]
+LogFile = Callable[[], Path | None]
 
 
 class Watchdog(AbstractContextManager["Watchdog"]):
@@ -60,69 +57,56 @@ class Watchdog(AbstractContextManager["Watchdog"]):
     def __init__(
         self,
         ranks: Ranks,
-        stop: StopRequest,
         limits: Limits,
-        on_end: Callable[[Failure], None],
-        *,
-        log_file: Callable[[], Path | None] = lambda: None,
-        launcher_pid: int | None = None,
-        exit_process: Exit = os._exit,
+        on_end: Report,
+        log_file: LogFile = lambda: None,
+        launcher: int | None = None,
     ) -> None:
-        """All ranks call this at the same time.
+        """All ranks call this at the same time. Raises a :class:`UserError` if rank 0 cannot be reached from here.
 
         Args:
-            stop: shared with the other ranks: a signal sent to any is heard by all.
-            on_end: records a failure that is not this rank's own doing; called in a thread, with some seconds' time,
-                after which the process ends with the failure's exit code.
+            on_end: records a failure that is not this rank's own doing, in a thread and some seconds, before the end.
             log_file: names this rank's log, once there is one: there go the stacks of a rank that holds Python's lock.
-            launcher_pid: the process whose end ends this one, if a launcher started it; the parent by default.
-
-        Raises:
-            UserError: rank 0 cannot be reached from here.
+            launcher: the process whose end ends this one, if a launcher started it; the parent by default.
         """
         self._heartbeat, self._member = ranks.heartbeat, Member(ranks.rank, socket.gethostname())
-        self._stop, self._limits, self._on_end = stop, limits, on_end
-        self._log_file, self._exit = log_file, exit_process
-        self._launcher = None if ranks.layout.launcher == "single" else launcher_pid or os.getppid()
+        self._stop, self._limits, self._on_end, self._log_file = ranks.stop, limits, on_end, log_file
+        self._launcher = None if ranks.layout.launcher == "single" else launcher or os.getppid()
         self._beat, self._pace = verdict.beat_seconds(ranks.world_size), Pace()
         self._verdict: Failure | None = None
         """What ends this process: the first that is known here, this rank's own failure or another's."""
         self._own = self._leaving = self._stop_told = False
         self._deciding, self._sending = threading.Lock(), threading.Lock()
         self._log: IO[str] | None = None
-        self._coordinator: Coordinator | None = None
-        port, token, own = 0, b"", None
-        if ranks.is_main:
-            self._coordinator = Coordinator(ranks.world_size, self._member.host, limits, self._heartbeat)
-            port, token, own = self._coordinator.port, self._coordinator.token, self._coordinator.own
+        own = Coordinator(ranks.world_size, self._member.host, limits, ranks.heartbeat) if ranks.is_main else None
+        port, token = (own.port, own.token) if own is not None else (0, b"")
         note = (secrets.token_hex(8), self._member.host, own_addresses(), port, token)
         self.start, host, addresses, port, token = ranks.from_main(lambda: note)
-        self._connection = own or join(self._member, addresses, port, token)
-        self._main = Member(0, host, connection=self._connection)
-        os.register_at_fork(after_in_child=partial(_close_connections, weakref.ref(self)))
+        self._connection = own.own if own is not None else join(self._member, addresses, port, token)
+        self._main, self._coordinator = Member(0, host, connection=self._connection), own
+        os.register_at_fork(after_in_child=self._close_connections)
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
-        if self._coordinator is not None:
-            self._coordinator.complete.wait(JOIN_SECONDS)  # a rank that has not come by then is missed by the thread
+        if own is not None:
+            own.complete.wait(JOIN_SECONDS)  # a rank that has not come by then is missed by the thread
 
     def settle(self, error: BaseException) -> Failure:
-        """Finds out whose fault it is that ``error`` left this rank's main thread.
+        """Finds out whose fault it is that ``error``, often a failed collective, left this rank's main thread.
 
-        A failed collective is usually another rank's; then, as with all verdicts about others, this does not return,
-        since the watchdog ends the process. Else all others are told, and the failure is returned for the caller to
-        record, before it ends the process.
+        If another's, this does not return: the watchdog ends the process. Else all are told, and the caller is to
+        record what is returned and to end the process.
         """
         if is_communication_error(error):
             if timed_out(error):
                 self._tell("trouble", self._heartbeat.place)
             self._thread.join(VERDICT_SECONDS)
-        if self._decide(failure_of(self._member.rank, self._member.host, self._heartbeat.place, error), own=True):
-            self._tell("failed", self._verdict)
+        failure = failure_of(self._member.rank, self._member.host, self._heartbeat.place, error)
+        if self._decide(failure, own=True):
+            self._tell("failed", failure)
             self._thread.join(2 * ANSWER_SECONDS)  # rank 0 hears its own verdict when the others have
         elif not self._own:
             self._thread.join(END_SECONDS)
-        assert self._verdict is not None
-        return self._verdict
+        return self._verdict or failure
 
     def close(self) -> None:
         """Ends the watchdog; the others, who may end seconds earlier or later, do not take it for a death."""
@@ -141,39 +125,34 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         self.close()
 
     def _run(self) -> None:
+        own, clock, beaten, ticks, moved, found = self._member, AwakeClock(), -self._beat, -1, 0.0, None
         try:
-            found = self._watch()
-            if found is not None and self._decide(found, own=False) and self._verdict is not None:
-                end_process(self._verdict, self._on_end, self._exit)
+            while found is None and not self._connection.closed:
+                now = clock()
+                if self._heartbeat.ticks != ticks:
+                    ticks, moved = self._heartbeat.ticks, now
+                own.heard, own.place, own.idle, own.slow = now, self._heartbeat.place, now - moved, self._heartbeat.slow
+                self._pace.stands(own.idle, own.slow)
+                if now - beaten >= self._beat:
+                    beaten = now
+                    self._tell("beat", own.place, own.idle, own.slow)
+                    self._arm_faulthandler()
+                self._tell_stop()
+                found = self._hear(now) or self._judge(now)
+            if found is not None and self._decide(found, own=False):
+                end_process(replace(found, start=self.start), self._on_end)
         except Exception:
             log.exception("the watchdog over the other ranks has failed; going on without")
             self._tell("bye")
         faulthandler.cancel_dump_traceback_later()
         self._connection.close()
 
-    def _watch(self) -> Failure | None:
-        """Returns the first verdict; None once all is over."""
-        own, clock, beaten, ticks, moved, found = self._member, AwakeClock(), -self._beat, -1, 0.0, None
-        while found is None and not self._connection.closed:
-            now = clock()
-            if self._heartbeat.ticks != ticks:
-                ticks, moved = self._heartbeat.ticks, now
-            own.heard, own.place, own.idle, own.slow = now, self._heartbeat.place, now - moved, self._heartbeat.slow
-            self._pace.stands(own.idle, own.slow)
-            if now - beaten >= self._beat:
-                beaten = now
-                self._tell("beat", own.place, own.idle, own.slow)
-                self._arm_faulthandler()
-            self._tell_stop()
-            found = self._hear(now) or self._judge(now)
-        return found
-
     def _hear(self, now: float, seconds: float = POLL_SECONDS) -> Failure | None:
         """Handles what arrives in that time; returns the verdict if that is among it, or rank 0's death."""
         try:
             while self._connection.poll(seconds):
-                message, seconds, self._main.heard = self._connection.recv(), 0.0, now
-                match message:
+                seconds, self._main.heard = 0.0, now
+                match self._connection.recv():
                     case "beat", place:
                         self._main.place = place
                     case "stop", name:
@@ -219,6 +198,12 @@ class Watchdog(AbstractContextManager["Watchdog"]):
             seconds = max(SILENT_BEATS * self._beat, 0.9 * limit)
             faulthandler.dump_traceback_later(seconds, file=self._log or sys.stderr)
 
+    def _close_connections(self) -> None:
+        """For a forked child, a data worker: one that kept a dead rank's connection open would keep its death hidden."""
+        self._connection.close()
+        if self._coordinator is not None:
+            self._coordinator.close_sockets()
+
     def _tell(self, *message: object) -> None:
         with self._sending:
             self._main.tell(*message)
@@ -231,18 +216,13 @@ class Watchdog(AbstractContextManager["Watchdog"]):
     def _decide(self, failure: Failure, own: bool) -> bool:
         """Keeps the first verdict. Returns whether this is it; what this rank then does is only decided once."""
         with self._deciding:
-            first = self._verdict is None
-            if first:
+            if first := self._verdict is None:
                 self._verdict, self._own = replace(failure, start=self.start), own
         return first
 
 
 def join(member: Member, addresses: Sequence[str], port: int, token: bytes) -> Connection:
-    """Returns a rank's connection to the coordinator, which answers under one of ``addresses`` and knows the token.
-
-    Raises:
-        UserError: it does not.
-    """
+    """Returns a rank's connection to the coordinator; raises a :class:`UserError` if none of ``addresses`` leads there."""
     hosts = list(dict.fromkeys([*filter(None, [os.environ.get("MASTER_ADDR")]), *addresses]))
     for pause in (1.0, 2.0, 0.0):
         for host in hosts:
@@ -253,16 +233,5 @@ def join(member: Member, addresses: Sequence[str], port: int, token: bytes) -> C
                 connection.send((member.rank, member.host))
                 return connection
         time.sleep(pause * secrets.randbelow(1000) / 1000)  # not all of them at once
-    raise UserError(
-        f"{member.name} reached rank 0 under none of {', '.join(hosts)} (port {port}); "
-        "all ports between the nodes of a job have to be open"
-    )
-
-
-def _close_connections(watchdog: weakref.ref[Watchdog]) -> None:
-    """For a forked child, a data worker: one that kept a dead rank's connection open would keep its death hidden."""
-    alive = watchdog()
-    if alive is not None:
-        alive._connection.close()
-        if alive._coordinator is not None:
-            alive._coordinator.close_sockets()
+    where = f"rank 0 under none of {', '.join(hosts)} (port {port})"
+    raise UserError(f"{member.name} reached {where}; all ports between the nodes of a job have to be open")
