@@ -18,8 +18,7 @@ from queue import SimpleQueue
 from engine.failure import Failure
 from engine.heartbeat import Heartbeat
 from engine.watchdog import verdict
-from engine.watchdog.connection import GONE, connection_over
-from engine.watchdog.verdict import UNREACHABLE_SECONDS, AwakeClock, Limits, Member, Pace
+from engine.watchdog.verdict import GONE, UNREACHABLE_SECONDS, AwakeClock, Limits, Member, Pace
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class Coordinator:
         self._thread.start()
 
     def close(self) -> None:
-        """Says good-bye to all, waits until they have heard it, or a little, and ends the thread."""
+        """Says good-bye to all, waits until they have left, or a little, and ends the thread."""
         self._closing.set()
         self._thread.join(2 * ANSWER_SECONDS)
 
@@ -93,7 +92,7 @@ class Coordinator:
             self._beaten = self._now
             self._tell(self._members, "beat", self._heartbeat.place)
 
-    def _wait(self, seconds: float, done: Callable[[], bool]) -> None:
+    def _wait(self, seconds: float, done: Callable[[], object]) -> None:
         deadline = time.monotonic() + seconds
         while not done() and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -111,7 +110,7 @@ class Coordinator:
 
     def _greet(self, end: socket.socket) -> None:
         """Lets in who knows the token; in a thread of the pool, where a stranger holds up no one for long."""
-        guest = connection_over(end)
+        guest = verdict.connection_over(end)
         try:
             deliver_challenge(guest, self.token)
             answer_challenge(guest, self.token)
@@ -141,24 +140,20 @@ class Coordinator:
             case "stop", name:
                 self._tell(self._members, "stop", name)
             case "failed", failure:
-                self._conclude(failure)
+                self._verdict = self._verdict or failure
             case "trouble", place:  # its collective has waited for the whole timeout
-                late = verdict.furthest_behind(self._members.values())
-                member.place = place
-                if member not in late and not self._late:
+                if member not in (late := verdict.furthest_behind(self._members.values())) and not self._late:
                     self._late, self._why = late, f"rank {member.rank} waited for distributed.timeout_seconds"
+                member.place = place
             case "stacks", text:
                 member.stacks = text
             case ("bye" | "gone" as word,):
                 if word == "gone":
-                    self._conclude(verdict.vanished(member, self._heartbeat.place))
+                    self._verdict = self._verdict or verdict.vanished(member, self._heartbeat.place)
                 member.tell("bye")
                 self._selector.unregister(connection)
                 connection.close()
                 del self._members[member.rank]
-
-    def _conclude(self, failure: Failure) -> None:
-        self._verdict = self._verdict or failure
 
     def _judge(self) -> None:
         """Looks whether anybody is cut off, never came, or hangs; if so, asks all for their stacks."""
@@ -169,15 +164,15 @@ class Coordinator:
             self._pace.stands(min(reached, default=0.0), any(member.slow for member in members))
             for member in members:
                 if member.connection is None and now > JOIN_SECONDS:
-                    self._conclude(verdict.vanished(member, place))
+                    self._verdict = self._verdict or verdict.vanished(member, place)
                 elif self._pace.waits() and member.cut_off(now):
-                    self._conclude(verdict.vanished(member, place, verdict.CUT_OFF))
+                    self._verdict = self._verdict or verdict.vanished(member, place, verdict.CUT_OFF)
             # One that is silent may long be past what it last said it did; all do the same, so the others know.
             heard = [member for member in members if member.silence(now) <= verdict.SILENT_BEATS * self._beat]
             limit, self._why = self._limits.of(heard or members)
             self._late = verdict.late_ranks(members, now, limit, self._beat)
         if self._late and self._verdict is None:
-            asked = [member for member in members if not (member in self._late and member.silence(now) > 2)]
+            asked = [each for each in members if each.connection and not (each in self._late and each.silence(now) > 2)]
             self._tell(self._members, "stacks?")
-            self._wait(STACKS_SECONDS, lambda: all(member.stacks or not member.connection for member in asked))
-            self._conclude(verdict.hangs(self._late, members, self._now, self._why, self._beat))
+            self._wait(STACKS_SECONDS, lambda: self._verdict or all(member.stacks for member in asked))
+            self._verdict = self._verdict or verdict.hangs(self._late, members, self._now, self._why, self._beat)

@@ -16,8 +16,7 @@ from engine.log import FILE_ONLY
 
 log = logging.getLogger(__name__)
 
-REPORT_SECONDS = 8.0
-"""Longest time for records and logs before the process ends without."""
+REPORT_SECONDS = 8.0  # longest time for records and logs before the process ends without
 _LONGEST_STACKS = 20_000
 
 
@@ -39,7 +38,6 @@ def end_process(failure: Failure, report: Callable[[Failure], None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # a closed pipe, or none at all: there is nobody left to tell
             stream.flush()
-    guard.cancel()
     end()
 
 

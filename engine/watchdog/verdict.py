@@ -1,7 +1,10 @@
-"""What the ranks' places and silences mean: who has vanished, who holds up the others."""
+"""What is known of a rank, over which connection, and what that means: who has vanished, who holds up the others."""
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
 import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +13,12 @@ from typing import NamedTuple
 
 from engine.failure import Failure
 from engine.heartbeat import Place
-from engine.watchdog.connection import unacknowledged_seconds
 
 SILENT_BEATS = 4  # a rank that says nothing for longer cannot: its process is stopped, or its interpreter held
 UNREACHABLE_SECONDS = 10.0  # a kernel that acknowledges nothing for longer is cut off from the network, or down
 CUT_OFF = "its node went down, or the network to it"
+GONE = (EOFError, OSError)  # raised where the other end's process is gone, or has stopped within a message
+_LAST_ACK = 56  # offset of the milliseconds since the last acknowledgement in Linux's ``struct tcp_info``
 _NAMED = 4
 
 
@@ -33,6 +37,25 @@ class AwakeClock:
         last, self._last = self._last, time.monotonic()
         self._seconds += min(self._last - last, 1.0)
         return self._seconds
+
+
+def connection_over(end: socket.socket) -> Connection:
+    """Returns one of multiprocessing's connections that takes over ``end``, on which no wait is longer than seconds."""
+    end.settimeout(None)
+    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 5, 0))
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 500_000))
+    return Connection(end.detach())
+
+
+def unacknowledged_seconds(connection: Connection) -> float:
+    """Returns for how long the other end's kernel has given no sign, as it does for every heartbeat; 0.0: unknown."""
+    try:
+        with socket.socket(fileno=os.dup(connection.fileno())) as end:
+            info = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    except (OSError, AttributeError):  # closed, no TCP, or not Linux
+        return 0.0
+    return float(struct.unpack_from("I", info, _LAST_ACK)[0]) / 1000
 
 
 @dataclass(eq=False)  # thousands are looked up among thousands
@@ -76,8 +99,7 @@ class Member:
 class Pace:
     """For how long nothing has moved, and for how long it ever had between two moves of which none was slow."""
 
-    def __init__(self) -> None:
-        self._standing, self._slow, self._longest = 0.0, True, 0.0
+    _standing, _slow, _longest = 0.0, True, 0.0
 
     def stands(self, seconds: float, slow: bool) -> None:
         if seconds < self._standing and not self._slow:
@@ -138,13 +160,13 @@ def hangs(late: Sequence[Member], members: Iterable[Member], now: float, why: st
     if rank is None:
         said = f"all ranks stand at {first.place}"
     elif first.silence(now) > SILENT_BEATS * beat:
-        verb = "are" if late[1:] else "is"
-        said = f"{names} {verb} silent since {first.place}, stopped or in code that holds Python's lock"
+        since = f"silent since {first.place}, stopped or in code that holds Python's lock"
+        said = f"{names} {'are' if late[1:] else 'is'} {since}"
     else:
         said = f"{names} {'hang' if late[1:] else 'hangs'} at {first.place}"
     if others:
-        steps = (f" of step {each.place.step}" if each.place.step != first.place.step else "" for each in others)
-        texts = (each.place.phase + step for each, step in zip(others, steps, strict=True))
+        step, places = first.place.step, [each.place for each in others]
+        texts = (each.phase if each.step == step else f"{each.phase} of step {each.step}" for each in places)
         said += f"; {'the others wait' if others[1:] else f'{others[0].name} waits'} in {_listed(texts)}"
     known = [f"{each.name}:\n{each.stacks}" for each in [*late, *others] if each.stacks][:_NAMED]
     return Failure(rank, first.host, first.place.step, f"{said} ({why})", traceback="\n".join(known), retry=True)

@@ -1,15 +1,11 @@
 """Every rank knows of the others, so that a failure, a death, a hang or the launcher's end is named and ends them all.
 
-A thread on each rank, which needs no help of a main thread that may wait in a collective for ever, holds one connection
-to the coordinator, a thread of rank 0 (:mod:`engine.watchdog.coordinator`). What finds what: a connection's end, which
-the kernel tells at once, is the death of its process, however it died. A node without power or network acknowledges
-nothing: if moreover nobody gets on, it is lost, within some 12 s; while steps go on, only the management network is
-gone, and nothing follows. A rank that is stopped or holds Python's lock is silent while its kernel answers: a hang,
-once the time limit has passed, as are heartbeats that stand still. Before the ranks have met:
-:mod:`engine.start_guard`.
-
-torch's TCPStore would carry heartbeats for as little, but does not tell that a client's process is gone: only time or a
-failed collective would, and NCCL waits for a dead peer until its own time-out.
+On each, a thread that needs no help of the main one holds a connection to rank 0's :mod:`engine.watchdog.coordinator`.
+Its end, which the kernel tells at once, is the death of a process, however it died; torch's TCPStore would not tell.
+A node without power or network acknowledges nothing: if moreover nobody gets on, it is lost, within some 12 s; while
+steps go on, only the management network is gone, and nothing follows. A rank that is stopped or holds Python's lock is
+silent while its kernel answers: a hang, once the time limit has passed, as are heartbeats that stand still. Before the
+ranks have met: :mod:`engine.start_guard`.
 """
 
 from __future__ import annotations
@@ -37,15 +33,13 @@ from engine.flight_recorder import write_flight_record
 from engine.rendezvous import own_addresses
 from engine.retry import failure_of, is_communication_error, timed_out
 from engine.watchdog import verdict
-from engine.watchdog.connection import GONE, connection_over
 from engine.watchdog.coordinator import ANSWER_SECONDS, JOIN_SECONDS, POLL_SECONDS, Coordinator
 from engine.watchdog.process_end import end_process, log_stacks
-from engine.watchdog.verdict import SILENT_BEATS, AwakeClock, Limits, Member, Pace
+from engine.watchdog.verdict import GONE, SILENT_BEATS, AwakeClock, Limits, Member, Pace
 
 log = logging.getLogger(__name__)
 
-VERDICT_SECONDS = 5.0
-"""How long a rank whose collective failed waits to hear whose fault it was."""
+VERDICT_SECONDS = 5.0  # a rank whose collective failed waits so long to hear whose fault it was
 END_SECONDS = 10.0
 Report = Callable[[Failure], None]
 LogFile = Callable[[], Path | None]
@@ -55,26 +49,20 @@ class Watchdog(AbstractContextManager["Watchdog"]):
     """Watches over all ranks until :meth:`close`. A context manager; an error that leaves it is settled first."""
 
     def __init__(
-        self,
-        ranks: Ranks,
-        limits: Limits,
-        on_end: Report,
-        log_file: LogFile = lambda: None,
-        launcher: int | None = None,
+        self, ranks: Ranks, limits: Limits, on_end: Report, log_file: LogFile = lambda: None, launcher: int = 0
     ) -> None:
         """All ranks call this at the same time. Raises a :class:`UserError` if rank 0 cannot be reached from here.
 
         Args:
             on_end: records a failure that is not this rank's own doing, in a thread and some seconds, before the end.
             log_file: names this rank's log, once there is one: there go the stacks of a rank that holds Python's lock.
-            launcher: the process whose end ends this one, if a launcher started it; the parent by default.
+            launcher: number of the process whose end ends this one, if one started it; the parent by default.
         """
         self._heartbeat, self._member = ranks.heartbeat, Member(ranks.rank, socket.gethostname())
         self._stop, self._limits, self._on_end, self._log_file = ranks.stop, limits, on_end, log_file
         self._launcher = None if ranks.layout.launcher == "single" else launcher or os.getppid()
         self._beat, self._pace = verdict.beat_seconds(ranks.world_size), Pace()
-        self._verdict: Failure | None = None
-        """What ends this process: the first that is known here, this rank's own failure or another's."""
+        self._verdict: Failure | None = None  # the first known here, this rank's own failure or another's
         self._own = self._leaving = self._stop_told = False
         self._deciding, self._sending = threading.Lock(), threading.Lock()
         self._log: IO[str] | None = None
@@ -199,7 +187,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
             faulthandler.dump_traceback_later(seconds, file=self._log or sys.stderr)
 
     def _close_connections(self) -> None:
-        """For a forked child, a data worker: one that kept a dead rank's connection open would keep its death hidden."""
+        """For a forked child, a data worker: if it kept a dead rank's connection open, nobody would see that death."""
         self._connection.close()
         if self._coordinator is not None:
             self._coordinator.close_sockets()
@@ -222,12 +210,12 @@ class Watchdog(AbstractContextManager["Watchdog"]):
 
 
 def join(member: Member, addresses: Sequence[str], port: int, token: bytes) -> Connection:
-    """Returns a rank's connection to the coordinator; raises a :class:`UserError` if none of ``addresses`` leads there."""
+    """Returns a rank's connection to the coordinator; raises a :class:`UserError` if no address leads there."""
     hosts = list(dict.fromkeys([*filter(None, [os.environ.get("MASTER_ADDR")]), *addresses]))
     for pause in (1.0, 2.0, 0.0):
         for host in hosts:
             with suppress(*GONE, AuthenticationError):
-                connection = connection_over(socket.create_connection((host, port), timeout=5.0))
+                connection = verdict.connection_over(socket.create_connection((host, port), timeout=5.0))
                 answer_challenge(connection, token)
                 deliver_challenge(connection, token)
                 connection.send((member.rank, member.host))

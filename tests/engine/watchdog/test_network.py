@@ -13,9 +13,8 @@ import pytest
 
 from engine.failure import Failure
 from engine.heartbeat import Heartbeat, Place
-from engine.watchdog.connection import unacknowledged_seconds
 from engine.watchdog.coordinator import Coordinator
-from engine.watchdog.verdict import Limits
+from engine.watchdog.verdict import Limits, unacknowledged_seconds
 from tests.distributed import ROOT, clean_environment
 
 RANK = """
