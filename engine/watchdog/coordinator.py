@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import selectors
 import socket
@@ -18,25 +19,21 @@ from queue import SimpleQueue
 from engine.failure import Failure
 from engine.heartbeat import Heartbeat
 from engine.watchdog import verdict
-from engine.watchdog.verdict import GONE, UNREACHABLE_SECONDS, AwakeClock, Limits, Member, Pace
 
 log = logging.getLogger(__name__)
-
-POLL_SECONDS = 0.2
 ANSWER_SECONDS = 2.0  # longest wait for others to take leave once they were told to
-STACKS_SECONDS = 3.0
-JOIN_SECONDS = 60.0
+POLL_SECONDS, STACKS_SECONDS, JOIN_SECONDS = 0.2, 3.0, 60.0
 
 
 class Coordinator:
-    """Works in a thread of its own from construction until :meth:`close`."""
+    """Listens and judges in a thread of its own until :meth:`close`."""
 
-    def __init__(self, world_size: int, host: str, limits: Limits, heartbeat: Heartbeat) -> None:
-        """Listens from now on; ``host`` and ``heartbeat`` are rank 0's."""
+    def __init__(self, world_size: int, host: str, limits: verdict.Limits, heartbeat: Heartbeat) -> None:
         self._limits, self._heartbeat, self._beat = limits, heartbeat, verdict.beat_seconds(world_size)
-        self._members, self._missing = {rank: Member(rank) for rank in range(world_size)}, world_size
-        self._clock, self._now, self._judged, self._beaten, self._pace = AwakeClock(), 0.0, 0.0, 0.0, Pace()
-        self._late, self._why = list[Member](), ""  # who seems to hang, and why it seems so
+        self._members, self._missing = {rank: verdict.Member(rank) for rank in range(world_size)}, world_size
+        self._clock, self._pace, self._now = verdict.AwakeClock(), verdict.Pace(), 0.0
+        self._judged = self._beaten = 0.0
+        self._late, self._why = list[verdict.Member](), ""  # who seems to hang, and why it seems so
         self._verdict: Failure | None = None
         self._closing, self.complete = threading.Event(), threading.Event()
         self.token = secrets.token_bytes(16)  # what a rank has to know to be let in
@@ -47,6 +44,7 @@ class Coordinator:
         self._listener = socket.create_server(("", 0), backlog=world_size + 64)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
+        os.register_at_fork(after_in_child=self._close_sockets)
         self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
         self._thread.start()
 
@@ -55,8 +53,8 @@ class Coordinator:
         self._closing.set()
         self._thread.join(2 * ANSWER_SECONDS)
 
-    def close_sockets(self) -> None:
-        """Closes everything, in a forked child too, where it leaves the parent's connections as they are."""
+    def _close_sockets(self) -> None:
+        """Also called in a forked child, where it leaves the parent's connections as they are."""
         self._selector.close()
         for each in (self._listener, self.own, *(member.connection for member in self._members.values())):
             if each is not None:
@@ -66,7 +64,8 @@ class Coordinator:
         try:
             while self._verdict is None and not self._closing.wait(POLL_SECONDS if self.complete.is_set() else 0.02):
                 self._poll()
-                self._judge()
+                if self._now >= self._judged + 1.0:
+                    self._judge()
             if self._verdict is not None:  # rank 0 is told last: then its process ends
                 self._dismiss(self._members.keys() - {0}, "verdict", self._verdict)
                 self._tell(self._members.keys() & {0}, "verdict", self._verdict)
@@ -76,7 +75,7 @@ class Coordinator:
             log.exception("the watchdog over all ranks has failed; going on without")
         self._dismiss(set(self._members), "bye")
         self._greeters.shutdown(wait=False)
-        self.close_sockets()
+        self._close_sockets()
 
     def _poll(self) -> None:
         """Handles what has arrived, one message a rank, and gives all ranks a sign of life."""
@@ -105,8 +104,7 @@ class Coordinator:
     def _dismiss(self, ranks: set[int], *message: object) -> None:
         """Tells these ranks what ends them, and waits until they have left, or a little."""
         self._tell(ranks, *message)
-        connected = {rank for rank in ranks if self._members[rank].connection}
-        self._wait(ANSWER_SECONDS, lambda: connected.isdisjoint(self._members))
+        self._wait(ANSWER_SECONDS, lambda: ranks.isdisjoint(self._members))
 
     def _greet(self, end: socket.socket) -> None:
         """Lets in who knows the token; in a thread of the pool, where a stranger holds up no one for long."""
@@ -115,7 +113,7 @@ class Coordinator:
             deliver_challenge(guest, self.token)
             answer_challenge(guest, self.token)
             self._guests.put((*guest.recv(), guest))
-        except (*GONE, AuthenticationError):
+        except (*verdict.GONE, AuthenticationError):
             guest.close()
 
     def _admit(self, rank: int, host: str, connection: Connection) -> None:
@@ -128,10 +126,10 @@ class Coordinator:
         if self._verdict is not None:
             member.tell("verdict", self._verdict)
 
-    def _hear(self, member: Member, connection: Connection) -> None:
+    def _hear(self, member: verdict.Member, connection: Connection) -> None:
         try:
             message = connection.recv()
-        except GONE:
+        except verdict.GONE:
             message = ("gone",)
         member.heard = self._now
         match message:
@@ -157,22 +155,20 @@ class Coordinator:
 
     def _judge(self) -> None:
         """Looks whether anybody is cut off, never came, or hangs; if so, asks all for their stacks."""
-        now, members, place = self._now, self._members.values(), self._heartbeat.place
-        if not self._late and now >= self._judged + 1.0:
-            self._judged = now
-            reached = (member.standing(now) for member in members if member.silence(now) <= UNREACHABLE_SECONDS)
-            self._pace.stands(min(reached, default=0.0), any(member.slow for member in members))
-            for member in members:
-                if member.connection is None and now > JOIN_SECONDS:
-                    self._verdict = self._verdict or verdict.vanished(member, place)
-                elif self._pace.waits() and member.cut_off(now):
-                    self._verdict = self._verdict or verdict.vanished(member, place, verdict.CUT_OFF)
-            # One that is silent may long be past what it last said it did; all do the same, so the others know.
-            heard = [member for member in members if member.silence(now) <= verdict.SILENT_BEATS * self._beat]
+        self._judged, now, members, place = self._now, self._now, self._members.values(), self._heartbeat.place
+        reached = (each.idle + now - each.heard for each in members if now - each.heard <= verdict.UNREACHABLE_SECONDS)
+        self._pace.stands(min(reached, default=0.0), any(each.slow for each in members))
+        for member in members:
+            if member.connection is None and now > JOIN_SECONDS:
+                self._verdict = self._verdict or verdict.vanished(member, place)
+            elif self._pace.waits() and member.cut_off(now):
+                self._verdict = self._verdict or verdict.vanished(member, place, verdict.CUT_OFF)
+        # One that is silent may long be past what it last said it did; all do the same, so the others know.
+        heard = [member for member in members if member.silence(now) <= verdict.SILENT_BEATS * self._beat]
+        if not self._late:
             limit, self._why = self._limits.of(heard or members)
             self._late = verdict.late_ranks(members, now, limit, self._beat)
         if self._late and self._verdict is None:
-            asked = [each for each in members if each.connection and not (each in self._late and each.silence(now) > 2)]
             self._tell(self._members, "stacks?")
-            self._wait(STACKS_SECONDS, lambda: self._verdict or all(member.stacks for member in asked))
+            self._wait(STACKS_SECONDS, lambda: self._verdict or all(member.stacks for member in heard))
             self._verdict = self._verdict or verdict.hangs(self._late, members, self._now, self._why, self._beat)

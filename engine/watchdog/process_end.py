@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,22 +16,19 @@ from engine.failure import Failure
 from engine.log import FILE_ONLY
 
 log = logging.getLogger(__name__)
-
 REPORT_SECONDS = 8.0  # longest time for records and logs before the process ends without
-_LONGEST_STACKS = 20_000
 
 
 def end_process(failure: Failure, report: Callable[[Failure], None]) -> None:
     """Calls ``report``, kills this process's children and ends it, from any thread and within a fixed time."""
 
-    def end() -> None:
+    def end(seconds: float = 0.0) -> None:
+        time.sleep(seconds)
         for child in multiprocessing.active_children():
             child.kill()
         os._exit(failure.exit_code)
 
-    guard = threading.Timer(REPORT_SECONDS, end)
-    guard.daemon = True
-    guard.start()
+    threading.Thread(target=end, args=(REPORT_SECONDS,), daemon=True).start()
     try:
         report(failure)
     except BaseException:
@@ -46,6 +44,6 @@ def log_stacks() -> str:
     names, main = {thread.ident: thread.name for thread in threading.enumerate()}, threading.main_thread().ident
     frames = sorted(sys._current_frames().items(), key=lambda item: item[0] != main)
     stacks = [f"thread {names.get(i, i)}:\n{''.join(traceback.format_stack(frame))}" for i, frame in frames]
-    text = "\n".join(stacks)[:_LONGEST_STACKS]
+    text = "\n".join(stacks)[:20_000]
     log.error("a rank hangs; what this one is doing:\n%s", text, extra=FILE_ONLY)
     return text

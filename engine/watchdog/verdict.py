@@ -18,7 +18,6 @@ SILENT_BEATS = 4  # a rank that says nothing for longer cannot: its process is s
 UNREACHABLE_SECONDS = 10.0  # a kernel that acknowledges nothing for longer is cut off from the network, or down
 CUT_OFF = "its node went down, or the network to it"
 GONE = (EOFError, OSError)  # raised where the other end's process is gone, or has stopped within a message
-_LAST_ACK = 56  # offset of the milliseconds since the last acknowledgement in Linux's ``struct tcp_info``
 _NAMED = 4
 
 
@@ -55,7 +54,7 @@ def unacknowledged_seconds(connection: Connection) -> float:
             info = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
     except (OSError, AttributeError):  # closed, no TCP, or not Linux
         return 0.0
-    return float(struct.unpack_from("I", info, _LAST_ACK)[0]) / 1000
+    return float(struct.unpack_from("I", info, 56)[0]) / 1000  # Linux's tcpi_last_ack_recv, in milliseconds
 
 
 @dataclass(eq=False)  # thousands are looked up among thousands
@@ -78,9 +77,6 @@ class Member:
 
     def silence(self, now: float) -> float:
         return now - self.heard
-
-    def standing(self, now: float) -> float:
-        return self.idle + self.silence(now)
 
     def cut_off(self, now: float) -> bool:
         """Returns whether neither the rank nor its kernel gives a sign: its node is down, or the network to it."""
@@ -125,21 +121,15 @@ class Limits(NamedTuple):
 
 
 def vanished(member: Member, own: Place, why: str = "killed, out of memory, crashed, or its node went down") -> Failure:
-    """Returns the failure of ``member``, who is gone, as seen by a rank at ``own``.
-
-    Steps may be shorter than the time between heartbeats; a survivor cannot have got beyond the step of the other one.
-    """
+    """Returns the failure of ``member``, who is gone. A survivor, at ``own``, may know better in which step."""
     step, phase = max(member.place, own)[0], f" ({member.place.phase})" if member.place.step >= own.step else ""
     return Failure(member.rank, member.host, step, f"{member.name} vanished at step {step}{phase}: {why}", retry=True)
 
 
 def late_ranks(members: Collection[Member], now: float, timeout: float, beat: float = 1.0) -> list[Member]:
-    """Returns those whose fault it is that nothing has moved for ``timeout`` seconds; none while something moves.
-
-    Ranks that say nothing come first, then those at the place that is furthest behind.
-    """
+    """Returns those who hold up the others for ``timeout`` seconds: who is silent, else who is furthest behind."""
     silent = [member for member in members if member.silence(now) > SILENT_BEATS * beat]
-    if not all(member.standing(now) >= timeout for member in members):
+    if any(member.idle + member.silence(now) < timeout for member in members):
         return [member for member in silent if member.silence(now) >= timeout]
     if not silent and any(member.silence(now) > 2 * beat for member in members):
         return []  # one of them is either about to say where it is, or to be silent for long enough
@@ -154,16 +144,14 @@ def furthest_behind(members: Collection[Member]) -> list[Member]:
 
 def hangs(late: Sequence[Member], members: Iterable[Member], now: float, why: str, beat: float = 1.0) -> Failure:
     """Returns the failure of ``late``, of ``members``."""
-    first, blamed, names = late[0], set(late), _listed(each.name for each in late)
+    first, blamed, many = late[0], set(late), late[1:]
     others = sorted((each for each in members if each not in blamed), key=lambda each: each.place[:2])
-    rank = first.rank if others or not late[1:] else None
-    if rank is None:
-        said = f"all ranks stand at {first.place}"
-    elif first.silence(now) > SILENT_BEATS * beat:
-        since = f"silent since {first.place}, stopped or in code that holds Python's lock"
-        said = f"{names} {'are' if late[1:] else 'is'} {since}"
+    rank = first.rank if others or not many else None
+    said = "all ranks" if rank is None else _listed(each.name for each in late)
+    if first.silence(now) > SILENT_BEATS * beat:
+        said += f" {'are' if many else 'is'} silent since {first.place}, stopped or in code that holds Python's lock"
     else:
-        said = f"{names} {'hang' if late[1:] else 'hangs'} at {first.place}"
+        said += f" {'hang' if many else 'hangs'} at {first.place}"
     if others:
         step, places = first.place.step, [each.place for each in others]
         texts = (each.phase if each.step == step else f"{each.phase} of step {each.step}" for each in places)

@@ -4,8 +4,7 @@ On each, a thread that needs no help of the main one holds a connection to rank 
 Its end, which the kernel tells at once, is the death of a process, however it died; torch's TCPStore would not tell.
 A node without power or network acknowledges nothing: if moreover nobody gets on, it is lost, within some 12 s; while
 steps go on, only the management network is gone, and nothing follows. A rank that is stopped or holds Python's lock is
-silent while its kernel answers: a hang, once the time limit has passed, as are heartbeats that stand still. Before the
-ranks have met: :mod:`engine.start_guard`.
+silent while its kernel answers: a hang, once the time limit has passed, as are heartbeats that stand still.
 """
 
 from __future__ import annotations
@@ -35,10 +34,8 @@ from engine.retry import failure_of, is_communication_error, timed_out
 from engine.watchdog import verdict
 from engine.watchdog.coordinator import ANSWER_SECONDS, JOIN_SECONDS, POLL_SECONDS, Coordinator
 from engine.watchdog.process_end import end_process, log_stacks
-from engine.watchdog.verdict import GONE, SILENT_BEATS, AwakeClock, Limits, Member, Pace
 
 log = logging.getLogger(__name__)
-
 VERDICT_SECONDS = 5.0  # a rank whose collective failed waits so long to hear whose fault it was
 END_SECONDS = 10.0
 Report = Callable[[Failure], None]
@@ -49,7 +46,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
     """Watches over all ranks until :meth:`close`. A context manager; an error that leaves it is settled first."""
 
     def __init__(
-        self, ranks: Ranks, limits: Limits, on_end: Report, log_file: LogFile = lambda: None, launcher: int = 0
+        self, ranks: Ranks, limits: verdict.Limits, on_end: Report, log_file: LogFile = lambda: None, launcher: int = 0
     ) -> None:
         """All ranks call this at the same time. Raises a :class:`UserError` if rank 0 cannot be reached from here.
 
@@ -58,32 +55,28 @@ class Watchdog(AbstractContextManager["Watchdog"]):
             log_file: names this rank's log, once there is one: there go the stacks of a rank that holds Python's lock.
             launcher: number of the process whose end ends this one, if one started it; the parent by default.
         """
-        self._heartbeat, self._member = ranks.heartbeat, Member(ranks.rank, socket.gethostname())
+        self._heartbeat, self._member = ranks.heartbeat, verdict.Member(ranks.rank, socket.gethostname())
         self._stop, self._limits, self._on_end, self._log_file = ranks.stop, limits, on_end, log_file
         self._launcher = None if ranks.layout.launcher == "single" else launcher or os.getppid()
-        self._beat, self._pace = verdict.beat_seconds(ranks.world_size), Pace()
+        self._beat, self._pace = verdict.beat_seconds(ranks.world_size), verdict.Pace()
         self._verdict: Failure | None = None  # the first known here, this rank's own failure or another's
         self._own = self._leaving = self._stop_told = False
         self._deciding, self._sending = threading.Lock(), threading.Lock()
         self._log: IO[str] | None = None
         own = Coordinator(ranks.world_size, self._member.host, limits, ranks.heartbeat) if ranks.is_main else None
-        port, token = (own.port, own.token) if own is not None else (0, b"")
-        note = (secrets.token_hex(8), self._member.host, own_addresses(), port, token)
+        door = (own.port, own.token) if own is not None else (0, b"")
+        note = (secrets.token_hex(8), self._member.host, own_addresses(), *door)
         self.start, host, addresses, port, token = ranks.from_main(lambda: note)
         self._connection = own.own if own is not None else join(self._member, addresses, port, token)
-        self._main, self._coordinator = Member(0, host, connection=self._connection), own
-        os.register_at_fork(after_in_child=self._close_connections)
+        self._main, self._coordinator = verdict.Member(0, host, connection=self._connection), own
+        os.register_at_fork(after_in_child=self._connection.close)  # a data worker would keep this rank's death hidden
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
         if own is not None:
             own.complete.wait(JOIN_SECONDS)  # a rank that has not come by then is missed by the thread
 
     def settle(self, error: BaseException) -> Failure:
-        """Finds out whose fault it is that ``error``, often a failed collective, left this rank's main thread.
-
-        If another's, this does not return: the watchdog ends the process. Else all are told, and the caller is to
-        record what is returned and to end the process.
-        """
+        """Finds out whose fault ``error`` is. Returns if it is this rank's, when all are told; else the process ends."""
         if is_communication_error(error):
             if timed_out(error):
                 self._tell("trouble", self._heartbeat.place)
@@ -91,9 +84,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         failure = failure_of(self._member.rank, self._member.host, self._heartbeat.place, error)
         if self._decide(failure, own=True):
             self._tell("failed", failure)
-            self._thread.join(2 * ANSWER_SECONDS)  # rank 0 hears its own verdict when the others have
-        elif not self._own:
-            self._thread.join(END_SECONDS)
+        self._thread.join(2 * ANSWER_SECONDS if self._own else END_SECONDS)  # until all have heard, or this has ended
         return self._verdict or failure
 
     def close(self) -> None:
@@ -113,7 +104,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         self.close()
 
     def _run(self) -> None:
-        own, clock, beaten, ticks, moved, found = self._member, AwakeClock(), -self._beat, -1, 0.0, None
+        own, clock, beaten, ticks, moved, found = self._member, verdict.AwakeClock(), -self._beat, -1, 0.0, None
         try:
             while found is None and not self._connection.closed:
                 now = clock()
@@ -157,7 +148,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
                         self._tell("bye")
                         self._connection.close()
                         return None
-        except GONE:
+        except verdict.GONE:
             self._connection.close()
             return None if self._leaving else verdict.vanished(self._main, self._heartbeat.place)
         return None
@@ -171,7 +162,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
             self._tell("failed", failure)
             return self._hear(now, ANSWER_SECONDS) or failure
         limit, why = self._limits.of([own])
-        if main.silence(now) > max(limit, SILENT_BEATS * self._beat) + grace:
+        if main.silence(now) > max(limit, verdict.SILENT_BEATS * self._beat) + grace:
             own.stacks = log_stacks()
             return verdict.hangs([main], [own, main], now, why, self._beat)
         lost = self._pace.waits(grace) and main.cut_off(now)
@@ -183,14 +174,8 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         with suppress(OSError, ValueError, AttributeError):  # a standard error that is no file, or a full disk
             if self._log is None and path is not None:
                 self._log = path.open("a")
-            seconds = max(SILENT_BEATS * self._beat, 0.9 * limit)
+            seconds = max(verdict.SILENT_BEATS * self._beat, 0.9 * limit)
             faulthandler.dump_traceback_later(seconds, file=self._log or sys.stderr)
-
-    def _close_connections(self) -> None:
-        """For a forked child, a data worker: if it kept a dead rank's connection open, nobody would see that death."""
-        self._connection.close()
-        if self._coordinator is not None:
-            self._coordinator.close_sockets()
 
     def _tell(self, *message: object) -> None:
         with self._sending:
@@ -209,12 +194,12 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         return first
 
 
-def join(member: Member, addresses: Sequence[str], port: int, token: bytes) -> Connection:
+def join(member: verdict.Member, addresses: Sequence[str], port: int, token: bytes) -> Connection:
     """Returns a rank's connection to the coordinator; raises a :class:`UserError` if no address leads there."""
     hosts = list(dict.fromkeys([*filter(None, [os.environ.get("MASTER_ADDR")]), *addresses]))
     for pause in (1.0, 2.0, 0.0):
         for host in hosts:
-            with suppress(*GONE, AuthenticationError):
+            with suppress(*verdict.GONE, AuthenticationError):
                 connection = verdict.connection_over(socket.create_connection((host, port), timeout=5.0))
                 answer_challenge(connection, token)
                 deliver_challenge(connection, token)

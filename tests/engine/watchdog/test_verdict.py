@@ -60,7 +60,7 @@ def test_time_since_the_last_word_counts() -> None:
 def test_all_at_one_place() -> None:
     members = [member(0, stacks="a"), member(1, stacks="b")]
     failure = hangs(members, members, NOW, WHY)
-    assert failure.reason == "all ranks stand at step 12 in backward (no progress for 20 s)"
+    assert failure.reason == "all ranks hang at step 12 in backward (no progress for 20 s)"
     assert failure.rank is None
     assert failure.traceback == "rank 0 on n0:\na\nrank 1 on n1:\nb"
 

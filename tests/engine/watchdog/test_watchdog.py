@@ -94,7 +94,7 @@ def test_a_rank_that_sleeps_where_the_others_wait_for_it_is_not_mistaken() -> No
     with running(2, train, "sleep behind a collective", 1, 2.0) as group:
         assert group.codes() == [1, 1]
         failure = group.failure()
-        assert f"all ranks stand at step {STEP} in backward (no progress for 2 s" in failure.reason
+        assert f"all ranks hang at step {STEP} in backward (no progress for 2 s" in failure.reason
         assert failure.rank is None
         assert "in do\n" in failure.traceback
 
