@@ -76,7 +76,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
             own.complete.wait(JOIN_SECONDS)  # a rank that has not come by then is missed by the thread
 
     def settle(self, error: BaseException) -> Failure:
-        """Finds out whose fault ``error`` is. Returns if it is this rank's, when all are told; else the process ends."""
+        """Finds out whose fault ``error`` is. Returns if this rank's, when all are told; else the process ends."""
         if is_communication_error(error):
             if timed_out(error):
                 self._tell("trouble", self._heartbeat.place)

@@ -30,9 +30,11 @@ LIMIT_SECONDS = 2.0
 CULPRIT = 77
 
 
-def beat(ranks: range, world_size: int, port: int, token: bytes, to_main: Connection) -> None:
+def beat(ranks: range, world_size: int, to_main: Connection) -> None:
     """Joins as ``ranks`` and beats until all of them have been told a verdict; from a message on, they hang."""
     raise_descriptor_limit()
+    to_main.send("torch is imported, as in ranks that have met")
+    port, token = to_main.recv()
 
     def enter(rank: int) -> tuple[int, Connection]:
         return rank, join(Member(rank, f"n{rank}"), ["127.0.0.1"], port, token)
@@ -75,14 +77,18 @@ def simulate(world_size: int, soft_limit: int, seconds: float) -> dict[str, Any]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, hard))
     raise_descriptor_limit()
-    began, heartbeat = time.monotonic(), Heartbeat()
-    coordinator = Coordinator(world_size, "n0", Limits(LIMIT_SECONDS * beat_seconds(world_size), 600.0), heartbeat)
     context, ends = get_context("spawn"), []
     for number in range(PROCESSES):
         ours, theirs = context.Pipe()
-        inputs = (range(1 + number, world_size, PROCESSES), world_size, coordinator.port, coordinator.token, theirs)
+        inputs = (range(1 + number, world_size, PROCESSES), world_size, theirs)
         context.Process(target=beat, args=inputs, daemon=True).start()
         ends.append(ours)
+    for end in ends:
+        end.recv()
+    began, limits = time.monotonic(), Limits(LIMIT_SECONDS * beat_seconds(world_size), 600.0)
+    coordinator = Coordinator(world_size, "n0", limits, Heartbeat())
+    for end in ends:
+        end.send((coordinator.port, coordinator.token))
     for end in ends:
         end.recv()
     assert coordinator.complete.wait(60)
