@@ -146,7 +146,6 @@ def test_a_network_that_is_gone_is_a_lost_node_only_if_the_others_wait(
     start: Callable[..., Coordinator], monkeypatch: pytest.MonkeyPatch, training: bool
 ) -> None:
     """Rank 1 falls silent and its kernel acknowledges nothing, as one says that is asked about the connection."""
-    monkeypatch.setattr(module, "UNREACHABLE_SECONDS", 1.0)
     monkeypatch.setattr("engine.watchdog.verdict.UNREACHABLE_SECONDS", 1.0)
     monkeypatch.setattr("engine.watchdog.verdict.unacknowledged_seconds", lambda connection: 30.0)
     coordinator = start(2)
