@@ -45,11 +45,10 @@ def run_session(
     report = FailureReport(ranks.rank)
     with Watchdog(
         ranks,
-        ranks.stop,
         Limits(settings.timeout_seconds, settings.start_timeout_seconds),
         report,
-        log_file=lambda: report.folder.log_file(ranks.rank) if report.folder is not None else None,
-        launcher_pid=guard.launcher_pid if guard is not None else None,
+        lambda: report.folder.log_file(ranks.rank) if report.folder is not None else None,
+        guard.launcher_pid if guard is not None else 0,
     ) as watchdog:
         if guard is not None:
             guard.close()

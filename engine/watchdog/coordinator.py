@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import AuthenticationError, Pipe
@@ -17,82 +19,66 @@ from queue import SimpleQueue
 from engine.failure import Failure
 from engine.heartbeat import Heartbeat
 from engine.watchdog import verdict
-from engine.watchdog.connection import GONE, connection_over, unacknowledged_seconds
-from engine.watchdog.verdict import UNREACHABLE_SECONDS, AwakeClock, Limits, Member
 
 log = logging.getLogger(__name__)
-
-POLL_SECONDS = 0.2
-ANSWER_SECONDS = 2.0
-"""Longest wait for others to confirm what they were told."""
-STACKS_SECONDS = 3.0
-JOIN_SECONDS = 60.0
+ANSWER_SECONDS = 2.0  # longest wait for others to take leave once they were told to
+POLL_SECONDS, STACKS_SECONDS, JOIN_SECONDS = 0.2, 3.0, 60.0
 
 
 class Coordinator:
-    """Works in a thread of its own from construction until :meth:`close`."""
+    """Listens and judges in a thread of its own until :meth:`close`."""
 
-    def __init__(self, world_size: int, host: str, limits: Limits, heartbeat: Heartbeat) -> None:
-        """Listens from now on; ``host`` and ``heartbeat`` are rank 0's."""
+    def __init__(self, world_size: int, host: str, limits: verdict.Limits, heartbeat: Heartbeat) -> None:
         self._limits, self._heartbeat, self._beat = limits, heartbeat, verdict.beat_seconds(world_size)
-        self._members = {rank: Member(rank) for rank in range(world_size)}
-        self._connections: dict[int, Connection] = {}
-        self._mute, self._told = set[int](), set[int]()
-        """Ranks that do not take what they are sent, and those that have confirmed the verdict."""
-        self._clock, self._now, self._judged, self._beaten = AwakeClock(), 0.0, 0.0, 0.0
-        self._standing = self._longest = 0.0
-        self._late, self._since, self._why, self._stacks = list[Member](), 0.0, "", dict[int, str]()
-        """Whose hang is looked into, since when, why, and the stacks that have come."""
+        self._members, self._missing = {rank: verdict.Member(rank) for rank in range(world_size)}, world_size
+        self._clock, self._pace, self._now = verdict.AwakeClock(), verdict.Pace(), 0.0
+        self._judged = self._beaten = 0.0
+        self._late, self._why = list[verdict.Member](), ""  # who seems to hang, and why it seems so
         self._verdict: Failure | None = None
-        self._announced = False
         self._closing, self.complete = threading.Event(), threading.Event()
-        self.token = secrets.token_bytes(16)
-        """What a rank has to know to be let in."""
-        self._selector = selectors.DefaultSelector()
-        self._greeters = ThreadPoolExecutor(8, "greeter")
-        self.own, inside = Pipe()
-        """Rank 0's end of its own connection."""
+        self.token = secrets.token_bytes(16)  # what a rank has to know to be let in
+        self._selector, self._greeters = selectors.DefaultSelector(), ThreadPoolExecutor(8, "greeter")
+        self.own, inside = Pipe()  # rank 0 has a connection to itself
         self._guests = SimpleQueue[tuple[int, str, Connection]]()
         self._guests.put((0, host, inside))
         self._listener = socket.create_server(("", 0), backlog=world_size + 64)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
+        os.register_at_fork(after_in_child=self._close_sockets)
         self._thread = threading.Thread(target=self._run, name="coordinator", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Says good-bye to all, waits until they have heard it, or a little, and ends the thread."""
+        """Says good-bye to all, waits until they have left, or a little, and ends the thread."""
         self._closing.set()
         self._thread.join(2 * ANSWER_SECONDS)
 
-    def close_sockets(self) -> None:
-        """Closes everything, in a forked child too, where it leaves the parent's connections as they are."""
+    def _close_sockets(self) -> None:
+        """Also called in a forked child, where it leaves the parent's connections as they are."""
         self._selector.close()
-        self._listener.close()
-        for connection in (*self._connections.values(), self.own):
-            connection.close()
+        for each in (self._listener, self.own, *(member.connection for member in self._members.values())):
+            if each is not None:
+                each.close()
 
     def _run(self) -> None:
         try:
-            while not self._closing.wait(POLL_SECONDS if self.complete.is_set() else 0.02):
+            while self._verdict is None and not self._closing.wait(POLL_SECONDS if self.complete.is_set() else 0.02):
                 self._poll()
-                if self._verdict is None and self._now - self._judged >= min(1.0, self._limits.usual / 4):
-                    self._judged = self._now
+                if self._now >= self._judged + 1.0:
                     self._judge()
-                if self._verdict is not None and not self._announced:
-                    self._announce(self._verdict)
-                if self._now - self._beaten >= self._beat:
-                    self._beaten, main = self._now, self._members.get(0, Member(0))
-                    self._tell_all("beat", main.place, main.idle, main.slow)
+            if self._verdict is not None:  # rank 0 is told last: then its process ends
+                self._dismiss(self._members.keys() - {0}, "verdict", self._verdict)
+                self._tell(self._members.keys() & {0}, "verdict", self._verdict)
+            while not self._closing.wait(POLL_SECONDS):
+                self._poll()
         except Exception:
             log.exception("the watchdog over all ranks has failed; going on without")
-        self._tell_all("bye")
-        self._wait_for(set(self._connections))
+        self._dismiss(set(self._members), "bye")
         self._greeters.shutdown(wait=False)
-        self.close_sockets()
+        self._close_sockets()
 
     def _poll(self) -> None:
-        """Handles what has arrived, one message a rank."""
+        """Handles what has arrived, one message a rank, and gives all ranks a sign of life."""
         self._now = self._clock()
         with suppress(OSError):  # none has come, or the listener is closed, as all have
             while True:
@@ -100,125 +86,89 @@ class Coordinator:
         while not self._guests.empty():
             self._admit(*self._guests.get())
         for key, _ in self._selector.select(0):
-            self._hear(key.data)
+            self._hear(*key.data)
+        if self._now - self._beaten >= self._beat:
+            self._beaten = self._now
+            self._tell(self._members, "beat", self._heartbeat.place)
 
-    def _wait_for(self, ranks: set[int]) -> None:
-        """Waits until these ranks have confirmed the verdict or have left, or a little."""
-        deadline = time.monotonic() + ANSWER_SECONDS
-        while (ranks - self._told) & self._connections.keys() and time.monotonic() < deadline:
+    def _wait(self, seconds: float, done: Callable[[], object]) -> None:
+        deadline = time.monotonic() + seconds
+        while not done() and time.monotonic() < deadline:
             time.sleep(0.01)
             self._poll()
 
-    # -- who there is, and what they say ---------------------------------------------------------------------------
+    def _tell(self, ranks: Iterable[int], *message: object) -> None:
+        for rank in ranks:
+            self._members[rank].tell(*message)
+
+    def _dismiss(self, ranks: set[int], *message: object) -> None:
+        """Tells these ranks what ends them, and waits until they have left, or a little."""
+        self._tell(ranks, *message)
+        self._wait(ANSWER_SECONDS, lambda: ranks.isdisjoint(self._members))
 
     def _greet(self, end: socket.socket) -> None:
         """Lets in who knows the token; in a thread of the pool, where a stranger holds up no one for long."""
-        guest = connection_over(end)
+        guest = verdict.connection_over(end)
         try:
             deliver_challenge(guest, self.token)
             answer_challenge(guest, self.token)
             self._guests.put((*guest.recv(), guest))
-        except (*GONE, AuthenticationError):
+        except (*verdict.GONE, AuthenticationError):
             guest.close()
 
     def _admit(self, rank: int, host: str, connection: Connection) -> None:
-        self._connections[rank], member = connection, self._members[rank]
-        member.host, member.heard = host, self._now
-        self._selector.register(connection, selectors.EVENT_READ, rank)
-        if len(self._connections) == len(self._members):
+        member, self._missing = self._members[rank], self._missing - 1
+        member.host, member.heard, member.connection = host, self._now, connection
+        self._selector.register(connection, selectors.EVENT_READ, (member, connection))
+        if not self._missing:
             self.complete.set()
             self._listener.close()
-        if self._announced:
-            self._tell(rank, "verdict", self._verdict)
+        if self._verdict is not None:
+            member.tell("verdict", self._verdict)
 
-    def _drop(self, rank: int) -> Member:
-        connection = self._connections.pop(rank)
-        self._selector.unregister(connection)
-        connection.close()
-        return self._members.pop(rank)
-
-    def _hear(self, rank: int) -> None:
+    def _hear(self, member: verdict.Member, connection: Connection) -> None:
         try:
-            message = self._connections[rank].recv()
-        except GONE:
-            self._conclude(verdict.vanished(self._drop(rank), self._heartbeat.place))
-            return
-        member = self._members[rank]
+            message = connection.recv()
+        except verdict.GONE:
+            message = ("gone",)
         member.heard = self._now
         match message:
             case "beat", place, idle, slow:
-                member.says(place, idle, slow, self._now)
+                member.place, member.idle, member.slow = place, idle, slow
             case "stop", name:
-                self._tell_all("stop", name)
+                self._tell(self._members, "stop", name)
             case "failed", failure:
-                self._conclude(failure)
+                self._verdict = self._verdict or failure
             case "trouble", place:  # its collective has waited for the whole timeout
-                late = verdict.furthest_behind(self._members.values())
+                if member not in (late := verdict.furthest_behind(self._members.values())) and not self._late:
+                    self._late, self._why = late, f"rank {member.rank} waited for distributed.timeout_seconds"
                 member.place = place
-                if member not in late:
-                    self._examine(late, f"rank {rank} waited for distributed.timeout_seconds")
             case "stacks", text:
-                self._stacks[rank] = text
-            case ("heard",):
-                self._told.add(rank)
-            case ("bye",):
-                self._tell(rank, "bye")
-                self._drop(rank)
-
-    def _tell_all(self, *message: object) -> None:
-        for rank in self._connections:
-            self._tell(rank, *message)
-
-    def _tell(self, rank: int, *message: object) -> None:
-        if rank not in self._mute:
-            try:
-                self._connections[rank].send(message)
-            except OSError:  # that it is gone is for _hear to find, after what came before
-                self._mute.add(rank)
-
-    # -- what it means ---------------------------------------------------------------------------------------------
-
-    def _conclude(self, failure: Failure | None) -> None:
-        self._verdict = self._verdict or failure
-
-    def _announce(self, failure: Failure) -> None:
-        """Tells all ranks, rank 0 when the others have heard it or a little later: then its process ends."""
-        self._announced, others = True, self._connections.keys() - {0}
-        for rank in others:
-            self._tell(rank, "verdict", failure)
-        self._wait_for(others)
-        if 0 in self._connections:
-            self._tell(0, "verdict", failure)
+                member.stacks = text
+            case ("bye" | "gone" as word,):
+                if word == "gone":
+                    self._verdict = self._verdict or verdict.vanished(member, self._heartbeat.place)
+                member.tell("bye")
+                self._selector.unregister(connection)
+                connection.close()
+                del self._members[member.rank]
 
     def _judge(self) -> None:
-        """Looks whether anybody hangs, is cut off, or never came."""
-        now, members = self._now, list(self._members.values())
-        if self._late:
-            expected = self._connections.keys() - {each.rank for each in self._late if each.silence(now) > 2}
-            if self._stacks.keys() >= expected or time.monotonic() > self._since + STACKS_SECONDS:
-                self._conclude(verdict.hangs(self._late, members, now, self._why, self._stacks, self._beat))
-            return
-        silent = [member for member in members if member.silence(now) > UNREACHABLE_SECONDS]
-        standing = min((member.standing(now) for member in members if member not in silent), default=0.0)
-        if standing < self._standing and not any(member.slow for member in members):
-            self._longest = max(self._longest, self._standing)
-        self._standing = standing
-        for member in silent:
-            connection = self._connections.get(member.rank)
-            if connection is None and now > JOIN_SECONDS:
-                self._conclude(verdict.vanished(member, self._heartbeat.place))
-            lost = connection and verdict.cut_off(member, standing, self._longest, self._heartbeat.place)
-            if connection is not None and lost and unacknowledged_seconds(connection) > UNREACHABLE_SECONDS:
-                self._conclude(lost)
+        """Looks whether anybody is cut off, never came, or hangs; if so, asks all for their stacks."""
+        self._judged, now, members, place = self._now, self._now, self._members.values(), self._heartbeat.place
+        reached = (each.idle + now - each.heard for each in members if now - each.heard <= verdict.UNREACHABLE_SECONDS)
+        self._pace.stands(min(reached, default=0.0), any(each.slow for each in members))
+        for member in members:
+            if member.connection is None and now > JOIN_SECONDS:
+                self._verdict = self._verdict or verdict.vanished(member, place)
+            elif self._pace.waits() and member.cut_off(now):
+                self._verdict = self._verdict or verdict.vanished(member, place, verdict.CUT_OFF)
         # One that is silent may long be past what it last said it did; all do the same, so the others know.
         heard = [member for member in members if member.silence(now) <= verdict.SILENT_BEATS * self._beat]
-        limit, why = self._limits.of(heard or members)
-        late = verdict.late_ranks(members, now, limit, self._beat)
-        if late and self._verdict is None:
-            self._examine(late, why)
-
-    def _examine(self, late: list[Member], why: str) -> None:
-        """Asks all ranks for their stacks."""
         if not self._late:
-            self._late, self._why, self._since = late, why, time.monotonic()
-            self._tell_all("stacks?")
+            limit, self._why = self._limits.of(heard or members)
+            self._late = verdict.late_ranks(members, now, limit, self._beat)
+        if self._late and self._verdict is None:
+            self._tell(self._members, "stacks?")
+            self._wait(STACKS_SECONDS, lambda: self._verdict or all(member.stacks for member in heard))
+            self._verdict = self._verdict or verdict.hangs(self._late, members, self._now, self._why, self._beat)

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,25 +16,19 @@ from engine.failure import Failure
 from engine.log import FILE_ONLY
 
 log = logging.getLogger(__name__)
-
-REPORT_SECONDS = 8.0
-"""Longest time for records and logs before the process ends without."""
-_LONGEST_STACKS = 20_000
-
-Exit = Callable[[int], object]
+REPORT_SECONDS = 8.0  # longest time for records and logs before the process ends without
 
 
-def end_process(failure: Failure, report: Callable[[Failure], None], exit_process: Exit = os._exit) -> None:
+def end_process(failure: Failure, report: Callable[[Failure], None]) -> None:
     """Calls ``report``, kills this process's children and ends it, from any thread and within a fixed time."""
 
-    def end() -> None:
+    def end(seconds: float = 0.0) -> None:
+        time.sleep(seconds)
         for child in multiprocessing.active_children():
             child.kill()
-        exit_process(failure.exit_code)
+        os._exit(failure.exit_code)
 
-    guard = threading.Timer(REPORT_SECONDS, end)
-    guard.daemon = True
-    guard.start()
+    threading.Thread(target=end, args=(REPORT_SECONDS,), daemon=True).start()
     try:
         report(failure)
     except BaseException:
@@ -41,18 +36,14 @@ def end_process(failure: Failure, report: Callable[[Failure], None], exit_proces
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):  # a closed pipe, or none at all: there is nobody left to tell
             stream.flush()
-    guard.cancel()
     end()
 
 
 def log_stacks() -> str:
     """Writes the stack of every Python thread, the main one first, to this rank's log file and returns them."""
-    names = {thread.ident: thread.name for thread in threading.enumerate()}
-    main = threading.main_thread().ident
-    parts = [
-        f"thread {names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"
-        for number, frame in sorted(sys._current_frames().items(), key=lambda item: item[0] != main)
-    ]
-    text = "\n".join(parts)[:_LONGEST_STACKS]
+    names, main = {thread.ident: thread.name for thread in threading.enumerate()}, threading.main_thread().ident
+    frames = sorted(sys._current_frames().items(), key=lambda item: item[0] != main)
+    stacks = [f"thread {names.get(i, i)}:\n{''.join(traceback.format_stack(frame))}" for i, frame in frames]
+    text = "\n".join(stacks)[:20_000]
     log.error("a rank hangs; what this one is doing:\n%s", text, extra=FILE_ONLY)
     return text

@@ -1,22 +1,23 @@
-"""What the ranks' places and silences mean: who has vanished, who holds up the others."""
+"""What is known of a rank, over which connection, and what that means: who has vanished, who holds up the others."""
 
 from __future__ import annotations
 
+import os
+import socket
+import struct
 import time
-import traceback
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from engine.errors import EXIT_USER_ERROR, UserError
 from engine.failure import Failure
 from engine.heartbeat import Place
-from engine.watchdog.retry import worth_retrying
 
-SILENT_BEATS = 4
-"""A rank that has said nothing for so many heartbeats cannot: its process is stopped, or its interpreter held."""
-UNREACHABLE_SECONDS = 10.0
-"""A rank whose kernel has acknowledged nothing for so long is cut off from the network, or its node is down."""
+SILENT_BEATS = 4  # a rank that says nothing for longer cannot: its process is stopped, or its interpreter held
+UNREACHABLE_SECONDS = 10.0  # a kernel that acknowledges nothing for longer is cut off from the network, or down
+CUT_OFF = "its node went down, or the network to it"
+GONE = (EOFError, OSError)  # raised where the other end's process is gone, or has stopped within a message
 _NAMED = 4
 
 
@@ -37,41 +38,80 @@ class AwakeClock:
         return self._seconds
 
 
-@dataclass
+def connection_over(end: socket.socket) -> Connection:
+    """Returns one of multiprocessing's connections that takes over ``end``, on which no wait is longer than seconds."""
+    end.settimeout(None)
+    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 5, 0))
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 500_000))
+    return Connection(end.detach())
+
+
+def unacknowledged_seconds(connection: Connection) -> float:
+    """Returns for how long the other end's kernel has given no sign, as it does for every heartbeat; 0.0: unknown."""
+    try:
+        with socket.socket(fileno=os.dup(connection.fileno())) as end:
+            info = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    except (OSError, AttributeError):  # closed, no TCP, or not Linux
+        return 0.0
+    return float(struct.unpack_from("I", info, 56)[0]) / 1000  # Linux's tcpi_last_ack_recv, in milliseconds
+
+
+@dataclass(eq=False)  # thousands are looked up among thousands
 class Member:
-    """What is known of a rank."""
+    """What is known of a rank, and the connection to it while there is one."""
 
     rank: int
     host: str = ""
-    heard: float = 0.0
-    """When it last said something."""
+    heard: float = 0.0  # when it last said something
     place: Place = field(default_factory=Place)
-    idle: float = 0.0
-    """Seconds without progress, as it last said."""
-    slow: bool = True
-    """Whether it does what may take long without a sign, see :attr:`engine.heartbeat.Heartbeat.slow`."""
+    idle: float = 0.0  # seconds without progress, as it last said
+    slow: bool = True  # see Heartbeat.slow
+    connection: Connection | None = None
+    mute: bool = False  # it has not taken what it was sent
+    stacks: str = ""
 
     @property
     def name(self) -> str:
         return f"rank {self.rank} on {self.host}" if self.host else f"rank {self.rank}"
 
-    def says(self, place: Place, idle: float, slow: bool, now: float) -> None:
-        self.place, self.idle, self.slow, self.heard = place, idle, slow, now
-
     def silence(self, now: float) -> float:
         return now - self.heard
 
-    def standing(self, now: float) -> float:
-        return self.idle + self.silence(now)
+    def cut_off(self, now: float) -> bool:
+        """Returns whether neither the rank nor its kernel gives a sign: its node is down, or the network to it."""
+        silent = self.connection if self.silence(now) > UNREACHABLE_SECONDS else None
+        return silent is not None and unacknowledged_seconds(silent) > UNREACHABLE_SECONDS
+
+    def tell(self, *message: object) -> None:
+        """Sends it a message, unless it is mute. That it is gone is for who reads to find, after what came before."""
+        try:
+            if self.connection is not None and not self.mute:
+                self.connection.send(message)
+        except OSError:
+            self.mute = True
+
+
+class Pace:
+    """For how long nothing has moved, and for how long it ever had between two moves of which none was slow."""
+
+    _standing, _slow, _longest = 0.0, True, 0.0
+
+    def stands(self, seconds: float, slow: bool) -> None:
+        if seconds < self._standing and not self._slow:
+            self._longest = max(self._longest, self._standing)
+        self._standing, self._slow = seconds, slow
+
+    def waits(self, margin: float = 0.0) -> bool:
+        """Returns whether training no longer goes on, so that a node that is cut off is lost."""
+        return self._standing - margin > max(UNREACHABLE_SECONDS, 3 * self._longest)
 
 
 class Limits(NamedTuple):
     """How many seconds nothing may move before that counts as a hang."""
 
-    usual: float
-    """distributed.timeout_seconds"""
-    slow: float
-    """distributed.start_timeout_seconds, as long as any rank is slow"""
+    usual: float  # distributed.timeout_seconds
+    slow: float  # distributed.start_timeout_seconds, as long as any rank is slow
 
     def of(self, members: Iterable[Member]) -> tuple[float, str]:
         """Returns the limit that holds for ``members``, and the reason to give where it is passed."""
@@ -80,44 +120,16 @@ class Limits(NamedTuple):
         return seconds, f"no progress for {seconds:g} s, distributed.{key}"
 
 
-def failed(rank: int, host: str, place: Place, error: BaseException, start: str) -> Failure:
-    """Returns the failure of a rank that ``error`` ended, as it says so itself. A user's mistake needs no traceback."""
-    user = isinstance(error, UserError)
-    name, said = type(error).__name__, str(error).strip()
-    text = said if user else f"{name}: {said}" if said else name
-    reason = f"rank {rank} on {host} failed at step {place.step} ({place.phase}): {text}"
-    trace = "" if user else "".join(traceback.format_exception(error))
-    code = EXIT_USER_ERROR if user else 1
-    return Failure(rank, host, place.step, reason, name, trace, code, start, said, retry=worth_retrying(error))
-
-
 def vanished(member: Member, own: Place, why: str = "killed, out of memory, crashed, or its node went down") -> Failure:
-    """Returns the failure of ``member``, who is gone, as seen by a rank at ``own``.
-
-    Steps may be shorter than the time between heartbeats. The survivor cannot have got beyond the step that the other
-    one was in, so its own step is the better one if it is further.
-    """
-    at = f"step {member.place.step} ({member.place.phase})" if member.place.step >= own.step else f"step {own.step}"
-    step = max(member.place.step, own.step)
-    return Failure(member.rank, member.host, step, f"{member.name} vanished at {at}: {why}", retry=True)
-
-
-def cut_off(member: Member, standing: float, longest: float, own: Place) -> Failure | None:
-    """Returns the failure of ``member``, whose node does not answer, if the others wait; None while training goes on.
-
-    They do if they have stood three times longer than they ever stood between two moves, ``longest`` seconds.
-    """
-    waiting = standing > max(UNREACHABLE_SECONDS, 3 * longest)
-    return vanished(member, own, "its node went down, or the network to it") if waiting else None
+    """Returns the failure of ``member``, who is gone. A survivor, at ``own``, may know better in which step."""
+    step, phase = max(member.place, own)[0], f" ({member.place.phase})" if member.place.step >= own.step else ""
+    return Failure(member.rank, member.host, step, f"{member.name} vanished at step {step}{phase}: {why}", retry=True)
 
 
 def late_ranks(members: Collection[Member], now: float, timeout: float, beat: float = 1.0) -> list[Member]:
-    """Returns those whose fault it is that nothing has moved for ``timeout`` seconds; none while something moves.
-
-    Ranks that say nothing come first, then those at the place that is furthest behind.
-    """
+    """Returns those who hold up the others for ``timeout`` seconds: who is silent, else who is furthest behind."""
     silent = [member for member in members if member.silence(now) > SILENT_BEATS * beat]
-    if not all(member.standing(now) >= timeout for member in members):
+    if any(member.idle + member.silence(now) < timeout for member in members):
         return [member for member in silent if member.silence(now) >= timeout]
     if not silent and any(member.silence(now) > 2 * beat for member in members):
         return []  # one of them is either about to say where it is, or to be silent for long enough
@@ -130,34 +142,26 @@ def furthest_behind(members: Collection[Member]) -> list[Member]:
     return [member for member in members if member.place[:2] == least]
 
 
-def hangs(
-    late: Sequence[Member], members: Iterable[Member], now: float, why: str, stacks: dict[int, str], beat: float = 1.0
-) -> Failure:
-    """Returns the failure of ``late``, of ``members``; ``stacks`` are texts of those ranks that could give them."""
-    first, others = late[0], [member for member in members if member not in late]
-    known = [f"{member.name}:\n{stacks[member.rank]}" for member in [*late, *others] if member.rank in stacks]
-    rank: int | None = first.rank
-    who = f"{_listed([member.name for member in late])} "
-    if late[1:] and not others:
-        rank, who, verb = None, "", f"all ranks stand at {first.place}"
-    elif first.silence(now) > SILENT_BEATS * beat:
-        verb = f"{'are' if late[1:] else 'is'} silent since {first.place}, stopped or in code that holds Python's lock"
+def hangs(late: Sequence[Member], members: Iterable[Member], now: float, why: str, beat: float = 1.0) -> Failure:
+    """Returns the failure of ``late``, of ``members``."""
+    first, blamed, many = late[0], set(late), late[1:]
+    others = sorted((each for each in members if each not in blamed), key=lambda each: each.place[:2])
+    rank = first.rank if others or not many else None
+    said = "all ranks" if rank is None else _listed(each.name for each in late)
+    if first.silence(now) > SILENT_BEATS * beat:
+        said += f" {'are' if many else 'is'} silent since {first.place}, stopped or in code that holds Python's lock"
     else:
-        verb = f"{'hang' if late[1:] else 'hangs'} at {first.place}"
-    reason = f"{who}{verb}{_waiting(first.place, others)} ({why})"
-    return Failure(rank, first.host, first.place.step, reason, traceback="\n".join(known[:_NAMED]), retry=True)
+        said += f" {'hang' if many else 'hangs'} at {first.place}"
+    if others:
+        step, places = first.place.step, [each.place for each in others]
+        texts = (each.phase if each.step == step else f"{each.phase} of step {each.step}" for each in places)
+        said += f"; {'the others wait' if others[1:] else f'{others[0].name} waits'} in {_listed(texts)}"
+    known = [f"{each.name}:\n{each.stacks}" for each in [*late, *others] if each.stacks][:_NAMED]
+    return Failure(rank, first.host, first.place.step, f"{said} ({why})", traceback="\n".join(known), retry=True)
 
 
-def _waiting(late: Place, others: Sequence[Member]) -> str:
-    if not others:
-        return ""
-    ordered = sorted({(member.place[:2], member.place.phase) for member in others})
-    texts = [phase if step == late.step else f"{phase} of step {step}" for (step, _), phase in ordered]
-    who = "the others wait" if len(others) > 1 else f"{others[0].name} waits"
-    return f"; {who} in {_listed(list(dict.fromkeys(texts)))}"
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """Joins to ``a``, ``a and b``, ``a, b and c``, ``a, b, c, d and 3 more``."""
-    shown = [*texts[:_NAMED], *([f"{len(texts) - _NAMED} more"] if len(texts) > _NAMED else [])]
+def _listed(texts: Iterable[str]) -> str:
+    """Joins those that differ to ``a``, ``a and b``, ``a, b and c``, ``a, b, c, d and 3 more``."""
+    different = list(dict.fromkeys(texts))
+    shown = different[:_NAMED] + ([f"{len(different) - _NAMED} more"] if different[_NAMED:] else [])
     return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))

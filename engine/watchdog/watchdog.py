@@ -1,17 +1,10 @@
 """Every rank knows of the others, so that a failure, a death, a hang or the launcher's end is named and ends them all.
 
-A thread on each rank, which the main thread need not be in a state to help: it may wait in a collective for ever. Each
-holds one connection to the coordinator, a thread of rank 0 (:mod:`engine.watchdog.coordinator`).
-
-What finds what: a connection's end, which the kernel tells at once, is the death of its process, however it died. A
-node without power or network acknowledges nothing: if moreover nobody gets on, it is lost, within some 12 s; while
+On each, a thread that needs no help of the main one holds a connection to rank 0's :mod:`engine.watchdog.coordinator`.
+Its end, which the kernel tells at once, is the death of a process, however it died; torch's TCPStore would not tell.
+A node without power or network acknowledges nothing: if moreover nobody gets on, it is lost, within some 12 s; while
 steps go on, only the management network is gone, and nothing follows. A rank that is stopped or holds Python's lock is
-silent while its kernel answers: a hang, once the time limit has passed, as are heartbeats that stand still. Python's
-faulthandler writes the stack of one that holds the lock. Before the ranks have met: :mod:`engine.start_guard`.
-
-The connections are multiprocessing's: authenticated, whole messages, and an end that is seen. torch's TCPStore would
-carry heartbeats for as little, but does not tell that a client's process is gone: only time or a failed collective
-would, and NCCL waits for a dead peer until its own time-out.
+silent while its kernel answers: a hang, once the time limit has passed, as are heartbeats that stand still.
 """
 
 from __future__ import annotations
@@ -24,15 +17,12 @@ import socket
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
-from functools import partial
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
-from types import TracebackType
 from typing import IO
 
 from engine.dist import Ranks
@@ -40,95 +30,62 @@ from engine.errors import UserError
 from engine.failure import Failure
 from engine.flight_recorder import write_flight_record
 from engine.rendezvous import own_addresses
-from engine.signals import StopRequest
+from engine.retry import failure_of, is_communication_error, timed_out
 from engine.watchdog import verdict
-from engine.watchdog.connection import GONE, connection_over, unacknowledged_seconds
 from engine.watchdog.coordinator import ANSWER_SECONDS, JOIN_SECONDS, POLL_SECONDS, Coordinator
-from engine.watchdog.process_end import Exit, end_process, log_stacks
-from engine.watchdog.retry import is_communication_error, timed_out
-from engine.watchdog.verdict import SILENT_BEATS, UNREACHABLE_SECONDS, AwakeClock, Limits, Member
+from engine.watchdog.process_end import end_process, log_stacks
 
 log = logging.getLogger(__name__)
-
-VERDICT_SECONDS = 5.0
-"""How long a rank whose collective failed waits to hear whose fault it was."""
+VERDICT_SECONDS = 5.0  # a rank whose collective failed waits so long to hear whose fault it was
 END_SECONDS = 10.0
+Report = Callable[[Failure], None]
+LogFile = Callable[[], Path | None]
 
 
-class Watchdog:
+class Watchdog(AbstractContextManager["Watchdog"]):
     """Watches over all ranks until :meth:`close`. A context manager; an error that leaves it is settled first."""
 
     def __init__(
-        self,
-        ranks: Ranks,
-        stop: StopRequest,
-        limits: Limits,
-        on_end: Callable[[Failure], None],
-        *,
-        log_file: Callable[[], Path | None] = lambda: None,
-        launcher_pid: int | None = None,
-        exit_process: Exit = os._exit,
+        self, ranks: Ranks, limits: verdict.Limits, on_end: Report, log_file: LogFile = lambda: None, launcher: int = 0
     ) -> None:
-        """All ranks call this at the same time.
+        """All ranks call this at the same time. Raises a :class:`UserError` if rank 0 cannot be reached from here.
 
         Args:
-            stop: shared with the other ranks: a signal sent to any is heard by all.
-            on_end: records a failure that is not this rank's own doing; called in a thread, with some seconds' time,
-                after which the process ends with the failure's exit code.
+            on_end: records a failure that is not this rank's own doing, in a thread and some seconds, before the end.
             log_file: names this rank's log, once there is one: there go the stacks of a rank that holds Python's lock.
-            launcher_pid: the process whose end ends this one, if a launcher started it; the parent by default.
-
-        Raises:
-            UserError: rank 0 cannot be reached from here.
+            launcher: number of the process whose end ends this one, if one started it; the parent by default.
         """
-        self._rank, self._host, self._heartbeat = ranks.rank, socket.gethostname(), ranks.heartbeat
-        self._stop, self._limits, self._on_end = stop, limits, on_end
-        self._log_file, self._exit = log_file, exit_process
-        self._launcher = None if ranks.layout.launcher == "single" else launcher_pid or os.getppid()
-        self._beat = verdict.beat_seconds(ranks.world_size)
-        self._verdict: Failure | None = None
-        """What ends this process: the first that is known here, this rank's own failure or another's."""
+        self._heartbeat, self._member = ranks.heartbeat, verdict.Member(ranks.rank, socket.gethostname())
+        self._stop, self._limits, self._on_end, self._log_file = ranks.stop, limits, on_end, log_file
+        self._launcher = None if ranks.layout.launcher == "single" else launcher or os.getppid()
+        self._beat, self._pace = verdict.beat_seconds(ranks.world_size), verdict.Pace()
+        self._verdict: Failure | None = None  # the first known here, this rank's own failure or another's
         self._own = self._leaving = self._stop_told = False
         self._deciding, self._sending = threading.Lock(), threading.Lock()
-        self._known, self._answered, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._log: IO[str] | None = None
-        self._member, self._longest = Member(self._rank, self._host), 0.0
-        self._coordinator: Coordinator | None = None
-        port, token = 0, b""
-        if ranks.is_main:
-            self._coordinator = Coordinator(ranks.world_size, self._host, limits, self._heartbeat)
-            port, token = self._coordinator.port, self._coordinator.token
-        note = (secrets.token_hex(8), self._host, own_addresses(), port, token)
+        own = Coordinator(ranks.world_size, self._member.host, limits, ranks.heartbeat) if ranks.is_main else None
+        door = (own.port, own.token) if own is not None else (0, b"")
+        note = (secrets.token_hex(8), self._member.host, own_addresses(), *door)
         self.start, host, addresses, port, token = ranks.from_main(lambda: note)
-        own, self._main = self._coordinator and self._coordinator.own, Member(0, host)
-        self._connection = own or join(self._member, addresses, port, token)
-        os.register_at_fork(after_in_child=partial(_close_connections, weakref.ref(self)))
+        self._connection = own.own if own is not None else join(self._member, addresses, port, token)
+        self._main, self._coordinator = verdict.Member(0, host, connection=self._connection), own
+        os.register_at_fork(after_in_child=self._connection.close)  # a data worker would keep this rank's death hidden
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
-        if self._coordinator is not None:
-            self._coordinator.complete.wait(JOIN_SECONDS)  # a rank that has not come by then is missed by the thread
-
-    # -- for the main thread ---------------------------------------------------------------------------------------
+        if own is not None:
+            own.complete.wait(JOIN_SECONDS)  # a rank that has not come by then is missed by the thread
 
     def settle(self, error: BaseException) -> Failure:
-        """Finds out whose fault it is that ``error`` left this rank's main thread.
-
-        A failed collective is usually another rank's; then, as with all verdicts about others, this does not return,
-        since the watchdog ends the process. Else all others are told, and the failure is returned for the caller to
-        record, before it ends the process.
-        """
+        """Finds out whose fault ``error`` is. Returns if this rank's, when all are told; else the process ends."""
         if is_communication_error(error):
             if timed_out(error):
                 self._tell("trouble", self._heartbeat.place)
-            self._known.wait(VERDICT_SECONDS if self._thread.is_alive() else 0.0)
-        failure = verdict.failed(self._rank, self._host, self._heartbeat.place, error, self.start)
+            self._thread.join(VERDICT_SECONDS)
+        failure = failure_of(self._member.rank, self._member.host, self._heartbeat.place, error)
         if self._decide(failure, own=True):
             self._tell("failed", failure)
-            self._answered.wait(2 * ANSWER_SECONDS)
-        elif not self._own:
-            self._ended.wait(END_SECONDS)
-        assert self._verdict is not None
-        return self._verdict
+        self._thread.join(2 * ANSWER_SECONDS if self._own else END_SECONDS)  # until all have heard, or this has ended
+        return self._verdict or failure
 
     def close(self) -> None:
         """Ends the watchdog; the others, who may end seconds earlier or later, do not take it for a death."""
@@ -137,93 +94,79 @@ class Watchdog:
         self._tell("bye")
         self._thread.join(ANSWER_SECONDS)
         if self._verdict is not None and not self._own:
-            self._ended.wait(END_SECONDS)
+            self._thread.join(END_SECONDS)
         if self._coordinator is not None:
             self._coordinator.close()
 
-    def __enter__(self) -> Watchdog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and self._verdict is None:
             self.settle(error)
         self.close()
 
-    # -- the thread ------------------------------------------------------------------------------------------------
-
     def _run(self) -> None:
+        own, clock, beaten, ticks, moved, found = self._member, verdict.AwakeClock(), -self._beat, -1, 0.0, None
         try:
-            self._watch()
+            while found is None and not self._connection.closed:
+                now = clock()
+                if self._heartbeat.ticks != ticks:
+                    ticks, moved = self._heartbeat.ticks, now
+                own.heard, own.place, own.idle, own.slow = now, self._heartbeat.place, now - moved, self._heartbeat.slow
+                self._pace.stands(own.idle, own.slow)
+                if now - beaten >= self._beat:
+                    beaten = now
+                    self._tell("beat", own.place, own.idle, own.slow)
+                    self._arm_faulthandler()
+                self._tell_stop()
+                found = self._hear(now) or self._judge(now)
+            if found is not None and self._decide(found, own=False):
+                end_process(replace(found, start=self.start), self._on_end)
         except Exception:
             log.exception("the watchdog over the other ranks has failed; going on without")
             self._tell("bye")
         faulthandler.cancel_dump_traceback_later()
         self._connection.close()
-        self._answered.set()
-
-    def _watch(self) -> None:
-        clock, beaten, ticks, moved, found = AwakeClock(), -self._beat, -1, 0.0, None
-        while not self._connection.closed:
-            now = clock()
-            if self._heartbeat.ticks != ticks:
-                self._longest = self._longest if self._member.slow else max(self._longest, now - moved)
-                ticks, moved = self._heartbeat.ticks, now
-            self._member.says(self._heartbeat.place, now - moved, self._heartbeat.slow, now)
-            if now - beaten >= self._beat:
-                beaten = now
-                self._tell("beat", self._member.place, self._member.idle, self._member.slow)
-                self._arm_faulthandler()
-            self._tell_stop()
-            found = self._hear(now) or self._judge(now)
-            if found is not None and self._decide(replace(found, start=self.start), own=False):
-                end_process(replace(found, start=self.start), self._on_end, self._exit)
-                self._ended.set()
 
     def _hear(self, now: float, seconds: float = POLL_SECONDS) -> Failure | None:
         """Handles what arrives in that time; returns the verdict if that is among it, or rank 0's death."""
         try:
             while self._connection.poll(seconds):
-                message, seconds, self._main.heard = self._connection.recv(), 0.0, now
-                match message:
-                    case "beat", place, idle, slow:
-                        self._main.says(place, idle, slow, now)
+                seconds, self._main.heard = 0.0, now
+                match self._connection.recv():
+                    case "beat", place:
+                        self._main.place = place
                     case "stop", name:
                         self._stop.hear(name)
                         self._stop_told = True
                     case ("stacks?",):
                         self._tell("stacks", log_stacks())
                         if (path := self._log_file()) is not None:
-                            write_flight_record(path.parent / f"nccl_rank_{self._rank}.json")
+                            write_flight_record(path.parent / f"nccl_rank_{self._member.rank}.json")
                     case "verdict", failure:
-                        self._tell("heard")
-                        self._answered.set()
+                        self._tell("bye")
                         return failure
                     case ("bye",):  # an answer, or rank 0 is done
                         self._tell("bye")
                         self._connection.close()
                         return None
-        except GONE:
+        except verdict.GONE:
             self._connection.close()
             return None if self._leaving else verdict.vanished(self._main, self._heartbeat.place)
         return None
 
     def _judge(self, now: float) -> Failure | None:
-        """Looks whether the launcher is gone, or rank 0 is silent or cut off."""
-        place, main = self._heartbeat.place, self._main
-        if self._launcher is not None and os.getppid() != self._launcher and self._verdict is None:
-            where = f"of rank {self._rank} on {self._host} vanished at {place}"
-            reason = f"the launcher (pid {self._launcher}) {where}"
-            failure = Failure(self._rank, self._host, place.step, reason, retry=True)
+        """Looks whether the launcher is gone, or rank 0 is silent or cut off; the coordinator has the first word."""
+        own, main, grace = self._member, self._main, 2 * self._beat
+        if self._launcher is not None and os.getppid() != self._launcher:
+            reason = f"the launcher (pid {self._launcher}) of {own.name} vanished at {own.place}"
+            failure = Failure(own.rank, own.host, own.place.step, reason, retry=True)
             self._tell("failed", failure)
             return self._hear(now, ANSWER_SECONDS) or failure
-        limit, why = self._limits.of([self._member])
-        if main.silence(now) > max(limit, SILENT_BEATS * self._beat) + 2 * self._beat:  # the coordinator comes first
-            return verdict.hangs([main], [self._member, main], now, why, {self._rank: log_stacks()}, self._beat)
-        if main.silence(now) > UNREACHABLE_SECONDS and unacknowledged_seconds(self._connection) > UNREACHABLE_SECONDS:
-            return verdict.cut_off(main, self._member.idle - 2 * self._beat, self._longest, place)
-        return None
+        limit, why = self._limits.of([own])
+        if main.silence(now) > max(limit, verdict.SILENT_BEATS * self._beat) + grace:
+            own.stacks = log_stacks()
+            return verdict.hangs([main], [own, main], now, why, self._beat)
+        lost = self._pace.waits(grace) and main.cut_off(now)
+        return verdict.vanished(main, own.place, verdict.CUT_OFF) if lost else None
 
     def _arm_faulthandler(self) -> None:
         """Has a thread in C write all stacks to the log, should this one not come back before it counts as silent."""
@@ -231,15 +174,12 @@ class Watchdog:
         with suppress(OSError, ValueError, AttributeError):  # a standard error that is no file, or a full disk
             if self._log is None and path is not None:
                 self._log = path.open("a")
-            seconds = max(SILENT_BEATS * self._beat, 0.9 * limit)
+            seconds = max(verdict.SILENT_BEATS * self._beat, 0.9 * limit)
             faulthandler.dump_traceback_later(seconds, file=self._log or sys.stderr)
 
-    # -- between the two -------------------------------------------------------------------------------------------
-
     def _tell(self, *message: object) -> None:
-        """Sends to the coordinator. That it is gone is for the thread to find, after what came before."""
-        with suppress(OSError), self._sending:
-            self._connection.send(message)
+        with self._sending:
+            self._main.tell(*message)
 
     def _tell_stop(self) -> None:
         if self._stop.signal is not None and not self._stop_told:
@@ -249,39 +189,22 @@ class Watchdog:
     def _decide(self, failure: Failure, own: bool) -> bool:
         """Keeps the first verdict. Returns whether this is it; what this rank then does is only decided once."""
         with self._deciding:
-            if self._verdict is not None:
-                return False
-            self._verdict, self._own = failure, own
-        self._known.set()
-        return True
+            if first := self._verdict is None:
+                self._verdict, self._own = replace(failure, start=self.start), own
+        return first
 
 
-def join(member: Member, addresses: Sequence[str], port: int, token: bytes) -> Connection:
-    """Returns a rank's connection to the coordinator, which answers under one of ``addresses`` and knows the token.
-
-    Raises:
-        UserError: it does not.
-    """
+def join(member: verdict.Member, addresses: Sequence[str], port: int, token: bytes) -> Connection:
+    """Returns a rank's connection to the coordinator; raises a :class:`UserError` if no address leads there."""
     hosts = list(dict.fromkeys([*filter(None, [os.environ.get("MASTER_ADDR")]), *addresses]))
     for pause in (1.0, 2.0, 0.0):
         for host in hosts:
-            with suppress(*GONE, AuthenticationError):
-                connection = connection_over(socket.create_connection((host, port), timeout=5.0))
+            with suppress(*verdict.GONE, AuthenticationError):
+                connection = verdict.connection_over(socket.create_connection((host, port), timeout=5.0))
                 answer_challenge(connection, token)
                 deliver_challenge(connection, token)
                 connection.send((member.rank, member.host))
                 return connection
         time.sleep(pause * secrets.randbelow(1000) / 1000)  # not all of them at once
-    raise UserError(
-        f"{member.name} reached rank 0 under none of {', '.join(hosts)} (port {port}); "
-        "all ports between the nodes of a job have to be open"
-    )
-
-
-def _close_connections(watchdog: weakref.ref[Watchdog]) -> None:
-    """For a forked child, a data worker: one that kept a dead rank's connection open would keep its death hidden."""
-    alive = watchdog()
-    if alive is not None:
-        alive._connection.close()
-        if alive._coordinator is not None:
-            alive._coordinator.close_sockets()
+    where = f"rank 0 under none of {', '.join(hosts)} (port {port})"
+    raise UserError(f"{member.name} reached {where}; all ports between the nodes of a job have to be open")

@@ -80,9 +80,8 @@ def test_hangs_count_as_crashes(folder: RunDir) -> None:
     record_start(folder.environment, start(0, 0))
     for number, rank in enumerate((1, 3)):
         late = Member(rank, f"n{rank}", place=Place(50, 2, "data"))
-        failure = hangs(
-            [late], [Member(0, "n0", place=Place(50, 3, "backward")), late], 0.0, "no progress for 600 s", {}
-        )
+        others = [Member(0, "n0", place=Place(50, 3, "backward"))]
+        failure = hangs([late], [*others, late], 0.0, "no progress for 600 s")
         write_failure(folder.failed, replace(failure, start=str(number), time=time.time() + number))
     reason = reason_to_give_up(folder, 40, environment(1))
     assert reason is not None and reason.startswith("2 starts have failed at step 50, the last one: rank 3 on n3 hangs")

@@ -30,9 +30,11 @@ LIMIT_SECONDS = 2.0
 CULPRIT = 77
 
 
-def beat(ranks: range, world_size: int, port: int, token: bytes, to_main: Connection) -> None:
+def beat(ranks: range, world_size: int, to_main: Connection) -> None:
     """Joins as ``ranks`` and beats until all of them have been told a verdict; from a message on, they hang."""
     raise_descriptor_limit()
+    to_main.send("torch is imported, as in ranks that have met")
+    port, token = to_main.recv()
 
     def enter(rank: int) -> tuple[int, Connection]:
         return rank, join(Member(rank, f"n{rank}"), ["127.0.0.1"], port, token)
@@ -45,8 +47,8 @@ def beat(ranks: range, world_size: int, port: int, token: bytes, to_main: Connec
         selector.register(connection, selectors.EVENT_READ, rank)
     interval, due = beat_seconds(world_size), {rank: time.monotonic() + rank / world_size for rank in ranks}
     hanging: float | None = None
-    reasons: dict[int, str] = {}
-    while len(reasons) < len(connections):
+    reasons: set[str] = set()
+    while connections:
         now = time.monotonic()
         if hanging is None and to_main.poll():
             to_main.recv()
@@ -57,13 +59,15 @@ def beat(ranks: range, world_size: int, port: int, token: bytes, to_main: Connec
                 place = Place(12, int(rank != CULPRIT), "data" if rank == CULPRIT else "backward")
                 connection.send(("beat", place, now - hanging if hanging is not None else 0.0, False))
         for key, _ in selector.select(0.05):
-            message = connections[key.data].recv()
+            connection = connections[key.data]
+            message = connection.recv()
             if message[0] == "stacks?":
-                connections[key.data].send(("stacks", f"what rank {key.data} does"))
+                connection.send(("stacks", f"what rank {key.data} does"))
             elif message[0] == "verdict":
-                connections[key.data].send(("heard",))
-                reasons[key.data] = message[1].reason
-    to_main.send((time.monotonic(), set(reasons.values())))
+                connection.send(("bye",))
+                reasons.add(message[1].reason)
+                selector.unregister(connections.pop(key.data))
+    to_main.send((time.monotonic(), reasons))
     with suppress(EOFError):
         to_main.recv()  # its connections last until all is over
 
@@ -73,14 +77,18 @@ def simulate(world_size: int, soft_limit: int, seconds: float) -> dict[str, Any]
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, hard))
     raise_descriptor_limit()
-    began, heartbeat = time.monotonic(), Heartbeat()
-    coordinator = Coordinator(world_size, "n0", Limits(LIMIT_SECONDS * beat_seconds(world_size), 600.0), heartbeat)
     context, ends = get_context("spawn"), []
     for number in range(PROCESSES):
         ours, theirs = context.Pipe()
-        inputs = (range(1 + number, world_size, PROCESSES), world_size, coordinator.port, coordinator.token, theirs)
+        inputs = (range(1 + number, world_size, PROCESSES), world_size, theirs)
         context.Process(target=beat, args=inputs, daemon=True).start()
         ends.append(ours)
+    for end in ends:
+        end.recv()
+    began, limits = time.monotonic(), Limits(LIMIT_SECONDS * beat_seconds(world_size), 600.0)
+    coordinator = Coordinator(world_size, "n0", limits, Heartbeat())
+    for end in ends:
+        end.send((coordinator.port, coordinator.token))
     for end in ends:
         end.recv()
     assert coordinator.complete.wait(60)

@@ -137,7 +137,6 @@ def test_who_does_not_know_the_token_is_not_let_in(start: Callable[..., Coordina
 
 def test_a_rank_that_never_joins_is_missed(start: Callable[..., Coordinator], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "JOIN_SECONDS", 1.0)
-    monkeypatch.setattr(module, "UNREACHABLE_SECONDS", 1.0)
     failure = verdict(start(2).own)
     assert failure.reason.startswith("rank 1 vanished at step 0 (start): ")
 
@@ -147,9 +146,8 @@ def test_a_network_that_is_gone_is_a_lost_node_only_if_the_others_wait(
     start: Callable[..., Coordinator], monkeypatch: pytest.MonkeyPatch, training: bool
 ) -> None:
     """Rank 1 falls silent and its kernel acknowledges nothing, as one says that is asked about the connection."""
-    monkeypatch.setattr(module, "UNREACHABLE_SECONDS", 1.0)
     monkeypatch.setattr("engine.watchdog.verdict.UNREACHABLE_SECONDS", 1.0)
-    monkeypatch.setattr(module, "unacknowledged_seconds", lambda connection: 30.0)
+    monkeypatch.setattr("engine.watchdog.verdict.unacknowledged_seconds", lambda connection: 30.0)
     coordinator = start(2)
     rank = enter(coordinator, 1)
     assert coordinator.complete.wait(30)

@@ -13,9 +13,8 @@ import pytest
 
 from engine.failure import Failure
 from engine.heartbeat import Heartbeat, Place
-from engine.watchdog.connection import unacknowledged_seconds
 from engine.watchdog.coordinator import Coordinator
-from engine.watchdog.verdict import Limits
+from engine.watchdog.verdict import Limits, unacknowledged_seconds
 from tests.distributed import ROOT, clean_environment
 
 RANK = """
@@ -55,7 +54,9 @@ class Node:
     @property
     def heard(self) -> float:
         """For how long the other's kernel has been silent, in seconds."""
-        return unacknowledged_seconds(self.coordinator._connections[1])
+        connection = self.coordinator._members[1].connection
+        assert connection is not None
+        return unacknowledged_seconds(connection)
 
 
 @pytest.fixture

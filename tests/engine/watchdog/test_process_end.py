@@ -8,8 +8,6 @@ import time
 
 import pytest
 
-from engine.failure import Failure
-from engine.watchdog.process_end import end_process
 from tests.distributed import ROOT
 
 PROGRAM = """
@@ -42,9 +40,3 @@ def test_a_process_ends_with_its_children(how: str) -> None:
     assert ended.returncode == 5
     assert ended.stdout.startswith("report: because ")
     assert ("disk full" in ended.stderr) == (how == "raise")
-
-
-def test_the_exit_may_be_another() -> None:
-    exits: list[int] = []
-    end_process(Failure(0, "n", 1, "x", exit_code=2), lambda failure: None, exits.append)
-    assert exits == [2]

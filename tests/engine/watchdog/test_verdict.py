@@ -7,20 +7,28 @@ import time
 import pytest
 
 from engine.heartbeat import Place
-from engine.watchdog.verdict import SILENT_BEATS, AwakeClock, Limits, Member, cut_off, hangs, late_ranks, vanished
+from engine.watchdog.verdict import SILENT_BEATS, AwakeClock, Limits, Member, Pace, hangs, late_ranks, vanished
 
 NOW = 1000.0
 TIMEOUT = 20.0
 WHY = "no progress for 20 s"
 
 
-def member(rank: int, step: int = 12, moves: int = 2, phase: str = "backward", idle: float = 30.0, silent: float = 0.1):
-    return Member(rank, f"n{rank}", NOW - silent, Place(step, moves, phase), idle)
+def member(
+    rank: int,
+    step: int = 12,
+    moves: int = 2,
+    phase: str = "backward",
+    idle: float = 30.0,
+    silent: float = 0.1,
+    stacks: str = "",
+):
+    return Member(rank, f"n{rank}", NOW - silent, Place(step, moves, phase), idle, stacks=stacks)
 
 
 def said(*members: Member, timeout: float = TIMEOUT) -> str:
     late = late_ranks(members, NOW, timeout)
-    return hangs(late, members, NOW, WHY, {}).reason if late else ""
+    return hangs(late, members, NOW, WHY).reason if late else ""
 
 
 def test_who_is_furthest_behind_is_late() -> None:
@@ -50,8 +58,9 @@ def test_time_since_the_last_word_counts() -> None:
 
 
 def test_all_at_one_place() -> None:
-    failure = hangs([member(0), member(1)], [member(0), member(1)], NOW, WHY, {0: "a", 1: "b"})
-    assert failure.reason == "all ranks stand at step 12 in backward (no progress for 20 s)"
+    members = [member(0, stacks="a"), member(1, stacks="b")]
+    failure = hangs(members, members, NOW, WHY)
+    assert failure.reason == "all ranks hang at step 12 in backward (no progress for 20 s)"
     assert failure.rank is None
     assert failure.traceback == "rank 0 on n0:\na\nrank 1 on n1:\nb"
 
@@ -89,7 +98,17 @@ def test_the_longer_limit_holds_while_any_rank_is_slow(
 def test_who_is_cut_off_is_lost_if_the_others_wait_longer_than_they_ever_did(
     standing: float, longest: float, lost: bool
 ) -> None:
-    assert (cut_off(member(1), standing, longest, Place(12)) is not None) == lost
+    pace = Pace()
+    for seconds in (0.0, longest, 0.0, standing):
+        pace.stands(seconds, slow=False)
+    assert pace.waits() == lost
+
+
+def test_what_a_slow_phase_took_is_no_measure_of_how_long_the_others_may_wait() -> None:
+    pace = Pace()
+    for seconds, slow in ((600.0, True), (0.0, False), (11.0, False)):
+        pace.stands(seconds, slow)
+    assert pace.waits()
 
 
 def test_silence_is_worse_than_being_behind() -> None:
@@ -108,8 +127,8 @@ def test_a_rank_that_is_not_heard_is_given_the_time_to_be_clearly_silent() -> No
 
 
 def test_the_late_ranks_stacks_come_first() -> None:
-    late, others = member(3, moves=0), [member(0), member(1)]
-    failure = hangs([late], [*others, late], NOW, WHY, {0: "zero", 1: "one", 3: "three"})
+    late, others = member(3, moves=0, stacks="three"), [member(0, stacks="zero"), member(1, stacks="one")]
+    failure = hangs([late], [*others, late], NOW, WHY)
     assert failure.traceback.splitlines() == ["rank 3 on n3:", "three", "rank 0 on n0:", "zero", "rank 1 on n1:", "one"]
 
 

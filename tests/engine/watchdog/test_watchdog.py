@@ -17,7 +17,6 @@ import torch
 from engine.dist import Layout, Ranks
 from engine.errors import EXIT_USER_ERROR, UserError
 from engine.failure import Failure, read_failure, write_failure
-from engine.signals import StopRequest
 from engine.watchdog.verdict import Limits
 from engine.watchdog.watchdog import Watchdog
 from tests.distributed import agent_store, clean_environment, torchrun_environment
@@ -95,7 +94,7 @@ def test_a_rank_that_sleeps_where_the_others_wait_for_it_is_not_mistaken() -> No
     with running(2, train, "sleep behind a collective", 1, 2.0) as group:
         assert group.codes() == [1, 1]
         failure = group.failure()
-        assert f"all ranks stand at step {STEP} in backward (no progress for 2 s" in failure.reason
+        assert f"all ranks hang at step {STEP} in backward (no progress for 2 s" in failure.reason
         assert failure.rank is None
         assert "in do\n" in failure.traceback
 
@@ -144,7 +143,7 @@ def meet(ranks: Ranks, folder: Path, limit: float) -> None:
     def record(failure: Failure) -> None:
         write_failure(folder / "FAILED.json", failure)
 
-    with Watchdog(ranks, StopRequest(), Limits(1.0, limit), record):
+    with Watchdog(ranks, Limits(1.0, limit), record):
         ranks.barrier()
         if ranks.rank == 1:
             time.sleep(600)
@@ -179,7 +178,7 @@ def test_ranks_may_finish_seconds_apart(first: int) -> None:
 
 
 def finish(ranks: Ranks, folder: Path, first: int) -> None:
-    with Watchdog(ranks, StopRequest(), MINUTE, lambda failure: os._exit(9)):
+    with Watchdog(ranks, MINUTE, lambda failure: os._exit(9)):
         if ranks.rank != first:
             time.sleep(1.5 + ranks.rank / 2)
 
@@ -192,7 +191,7 @@ def test_a_rank_does_not_wait_for_a_stopped_one_to_say_good_bye() -> None:
 
 
 def leave_a_stopped_one(ranks: Ranks, folder: Path) -> None:
-    with Watchdog(ranks, StopRequest(), MINUTE, lambda failure: os._exit(9)):
+    with Watchdog(ranks, MINUTE, lambda failure: os._exit(9)):
         if ranks.rank == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
         time.sleep(0.5)
@@ -251,14 +250,14 @@ def test_a_single_process_is_watched_too() -> None:
         )
 
 
-def watchdog_alone(exits: list[int], failures: list[Failure]) -> Watchdog:
-    ranks = Ranks(Layout(), torch.device("cpu"))
-    return Watchdog(ranks, StopRequest(), MINUTE, failures.append, exit_process=exits.append)
+def watchdog_alone() -> Watchdog:
+    return Watchdog(Ranks(Layout(), torch.device("cpu")), MINUTE, lambda failure: None)
 
 
-def test_an_error_that_leaves_the_block_is_reported() -> None:
+def test_an_error_that_leaves_the_block_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     exits: list[int] = []
-    with pytest.raises(UserError), watchdog_alone(exits, []) as watchdog:
+    monkeypatch.setattr(os, "_exit", exits.append)
+    with pytest.raises(UserError), watchdog_alone() as watchdog:
         raise UserError("wrong")
     again = watchdog.settle(ValueError("later"))
     assert again.exit_code == EXIT_USER_ERROR
@@ -267,14 +266,14 @@ def test_an_error_that_leaves_the_block_is_reported() -> None:
 
 
 def test_the_first_failure_stands_and_carries_the_name_of_the_start() -> None:
-    with watchdog_alone([], []) as watchdog:
+    with watchdog_alone() as watchdog:
         first = watchdog.settle(ValueError("a"))
         assert watchdog.settle(RuntimeError("b")) == first
         assert first.start == watchdog.start != ""
 
 
 def test_a_closed_watch_leaves_no_thread() -> None:
-    watchdog = watchdog_alone([], [])
+    watchdog = watchdog_alone()
     watchdog.close()
     assert not watchdog._thread.is_alive()
     watchdog.close()

@@ -102,7 +102,7 @@ def train(
     when: int = STEP,
 ) -> None:
     """Some steps with a collective each, under watch. In one of them the culprit does its ``deed``."""
-    stop, heartbeat = StopRequest().install(), ranks.heartbeat
+    stop, heartbeat = ranks.stop.install(), ranks.heartbeat
 
     def record(failure: Failure) -> None:
         (folder / f"ended_{ranks.rank}").write_text(failure.reason)
@@ -112,7 +112,7 @@ def train(
     with setup_logging(ranks.rank, ranks.world_size) as log:
         log.attach_file(folder / f"rank_{ranks.rank}.log")
         limits = Limits(timeout, start_timeout)
-        with Watchdog(ranks, stop, limits, record, log_file=lambda: folder / f"rank_{ranks.rank}.log") as watchdog:
+        with Watchdog(ranks, limits, record, lambda: folder / f"rank_{ranks.rank}.log") as watchdog:
             try:
                 (folder / f"pid_{ranks.rank}").write_text(str(os.getpid()))
                 for step in range(steps):

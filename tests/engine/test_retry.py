@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from engine.dist import Ranks
 from engine.errors import UserError
-from engine.watchdog.retry import is_communication_error, timed_out, worth_retrying
+from engine.retry import is_communication_error, timed_out, worth_retrying
 from tests.engine.watchdog.watched import running
 
 SECOND = timedelta(seconds=1)

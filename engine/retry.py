@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+import traceback
 
 import torch
 import torch.distributed as dist
+
+from engine.errors import EXIT_USER_ERROR, UserError
+from engine.failure import Failure
+from engine.heartbeat import Place
 
 _LOST_PEER = re.compile(
     r"gloo/|Connection closed by peer|Connection reset by peer|Connection refused|Broken pipe|Timed out waiting|"
@@ -48,6 +53,16 @@ def worth_retrying(error: BaseException) -> bool:
     if not isinstance(error, getattr(torch, "AcceleratorError", ())) and not re.search("CUDA error|cuDNN error", said):
         return False
     return next((retry for text, retry in DEVICE_ERRORS.items() if re.search(text, said, re.IGNORECASE)), False)
+
+
+def failure_of(rank: int, host: str, place: Place, error: BaseException) -> Failure:
+    """Returns the failure of a rank that ``error`` ended at ``place``. A user's mistake needs no traceback."""
+    user = isinstance(error, UserError)
+    name, said = type(error).__name__, str(error).strip()
+    text = said if user else f"{name}: {said}" if said else name
+    reason = f"rank {rank} on {host} failed at step {place.step} ({place.phase}): {text}"
+    trace, code = ("", EXIT_USER_ERROR) if user else ("".join(traceback.format_exception(error)), 1)
+    return Failure(rank, host, place.step, reason, name, trace, code, message=said, retry=worth_retrying(error))
 
 
 def _lost_peer(error: BaseException) -> bool:
