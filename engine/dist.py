@@ -6,6 +6,7 @@ means a single process.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from engine.settings import DistributedConfig
 from engine.signals import StopRequest
 from engine.slurm import expand_counts
 from engine.transfer import Bytes, broadcast, pack, unpack
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -208,15 +211,14 @@ def choose_device(
     own = own_slice(environment, layout.local_rank, layout.local_world_size)
     if own is not None:
         environment["CUDA_VISIBLE_DEVICES"] = own
-    if config.device == "auto" and not torch.cuda.is_available() and (gpus := granted_gpus(environment)):
-        raise UserError(
-            f"Slurm granted this job {gpus} GPU(s) on this node, but torch {torch.__version__} sees none: it may be "
-            "built for CPUs, or the driver too old; to train on CPUs, ask for no GPU: --gpus-per-node=0"
-        )
-    if config.device == "auto" and not torch.cuda.is_available():
-        return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError("distributed.device: cuda is asked for, but torch sees no GPU; use device: auto or cpu")
+        if config.device == "cuda":
+            raise UserError("distributed.device: cuda is asked for, but torch sees no GPU; use device: auto or cpu")
+        if unseen := unseen_gpus(environment):
+            raise UserError(f"{unseen}; to train on CPUs, ask for no GPU: --gpus-per-node=0")
+        if entries := visible_entries(environment):
+            log.warning("CUDA_VISIBLE_DEVICES=%s, but torch sees no GPU: this runs on the CPU", ",".join(entries))
+        return torch.device("cpu")
     index, slurm = 0, layout.launcher == "slurm"
     if own is None:
         visible = torch.cuda.device_count()
@@ -226,6 +228,17 @@ def choose_device(
         if (fault := architecture_fault(name, capability, built_for)) is not None:
             raise UserError(fault)
     return torch.device("cuda", index)
+
+
+def unseen_gpus(environment: Mapping[str, str]) -> str:
+    """What may be wrong where Slurm granted GPUs and torch sees none; empty where it granted none."""
+    if not (gpus := granted_gpus(environment)):
+        return ""
+    shown = environment.get("CUDA_VISIBLE_DEVICES")
+    return (
+        f"Slurm granted this job {gpus} GPU(s) on this node, but torch {torch.__version__} sees none: it may be built "
+        f"for CPUs, the driver too old, or CUDA_VISIBLE_DEVICES wrong ({'not set' if shown is None else repr(shown)})"
+    )
 
 
 def choose_backend(config: DistributedConfig, device: torch.device, environment: Mapping[str, str]) -> str:

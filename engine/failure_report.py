@@ -42,7 +42,7 @@ class FailureReport:
             log.error("%s", failure.traceback.rstrip())
         if self.folder is not None and self._is_ours(self.folder):
             if write_failure(self.folder.failed, failure) and failure.rank == 0 != self._rank:
-                record_failed(self.folder, self.task)  # rank 0 can no longer
+                record_failed(self.folder, self.task, failure.step)  # rank 0 can no longer
             self.recorder.end("failed")
         tell_torchrun(failure)
         self.release()

@@ -32,12 +32,23 @@ class StepProfiler:
 
     def __init__(self, config: ProfileConfig | None, folder: Path) -> None:
         self._first, self._last = config.steps if config is not None else (0, 0)
-        self._folder = folder
+        self._folder, self._reached = folder, 0
         self._profile: profile | None = None
         self._step: AbstractContextManager[object] | None = None
 
+    def begin(self, step: int, total_steps: int) -> None:
+        """Training begins, or goes on, after ``step`` steps of ``total_steps``."""
+        wanted = f"training.profile: steps {self._first} to {self._last}"
+        if self._last and step >= self._last:
+            log.warning("%s are behind step %d, at which this start begins: nothing is profiled", wanted, step)
+        elif self._last > total_steps:
+            log.warning("%s reach behind the run's end, step %d", wanted, total_steps)
+            self._last = total_steps if self._first <= total_steps else 0
+        self.reached(step)
+
     def reached(self, step: int) -> None:
         """``step`` optimizer steps are done: begins, goes on or ends accordingly."""
+        self._reached = step
         if self._step is not None:
             self._step.__exit__(None, None, None)
             self._step = None
@@ -45,6 +56,7 @@ class StepProfiler:
             self.close()
         elif step >= self._first - 1:
             if self._profile is None:
+                self._first = step + 1
                 on_gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
                 self._profile = profile(activities=[ProfilerActivity.CPU, *on_gpu])
                 self._profile.start()
@@ -73,4 +85,6 @@ class StepProfiler:
             write_atomic(self._folder / TRACE, gzip.compress(plain.read_bytes(), mtime=0))
         column = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         table = done.key_averages().table(sort_by=column, row_limit=MOST_OPERATORS, max_name_column_width=60)
-        write_atomic(self._folder / TABLE, f"Operators of steps {self._first} to {self._last}, by {column}.\n{table}\n")
+        write_atomic(
+            self._folder / TABLE, f"Operators of steps {self._first} to {self._reached}, by {column}.\n{table}\n"
+        )

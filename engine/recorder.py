@@ -115,10 +115,7 @@ class FolderRecorder(Recorder):
         self._status.update("running", epoch, state.step, state.best, state.stopped_early)
         self._write_readme()
         log.info("experiment folder: %s", shown(self._folder.path))
-        wanted = self._config.training.profile
-        if wanted is not None and wanted.steps[0] > total_steps:
-            log.warning("training.profile: the run ends with step %d, before %s", total_steps, wanted.steps)
-        self._profiler.reached(state.step)
+        self._profiler.begin(state.step, total_steps)
 
     def stepped(self, state: RunState, epoch: float) -> None:
         assert self._progress is not None
@@ -214,10 +211,10 @@ class FolderRecorder(Recorder):
         log.info("TensorBoard: tensorboard --logdir %s", shown(folder.path.parent))
 
 
-def record_failed(folder: RunDir, task: str) -> None:
+def record_failed(folder: RunDir, task: str, step: int) -> None:
     """Has status.json and README.md say that the run has failed; for a run whose recorder is gone."""
     try:
-        mark_failed(folder.status)
+        mark_failed(folder.status, step)
         write_readme(folder, task)
     except OSError as error:
         log.warning("%s cannot be written: %s", folder.path, error.strerror or error)

@@ -80,11 +80,15 @@ class Status:
                 self._warned = True
 
 
-def mark_failed(path: Path) -> None:
-    """Changes the state in a status.json whose writer is gone to ``failed``, if there is one."""
+def mark_failed(path: Path, step: int) -> None:
+    """Changes the state in a status.json whose writer is gone to ``failed`` at ``step``, if there is one."""
     status = read_status(path)
-    if status is not None:
-        write_atomic(path, json.dumps({**status, "state": "failed", "updated": round(time.time(), 3)}) + "\n")
+    if status is None:
+        return
+    told = int(status.get("step", 0))
+    if step > told:  # what is written may be half a minute old
+        status |= {"step": step, "epoch": float(status.get("epoch", 0.0)) * step / max(1, told)}
+    write_atomic(path, json.dumps({**status, "state": "failed", "updated": round(time.time(), 3)}) + "\n")
 
 
 def read_status(path: Path) -> dict[str, Any] | None:

@@ -165,6 +165,16 @@ def test_a_gpu_that_slurm_granted_and_torch_does_not_see_is_an_error(monkeypatch
     assert choose_device(DistributedConfig(), Layout()) == torch.device("cpu")
 
 
+def test_a_gpu_that_is_named_and_not_seen_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for entries, told in (("0,1", True), ("", False)):
+        caplog.clear()
+        assert choose_device(DistributedConfig(), Layout(), {"CUDA_VISIBLE_DEVICES": entries}).type == "cpu"
+        assert ("CUDA_VISIBLE_DEVICES=0,1, but torch sees no GPU" in caplog.text) == told
+
+
 def test_nccl_without_gpus_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"distributed\.backend: nccl needs GPUs"):
         connect(DistributedConfig(device="cpu", backend="nccl"), Layout(0, 2, 0, 1, "torchrun"), tmp_path)

@@ -51,6 +51,29 @@ def test_a_run_that_ends_among_them_writes_what_it_has(tmp_path: Path) -> None:
     work(profiler, 2, 3)
     profiler.close()
     assert "ProfilerStep#3" in profiled(tmp_path)
+    assert (tmp_path / TABLE).read_text().startswith("Operators of steps 3 to 3")
+
+
+def test_steps_behind_the_end_are_told_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    profiler = StepProfiler(ProfileConfig(steps=[2, 9]), tmp_path)
+    profiler.begin(0, 3)
+    work(profiler, 0, 3)
+    torch.ones(20, 20) @ torch.ones(20, 20)  # an evaluation
+    profiler.close()
+    assert profiled(tmp_path) == ["ProfilerStep#2", "ProfilerStep#3"]
+    assert (tmp_path / TABLE).read_text().startswith("Operators of steps 2 to 3")
+    assert "steps 2 to 9 reach behind the run's end, step 3" in caplog.text
+
+
+@pytest.mark.parametrize("begin, total", [(5, 10), (0, 1)])
+def test_steps_that_never_come_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, begin: int, total: int
+) -> None:
+    profiler = StepProfiler(ProfileConfig(steps=[2, 4]), tmp_path)
+    profiler.begin(begin, total)
+    work(profiler, begin, total)
+    profiler.close()
+    assert "training.profile: steps 2 to 4" in caplog.text and not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_cannot_be_written_ends_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.status import LOST_AFTER, Status, read_status
+from engine.status import LOST_AFTER, Status, mark_failed, read_status
 
 RUN = """
 import sys, time
@@ -110,3 +110,14 @@ def test_what_is_no_status_reads_as_none(tmp_path: Path, content: str) -> None:
     assert read_status(path) is None
     path.write_text(content)
     assert read_status(path) is None
+
+
+@pytest.mark.parametrize("step, expected", [(9, (9, 2.25)), (3, (4, 1.0))])
+def test_a_run_that_failed_has_got_at_least_as_far_as_its_failure(
+    tmp_path: Path, step: int, expected: tuple[int, float]
+) -> None:
+    path = tmp_path / "status.json"
+    Status(path).update("running", 1.0, 4, {}, False)
+    mark_failed(path, step)
+    status = read(path)
+    assert (status["state"], status["step"], status["epoch"]) == ("failed", *expected)

@@ -33,7 +33,7 @@ NO_GPU = "torch sees no GPU here"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the stages that the command line names; returns 0 if all of them passed, or there is no GPU."""
+    """Runs the stages that the command line names; returns 0 if all of them passed, or no GPU is to be had here."""
     names = [stage.name for stage in STAGES]
     parser = argparse.ArgumentParser(
         allow_abbrev=False, prog="python -m tests.gpu", description="Everything that only a GPU shows, as one table."
@@ -41,11 +41,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, small (cuda)")
     parser.add_argument("--stages", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--within", type=float, default=480.0, metavar="S", help="seconds for all stages (480)")
-    parser.add_argument("--jobs", type=int, default=jobs(), metavar="N", help="stages at once that measure no time")
+    parser.add_argument("--jobs", type=_count, default=jobs(), metavar="N", help="stages at once that measure no time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE, as it is found")
     parser.add_argument("--output", type=Path, metavar="DIR", help="keep what each stage printed (nowhere)")
     options = parser.parse_args(arguments)
+    if options.json is not None and not options.json.parent.is_dir():
+        parser.error(f"--json: there is no folder {options.json.parent}")
     if options.device == "cuda" and not gpu_visible():
+        from engine.dist import unseen_gpus
+
+        if fault := unseen_gpus(os.environ):  # the commonest failure of all, in a job that was given a GPU
+            result = Result("environment", "failed", faults=[fault])
+            print(table([result]))
+            if options.json is not None:
+                write_json(options.json, options.device, [result])
+            return 1
         print(f"skipped: {NO_GPU}; --device cpu rehearses the stages without one")
         return 0
     known: list[Result] = []
@@ -67,6 +77,12 @@ def main(arguments: list[str] | None = None) -> int:
         write(results)
     print("", table(results), sep="\n")
     return 0 if all(result.outcome == "passed" for result in results) else 1
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on is wanted, not {text!r}")
+    return int(text)
 
 
 def jobs() -> int:

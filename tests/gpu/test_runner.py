@@ -81,6 +81,23 @@ def test_without_a_gpu_nothing_is_run(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "skipped" in capsys.readouterr().out
 
 
+def test_a_job_that_was_given_a_gpu_which_torch_does_not_see_has_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command, "gpu_visible", lambda: False)
+    for name, value in {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "1", "CUDA_VISIBLE_DEVICES": "abc"}.items():
+        monkeypatch.setenv(name, value)
+    assert command.main(["--json", str(tmp_path / "gpu.json")]) == 1
+    assert "sees none" in capsys.readouterr().out
+    assert "CUDA_VISIBLE_DEVICES wrong ('abc')" in (tmp_path / "gpu.json").read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--json", "/nowhere/gpu.json"]])
+def test_options_that_cannot_work_are_refused_before_anything_runs(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(arguments)
+
+
 def test_every_stage_names_a_function() -> None:
     for stage in STAGES:
         module, _, function = stage.work.partition(":")
