@@ -6,15 +6,15 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, ValidationInfo, model_validator
 
-from classification.augmentation_config import UNCOVERING, AugmentationConfig
-from classification.data_config import DataConfig
-from classification.evaluation_config import ClassificationEvaluationConfig
+from classification.augmentation.sections import UNCOVERING, AugmentationConfig
 from classification.head_config import HeadConfig
-from classification.loss_config import LossConfig
-from engine.config import Section, may_import
-from engine.idle import refuse_idle
-from engine.settings import RunConfig
-from engine.timm_names import check_published, check_timm, unknown_model
+from classification.losses.sections import LossConfig
+from classification.metrics.sections import ClassificationEvaluationConfig
+from engine.config.model_names import check_published, check_timm, unknown_model
+from engine.config.section import Section, may_import
+from engine.config.sections import RunConfig
+from engine.config.unused_keys import refuse_idle
+from engine.images.sections import DataConfig
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]

@@ -7,21 +7,21 @@ from functools import partial
 from pathlib import Path
 
 from classification.config import ClassificationConfig
-from classification.datasets import open_pictures, prepare_on_all, split_made
-from classification.measures import measure
-from classification.multilabel_report import write_multilabel_report
-from classification.predictions import Predictions
-from classification.report import calibrated, write_report
-from classification.report_parts import Origin
-from classification.sources import LabelledPictures, names_digest
+from classification.metrics.measure import measure
+from classification.metrics.predictions import Predictions
+from classification.report.multi_label import write_multilabel_report
+from classification.report.parts import Origin
+from classification.report.single_label import calibrated, write_report
 from classification.trained import Trained, load_trained, reading_workers
-from engine.arguments import EvaluateArguments
-from engine.dist import Ranks
+from engine.commands.arguments import EvaluateArguments
+from engine.commands.evaluate import record_evaluation, require_writable, with_experiment
+from engine.commands.experiment import Experiment
+from engine.devices.precision import resolve_precision
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.evaluation import inference
-from engine.experiment import Experiment
-from engine.precision import resolve_precision
-from engine.trained import record_evaluation, require_writable, with_experiment
+from engine.images.dataset import open_pictures, prepare_on_all, split_made
+from engine.images.labelled import LabelledPictures, names_digest
+from engine.training.evaluation import inference
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from engine.config import Section
+from engine.config.section import Section
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from classification.head_config import HeadConfig
 from engine.errors import UserError
-from engine.stages import classifier_paths
-from engine.weights import start_small
+from engine.model.pretrained import start_small
+from engine.model.stages import classifier_paths
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 

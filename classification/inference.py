@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
-from classification.datasets import PictureReader
-from classification.losses import cross_entropy
-from classification.multilabel_losses import binary_cross_entropy
-from classification.predictions import AnyPredictions, gather, gather_multilabel, multilabel_rows, rows
+from classification.augmentation.transforms import EvalTransform
+from classification.losses.multi_label import binary_cross_entropy
+from classification.losses.single_label import cross_entropy
+from classification.metrics.predictions import AnyPredictions, gather, gather_multilabel, multilabel_rows, rows
 from classification.preprocessing import Preprocessing
-from classification.sources import LabelledPictures
-from classification.transforms import EvalTransform
-from engine.data import EvalLoader
-from engine.dist import Ranks
-from engine.workers import WorkerSettings
+from engine.data.loaders import EvalLoader
+from engine.data.workers import WorkerSettings
+from engine.distributed.ranks import Ranks
+from engine.images.dataset import PictureReader
+from engine.images.labelled import LabelledPictures
 
 
 class Inference:

@@ -15,12 +15,12 @@ from torch import nn
 
 from classification.config import ModelConfig
 from classification.heads import replace_head
-from classification.sources import some
+from engine.config.sections import FinetuneConfig
 from engine.errors import UserError
-from engine.pretrained import create_pretrained
-from engine.settings import FinetuneConfig
-from engine.stages import classifier_paths
-from engine.weights import load_weights, read_weights
+from engine.images.labelled import some
+from engine.model.pretrained import load_weights, read_weights
+from engine.model.stages import classifier_paths
+from engine.model.timm_weights import create_pretrained
 from swin import SwinTransformer, WeightsError, load_swin_weights
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from engine.arguments import add_experiment_arguments, settings_first
-from engine.entry import exit_on_user_error
+from engine.commands.arguments import add_experiment_arguments, settings_first
+from engine.commands.entry import exit_on_user_error
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
@@ -65,7 +65,7 @@ def main() -> int:
     arguments = parse_arguments(sys.argv[1:])
 
     from classification.config import ClassificationConfig
-    from engine.used_config import used_config
+    from engine.run_folder.used_config import used_config
 
     used_config(arguments.experiment, ClassificationConfig, arguments.overrides)
 

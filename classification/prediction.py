@@ -16,22 +16,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from classification.augmentation.transforms import EvalTransform
 from classification.config import ClassificationConfig
-from classification.listed import listed_pictures
 from classification.trained import Trained, load_trained, reading_workers
-from classification.transforms import EvalTransform
-from engine.batches import Draw
-from engine.dist import Ranks
+from engine.commands.evaluate import require_writable, with_experiment
+from engine.commands.experiment import Experiment
+from engine.commands.folder_recorder import shown
+from engine.data.batch_plan import Draw
+from engine.data.names import Names
+from engine.devices.precision import resolve_precision
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.evaluation import inference
-from engine.experiment import Experiment
 from engine.files import write_atomic
-from engine.names import Names
-from engine.pictures import read_picture
-from engine.precision import resolve_precision
-from engine.recorder import shown
+from engine.images.image_io import read_picture
+from engine.images.named_files import listed_pictures
 from engine.tables import csv_bytes
-from engine.trained import require_writable, with_experiment
+from engine.training.evaluation import inference
 
 log = logging.getLogger(__name__)
 

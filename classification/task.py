@@ -12,32 +12,32 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from classification.augmentation.mixing import MixingPlan, apply_mixing, as_rows, plan_mixing
+from classification.augmentation.transforms import TrainTransform
 from classification.config import ClassificationConfig
-from classification.data_config import DataConfig
-from classification.datasets import PictureReader, described, open_pictures, prepare_on_all, split_made
-from classification.first_look import faults_of
 from classification.inference import Inference
-from classification.measures import check_top5, default_metric, find, measure, metric_names
-from classification.mixing import MixingPlan, apply_mixing, as_rows, plan_mixing
+from classification.losses.build import build_training_loss, warn_of_balancing_twice
+from classification.metrics.measure import check_top5, default_metric, find, measure, metric_names
+from classification.metrics.predictions import AnyPredictions, Predictions
+from classification.metrics.thresholds import thresholds_in_use
 from classification.model import build_model
-from classification.multilabel_report import multilabel_board_pictures
-from classification.predictions import AnyPredictions, Predictions
 from classification.preprocessing import Preprocessing, resolve_preprocessing
-from classification.report import board_pictures
-from classification.sampling import build_order
-from classification.sheet import SHOWN, contact_sheet
-from classification.sources import LabelledPictures, class_counts, names_digest
-from classification.thresholds import thresholds_in_use
-from classification.training_loss import build_training_loss, warn_of_balancing_twice
-from classification.transforms import TrainTransform
-from engine.batches import Draw
-from engine.devices import device_kind
-from engine.dist import Ranks
+from classification.report.multi_label import multilabel_board_pictures
+from classification.report.single_label import board_pictures
+from engine.data.batch_plan import Draw
+from engine.data.workers import WorkerSettings, resolve_workers
+from engine.devices.kinds import device_kind
+from engine.devices.memory_layout import uses_channels_last
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.memory_layout import uses_channels_last
-from engine.task import Evaluated, Picture
-from engine.weights import build_alike
-from engine.workers import WorkerSettings, resolve_workers
+from engine.images.dataset import PictureReader, described, open_pictures, prepare_on_all, split_made
+from engine.images.file_check import faults_of
+from engine.images.labelled import LabelledPictures, class_counts, names_digest
+from engine.images.sampling import build_order
+from engine.images.sections import DataConfig
+from engine.model.pretrained import build_alike
+from engine.plots.contact_sheet import SHOWN, contact_sheet
+from engine.training.task import Evaluated, Picture
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ SPLITS = ("train", "val")
 
 
 class ClassificationTask:
-    """See :class:`engine.task.Task`."""
+    """See :class:`engine.training.task.Task`."""
 
     name = "classification"
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.entry import train
+from engine.commands.entry import train
 
 if TYPE_CHECKING:
     from classification.config import ClassificationConfig
-    from engine.run import TaskKind
+    from engine.commands.train import TaskKind
 
 
 def schema() -> type[ClassificationConfig]:
@@ -21,7 +21,7 @@ def schema() -> type[ClassificationConfig]:
 def kind() -> TaskKind:
     """Classification for the command line; imports what is heavy only when called."""
     from classification.task import ClassificationTask
-    from engine.run import TaskKind
+    from engine.commands.train import TaskKind
 
     return TaskKind("classification", schema(), ClassificationTask)
 

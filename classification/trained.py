@@ -11,15 +11,15 @@ from torch import nn
 
 from classification.config import ClassificationConfig
 from classification.inference import Inference
+from classification.metrics.thresholds import thresholds_in_use
 from classification.model import build_model
 from classification.preprocessing import Preprocessing, resolve_preprocessing
-from classification.thresholds import thresholds_in_use
-from engine.devices import device_kind
-from engine.dist import Ranks
-from engine.experiment import Experiment
-from engine.memory_layout import uses_channels_last
-from engine.used_config import used_config
-from engine.workers import WorkerSettings, resolve_workers
+from engine.commands.experiment import Experiment
+from engine.data.workers import WorkerSettings, resolve_workers
+from engine.devices.kinds import device_kind
+from engine.devices.memory_layout import uses_channels_last
+from engine.distributed.ranks import Ranks
+from engine.run_folder.used_config import used_config
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from typing import ClassVar
 
 from pydantic import ValidationInfo, model_validator
 
-from detection.augmentation_config import AugmentationConfig
-from detection.data_config import DataConfig
-from detection.loss_config import LossConfig, MatchingConfig, PostprocessConfig
-from detection.model_config import BACKBONES, DetectorConfig
-from engine.config import may_import
-from engine.settings import RunConfig
-from engine.timm_names import check_published
+from detection.augmentation.sections import AugmentationConfig
+from detection.boxes.sections import LossConfig, MatchingConfig, PostprocessConfig
+from detection.data.sections import DataConfig
+from detection.model.sections import BACKBONES, DetectorConfig
+from engine.config.model_names import check_published
+from engine.config.section import may_import
+from engine.config.sections import RunConfig
 
 
 class DetectionSection(DetectorConfig):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from detection.train import schema
-from engine.arguments import EvaluateArguments
-from engine.entry import evaluate
+from engine.commands.arguments import EvaluateArguments
+from engine.commands.entry import evaluate
 
 
 def run() -> Callable[[EvaluateArguments], int]:

@@ -6,19 +6,19 @@ import logging
 from functools import partial
 from typing import Any
 
-from detection.annotations import AnnotatedPictures, Annotations, digest
 from detection.config import DetectionConfig
-from detection.datasets import open_pictures
-from detection.detector import Detector
-from detection.report import write_report
+from detection.data.annotations import AnnotatedPictures, Annotations, digest
+from detection.data.open import open_pictures
+from detection.inference import Detector
+from detection.report.report import write_report
 from detection.task import measure
-from engine.arguments import EvaluateArguments
-from engine.dist import Ranks
+from engine.commands.arguments import EvaluateArguments
+from engine.commands.evaluate import record_evaluation, require_writable, with_experiment
+from engine.commands.experiment import Experiment
+from engine.devices.precision import resolve_precision
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.evaluation import inference
-from engine.experiment import Experiment
-from engine.precision import resolve_precision
-from engine.trained import record_evaluation, require_writable, with_experiment
+from engine.training.evaluation import inference
 
 log = logging.getLogger(__name__)
 

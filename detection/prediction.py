@@ -16,22 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detection.config import DetectionConfig
-from detection.confusion import SCORE
-from detection.detector import Detector, reading
-from detection.drawing import Boxes, draw
-from detection.files import DETECTIONS, DRAWINGS, FileReader, find_pictures
-from detection.predictions import Predictions, gather, rows
-from engine.data import EvalLoader
-from engine.dist import Ranks
+from detection.inference import Detector, reading
+from detection.named_files import DETECTIONS, DRAWINGS, FileReader, find_pictures
+from detection.report.confusion import SCORE
+from detection.report.drawing import Boxes, draw
+from detection.report.predictions import Predictions, gather, rows
+from engine.commands.evaluate import require_writable, with_experiment
+from engine.commands.experiment import Experiment
+from engine.commands.folder_recorder import shown
+from engine.data.loaders import EvalLoader
+from engine.data.names import Names
+from engine.devices.precision import resolve_precision
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.evaluation import inference
-from engine.experiment import Experiment
 from engine.files import write_atomic
-from engine.names import Names
-from engine.pictures import read_picture, write_picture
-from engine.precision import resolve_precision
-from engine.recorder import shown
-from engine.trained import require_writable, with_experiment
+from engine.images.image_io import read_picture, write_picture
+from engine.training.evaluation import inference
 
 log = logging.getLogger(__name__)
 

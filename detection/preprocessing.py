@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from detection.data_config import CommonData
-from detection.model_config import DetectorConfig
+from detection.data.sections import CommonData
+from detection.model.sections import DetectorConfig
 
 Channels = tuple[float, float, float]
 

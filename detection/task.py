@@ -11,24 +11,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from detection.annotations import AnnotatedPictures, digest
+from detection.augmentation.transforms import TrainReader
+from detection.boxes.losses import detection_loss
+from detection.boxes.matching import match
 from detection.config import DetectionConfig
-from detection.confusion import confuse
-from detection.datasets import described, look_first, open_pictures
-from detection.detector import Detector, reading
-from detection.drawing import training_sheet
-from detection.figures import overview
-from detection.first_pass import first_pass
-from detection.losses import detection_loss
-from detection.matching import match
-from detection.metrics import METRICS, CocoResult, coco_evaluate
-from detection.predictions import Predictions
-from detection.samples import collate
-from detection.transforms import TrainReader
-from engine.batches import Draw, NaturalOrder
-from engine.dist import Ranks
+from detection.data.annotations import AnnotatedPictures, digest
+from detection.data.open import described, look_first, open_pictures
+from detection.data.sample import collate
+from detection.inference import Detector, reading
+from detection.model.unused_parameters import first_pass
+from detection.report.coco_metrics import METRICS, CocoResult, coco_evaluate
+from detection.report.confusion import confuse
+from detection.report.drawing import training_sheet
+from detection.report.figures import overview
+from detection.report.predictions import Predictions
+from engine.data.batch_plan import Draw, NaturalOrder
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.task import Evaluated, Picture
+from engine.training.task import Evaluated, Picture
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ SHOWN = 16
 
 
 class DetectionTask:
-    """See :class:`engine.task.Task`."""
+    """See :class:`engine.training.task.Task`."""
 
     name = "detection"
     metric = "AP"

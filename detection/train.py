@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.entry import train
+from engine.commands.entry import train
 
 if TYPE_CHECKING:
     from detection.config import DetectionConfig
-    from engine.run import TaskKind
+    from engine.commands.train import TaskKind
 
 
 def schema() -> type[DetectionConfig]:
@@ -21,7 +21,7 @@ def schema() -> type[DetectionConfig]:
 def kind() -> TaskKind:
     """Detection for the command line; imports what is heavy only when called."""
     from detection.task import DetectionTask
-    from engine.run import TaskKind
+    from engine.commands.train import TaskKind
 
     return TaskKind("detection", schema(), DetectionTask)
 

@@ -74,9 +74,9 @@ export SLURM_EXPORT_ENV=ALL                           # whatever sbatch --export
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # Slurm 22.05 and later do not pass --cpus-per-task on to srun
 
 # -- rank layout -------------------------------------------------------------------------------------------------------
-# Every GPU takes one task, and every node as many as any other; engine/gpus.py names the line to change where not.
+# Every GPU takes one task, and every node as many as any other; engine/distributed/gpus.py names the line to change where not.
 if [[ -z ${SWIN_FROZEN:-} ]]; then
-    hidden="$(run_python -m engine.gpus)" || exit 2
+    hidden="$(run_python -m engine.distributed.gpus)" || exit 2
     [[ -z $hidden ]] || unset "$hidden" # srun would take it for its own option
 fi
 

@@ -43,7 +43,7 @@ end_training() {
             echo "$idle" >"$count"
             trap - TERM USR1 USR2
             if [[ ${SWIN_EXCLUDE_FAILED:-0} == 1 && -n $node ]]; then
-                excluded="$(run_python -m engine.exclusion "$node" "$job")" || true
+                excluded="$(run_python -m engine.requeue.exclusion "$node" "$job")" || true
             elif [[ ${SWIN_EXCLUDE_FAILED:-0} == 1 && -n $reason ]]; then
                 say "no node is excluded: it is not known whose fault it was"
             fi
@@ -73,7 +73,7 @@ slurm_says() { scontrol show job --oneliner "$job" || true; }
 goes_on() {
     local end="" answer=()
     if [[ -n $folder && ($status -eq 1 || $status -gt 128) ]]; then
-        end="$(run_python -m engine.slurm "$folder" "$status" "$started")" ||
+        end="$(run_python -m engine.distributed.slurm "$folder" "$status" "$started")" ||
             say "FAILED.json could not be told how srun ended"
         mapfile -t answer <<<"$end"
         case "${answer[0]:-}" in

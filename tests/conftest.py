@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # see engine.entry.wait_politely; torch is not imported yet
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # see engine.commands.entry.wait_politely; torch is not imported yet
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 

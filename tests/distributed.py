@@ -19,14 +19,21 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch.distributed import TCPStore
 
-from engine.dist import connect, detect_layout
-from engine.settings import DistributedConfig
+from engine.config.sections import DistributedConfig
+from engine.distributed.ranks import connect, detect_layout
 from tests.environment import ROOT, clean_environment
 
 GRACE_SECONDS = 10.0
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(
-    ["torch", "timm", "engine.dist", "engine.network", "engine.optim", "classification.task"]
+    [
+        "torch",
+        "timm",
+        "engine.distributed.ranks",
+        "engine.model.wrap",
+        "engine.training.optimizer",
+        "classification.task",
+    ]
 )
 
 

@@ -10,9 +10,9 @@ import torch
 
 from classification.config import ClassificationConfig
 from classification.model import build_model
-from engine.config import load_config
-from engine.optim import build_optimizer
-from engine.schedule import build_schedule
+from engine.config.section import load_config
+from engine.training.optimizer import build_optimizer
+from engine.training.schedule import build_schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs" / "classification").glob("*.yaml"))

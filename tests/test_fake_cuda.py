@@ -27,13 +27,13 @@ from classification.config import ClassificationConfig
 from classification.task import ClassificationTask
 from detection.config import DetectionConfig
 from detection.task import DetectionTask
-from engine.batches import Draw
-from engine.config import load_config
-from engine.devices import DEVICES
-from engine.dist import Layout, Ranks
-from engine.network import prepare_model
-from engine.precision import Precision
-from engine.settings import FinetuneConfig
+from engine.config.section import load_config
+from engine.config.sections import FinetuneConfig
+from engine.data.batch_plan import Draw
+from engine.devices.kinds import DEVICES
+from engine.devices.precision import Precision
+from engine.distributed.ranks import Layout, Ranks
+from engine.model.wrap import prepare_model
 from tests.classification.small import write_multilabel_data
 from tests.distributed import FORKSERVER
 
@@ -49,7 +49,7 @@ QUICK = (
     "detection/resnet50_b_dense_fpn",
 )
 """One of each kind; the others, which take longer, are for the full run."""
-BUILDERS = ("classification.task.build_alike", "detection.detector.build_alike")
+BUILDERS = ("classification.task.build_alike", "detection.inference.build_alike")
 RANKS = Ranks(Layout(), torch.device("cuda", 0))
 TASKS: dict[type, Any] = {ClassificationConfig: ClassificationTask, DetectionConfig: DetectionTask}
 SHAPES = {

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from classification.data_config import FolderData
-from classification.folders import SPLIT_FOLDERS, has_split, open_folder
-from engine.entry import exit_code
+from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import write_atomic
+from engine.images.class_folders import SPLIT_FOLDERS, has_split, open_folder
+from engine.images.sections import FolderData
 from engine.seed import generator
 
 

@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-from engine.config import Section, json_schema
+from engine.config.section import Section, json_schema
 
 CONFIGS = {
     "classification": "classification.config:ClassificationConfig",

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.code import SNAPSHOT_MARKER, git_state
-from engine.entry import exit_code
+from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import write_atomic
-from engine.run_dir import experiment_number
+from engine.run_folder.git_state import SNAPSHOT_MARKER, git_state
+from engine.run_folder.paths import experiment_number
 
 MOST_BYTES = 1 << 30
 """More than this is no code: somebody's data lie in the working tree and are not ignored."""

@@ -16,8 +16,8 @@ from multiprocessing import AuthenticationError, Pipe
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from queue import SimpleQueue
 
-from engine.failure import Failure
-from engine.heartbeat import Heartbeat
+from engine.distributed.heartbeat import Heartbeat
+from engine.run_folder.failure import Failure
 from engine.watchdog import verdict
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
-from engine.failure import Failure
 from engine.log import FILE_ONLY
+from engine.run_folder.failure import Failure
 
 log = logging.getLogger(__name__)
 REPORT_SECONDS = 8.0  # longest time for records and logs before the process ends without

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
-from engine.failure import Failure
-from engine.heartbeat import Place
+from engine.distributed.heartbeat import Place
+from engine.run_folder.failure import Failure
 
 SILENT_BEATS = 4  # a rank that says nothing for longer cannot: its process is stopped, or its interpreter held
 UNREACHABLE_SECONDS = 10.0  # a kernel that acknowledges nothing for longer is cut off from the network, or down

@@ -25,12 +25,12 @@ from multiprocessing.connection import Connection, answer_challenge, deliver_cha
 from pathlib import Path
 from typing import IO
 
-from engine.dist import Ranks
+from engine.distributed.flight_recorder import write_flight_record
+from engine.distributed.ranks import Ranks
+from engine.distributed.rendezvous import own_addresses
 from engine.errors import UserError
-from engine.failure import Failure
-from engine.flight_recorder import write_flight_record
-from engine.rendezvous import own_addresses
-from engine.retry import failure_of, is_communication_error, timed_out
+from engine.requeue.retry import failure_of, is_communication_error, timed_out
+from engine.run_folder.failure import Failure
 from engine.watchdog import verdict
 from engine.watchdog.coordinator import ANSWER_SECONDS, JOIN_SECONDS, POLL_SECONDS, Coordinator
 from engine.watchdog.process_end import end_process, log_stacks

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from classification.train import kind
-from engine.arguments import TrainArguments
-from engine.entry import exit_code
-from engine.run import run_training
-from engine.signals import StopRequest
+from engine.commands.arguments import TrainArguments
+from engine.commands.entry import exit_code
+from engine.commands.train import run_training
+from engine.distributed.signals import StopRequest
 from tests.classification.small import EVALUATE, TINY, TRAIN, folder_data, write_config, write_pictures
 from tests.distributed import launch
 

@@ -9,12 +9,12 @@ import timm
 import yaml
 from timm.optim import list_optimizers
 
-from classification.augmentation_config import AugmentationConfig, RandAugmentConfig
+from classification.augmentation.sections import AugmentationConfig, RandAugmentConfig
 from classification.config import SWIN_SHAPES, ClassificationConfig, ModelConfig
-from classification.data_config import DigitsData, FolderData, TorchvisionData
-from engine.config import dump_config, json_schema, load_config
+from engine.config.section import dump_config, json_schema, load_config
+from engine.config.sections import COMMON_OPTIMIZERS
 from engine.errors import UserError
-from engine.settings import COMMON_OPTIMIZERS
+from engine.images.sections import DigitsData, FolderData, TorchvisionData
 
 DIGITS = {"model": {"name": "swin_tiny"}, "data": {"source": "digits"}}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.metrics import read_metrics
+from engine.run_folder.metrics import read_metrics
 from tests.classification.small import TRAIN, write_config
 from tests.distributed import launch
 

@@ -13,19 +13,19 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from classification.config import ClassificationConfig
-from classification.datasets import open_pictures
 from classification.evaluation import run_evaluation
-from classification.sources import names_digest
 from classification.task import ClassificationTask
 from classification.train import kind
-from engine.arguments import EvaluateArguments, TrainArguments
-from engine.batches import NaturalOrder
-from engine.config import load_config
-from engine.dist import Layout, Ranks
+from engine.commands.arguments import EvaluateArguments, TrainArguments
+from engine.commands.train import run_training
+from engine.config.section import load_config
+from engine.data.batch_plan import NaturalOrder
+from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.signals import StopRequest
 from engine.errors import UserError
-from engine.figures import MARGIN, TILE
-from engine.run import run_training
-from engine.signals import StopRequest
+from engine.images.dataset import open_pictures
+from engine.images.labelled import names_digest
+from engine.plots.figures import MARGIN, TILE
 from tests.classification.small import TRAIN, folder_data, write_config, write_pictures
 from tests.classification.test_training import MIXED, in_order, some_steps
 from tests.distributed import ROOT, launch, run_ranks

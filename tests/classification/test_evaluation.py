@@ -16,7 +16,7 @@ from sklearn import metrics as sk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from classification.evaluation import run_evaluation
-from engine.arguments import EvaluateArguments
+from engine.commands.arguments import EvaluateArguments
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_multilabel_data, write_pictures
 from tests.distributed import launch
 

@@ -14,14 +14,14 @@ import torch
 from classification.config import ClassificationConfig
 from classification.model import build_model
 from classification.train import kind
-from engine import checkpoint
-from engine.config import load_config
-from engine.dist import Ranks
+from engine.checkpoints import store
+from engine.commands.train import build_trainer
+from engine.config.section import load_config
+from engine.config.sections import FinetuneConfig
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.metrics import read_metrics
-from engine.run import build_trainer
-from engine.settings import FinetuneConfig
-from engine.trainer import Trainer
+from engine.run_folder.metrics import read_metrics
+from engine.training.trainer import Trainer
 from tests.classification.small import TRAIN, write_config
 from tests.distributed import Group, launch, run_ranks
 from tests.engine.staged import differing, finish, read
@@ -42,7 +42,7 @@ PHASED = {
 
 def saved_experiment(folder: Path, trainer: Trainer, names: tuple[str, ...] = ("best", "last")) -> Path:
     """An experiment's folder as a run leaves it, with the trainer's state as its best checkpoint."""
-    checkpoint.save(folder / "checkpoints", trainer.state.step, trainer.state_dict(), 2, best="best" in names)
+    store.save(folder / "checkpoints", trainer.state.step, trainer.state_dict(), 2, best="best" in names)
     return folder
 
 
@@ -67,7 +67,7 @@ def test_the_best_checkpoint_of_another_experiment_is_taken(
         for tensor in first.ema.module.parameters():
             tensor.data.add_(1.0)
         first.state.step = 1
-        checkpoint.save(folder / "checkpoints", 1, first.state_dict(), 2)
+        store.save(folder / "checkpoints", 1, first.state_dict(), 2)
     with caplog.at_level(logging.INFO):
         second = trainer_of(config, SINGLE, f"finetune.weights={folder}")
     file = folder / "checkpoints" / f"{names[0]}.pt"

@@ -15,8 +15,8 @@ from classification.config import ModelConfig
 from classification.head_config import HeadConfig
 from classification.heads import HiddenHead, replace_head
 from classification.model import build_model
+from engine.config.sections import FinetuneConfig
 from engine.errors import UserError
-from engine.settings import FinetuneConfig
 
 HEAD = {"hidden": 16, "dropout": 0.5, "batch_norm": True, "hidden_dropout": 0.25}
 TIMM = {"name": "timm/test_byobnet"}

@@ -12,12 +12,12 @@ from classification.config import ClassificationConfig
 from classification.model import build_model
 from classification.preprocessing import resolve_preprocessing
 from classification.train import kind
-from engine.config import load_config
+from engine.commands.train import build_trainer
+from engine.config.section import load_config
+from engine.config.sections import FinetuneConfig
 from engine.errors import UserError
-from engine.freezing import Freezing
-from engine.run import build_trainer
-from engine.settings import FinetuneConfig
-from engine.stages import stages
+from engine.model.freezing import Freezing
+from engine.model.stages import stages
 from tests.engine.toy import SINGLE
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "classification"

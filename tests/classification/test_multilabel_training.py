@@ -13,15 +13,15 @@ import torch
 import yaml
 
 from classification.config import ClassificationConfig
-from classification.multilabel_metrics import MULTILABEL_METRICS, TUNED_METRICS
+from classification.metrics.multi_label import MULTILABEL_METRICS, TUNED_METRICS
 from classification.train import kind
-from engine.config import load_config
-from engine.dist import Ranks
+from engine.commands.folder_recorder import Recorder
+from engine.commands.train import build_trainer
+from engine.config.section import load_config
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.recorder import Recorder
-from engine.run import build_trainer
-from engine.state import RunState
-from engine.trainer import Trainer
+from engine.training.state import RunState
+from engine.training.trainer import Trainer
 from tests.classification.small import folder_data, write_config, write_multilabel_data, write_pictures
 from tests.distributed import ROOT, run_ranks
 from tests.engine.toy import SINGLE

@@ -13,8 +13,8 @@ import pytest
 from classification.evaluation import run_evaluation
 from classification.predict import parse_arguments
 from classification.prediction import PredictArguments, run_prediction
-from engine.arguments import EvaluateArguments
-from engine.entry import exit_code
+from engine.commands.arguments import EvaluateArguments
+from engine.commands.entry import exit_code
 from tests.classification.small import TRAIN, folder_data, write_config, write_multilabel_data, write_pictures
 from tests.distributed import Ended, launch
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from classification.config import ModelConfig
-from classification.data_config import DigitsData, FolderData
 from classification.preprocessing import IMAGENET_MEAN, IMAGENET_STD, resolve_preprocessing
+from engine.images.sections import DigitsData, FolderData
 
 SWIN, LITE = ModelConfig(name="swin_tiny"), ModelConfig(name="timm/tf_efficientnet_lite0")
 

@@ -18,9 +18,9 @@ from timm.models import get_pretrained_cfg
 
 from classification.config import ModelConfig
 from classification.model import build_model
+from engine.config.sections import FinetuneConfig
 from engine.errors import UserError
-from engine.pretrained import cached_file, no_way_to
-from engine.settings import FinetuneConfig
+from engine.model.timm_weights import cached_file, no_way_to
 
 NAME = "test_byobnet.r160_in1k"
 
@@ -103,7 +103,7 @@ def test_a_server_that_answers_and_has_no_such_file_is_not_taken_for_no_network(
 
 
 def test_a_download_that_fails_is_told_with_its_reason(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.pretrained.no_way_to", lambda published: "")
+    monkeypatch.setattr("engine.model.timm_weights.no_way_to", lambda published: "")
     with pytest.raises(
         UserError, match=rf"cannot be downloaded from https://huggingface\.co/timm/{NAME} \(.*locate the file"
     ):

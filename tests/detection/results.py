@@ -10,8 +10,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detection.annotations import Annotations, in_order
-from detection.predictions import Predictions, as_coco
+from detection.data.annotations import Annotations, in_order
+from detection.report.predictions import Predictions, as_coco
 
 
 def truth(

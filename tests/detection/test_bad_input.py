@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from detection.train import kind
-from engine.arguments import TrainArguments
-from engine.entry import exit_code
-from engine.run import run_training
-from engine.signals import StopRequest
+from engine.commands.arguments import TrainArguments
+from engine.commands.entry import exit_code
+from engine.commands.train import run_training
+from engine.distributed.signals import StopRequest
 from tests.detection.coco_files import CATEGORIES, box, write_split
 from tests.detection.small import write_config
 

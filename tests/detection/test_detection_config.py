@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import timm
 
-from detection.augmentation_config import AugmentationConfig
+from detection.augmentation.sections import AugmentationConfig
+from detection.boxes.sections import LossConfig, MatchingConfig, PostprocessConfig
 from detection.config import DetectionConfig
-from detection.data_config import DataConfig
-from detection.loss_config import LossConfig, MatchingConfig, PostprocessConfig
-from engine.config import Section, dump_config, json_schema, load_config
+from detection.data.sections import DataConfig
+from engine.config.section import Section, dump_config, json_schema, load_config
 from engine.errors import UserError
 from tests.distributed import ROOT
 
@@ -79,7 +79,7 @@ def test_backbones_of_our_own_name_are_checked_without_asking_timm(tmp_path):
     (tmp_path / "run.yaml").write_text(SHAPES + "detection: {backbone: resnet50_a}\nfinetune: {weights: timm}\n")
     code = (
         "import sys; from pathlib import Path; from detection.config import DetectionConfig;"
-        "from engine.config import load_config; load_config(DetectionConfig, Path(sys.argv[1]));"
+        "from engine.config.section import load_config; load_config(DetectionConfig, Path(sys.argv[1]));"
         "sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run.yaml")]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from detection.config import DetectionConfig
-from engine.config import load_config
-from engine.schedule import build_schedule
+from engine.config.section import load_config
+from engine.training.schedule import build_schedule
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "detection"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))

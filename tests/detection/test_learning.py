@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detection.augmentation_config import AugmentationConfig
-from detection.data_config import ShapesData
-from detection.loss_config import LossConfig, MatchingConfig, PostprocessConfig
-from detection.losses import detection_loss
-from detection.matching import match
-from detection.metrics import coco_evaluate
-from detection.postprocess import class_scores, postprocess
-from detection.predictions import gather, rows
-from detection.samples import collate
-from detection.shapes import ShapePictures
-from detection.transforms import TrainReader
-from engine.batches import Draw
-from engine.dist import Layout, Ranks
+from detection.augmentation.sections import AugmentationConfig
+from detection.augmentation.transforms import TrainReader
+from detection.boxes.losses import detection_loss
+from detection.boxes.matching import match
+from detection.boxes.postprocess import class_scores, postprocess
+from detection.boxes.sections import LossConfig, MatchingConfig, PostprocessConfig
+from detection.data.sample import collate
+from detection.data.sections import ShapesData
+from detection.data.synthetic_shapes import ShapePictures
+from detection.report.coco_metrics import coco_evaluate
+from detection.report.predictions import gather, rows
+from engine.data.batch_plan import Draw
+from engine.distributed.ranks import Layout, Ranks
 from tests.detection.scenes import grid_priors
 
 PICTURES = ShapePictures(

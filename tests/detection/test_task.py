@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from detection.config import DetectionConfig
-from detection.samples import collate
+from detection.data.sample import collate
 from detection.task import DetectionTask
 from detection.train import kind
-from engine.batches import Draw
-from engine.config import load_config
-from engine.dist import Layout, Ranks
+from engine.commands.train import build_trainer
+from engine.config.section import load_config
+from engine.data.batch_plan import Draw
+from engine.distributed.ranks import Layout, Ranks
 from engine.errors import UserError
-from engine.run import build_trainer
 from tests.detection.small import SHAPES, SWIN_SHAPE, config_of, write_config
 from tests.distributed import run_ranks
 from tools.chaos.compare import tree_difference

@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+from detection.data.synthetic_shapes import ShapePictures
 from detection.evaluation import run_evaluation
 from detection.prediction import require_unused
-from detection.shapes import ShapePictures
 from detection.train import kind
-from engine.arguments import EvaluateArguments, TrainArguments
+from engine.commands.arguments import EvaluateArguments, TrainArguments
+from engine.commands.train import run_training
+from engine.distributed.signals import StopRequest
 from engine.errors import UserError
-from engine.metrics import read_metrics
-from engine.run import run_training
-from engine.run_dir import RunDir
-from engine.signals import StopRequest
+from engine.run_folder.metrics import read_metrics
+from engine.run_folder.paths import RunDir
 from tests.detection.coco_files import box, write_split
 from tests.detection.small import EVALUATE, PREDICT, SHAPES, SWIN_SHAPE, TRAIN, config_of, write_config
 from tests.distributed import Group, launch

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.dist import Ranks
-from engine.entry import train
+from engine.commands.entry import train
+from engine.commands.train import TaskKind
+from engine.config.sections import RunConfig
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.run import TaskKind
-from engine.settings import RunConfig
 from tests.engine.toy import ToyTask, toy_model
 
 

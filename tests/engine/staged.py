@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.dist import Ranks
-from engine.trainer import Trainer
+from engine.distributed.ranks import Ranks
+from engine.training.trainer import Trainer
 from tests.engine.toy import SINGLE, ToyTask, toy_config, toy_trainer
 
 STAGES = ("stem", "stage_1", "stage_2", "head")

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.batches import BatchLayout, Draw, NaturalOrder, resolve_accumulation
-from engine.dist import Layout, Ranks
-from engine.recorder import Recorder
-from engine.settings import RunConfig
-from engine.state import RunState
-from engine.task import Evaluated, Picture
-from engine.trainer import Trainer
-from engine.workers import WorkerSettings
+from engine.commands.folder_recorder import Recorder
+from engine.config.sections import RunConfig
+from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder, resolve_accumulation
+from engine.data.workers import WorkerSettings
+from engine.distributed.ranks import Layout, Ranks
+from engine.training.state import RunState
+from engine.training.task import Evaluated, Picture
+from engine.training.trainer import Trainer
 
 BLACK = np.zeros((4, 4, 3), np.uint8)
 SINGLE = Ranks(Layout(), torch.device("cpu"))
@@ -112,7 +112,7 @@ def toy_config(**sections: dict[str, Any]) -> RunConfig:
 
 
 def toy_trainer(task: ToyTask, config: RunConfig, ranks: Ranks = SINGLE) -> Trainer:
-    """A trainer of ``task``, as :func:`engine.run.build_trainer` puts it together."""
+    """A trainer of ``task``, as :func:`engine.commands.train.build_trainer` puts it together."""
     training = config.training
     accumulation, _ = resolve_accumulation(
         training.global_batch_size, training.micro_batch_size, training.accumulation, ranks.world_size

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from classification.config import ClassificationConfig
 from classification.task import ClassificationTask
-from engine.dist import Ranks
-from engine.entry import train
-from engine.run import TaskKind
+from engine.commands.entry import train
+from engine.commands.train import TaskKind
+from engine.distributed.ranks import Ranks
 
 BUSY_CYCLES = 2**37
 """Of a kernel that hangs: over a minute, after which the card is free again whatever became of the process."""

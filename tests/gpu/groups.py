@@ -11,11 +11,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.devices import device_kind
-from engine.dist import Layout, Ranks, choose_device
-from engine.network import wrap_model
-from engine.settings import DistributedConfig
-from engine.trainer import Trainer
+from engine.config.sections import DistributedConfig
+from engine.devices.kinds import device_kind
+from engine.distributed.ranks import Layout, Ranks, choose_device
+from engine.model.wrap import wrap_model
+from engine.training.trainer import Trainer
 from tests.gpu.findings import Findings
 from tests.gpu.models import losses, swin_trainer
 from tests.gpu.runs import configure, experiment, run

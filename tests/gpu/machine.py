@@ -10,11 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from engine.devices import DeviceNumbers, device_kind
-from engine.gpus import architecture_fault
-from engine.precision import computes_bf16
-from engine.settings import TrainingConfig
-from engine.snapshot import Snapshot
+from engine.checkpoints.host_copy import Snapshot
+from engine.config.sections import TrainingConfig
+from engine.devices.kinds import DeviceNumbers, device_kind
+from engine.devices.precision import computes_bf16
+from engine.distributed.gpus import architecture_fault
 from tests.gpu.findings import Findings
 
 IMPORTED = {
@@ -34,7 +34,14 @@ IMPORTED = {
     "faster-coco-eval": "faster_coco_eval",
 }
 """What the suite needs besides torch, and a module of each."""
-OURS = ("classification.task", "detection.task", "engine.run", "swin", "tools.check.__main__", "tools.submit.__main__")
+OURS = (
+    "classification.task",
+    "detection.task",
+    "engine.commands.train",
+    "swin",
+    "tools.check.__main__",
+    "tools.submit.__main__",
+)
 
 
 def environment(findings: Findings) -> None:

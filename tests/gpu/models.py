@@ -7,9 +7,9 @@ import time
 
 import torch
 
-from engine.prefetch import DeviceBatches
-from engine.state import Window
-from engine.trainer import Trainer
+from engine.data.device_prefetch import DeviceBatches
+from engine.training.state import Window
+from engine.training.trainer import Trainer
 from tests.environment import ROOT
 from tests.gpu.findings import Findings
 from tools.bench.detection_step import build_detection

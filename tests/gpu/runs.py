@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.run_dir import RunDir
+from engine.run_folder.paths import RunDir
 from tests.classification.small import write_config
 from tests.distributed import Ended, launch
 from tests.gpu.findings import Findings

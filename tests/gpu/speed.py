@@ -15,12 +15,12 @@ from timm.loss import LabelSmoothingCrossEntropy
 from timm.optim import create_optimizer_v2
 
 import swin
-from detection.loss_config import PostprocessConfig
-from detection.postprocess import Detections, class_scores, postprocess
-from engine.data import MicroBatch
-from engine.prefetch import DeviceBatches
-from engine.saver import Saver
-from engine.trainer import Trainer
+from detection.boxes.postprocess import Detections, class_scores, postprocess
+from detection.boxes.sections import PostprocessConfig
+from engine.checkpoints.background_saver import Saver
+from engine.data.device_prefetch import DeviceBatches
+from engine.data.loaders import MicroBatch
+from engine.training.trainer import Trainer
 from tests.gpu.findings import Findings
 from tests.gpu.models import losses, resnet_trainer, swin_trainer
 from tools.bench.checkpoint import Saving, Training

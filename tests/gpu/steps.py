@@ -7,7 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from engine.trainer import Trainer
+from engine.training.trainer import Trainer
 from tests.gpu.findings import Findings
 from tests.gpu.models import SKIPS, losses, resnet_trainer, ssd_trainer, swin_trainer, train
 from tools.chaos.compare import tree_difference

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.run_dir import RunDir
-from engine.status import read_status
+from engine.run_folder.paths import RunDir
+from engine.run_folder.status import read_status
 from tests.classification.small import write_config
 from tests.distributed import ROOT
 from tests.slurm.cluster import Cluster

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.failure import Failure, write_failure
+from engine.run_folder.failure import Failure, write_failure
 from tests.distributed import ROOT
 from tests.slurm.jobs import copy_code
 from tests.slurm.standins import StandIns

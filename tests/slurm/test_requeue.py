@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.failure import read_failure
+from engine.run_folder.failure import read_failure
 from tests.classification.small import write_config
 from tests.slurm.cluster import REQUEUE_SECONDS, Cluster
 from tests.slurm.jobs import SECTIONS, STEPS, TWO_NODES, Job, assert_same_result, copy_code, submit

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.run_dir import RunDir
+from engine.run_folder.paths import RunDir
 from tests.classification.small import write_config
 from tests.distributed import ROOT
 from tests.slurm.cluster import Cluster

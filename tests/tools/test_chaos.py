@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from engine.batches import BatchLayout, Draw, NaturalOrder
-from engine.data import MicroBatchSampler
+from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder
+from engine.data.loaders import MicroBatchSampler
 from engine.errors import UserError
 from tests.classification.small import write_config
 from tests.distributed import clean_environment

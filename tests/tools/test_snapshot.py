@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.code import SNAPSHOT_MARKER, describe_code, git_state
 from engine.errors import UserError
+from engine.run_folder.git_state import SNAPSHOT_MARKER, describe_code, git_state
 from tools import snapshot
 from tools.snapshot import take_snapshot
 
@@ -186,7 +186,8 @@ def test_the_command_copies_this_suite_without_torch_and_the_copy_runs(tmp_path)
     told = json.loads(done.stdout)
     assert Path(told["path"]).name == told["hash"]
     code = (
-        "import sys, engine.run_dir as module, tools.snapshot; print(module.__file__); sys.exit('torch' in sys.modules)"
+        "import sys, engine.run_folder.paths as module, tools.snapshot; print(module.__file__); "
+        "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=told["path"], capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()).is_relative_to(told["path"])

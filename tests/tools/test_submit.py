@@ -18,7 +18,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.errors import UserError
-from engine.run_dir import RunDir
+from engine.run_folder.paths import RunDir
 from tests.classification.small import folder_data, write_config, write_pictures
 from tests.detection import small as small_detection
 from tests.detection.coco_files import write_split

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from submitit.slurm.slurm import _make_sbatch_string
 
-from engine.failure import Failure, write_failure
+from engine.run_folder.failure import Failure, write_failure
 from tests.distributed import ROOT
 from tests.slurm.standins import StandIns
 from tools.submit.resources import Resources, slurm_parameters

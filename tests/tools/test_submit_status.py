@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UserError
-from engine.failure import Failure, write_failure
-from engine.run_dir import RunDir
-from engine.status import LOST_AFTER
+from engine.run_folder.failure import Failure, write_failure
+from engine.run_folder.paths import RunDir
+from engine.run_folder.status import LOST_AFTER
 from tools.submit import retry as retry_module
 from tools.submit.__main__ import main
 from tools.submit.folders import PLACE, Note, give_back, read_note, write_note, write_status

@@ -25,10 +25,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import swin
-from engine import checkpoint
-from engine.allocator import keep_large_blocks
-from engine.optim import named_state
-from engine.saver import Saver
+from engine.checkpoints import store
+from engine.checkpoints.background_saver import Saver
+from engine.devices.allocator import keep_large_blocks
+from engine.training.optimizer import named_state
 from tools.bench.timing import Table, interleaved
 
 BLOCKED, ON_DISK, STEP, PAUSE = "loop blocked", "until on disk", "training step", "longest pause"
@@ -36,7 +36,9 @@ BACKGROUND, SYNCHRONOUS, IDLE = "background", "synchronous", "nothing saved"
 
 
 CPU = torch.device("cpu")
-START = "from engine.entry import wait_politely; wait_politely(); from tools.bench.checkpoint import main; main()"
+START = (
+    "from engine.commands.entry import wait_politely; wait_politely(); from tools.bench.checkpoint import main; main()"
+)
 """A process that measures is set up as one that trains: before torch is imported."""
 
 
@@ -104,7 +106,7 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
         return {
-            "format": checkpoint.FORMAT,
+            "format": store.FORMAT,
             "model": self.model.state_dict(),
             "optimizer": named_state(self.optimizer, self.model),
         }
@@ -120,7 +122,7 @@ class Saving:
     def synchronous(self) -> float:
         """Until a save in the loop returns, with the file on disk."""
         begin = perf_counter()
-        checkpoint.save(self._folder, next(self._numbers), self._training.state_dict(), keep=2)
+        store.save(self._folder, next(self._numbers), self._training.state_dict(), keep=2)
         return 1000 * (perf_counter() - begin)
 
     def blocked(self) -> float:

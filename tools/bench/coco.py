@@ -11,9 +11,9 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detection.annotations import Annotations, in_order
-from detection.metrics import coco_evaluate
-from detection.predictions import Predictions, as_coco
+from detection.data.annotations import Annotations, in_order
+from detection.report.coco_metrics import coco_evaluate
+from detection.report.predictions import Predictions, as_coco
 from engine.seed import generator
 from tools.bench.timing import Table, interleaved, timed
 

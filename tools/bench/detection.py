@@ -20,14 +20,14 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_convert, box_iou
 
-from detection.boxes import corners
-from detection.loss_config import LossConfig, MatchingConfig, PostprocessConfig
-from detection.losses import detection_loss
-from detection.matching import match
-from detection.postprocess import class_scores, postprocess, suppress_each, suppress_together
-from engine.allocator import keep_large_blocks
-from engine.dist import Layout, choose_device
-from engine.settings import DistributedConfig
+from detection.boxes.boxes import corners
+from detection.boxes.losses import detection_loss
+from detection.boxes.matching import match
+from detection.boxes.postprocess import class_scores, postprocess, suppress_each, suppress_together
+from detection.boxes.sections import LossConfig, MatchingConfig, PostprocessConfig
+from engine.config.sections import DistributedConfig
+from engine.devices.allocator import keep_large_blocks
+from engine.distributed.ranks import Layout, choose_device
 from tools.bench.timing import Table, interleaved, timed
 
 

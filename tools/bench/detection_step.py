@@ -23,20 +23,20 @@ from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 
-from detection.backbones.base import Backbone
-from detection.backbones.build import build_backbone
 from detection.config import DetectionConfig
-from detection.model import SSD as Detector
+from detection.model.backbones.base import Backbone
+from detection.model.backbones.build import build_backbone
+from detection.model.ssd import SSD as Detector
 from detection.preprocessing import resolve_preprocessing
 from detection.train import kind
-from engine.config import load_config
-from engine.data import MicroBatch
-from engine.dist import Layout, Ranks, choose_device
-from engine.optim import build_optimizer
-from engine.prefetch import DeviceBatches
-from engine.run import build_trainer
-from engine.settings import DistributedConfig
-from engine.trainer import Trainer
+from engine.commands.train import build_trainer
+from engine.config.section import load_config
+from engine.config.sections import DistributedConfig
+from engine.data.device_prefetch import DeviceBatches
+from engine.data.loaders import MicroBatch
+from engine.distributed.ranks import Layout, Ranks, choose_device
+from engine.training.optimizer import build_optimizer
+from engine.training.trainer import Trainer
 from tools.bench.timing import Table, interleaved
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "detection" / "ssd_lite0_bccd.yaml"
@@ -69,7 +69,10 @@ FULL = [
 QUICK = [Case(LITE0, 2, 64, "fp32")]
 
 
-START = "from engine.entry import wait_politely; wait_politely(); from tools.bench.detection_step import main; main()"
+START = (
+    "from engine.commands.entry import wait_politely; wait_politely(); "
+    "from tools.bench.detection_step import main; main()"
+)
 """A process that measures is set up as one that trains: before torch is imported."""
 
 

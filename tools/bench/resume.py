@@ -11,9 +11,9 @@ import copy
 from collections.abc import Callable
 from time import perf_counter
 
-from engine.batches import BatchLayout, NaturalOrder
-from engine.data import MicroBatchSampler
-from engine.trainer import Trainer
+from engine.data.batch_plan import BatchLayout, NaturalOrder
+from engine.data.loaders import MicroBatchSampler
+from engine.training.trainer import Trainer
 from tools.bench.step import build
 from tools.bench.timing import Table, interleaved
 

@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from classification.config import ClassificationConfig
 from classification.task import ClassificationTask
 from classification.train import kind
-from engine.config import load_config
-from engine.dist import Layout, Ranks, choose_device
-from engine.memory_layout import uses_channels_last
-from engine.prefetch import DeviceBatches
-from engine.run import build_trainer
-from engine.settings import DistributedConfig
-from engine.trainer import Trainer
+from engine.commands.train import build_trainer
+from engine.config.section import load_config
+from engine.config.sections import DistributedConfig
+from engine.data.device_prefetch import DeviceBatches
+from engine.devices.memory_layout import uses_channels_last
+from engine.distributed.ranks import Layout, Ranks, choose_device
+from engine.training.trainer import Trainer
 from tools.bench.timing import Table, interleaved
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,8 +1,8 @@
 """Swin-T beside timm's and torchvision's: training and inference in fp32 and bf16.
 
-Everything runs in one command, round by round. The allocator setting of :mod:`engine.allocator` cannot be undone in a
-process, so there are two workers, one with it and one without, which take turns: only one computes at a time.
-"As they come" compares us as the suite runs, with the setting, with peers as a user gets them, without.
+Everything runs in one command, round by round. The allocator setting of :mod:`engine.devices.allocator` cannot be
+undone in a process, so there are two workers, one with it and one without, which take turns: only one computes
+at a time. "As they come" compares us as the suite runs, with the setting, with peers as a user gets them, without.
 The rows "without ..." show what each departure from the plainest code is worth.
 """
 
@@ -24,7 +24,7 @@ import torchvision
 from torch import Tensor, nn
 
 import swin
-from engine.allocator import keep_large_blocks
+from engine.devices.allocator import keep_large_blocks
 from swin.attention import ComposedAttention, fused_attention
 from swin.windows import Grid, crop, cut, join, pad, shift_mask
 from tools.bench.timing import Table, interleaved

@@ -15,8 +15,8 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import (
 )
 from torch import Tensor
 
-from engine.metrics import MEASURED
-from engine.run_dir import RunDir
+from engine.run_folder.metrics import MEASURED
+from engine.run_folder.paths import RunDir
 
 NOT_COMPARED = ("config",)
 """Entry of a checkpoint in which the two runs differ: it names the folder."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.batches import Draw
+from engine.data.batch_plan import Draw
 
 FOLDER = "SWIN_CHAOS_DIARY"
 """Environment variable that names the folder of a start's diaries. All its processes inherit it and are known by it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from engine.run_dir import RunDir
+from engine.run_folder.paths import RunDir
 from tools.chaos import compare, samples
 from tools.chaos.rounds import GONE_WITHIN, Outcome, Run, Struck
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from engine.batches import Draw
+from engine.data.batch_plan import Draw
 from tools.chaos.diary import Cut, Fed
 
 Place = tuple[int, int, int]

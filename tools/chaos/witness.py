@@ -6,10 +6,10 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
-from engine.entry import train
+from engine.commands.entry import train
 
 if TYPE_CHECKING:
-    from engine.run import TaskKind
+    from engine.commands.train import TaskKind
 
 
 def main(task: str) -> None:

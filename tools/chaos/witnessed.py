@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from engine.batches import Draw, resolve_accumulation
-from engine.dist import Ranks
+from engine.commands.train import TaskKind
+from engine.config.sections import RunConfig
+from engine.data.batch_plan import Draw, resolve_accumulation
+from engine.data.workers import SampleReader
+from engine.distributed.heartbeat import Heartbeat
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.heartbeat import Heartbeat
-from engine.run import TaskKind
-from engine.settings import RunConfig
-from engine.task import Task
-from engine.workers import SampleReader
+from engine.training.task import Task
 from tools.chaos.diary import FOLDER, Cut, DiaryWriter
 
 DRAWS, READER = "witness_draws", "witness_reader"
@@ -55,7 +55,7 @@ class DrawnCollate:
 
 
 class WitnessedTask:
-    """Stands for ``task``; see :class:`engine.task.Task`. ``heartbeat`` says which step it is in."""
+    """Stands for ``task``; see :class:`engine.training.task.Task`. ``heartbeat`` says which step it is in."""
 
     def __init__(self, task: Task, heartbeat: Heartbeat, diary: DiaryWriter) -> None:
         self._task, self._heartbeat, self._diary = task, heartbeat, diary

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engine.config import load_config
-from engine.entry import exit_code
+from engine.commands.entry import exit_code
+from engine.config.section import load_config
 from engine.errors import EXIT_USER_ERROR
 
 TASKS = ("classification", "detection")

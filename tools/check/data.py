@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engine.batches import BatchLayout
+from engine.config.sections import RunConfig
+from engine.data.batch_plan import BatchLayout
 from engine.errors import UserError
-from engine.settings import RunConfig
 from tools.check.checked import Checked, refusals
 
 NAMED = 1000
@@ -23,10 +23,10 @@ def check_data(task: str, config: RunConfig) -> Checked:
 
 
 def _classification(config: Any) -> Checked:
-    from classification.datasets import open_pictures
-    from classification.first_look import faults_of
-    from classification.measures import check_top5
-    from classification.sampling import build_order
+    from classification.metrics.measure import check_top5
+    from engine.images.dataset import open_pictures
+    from engine.images.file_check import faults_of
+    from engine.images.sampling import build_order
 
     opened = {split: open_pictures(config.data, split) for split in ("train", "val")}
     train = opened["train"]
@@ -41,7 +41,7 @@ def _classification(config: Any) -> Checked:
 
 
 def _detection(config: Any) -> Checked:
-    from detection.datasets import check_data, described
+    from detection.data.open import check_data, described
 
     opened, findings = check_data(config.data, config.augmentation.min_box_pixels)
     errors = [finding.told(NAMED) for finding in findings if finding.fatal]

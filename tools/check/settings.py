@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.disk import check_writable
-from engine.dist import Layout, choose_device
-from engine.evaluation import check_metric
-from engine.network import check_sync_batchnorm
-from engine.settings import RunConfig
+from engine.checkpoints.disk_space import check_writable
+from engine.config.sections import RunConfig
+from engine.distributed.ranks import Layout, choose_device
+from engine.model.wrap import check_sync_batchnorm
+from engine.training.evaluation import check_metric
 from tools.check.checked import Checked, refusals
 
 
@@ -29,13 +29,13 @@ def check_settings(task: str, config: RunConfig) -> Checked:
 
 def _check_weights(config: RunConfig) -> None:
     if isinstance(config.finetune.weights, Path):
-        from engine.weights import weights_file
+        from engine.model.pretrained import weights_file
 
         weights_file(config.finetune.weights)
 
 
 def _classification(config: Any) -> None:
-    from classification.measures import default_metric, metric_names
+    from classification.metrics.measure import default_metric, metric_names
 
     several = config.data.multi_label
     names = metric_names(several, config.evaluation.thresholds)

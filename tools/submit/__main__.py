@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.entry import exit_code
+from engine.commands.entry import exit_code
 from engine.errors import UserError
 from tools.submit.resources import OWN, Resources, check, flag
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from submitit import DebugExecutor, LocalExecutor, SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from engine.distributed.gpus import visible_entries
 from engine.errors import UserError
-from engine.gpus import visible_entries
 from tools.submit.job import NAMED_GPUS, Job
 from tools.submit.resources import (
     Resources,

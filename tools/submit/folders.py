@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config import dump_config
+from engine.config.section import dump_config
+from engine.config.sections import RunConfig
 from engine.files import write_atomic
-from engine.run_dir import RunDir
-from engine.settings import RunConfig
-from engine.status import read_status
+from engine.run_folder.paths import RunDir
+from engine.run_folder.status import read_status
 
 PLACE = ".submitit"
 """Beside the experiments: submitit's files, and a note on each run that was submitted."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from engine.config import is_below
+from engine.config.section import is_below
+from engine.config.sections import RunConfig
 from engine.errors import UserError
-from engine.settings import RunConfig
 
 if TYPE_CHECKING:
     from classification.config import ClassificationConfig
@@ -54,20 +54,20 @@ def _paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:
 
 def _check_pictures(config: ClassificationConfig) -> None:
     """Looks for the parts of the data set, not into each picture; fetches it if the run is to."""
-    from classification.data_config import CsvData, FolderData, TorchvisionData
+    from engine.images.sections import CsvData, FolderData, TorchvisionData
 
     match config.data:
         case FolderData():
-            from classification.folders import split_folder
+            from engine.images.class_folders import split_folder
 
             for split in ("train", "val") if config.data.val_fraction is None else ("train",):
                 split_folder(config.data.root, split)
         case CsvData():
-            from classification.csv_source import open_csv
+            from engine.images.csv_labels import open_csv
 
             open_csv(config.data, "val")
         case TorchvisionData():
-            from classification.torchvision_sets import download, open_torchvision
+            from engine.images.torchvision_sets import download, open_torchvision
 
             if config.data.download:
                 download(config.data)
@@ -78,7 +78,7 @@ def _check_published(name: str) -> None:
     """Looks for timm's weights in the caches, which nodes share through the home folder."""
     from timm.models import get_pretrained_cfg
 
-    from engine.pretrained import cached_file
+    from engine.model.timm_weights import cached_file
 
     published = get_pretrained_cfg(name)
     if published is not None and published.hf_hub_id and cached_file(published) is None:
@@ -90,10 +90,10 @@ def _check_published(name: str) -> None:
 
 def _check_annotated(config: DetectionConfig) -> None:
     """Looks for folders of pictures and annotation files, not into them: that is `python -m tools.check`'s work."""
-    from detection.data_config import CocoData
+    from detection.data.sections import CocoData
 
     if isinstance(config.data, CocoData):
-        from detection.coco import split_files
+        from detection.data.coco import split_files
 
         for split in ("train", "val"):
             split_files(config.data, split)

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.arguments import TrainArguments
-from engine.descriptors import raise_descriptor_limit
-from engine.entry import exit_code, wait_politely
+from engine.commands.arguments import TrainArguments
+from engine.commands.entry import exit_code, wait_politely
+from engine.distributed.descriptors import raise_descriptor_limit
+from engine.distributed.signals import StopRequest
+from engine.distributed.start_guard import StartGuard
 from engine.errors import EXIT_INTERRUPTED
-from engine.failure import Failure, write_failure
-from engine.run_dir import RunDir
-from engine.signals import StopRequest
-from engine.start_guard import StartGuard
-from engine.status import read_status
+from engine.run_folder.failure import Failure, write_failure
+from engine.run_folder.paths import RunDir
+from engine.run_folder.status import read_status
 from tools.submit.folders import write_status
 from tools.submit.launcher import release
 
@@ -73,13 +73,13 @@ class Job:
 
     def _train(self, stop: StopRequest, guard: StartGuard) -> int:
         """As ``python -m TASK.train --resume FOLDER`` does."""
-        from engine.resume import requested_config
+        from engine.commands.resume import requested_config
 
         module = importlib.import_module(self.module)
         arguments = TrainArguments(None, str(self.config.parent), dry_run=False, overrides=())
         requested_config(module.schema(), arguments)
 
-        from engine.run import run_training
+        from engine.commands.train import run_training
 
         return run_training(module.kind(), arguments, stop, guard)
 

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.distributed.slurm import last_job
 from engine.errors import UserError
-from engine.failure import read_failure
-from engine.run_dir import RunDir, experiment_number
-from engine.slurm import last_job
-from engine.status import read_status
+from engine.run_folder.failure import read_failure
+from engine.run_folder.paths import RunDir, experiment_number
+from engine.run_folder.status import read_status
 from tools.submit.folders import Note, read_note
 
 OVER = ("failed", "interrupted", "lost")

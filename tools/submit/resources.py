@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.distributed.gpus import gpu_count
 from engine.errors import UserError
-from engine.gpus import gpu_count
 
 SIGNAL_SECONDS = 120
 """How long before its time is up a job is told to save."""
@@ -29,7 +29,7 @@ _BEFORE = (
     'run_python() { "$python" "$code/tools/submit/launcher.py" "$@"; }',
     '. "$code/slurm/requeue.sh"',
     '. "$code/slurm/environment.sh" "$environment" "$python"',
-    'hidden="$(run_python -m engine.gpus)" || exit 2',
+    'hidden="$(run_python -m engine.distributed.gpus)" || exit 2',
     '[ -z "$hidden" ] || unset "$hidden"',
     "# Slurm 22.05's srun does not take --cpus-per-task over from sbatch.",
     'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.config import load_config
+from engine.config.section import load_config
+from engine.config.sections import RunConfig
 from engine.errors import UserError
-from engine.run_dir import RunDir
-from engine.settings import RunConfig
+from engine.run_folder.paths import RunDir
 from tools.snapshot import take_snapshot
 from tools.submit import folders
 from tools.submit.executors import Queued, queue_slurm, run_here, start_local

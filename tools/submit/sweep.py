@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import yaml
 
+from engine.config.yaml_reader import read_override
 from engine.errors import UserError
-from engine.run_dir import RunDir
-from engine.yaml_source import read_override
+from engine.run_folder.paths import RunDir
 
 
 def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from engine.distributed.heartbeat import Heartbeat, Place
 from engine.errors import UserError
-from engine.failure import Failure
-from engine.heartbeat import Heartbeat, Place
+from engine.run_folder.failure import Failure
 from engine.watchdog import coordinator as module
 from engine.watchdog.coordinator import Coordinator
 from engine.watchdog.verdict import Limits, Member

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import pytest
 
-from engine.failure import Failure
-from engine.heartbeat import Heartbeat, Place
+from engine.distributed.heartbeat import Heartbeat, Place
+from engine.run_folder.failure import Failure
 from engine.watchdog.coordinator import Coordinator
 from engine.watchdog.verdict import Limits, unacknowledged_seconds
 from tests.distributed import ROOT, clean_environment
 
 RANK = """
 import sys, time
-from engine.heartbeat import Place
+from engine.distributed.heartbeat import Place
 from engine.watchdog.verdict import Member
 from engine.watchdog.watchdog import join
 connection = join(Member(1, "n1"), [sys.argv[1]], int(sys.argv[2]), bytes.fromhex(sys.argv[3]))

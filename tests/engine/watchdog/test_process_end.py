@@ -13,7 +13,7 @@ from tests.distributed import ROOT
 PROGRAM = """
 import multiprocessing, sys, threading, time
 import engine.watchdog.process_end
-from engine.failure import Failure
+from engine.run_folder.failure import Failure
 engine.watchdog.process_end.REPORT_SECONDS = 0.5
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
 child.start()

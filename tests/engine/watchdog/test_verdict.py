@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from engine.heartbeat import Place
+from engine.distributed.heartbeat import Place
 from engine.watchdog.verdict import SILENT_BEATS, AwakeClock, Limits, Member, Pace, hangs, late_ranks, vanished
 
 NOW = 1000.0

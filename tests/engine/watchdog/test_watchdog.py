@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.dist import Layout, Ranks
+from engine.distributed.ranks import Layout, Ranks
 from engine.errors import EXIT_USER_ERROR, UserError
-from engine.failure import Failure, read_failure, write_failure
+from engine.run_folder.failure import Failure, read_failure, write_failure
 from engine.watchdog.verdict import Limits
 from engine.watchdog.watchdog import Watchdog
 from tests.distributed import agent_store, clean_environment, torchrun_environment
@@ -228,8 +228,8 @@ def test_the_death_of_the_launcher_ends_all_its_ranks(tmp_path: Path) -> None:
 
 def launched(folder: str) -> None:
     """A rank of its own, as torchrun would start it."""
-    from engine.dist import connect, detect_layout
-    from engine.settings import DistributedConfig
+    from engine.config.sections import DistributedConfig
+    from engine.distributed.ranks import connect, detect_layout
 
     ranks = connect(DistributedConfig(device="cpu", timeout_seconds=60.0), detect_layout(os.environ), Path(folder))
     train(ranks, Path(folder), steps=10**6)

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from engine.dist import Ranks
+from engine.distributed.heartbeat import Heartbeat
+from engine.distributed.ranks import Ranks
+from engine.distributed.signals import StopRequest
 from engine.errors import UserError
-from engine.failure import Failure, read_failure, write_failure
-from engine.heartbeat import Heartbeat
 from engine.log import setup_logging
-from engine.signals import StopRequest
+from engine.run_folder.failure import Failure, read_failure, write_failure
 from engine.watchdog.verdict import Limits
 from engine.watchdog.watchdog import Watchdog
 from tests.distributed import FORKSERVER, _run_rank, agent_store, torchrun_environment

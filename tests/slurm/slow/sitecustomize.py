@@ -11,7 +11,7 @@ import signal
 import time
 
 if "SLOW_STEPS" in os.environ:
-    from engine.heartbeat import Heartbeat, Phase
+    from engine.distributed.heartbeat import Heartbeat, Phase
 
     _at = Heartbeat.at
 

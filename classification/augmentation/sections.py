@@ -1,0 +1,210 @@
+"""The `augmentation` section: what training pictures go through at random. Null or 0 turns a thing off."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from engine.config.section import Section
+from engine.config.unused_keys import refuse_idle
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+PartOfArea = Annotated[float, Field(gt=0, le=1)]
+
+_NUMBER = r"\d+(\.\d+)?"
+_RAND_SECTION = re.compile(rf"m\d+|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?)|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3aw|3a)")
+_AUTO_POLICY = re.compile(rf"(v0r|v0|originalr|original|3a)(-mstd{_NUMBER})?")
+
+
+def _rand_text(text: str) -> str:
+    first, *sections = text.split("-")
+    wrong = [section for section in sections if not _RAND_SECTION.fullmatch(section)]
+    if first != "rand" or wrong:
+        part = f"'{wrong[0]}' in '{text}'" if first == "rand" else f"'{text}'"
+        raise ValueError(
+            f"{part} is not understood; right is for example 'rand-m9-mstd0.5-inc1': 'rand', any of m (magnitude), "
+            "n (layers), p (probability), mstd, mmax, inc0 or inc1, tweights, t3a or t3aw, joined by '-'"
+        )
+    return text
+
+
+def _auto_text(text: str) -> str:
+    if not _AUTO_POLICY.fullmatch(text):
+        raise ValueError(
+            f"'{text}' is not understood; right is one of v0, v0r, original, originalr and 3a, "
+            "perhaps with a spread of the magnitude ('original-mstd0.5')"
+        )
+    return text
+
+
+def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the smaller number comes first, not {list(bounds)}")
+    return bounds
+
+
+class RandomResizedCropConfig(Section):
+    """A random part of the picture, stretched to the model's size."""
+
+    scale: Annotated[tuple[PartOfArea, PartOfArea], AfterValidator(_increasing)] = (0.08, 1.0)
+    """Least and largest part of the area."""
+    ratio: Annotated[tuple[Positive, Positive], AfterValidator(_increasing)] = (0.75, 1.3333333333333333)
+    """Least and largest width divided by height."""
+
+
+class ColorJitterConfig(Section):
+    """Random changes of colour, as torchvision's ColorJitter makes them."""
+
+    brightness: NonNegative = 0.4
+    """The factor is drawn from [1 - value, 1 + value]; 0 turns it off, here and below."""
+    contrast: NonNegative = 0.4
+    """The factor is drawn from [1 - value, 1 + value]."""
+    saturation: NonNegative = 0.4
+    """The factor is drawn from [1 - value, 1 + value]."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """The shift is drawn from [-value, value] of the colour circle."""
+
+
+class AffineConfig(Section):
+    """A random affine map about the picture's middle, as torchvision's RandomAffine makes it."""
+
+    degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """The rotation is drawn from [-value, value]."""
+    translate: tuple[Probability, Probability] = (0.1, 0.1)
+    """Largest shift across and down, as parts of width and height, both ways."""
+    scale: Annotated[tuple[Positive, Positive], AfterValidator(_increasing)] = (0.9, 1.1)
+    """Least and largest magnification."""
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    """The horizontal shear in degrees is drawn from [-value, value]."""
+
+
+class SharpnessConfig(Section):
+    """A change of sharpness."""
+
+    factor: NonNegative = 2.0
+    """0 blurs, 1 changes nothing, 2 doubles the sharpness."""
+    probability: Probability = 0.5
+    """Probability that it is applied."""
+
+
+class BlurConfig(Section):
+    """Gaussian blur."""
+
+    sigma: Annotated[tuple[Positive, Positive], AfterValidator(_increasing)] = (0.1, 2.0)
+    """Least and largest standard deviation, in pixels of the model's input."""
+    probability: Probability = 0.5
+    """Probability that it is applied."""
+
+
+class RandAugmentConfig(Section):
+    """RandAugment (arXiv:1909.13719) as timm does it."""
+
+    magnitude: Annotated[int, Field(ge=0, le=10)] = 9
+    """Strength of the operations."""
+    layers: Annotated[int, Field(ge=1)] = 2
+    """Operations drawn for a picture."""
+    probability: Probability = 0.5
+    """Probability that a drawn operation is applied."""
+    magnitude_std: NonNegative = 0.5
+    """Standard deviation of the magnitude."""
+    increasing: bool = True
+    """Use operations whose effect grows with the magnitude."""
+
+    @property
+    def text(self) -> str:
+        """The same in timm's notation."""
+        return (
+            f"rand-m{self.magnitude}-n{self.layers}-p{self.probability}-mstd{self.magnitude_std}"
+            f"-inc{int(self.increasing)}"
+        )
+
+
+class RandomErasingConfig(Section):
+    """Rectangles filled with noise (arXiv:1708.04896), as timm's `pixel` mode."""
+
+    probability: Probability = 0.25
+    """Probability that a picture loses anything."""
+    area: Annotated[tuple[PartOfArea, PartOfArea], AfterValidator(_increasing)] = (0.02, 0.3333333333333333)
+    """Least and largest part of the picture, all rectangles together."""
+    min_aspect: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Least ratio of a rectangle's sides."""
+    count: Annotated[int, Field(ge=1)] = 1
+    """Most rectangles; their number is drawn from 1 to this."""
+
+
+UNCOVERING = ("rotation", "affine", "randaugment", "autoaugment", "trivialaugment")
+"""What may turn or move pictures, and fills the areas that it uncovers with the colour of the bars."""
+
+
+class AugmentationConfig(Section):
+    """Random changes to training pictures, in the order in which they are made."""
+
+    random_resized_crop: RandomResizedCropConfig | None = RandomResizedCropConfig()
+    """A random part of the picture; null: the picture is resized as for evaluation."""
+    shift: Annotated[int, Field(ge=0)] = 0
+    """Largest random shift in pixels of the model's input, both ways; what comes in is black."""
+    horizontal_flip: Probability = 0.5
+    """Probability of mirroring left and right."""
+    vertical_flip: Probability = 0.0
+    """Probability of mirroring top and bottom."""
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """The angle in degrees is drawn from [-value, value]."""
+    affine: AffineConfig | None = None
+    """A random affine map."""
+    color_jitter: ColorJitterConfig | None = None
+    """Random brightness, contrast, saturation and hue."""
+    sharpness: SharpnessConfig | None = None
+    """A change of sharpness."""
+    blur: BlurConfig | None = None
+    """Gaussian blur."""
+    randaugment: Annotated[str, AfterValidator(_rand_text)] | RandAugmentConfig | None = None
+    """RandAugment in timm's notation (`rand-m9-mstd0.5-inc1`) or as keys."""
+    autoaugment: Annotated[str, AfterValidator(_auto_text)] | None = None
+    """AutoAugment (arXiv:1805.09501): timm's policies v0, v0r, original, originalr or 3a."""
+    trivialaugment: bool = False
+    """TrivialAugment (arXiv:2103.10158) as torchvision's TrivialAugmentWide."""
+    random_erasing: RandomErasingConfig | None = None
+    """Rectangles of noise."""
+    mixup: NonNegative | None = None
+    """Mixup (arXiv:1710.09412): its Beta distribution's alpha, for example 0.8."""
+    cutmix: NonNegative | None = None
+    """CutMix (arXiv:1905.04899): its Beta distribution's alpha, for example 1.0."""
+    mixing_probability: Probability = 1.0
+    """Probability that Mixup or CutMix is applied."""
+    cutmix_probability: Probability = 0.5
+    """Where both are on: the probability that it is CutMix."""
+    mixing_mode: Literal["batch", "pair"] = "batch"
+    """What shares one random strength: the whole global batch, or two pictures."""
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> "AugmentationConfig":
+        policies = {
+            "randaugment": self.randaugment,
+            "autoaugment": self.autoaugment,
+            "trivialaugment": self.trivialaugment,
+        }
+        used = [name for name, value in policies.items() if value]
+        if len(used) > 1:
+            raise ValueError(f"{' and '.join(used)} are alternatives; keep one and set the others to null or false")
+        return self
+
+    @model_validator(mode="after")
+    def _no_idle_keys(self) -> "AugmentationConfig":
+        kinds = ["mixup", "cutmix"]
+        on = [bool(getattr(self, kind)) for kind in kinds]
+        keys = ["mixing_probability", "mixing_mode"]
+        refuse_idle(self, keys, needed="mixup or cutmix", holds=any(on), deciders=kinds)
+        refuse_idle(self, ["cutmix_probability"], needed="mixup and cutmix", holds=all(on), deciders=kinds)
+        return self
+
+    @property
+    def uncovers(self) -> bool:
+        """Whether pictures are turned or moved, which leaves areas to fill."""
+        return any(getattr(self, key) for key in UNCOVERING)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures are mixed at all."""
+        return bool(self.mixup or self.cutmix) and self.mixing_probability > 0

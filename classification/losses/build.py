@@ -1,0 +1,135 @@
+"""From the `loss` section and the training pictures to the loss: what fits which data, and weights by class."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from classification.losses.class_weights import (
+    PerClass,
+    check_counts,
+    class_weights,
+    log_priors,
+    per_class,
+    positive_weights,
+)
+from classification.losses.multi_label import asymmetric, binary_cross_entropy, sigmoid_focal
+from classification.losses.sections import LossConfig
+from classification.losses.single_label import SampleLoss, cross_entropy, focal, logit_adjusted, one_against_all
+from engine.errors import UserError
+from engine.images.labelled import LabelledPictures, class_counts
+from engine.images.sections import CommonData
+
+log = logging.getLogger(__name__)
+
+ONE_LABEL = ("cross_entropy", "focal", "bce", "logit_adjusted")
+SEVERAL_LABELS = ("bce", "focal", "asymmetric")
+
+
+def build_training_loss(config: LossConfig, pictures: LabelledPictures, device: torch.device) -> SampleLoss:
+    """The configured loss for the training ``pictures``, with its weights on ``device``.
+
+    Raises:
+        UserError: the loss does not fit data of one or of several labels a picture; lists of numbers have another
+            length than the classes; a class without pictures has no weight.
+    """
+    check_fits(config, pictures.multi_label)
+    common: dict[str, Any] = {"label_smoothing": config.label_smoothing}
+    if config.class_weights != "none":
+        check_counts(class_counts(pictures), pictures.classes, f"loss.class_weights: {config.class_weights}")
+        values = class_weights(config.class_weights, class_counts(pictures), config.beta)
+        _log_weights(f"class weights ({config.class_weights})", values, pictures.classes)
+        common["weights"] = _tensor(values, device)
+    if config.alpha is not None:
+        alpha = _tensor(per_class(config.alpha, pictures.classes, "loss.alpha"), device)
+        if pictures.multi_label:
+            common["alpha"] = alpha
+        else:  # of a class, alpha is one more weight
+            common["weights"] = alpha * common.get("weights", 1.0)
+    if config.name == "cross_entropy":
+        return partial(cross_entropy, **common)
+    if config.name == "focal":
+        return partial(sigmoid_focal if pictures.multi_label else focal, gamma=config.gamma, **common)
+    if config.name == "asymmetric":
+        own: dict[str, Any] = {"gamma_pos": config.gamma_pos, "gamma_neg": config.gamma_neg, "clip": config.clip}
+        return partial(asymmetric, **own, **common)
+    if config.name == "logit_adjusted":
+        check_counts(class_counts(pictures), pictures.classes, "loss.name: logit_adjusted")
+        shifts = config.tau * log_priors(class_counts(pictures))
+        return partial(logit_adjusted, shifts=_tensor(shifts, device), **common)
+    if not pictures.multi_label:
+        return partial(one_against_all, **common)
+    if config.pos_weight != "none":
+        common["positive_weights"] = _tensor(_positive_weights(config.pos_weight, pictures), device)
+    return partial(binary_cross_entropy, **common)
+
+
+def check_fits(config: LossConfig, multi_label: bool) -> None:
+    """Whether this loss is one for data of several labels a picture, or of one.
+
+    Raises:
+        UserError: it is not; with one that is.
+    """
+    if multi_label and config.name not in SEVERAL_LABELS:
+        raise UserError(
+            f"loss.name: {config.name} is for one label a picture, and these pictures have several; "
+            f"set loss.name: bce (or {' or '.join(SEVERAL_LABELS[1:])})"
+        )
+    if not multi_label and config.name not in ONE_LABEL:
+        raise UserError(
+            f"loss.name: {config.name} is for several labels a picture, and these pictures have one each; "
+            f"set loss.name: cross_entropy (or {', '.join(ONE_LABEL[1:-1])} or {ONE_LABEL[-1]})"
+        )
+    if not multi_label and config.pos_weight != "none":
+        raise UserError("loss.pos_weight: only for several labels a picture; for one, use loss.class_weights")
+    if not multi_label and isinstance(config.alpha, list) and config.class_weights != "none":
+        raise UserError(
+            "loss.alpha: one number a class is a weight of the class, and so is loss.class_weights; keep one"
+        )
+    if multi_label and config.alpha is not None and np.max(config.alpha) >= 1:
+        raise UserError(
+            "loss.alpha: with several labels a picture it must be below 1: alpha is the weight of labels that are "
+            "there, 1 - alpha of those that are not (Lin et al.: 0.25)"
+        )
+
+
+def warn_of_balancing_twice(config: LossConfig, data: CommonData) -> None:
+    """Says so if both the draw of the pictures and the loss make up for classes of unequal size."""
+    draws = {"data.oversample": data.oversample, "data.sampling": None if data.sampling == "natural" else data.sampling}
+    losses = {
+        "loss.class_weights": None if config.class_weights == "none" else config.class_weights,
+        "loss.name": config.name if config.name == "logit_adjusted" else None,
+    }
+    draw, loss = ([f"{k}: {v}" for k, v in of.items() if v is not None] for of in (draws, losses))
+    if draw and loss:
+        log.warning(
+            "%s and %s both favour rare classes, which are then favoured twice: the loss goes by the pictures as they "
+            "lie on the disk, not as they are drawn; one of the two is usually enough",
+            draw[0],
+            loss[0],
+        )
+
+
+def _positive_weights(given: str | float | list[float], pictures: LabelledPictures) -> PerClass:
+    if not isinstance(given, str):
+        return per_class(given, pictures.classes, "loss.pos_weight")
+    counts = class_counts(pictures)
+    check_counts(counts, pictures.classes, f"loss.pos_weight: {given}")
+    values = positive_weights(counts, len(pictures))
+    _log_weights("weights of labels that are there", values, pictures.classes)
+    return values
+
+
+def _tensor(values: PerClass, device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def _log_weights(what: str, values: PerClass, classes: Sequence[str]) -> None:
+    least, most = int(values.argmin()), int(values.argmax())
+    log.info("%s: from %.3g (%s) to %.3g (%s)", what, values[least], classes[least], values[most], classes[most])

@@ -1,0 +1,73 @@
+"""What the numbers of training pictures say of how much each class is to count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import UserError
+from engine.images.labelled import some
+
+Counts = NDArray[np.int64]
+"""Training pictures of each class, (C,)."""
+PerClass = NDArray[np.float64]
+"""One number a class, (C,)."""
+
+
+def class_weights(kind: str, counts: Counts, beta: float) -> PerClass:
+    """Weights of classes with ``counts`` pictures each (none of them 0), normalised to sum C.
+
+    With n pictures of a class and N in all, counted once for each label:
+
+    - ``inverse``: 1/n
+    - ``effective_number``: (1 - beta)/(1 - beta^n) (Cui et al., arXiv:1901.05555)
+    - ``log``: log(1 + N/(n C))
+    - ``none``: 1
+    """
+    if kind == "inverse":
+        weights = 1 / counts
+    elif kind == "effective_number":
+        weights = (1 - beta) / -np.expm1(counts * np.log(beta)) if beta else np.ones(len(counts))
+    elif kind == "log":
+        weights = np.log1p(counts.sum() / (counts * len(counts)))
+    else:
+        assert kind == "none", kind
+        weights = np.ones(len(counts))
+    return weights * (len(counts) / weights.sum())
+
+
+def positive_weights(counts: Counts, num_pictures: int) -> PerClass:
+    """Of each class, pictures without the label (one at least) by pictures with it: both then weigh the same."""
+    return np.maximum(num_pictures - counts, 1) / counts
+
+
+def log_priors(counts: Counts) -> PerClass:
+    """Logarithm of each class's share of the training pictures."""
+    return np.log(counts / counts.sum())
+
+
+def check_counts(counts: Counts, classes: Sequence[str], key: str) -> None:
+    """For what divides by a class's pictures.
+
+    Raises:
+        UserError: a class has none; ``key`` is the setting that needs them.
+    """
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if empty:
+        raise UserError(
+            f"{key}: needs training pictures of every class; without any: {some(empty)}; "
+            "add pictures, remove these classes, or choose another setting"
+        )
+
+
+def per_class(values: float | list[float], classes: Sequence[str], key: str) -> PerClass:
+    """A number for each class, from one for all or a list in the order of the classes.
+
+    Raises:
+        UserError: the list has another length.
+    """
+    if isinstance(values, list) and len(values) != len(classes):
+        raise UserError(f"{key}: {len(values)} numbers for {len(classes)} classes; give one for each, or one for all")
+    return np.broadcast_to(np.asarray(values, np.float64), (len(classes),))

@@ -1,0 +1,68 @@
+"""The `loss` section: what is minimised."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from engine.config.section import Section
+from engine.config.unused_keys import refuse_idle
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+LossName = Literal["cross_entropy", "focal", "bce", "asymmetric", "logit_adjusted"]
+
+READ_BY: dict[LossName, tuple[str, ...]] = {
+    "focal": ("gamma", "alpha"),
+    "logit_adjusted": ("tau",),
+    "bce": ("pos_weight",),
+    "asymmetric": ("gamma_pos", "gamma_neg", "clip"),
+}
+"""The keys that belong to one loss alone."""
+
+
+class LossConfig(Section):
+    """What is minimised. Every loss is right for the mixed targets of Mixup and CutMix."""
+
+    name: LossName = "cross_entropy"
+    """cross_entropy, logit_adjusted: one label a picture; asymmetric: several; focal, bce: either."""
+    label_smoothing: Fraction = 0.0
+    """Part of each target that is spread evenly: over all classes, or with several labels over yes and no."""
+    class_weights: Literal["none", "inverse", "effective_number", "log"] = "none"
+    """Weight of each class by its number n of training pictures, N in all C classes, normalised to sum C; inverse: 1/n;
+    effective_number: (1 - beta)/(1 - beta^n); log: log(1 + N/(n C)). A picture's loss is multiplied by the weight of
+    its class (with several labels: each label's loss by its own), and the mean is over pictures, not over weights."""
+    beta: Fraction = 0.999
+    """effective_number: share of a class's pictures that bring something new; towards 1 it nears `inverse`."""
+    gamma: NonNegative = 2.0
+    """focal: how much less a picture counts that is already right; 0: cross entropy or bce."""
+    alpha: Positive | list[Positive] | None = None
+    """focal: factor of the loss, one or one a class in their order; with several labels in (0, 1): alpha for those that
+    are there, 1 - alpha for those that are not; null: none."""
+    tau: NonNegative = 1.0
+    """logit_adjusted: weight of the classes' log frequencies, which training adds to the logits; 0: cross entropy."""
+    pos_weight: Literal["none", "inverse"] | Positive | list[Positive] = "none"
+    """bce with several labels: factor for labels that are there; inverse: a class's pictures without it by those with
+    it; or one number, or one a class in their order."""
+    gamma_pos: NonNegative = 0.0
+    """asymmetric: as gamma, for labels that are there."""
+    gamma_neg: NonNegative = 4.0
+    """asymmetric: as gamma, for labels that are not there."""
+    clip: Fraction = 0.05
+    """asymmetric: probability below which a label that is not there costs nothing."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "LossConfig":
+        for name, keys in READ_BY.items():
+            refuse_idle(self, keys, needed=f"name: {name}", holds=name == self.name, deciders=["name"])
+        weighs_so = self.class_weights == "effective_number"
+        refuse_idle(
+            self, ["beta"], needed="class_weights: effective_number", holds=weighs_so, deciders=["class_weights"]
+        )
+        if self.name == "logit_adjusted" and self.class_weights != "none":
+            raise ValueError(
+                f"class_weights: {self.class_weights}: logit_adjusted makes up for unequal classes by itself; "
+                "with weights they would be counted twice; set class_weights: none"
+            )
+        return self

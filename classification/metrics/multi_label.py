@@ -1,0 +1,88 @@
+"""Metrics of samples with any number of labels, computed once, on all samples."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.metrics import accuracy_score, average_precision_score, hamming_loss
+
+from classification.metrics.predictions import MultiLabelPredictions
+from classification.metrics.single_label import AVERAGES, averages, scores
+
+DECISION_METRICS: tuple[str, ...] = (
+    "hamming_loss",
+    "subset_accuracy",
+    *(f"{kind}_{average}" for average in AVERAGES for kind in ("precision", "recall", "f1")),
+)
+"""What depends on thresholds."""
+MULTILABEL_METRICS: tuple[str, ...] = ("loss", "mAP", *DECISION_METRICS)
+"""What :func:`multilabel_metrics` returns."""
+TUNED_METRICS: tuple[str, ...] = tuple(f"{name}_tuned" for name in DECISION_METRICS)
+"""What it returns besides if it is given tuned thresholds."""
+
+
+def multilabel_metrics(
+    predictions: MultiLabelPredictions, thresholds: np.ndarray | float = 0.5, tuned: np.ndarray | None = None
+) -> dict[str, float]:
+    """Fractions in [0, 1], and the mean loss.
+
+    ``mAP`` is the mean over classes of the area under the precision-recall curve; classes without positives have none
+    and are left out. Other macro values are means over all classes; what would divide by nothing is 0.
+    A model that has diverged, to probabilities that are NaN, says nothing: then ``mAP`` is NaN.
+
+    Args:
+        thresholds: probabilities from which on a label is said, one for all or (C,).
+        tuned: thresholds (C,) that were tuned; metrics at these are called ``f1_macro_tuned`` and so on. On the
+            pictures they were tuned on, these are too good: they show what tuning is worth, not what is to be expected.
+    """
+    labels = predictions.labels
+    metrics = {
+        "loss": float(predictions.losses.mean()),
+        "mAP": _mean_average_precision(labels, predictions.probabilities),
+        **_decision_metrics(labels, predictions.probabilities >= thresholds),
+    }
+    if tuned is not None:
+        at_tuned = _decision_metrics(labels, predictions.probabilities >= tuned)
+        metrics |= {f"{name}_tuned": value for name, value in at_tuned.items()}
+    return metrics
+
+
+def multilabel_per_class(
+    predictions: MultiLabelPredictions, thresholds: np.ndarray | float = 0.5
+) -> dict[str, np.ndarray]:
+    """Per class, (C,): ``support`` (positives), ``threshold``, ``precision``, ``recall``, ``f1`` at it, and
+    ``average_precision``; 0 where undefined.
+    """
+    labels, probabilities = predictions.labels, predictions.probabilities
+    precision, recall, f1, support = scores(labels, probabilities >= thresholds, average=None)
+    return {
+        "support": support,
+        "threshold": np.broadcast_to(thresholds, support.shape).astype(np.float64),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "average_precision": _average_precisions(labels, probabilities),
+    }
+
+
+def _mean_average_precision(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    occurs = labels.any(axis=0)
+    return float(_average_precisions(labels, probabilities)[occurs].mean()) if occurs.any() else 0.0
+
+
+def _average_precisions(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """(C,); 0 for classes without positives, NaN where a probability is."""
+    return np.array([_average_precision(*column) for column in zip(labels.T, probabilities.T, strict=True)])
+
+
+def _average_precision(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    if np.isnan(probabilities).any():
+        return np.nan
+    return average_precision_score(labels, probabilities) if labels.any() else 0.0
+
+
+def _decision_metrics(labels: np.ndarray, said: np.ndarray) -> dict[str, float]:
+    return {
+        "hamming_loss": float(hamming_loss(labels, said)),
+        "subset_accuracy": float(accuracy_score(labels, said)),
+        **averages(labels, said),
+    }

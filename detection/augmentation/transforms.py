@@ -1,0 +1,171 @@
+"""From a decoded picture and its boxes to the model's input: SSD's augmentation by torchvision."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from detection.augmentation.iou_crop import IoUCrop
+from detection.augmentation.mosaic import mosaic
+from detection.augmentation.sections import AugmentationConfig
+from detection.data.annotations import AnnotatedPictures
+from detection.data.sample import CROWD, Sample, read_sample
+from engine.data.batch_plan import Draw
+from engine.seed import derive, generator, sample_randomness
+
+Channels = tuple[float, float, float]
+
+
+class EvalTransform:
+    """Stretches a picture to the model's size: to a uint8 tensor (3, height, width)."""
+
+    def __init__(self, size: tuple[int, int], interpolation: str) -> None:
+        self._resize = v2.Resize(list(size), v2.InterpolationMode(interpolation))
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        return _to_tensor(self._resize(picture))
+
+
+class TrainTransform:
+    """Augments a sample: a function of the sample and the 64-bit seed.
+
+    Gives a dict of ``image``, uint8 (3, height, width), ``boxes`` (n, 4) xyxy in [0, 1], ``labels`` (n,) from 0 on, and
+    ``ignored`` (k, 4), what is left of regions to ignore. Objects whose centre a crop leaves out are gone, as in SSD.
+
+    A picture larger than the smallest crop can use, such as a camera's, is made smaller first, to twice the model's
+    size at least.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], interpolation: str, mean: Channels, augmentation: AugmentationConfig
+    ) -> None:
+        self._steps = v2.Compose(_steps(size, interpolation, mean, augmentation))
+        self._scale = torch.tensor([1 / size[1], 1 / size[0]] * 2)
+        self._least = augmentation.min_box_pixels
+        smallest = min(0.5, augmentation.iou_crop.scale[0] if augmentation.iou_crop else 1.0)
+        self._enough = (math.ceil(size[1] / smallest), math.ceil(size[0] / smallest))
+        self._resampling = Image.Resampling[interpolation.upper()]
+
+    def __call__(self, sample: Sample, seed: int) -> dict[str, Tensor]:
+        sample = shrunk(sample, self._enough, self._resampling)
+        canvas = (sample.picture.height, sample.picture.width)
+        boxes = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=canvas)
+        with sample_randomness(seed):
+            out = self._steps({"image": sample.picture, "boxes": boxes, "labels": sample.labels})
+        boxes, labels = out["boxes"].as_subclass(Tensor), out["labels"]
+        sides = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1)
+        objects = (labels != CROWD) & (sides >= self._least)
+        return {
+            "image": _to_tensor(out["image"]),
+            "boxes": boxes[objects] * self._scale,
+            "labels": labels[objects],
+            "ignored": boxes[(labels == CROWD) & (sides > 0)] * self._scale,
+        }
+
+
+class TrainReader:
+    """Reads and augments pictures; see :class:`engine.data.workers.SampleReader`.
+
+    A sample is what :class:`TrainTransform` gives, with ``index``. Its randomness, the partners in a mosaic among it,
+    follows from (seed, epoch, position).
+    """
+
+    def __init__(
+        self,
+        pictures: AnnotatedPictures,
+        size: tuple[int, int],
+        interpolation: str,
+        mean: Channels,
+        augmentation: AugmentationConfig,
+        seed: int,
+    ) -> None:
+        self.pictures = pictures
+        self._transform = TrainTransform(size, interpolation, mean, augmentation)
+        self._mosaic = augmentation.mosaic
+        self._canvas = (2 * size[0], 2 * size[1])  # so that a quarter is as fine as a picture of its own
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        seed = derive(self._seed, "augmentation", draw.epoch, draw.position)
+        return {**self._transform(self._sample(draw), seed), "index": draw.index}
+
+    def _sample(self, draw: Draw) -> Sample:
+        """The picture of a draw, or a mosaic that it is a part of."""
+        own = read_sample(self.pictures, draw.index)
+        rng = generator(self._seed, "mosaic", draw.epoch, draw.position)
+        if self._mosaic is None or rng.random() >= self._mosaic.probability:
+            return own
+        partners = [read_sample(self.pictures, int(index)) for index in rng.integers(len(self.pictures), size=3)]
+        x, y = rng.uniform(*self._mosaic.centre, size=2).tolist()
+        together = [own, *partners]
+        order = rng.permutation(4)
+        return mosaic([together[place] for place in order], self._canvas, (x, y), self._mosaic.visible)
+
+
+class EvalReader:
+    """Reads pictures as they are: ``image``, uint8 (3, height, width), and ``index``."""
+
+    def __init__(self, pictures: AnnotatedPictures, transform: EvalTransform) -> None:
+        self.pictures = pictures
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        return {"image": self._transform(self.pictures.picture(draw.index)), "index": draw.index}
+
+
+def shrunk(sample: Sample, enough: tuple[int, int], resampling: Image.Resampling) -> Sample:
+    """``sample`` in its proportions, no larger than it takes to have at least the width and height ``enough``."""
+    before = sample.picture.size
+    factor = max(least / side for least, side in zip(enough, before, strict=True))
+    if factor >= 1:
+        return sample
+    after = [round(side * factor) for side in before]
+    picture = sample.picture.resize((after[0], after[1]), resampling, reducing_gap=3.0)
+    scale = torch.tensor([new / old for new, old in zip(after, before, strict=True)] * 2)
+    return Sample(picture, sample.boxes * scale, sample.labels)
+
+
+def _to_tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def _steps(size: tuple[int, int], interpolation: str, mean: Channels, augmentation: AugmentationConfig) -> list[Any]:
+    """Flips and colours come last: on a picture of the model's size they cost a third of what they cost on a larger."""
+    steps: list[Any] = []
+    if zoom := augmentation.zoom_out:
+        fill = tuple(round(255 * channel) for channel in mean)
+        steps.append(v2.RandomZoomOut(fill, (1.0, zoom.largest), zoom.probability))
+    if crop := augmentation.iou_crop:
+        steps.append(IoUCrop(crop))
+    steps += [
+        v2.Resize(list(size), v2.InterpolationMode(interpolation)),
+        v2.ClampBoundingBoxes(),
+    ]
+    if augmentation.horizontal_flip:
+        steps.append(v2.RandomHorizontalFlip(augmentation.horizontal_flip))
+    if augmentation.vertical_flip:
+        steps.append(v2.RandomVerticalFlip(augmentation.vertical_flip))
+    if colours := augmentation.photometric:
+        steps.append(
+            v2.RandomPhotometricDistort(
+                colours.brightness,
+                colours.contrast,
+                colours.saturation,
+                (-colours.hue, colours.hue),
+                colours.probability,
+            )
+        )
+    return steps

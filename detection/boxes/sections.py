@@ -1,0 +1,82 @@
+"""The sections that say what the model learns from and what its output becomes: matching, loss and post-processing."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from engine.config.section import Section
+from engine.config.unused_keys import refuse_idle
+
+PartOfOne = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class MatchingConfig(Section):
+    """Which priors have to find which objects."""
+
+    iou: PartOfOne = 0.5
+    """Least overlap (IoU) of a prior with an object that it has to find; each object's best prior is taken anyway."""
+    ignored_part: PartOfOne = 0.5
+    """Part of a prior that has to lie in a crowd region for it to learn nothing there."""
+
+
+_OWN_FIELDS = {
+    "cross_entropy": ("negatives_per_positive", "min_negatives"),
+    "focal": ("focal_alpha", "focal_gamma"),
+}
+"""Fields that one of the losses of classes has for itself."""
+
+
+class LossConfig(Section):
+    """What is minimised: a loss of classes and one of boxes, summed over the priors of each picture."""
+
+    classification: Literal["cross_entropy", "focal"] = "cross_entropy"
+    """cross_entropy: softmax with a background class and hard negative mining; focal: sigmoid, all priors."""
+    boxes: Literal["smooth_l1", "giou", "ciou"] = "smooth_l1"
+    """Smooth L1 of the box codes, or generalised or complete IoU of the boxes (arXiv:1902.09630, 1911.08287)."""
+    box_weight: NonNegative = 1.0
+    """What the loss of boxes is multiplied by."""
+    negatives_per_positive: NonNegative = 3.0
+    """cross_entropy: for each prior that has an object, so many of the worst that have none are counted too."""
+    min_negatives: Annotated[int, Field(ge=0)] = 3
+    """cross_entropy: so many are counted at least, also of a picture without objects."""
+    focal_alpha: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """focal: weight of a class where it is; one minus this where it is not."""
+    focal_gamma: NonNegative = 2.0
+    """focal: how much less a prior counts that is right already."""
+    normalizer: Literal["positives"] | Positive = "positives"
+    """What a picture's sum is divided by: the number of its priors that have objects, or this number for all."""
+
+    @property
+    def sigmoid(self) -> bool:
+        """Whether each class has a probability of its own; else the model's first output is for the background."""
+        return self.classification == "focal"
+
+    @model_validator(mode="after")
+    def _all_have_a_part(self) -> "LossConfig":
+        for name, keys in _OWN_FIELDS.items():
+            needed, holds = f"classification: {name}", name == self.classification
+            refuse_idle(self, keys, needed=needed, holds=holds, deciders=["classification"])
+        return self
+
+
+class PostprocessConfig(Section):
+    """How predictions become detections."""
+
+    score_threshold: Probability = 0.01
+    """Least score of a detection."""
+    candidates: Count = 1000
+    """Best pairs of prior and class of a picture that go on to suppression; fewer are faster."""
+    nms_iou: PartOfOne = 0.45
+    """Of two detections of a class that overlap by more than this (IoU), the one with the lower score is dropped."""
+    detections: Count = 200
+    """Most detections of a picture; the COCO figures use the best 100."""
+
+    @model_validator(mode="after")
+    def _candidates_suffice(self) -> "PostprocessConfig":
+        if self.candidates < self.detections:
+            raise ValueError(f"candidates: must be at least `detections` ({self.detections}), not {self.candidates}")
+        return self

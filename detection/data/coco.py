@@ -1,0 +1,107 @@
+"""Data sets in COCO's format: a JSON file becomes arrays, and whatever is wrong in it a list of findings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from PIL import Image
+
+from detection.data.annotations import Annotations
+from detection.data.coco_boxes import read_annotations
+from detection.data.coco_records import Record, read_categories, read_pictures
+from detection.data.issues import Finding, Findings, first_causes
+from detection.data.sections import CocoData, SplitFiles
+from engine.data.names import Names
+from engine.errors import UserError
+from engine.images.image_io import read_picture
+
+
+class CocoPictures:
+    """One split: no Python object for any picture, but arrays that processes share."""
+
+    def __init__(self, folder: Path, names: Iterable[str], annotations: Annotations) -> None:
+        self.annotations = annotations
+        self.folder = folder
+        self._names = Names(names)
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def name(self, index: int) -> str:
+        return self._names[index]
+
+    def path(self, index: int) -> Path:
+        return self.folder / self.name(index)
+
+    def picture(self, index: int) -> Image.Image:
+        """The picture, upright.
+
+        Raises:
+            UserError: it cannot be read, or has another size than its annotations are for.
+        """
+        picture = read_picture(self.path(index))
+        width, height = self.annotations.sizes[index].tolist()
+        if picture.size != (width, height):
+            raise UserError(
+                f"{self.path(index)}: the picture has {picture.width} x {picture.height} pixels, but its annotations "
+                f"are for {width} x {height}; correct width and height in the JSON file, or the picture"
+            )
+        return picture
+
+
+def split_files(config: CocoData, split: str) -> tuple[Path, Path]:
+    """The folder of pictures and the annotation file of ``split``.
+
+    Raises:
+        UserError: the split is not configured, or one of them is not there.
+    """
+    files: SplitFiles | None = getattr(config, split)
+    if files is None:
+        raise UserError(f"data.{split}: is not set; give it images and annotations")
+    folder, file = config.root / files.images, config.root / files.annotations
+    if not folder.is_dir():
+        raise UserError(f"data.{split}.images: there is no folder {folder}")
+    if not file.is_file():
+        raise UserError(f"data.{split}.annotations: there is no file {file}")
+    return folder, file
+
+
+def read_split(config: CocoData, split: str) -> tuple[CocoPictures, list[Finding]]:
+    """The pictures of ``split`` and what is wrong with them.
+
+    Labels number the categories in the order of their ids. Boxes without area, with numbers that are none, outside
+    their picture, far out of it or of pictures that are not listed are left out; the others are kept as they are, even
+    if they reach out of their picture. Pictures without boxes stay. Where a finding is fatal the result must not be
+    trained on.
+
+    Raises:
+        UserError: files are missing or are not COCO JSON.
+    """
+    folder, file = split_files(config, split)
+    document = _load(file)
+    findings = Findings(str(file))
+    category_ids, classes = read_categories(document["categories"], findings)
+    pictures, faulty = read_pictures(document["images"], folder, findings)
+    annotations = read_annotations(document["annotations"], pictures, faulty, category_ids, classes, findings)
+    names = [picture["file_name"] for picture in pictures]
+    return CocoPictures(folder, names, annotations), first_causes(findings.found)
+
+
+def _load(file: Path) -> dict[str, list[Record]]:
+    """The three lists. Outlines of objects are dropped while reading, since they are most of what COCO's files hold."""
+
+    def without_outlines(record: Record) -> Record:
+        record.pop("segmentation", None)
+        return record
+
+    try:
+        document = json.loads(file.read_bytes(), object_hook=without_outlines)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: is no JSON file ({' '.join(str(error).split())})") from None
+    for key in ("images", "annotations", "categories"):
+        records = document.get(key) if isinstance(document, dict) else None
+        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+            raise UserError(f"{file}: is no COCO file: it needs a list of objects '{key}'")
+    return document

@@ -1,0 +1,159 @@
+"""The annotations of a COCO file, as arrays; each kind of fault becomes a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detection.data.annotations import Annotations, in_order
+from detection.data.coco_records import Record, ids_of, parted, repeated
+from detection.data.coco_values import (
+    in_words,
+    is_area,
+    is_crowd,
+    is_finite,
+    is_flag,
+    is_id,
+    is_number,
+    other_type,
+    plain_id,
+)
+from detection.data.issues import Findings
+
+ROUNDING = 0.01
+"""Pixels by which a box may reach out of its picture without being worth a word: COCO rounds to hundredths."""
+
+FAR = 10
+"""How many times the picture's side a box may reach out of it; what reaches further cannot be meant."""
+
+NAMED = 5
+"""Unknown ids that a message names."""
+
+
+def read_annotations(
+    records: list[Record],
+    pictures: list[Record],
+    faulty: list[Record],
+    category_ids: list[int | str],
+    classes: list[str],
+    findings: Findings,
+) -> Annotations:
+    """The boxes that can be used, and findings about the others.
+
+    Args:
+        pictures: Whose boxes are wanted.
+        faulty: Other listed pictures; their boxes are left out without a word.
+    """
+    findings.add(
+        "duplicate_annotation_ids",
+        "annotation ids that occur more than once; all of their boxes are used",
+        repeated([record["id"] for record in records if is_id(record.get("id"))]),
+    )
+    records, bad = parted(records, _malformed)
+    findings.add("malformed", "boxes are no list of four numbers; left out", ids_of(bad))
+    records, bad = parted(records, lambda record: not all(map(is_finite, record["bbox"])))
+    findings.add("not_finite", "boxes with NaN or infinity; left out", ids_of(bad))
+    place = {record["id"]: number for number, record in enumerate(pictures)}
+    label = {category: number for number, category in enumerate(category_ids)}
+    records, bad = parted(records, lambda record: not _in(place, record.get("image_id")))
+    bad = _without_boxes_of(faulty, bad)
+    text = f"boxes of pictures that are not listed ({_unknown(bad, 'image_id', place)}); left out"
+    findings.add("unknown_picture", text, ids_of(bad))
+    records, bad = parted(records, lambda record: not _in(label, record.get("category_id")))
+    text = f"boxes of categories that are not listed ({_unknown(bad, 'category_id', label)})"
+    findings.add("unknown_category", text, ids_of(bad), fatal=True)
+    records, bad = parted(records, lambda record: min(record["bbox"][2:]) <= 0)
+    findings.add("degenerate", "boxes without width or height; left out", ids_of(bad))
+    sizes = np.array([[p["width"], p["height"]] for p in pictures], np.int64).reshape(-1, 2)
+    where = np.array([place[record["image_id"]] for record in records], np.int64)
+    corners = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
+    with np.errstate(over="ignore"):  # what is infinite then lies outside
+        corners[:, 2:] += corners[:, :2]
+    used = _within(corners, sizes[where], np.array(ids_of(records), object), findings)
+    order, starts = in_order(where[used], len(pictures))
+    boxes = corners[used][order]
+    records = [records[number] for number in np.flatnonzero(used)[order]]
+    return Annotations(
+        classes=classes,
+        category_ids=category_ids,
+        picture_ids=np.array([plain_id(record["id"]) for record in pictures]),
+        sizes=sizes,
+        starts=starts,
+        boxes=boxes,
+        labels=np.array([label[record["category_id"]] for record in records], np.int64),
+        crowd=_crowds(records, findings),
+        areas=_areas(records, boxes, findings),
+    )
+
+
+def _malformed(record: Record) -> bool:
+    box = record.get("bbox")
+    return not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box)))
+
+
+def _in(known: Mapping[Any, int], value: Any) -> bool:
+    return is_id(value) and value in known
+
+
+def _without_boxes_of(pictures: list[Record], boxes: list[Record]) -> list[Record]:
+    """Those of ``boxes`` that cannot be meant for any of ``pictures``, some of which may have no id."""
+    ids = {in_words(picture.get("id")) for picture in pictures}
+    return [box for box in boxes if "none" not in ids and in_words(box.get("image_id")) not in ids]
+
+
+def _unknown(boxes: list[Record], key: str, known: Mapping[Any, int]) -> str:
+    """The ids under ``key``, and whether ``known`` has one of them as the other type."""
+    ids = [box.get(key) for box in boxes]
+    different = list(dict.fromkeys(map(in_words, ids)))
+    named = ", ".join(different[:NAMED]) + (", ..." if len(different) > NAMED else "")
+    for i in ids:
+        if (twin := other_type(i)) in known:
+            listed = f"the number {twin}" if isinstance(twin, int) else in_words(twin)
+            return f"{named}; {in_words(i)} is {listed} in the list"
+    return named
+
+
+def _within(
+    corners: NDArray[np.float64], sizes: NDArray[np.int64], ids: NDArray[np.object_], findings: Findings
+) -> NDArray[np.bool_]:
+    """Which boxes lie on their pictures, at least in part: (T,).
+
+    Args:
+        corners: (T, 4) xyxy in pixels.
+        sizes: (T, 2) width and height of each box's picture.
+    """
+    sides = np.tile(sizes, 2)
+    clipped = np.clip(corners, 0, sides)
+    beyond = np.abs(clipped - corners)
+    inside = np.asarray((clipped[:, 2:] > clipped[:, :2]).all(axis=1))
+    far = inside & (beyond > FAR * sides).any(axis=1)
+    reaches_out = inside & ~far & (beyond > ROUNDING).any(axis=1)
+    text = "boxes that reach out of their picture; clipped in training"
+    findings.add("partly_outside", text, ids[reaches_out].tolist())
+    text = f"boxes that reach out of their picture by more than {FAR} times its width or height; left out"
+    findings.add("far_outside", text, ids[far].tolist())
+    findings.add("outside", "boxes that lie outside their picture; left out", ids[~inside].tolist())
+    return inside & ~far
+
+
+def _crowds(records: list[Record], findings: Findings) -> NDArray[np.bool_]:
+    given = [record.get("iscrowd") for record in records]
+    crowd = np.array([is_crowd(value) for value in given], bool)
+    odd = np.array([value is not None and not is_flag(value) for value in given], bool)
+    ids = np.array(ids_of(records), object)
+    for taken in (0, 1):
+        text = f"boxes whose iscrowd is neither 0 nor 1; taken as {taken}"
+        findings.add("odd_iscrowd", text, ids[odd & (crowd == taken)].tolist())
+    return crowd
+
+
+def _areas(records: list[Record], boxes: NDArray[np.float64], findings: Findings) -> NDArray[np.float64]:
+    good = np.array([is_area(record.get("area")) for record in records], bool)
+    odd = [record for record, fine in zip(records, good, strict=True) if not fine and record.get("area") is not None]
+    findings.add("odd_area", "boxes whose area is no number above 0; taken from the box", ids_of(odd))
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    areas[good] = [float(record["area"]) for record, fine in zip(records, good, strict=True) if fine]
+    return areas

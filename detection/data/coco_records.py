@@ -1,0 +1,101 @@
+"""The categories and pictures of a COCO file; each kind of fault becomes a finding."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from detection.data.coco_values import in_words, is_file_name, is_id, is_side, plain_id
+from detection.data.issues import Findings
+
+Record = dict[str, Any]
+
+_OF_PICTURES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "id": (is_id, "whole number or text"),
+    "file_name": (is_file_name, "name of a file"),
+    "width": (is_side, "whole number from 1 on"),
+    "height": (is_side, "whole number from 1 on"),
+}
+"""What a picture's record has to have, and what each of it has to be."""
+
+
+def read_categories(records: list[Record], findings: Findings) -> tuple[list[int | str], list[str]]:
+    """Ids, sorted, and names."""
+    good, faulty = parted(records, lambda record: not is_id(record.get("id")))
+    findings.add("malformed_category", "categories without an id", ids_of(faulty), fatal=True)
+    ids = [plain_id(record["id"]) for record in good]
+    findings.add("duplicate_category_ids", "category ids that occur more than once", repeated(ids), fatal=True)
+    names = {i: str(record.get("name", i)) for i, record in zip(ids, good, strict=True)}
+    twice = set(repeated(list(names.values())))
+    findings.add("duplicate_category_names", "categories that share a name", [i for i in names if names[i] in twice])
+    if not records:
+        findings.say("no_categories", "the list of categories is empty", fatal=True)
+    ordered = sorted(names, key=lambda i: (isinstance(i, str), i))
+    return ordered, [names[i] for i in ordered]
+
+
+def read_pictures(records: list[Record], folder: Path, findings: Findings) -> tuple[list[Record], list[Record]]:
+    """Records that have an id, a file name and a size; and the others, which training must not start with."""
+    good, faulty = parted(records, lambda record: _wrong_key(record) is not None)
+    _tell_faulty(faulty, findings)
+    ids = [plain_id(record["id"]) for record in good]
+    findings.add("duplicate_picture_ids", "picture ids that occur more than once", repeated(ids), fatal=True)
+    if len({type(i) for i in ids}) > 1:
+        findings.add("mixed_picture_ids", "picture ids of which some are numbers and some texts", ids, fatal=True)
+    there = _files_in(folder, {os.path.dirname(record["file_name"]) for record in good})
+    paths = [os.path.normpath(record["file_name"]) for record in good]
+    missing = [i for i, path in zip(ids, paths, strict=True) if path not in there]
+    findings.add("missing_pictures", f"pictures that are not in {folder}", missing, fatal=True)
+    twice = set(repeated(paths))
+    text = "pictures that share a file with another one: what is an object of the one is background of the other"
+    findings.add("shared_files", text, [i for i, path in zip(ids, paths, strict=True) if path in twice])
+    if not records:
+        findings.say("no_pictures", "the list of images is empty", fatal=True)
+    return good, faulty
+
+
+def _wrong_key(record: Record) -> str | None:
+    """The first of :data:`_OF_PICTURES` that is missing or not as it should be."""
+    return next((key for key, (is_right, _) in _OF_PICTURES.items() if not is_right(record.get(key))), None)
+
+
+def _tell_faulty(pictures: list[Record], findings: Findings) -> None:
+    """A fatal finding for each key that is missing or wrong."""
+    for key, (_, needed) in _OF_PICTURES.items():
+        here = [picture for picture in pictures if _wrong_key(picture) == key]
+        missing = [picture for picture in here if picture.get(key) is None]
+        wrong = [picture for picture in here if picture.get(key) is not None]
+        findings.add("malformed_picture", f"pictures without {key}", ids_of(missing), fatal=True)
+        if wrong:
+            text = f"pictures whose {key} is no {needed}, such as {in_words(wrong[0][key])}"
+            findings.add("malformed_picture", text, ids_of(wrong), fatal=True)
+
+
+def _files_in(folder: Path, below: set[str]) -> set[str]:
+    """Files of some folders below ``folder``, by one listing each: asking for each picture would take far longer."""
+    files = set[str]()
+    for name in below:
+        with suppress(OSError):  # no such folder, or none that may be listed
+            files.update(os.path.normpath(os.path.join(name, entry)) for entry in os.listdir(folder / name))
+    return files
+
+
+def parted(records: list[Record], bad: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
+    """The records for which ``bad`` is false, and those for which it is true."""
+    faults = [bad(record) for record in records]
+    good = [record for record, fault in zip(records, faults, strict=True) if not fault]
+    return good, [record for record, fault in zip(records, faults, strict=True) if fault]
+
+
+def ids_of(records: list[Record]) -> list[Any]:
+    """What a finding calls them."""
+    return [record.get("id", "none") for record in records]
+
+
+def repeated(values: list[Any]) -> list[Any]:
+    """Those that occur more than once, each once."""
+    return [value for value, count in Counter(values).items() if count > 1]

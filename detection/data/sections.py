@@ -1,0 +1,105 @@
+"""The `data` section of detection: where pictures and boxes come from, and the size that the model sees them at."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from engine.config.section import AbsolutePath, Section
+
+Side = Annotated[int, Field(ge=1)]
+ImageSize = Side | tuple[Side, Side]
+Count = Annotated[int, Field(ge=1)]
+PartOfOne = Annotated[float, Field(gt=0, le=1)]
+ChannelMean = tuple[
+    Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]
+]
+ChannelStd = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class CommonData(Section):
+    """What every source of pictures has in common."""
+
+    image_size: ImageSize = 300
+    """Pixels of the model's input: one number, or [height, width]; pictures are stretched to it."""
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    """Filter for resizing."""
+    mean: ChannelMean | Literal["auto"] = "auto"
+    """What is subtracted from red, green and blue in [0, 1]; auto: the backbone's own, else ImageNet's."""
+    std: ChannelStd | Literal["auto"] = "auto"
+    """What they are divided by then; auto: the backbone's own, else ImageNet's."""
+    drop_last: bool = True
+    """Drop the pictures of an epoch that do not fill a global batch; false: train on them in a smaller one."""
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Processes that read pictures, for each rank; 0: the main process reads; auto: the rank's cores less one."""
+    prefetch: Annotated[int, Field(ge=1)] = 2
+    """Micro-batches that each worker keeps ready."""
+    multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None
+    """How workers are started; null: the platform's own way."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the model's input."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
+
+
+class SplitFiles(Section):
+    """One split of a COCO-format data set; paths are taken from `data.root`."""
+
+    images: str
+    """Folder of the pictures."""
+    annotations: str
+    """JSON file with `images`, `annotations` and `categories`."""
+
+
+class CocoData(CommonData):
+    """A data set in COCO's format: a folder of pictures and a JSON file for each split."""
+
+    source: Literal["coco"]
+    """Kind of data set."""
+    root: AbsolutePath
+    """Folder from which the paths below are taken."""
+    train: SplitFiles
+    """What is trained on."""
+    val: SplitFiles
+    """What is evaluated during training."""
+    test: SplitFiles | None = None
+    """What `--split test` evaluates; null: there is none."""
+
+
+Shape = Literal["circle", "square", "triangle", "star", "ring", "cross"]
+
+
+class ShapesData(CommonData):
+    """Pictures drawn on the spot: coloured shapes on photographs or noise. Needs no files."""
+
+    source: Literal["shapes"]
+    """Kind of data set."""
+    classes: list[Shape] = ["circle", "square", "triangle", "star", "ring", "cross"]
+    """Shapes that are drawn."""
+    train_pictures: Count = 1000
+    """Pictures of train."""
+    val_pictures: Count = 200
+    """Pictures of val."""
+    picture_size: tuple[Side, Side] = (160, 200)
+    """[height, width] in pixels of each picture."""
+    max_objects: Count = 6
+    """Most shapes on a picture; their number is drawn from 0 to this."""
+    scale: tuple[PartOfOne, PartOfOne] = (0.12, 0.5)
+    """Least and largest diameter of a shape, as a part of the picture's shorter side."""
+    background: Literal["photos", "noise", "mixed"] = "mixed"
+    """Parts of scikit-learn's two photographs, noise of several sizes, or either at random."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Decides all pictures; not the same as `experiment.seed`, so that runs of other seeds see the same data."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "ShapesData":
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: name at least one shape, and none twice")
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale: the smaller number comes first, not {list(self.scale)}")
+        if self.scale[0] * min(self.picture_size) < 4:
+            raise ValueError(f"scale: the smallest shape has fewer than 4 pixels on a picture of {self.picture_size}")
+        return self
+
+
+DataConfig = Annotated[CocoData | ShapesData, Field(discriminator="source")]

@@ -1,0 +1,149 @@
+"""What the `detection` section says about the model: backbone, neck and priors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, model_validator
+
+from engine.config.model_names import check_timm, unknown_model
+from engine.config.section import Section, may_import
+from engine.config.unused_keys import refuse_idle
+from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Scale = Annotated[float, Field(gt=0)]
+Ratio = Annotated[float, Field(gt=1)]
+
+NUM_MAPS = 6
+"""Maps of every backbone and neck, the finest first."""
+
+SwinLayout = Literal["a", "b", "pyramid"]
+"""Which maps of a Swin Transformer the backbone takes, see :mod:`detection.backbones.swin_stages`."""
+
+_SWINS = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE}
+_LAYOUTS: dict[str, SwinLayout] = {"": "pyramid", "_a": "a", "_b": "b"}
+SWIN_BACKBONES: dict[str, tuple[SwinConfig, SwinLayout]] = {
+    "swin_a": (TINY, "a"),
+    "swin_b": (TINY, "b"),
+    **{f"{name}{ending}": (shape, layout) for name, shape in _SWINS.items() for ending, layout in _LAYOUTS.items()},
+}
+"""Shape and layout of each of our own backbones."""
+
+BACKBONES = ("resnet50_a", "resnet50_b", *SWIN_BACKBONES)
+"""The backbones that go by a name of our own."""
+
+
+class PriorsConfig(Section):
+    """The default boxes of each map, the finest first (section 2.2 of the SSD paper)."""
+
+    scales: Annotated[tuple[Scale, ...], Field(min_length=NUM_MAPS, max_length=NUM_MAPS)] = (
+        0.1, 0.2, 0.375, 0.55, 0.725, 0.9,
+    )  # fmt: skip
+    """Side of each map's square, as a part of the picture's (of the root of its area, where it is not square)."""
+    scale_beyond: Scale = 1.0
+    """What follows the last scale. Each map has a second square, of the geometric mean of its scale and the next."""
+    ratios: Annotated[tuple[tuple[Ratio, ...], ...], Field(min_length=NUM_MAPS, max_length=NUM_MAPS)] = (
+        (2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,),
+    )  # fmt: skip
+    """Width to height of each map's other boxes, of the square's area; each ratio is also taken upright (1 / ratio)."""
+    clip: bool = True
+    """Make no box wider or higher than the picture."""
+
+    @property
+    def per_cell(self) -> tuple[int, ...]:
+        """Boxes in each cell of each map."""
+        return tuple(2 + 2 * len(ratios) for ratios in self.ratios)
+
+
+class SwinShapeConfig(Section):
+    """Changes to the shape of a swin_ backbone; null: as its name says."""
+
+    patch_size: Count | None = None
+    """Pixels of a patch's side."""
+    window_size: Count | None = None
+    """Patches of a window's side."""
+    embed_dim: Count | None = None
+    """Channels of the first stage."""
+    depths: tuple[Count, ...] | None = None
+    """Blocks of each stage."""
+    num_heads: tuple[Count, ...] | None = None
+    """Attention heads of each stage."""
+    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Hidden width of the MLPs, relative to their input."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is not null, under the names of :class:`swin.SwinConfig`."""
+        return {name: value for name, value in self if value is not None}
+
+
+class DetectorConfig(Section):
+    """The part of the `detection` section that decides which parameters the model has, and its boxes."""
+
+    backbone: str = "resnet50_b"
+    """resnet50_a, resnet50_b; swin_a, swin_b (of swin_tiny; swin_small_a, …); swin_tiny, swin_small, swin_base,
+    swin_large; or timm/NAME, any timm model with maps at strides 8, 16 and 32."""
+    neck: Literal["none", "fpn", "pan", "dense_fpn"] = "none"
+    """What mixes the maps of different sizes."""
+    neck_channels: Count = 256
+    """Channels of each map behind a neck."""
+    neck_norm: Literal["none", "layer"] = "none"
+    """Whether LayerNorm normalises the cells of each map behind a neck, which high rates need."""
+    priors: PriorsConfig = PriorsConfig()
+    """The default boxes."""
+    swin: SwinShapeConfig = SwinShapeConfig()
+    """Changes to the shape of a swin_ backbone."""
+    drop_path: Fraction | None = None
+    """Stochastic depth of the backbone: probability of dropping the last block's branches; null: the model's own."""
+    frozen_batchnorm: bool = False
+    """Keep the batch norms of the backbone's own stages as its trained weights bring them: for small batches."""
+
+    @property
+    def timm_name(self) -> str | None:
+        """timm's name of the backbone; None for our Swin."""
+        if self.backbone in ("resnet50_a", "resnet50_b"):
+            return "resnet50"
+        return self.backbone.removeprefix("timm/") if self.backbone.startswith("timm/") else None
+
+    def swin_shape(self) -> SwinConfig:
+        """The shape of a swin_ backbone. A ``ValueError`` names fields that do not fit together."""
+        shape, _ = SWIN_BACKBONES[self.backbone]
+        drop_path = shape.drop_path if self.drop_path is None else self.drop_path
+        return replace(shape, **self.swin.given, drop_path=drop_path, num_classes=0)
+
+    @model_validator(mode="after")
+    def _fits_together(self, info: ValidationInfo) -> DetectorConfig:
+        if self.backbone in SWIN_BACKBONES:
+            self._check_stages()
+            return self
+        if self.timm_name is None:
+            raise ValueError(f"backbone: {unknown_model(self.backbone, BACKBONES)}")
+        if self.backbone not in BACKBONES and may_import(info):
+            check_timm(self.timm_name, BACKBONES, "backbone")
+        return self
+
+    @model_validator(mode="after")
+    def _no_idle_keys(self) -> DetectorConfig:
+        ours, mixes = self.backbone in SWIN_BACKBONES, self.neck != "none"
+        refuse_idle(self, ["swin"], needed="a swin_ backbone", holds=ours, deciders=["backbone"])
+        refuse_idle(
+            self, ["neck_channels", "neck_norm"], needed="a neck other than none", holds=mixes, deciders=["neck"]
+        )
+        refuse_idle(
+            self,
+            ["frozen_batchnorm"],
+            needed=f"a backbone that has batch norms ({self.backbone} has none)",
+            holds=not ours,
+            deciders=["backbone"],
+        )
+        return self
+
+    def _check_stages(self) -> None:
+        shape, layout = self.swin_shape(), SWIN_BACKBONES[self.backbone][1]
+        if layout == "pyramid" and not {8, 16, 32} <= set(shape.strides):
+            raise ValueError(f"swin: {self.backbone} needs stages at strides 8, 16 and 32, not {list(shape.strides)}")
+        if layout != "pyramid" and len(shape.depths) < 3:
+            raise ValueError(f"swin: {self.backbone} needs three stages, not {len(shape.depths)}")

@@ -1,0 +1,130 @@
+"""COCO's figures, computed with faster-coco-eval: the twelve, those of each class, and precision-recall curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from numpy.typing import NDArray
+
+from detection.data.annotations import Annotations
+from detection.report.predictions import Predictions
+
+METRICS: tuple[str, ...] = (
+    "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
+    "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
+)  # fmt: skip
+"""COCO's twelve figures in its own order."""
+
+RECALLS = np.linspace(0, 1, 101)
+"""Where COCO reads precision off."""
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """What the evaluation says. Fractions; NaN where there is no object to find."""
+
+    metrics: dict[str, float]
+    """The twelve figures, see :data:`METRICS`."""
+    per_class: dict[str, NDArray[np.float64]]
+    """``AP``, ``AP50`` and ``AR_100`` of each class, (C,), and its number of ``objects``."""
+    precision: NDArray[np.float64]
+    """(C, 101) precision at IoU 0.5 at each of :data:`RECALLS`."""
+
+
+def coco_evaluate(predictions: Predictions, known: Annotations) -> CocoResult:
+    """Evaluates as pycocotools does, which the figures equal; crowd regions neither count nor cost anything.
+
+    COCO's evaluator sees numbers of its own for pictures and classes, so any ids of the data set will do.
+    """
+    evaluator = COCOeval_faster(_truth(known), _found(predictions, known), "bbox", print_function=_quiet)
+    evaluator.evaluate()
+    evaluator.accumulate()
+    precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
+    # precision: (10 IoUs, 101 recalls, classes, 4 sizes, 3 limits), recall: without the recalls; -1: no object.
+    values = {
+        "AP": precision[:, :, :, 0, 2],
+        "AP50": precision[0, :, :, 0, 2],
+        "AP75": precision[5, :, :, 0, 2],
+        **{f"AP_{name}": precision[:, :, :, size, 2] for size, name in enumerate(_SIZES, start=1)},
+        **{f"AR_{limit}": recall[:, :, 0, place] for place, limit in enumerate((1, 10, 100))},
+        **{f"AR_{name}": recall[:, :, size, 2] for size, name in enumerate(_SIZES, start=1)},
+    }
+    classes = len(known.classes)
+    per_class = {
+        "AP": np.array([_mean(precision[:, :, c, 0, 2]) for c in range(classes)]),
+        "AP50": np.array([_mean(precision[0, :, c, 0, 2]) for c in range(classes)]),
+        "AR_100": np.array([_mean(recall[:, c, 0, 2]) for c in range(classes)]),
+        "objects": np.bincount(known.labels[~known.crowd], minlength=classes).astype(np.float64),
+    }
+    curves = precision[0, :, :, 0, 2].T
+    return CocoResult({name: _mean(values[name]) for name in METRICS}, per_class, np.where(curves < 0, np.nan, curves))
+
+
+_SIZES = ("small", "medium", "large")
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Mean of what is defined; NaN if nothing is."""
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def _quiet(*text: object) -> None:
+    """The evaluator tells about each of its steps."""
+
+
+def _dataset(known: Annotations, annotations: list[dict[str, Any]]) -> COCO:
+    """Numbers instead of ids, from 1 on: 0 means "none" to the evaluator."""
+    dataset = COCO()
+    dataset.dataset = {
+        "images": [{"id": number} for number in range(1, len(known) + 1)],
+        "annotations": annotations,
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(known.classes)],
+    }
+    dataset.createIndex()
+    return dataset
+
+
+def _truth(known: Annotations) -> COCO:
+    pictures = np.repeat(np.arange(1, len(known) + 1), np.diff(known.starts)).tolist()
+    columns = (pictures, (known.labels + 1).tolist(), _xywh(known.boxes), known.areas.tolist(), known.crowd.tolist())
+    return _dataset(
+        known,
+        [
+            {"id": i, "image_id": picture, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
+            for i, (picture, label, box, area, crowd) in enumerate(zip(*columns, strict=True), start=1)
+        ],
+    )
+
+
+def _found(predictions: Predictions, known: Annotations) -> COCO:
+    sides = predictions.boxes[:, 2:] - predictions.boxes[:, :2]
+    columns = (
+        (predictions.pictures + 1).tolist(),
+        (predictions.labels + 1).tolist(),
+        _xywh(predictions.boxes),
+        sides.prod(axis=1).tolist(),
+        predictions.scores.tolist(),
+    )
+    return _dataset(
+        known,
+        [
+            {
+                "id": i,
+                "image_id": picture,
+                "category_id": label,
+                "bbox": box,
+                "area": area,
+                "score": score,
+                "iscrowd": 0,
+            }
+            for i, (picture, label, box, area, score) in enumerate(zip(*columns, strict=True), start=1)
+        ],
+    )
+
+
+def _xywh(boxes: NDArray[np.float64]) -> list[list[float]]:
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()

@@ -1,0 +1,149 @@
+"""Pictures with boxes on them, for people."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torch import Tensor
+
+from engine.plots.figures import LONGEST, Tile, sheet, shortened
+from engine.plots.fonts import in_one_font
+
+Picture = NDArray[np.uint8]
+"""(height, width, 3), red, green and blue."""
+
+Colour = tuple[int, int, int]
+
+Edges = tuple[int, int, int, int]
+"""Left, top, right and bottom, the outermost pixels."""
+
+TRUTH_COLOUR = (255, 255, 255)
+
+CELL = 360
+"""Pixels of the longer side of a picture on a sheet."""
+COLUMNS = 4
+"""Pictures in a row of a sheet."""
+MOST_BOXES = 50
+"""Detections that are drawn on a picture, the best ones: of more, none could be told from the others."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes (n, 4), xyxy in [0, 1], with labels (n,) and perhaps scores (n,), the best first."""
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor | None = field(default=None)
+
+    def above(self, score: float) -> Boxes:
+        """Those with at least this score."""
+        assert self.scores is not None
+        good = self.scores >= score
+        return Boxes(self.boxes[good], self.labels[good], self.scores[good])
+
+    def best(self, count: int) -> Boxes:
+        """The first ``count`` of those with scores; all of those without."""
+        if self.scores is None:
+            return self
+        return Boxes(self.boxes[:count], self.labels[:count], self.scores[:count])
+
+
+def class_colour(label: int) -> Colour:
+    """A strong colour of a class's own; neighbours differ most."""
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, 0.9, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _readable_on(colour: Colour) -> Colour:
+    """Black or white, whichever differs more in luminance (ITU-R BT.601)."""
+    bright = np.dot(colour, (0.299, 0.587, 0.114)) > 110
+    return (0, 0, 0) if bright else (255, 255, 255)
+
+
+def draw(picture: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | None = None) -> Picture:
+    """``picture`` with boxes in the colours of their classes, named where there is room, with scores if they have any.
+
+    A better box lies over a worse one, and all names over the boxes. Of more detections than :data:`MOST_BOXES` the
+    best are drawn. Of ``truth`` only outlines are drawn, in white, below the others.
+    """
+    image, found = Image.fromarray(picture), found.best(MOST_BOXES)
+    pen, shorter = ImageDraw.Draw(image), min(image.size)
+    line = max(1, round(shorter / 200))
+    for edges in _edges(truth.boxes, image.size) if truth is not None else ():
+        pen.rectangle(edges, outline=TRUTH_COLOUR, width=line)
+    boxes, colours = _edges(found.boxes, image.size), [class_colour(label) for label in found.labels.tolist()]
+    for edges, colour in reversed(list(zip(boxes, colours, strict=True))):
+        pen.rectangle(edges, outline=colour, width=line)
+    texts, file = in_one_font(_names(found, classes))
+    font = ImageFont.truetype(file, max(10, round(shorter / 32)))
+    for text, colour, place in zip(texts, colours, name_places(texts, boxes, font, image.size), strict=True):
+        if place is not None:
+            pen.rectangle(place, fill=colour)
+            pen.text((place[0] + 1, place[1]), text, fill=_readable_on(colour), font=font)
+    return np.array(image)
+
+
+def name_places(
+    texts: Sequence[str], boxes: Sequence[Edges], font: ImageFont.FreeTypeFont, size: tuple[int, int]
+) -> list[Edges | None]:
+    """Where names are written: in a corner of their boxes, within a picture of ``size`` pixels (width, height).
+
+    None where a name would hide more than half of its box, or in all four corners part of the name of an earlier one.
+    """
+    places: list[Edges | None] = []
+    high = sum(font.getmetrics())
+    for text, (left, top, right, bottom) in zip(texts, boxes, strict=True):
+        wide, found = math.ceil(font.getlength(text)) + 2, None
+        if 2 * wide * high <= (right - left) * (bottom - top):
+            for x, y in ((left, top), (left, bottom - high), (right - wide, top), (right - wide, bottom - high)):
+                x, y = max(0, min(x, size[0] - wide)), max(0, min(y, size[1] - high))
+                corner = (x, y, x + wide - 1, y + high - 1)
+                if not any(place is not None and _overlap(place, corner) for place in places):
+                    found = corner
+                    break
+        places.append(found)
+    return places
+
+
+def _overlap(one: Edges, other: Edges) -> bool:
+    return one[0] <= other[2] and other[0] <= one[2] and one[1] <= other[3] and other[1] <= one[3]
+
+
+def _names(found: Boxes, classes: Sequence[str]) -> list[str]:
+    """What is written in each box."""
+    texts = [shortened(" ".join(classes[label].split()), LONGEST) for label in found.labels.tolist()]
+    if found.scores is None:
+        return texts
+    return [f"{text} {score:.2f}" for text, score in zip(texts, found.scores.tolist(), strict=True)]
+
+
+def _edges(boxes: Tensor, size: tuple[int, int]) -> list[Edges]:
+    """The outermost pixels of boxes (n, 4) in [0, 1] on a picture of ``size``; none lies outside it."""
+    scale = torch.tensor(size * 2)
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in (boxes * scale).floor().minimum(scale - 1).int().tolist()]
+
+
+def fit(picture: Picture | Image.Image) -> Picture:
+    """A picture scaled to a sheet's cell; before boxes are drawn on it, so that their names can be read."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    return np.array(ImageOps.contain(image, (CELL, CELL), Image.Resampling.BICUBIC))
+
+
+def training_sheet(samples: Sequence[dict[str, Tensor]], classes: Sequence[str]) -> Picture:
+    """What the model is trained on: samples of :class:`detection.transforms.TrainReader` with their boxes.
+
+    Regions to ignore are outlined in white.
+    """
+    drawn = []
+    for sample in samples:
+        found = Boxes(sample["boxes"], sample["labels"])
+        regions = Boxes(sample["ignored"], torch.zeros(len(sample["ignored"]), dtype=torch.int64))
+        drawn.append(draw(fit(sample["image"].permute(1, 2, 0).numpy()), found, classes, regions))
+    return sheet([Tile(Image.fromarray(picture), []) for picture in drawn], COLUMNS, CELL)

@@ -1,0 +1,97 @@
+"""Whether there is room for a run's checkpoints, found out before it starts."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from engine.checkpoints.host_copy import tensors_in
+from engine.errors import UserError
+
+OVERHEAD = 1 << 20
+"""Bytes a checkpoint needs for configuration and class names."""
+OVERHEAD_PER_TENSOR = 1 << 10
+"""Bytes it needs for each tensor's name, header and alignment."""
+
+
+def estimate_checkpoint_bytes(
+    model: nn.Module, ema: nn.Module | None, optimizer: Optimizer, later: Sequence[Tensor] = ()
+) -> int:
+    """An upper bound of a checkpoint's size.
+
+    Of parameters that the optimizer has not stepped yet, ``later`` ones among them, it is taken to hold two tensors and
+    a step count each, as Adam does; of others what it holds is counted.
+    """
+    weights = [*model.state_dict().values(), *(ema.state_dict().values() if ema is not None else ())]
+    moments = list(tensors_in(list(optimizer.state.values())))
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    waiting = [*later, *(p for p in parameters if p not in optimizer.state)]
+    sizes = _stored_bytes(weights) + _stored_bytes(moments)
+    return OVERHEAD + sizes + 3 * OVERHEAD_PER_TENSOR * len(waiting) + 2 * _bytes(waiting)
+
+
+def check_free_space(folder: Path, bytes_each: int, keep: int) -> None:
+    """Makes sure that all checkpoints that will lie in ``folder`` at once have room: ``keep`` and the best one, and one
+    more that is being written. What lies there already is counted as room, since it is part of them or gives way.
+
+    Raises:
+        UserError: the file system has less free; with the cures.
+    """
+    needed = max(0, (keep + 2) * bytes_each - _occupied(folder))
+    free = free_bytes(folder)
+    if free < needed:
+        raise UserError(
+            f"{folder}: {shown_bytes(free)} free, but checkpoints need {shown_bytes(needed)} more (each "
+            f"{shown_bytes(bytes_each)}; checkpoint.keep={keep}, the best one, and one being written); make room, "
+            f"lower checkpoint.keep (at least 2), or set experiment.root to a folder on a larger disk"
+        )
+
+
+def check_writable(folder: Path, key: str = "experiment.root") -> None:
+    """Makes sure that files can be made in ``folder``, or that it can be made.
+
+    Args:
+        key: the setting or option that names it.
+
+    Raises:
+        UserError: it is no folder, or this user may not write there.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"{key}: {existing}: a folder is needed here, and this is none")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"{key}: {existing} cannot be written: {error.strerror}; name a folder that can be") from None
+
+
+def free_bytes(folder: Path) -> int:
+    """What this user may still write on the file system where ``folder`` is, or where it would be made."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(existing).free
+
+
+def shown_bytes(count: int) -> str:
+    """``1.4 GB`` or ``340 MB``."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _occupied(folder: Path) -> int:
+    """Bytes of the checkpoints in ``folder``, finished or not; a file of several names counts once."""
+    patterns = ("step_*.pt", "last.pt", "best.pt", "*.pt.part")
+    found = [path.stat() for pattern in patterns for path in folder.glob(pattern)]
+    return sum({(entry.st_dev, entry.st_ino): entry.st_size for entry in found}.values())
+
+
+def _stored_bytes(tensors: list[Tensor]) -> int:
+    return _bytes(tensors) + OVERHEAD_PER_TENSOR * len(tensors)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

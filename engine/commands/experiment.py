@@ -1,0 +1,86 @@
+"""A run's folder as the commands see it that use a trained model: evaluate, predict, export."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from torch import nn
+
+from engine.checkpoints import store
+from engine.commands.folder_recorder import shown
+from engine.config.sections import RunConfig
+from engine.errors import UserError
+from engine.model.pretrained import misfit
+from engine.run_folder.paths import RunDir
+from engine.run_folder.used_config import used_config
+
+log = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=RunConfig)
+
+
+@dataclass(frozen=True)
+class Experiment(Generic[C]):
+    """A folder with a configuration and a checkpoint of it."""
+
+    folder: RunDir
+    config: C
+    checkpoint: Path
+    saved: dict[str, Any]
+    """The checkpoint's content but the optimizer's state, see :meth:`engine.training.trainer.Trainer.state_dict`."""
+    changes: tuple[str, ...] = ()
+    """Settings that differ from the run's own and can change what the model says, as ``key=value``."""
+
+    def load_into(self, model: nn.Module) -> None:
+        """Copies the weights that ``evaluation.weights`` names: the moving average, if there is one, by default.
+
+        Raises:
+            UserError: they do not fit the model.
+        """
+        use_ema = self.saved["ema"] is not None and self.config.evaluation.weights != "model"
+        state = self.saved["ema" if use_ema else "model"]
+        if fault := misfit(model.state_dict(), state):
+            raise UserError(f"{self.checkpoint} does not fit the configured model: {fault}")
+        model.load_state_dict(state)
+
+
+def open_experiment(path: Path, which: str, schema: type[C], overrides: Sequence[str] = ()) -> Experiment[C]:
+    """Reads configuration and checkpoint of the folder ``path``.
+
+    Args:
+        which: ``best``, ``last``, a file, or the name of one in the experiment. Where the run has no best one yet,
+            ``best`` is the last.
+        overrides: The user's changes to the configuration.
+
+    Raises:
+        UserError: the folder or the checkpoint is not there, or is damaged; or ``overrides`` change settings that
+            cannot matter, so that whoever gave them expects something else than what is done.
+    """
+    folder = RunDir(path.absolute())
+    config, changes = used_config(path, schema, overrides)
+    file = _checkpoint_file(folder, which)
+    if which == "best" and not file.exists():
+        file = folder.checkpoints / "last.pt"
+        if file.exists():
+            log.warning("%s has no best checkpoint, so its last is taken", shown(folder.path))
+    if not file.exists():
+        found = ", ".join(sorted(p.name for p in folder.checkpoints.glob("*.pt"))) or "none"
+        raise UserError(f"--checkpoint: no file {file}; checkpoints in the experiment: {found}")
+    fault = store.verify(file)
+    if fault is not None and which in ("best", "last"):
+        raise UserError(f"--checkpoint: {file} {fault}; name another one of {folder.checkpoints}")
+    saved = store.read(file)
+    saved.pop("optimizer", None)  # most of the bytes, and of use for nothing but going on with the training
+    return Experiment(folder, config, file, saved, changes)
+
+
+def _checkpoint_file(folder: RunDir, which: str) -> Path:
+    """What ``--checkpoint`` means; the file may be missing."""
+    if which in ("best", "last"):
+        return folder.checkpoints / f"{which}.pt"
+    file, own = Path(which), folder.checkpoints / which
+    return own if own.exists() and not file.exists() else file

@@ -1,0 +1,232 @@
+"""What a run tells the world: records, TensorBoard, status, README, checkpoints. Rank 0's work, in one place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.checkpoints.background_saver import Saver
+from engine.commands.progress_bar import Progress
+from engine.config.section import dump_config
+from engine.config.sections import RunConfig
+from engine.distributed.time_limit import Walltime
+from engine.files import remove_leftovers, write_atomic
+from engine.images.image_io import write_picture
+from engine.plots.curves import write_curves
+from engine.run_folder.environment import describe_start, record_start
+from engine.run_folder.failure import archive_failure, read_failure, record_silent_end
+from engine.run_folder.metrics import MetricWriter
+from engine.run_folder.paths import RunDir
+from engine.run_folder.readme import write_readme
+from engine.run_folder.status import Status, mark_failed
+from engine.training.profiling import StepProfiler
+from engine.training.state import RunState
+from engine.training.task import Picture
+
+log = logging.getLogger(__name__)
+
+SAME_AS_TOP1 = ("precision_micro", "recall_micro", "f1_micro", "recall_weighted")
+"""With one label a picture."""
+LAST_SAVE_SECONDS = 5.0
+"""What a run that failed gives a checkpoint that is being written."""
+
+
+class Recorder:
+    """Records nothing: what every rank but the first is given, and a dry run."""
+
+    def begin(self, state: RunState, epoch: float, total_steps: int) -> None:
+        """Training starts, or goes on, from ``state``, ``epoch`` epochs (with a fraction) after its start."""
+
+    def stepped(self, state: RunState, epoch: float) -> None:
+        """An optimizer step is done, ``epoch`` epochs (with a fraction) since the start."""
+
+    def trained(self, state: RunState, epoch: float, metrics: dict[str, float]) -> None:
+        """A training record is due."""
+
+    def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
+        """An evaluation has ended."""
+
+    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        """An evaluation has pictures to show, which ``draw`` draws."""
+
+    def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        """Pictures of the training data, which ``draw`` draws, are to be kept."""
+
+    def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
+        """A checkpoint is due."""
+
+    def minutes_due(self, every: float | None) -> bool:
+        """Whether ``every`` minutes have passed since the last checkpoint."""
+        return False
+
+    def end(self, outcome: str) -> None:
+        """Training has ended: finished, interrupted or failed. Called once, or again with `failed`."""
+
+
+class UnsavedError(RuntimeError):
+    """A run has come to its end, and the disk cannot be written."""
+
+
+class FolderRecorder(Recorder):
+    """Writes a run's folder."""
+
+    def __init__(
+        self,
+        folder: RunDir,
+        task: str,
+        config: RunConfig,
+        rank_descriptions: list[dict[str, Any]],
+        changes: list[str],
+        *,
+        step: int,
+        walltime: Walltime,
+    ) -> None:
+        """Records a start, at ``step``; ``walltime`` is told how long steps and saves take."""
+        self._folder, self._task, self._config = folder, task, config
+        remove_leftovers(folder.path)
+        self._walltime = walltime
+        silent = record_silent_end(folder)
+        if silent is not None:
+            log.warning("the last start %s", silent.reason)
+        write_atomic(folder.config, dump_config(config))
+        start = {**describe_start(rank_descriptions), "step": step}
+        record_start(folder.environment, {**start, "changed_settings": changes} if changes else start)
+        self._metrics = MetricWriter(folder, tensorboard=config.logging.tensorboard)
+        self._status = Status(folder.status)
+        self._saver = Saver(folder.checkpoints, config.checkpoint.keep, before_publish=self._before_publish)
+        self._profiler = StepProfiler(config.training.profile, folder.results)
+        self._progress: Progress | None = None
+        self._last_save = time.monotonic()
+        self._best: dict[str, float] = {}
+        failure = read_failure(folder.failed)
+        self._overcome_at = failure.step + 1 if failure is not None else None
+
+    def begin(self, state: RunState, epoch: float, total_steps: int) -> None:
+        every = self._config.logging.every_steps
+        self._metrics.resume_at(state.step, evaluated=not state.evaluation_owed, every=every)
+        self._progress = Progress(total_steps, state.step)
+        self._best = state.best
+        self._status.update("running", epoch, state.step, state.best, state.stopped_early)
+        self._write_readme()
+        log.info("experiment folder: %s", shown(self._folder.path))
+        self._profiler.begin(state.step, total_steps)
+
+    def stepped(self, state: RunState, epoch: float) -> None:
+        assert self._progress is not None
+        self._profiler.reached(state.step)
+        self._walltime.stepped()
+        self._status.update(step=state.step, epoch=epoch)
+        self._progress.advance(state.step)
+        if self._overcome_at is not None and state.step >= self._overcome_at:
+            archive_failure(self._folder.failed, state.step)
+            self._overcome_at = None
+
+    def trained(self, state: RunState, epoch: float, metrics: dict[str, float]) -> None:
+        assert self._progress is not None
+        self._metrics.write(state.step, epoch, "train", metrics)
+        self._progress.update(state.step, epoch, metrics)
+
+    def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
+        self._metrics.write(state.step, epoch, split, metrics)
+        self._best = state.best
+        self._status.update(step=state.step, epoch=epoch, best=state.best, stopped_early=state.stopped_early)
+        star = "  (best so far)" if state.best.get("step") == state.step else ""
+        log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
+        self._write_readme()
+
+    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        if self._config.logging.tensorboard:
+            for name, picture in draw().items():
+                self._metrics.image(f"{split}/{name}", picture, state.step)
+
+    def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        for name, picture in draw().items():
+            path = self._folder.results / f"{name}.png"
+            try:
+                write_picture(path, picture)
+            except OSError as error:
+                log.warning("%s cannot be written: %s; going on without", path, error.strerror or error)
+            self._metrics.image(name, picture, 0)
+
+    def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
+        self._last_save = time.monotonic()
+        self._saver.save(state.step, content, best)
+        self._walltime.paused()
+
+    def _before_publish(self) -> None:
+        self._metrics.flush()
+        self._walltime.saved(time.monotonic() - self._last_save)
+
+    def minutes_due(self, every: float | None) -> bool:
+        return every is not None and time.monotonic() - self._last_save >= 60 * every
+
+    def end(self, outcome: str) -> None:
+        self._walltime.close()
+        if outcome != "failed":  # else another thread may call
+            self._profiler.close()
+        if self._progress is not None:
+            self._progress.close()
+        saved = self._saver.close(timeout=LAST_SAVE_SECONDS if outcome == "failed" else None)
+        if outcome == "finished" and not saved:
+            raise UnsavedError(
+                f"the run is complete, but its last checkpoint cannot be written into {self._folder.checkpoints}; "
+                f"make room and go on with --resume {shown(self._folder.path)}"
+            )
+        if not saved:
+            log.error("the newest steps could not be saved: the run will go on from an older checkpoint")
+        self._metrics.close()
+        self._status.close(outcome)
+        self._write_readme()
+        if outcome != "failed":
+            self._draw_curves()
+        if outcome == "finished":
+            archive_failure(self._folder.failed, sys.maxsize)
+            self._say_result()
+
+    def _write_readme(self) -> None:
+        try:
+            write_readme(self._folder, self._task)
+        except OSError as error:
+            log.warning("%s cannot be written: %s; going on without", self._folder.readme, error.strerror or error)
+
+    def _draw_curves(self) -> None:
+        path = self._folder.results / "curves.png"
+        try:
+            write_curves(self._folder.metrics, path)
+        except Exception as error:  # whatever it is, the run itself is complete
+            log.warning("%s cannot be drawn: %s; going on without", path, error)
+
+    def _say_result(self) -> None:
+        folder, best = self._folder, self._best
+        value = ", ".join(f"{name} {number:.4f}" for name, number in best.items() if name not in ("step", "epoch"))
+        log.info("finished%s", f"; best {value} at epoch {round(best['epoch'], 2):g}" if best else "")
+        log.info("results:     %s", shown(folder.readme))
+        log.info("evaluate:    python -m %s.evaluate --experiment %s", self._task, shown(folder.path))
+        log.info("TensorBoard: tensorboard --logdir %s", shown(folder.path.parent))
+
+
+def record_failed(folder: RunDir, task: str, step: int) -> None:
+    """Has status.json and README.md say that the run has failed; for a run whose recorder is gone."""
+    try:
+        mark_failed(folder.status, step)
+        write_readme(folder, task)
+    except OSError as error:
+        log.warning("%s cannot be written: %s", folder.path, error.strerror or error)
+
+
+def listed(metrics: dict[str, float]) -> str:
+    """``top1 0.9812  loss 0.1``, for a line of the log; without what repeats the top1."""
+    shown = {name: value for name, value in metrics.items() if "top1" not in metrics or name not in SAME_AS_TOP1}
+    return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
+
+
+def shown(path: Path) -> str:
+    """A path as one would type it here: relative where that is shorter, and quoted for the shell."""
+    relative = os.path.relpath(path)
+    return shlex.quote(relative if len(relative) < len(str(path)) else str(path))

@@ -1,0 +1,192 @@
+"""Which folder a start belongs to: a new one, the one named, or the unfinished one of the same run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.commands.arguments import TrainArguments
+from engine.config.section import differences, is_below, load_config
+from engine.config.sections import RunConfig
+from engine.distributed.slurm import noted_folder, restart_count
+from engine.errors import UserError
+from engine.run_folder.paths import RunDir
+from engine.run_folder.status import read_status
+
+log = logging.getLogger(__name__)
+
+FREE = (
+    "experiment.name",
+    "experiment.notes",
+    "experiment.tags",
+    "experiment.root",
+    "data.workers",
+    "data.prefetch",
+    "data.multiprocessing_context",
+    "training.shard",
+    "training.profile",
+    "checkpoint",
+    "logging",
+    "distributed",
+)
+"""Settings that cannot change the result, so a resumed run may change them."""
+
+RECORDED = (
+    "training.epochs",
+    "training.steps",
+    "training.micro_batch_size",
+    "training.accumulation",
+    "training.compile",
+    "optimizer.lr",
+    "schedule",
+    "evaluation.early_stopping",
+)
+"""Settings that a resumed run may change on purpose: its length, its rates, when it is stopped early, and how a batch
+is cut into parts and compiled, which changes rounding and dropout."""
+
+
+MOST_SHOWN = 100
+"""Characters of a value in a message."""
+
+MOST_CHANGES = 8
+"""Changes that a message names."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a start is to do."""
+
+    config: RunConfig
+    folder: RunDir | None
+    """The folder to go on in; None: a new one."""
+    changes: list[str]
+    """Settings that differ from those the folder was started with, as ``key: old -> new``."""
+    finished: bool = False
+    """Whether the folder's run has finished and nothing more is asked for."""
+    stopped_early: bool = False
+    """Whether early stopping has ended it."""
+
+
+def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
+    """Decides what ``--config``, ``--resume`` and the overrides mean together.
+
+    Raises:
+        UserError: the folder is not there, several match, or a setting was changed that would change the run silently.
+    """
+    config = requested_config(schema, arguments)
+    own = own_folder(config, arguments)
+    if own is not None:
+        return _continue_own(own, schema, config, arguments)
+    if arguments.resume is None:
+        return Plan(config, None, [])
+    if arguments.resume == "auto":
+        matching = list(unfinished(config, schema))
+        if len(matching) > 1:
+            names = ", ".join(str(folder.path) for folder in matching)
+            raise UserError(
+                f"--resume auto: several unfinished runs have this configuration: {names}; name one of them"
+            )
+        if not matching:
+            root = config.experiment.root
+            log.info("--resume auto: no unfinished run below %s has this configuration; starting a new one", root)
+        return Plan(config, matching[0] if matching else None, [])
+    return continue_in(RunDir(Path(arguments.resume).absolute()), schema, config)
+
+
+def own_folder(config: RunConfig, arguments: TrainArguments) -> RunDir | None:
+    """The folder of an earlier start of this Slurm job or array task, which goes on there without being told to.
+
+    A first start only does if it is to find its folder by itself: a job may train the same twice.
+    """
+    restarted = arguments.resume is None and restart_count() > 0 and not arguments.dry_run
+    if not restarted and arguments.resume != "auto":
+        return None
+    return noted_folder(config.experiment.root, arguments.request)
+
+
+def _continue_own(own: RunDir, schema: type[RunConfig], config: RunConfig, arguments: TrainArguments) -> Plan:
+    """Goes on as the job began, even if its configuration file was edited since."""
+    if not own.config.is_file():  # it was killed before it had written anything
+        return Plan(config, own, [])
+    kept = load_config(schema, own.config, arguments.overrides)
+    if kept != config:
+        log.warning("%s has changed since this job began; the job goes on as it began", arguments.config)
+    return continue_in(own, schema, kept)
+
+
+def requested_config(schema: type[RunConfig], arguments: TrainArguments) -> RunConfig:
+    """The configuration of ``--config``, else of the folder to resume, with the command line's settings.
+
+    Raises:
+        UserError: it is wrong, or there is no such file or folder.
+    """
+    path = arguments.config
+    if arguments.resume is not None and arguments.resume != "auto":
+        folder = RunDir(Path(arguments.resume).absolute())
+        if not folder.config.is_file():
+            raise UserError(f"--resume: {folder.path} is no experiment folder (it has no config.yaml)")
+        path = path or folder.config
+    assert path is not None, "the command line gives one or the other"
+    return load_config(schema, path, arguments.overrides)
+
+
+def continue_in(folder: RunDir, schema: type[RunConfig], config: RunConfig) -> Plan:
+    """Goes on in ``folder`` with ``config``, if that differs from the folder's own only in what may be changed."""
+    before = load_config(schema, folder.config)
+    recorded = allowed_changes(before.model_dump(mode="json"), config, f"--resume {folder.path}")
+    finished = state_of(folder) == "finished" and not recorded
+    stopped_early = bool((read_status(folder.status) or {}).get("stopped_early"))
+    return Plan(config, folder, recorded, finished, stopped_early)
+
+
+def allowed_changes(before: Mapping[str, Any], config: RunConfig, what: str) -> list[str]:
+    """The changes from a configuration to another that a resumed run has to record, as ``key: old -> new``.
+
+    Args:
+        before: the old one as plain values.
+        what: what is resumed, for the message.
+
+    Raises:
+        UserError: settings were changed that would change the run silently; they are named.
+    """
+    changes = differences(before, config.model_dump(mode="json"))
+    refused = [change for change in changes if not is_below(change[0], FREE + RECORDED)]
+    if refused:
+        shown = "; ".join(f"{key}: {_cut(repr(old))} -> {_cut(repr(new))}" for key, old, new in refused[:MOST_CHANGES])
+        if len(refused) > MOST_CHANGES:
+            shown += f"; and {len(refused) - MOST_CHANGES} more"
+        raise UserError(f"{what}: these would change the run: {shown}; start a new run instead")
+    return [f"{key}: {old!r} -> {new!r}" for key, old, new in changes if is_below(key, RECORDED)]
+
+
+def warn_of_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Warns of what a task says of its data and model otherwise than in the checkpoint (both: ``Task.metadata``)."""
+    for key, old, new in differences(saved, now):
+        if old is not None:  # which older checkpoints do not say
+            log.warning("the data have changed since the checkpoint: %s: %s -> %s", key, _cut(old), _cut(new))
+
+
+def _cut(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
+def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:
+    """The folders below ``experiment.root`` that have not finished and were started with this configuration."""
+    for path in sorted(Path(config.experiment.root).glob("experiment_*")):
+        folder = RunDir(path)
+        try:
+            if state_of(folder) == "finished" or load_config(schema, folder.config) != config:
+                continue
+        except UserError as error:  # not ours to judge: an old or a foreign folder
+            log.debug("%s passed over: %s", path, error)
+            continue
+        yield folder
+
+
+def state_of(folder: RunDir) -> str:
+    """The state in a folder's status.json; ``unknown`` if it has none."""
+    return str((read_status(folder.status) or {}).get("state", "unknown"))

@@ -1,0 +1,67 @@
+"""Work that all ranks do together, from meeting to parting, watched over so that none is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from engine.commands.failure_report import FailureReport
+from engine.config.sections import DistributedConfig
+from engine.distributed.descriptors import require_descriptors
+from engine.distributed.ranks import Layout, Ranks, connect
+from engine.distributed.signals import StopRequest
+from engine.distributed.start_guard import StartGuard
+from engine.watchdog.process_end import end_process
+from engine.watchdog.verdict import Limits
+from engine.watchdog.watchdog import Watchdog
+
+Work = Callable[[Ranks, FailureReport], int]
+"""What a rank does; returns its exit code. It tells the failure report where to write, as soon as it knows."""
+
+
+def run_session(
+    work: Work,
+    settings: DistributedConfig,
+    layout: Layout,
+    meeting_place: Path,
+    stop: StopRequest | None = None,
+    guard: StartGuard | None = None,
+) -> int:
+    """Has the ranks meet, do ``work`` and part; returns the exit code.
+
+    An error of any rank, its death, a hang or the launcher's end is reported by :class:`FailureReport` on every rank
+    and ends them all. With several ranks such a process ends here.
+
+    Args:
+        meeting_place: a folder that all nodes see, where Slurm's ranks find each other.
+        stop: set by the process's signal handlers, if it has any.
+        guard: ends this process until the ranks have met.
+
+    Raises:
+        UserError: the ranks cannot meet, or this system does not let rank 0 hold a connection to each of them.
+    """
+    require_descriptors(layout)
+    ranks = connect(settings, layout, meeting_place, stop)
+    report = FailureReport(ranks.rank)
+    with Watchdog(
+        ranks,
+        Limits(settings.timeout_seconds, settings.start_timeout_seconds),
+        report,
+        lambda: report.folder.log_file(ranks.rank) if report.folder is not None else None,
+        guard.launcher_pid if guard is not None else 0,
+    ) as watchdog:
+        if guard is not None:
+            guard.close()
+        try:
+            code = work(ranks, report)
+            ranks.heartbeat.at("end")
+            ranks.barrier()  # a launcher ends all ranks soon after the first: not before rank 0 has written everything
+        except BaseException as error:
+            failure = watchdog.settle(error)
+            if ranks.world_size > 1:  # collectives may be half done, and threads of theirs never end
+                end_process(failure, report)
+            report(failure)
+            return failure.exit_code
+        report.release()
+    ranks.close()
+    return code

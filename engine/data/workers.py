@@ -1,0 +1,168 @@
+"""Worker processes that read batches: how many, how they start and end, and how their errors arrive."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from engine.data.batch_plan import Draw
+from engine.distributed.ranks import Layout
+from engine.distributed.signals import STOP_SIGNALS
+from engine.distributed.transfer import share, shared
+from engine.errors import UserError
+
+_PR_SET_PDEATHSIG = 1  # from sys/prctl.h
+
+
+class SampleReader(Protocol):
+    """A data set: gives the sample of a draw, augmented. Equal draws give equal samples."""
+
+    def __getitem__(self, draw: Draw, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How a rank reads its data; nothing here changes what is read."""
+
+    workers: int = 0
+    """Worker processes; 0: the main process reads."""
+    prefetch: int = 2
+    """Batches that each worker keeps ready."""
+    pin_memory: bool = False
+    """Put batches into page-locked memory, from where copies to a CUDA device are asynchronous."""
+    multiprocessing_context: str | None = None
+    """fork, spawn or forkserver; None: the platform's own."""
+    collate: Callable[[list[Any]], Any] = default_collate
+    """Makes a batch of a list of samples."""
+
+
+def resolve_workers(workers: int | str, layout: Layout, environment: Mapping[str, str] = os.environ) -> int:
+    """Worker processes of one rank: a number stays as it is, ``auto`` is this rank's cores less one, at least one.
+
+    The ranks of a node share the cores that the process may run on; under srun each has ``--cpus-per-task`` of its own,
+    whether or not they are bound to it.
+    """
+    if workers != "auto":
+        return int(workers)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    per_task = environment.get("SLURM_CPUS_PER_TASK", "")
+    own = min(cores, int(per_task)) if layout.launcher == "slurm" and per_task else cores // layout.local_world_size
+    return max(own - 1, 1)
+
+
+def read_batches(
+    reader: SampleReader, batches: Iterable[list[Draw]], settings: WorkerSettings
+) -> Generator[Any, None, None]:
+    """The collated samples of each list of draws, in order.
+
+    Leaving the iteration in any way ends the workers. Nothing is drawn from torch's global generator.
+
+    Raises:
+        UserError: as the reader raised it, also in a worker.
+    """
+    parallel: dict[str, Any] = {}
+    if settings.workers:
+        parallel = {
+            "num_workers": settings.workers,
+            "prefetch_factor": settings.prefetch,
+            "multiprocessing_context": settings.multiprocessing_context,
+            "worker_init_fn": _start_worker,
+        }
+    loader: DataLoader[Any] = DataLoader(
+        _BatchReader(reader, settings.collate),
+        batch_size=None,  # the draws come in batches already
+        sampler=batches,
+        collate_fn=_unchanged,
+        pin_memory=settings.pin_memory,
+        generator=torch.Generator(),
+        **parallel,
+    )
+    with _blocked(STOP_SIGNALS):  # a new worker is not to die of one before it has learned to ignore it
+        iterator = iter(loader)
+    end = partial(_end_workers, iterator)
+    atexit.register(end)
+    try:
+        for batch in iterator:
+            if isinstance(batch, _Failure):
+                raise UserError(batch.message)
+            yield batch
+    finally:
+        end()
+        atexit.unregister(end)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A user's error on its way from a worker: DataLoader would wrap a raised one into a traceback."""
+
+    message: str
+
+
+class _BatchReader(Dataset[Any]):
+    """Reads whole batches, so that an error takes the place of its batch."""
+
+    def __init__(self, reader: SampleReader, collate: Callable[[list[Any]], Any]) -> None:
+        self._reader = reader
+        self._collate = collate
+        self._shared: tuple[torch.Tensor, list[int]] | None = None
+
+    def __reduce__(self) -> Any:
+        """For workers that are no forks: they map one copy of the reader's arrays, whatever the number of workers."""
+        if self._shared is None:
+            self._shared = share(self._reader)
+        return _from_shared, (*self._shared, self._collate)
+
+    def __getitem__(self, draws: list[Draw]) -> Any:
+        try:
+            return self._collate([self._reader[draw] for draw in draws])
+        except UserError as error:
+            return _Failure(str(error))
+
+
+def _from_shared(memory: torch.Tensor, sizes: list[int], collate: Callable[[list[Any]], Any]) -> _BatchReader:
+    return _BatchReader(shared(memory, sizes), collate)
+
+
+@contextlib.contextmanager
+def _blocked(numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Keeps signals pending, in this thread and, for good, in processes that are started meanwhile."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _start_worker(worker_id: int) -> None:
+    """Stop signals reach every process of a job; the main one decides what follows, and needs its workers till then."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):  # Linux: a worker ends with its rank, not some seconds later
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _end_workers(iterator: Any) -> None:
+    """Ends a DataLoader iterator's workers, which has no public way.
+
+    Also at exit, before multiprocessing waits for them: they ignore the SIGTERM that it sends.
+    """
+    workers = getattr(iterator, "_workers", [])
+    if workers:
+        iterator._shutdown_workers()
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()

@@ -1,0 +1,58 @@
+"""Until the ranks have met: the end of the launcher, or a request to stop, ends a rank that nobody else would end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from engine.distributed.signals import StopRequest
+from engine.errors import EXIT_INTERRUPTED
+
+STOP_SECONDS = 8.0
+"""How long a rank that was asked to stop goes on trying to meet the others."""
+_LOOK_EVERY = 0.5
+
+
+class StartGuard:
+    """Ends this process during its start, after which the watchdog does so with more care.
+
+    Importing torch and meeting the other ranks take long, the latter up to a timeout if one of them or the launcher has
+    died. There is nothing to save yet. Does nothing in a process that neither torchrun nor srun has started: that one
+    meets nobody.
+    """
+
+    def __init__(
+        self,
+        stop: StopRequest,
+        environment: Mapping[str, str] = os.environ,
+        exit_process: Callable[[int], object] = os._exit,
+        stop_seconds: float = STOP_SECONDS,
+    ) -> None:
+        self.launcher_pid = os.getppid()
+        self._stop, self._stop_seconds, self._exit = stop, stop_seconds, exit_process
+        self._closed = threading.Event()
+        if "RANK" in environment or ("SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment):
+            threading.Thread(target=self._look, name="start guard", daemon=True).start()
+
+    def close(self) -> None:
+        """The ranks have met."""
+        self._closed.set()
+
+    def _look(self) -> None:
+        deadline: float | None = None
+        while not self._closed.wait(_LOOK_EVERY):
+            if os.getppid() != self.launcher_pid:
+                self._end(f"error: the launcher (pid {self.launcher_pid}) vanished", 1)
+                return
+            if self._stop.signal is not None and deadline is None:
+                deadline = time.monotonic() + self._stop_seconds
+            if self._stop.signal is not None and deadline is not None and time.monotonic() > deadline:
+                self._end(f"stopped by {self._stop.signal.name} before all ranks had met", EXIT_INTERRUPTED)
+                return
+
+    def _end(self, message: str, code: int) -> None:
+        print(message, file=sys.stderr, flush=True)
+        self._exit(code)

@@ -1,0 +1,130 @@
+"""Figures and sheets of pictures: drawn without a display, as PNG files and as pictures for TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from engine.files import write_atomic
+from engine.plots.fonts import give_fonts, in_one_font, readable
+from engine.training.task import Picture
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 110
+TILE = 176
+"""Pixels of a sheet's tile."""
+MARGIN = 6
+LINE = 16
+"""Pixels of a caption's line."""
+LONGEST = 28
+"""Characters of a name in a figure; longer ones lose their middle."""
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Replaces the PNG file ``path`` by ``figure``.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    give_fonts(figure)
+    buffer = io.BytesIO()
+    with _without_complaints():
+        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    write_atomic(path, buffer.getvalue())
+
+
+def as_picture(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> Picture:
+    """``figure`` as pixels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    give_fonts(figure)
+    figure.set_dpi(dots_per_inch)
+    canvas = FigureCanvasAgg(figure)
+    with _without_complaints():
+        canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def shown_name(name: str) -> str:
+    """``name`` as a label of a figure: on one line, not too long, and with dollar signs that begin no formula.
+
+    What no font of this machine can draw is written as numbers, see :func:`engine.plots.fonts.readable`.
+    """
+    return shortened(readable(" ".join(name.split())), LONGEST).replace("$", r"\$")
+
+
+def shortened(text: str, length: int) -> str:
+    """``text``, or its beginning and end where it has more than ``length`` characters."""
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 3
+    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture of a sheet."""
+
+    picture: Image.Image
+    caption: Sequence[tuple[str, str]]
+    """Lines of text beneath it, each with its colour."""
+
+
+def sheet(tiles: Sequence[Tile], columns: int, side: int = TILE) -> Picture:
+    """Pictures in rows, left to right, each scaled to fit into a square of ``side`` pixels, with its caption beneath.
+
+    Rows are as high as the highest picture.
+    """
+    fitted = [_fitted(tile.picture, side) for tile in tiles]
+    columns, high = max(1, min(columns, len(tiles))), max((picture.height for picture in fitted), default=0)
+    width = side + MARGIN
+    height = high + 2 * MARGIN + LINE * max((len(tile.caption) for tile in tiles), default=0)
+    rows = -(-len(tiles) // columns)
+    canvas = Image.new("RGB", (columns * width + MARGIN, max(rows, 1) * height + MARGIN), "white")
+    draw = ImageDraw.Draw(canvas)
+    for place, (tile, picture) in enumerate(zip(tiles, fitted, strict=True)):
+        left, top = MARGIN + place % columns * width, MARGIN + place // columns * height
+        canvas.paste(picture, (left + (side - picture.width) // 2, top + high - picture.height))
+        for number, (text, colour) in enumerate(tile.caption):
+            (text,), file = in_one_font([text])
+            font = _font(file)
+            draw.text((left, top + high + 2 + number * LINE), _fits(text, font, side), fill=colour, font=font)
+    return np.asarray(canvas)
+
+
+def _fitted(picture: Image.Image, side: int) -> Image.Image:
+    """Scaled to a tile, the pixels of tiny pictures kept sharp."""
+    method = Image.Resampling.NEAREST if max(picture.size) <= side // 3 else Image.Resampling.BICUBIC
+    return ImageOps.contain(picture, (side, side), method)
+
+
+def _fits(text: str, font: ImageFont.FreeTypeFont, width: int = TILE) -> str:
+    """As much of ``text`` as is no wider than ``width`` pixels."""
+    text, length = " ".join(text.split()), len(text)
+    while font.getlength(short := shortened(text, length)) > width and length > 1:
+        length -= 1
+    return short
+
+
+@cache
+def _font(file: Path) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, 12)
+
+
+@contextmanager
+def _without_complaints() -> Iterator[None]:
+    """Without a warning for each character that no font has: on figures whose names went not through shown_name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield

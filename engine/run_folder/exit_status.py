@@ -1,0 +1,62 @@
+"""How a process ended, and what that usually means: what a launch script that waited for it adds to FAILED.json."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from engine.run_folder.failure import Failure, put, read_content, replace_content, warning_of_a_bad_disk
+from engine.run_folder.status import read_status
+
+_SIGNALS = {
+    signal.SIGKILL: "usually out of memory, scancel, or the end of a job step that another rank failed",
+    signal.SIGTERM: "asked to end: a time limit, preemption, scancel, or torchrun after another rank failed",
+    signal.SIGSEGV: "a crash in compiled code: an extension or driver that does not fit, or a broken data file",
+    signal.SIGBUS: "usually no room left in /dev/shm, which data workers share, or a file cut short while mapped",
+    signal.SIGABRT: "compiled code gave up: NCCL's timeout, an assertion in CUDA, or corrupted memory",
+    signal.SIGILL: "a program built for another processor",
+    signal.SIGFPE: "an arithmetic fault in compiled code",
+    signal.SIGINT: "Ctrl-C",
+    signal.SIGHUP: "the terminal or session was closed",
+}
+_CODES = {
+    0: "finished",
+    1: "failed; see FAILED.json and logs/",
+    2: "the configuration, data or arguments are wrong",
+    75: "interrupted after saving, to be continued",
+}
+
+
+def describe_wait_status(status: int) -> str:
+    """What the end of a process means.
+
+    Args:
+        status: an exit code, the negative number of a signal (Python), or 128 and that number (shells).
+    """
+    number = -status if status < 0 else status - 128
+    if number > 0:
+        try:
+            name = signal.Signals(number)
+        except ValueError:
+            return f"exit code {status}"
+        return f"{name.name}: {_SIGNALS[name]}" if name in _SIGNALS else name.name
+    return f"exit code {status}: {_CODES[status]}" if status in _CODES else f"exit code {status}"
+
+
+def add_wait_status(path: Path, rank: int | None, status: int, since: float = 0.0) -> None:
+    """Adds how a process ended to FAILED.json, or writes one with it; for the script that launched and waited.
+
+    Args:
+        rank: of the process; None if it stands for several.
+        since: when the process was started, in seconds since 1970: an older file is about another start.
+    """
+    meaning, content = describe_wait_status(status), read_content(path)
+    if content is not None and content.get("time", 0.0) >= since:
+        with warning_of_a_bad_disk(path):
+            replace_content(path, {**content, "wait_status": meaning})
+        return
+    state = read_status(path.with_name("status.json")) or {}
+    step = int(state.get("step", 0))
+    who = "a process" if rank is None else f"rank {rank}"
+    failure = Failure(rank, "", step, f"{who} ended at about step {step}: {meaning}")
+    put(path, {**failure.to_json(), "wait_status": meaning})

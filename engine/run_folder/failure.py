@@ -1,0 +1,204 @@
+"""FAILED.json: which rank failed where, when and why; written by whoever knows, and kept after it was overcome."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from engine.errors import UserError
+from engine.files import sync_folder, write_atomic
+from engine.run_folder.metrics import read_metrics
+from engine.run_folder.paths import RunDir
+from engine.run_folder.status import read_status
+
+log = logging.getLogger(__name__)
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+_PATIENCE = 1.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The end of a run that did not come as it should."""
+
+    rank: int | None
+    """Whose fault it is; None if nobody's or unknown."""
+    host: str
+    step: int
+    reason: str
+    """One line for people, with rank, host and step."""
+    exception: str = ""
+    """Name of its type."""
+    traceback: str = ""
+    """Or the stacks of all threads of the rank."""
+    exit_code: int = 1
+    start: str = ""
+    """Name of the start that failed, the same on all of its ranks; empty if unknown."""
+    message: str = ""
+    """What the exception says."""
+    retry: bool = False
+    """Whether the same start may well succeed: a rank that vanished, a hang, an error of NCCL or of the hardware."""
+    time: float = field(default_factory=time.time)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> Failure:
+        """The failure that :meth:`to_json` wrote; what else is there is left out.
+
+        Raises:
+            TypeError: it lacks something.
+        """
+        known = {each.name for each in fields(Failure)}
+        return Failure(**{key: value for key, value in content.items() if key in known})
+
+
+def read_failure(path: Path) -> Failure | None:
+    """What a FAILED.json says; None if there is none, or none that can be read."""
+    try:
+        return Failure.from_json(read_content(path) or {})
+    except TypeError:
+        return None
+
+
+def write_failure(path: Path, failure: Failure) -> bool:
+    """Writes FAILED.json, durably; of several ranks of one start that try, the first succeeds.
+
+    The file of an earlier start, whose step was not reached again, becomes FAILED_1.json or the next that is free.
+
+    Returns:
+        Whether it was written. It is not if this start has one already, nor, with a warning, to a disk that cannot be.
+    """
+    return put(path, failure.to_json(), failure.start)
+
+
+def archive_failure(path: Path, step: int) -> None:
+    """Renames FAILED.json to FAILED_1.json or the next that is free, if the run, now at ``step``, has passed it."""
+    content, failure = read_content(path), read_failure(path)
+    if content is None or failure is None or step <= failure.step:
+        return
+    with warning_of_a_bad_disk(path):
+        _keep(path, content)
+        path.unlink()
+        sync_folder(path.parent)
+
+
+def record_silent_end(folder: RunDir) -> Failure | None:
+    """Writes FAILED.json for a last start that ended without a word; for the start after it, before it writes status.
+
+    Returns:
+        What was written; None if the last start told its end, or there was none.
+    """
+    status = read_status(folder.status)
+    if status is None or status.get("state") not in ("running", "lost"):
+        return None
+    environment = read_content(folder.environment) or {}
+    last = [environment, *environment.get("restarts", [])][-1]
+    told = read_failure(folder.failed)
+    if told is not None and told.time >= last.get("started", 0.0):
+        return None
+    step = _reached(folder, int(status.get("step", 0)))
+    hosts = [str(host) for host in last.get("hosts", [])]
+    reason = f"ended without a word at about step {step}: killed (SIGKILL), out of memory, or the node went down"
+    failure = Failure(None, ", ".join(hosts), step, f"{reason} ({', '.join(hosts)})" if hosts else reason, retry=True)
+    return failure if put(folder.failed, failure.to_json()) else None
+
+
+def _reached(folder: RunDir, step: int) -> int:
+    """The furthest step of which a run has left a trace; status.json, which says ``step``, may be half a minute old."""
+    saved = [int(path.stem.removeprefix("step_")) for path in folder.checkpoints.glob("step_*.pt")]
+    try:
+        recorded = [int(record["step"]) for record in read_metrics(folder.metrics)]
+    except UserError:
+        recorded = []
+    return max([step, *saved, *recorded])
+
+
+def put(path: Path, content: dict[str, Any], start: str = "") -> bool:
+    """Makes FAILED.json of ``content``, after keeping an older one under the next free name.
+
+    Returns:
+        Whether it did. It does not if the older one is of ``start``, nor if the disk cannot be written.
+    """
+    with warning_of_a_bad_disk(path):
+        if not _create(path, content):
+            old = read_content(path)
+            if old is not None and start and old.get("start") == start:
+                return False
+            if old is not None and not _keep(path, old):
+                time.sleep(_PATIENCE)  # another rank is about to write its own here, unless it died before it could
+                if read_content(path) != old:
+                    return False
+            replace_content(path, content)
+        sync_folder(path.parent)
+        return True
+    return False
+
+
+def replace_content(path: Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file in the place of one that is there."""
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
+
+
+def _keep(path: Path, content: dict[str, Any]) -> bool:
+    """Copies what FAILED.json holds to the next free name; False if it was kept already."""
+    for number in itertools.count(1):
+        kept = path.with_name(f"{path.stem}_{number}{path.suffix}")
+        if _create(kept, content):
+            return True
+        if read_content(kept) == content:
+            break
+    return False
+
+
+def _create(path: Path, content: dict[str, Any]) -> bool:
+    """Makes a file at once with all of its content, on disk; False if there is one of that name."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        with aside.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))  # the name is ours
+            os.replace(aside, path)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def read_content(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if there is none, or none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+@contextlib.contextmanager
+def warning_of_a_bad_disk(path: Path) -> Iterator[None]:
+    """A disk that cannot be written is worth a warning, not another failure."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s cannot be written: %s; going on without", path, error.strerror)

@@ -1,0 +1,54 @@
+"""The folder that the evaluation of a checkpoint writes to: results/<split>, without losing another one's results."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.files import write_atomic
+from engine.run_folder.paths import RunDir
+
+log = logging.getLogger(__name__)
+
+MADE_FROM = "made_from.json"
+"""Says within a folder of results which checkpoint and settings they come from."""
+
+
+def begin_results(run_dir: RunDir, split: str, checkpoint: str, step: int, changes: Sequence[str]) -> Path:
+    """Makes results/<split> for an evaluation of the file ``checkpoint`` with ``changes``; returns it.
+
+    It always holds the latest evaluation. Results of another checkpoint or other settings that lie there are moved
+    to a folder beside it, named for what they come from; those of the same one may be overwritten.
+    """
+    folder = run_dir.results_for(split)
+    made_from = {"checkpoint": checkpoint, "step": step, "changes": list(changes)}
+    before = _made_from(folder)
+    if before is not None and before != made_from:
+        kept = folder.with_name(f"{split}_{_label(before)}")
+        if kept.exists():
+            shutil.rmtree(kept)
+        folder.rename(kept)
+        log.info("the earlier results in %s, of %s, are now in %s", folder.name, _label(before), kept.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / MADE_FROM, json.dumps(made_from, indent=2) + "\n")
+    return folder
+
+
+def _made_from(folder: Path) -> dict[str, Any] | None:
+    """What the results in ``folder`` come from; None if there are none that say so."""
+    try:
+        made_from = json.loads((folder / MADE_FROM).read_text(encoding="utf-8"))
+        return made_from if _label(made_from) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _label(made_from: dict[str, Any]) -> str:
+    """``best_step_00000120_data.image_size=256``, fit for a folder's name."""
+    parts = [Path(made_from["checkpoint"]).stem, f"step_{made_from['step']:08d}", *made_from["changes"]]
+    return re.sub(r"[^\w.=,+-]+", "-", "_".join(dict.fromkeys(parts)))[:120]

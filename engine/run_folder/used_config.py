@@ -1,0 +1,56 @@
+"""The configuration with which a trained model is used: the run's own, but for what the command line may change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from engine.config.section import differences, is_below, load_config
+from engine.config.sections import RunConfig
+from engine.errors import UserError
+from engine.run_folder.paths import RunDir
+
+C = TypeVar("C", bound=RunConfig)
+
+IDLE = ("data.workers", "data.prefetch", "data.multiprocessing_context", "evaluation.batch_size", "distributed")
+"""Settings that may be changed to use a trained model and do not change what it says (but for rounding)."""
+
+COUNTING = (
+    "data",
+    "evaluation.batch_size",
+    "evaluation.weights",
+    "training.precision",
+    "training.channels_last",
+    "distributed",
+)
+"""Settings that matter where a trained model is used, besides :attr:`RunConfig.used_when_trained`."""
+
+
+def used_config(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> tuple[C, tuple[str, ...]]:
+    """Reads the configuration of the experiment in the folder ``path``, with changes.
+
+    Args:
+        overrides: The user's changes.
+
+    Returns:
+        The configuration, and those of the user's changes that can alter what the model says, as ``key=value``.
+
+    Raises:
+        UserError: there is no such folder; a change is wrong; or it cannot matter, so that whoever made it expects
+            something else than what is done.
+    """
+    file = RunDir(path.absolute()).config
+    if not file.is_file():
+        raise UserError(f"--experiment: {path} is no experiment folder (it has no config.yaml)")
+    # The checkpoint holds all weights; the file that training started from may be gone.
+    own = ["finetune.weights=null"]
+    config = load_config(schema, file, [*own, *overrides])
+    changes = differences(load_config(schema, file, own), config)
+    counting = (*COUNTING, *schema.used_when_trained)
+    idle = ", ".join(key for key, _, _ in changes if not is_below(key, counting))
+    if idle:
+        raise UserError(f"command line: {idle}: cannot matter for a trained model; what can: {', '.join(counting)}")
+    shown = {key: new if isinstance(new, str) else json.dumps(new) for key, _, new in changes}
+    return config, tuple(f"{key}={value}" for key, value in shown.items() if not is_below(key, IDLE))

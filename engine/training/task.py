@@ -1,0 +1,87 @@
+"""What a task gives the training loop, and all that the loop knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from engine.data.batch_plan import Order
+from engine.data.workers import SampleReader, WorkerSettings
+from engine.distributed.ranks import Ranks
+
+Picture = NDArray[np.uint8]
+"""(height, width, 3), red, green and blue."""
+
+
+def no_pictures() -> Mapping[str, Picture]:
+    """What a task shows that shows nothing."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What an evaluation has found; the same on every rank."""
+
+    metrics: dict[str, float]
+    findings: dict[str, Any] = field(default_factory=dict)
+    """Plain values that belong to the weights from now on, such as tuned thresholds: they are kept in checkpoints."""
+    draw: Callable[[], Mapping[str, Picture]] = no_pictures
+    """Draws pictures for TensorBoard, by name. Called on rank 0, and only if the result is the best so far."""
+
+
+class Task(Protocol):
+    """One kind of training: its model, its data, its loss and its metrics."""
+
+    name: str
+    """classification, detection, ..."""
+    model: nn.Module
+    """The bare model, on its device; state dicts carry its names."""
+    drop_last: bool
+    """Whether an epoch's last, incomplete batch is left out."""
+    slot_multiple: int
+    """What a device's micro-batch has to be divisible by: 2 where neighbours are mixed, else 1."""
+    workers: WorkerSettings
+    """How training samples are read."""
+    metric_names: tuple[str, ...]
+    """What :meth:`evaluate` measures."""
+    metric: str
+    """Name of the metric that decides which checkpoint is best, unless the configuration names one."""
+
+    @property
+    def train_data(self) -> SampleReader:
+        """Training samples: ``train_data[draw]`` is one sample, augmented as its draw decides."""
+        ...
+
+    @property
+    def train_order(self) -> Order:
+        """Which samples an epoch takes, in which order."""
+        ...
+
+    def training_step(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Forward pass and loss of one micro-batch that lies on the device.
+
+        ``model`` is the bare model as wrapped for training. Returns ``loss``, the mean over the micro-batch's samples,
+        and any further scalars to be recorded, means as well.
+        """
+        ...
+
+    def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
+        """Measures ``model`` on ``val`` or ``test``; every rank calls it and gets the same."""
+        ...
+
+    def previews(self) -> Mapping[str, Picture]:
+        """Pictures of what the model is trained on, such as ``train_samples``: a sheet of augmented samples.
+
+        Asked for at a run's beginning, on rank 0.
+        """
+        ...
+
+    def metadata(self) -> dict[str, Any]:
+        """Plain values kept in checkpoints, such as class names: what one needs to use the weights."""
+        ...

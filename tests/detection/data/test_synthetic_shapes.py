@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from detection.data.coco import read_split
+from detection.data.sections import CocoData, ShapesData
+from detection.data.synthetic_shapes import ShapePictures, draw, layout, write_coco
+from engine.errors import UserError
+
+SMALL = {"source": "shapes", "train_pictures": 8, "val_pictures": 3, "picture_size": (60, 80)}
+
+
+def shapes(**changes) -> ShapesData:
+    return ShapesData.model_validate({**SMALL, **changes})
+
+
+def test_pictures_follow_from_the_seed_the_split_and_their_number():
+    one, other = ShapePictures(shapes(), "train"), ShapePictures(shapes(train_pictures=20), "train")
+    for index in (0, 3, 7):
+        assert one.picture(index).tobytes() == other.picture(index).tobytes()
+        assert np.array_equal(
+            one.annotations.boxes[one.annotations.of(index)], other.annotations.boxes[other.annotations.of(index)]
+        )
+    variants = {draw(shapes(seed=seed), split, 0).tobytes() for seed in (0, 1) for split in ("train", "val")}
+    assert len(variants) == 4
+
+
+@pytest.mark.parametrize("name", ["circle", "square", "triangle", "star", "ring", "cross"])
+def test_boxes_are_tight_around_what_is_drawn(name):
+    config = shapes(classes=[name], max_objects=1, background="noise")
+    for index in range(12):
+        for shape in layout(config, "train", index):
+            with_it = np.asarray(draw(config, "train", index)).astype(int)
+            without = np.asarray(draw(shapes(max_objects=1, background="noise", scale=(0.07, 0.07)), "train", index))
+            far = (np.abs(with_it - np.array(shape.colour)).sum(axis=2) <= 3) & (with_it != without).any(axis=2)
+            rows, columns = np.nonzero(far)
+            found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            assert np.abs(shape.box - found).max() < 3  # points of a star are thin
+            assert (shape.box[:2] >= 0).all() and (shape.box[2:] <= (80, 60)).all()
+
+
+def test_annotations_have_all_classes_sizes_and_pictures_without_objects():
+    known = ShapePictures(shapes(train_pictures=300), "train").annotations
+    counts = np.diff(known.starts)
+    assert counts.min() == 0 and counts.max() <= 6 and counts.sum() == len(known.boxes)
+    assert set(known.labels.tolist()) == set(range(6))
+    assert known.classes == ["circle", "square", "triangle", "star", "ring", "cross"]
+    sides = known.boxes[:, 2:] - known.boxes[:, :2]
+    assert sides.min() > 4 and sides.max() > 24
+
+
+def test_written_as_coco_it_is_the_same_data(tmp_path):
+    write_coco(shapes(), tmp_path)
+    files = {s: {"images": s, "annotations": f"annotations/instances_{s}.json"} for s in ("train", "val")}
+    config = CocoData.model_validate({"source": "coco", "root": str(tmp_path), **files})
+    for split in ("train", "val"):
+        read, findings = read_split(config, split)
+        made = ShapePictures(shapes(), split)
+        assert not findings
+        assert [read.name(i) for i in range(len(read))] == [made.name(i) for i in range(len(made))]
+        for name, value in vars(made.annotations).items():
+            other = getattr(read.annotations, name)
+            if isinstance(value, np.ndarray):
+                np.testing.assert_allclose(other, value, rtol=1e-12)
+            else:
+                assert other == value
+        assert read.picture(1).tobytes() == made.picture(1).tobytes()
+
+
+def test_what_cannot_be_drawn_is_refused():
+    impossible: list[dict] = [
+        {"scale": (0.5, 0.1)},
+        {"scale": (0.01, 0.5)},
+        {"classes": ["circle", "circle"]},
+        {"classes": []},
+    ]
+    for changes in impossible:
+        with pytest.raises(ValidationError):
+            shapes(**changes)
+    with pytest.raises(UserError, match="no test split"):
+        ShapePictures(shapes(), "test")

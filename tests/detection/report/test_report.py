@@ -1,0 +1,123 @@
+"""The files that an evaluation leaves, and the pictures in them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from dataclasses import replace
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detection.data.sections import ShapesData
+from detection.data.synthetic_shapes import ShapePictures
+from detection.report.coco_metrics import METRICS, coco_evaluate
+from detection.report.confusion import confuse
+from detection.report.figures import best_and_worst, confusion_matrix, curves
+from detection.report.predictions import Predictions
+from detection.report.report import report_text, write_report
+from tests.detection.results import predictions, random_results, truth
+
+PICTURES = ShapePictures(
+    ShapesData.model_validate(
+        {"source": "shapes", "val_pictures": 12, "picture_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
+    ),
+    "val",
+)
+
+
+def found() -> Predictions:
+    """Almost all objects, the last picture's under another class."""
+    known = PICTURES.annotations
+    owners = np.repeat(np.arange(12), np.diff(known.starts))
+    labels = np.where(owners == owners.max(), (known.labels + 1) % 6, known.labels)
+    scores = np.linspace(0.95, 0.5, len(owners))
+    return predictions(12, known.boxes[1:], labels[1:], scores[1:], owners[1:])
+
+
+def test_all_files_are_written_and_agree(tmp_path):
+    result = coco_evaluate(found(), PICTURES.annotations)
+    write_report(tmp_path / "val", "A title", result, found(), PICTURES)
+    names = {path.name for path in (tmp_path / "val").iterdir()}
+    tables = {f"{name}.csv" for name in ("per_class", "precision_recall", "confusion_matrix", "pictures")}
+    shown = {f"{name}.png" for name in ("precision_recall", "confusion_matrix", "best", "worst")}
+    assert names == {"metrics.json", "report.md", "detections.json", *tables, *shown}
+    metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
+    assert tuple(metrics) == METRICS and metrics["AP"] == result.metrics["AP"] and metrics["AP_large"] is None
+    detections = json.loads((tmp_path / "val" / "detections.json").read_text())
+    assert len(detections) == len(found().scores) and set(detections[0]) == {
+        "image_id",
+        "category_id",
+        "bbox",
+        "score",
+    }
+    rows = {name: list(csv.reader((tmp_path / "val" / name).read_text().splitlines())) for name in sorted(tables)}
+    assert [len(rows[name]) for name in sorted(tables)] == [8, 7, 13, 102]  # in the order of their names
+    assert rows["per_class.csv"][0] == ["class", "AP", "AP50", "AR_100", "objects"]
+    for name in shown:
+        assert Image.open(tmp_path / "val" / name).size[0] > 200
+
+
+def test_the_text_says_what_matters():
+    result, confusion = coco_evaluate(found(), PICTURES.annotations), confuse(found(), PICTURES.annotations)
+    text = report_text("A title", result, confusion, PICTURES.annotations.classes, ["best"])
+    objects = len(PICTURES.annotations.boxes)
+    assert text.startswith(f"# A title\n\n12 pictures with {objects} objects of 6 classes.")
+    assert f"| AP50 | {result.metrics['AP50']:.4f} |" in text and "| AP_large | - |" in text
+    assert "| there | found | times |" in text and text.endswith("\n![best](best.png)\n")
+
+
+def test_many_classes_are_shown_by_their_best_and_worst():
+    ids = list(range(1, 91))
+    known = truth(2, [[0, 0, 50, 50]] * 90, range(90), [0] * 90, ids=ids)
+    some = predictions(2, [[0, 0, 50, 50]] * 30, range(30), [0.9] * 30, [0] * 30)
+    text = report_text("T", coco_evaluate(some, known), confuse(some, known), known.classes, [])
+    assert text.count("| class ") == 1 + 20 and "The best and the worst 10 of 90" in text
+    matrices = [confusion_matrix(np.eye(count + 1, dtype=np.int64), ["name"] * count) for count in (40, 90, 101, 1203)]
+    sides = [matrix.shape[0] for matrix in matrices]
+    assert sides[0] < sides[1] and sides[2] == sides[3] < sides[1]  # names, or numbers at even distances
+    assert curves(coco_evaluate(some, known), known.classes).dtype == np.uint8
+
+
+def test_best_and_worst_are_other_pictures():
+    known, some = random_results(2)
+    confusion = confuse(some, known)
+    best, worst = best_and_worst(confusion, 5)
+    assert len(best) == len(worst) == 5 and not set(best) & set(worst)
+    f1 = confusion.f1
+    assert min(f1[best]) >= max(f1[worst])
+    assert f1[best[0]] == pytest.approx(np.nanmax(f1)) and f1[worst[0]] == pytest.approx(np.nanmin(f1))
+    assert best_and_worst(confuse(predictions(3), truth(3))) == ([], [])
+
+
+def test_an_evaluation_without_objects_or_detections_is_written_too(tmp_path):
+    nothing = predictions(12)
+    write_report(tmp_path, "Nothing found", coco_evaluate(nothing, PICTURES.annotations), nothing, PICTURES)
+    assert json.loads((tmp_path / "detections.json").read_text()) == []
+    assert json.loads((tmp_path / "metrics.json").read_text())["AP"] == 0.0
+
+
+def test_names_of_classes_may_hold_anything(tmp_path):
+    names = ["a|b", "<b>", "US$ and C$ \\frac", "犬", "_hidden", "a very long name of a class " * 4]
+    known = replace(PICTURES.annotations, classes=names)
+    pictures = Mock(wraps=PICTURES, annotations=known)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(tmp_path, "Names", coco_evaluate(found(), known), found(), pictures)
+    text = (tmp_path / "report.md").read_text()
+    assert "| a\\|b |" in text and "&lt;b>" in text
+    assert [row[0] for row in csv.reader((tmp_path / "per_class.csv").open(encoding="utf-8"))][1:] == names
+
+
+def test_only_pictures_that_are_there_are_shown(tmp_path):
+    known = truth(3)
+    pictures = Mock(annotations=known)
+    pictures.name = str
+    write_report(tmp_path, "Nothing at all", coco_evaluate(predictions(3), known), predictions(3), pictures)
+    text = (tmp_path / "report.md").read_text()
+    for name in ("best", "worst", "precision_recall"):
+        assert f"{name}.png" not in text and not (tmp_path / f"{name}.png").exists()
+    assert "![confusion_matrix](confusion_matrix.png)" in text and (tmp_path / "confusion_matrix.png").exists()

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from engine.data.batch_plan import Draw
+from engine.data.names import Names
+from engine.data.workers import WorkerSettings, read_batches, resolve_workers
+from engine.distributed.ranks import Layout
+from engine.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+class Numbers:
+    """Samples that say what drew them and where; the one of index 5 is broken if so wanted."""
+
+    def __init__(self, broken: bool = False, bug: bool = False) -> None:
+        self.broken = broken
+        self.bug = bug
+
+    def __getitem__(self, draw: Draw):
+        if self.broken and draw.index == 5:
+            raise UserError("pictures/5.jpg: cannot be read\nreplace it")
+        if self.bug and draw.index == 5:
+            raise ZeroDivisionError
+        return {"value": 10 * draw.index, "pid": os.getpid(), "threads": torch.get_num_threads()}
+
+
+class Signalled:
+    """Sends its process every stop signal before each sample."""
+
+    def __getitem__(self, draw: Draw):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(os.getpid(), number)
+        return draw.index
+
+
+def batches_of(*sizes: int) -> list[list[Draw]]:
+    first = [sum(sizes[:k]) for k in range(len(sizes))]
+    return [[Draw(i, 0, i) for i in range(start, start + size)] for start, size in zip(first, sizes, strict=True)]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
+@pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), (3, "fork"), (1, "spawn")])
+def test_batches_arrive_in_order_and_collated(workers, context):
+    settings = WorkerSettings(workers, multiprocessing_context=context)
+    found = list(read_batches(Numbers(), batches_of(2, 3, 1, 2), settings))
+    assert [batch["value"].tolist() for batch in found] == [[0, 10], [20, 30, 40], [50], [60, 70]]
+    pids = {int(pid) for batch in found for pid in batch["pid"]}
+    assert len(pids) == max(workers, 1)
+    assert (os.getpid() in pids) == (workers == 0)
+    if workers:
+        assert all(int(threads) == 1 for batch in found for threads in batch["threads"])
+
+
+class Large:
+    """A data set of many names, whose samples say whether those lie in memory that processes share."""
+
+    def __init__(self) -> None:
+        self.names = Names(f"{i}.jpg" for i in range(100_000))
+
+    def __getitem__(self, draw: Draw):
+        address = self.names._content.__array_interface__["data"][0]
+        flags = ""
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            first, last = (int(end, 16) for end in line.split()[0].split("-"))
+            flags = line.split()[1] if first <= address < last else flags
+        return {"shared": flags.endswith("s"), "number": int(self.names[draw.index].removesuffix(".jpg"))}
+
+
+@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+def test_workers_that_are_no_forks_map_one_copy_of_the_arrays(context):
+    settings = WorkerSettings(1, multiprocessing_context=context)
+    (batch,) = read_batches(Large(), batches_of(3), settings)
+    assert batch["number"].tolist() == [0, 1, 2]
+    assert batch["shared"].all()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_users_error_arrives_as_it_was_raised(workers):
+    reading = read_batches(Numbers(broken=True), batches_of(2, 2, 3, 2), WorkerSettings(workers))
+    assert next(reading)["value"].tolist() == [0, 10]
+    assert next(reading)["value"].tolist() == [20, 30]
+    with pytest.raises(UserError) as caught:
+        next(reading)
+    assert str(caught.value) == "pictures/5.jpg: cannot be read\nreplace it"
+
+
+def test_a_bug_in_a_worker_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError, match="raise ZeroDivisionError"):
+        list(read_batches(Numbers(bug=True), batches_of(6), WorkerSettings(1)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_reading_draws_nothing_from_torchs_global_generator(workers):
+    before = torch.get_rng_state()
+    list(read_batches(Numbers(), batches_of(2, 2), WorkerSettings(workers)))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_workers_outlive_stop_signals():
+    found = list(read_batches(Signalled(), batches_of(2, 2, 2), WorkerSettings(2)))
+    assert [batch.tolist() for batch in found] == [[0, 1], [2, 3], [4, 5]]
+
+
+def is_running(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_workers_outlive_stop_signals_that_come_while_they_start():
+    """As when a scheduler tells every process of a job at once."""
+    group = """
+import os, signal, threading
+from tests_numbers import Numbers, batches_of
+from engine.distributed.signals import StopRequest
+from engine.data.workers import WorkerSettings, read_batches
+os.setpgid(0, 0)
+stop, ended = StopRequest().install(), threading.Event()
+def tell():
+    while not ended.wait(0.001):
+        os.killpg(0, signal.SIGTERM)
+threading.Thread(target=tell).start()
+for _ in range(3):
+    assert len(list(read_batches(Numbers(), batches_of(*[2] * 6), WorkerSettings(3)))) == 6
+ended.set()
+print(stop.signal.name)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "tests_numbers.py").write_text(Path(__file__).read_text())
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), folder]), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", group], env=environment, capture_output=True, text=True, timeout=120
+        )
+    assert (done.returncode, done.stdout) == (0, "SIGTERM\n"), done.stderr
+
+
+def test_closing_the_iteration_ends_the_workers():
+    reading = read_batches(Numbers(), iter(batches_of(*[2] * 1000)), WorkerSettings(2))
+    pids = {int(next(reading)["pid"][0]) for _ in range(4)}
+    assert len(pids) == 2
+    assert all(is_running(pid) for pid in pids)
+    reading.close()
+    assert not any(is_running(pid) for pid in pids)
+
+
+SCRIPT = """
+import os, signal, sys
+from tests_numbers import Numbers, batches_of
+from engine.data.workers import WorkerSettings, read_batches
+reading = read_batches(Numbers(), batches_of(*[2] * 1000), WorkerSettings(2))
+print(*sorted({int(next(reading)["pid"][0]) for _ in range(4)}), flush=True)
+if sys.argv[1] == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+raise SystemExit(3) if sys.argv[1] == "exit" else KeyError("a bug")
+"""
+
+
+@pytest.mark.parametrize(("way", "code"), [("exit", 3), ("bug", 1), ("kill", -9)])
+def test_a_process_that_ends_while_reading_leaves_no_worker(tmp_path, way, code):
+    (tmp_path / "tests_numbers.py").write_text(Path(__file__).read_text())
+    (tmp_path / "script.py").write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        [sys.executable, tmp_path / "script.py", way], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert process.returncode == code, process.stderr
+    pids = [int(pid) for pid in process.stdout.split()]
+    deadline = time.monotonic() + 20
+    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert len(pids) == 2
+    assert not any(is_running(pid) for pid in pids)
+
+
+def test_auto_shares_the_cores_among_the_ranks_of_a_node(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    assert resolve_workers("auto", Layout(), {}) == 15
+    assert resolve_workers("auto", Layout(0, 4, 0, 4, "torchrun"), {}) == 3
+    assert resolve_workers("auto", Layout(0, 4, 0, 4, "torchrun"), {"SLURM_CPUS_PER_TASK": "16"}) == 3
+    assert resolve_workers("auto", Layout(0, 4, 0, 4, "slurm"), {}) == 3
+    assert resolve_workers("auto", Layout(0, 4, 0, 4, "slurm"), {"SLURM_CPUS_PER_TASK": "6"}) == 5
+    assert resolve_workers("auto", Layout(0, 64, 0, 64, "torchrun"), {}) == 1
+
+
+def test_a_bound_rank_counts_the_cores_it_may_run_on(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2})
+    assert resolve_workers("auto", Layout(0, 4, 0, 4, "slurm"), {"SLURM_CPUS_PER_TASK": "8"}) == 2
+
+
+def test_an_explicit_number_of_workers_stays():
+    assert resolve_workers(0, Layout(), {}) == 0
+    assert resolve_workers(7, Layout(0, 4, 0, 4, "torchrun"), {}) == 7

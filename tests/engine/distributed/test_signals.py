@@ -1,0 +1,94 @@
+"""Stop signals, sent to real processes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from engine.distributed.signals import STOP_SIGNALS, StopRequest
+from tests.distributed import ROOT, clean_environment
+
+PROGRAM = """
+import sys
+from engine.distributed.signals import StopRequest
+stop = StopRequest().install()
+assert not stop
+print("ready", "torch" in sys.modules, flush=True)
+for line in sys.stdin:
+    print(bool(stop), stop.signal.name if stop.signal else None, flush=True)
+"""
+
+
+@contextmanager
+def program(**environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that handles stop signals and answers each line it is given with what it knows of them."""
+    command = [sys.executable, "-c", PROGRAM]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, cwd=ROOT, env=clean_environment(environment), **pipes) as process:  # type: ignore[call-overload]
+        try:
+            assert process.stdout.readline() == "ready False\n"  # without torch, as importing it takes seconds
+            yield process
+        finally:
+            process.kill()
+
+
+def ask(process: subprocess.Popen[str]) -> str:
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("?\n")
+    process.stdin.flush()
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number: number.name)
+def test_a_signal_is_remembered_and_the_process_lives(number: signal.Signals) -> None:
+    with program() as process:
+        assert ask(process) == "False None"
+        process.send_signal(number)
+        assert ask(process) == f"True {number.name}"
+        if number != signal.SIGINT:
+            process.send_signal(number)
+            assert ask(process) == f"True {number.name}"
+        assert process.poll() is None
+
+
+def test_the_first_signal_counts() -> None:
+    with program() as process:
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+            process.send_signal(number)
+            assert ask(process) == "True SIGUSR1"
+
+
+def test_a_second_interrupt_ends_the_process_at_once() -> None:
+    with program() as process:
+        process.send_signal(signal.SIGINT)
+        assert ask(process) == "True SIGINT"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+
+
+def test_under_torchrun_one_ctrl_c_may_come_twice() -> None:
+    with program(TORCHELASTIC_RUN_ID="none") as process:
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            assert ask(process) == "True SIGINT"
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+
+
+def test_another_ranks_signal_is_heard_unless_there_was_one() -> None:
+    stop = StopRequest()
+    stop.hear("SIGUSR1")
+    stop.hear("SIGTERM")
+    assert stop.signal == signal.SIGUSR1
+
+
+def test_no_signal_is_forgotten_that_a_scheduler_sends() -> None:
+    assert set(STOP_SIGNALS) == {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
+    assert StopRequest().signal is None

@@ -1,0 +1,24 @@
+"""The configuration with which a trained model is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.config.section import dump_config
+from engine.config.sections import FinetuneConfig, RunConfig
+from engine.errors import UserError
+from engine.run_folder.paths import RunDir
+from engine.run_folder.used_config import used_config
+
+
+@pytest.mark.parametrize("weights", ["timm", Path("/gone/weights.pth")])
+def test_a_trained_model_needs_no_weights_to_start_from(tmp_path: Path, weights: str | Path) -> None:
+    started = RunConfig(finetune=FinetuneConfig.model_validate({"weights": weights}))
+    RunDir(tmp_path).config.write_text(dump_config(started))
+    config, changes = used_config(tmp_path, RunConfig, ["evaluation.weights=model"])
+    assert (config.finetune.weights, config.evaluation.weights) == (None, "model")
+    assert changes == ("evaluation.weights=model",)
+    with pytest.raises(UserError, match=r"finetune\.weights: cannot matter for a trained model"):
+        used_config(tmp_path, RunConfig, ["finetune.weights=timm"])
