@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, model_validator
 
 from classification.augmentation.sections import UNCOVERING, AugmentationConfig
-from classification.head_config import HeadConfig
 from classification.losses.sections import LossConfig
 from classification.metrics.sections import ClassificationEvaluationConfig
 from engine.config.model_names import check_published, check_timm, unknown_model
 from engine.config.section import Section, may_import
 from engine.config.sections import RunConfig
 from engine.config.unused_keys import refuse_idle
-from engine.images.sections import DataConfig
+from engine.datasets.sections import DataConfig
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -25,6 +24,21 @@ SWIN_SHAPES = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_
 
 SWIN_FIELDS = ("patch_size", "window_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
 """What a Swin's shape may be given by, under the names of :class:`swin.SwinConfig`."""
+
+
+class HeadConfig(Section):
+    """A hidden layer before the classes: dropout, linear layer, activation, batch norm, dropout, linear layer."""
+
+    hidden: Annotated[int, Field(ge=1)]
+    """Width of the hidden layer."""
+    dropout: Fraction = 0.0
+    """Dropout of the backbone's features."""
+    activation: Literal["relu", "gelu", "silu"] = "relu"
+    """What follows the hidden layer."""
+    batch_norm: bool = False
+    """Batch norm after the activation."""
+    hidden_dropout: Fraction = 0.0
+    """Dropout of the hidden layer's output."""
 
 
 class ModelConfig(Section):

@@ -16,11 +16,11 @@ from classification.trained import Trained, load_trained, reading_workers
 from engine.commands.arguments import EvaluateArguments
 from engine.commands.evaluate import record_evaluation, require_writable, with_experiment
 from engine.commands.experiment import Experiment
+from engine.datasets.dataset import open_pictures, prepare_on_all, split_made
+from engine.datasets.labelled import LabelledPictures, names_digest
 from engine.devices.precision import resolve_precision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.images.dataset import open_pictures, prepare_on_all, split_made
-from engine.images.labelled import LabelledPictures, names_digest
 from engine.training.evaluation import inference
 
 log = logging.getLogger(__name__)

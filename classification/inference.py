@@ -15,12 +15,12 @@ from classification.augmentation.transforms import EvalTransform
 from classification.losses.multi_label import binary_cross_entropy
 from classification.losses.single_label import cross_entropy
 from classification.metrics.predictions import AnyPredictions, gather, gather_multilabel, multilabel_rows, rows
-from classification.preprocessing import Preprocessing
 from engine.data.loaders import EvalLoader
 from engine.data.workers import WorkerSettings
+from engine.datasets.dataset import PictureReader
+from engine.datasets.labelled import LabelledPictures
 from engine.distributed.ranks import Ranks
-from engine.images.dataset import PictureReader
-from engine.images.labelled import LabelledPictures
+from engine.images.preprocessing import Preprocessing
 
 
 class Inference:

@@ -16,8 +16,8 @@ from torch import nn
 from classification.config import ModelConfig
 from classification.heads import replace_head
 from engine.config.sections import FinetuneConfig
+from engine.datasets.labelled import some
 from engine.errors import UserError
-from engine.images.labelled import some
 from engine.model.pretrained import load_weights, read_weights
 from engine.model.stages import classifier_paths
 from engine.model.timm_weights import create_pretrained

@@ -21,16 +21,15 @@ from classification.config import ClassificationConfig
 from classification.trained import Trained, load_trained, reading_workers
 from engine.commands.evaluate import require_writable, with_experiment
 from engine.commands.experiment import Experiment
-from engine.commands.folder_recorder import shown
 from engine.data.batch_plan import Draw
 from engine.data.names import Names
+from engine.datasets.named_files import listed_pictures
 from engine.devices.precision import resolve_precision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.files import write_atomic
 from engine.images.image_io import read_picture
-from engine.images.named_files import listed_pictures
-from engine.tables import csv_bytes
+from engine.text import csv_bytes, shown
 from engine.training.evaluation import inference
 
 log = logging.getLogger(__name__)

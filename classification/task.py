@@ -21,23 +21,31 @@ from classification.metrics.measure import check_top5, default_metric, find, mea
 from classification.metrics.predictions import AnyPredictions, Predictions
 from classification.metrics.thresholds import thresholds_in_use
 from classification.model import build_model
-from classification.preprocessing import Preprocessing, resolve_preprocessing
 from classification.report.multi_label import multilabel_board_pictures
 from classification.report.single_label import board_pictures
 from engine.data.batch_plan import Draw
 from engine.data.workers import WorkerSettings, resolve_workers
+from engine.datasets.dataset import (
+    PictureReader,
+    described,
+    open_pictures,
+    prepare_on_all,
+    preprocessing_of,
+    split_made,
+)
+from engine.datasets.file_check import faults_of
+from engine.datasets.labelled import LabelledPictures, class_counts, names_digest
+from engine.datasets.sampling import build_order
+from engine.datasets.sections import DataConfig
 from engine.devices.kinds import device_kind
 from engine.devices.memory_layout import uses_channels_last
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.images.dataset import PictureReader, described, open_pictures, prepare_on_all, split_made
-from engine.images.file_check import faults_of
-from engine.images.labelled import LabelledPictures, class_counts, names_digest
-from engine.images.sampling import build_order
-from engine.images.sections import DataConfig
+from engine.images.image_io import Picture
+from engine.images.preprocessing import Preprocessing
 from engine.model.pretrained import build_alike
 from engine.plots.contact_sheet import SHOWN, contact_sheet
-from engine.training.task import Evaluated, Picture
+from engine.training.task import Evaluated
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +62,7 @@ class ClassificationTask:
         data, seed = config.data, config.experiment.seed
         prepare_on_all(data, ranks)
         self._config = config
-        self._preprocessing = resolve_preprocessing(data, config.model)
+        self._preprocessing = preprocessing_of(data, config.model.timm_name)
         self._opened, self._names = ranks.from_main(partial(_first_opened, data))
         pictures, held_out = (self._opened[split] for split in SPLITS)
         self.classes = pictures.classes

@@ -13,12 +13,13 @@ from classification.config import ClassificationConfig
 from classification.inference import Inference
 from classification.metrics.thresholds import thresholds_in_use
 from classification.model import build_model
-from classification.preprocessing import Preprocessing, resolve_preprocessing
 from engine.commands.experiment import Experiment
 from engine.data.workers import WorkerSettings, resolve_workers
+from engine.datasets.dataset import preprocessing_of
 from engine.devices.kinds import device_kind
 from engine.devices.memory_layout import uses_channels_last
 from engine.distributed.ranks import Ranks
+from engine.images.preprocessing import Preprocessing
 from engine.run_folder.used_config import used_config
 
 
@@ -71,7 +72,7 @@ def load_trained(experiment: Experiment[ClassificationConfig], ranks: Ranks) -> 
 def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preprocessing:
     """What the run's own evaluations did to pictures, as its checkpoint says, with the user's changes."""
     run, _ = used_config(experiment.folder.path, ClassificationConfig)
-    before, now = (asdict(resolve_preprocessing(config.data, config.model)) for config in (run, experiment.config))
+    before, now = (asdict(preprocessing_of(config.data, config.model.timm_name)) for config in (run, experiment.config))
     kept = {**before, **experiment.saved["metadata"]["preprocessing"]}
     changed: dict[str, Any] = {key: value for key, value in now.items() if value != before[key]}
     return replace(Preprocessing(**kept), **changed)

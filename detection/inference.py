@@ -14,7 +14,6 @@ from detection.config import DetectionConfig
 from detection.data.annotations import AnnotatedPictures
 from detection.data.sections import CommonData
 from detection.model.ssd import SSD, SSDOutput, build_detector
-from detection.preprocessing import resolve_preprocessing
 from detection.report.predictions import Predictions, gather, rows
 from engine.config.sections import FinetuneConfig
 from engine.data.loaders import EvalLoader
@@ -22,6 +21,7 @@ from engine.data.workers import WorkerSettings, resolve_workers
 from engine.devices.kinds import device_kind
 from engine.devices.memory_layout import uses_channels_last
 from engine.distributed.ranks import Ranks
+from engine.images.preprocessing import resolve_preprocessing
 from engine.model.pretrained import build_alike
 
 PRIOR_PROBABILITY = 0.01
@@ -40,7 +40,7 @@ class Detector:
     def __init__(self, config: DetectionConfig, classes: Sequence[str], ranks: Ranks) -> None:
         self._config, self._device = config, ranks.device
         self._sigmoid = config.loss.sigmoid
-        self.preprocessing = resolve_preprocessing(config.data, config.detection)
+        self.preprocessing = resolve_preprocessing(config.data, config.detection.timm_name)
         self.transform = EvalTransform(self.preprocessing.size, self.preprocessing.interpolation)
         self._mean, self._std = (
             torch.tensor(values, device=ranks.device).view(3, 1, 1) * 255

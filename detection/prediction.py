@@ -23,7 +23,6 @@ from detection.report.drawing import Boxes, draw
 from detection.report.predictions import Predictions, gather, rows
 from engine.commands.evaluate import require_writable, with_experiment
 from engine.commands.experiment import Experiment
-from engine.commands.folder_recorder import shown
 from engine.data.loaders import EvalLoader
 from engine.data.names import Names
 from engine.devices.precision import resolve_precision
@@ -31,6 +30,7 @@ from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.files import write_atomic
 from engine.images.image_io import read_picture, write_picture
+from engine.text import shown
 from engine.training.evaluation import inference
 
 log = logging.getLogger(__name__)

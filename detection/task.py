@@ -28,7 +28,8 @@ from detection.report.predictions import Predictions
 from engine.data.batch_plan import Draw, NaturalOrder
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.training.task import Evaluated, Picture
+from engine.images.image_io import Picture
+from engine.training.task import Evaluated
 
 log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from engine.commands.entry import exit_code
+from engine.datasets.class_folders import SPLIT_FOLDERS, has_split, open_folder
+from engine.datasets.sections import FolderData
 from engine.errors import UserError
 from engine.files import write_atomic
-from engine.images.class_folders import SPLIT_FOLDERS, has_split, open_folder
-from engine.images.sections import FolderData
 from engine.seed import generator
 
 

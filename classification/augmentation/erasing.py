@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from classification.augmentation.sections import RandomErasingConfig
-from classification.preprocessing import Channels
+from engine.images.preprocessing import Channels
 
 _ATTEMPTS = 10
 

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from classification.augmentation.erasing import erase
 from classification.augmentation.sections import AugmentationConfig, RandAugmentConfig, RandomErasingConfig
-from classification.preprocessing import Channels, Preprocessing
+from engine.images.preprocessing import Channels, Preprocessing
 from engine.seed import generator, sample_randomness
 
 PictureStep = Callable[[Image.Image], Image.Image]

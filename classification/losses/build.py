@@ -22,9 +22,9 @@ from classification.losses.class_weights import (
 from classification.losses.multi_label import asymmetric, binary_cross_entropy, sigmoid_focal
 from classification.losses.sections import LossConfig
 from classification.losses.single_label import SampleLoss, cross_entropy, focal, logit_adjusted, one_against_all
+from engine.datasets.labelled import LabelledPictures, class_counts
+from engine.datasets.sections import CommonData
 from engine.errors import UserError
-from engine.images.labelled import LabelledPictures, class_counts
-from engine.images.sections import CommonData
 
 log = logging.getLogger(__name__)
 

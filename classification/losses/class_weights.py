@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.datasets.labelled import some
 from engine.errors import UserError
-from engine.images.labelled import some
 
 Counts = NDArray[np.int64]
 """Training pictures of each class, (C,)."""

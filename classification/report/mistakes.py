@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from classification.metrics.predictions import AnyPredictions, MultiLabelPredictions, Predictions
+from engine.datasets.labelled import LabelledPictures
 from engine.errors import UserError
-from engine.images.labelled import LabelledPictures
+from engine.images.image_io import Picture
 from engine.plots.figures import Tile, sheet
-from engine.training.task import Picture
 
 SHOWN = 24
 """Mistakes on a report's sheet."""

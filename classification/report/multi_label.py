@@ -24,13 +24,12 @@ from classification.report.parts import (
     write_size_table,
 )
 from classification.report.plots import classes_figure, precision_recall_figure
+from engine.datasets.labelled import LabelledPictures
 from engine.files import write_atomic
-from engine.images.image_io import write_picture
-from engine.images.labelled import LabelledPictures
+from engine.images.image_io import Picture, write_picture
 from engine.plots.curves import write_curves
 from engine.plots.figures import as_picture, write_figure
-from engine.tables import csv_bytes, markdown_table
-from engine.training.task import Picture
+from engine.text import csv_bytes, markdown_table
 
 ON_BOARD = 12
 """Mistakes that TensorBoard shows."""

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from classification.metrics.sections import ClassificationEvaluationConfig
 from classification.report.plots import extremes, sizes_figure
+from engine.datasets.labelled import LabelledPictures
 from engine.files import write_atomic
-from engine.images.labelled import LabelledPictures
 from engine.plots.figures import write_figure
-from engine.tables import csv_bytes, markdown_table
+from engine.text import csv_bytes, markdown_table
 
 LISTED = 20
 """Classes that report.md lists: all if there are no more, else the best and the worst halves of this number."""

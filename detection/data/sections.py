@@ -5,41 +5,19 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from engine.config.section import AbsolutePath, Section
+from engine.images.sections import ImageData, ImageSize, Interpolation, Side
 
-Side = Annotated[int, Field(ge=1)]
-ImageSize = Side | tuple[Side, Side]
 Count = Annotated[int, Field(ge=1)]
 PartOfOne = Annotated[float, Field(gt=0, le=1)]
-ChannelMean = tuple[
-    Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]
-]
-ChannelStd = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
 
 
-class CommonData(Section):
+class CommonData(ImageData):
     """What every source of pictures has in common."""
 
     image_size: ImageSize = 300
     """Pixels of the model's input: one number, or [height, width]; pictures are stretched to it."""
-    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     """Filter for resizing."""
-    mean: ChannelMean | Literal["auto"] = "auto"
-    """What is subtracted from red, green and blue in [0, 1]; auto: the backbone's own, else ImageNet's."""
-    std: ChannelStd | Literal["auto"] = "auto"
-    """What they are divided by then; auto: the backbone's own, else ImageNet's."""
-    drop_last: bool = True
-    """Drop the pictures of an epoch that do not fill a global batch; false: train on them in a smaller one."""
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Processes that read pictures, for each rank; 0: the main process reads; auto: the rank's cores less one."""
-    prefetch: Annotated[int, Field(ge=1)] = 2
-    """Micro-batches that each worker keeps ready."""
-    multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None
-    """How workers are started; null: the platform's own way."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of the model's input."""
-        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
 class SplitFiles(Section):

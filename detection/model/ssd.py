@@ -14,8 +14,8 @@ from timm.layers import freeze_batch_norm_2d
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from detection.model.backbones.base import Backbone
-from detection.model.backbones.build import build_backbone
+from detection.model.backbone import build_backbone
+from detection.model.backbone_base import Backbone
 from detection.model.head import SSDHead
 from detection.model.layers import Size, size_of
 from detection.model.necks import build_neck

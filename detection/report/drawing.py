@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from engine.plots.figures import LONGEST, Tile, sheet, shortened
+from engine.plots.figures import Tile, sheet
 from engine.plots.fonts import in_one_font
+from engine.text import LONGEST, shortened
 
 Picture = NDArray[np.uint8]
 """(height, width, 3), red, green and blue."""

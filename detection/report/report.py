@@ -16,7 +16,7 @@ from detection.report.figures import overview
 from detection.report.predictions import Predictions, as_coco
 from engine.files import write_atomic
 from engine.images.image_io import write_picture
-from engine.tables import csv_bytes, markdown_table
+from engine.text import csv_bytes, markdown_table
 
 SHOWN_CLASSES = 20
 """Classes that report.md lists: all if there are no more, else the best and the worst halves of this number."""

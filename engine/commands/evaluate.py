@@ -12,7 +12,7 @@ from typing import TypeVar
 from engine.checkpoints.disk_space import check_writable
 from engine.commands.experiment import Experiment, open_experiment
 from engine.commands.failure_report import FailureReport
-from engine.commands.folder_recorder import listed, shown
+from engine.commands.folder_recorder import listed
 from engine.commands.session import run_session
 from engine.config.sections import RunConfig
 from engine.distributed.ranks import Ranks, detect_layout
@@ -20,6 +20,7 @@ from engine.log import setup_logging
 from engine.run_folder.metrics import MetricWriter
 from engine.run_folder.results import begin_results
 from engine.run_folder.used_config import used_config
+from engine.text import shown
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from engine.checkpoints import store
-from engine.commands.folder_recorder import shown
 from engine.config.sections import RunConfig
 from engine.errors import UserError
 from engine.model.pretrained import misfit
 from engine.run_folder.paths import RunDir
 from engine.run_folder.used_config import used_config
+from engine.text import shown
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.commands.folder_recorder import Recorder, record_failed
+from engine.commands.folder_recorder import record_failed
 from engine.errors import EXIT_USER_ERROR
 from engine.files import write_atomic
 from engine.log import FILE_ONLY
 from engine.run_folder.failure import Failure, write_failure
 from engine.run_folder.paths import RunDir
 from engine.run_folder.writer_lock import RunLock
+from engine.training.recorder import Recorder
 
 log = logging.getLogger(__name__)
 

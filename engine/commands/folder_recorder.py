@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.background_saver import Saver
@@ -17,7 +14,7 @@ from engine.config.section import dump_config
 from engine.config.sections import RunConfig
 from engine.distributed.time_limit import Walltime
 from engine.files import remove_leftovers, write_atomic
-from engine.images.image_io import write_picture
+from engine.images.image_io import Picture, write_picture
 from engine.plots.curves import write_curves
 from engine.run_folder.environment import describe_start, record_start
 from engine.run_folder.failure import archive_failure, read_failure, record_silent_end
@@ -25,9 +22,10 @@ from engine.run_folder.metrics import MetricWriter
 from engine.run_folder.paths import RunDir
 from engine.run_folder.readme import write_readme
 from engine.run_folder.status import Status, mark_failed
+from engine.text import shown
 from engine.training.profiling import StepProfiler
+from engine.training.recorder import Recorder
 from engine.training.state import RunState
-from engine.training.task import Picture
 
 log = logging.getLogger(__name__)
 
@@ -35,38 +33,6 @@ SAME_AS_TOP1 = ("precision_micro", "recall_micro", "f1_micro", "recall_weighted"
 """With one label a picture."""
 LAST_SAVE_SECONDS = 5.0
 """What a run that failed gives a checkpoint that is being written."""
-
-
-class Recorder:
-    """Records nothing: what every rank but the first is given, and a dry run."""
-
-    def begin(self, state: RunState, epoch: float, total_steps: int) -> None:
-        """Training starts, or goes on, from ``state``, ``epoch`` epochs (with a fraction) after its start."""
-
-    def stepped(self, state: RunState, epoch: float) -> None:
-        """An optimizer step is done, ``epoch`` epochs (with a fraction) since the start."""
-
-    def trained(self, state: RunState, epoch: float, metrics: dict[str, float]) -> None:
-        """A training record is due."""
-
-    def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
-        """An evaluation has ended."""
-
-    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
-        """An evaluation has pictures to show, which ``draw`` draws."""
-
-    def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
-        """Pictures of the training data, which ``draw`` draws, are to be kept."""
-
-    def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
-        """A checkpoint is due."""
-
-    def minutes_due(self, every: float | None) -> bool:
-        """Whether ``every`` minutes have passed since the last checkpoint."""
-        return False
-
-    def end(self, outcome: str) -> None:
-        """Training has ended: finished, interrupted or failed. Called once, or again with `failed`."""
 
 
 class UnsavedError(RuntimeError):
@@ -224,9 +190,3 @@ def listed(metrics: dict[str, float]) -> str:
     """``top1 0.9812  loss 0.1``, for a line of the log; without what repeats the top1."""
     shown = {name: value for name, value in metrics.items() if "top1" not in metrics or name not in SAME_AS_TOP1}
     return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-
-
-def shown(path: Path) -> str:
-    """A path as one would type it here: relative where that is shorter, and quoted for the shell."""
-    relative = os.path.relpath(path)
-    return shlex.quote(relative if len(relative) < len(str(path)) else str(path))

@@ -18,7 +18,7 @@ from engine.checkpoints import store
 from engine.checkpoints.disk_space import check_free_space, check_writable
 from engine.commands.arguments import TrainArguments
 from engine.commands.failure_report import FailureReport
-from engine.commands.folder_recorder import FolderRecorder, Recorder, shown
+from engine.commands.folder_recorder import FolderRecorder
 from engine.commands.resume import Plan, allowed_changes, plan, warn_of_changes
 from engine.commands.session import run_session
 from engine.config.section import dump_config
@@ -41,6 +41,8 @@ from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.writer_lock import RunLock
 from engine.seed import derive
+from engine.text import shown
+from engine.training.recorder import Recorder
 from engine.training.task import Task
 from engine.training.trainer import Trainer
 

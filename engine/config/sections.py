@@ -327,6 +327,11 @@ MORE_IS_BETTER = ("top1", "top5", "acc", "precision", "recall", "f1", "AP", "AR"
 """What the names of metrics have in common whose direction is beyond doubt."""
 
 
+def default_mode(metric: str) -> str:
+    """Whether more (``max``) or less (``min``) of a metric is better."""
+    return "min" if any(part in metric for part in LESS_IS_BETTER) else "max"
+
+
 def wrong_direction(metric: str, mode: str) -> str:
     """What is wrong with ``mode`` (max or min) for a metric; empty if nothing is, or if its direction is not known."""
     right = "min" if any(part in metric for part in LESS_IS_BETTER) else None

@@ -12,6 +12,9 @@ from PIL import Image
 from engine.errors import UserError
 from engine.files import write_atomic
 
+Picture = NDArray[np.uint8]
+"""(height, width, 3), red, green and blue."""
+
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -85,8 +88,8 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Replaces the PNG file ``path`` by ``picture``, (height, width, 3); makes its folder.
+def write_picture(path: Path, picture: Picture) -> None:
+    """Replaces the PNG file ``path`` by ``picture``; makes its folder.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.

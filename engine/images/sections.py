@@ -1,11 +1,10 @@
-"""The `data` section: where the pictures come from and how they are brought to the model's size."""
+"""Keys of the `data` section that all tasks share: the size and values that a model sees, and how samples are read."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from engine.config.section import AbsolutePath, Section
-from engine.config.unused_keys import refuse_idle
+from engine.config.section import Section
 
 Side = Annotated[int, Field(ge=1)]
 ImageSize = Side | tuple[Side, Side]
@@ -13,37 +12,20 @@ ChannelMean = tuple[
     Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]
 ]
 ChannelStd = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
-Byte = Annotated[int, Field(ge=0, le=255)]
-Colour = tuple[Byte, Byte, Byte]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
-class CommonData(Section):
+class ImageData(Section):
     """What every source of pictures has in common."""
 
     image_size: ImageSize = 224
     """Pixels of the model's input: one number, or [height, width]."""
-    resize: Literal["crop", "squash", "pad"] = "crop"
-    """How a picture gets that size where nothing is random: crop: its middle, in its own proportions; squash: all of
-    it, stretched; pad: all of it in its own proportions, with bars at two sides."""
-    pad_fill: Literal["mean", "edge"] | Colour = "mean"
-    """What `resize: pad` fills the bars with: the mean colour, the picture's outermost pixels, or [red, green, blue] in
-    0 to 255; what rotation uncovers has the same colour, or with edge the mean."""
-    crop_pct: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
-    """Part of the shorter side that `resize: crop` keeps; auto: the model's own, and all of pictures that are tiny."""
     interpolation: Interpolation | Literal["auto"] = "auto"
     """Filter for resizing; auto: the model's own, else bicubic."""
     mean: ChannelMean | Literal["auto"] = "auto"
     """What is subtracted from red, green and blue in [0, 1]; auto: the model's own, else ImageNet's."""
     std: ChannelStd | Literal["auto"] = "auto"
     """What they are divided by then; auto: the model's own, else ImageNet's."""
-    sampling: Literal["natural", "balanced", "square_root"] = "natural"
-    """How often a training picture is drawn; natural: each once an epoch; balanced: every class equally often;
-    square_root: a class of n pictures in proportion to the root of n. An epoch stays as long. Of several labels the
-    rarest counts."""
-    oversample: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Draw the pictures of rare classes several times an epoch, augmented anew each time, until each class has at least
-    this part of the largest class's pictures. An epoch gets longer."""
     drop_last: bool = True
     """Drop the pictures of an epoch that do not fill a global batch; false: train on them in a smaller one."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
@@ -54,154 +36,6 @@ class CommonData(Section):
     """How workers are started; null: the platform's own way."""
 
     @property
-    def tiny(self) -> bool:
-        """Whether the pictures are so small that none of their edges is to be cut off."""
-        return False
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether a picture may show several classes."""
-        return False
-
-    @model_validator(mode="after")
-    def _one_balance(self) -> "CommonData":
-        if self.oversample is not None and self.sampling != "natural":
-            raise ValueError(f"oversample and sampling: {self.sampling} are alternatives; keep one")
-        return self
-
-    @model_validator(mode="after")
-    def _resizes_so(self) -> "CommonData":
-        refuse_idle(self, ["crop_pct"], needed="resize: crop", holds=self.resize == "crop", deciders=["resize"])
-        return self
-
-
-class SplitData(CommonData):
-    """What sources have in common that may come without a val."""
-
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Part of each class's training pictures that is held out as val, at least one and never all, where the data have
-    no val of their own."""
-    split_seed: int = 0
-    """Decides which ones; independent of experiment.seed, so that runs with several seeds can be compared."""
-
-    @model_validator(mode="after")
-    def _splits_so(self) -> "SplitData":
-        split = self.val_fraction is not None
-        refuse_idle(self, ["split_seed"], needed="val_fraction", holds=split, deciders=["val_fraction"])
-        return self
-
-
-class FolderData(SplitData):
-    """A folder with train, perhaps val (or validation) and test, each with one folder of pictures a class."""
-
-    source: Literal["folder"]
-    """Kind of data set."""
-    root: AbsolutePath
-    """The folder that holds train and val."""
-    extensions: list[Annotated[str, Field(pattern=r"^\.\S+$")]] = [
-        ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif",
-    ]  # fmt: skip
-    """Endings of files that are pictures, in any case; other files are left alone."""
-
-
-Column = Annotated[str, Field(min_length=1)]
-
-
-class CsvFiles(Section):
-    """A table for each split."""
-
-    train: AbsolutePath
-    """Pictures to train on."""
-    val: AbsolutePath | None = None
-    """Held-out pictures."""
-    test: AbsolutePath | None = None
-    """Pictures for the end."""
-
-
-class CsvData(SplitData):
-    """Pictures that a CSV file lists, in UTF-8 with a header line."""
-
-    source: Literal["csv"]
-    """Kind of data set."""
-    root: AbsolutePath
-    """The folder that paths in the table start from."""
-    csv: AbsolutePath | CsvFiles
-    """The table, or one for each split: {train: ..., val: ..., test: ...}."""
-    path_column: Column = "file"
-    """Column with a picture's path."""
-    label_columns: Annotated[list[Column], Field(min_length=1)]
-    """One: the column with the picture's class. Several: classes of which a picture may show any number, each a column
-    of 0 and 1."""
-    label_separator: Annotated[str, Field(min_length=1)] | None = None
-    """What stands between several classes in the one label column ('cod|herring'); an empty cell is none of them."""
-    split_column: Column | None = None
-    """Column that says train, val (or validation) or test; null: all is for training."""
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
-    """What separates the columns."""
-    classes: Annotated[list[Column], Field(min_length=1)] | None = None
-    """The classes in the order of their numbers; null: those of the training pictures, sorted, numbers as numbers."""
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "CsvData":
-        if len(self.label_columns) > 1:
-            given = [key for key in ("label_separator", "classes") if getattr(self, key) is not None]
-            if given:
-                raise ValueError(f"{given[0]} is for a single label column; with several, they are the classes")
-        names = self.label_columns if len(self.label_columns) > 1 else self.classes or []
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
-            raise ValueError(f"the class {twice[0]!r} is named twice")
-        if isinstance(self.csv, CsvFiles):
-            if self.split_column is not None:
-                raise ValueError("split_column is for a single table; csv already names one for each split")
-            if self.val_fraction is not None and self.csv.val is not None:
-                raise ValueError("val_fraction and csv.val are alternatives; keep one")
-        return self
-
-    @property
-    def multi_label(self) -> bool:
-        return len(self.label_columns) > 1 or self.label_separator is not None
-
-
-ArraySource = Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "kmnist", "svhn", "stl10", "usps"]
-FileSource = Literal[
-    "caltech101", "caltech256", "celeba", "country211", "dtd", "eurosat", "fgvc_aircraft", "flowers102", "food101",
-    "gtsrb", "imagenette", "oxford_iiit_pet", "places365", "places365_small", "rendered_sst2", "stanford_cars",
-    "sun397",
-]  # fmt: skip
-
-
-class TorchvisionData(SplitData):
-    """One of torchvision's data sets.
-
-    Its own val serves as val; without one it is its test, and with val_fraction a part of its training pictures.
-    """
-
-    source: Literal[ArraySource, FileSource]
-    """Kind of data set."""
-    root: AbsolutePath
-    """Folder that holds (or is to hold) the files as torchvision lays them out."""
-    download: bool = False
-    """Fetch the files when they are not there."""
-
-    @property
-    def tiny(self) -> bool:
-        return self.source in get_args(ArraySource)
-
-    @property
-    def multi_label(self) -> bool:
-        return self.source == "celeba"
-
-
-class DigitsData(CommonData):
-    """The 1,797 handwritten digits of 8x8 pixels that come with scikit-learn: 1,437 to train on, 360 held out (val)."""
-
-    source: Literal["digits"]
-    """Kind of data set."""
-
-    @property
-    def tiny(self) -> bool:
-        return True
-
-
-DataConfig = Annotated[FolderData | CsvData | TorchvisionData | DigitsData, Field(discriminator="source")]
+    def size(self) -> tuple[int, int]:
+        """Height and width of the model's input."""
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size

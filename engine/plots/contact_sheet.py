@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from engine.images.image_io import Picture
 from engine.plots.figures import Tile, sheet
-from engine.training.task import Picture
 
 SHOWN = 32
 """Pictures on a sheet of training samples."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config.sections import default_mode
 from engine.plots.figures import write_figure
 from engine.run_folder.metrics import MEASURED, read_metrics
-from engine.training.evaluation import default_mode
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from engine.files import write_atomic
+from engine.images.image_io import Picture
 from engine.plots.fonts import give_fonts, in_one_font, readable
-from engine.training.task import Picture
+from engine.text import LONGEST, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,8 +28,6 @@ TILE = 176
 MARGIN = 6
 LINE = 16
 """Pixels of a caption's line."""
-LONGEST = 28
-"""Characters of a name in a figure; longer ones lose their middle."""
 
 
 def write_figure(path: Path, figure: Figure) -> None:
@@ -62,14 +61,6 @@ def shown_name(name: str) -> str:
     What no font of this machine can draw is written as numbers, see :func:`engine.plots.fonts.readable`.
     """
     return shortened(readable(" ".join(name.split())), LONGEST).replace("$", r"\$")
-
-
-def shortened(text: str, length: int) -> str:
-    """``text``, or its beginning and end where it has more than ``length`` characters."""
-    if len(text) <= length:
-        return text
-    tail = (length - 1) // 3
-    return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 @dataclass(frozen=True)

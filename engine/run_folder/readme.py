@@ -14,7 +14,7 @@ from engine.run_folder.environment import read_environment
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
-from engine.tables import markdown_table, plain
+from engine.text import markdown_table, plain
 
 _ESSENTIALS = (
     "model.name",

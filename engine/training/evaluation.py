@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from engine.config.sections import LESS_IS_BETTER, EvaluationConfig, wrong_direction
+from engine.config.sections import EvaluationConfig, wrong_direction
 from engine.devices.precision import Precision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -27,11 +27,6 @@ def inference(model: nn.Module, precision: Precision) -> Iterator[None]:
     model.eval()
     with torch.inference_mode(), precision.autocast():
         yield
-
-
-def default_mode(metric: str) -> str:
-    """Whether more (``max``) or less (``min``) of a metric is better."""
-    return "min" if any(part in metric for part in LESS_IS_BETTER) else "max"
 
 
 def check_metric(config: EvaluationConfig, measured: Collection[str], default: str) -> None:

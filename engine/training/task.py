@@ -6,17 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from engine.data.batch_plan import Order
 from engine.data.workers import SampleReader, WorkerSettings
 from engine.distributed.ranks import Ranks
-
-Picture = NDArray[np.uint8]
-"""(height, width, 3), red, green and blue."""
+from engine.images.image_io import Picture
 
 
 def no_pictures() -> Mapping[str, Picture]:

@@ -14,8 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from engine.checkpoints import store
 from engine.checkpoints.disk_space import estimate_checkpoint_bytes
-from engine.commands.folder_recorder import Recorder
-from engine.config.sections import RunConfig
+from engine.config.sections import RunConfig, default_mode
 from engine.data.batch_plan import BatchLayout
 from engine.data.device_prefetch import DeviceBatches, Throughput
 from engine.data.loaders import EvaluationStopped, MicroBatchSampler, TrainLoader
@@ -30,7 +29,7 @@ from engine.model.freezing import Freezing
 from engine.model.wrap import prepare_model, wrap_model
 from engine.seed import derive
 from engine.training.ema import MovingAverage
-from engine.training.evaluation import check_metric, default_mode, evaluate
+from engine.training.evaluation import check_metric, evaluate
 from engine.training.optimizer import (
     add_parameters,
     build_optimizer,
@@ -39,6 +38,7 @@ from engine.training.optimizer import (
     set_rate,
     step_unless,
 )
+from engine.training.recorder import Recorder
 from engine.training.schedule import build_schedule
 from engine.training.sharding import ShardedState, shard
 from engine.training.state import RunState, Window

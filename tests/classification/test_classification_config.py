@@ -13,8 +13,8 @@ from classification.augmentation.sections import AugmentationConfig, RandAugment
 from classification.config import SWIN_SHAPES, ClassificationConfig, ModelConfig
 from engine.config.section import dump_config, json_schema, load_config
 from engine.config.sections import COMMON_OPTIMIZERS
+from engine.datasets.sections import DigitsData, FolderData, TorchvisionData
 from engine.errors import UserError
-from engine.images.sections import DigitsData, FolderData, TorchvisionData
 
 DIGITS = {"model": {"name": "swin_tiny"}, "data": {"source": "digits"}}
 

@@ -20,11 +20,11 @@ from engine.commands.arguments import EvaluateArguments, TrainArguments
 from engine.commands.train import run_training
 from engine.config.section import load_config
 from engine.data.batch_plan import NaturalOrder
+from engine.datasets.dataset import open_pictures
+from engine.datasets.labelled import names_digest
 from engine.distributed.ranks import Layout, Ranks
 from engine.distributed.signals import StopRequest
 from engine.errors import UserError
-from engine.images.dataset import open_pictures
-from engine.images.labelled import names_digest
 from engine.plots.figures import MARGIN, TILE
 from tests.classification.small import TRAIN, folder_data, write_config, write_pictures
 from tests.classification.test_training import MIXED, in_order, some_steps

@@ -11,8 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from classification.config import ModelConfig
-from classification.head_config import HeadConfig
+from classification.config import HeadConfig, ModelConfig
 from classification.heads import HiddenHead, replace_head
 from classification.model import build_model
 from engine.config.sections import FinetuneConfig

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from classification.inference import Inference, mean_of_two
-from classification.preprocessing import Preprocessing
+from engine.images.preprocessing import Preprocessing
 
 SQUARE = Preprocessing(4, 4, "squash", 1.0, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
 

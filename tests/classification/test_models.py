@@ -10,11 +10,11 @@ from torch import nn
 
 from classification.config import ClassificationConfig
 from classification.model import build_model
-from classification.preprocessing import resolve_preprocessing
 from classification.train import kind
 from engine.commands.train import build_trainer
 from engine.config.section import load_config
 from engine.config.sections import FinetuneConfig
+from engine.datasets.dataset import preprocessing_of
 from engine.errors import UserError
 from engine.model.freezing import Freezing
 from engine.model.stages import stages
@@ -70,7 +70,7 @@ def test_a_model_is_the_published_one_and_its_recipe_fits_it(path: Path) -> None
     model = on_meta(configured(f"models/{path.stem}"))
     assert parameters(model) == PUBLISHED[path.stem]
     assert f"{PUBLISHED[path.stem] / 1e6:.1f} million parameters" in head
-    assert resolve_preprocessing(config.data, config.model).height == (299 if path.stem == "inception_v3" else 224)
+    assert preprocessing_of(config.data, config.model.timm_name).height == (299 if path.stem == "inception_v3" else 224)
     freezing = Freezing(model, config.finetune, 100)
     assert freezing.trained == ["head"]
     assert freezing.advance(100) and all(parameter.requires_grad for parameter in model.parameters())

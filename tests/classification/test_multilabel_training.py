@@ -15,11 +15,11 @@ import yaml
 from classification.config import ClassificationConfig
 from classification.metrics.multi_label import MULTILABEL_METRICS, TUNED_METRICS
 from classification.train import kind
-from engine.commands.folder_recorder import Recorder
 from engine.commands.train import build_trainer
 from engine.config.section import load_config
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.training.recorder import Recorder
 from engine.training.state import RunState
 from engine.training.trainer import Trainer
 from tests.classification.small import folder_data, write_config, write_multilabel_data, write_pictures

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.commands.folder_recorder import Recorder
 from engine.config.sections import RunConfig
 from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder, resolve_accumulation
 from engine.data.workers import WorkerSettings
 from engine.distributed.ranks import Layout, Ranks
+from engine.images.image_io import Picture
+from engine.training.recorder import Recorder
 from engine.training.state import RunState
-from engine.training.task import Evaluated, Picture
+from engine.training.task import Evaluated
 from engine.training.trainer import Trainer
 
 BLACK = np.zeros((4, 4, 3), np.uint8)

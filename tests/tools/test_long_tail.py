@@ -4,10 +4,10 @@ import csv
 
 import pytest
 
+from engine.datasets.csv_labels import open_csv
+from engine.datasets.labelled import class_counts
+from engine.datasets.sections import CsvData
 from engine.errors import UserError
-from engine.images.csv_labels import open_csv
-from engine.images.labelled import class_counts
-from engine.images.sections import CsvData
 from tests.classification.small import write_pictures
 from tools.long_tail import main, tail_sizes
 

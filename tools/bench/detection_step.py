@@ -24,10 +24,9 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 
 from detection.config import DetectionConfig
-from detection.model.backbones.base import Backbone
-from detection.model.backbones.build import build_backbone
+from detection.model.backbone import build_backbone
+from detection.model.backbone_base import Backbone
 from detection.model.ssd import SSD as Detector
-from detection.preprocessing import resolve_preprocessing
 from detection.train import kind
 from engine.commands.train import build_trainer
 from engine.config.section import load_config
@@ -35,6 +34,7 @@ from engine.config.sections import DistributedConfig
 from engine.data.device_prefetch import DeviceBatches
 from engine.data.loaders import MicroBatch
 from engine.distributed.ranks import Layout, Ranks, choose_device
+from engine.images.preprocessing import resolve_preprocessing
 from engine.training.optimizer import build_optimizer
 from engine.training.trainer import Trainer
 from tools.bench.timing import Table, interleaved
@@ -172,7 +172,7 @@ def peer(trainer: Trainer) -> SSD:
     """torchvision's SSD, in training, with copies of the weights of the trainer's model, on its device."""
     config, model = trainer.config, trainer.task.model
     assert isinstance(config, DetectionConfig) and isinstance(model, Detector)
-    priors, ready = config.detection.priors, resolve_preprocessing(config.data, config.detection)
+    priors, ready = config.detection.priors, resolve_preprocessing(config.data, config.detection.timm_name)
     ratios: Any = [[*ratios] for ratios in priors.ratios]
     boxes = DefaultBoxGenerator(ratios, scales=[*priors.scales, priors.scale_beyond], clip=priors.clip)
     backbone = SixMaps(build_backbone(config.detection, ready.size))  # made anew: the trainer may replace layers

@@ -24,9 +24,9 @@ def check_data(task: str, config: RunConfig) -> Checked:
 
 def _classification(config: Any) -> Checked:
     from classification.metrics.measure import check_top5
-    from engine.images.dataset import open_pictures
-    from engine.images.file_check import faults_of
-    from engine.images.sampling import build_order
+    from engine.datasets.dataset import open_pictures
+    from engine.datasets.file_check import faults_of
+    from engine.datasets.sampling import build_order
 
     opened = {split: open_pictures(config.data, split) for split in ("train", "val")}
     train = opened["train"]

@@ -54,20 +54,20 @@ def _paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:
 
 def _check_pictures(config: ClassificationConfig) -> None:
     """Looks for the parts of the data set, not into each picture; fetches it if the run is to."""
-    from engine.images.sections import CsvData, FolderData, TorchvisionData
+    from engine.datasets.sections import CsvData, FolderData, TorchvisionData
 
     match config.data:
         case FolderData():
-            from engine.images.class_folders import split_folder
+            from engine.datasets.class_folders import split_folder
 
             for split in ("train", "val") if config.data.val_fraction is None else ("train",):
                 split_folder(config.data.root, split)
         case CsvData():
-            from engine.images.csv_labels import open_csv
+            from engine.datasets.csv_labels import open_csv
 
             open_csv(config.data, "val")
         case TorchvisionData():
-            from engine.images.torchvision_sets import download, open_torchvision
+            from engine.datasets.torchvision_sets import download, open_torchvision
 
             if config.data.download:
                 download(config.data)

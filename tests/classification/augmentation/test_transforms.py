@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from classification.augmentation.sections import AugmentationConfig, RandAugmentConfig
 from classification.augmentation.transforms import EvalTransform, TrainTransform
-from classification.preprocessing import Preprocessing
+from engine.images.preprocessing import Preprocessing
 from engine.seed import derive
 
 NONE = {"random_resized_crop": None, "horizontal_flip": 0.0}

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from classification.losses.build import build_training_loss, warn_of_balancing_twice
 from classification.losses.sections import LossConfig
+from engine.datasets.labelled import ArrayPictures
+from engine.datasets.sections import DigitsData
 from engine.errors import UserError
-from engine.images.labelled import ArrayPictures
-from engine.images.sections import DigitsData
 
 CPU = torch.device("cpu")
 ONE_LABEL = ArrayPictures(["a", "b", "c"], np.repeat([0, 1, 2], [1, 3, 12]), np.zeros((16, 2, 2), np.uint8))

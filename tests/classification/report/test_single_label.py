@@ -17,7 +17,7 @@ from classification.report.mistakes import worst_mistakes, wrong_labels
 from classification.report.parts import LISTED, Origin
 from classification.report.plots import BLOCKS, CONFUSED, EXTREMES, classes_figure, confusion_figure, extremes
 from classification.report.single_label import write_report
-from engine.images.labelled import ArrayPictures
+from engine.datasets.labelled import ArrayPictures
 
 MANY = 1000
 

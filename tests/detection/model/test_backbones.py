@@ -11,11 +11,11 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from detection.model.backbones.base import Backbone, ExtraMaps
-from detection.model.backbones.build import build_backbone
-from detection.model.backbones.swin_stages import SwinB, whole_patches
+from detection.model.backbone import build_backbone
+from detection.model.backbone_base import Backbone, ExtraMaps
 from detection.model.layers import BatchNorm
 from detection.model.sections import DetectorConfig
+from detection.model.swin_backbone import SwinB, whole_patches
 from engine.errors import UserError
 from swin import SwinConfig, SwinFeatures
 

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from engine.plots.figures import LINE, MARGIN, TILE, Tile, _fits, _font, as_picture, sheet, shortened, shown_name
+from engine.plots.figures import LINE, MARGIN, TILE, Tile, _fits, _font, as_picture, sheet, shown_name
 from engine.plots.fonts import default_file
-from engine.tables import csv_bytes, markdown_table
+from engine.text import csv_bytes, markdown_table, shortened
 
 
 def test_a_sheet_holds_each_picture_in_its_place_over_its_caption():

@@ -1,1 +1,0 @@
-"""Backbones: from a picture to six maps, the finest first. Each is a trained body and extra maps behind its last."""

@@ -1,0 +1,99 @@
+"""Backbones made of our Swin Transformer, for pictures of any size.
+
+Pictures are padded with zeros at the bottom and the right to whole patches, as in the Swin paper's detection code.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from timm.layers import LayerNorm2d
+from torch import Tensor
+
+from detection.model.backbone_base import Backbone
+from detection.model.layers import size_of
+from swin.config import SwinConfig
+from swin.model import SwinBackbone, SwinFeatures, init_weights
+from swin.patch import PatchExpanding, PatchMerging
+
+STRIDES = (8, 16, 32)
+
+
+class SwinPyramid(Backbone):
+    """The normalised maps of the stages at strides 8, 16 and 32, as dense tasks use them, and three extra maps.
+
+    For Swin-T 192, 384, 768, 512, 256 and 256 channels.
+    """
+
+    def __init__(self, config: SwinConfig) -> None:
+        body = SwinFeatures(config, [config.strides.index(stride) for stride in STRIDES])
+        super().__init__(body, body.channels, (512, 256, 256), LayerNorm2d)
+        self.patch_size = config.patch_size
+
+    def body_maps(self, pictures: Tensor) -> list[Tensor]:
+        return self.body(whole_patches(pictures, self.patch_size))
+
+
+class SwinA(Backbone):
+    """What the first three stages pass on, merged, and three extra maps; the stages behind them are left out.
+
+    For Swin-T 192, 384, 768, 512, 256 and 256 channels; 42, 21, 11, 6, 3 and 1 cells a side for 336 pixels.
+    """
+
+    def __init__(self, config: SwinConfig) -> None:
+        body = MergedStages(config, num_stages=3)
+        super().__init__(body, [2 * dim for dim in config.dims[:3]], (512, 256, 256), LayerNorm2d)
+        self.patch_size = config.patch_size
+
+    def body_maps(self, pictures: Tensor) -> list[Tensor]:
+        return self.body(whole_patches(pictures, self.patch_size))
+
+
+class SwinB(Backbone):
+    """The third stage's normalised map, expanded to twice its size and half its channels, and five extra maps.
+
+    For Swin-T 192, 512, 512, 256, 256 and 256 channels; 42, 21, 11, 6, 3 and 1 cells a side for 336 pixels.
+    """
+
+    def __init__(self, config: SwinConfig) -> None:
+        dim = config.dims[2]
+        super().__init__(SwinFeatures(config, (2,)), (dim // 2,), (512, 512, 256, 256, 256), LayerNorm2d)
+        self.patch_size = config.patch_size
+        self.expand = PatchExpanding(dim).apply(init_weights)
+
+    def body_maps(self, pictures: Tensor) -> list[Tensor]:
+        (x,) = self.body(whole_patches(pictures, self.patch_size))
+        # The merging before the third stage added a row or column to odd sides.
+        rows, columns = (-(-side // (2 * self.patch_size)) for side in size_of(pictures))
+        return [self.expand(x.permute(0, 2, 3, 1))[:, :rows, :columns].permute(0, 3, 1, 2)]
+
+
+class MergedStages(SwinBackbone):
+    """The merged map of each of the first stages: (B, 3, H, W) -> a list of (B, 2 C, h, w).
+
+    Args:
+        config: The shape.
+        num_stages: How many stages to build, each with its merging.
+    """
+
+    def __init__(self, config: SwinConfig, num_stages: int) -> None:
+        super().__init__(config, num_stages)
+        self.layers[-1].downsample = PatchMerging(config.dims[num_stages - 1])
+        self.apply(init_weights)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [y.permute(0, 3, 1, 2) for y in self.stages(x, merged=True)]
+
+
+def whole_patches(pictures: Tensor, patch: int) -> Tensor:
+    """Pads (B, 3, H, W) with zeros to multiples of ``patch``."""
+    height, width = size_of(pictures)
+    if height % patch == 0 and width % patch == 0:
+        return pictures
+    return F.pad(pictures, (0, -width % patch, 0, -height % patch))
+
+
+SWIN_LAYOUTS: dict[str, type[SwinPyramid] | type[SwinA] | type[SwinB]] = {
+    "a": SwinA,
+    "b": SwinB,
+    "pyramid": SwinPyramid,
+}

@@ -1,0 +1,159 @@
+"""Pictures in folders, one folder a class."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from engine.data.names import Names
+from engine.datasets.holdout import HOW_TO_HOLD_OUT, part
+from engine.datasets.labelled import FilePictures, some
+from engine.datasets.sections import FolderData
+from engine.errors import UserError
+
+log = logging.getLogger(__name__)
+
+SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
+
+
+def open_folder(config: FolderData, split: str, known: list[str] | None = None) -> FilePictures:
+    """The pictures of one split below ``config.root``.
+
+    Hidden files and folders are left out, links are followed, and pictures may lie in folders below their class's. The
+    classes are the folders of train, in sorted order; in val and test they may be missing or empty. Where train itself
+    is missing, they are those that are ``known``, if any are.
+
+    Raises:
+        UserError: a folder is missing, a class has no training pictures, or val or test has a class that train lacks.
+    """
+    if config.val_fraction is None or split != "val":  # which is in the folder of train: that is told of once
+        _tell_of_loose_pictures(split_folder(config.root, split), config.extensions)
+    if config.val_fraction is None or split == "test":
+        return _open(config, split, known)
+    if has_split(config.root, "val"):
+        raise UserError(f"data.val_fraction: {config.root} has a val of its own; set data.val_fraction=null")
+    return part(_open(config, "train", None), config, split)
+
+
+def _open(config: FolderData, split: str, known: list[str] | None) -> FilePictures:
+    folder = split_folder(config.root, split)
+    classes = found = _class_names(folder)
+    if split != "train" and known is not None and not has_split(config.root, "train"):
+        classes = known
+        if strange := sorted(set(found) - set(known)):
+            raise UserError(f"{folder}: has folders of classes that the model was not trained on: {some(strange)}")
+    elif split != "train":
+        train = split_folder(config.root, "train")
+        classes = _class_names(train)
+        _check_same_classes(train, folder, classes, found)
+    endings = tuple(ending.lower() for ending in config.extensions)
+    present, counts = set(found), list[int]()
+
+    def paths() -> Iterator[str]:
+        """Class by class, so that never more than one class's names are Python objects."""
+        for name in classes:
+            files = sorted(files_below(folder / name)) if name in present else []
+            chosen = [file for file in files if file.lower().endswith(endings)]
+            if not chosen and split == "train":
+                raise UserError(_no_pictures(folder / name, files, config.extensions))
+            counts.append(len(chosen))
+            yield from (f"{name}/{file}" for file in chosen)
+
+    names = Names(paths())
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if len(empty) == len(classes):
+        raise UserError(f"{folder}: no pictures in any class ({', '.join(config.extensions)})")
+    if empty:
+        log.warning("%s: no pictures of %d of %d classes: %s", folder, len(empty), len(classes), some(empty))
+    return FilePictures(folder, classes, np.repeat(np.arange(len(classes)), counts), names)
+
+
+def _tell_of_loose_pictures(folder: Path, extensions: list[str]) -> None:
+    endings = tuple(ending.lower() for ending in extensions)
+    names = (entry.name for entry in os.scandir(folder) if entry.is_file())
+    if loose := sorted(name for name in names if name.lower().endswith(endings)):
+        log.warning("%s: pictures beside the folders of classes are of none and left out: %s", folder, some(loose))
+
+
+def has_split(root: Path, split: str) -> bool:
+    """Whether the folder of a split is there."""
+    return any((root / name).is_dir() for name in SPLIT_FOLDERS[split])
+
+
+def split_folder(root: Path, split: str) -> Path:
+    """The folder of a split.
+
+    Raises:
+        UserError: it is not there, and the text says what is; or it is there twice, under both names.
+    """
+    names = SPLIT_FOLDERS[split]
+    found = [root / name for name in names if (root / name).is_dir()]
+    if len(found) > 1:
+        raise UserError(f"data.root: {' and '.join(map(str, found))} both claim to be {split}; keep one")
+    if found:
+        return found[0]
+    if not root.is_dir():
+        raise UserError(f"data.root: {root} does not exist; {_nearest(root)}")
+    advice = f"; {HOW_TO_HOLD_OUT}" if split == "val" and has_split(root, "train") else ""
+    raise UserError(
+        f"data.root: {root} has no folder {' or '.join(names)} ({split}); {_contents(root, names[0])}{advice}"
+    )
+
+
+def _nearest(path: Path) -> str:
+    """The deepest part of ``path`` that exists, and what is in it that resembles the next part."""
+    missing = next(part for part in (path, *path.parents) if part.parent.is_dir())
+    return _contents(missing.parent, missing.name)
+
+
+def _contents(folder: Path, wanted: str) -> str:
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    near = difflib.get_close_matches(wanted, names, 1)
+    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "no folders"
+    return f"{folder} holds {shown}" + (f"; did you mean {folder / near[0]}?" if near else "")
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    if not names:
+        raise UserError(f"{folder}: no folders of classes; expected {folder}/CLASS/PICTURE")
+    return names
+
+
+def _check_same_classes(train: Path, folder: Path, classes: list[str], found: list[str]) -> None:
+    only_here, only_train = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
+    if only_here:
+        renamed = f" (and {some(only_train)} only there: is it the same under another name?)" if only_train else ""
+        raise UserError(
+            f"{folder} has classes that {train} has not: {some(only_here)}{renamed}; rename these folders, or take "
+            "them away"
+        )
+
+
+def _no_pictures(folder: Path, others: list[str], extensions: list[str]) -> str:
+    endings = Counter(Path(file).suffix or Path(file).name for file in others)
+    found = ", ".join(f"{count} x {ending}" for ending, count in endings.most_common(3)) or "nothing"
+    return (
+        f"{folder}: no pictures in this class (found: {found}); add some ({', '.join(extensions)}), "
+        "name other endings in data.extensions, or remove the folder"
+    )
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Paths below ``folder`` of all files that are not hidden; each folder once, however many links lead to it."""
+    seen: set[tuple[int, int]] = set()
+    for path, subfolders, files in os.walk(folder, followlinks=True):
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        prefix = "" if path == os.fspath(folder) else os.path.relpath(path, folder) + os.sep
+        yield from (prefix + name for name in files if not name.startswith("."))

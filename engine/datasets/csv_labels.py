@@ -1,0 +1,122 @@
+"""Pictures that CSV files list, with a class each or several."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.datasets.csv_listing import NAMED, Listing, read_listing
+from engine.datasets.holdout import HOW_TO_HOLD_OUT, part
+from engine.datasets.labelled import FilePictures, class_counts, some
+from engine.datasets.sections import CsvData
+from engine.errors import UserError
+
+log = logging.getLogger(__name__)
+
+TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+"""What a column of one class may say, in any case."""
+
+
+def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> FilePictures:
+    """The pictures of ``split``: train, val or test. All rows are checked, whichever split they are of.
+
+    Classes are numbered in sorted order of the training pictures' class names (as numbers, if all are), in the order of
+    ``config.classes`` or of several label columns. Where no row is for training, they are those that are ``known``, if
+    any are.
+
+    Raises:
+        UserError: a table or a column is missing, a row contradicts itself or another, a class is unknown or without
+            training pictures, or the split is not there.
+    """
+    listing = read_listing(config)
+    there = set(listing.splits.tolist())
+    trains = "train" in there
+    if listing.repeated and split == ("train" if trains else min(there)):  # once, not for each split that is opened
+        log.warning("data.csv: rows that repeat others and count once: %d", listing.repeated)
+    if not trains and (known is None or split not in there):
+        raise UserError(f"data.csv: no row is for training; the splits found: {', '.join(sorted(there))}")
+    if config.val_fraction is not None and "val" in there:
+        raise UserError("data.val_fraction: the table has a val of its own; set data.val_fraction=null")
+    wanted = "train" if config.val_fraction is not None and split == "val" else split
+    if wanted not in there:
+        advice = f"; or {HOW_TO_HOLD_OUT}" if split == "val" else ""
+        raise UserError(
+            f"data.csv: no row is for {split}; name a data.split_column that says so, or a table of its own "
+            f"(data.csv={{train: ..., {split}: ...}}){advice}"
+        )
+    classes, labels = _labels(config, listing, None if trains else known)
+    pictures = FilePictures(config.root, classes, labels, listing.paths)
+    counts = class_counts(pictures.subset(np.flatnonzero(listing.splits == "train")))
+    without = [classes[number] for number in np.flatnonzero(counts == 0)]
+    if trains and without:
+        raise UserError(
+            f"data: {len(without)} of {len(classes)} classes have no training pictures: {some(without)}; add some, or "
+            f"take them out of data.{'classes' if len(config.label_columns) == 1 else 'label_columns'}"
+        )
+    chosen = pictures.subset(np.flatnonzero(listing.splits == wanted))
+    return chosen if config.val_fraction is None or split == "test" else part(chosen, config, split)
+
+
+def _labels(config: CsvData, listing: Listing, known: list[str] | None) -> tuple[list[str], NDArray[np.integer]]:
+    """The classes, and of each row its class number, (N,) int64, or what it shows, (N, C) uint8.
+
+    ``known``: the classes where no row is for training.
+    """
+    columns = config.label_columns
+    if len(columns) > 1:
+        for name, cells in zip(columns, listing.cells, strict=True):
+            listing.check(name, cells, lambda cell: cell.lower() in TRUTH, "0 or 1")
+        shown = [np.array([TRUTH[cell.lower()] for cell in cells], np.uint8) for cells in listing.cells]
+        return columns, np.stack(shown, axis=1)
+    cells, separator = listing.cells[0], config.label_separator
+    missing = ("nan", "") if separator is None else ("nan",)
+    listing.check(columns[0], cells, lambda cell: cell.lower() not in missing, "the name of a class")
+    if separator is None:
+        sets = [[cell] for cell in cells]
+    else:
+        sets = [[name for name in map(str.strip, cell.split(separator)) if name] for cell in cells]
+    training = np.flatnonzero(listing.splits == "train")
+    classes = config.classes or known or class_order(name for row in training for name in sets[row])
+    number = {name: k for k, name in enumerate(classes)}
+    whose = "the model was not trained on it" if known else "the training pictures show no such class"
+    _check_known(listing, sets, number, "data.classes names no such class" if config.classes else whose)
+    if separator is None:
+        return classes, np.array([number[cell] for cell in cells], np.int64)
+    labels = np.zeros((len(sets), len(classes)), np.uint8)
+    for row, own in enumerate(sets):
+        labels[row, [number[name] for name in own]] = 1
+    return classes, labels
+
+
+def class_order(names: Iterable[str]) -> list[str]:
+    """Different class names in sorted order: as numbers if all are, else as text."""
+    different = sorted(set(names))
+    try:
+        values = {name: float(name) for name in different}
+    except ValueError:
+        return different
+    return sorted(different, key=values.__getitem__) if all(map(math.isfinite, values.values())) else different
+
+
+def _check_known(listing: Listing, sets: list[list[str]], number: dict[str, int], reason: str) -> None:
+    rows: dict[str, list[int]] = {}
+    for row, own in enumerate(sets):
+        for name in own:
+            if name not in number:
+                rows.setdefault(name, []).append(row)
+    if not rows:
+        return
+    lines = []
+    for name, where in list(rows.items())[:NAMED]:
+        near = difflib.get_close_matches(name, number, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        first, split = listing.place(where[0]), listing.splits[where[0]]
+        lines.append(f"{first}: unknown class '{name}' ({split}; {len(where)} rows in all){hint}")
+    if len(rows) > NAMED:
+        lines.append(f"and {len(rows) - NAMED} more classes")
+    raise UserError("\n".join([*lines, f"{reason}; there are {len(number)}: {some(list(number))}"]))

@@ -1,0 +1,128 @@
+"""From the `data` section to samples: opens a split and reads its pictures, augmented, one draw at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from engine.data.batch_plan import Draw
+from engine.datasets.class_folders import open_folder
+from engine.datasets.csv_labels import open_csv
+from engine.datasets.labelled import LabelledPictures, class_counts, open_digits
+from engine.datasets.sections import CsvData, DataConfig, DigitsData, FolderData, SplitData, TorchvisionData
+from engine.datasets.torchvision_sets import download, open_torchvision
+from engine.distributed.ranks import Ranks
+from engine.errors import UserError
+from engine.images.preprocessing import Preprocessing, resolve_preprocessing
+from engine.seed import derive
+from engine.text import LONGEST, shortened
+
+NAMED = 12
+"""Classes that the log names."""
+
+Transform = Callable[[Image.Image, int], Tensor]
+"""Makes a uint8 (3, H, W) tensor of a picture; what is random about it follows from the 64-bit seed."""
+
+
+def prepare_data(data: DataConfig) -> None:
+    """Fetches what is missing, if the configuration says so."""
+    if isinstance(data, TorchvisionData) and data.download:
+        download(data)
+
+
+def prepare_on_all(data: DataConfig, ranks: Ranks) -> None:
+    """Fetches what is missing, first on rank 0, then on one rank of each other node: a shared folder is whole by then.
+
+    Raises:
+        UserError: on every rank, if rank 0 cannot.
+    """
+    ranks.from_main(partial(prepare_data, data))
+    if ranks.layout.local_rank == 0 and not ranks.is_main:
+        prepare_data(data)
+    ranks.barrier()
+
+
+def open_pictures(data: DataConfig, split: str, classes: list[str] | None = None) -> LabelledPictures:
+    """The pictures of ``split``: train, val or test.
+
+    ``classes``: those that a trained model knows; of class folders and CSV files, train need not be there then.
+
+    Raises:
+        UserError: the data are not there, or not as they should be.
+    """
+    match data:
+        case FolderData():
+            return open_folder(data, split, classes)
+        case CsvData():
+            return open_csv(data, split, classes)
+        case TorchvisionData():
+            return open_torchvision(data, split)
+        case DigitsData():
+            if split == "test":
+                raise UserError("data.source: digits has no test split besides val, which holds its held-out pictures")
+            return open_digits(split)
+
+
+def preprocessing_of(data: DataConfig, timm_name: str | None) -> Preprocessing:
+    """What pictures go through before the model: timm's ``timm_name``, or our own (None). Of tiny ones all is kept."""
+    crop_pct = 1.0 if data.tiny and data.crop_pct == "auto" else data.crop_pct
+    return resolve_preprocessing(data, timm_name, resize=data.resize, crop_pct=crop_pct, pad_fill=data.pad_fill)
+
+
+def split_made(data: DataConfig) -> dict[str, float]:
+    """How val was taken from train; empty if it was not."""
+    if not isinstance(data, SplitData) or data.val_fraction is None:
+        return {}
+    return {"val_fraction": data.val_fraction, "split_seed": data.split_seed}
+
+
+def described(data: DataConfig, train: LabelledPictures, val: LabelledPictures, draws: int) -> str:
+    """The data in a line, for the log: how many pictures, of which classes, where val is from, what an epoch is."""
+    counts = class_counts(train)
+    few, many = counts.min(), counts.max()
+    sizes = f"{few} to {many}" if few < many else str(few)
+    text = f"{len(train)} training pictures of {len(train.classes)} classes ({sizes} each), "
+    text += f"{len(val)} pictures of val"
+    if made := split_made(data):
+        text += f", held out of train class by class (val_fraction {made['val_fraction']}, seed {made['split_seed']})"
+    if data.sampling != "natural":
+        text += f"; {data.sampling} sampling"
+    if draws != len(train):
+        text += f"; {draws} draws an epoch, as rare classes are oversampled"
+    named = ", ".join(shortened(" ".join(name.split()), LONGEST) for name in train.classes[:NAMED])
+    more = f" and {len(train.classes) - NAMED} more" if len(train.classes) > NAMED else ""
+    return f"{text}; classes: {named}{more}"
+
+
+class PictureReader:
+    """Reads and transforms pictures, for training or evaluation.
+
+    A sample is a dict of ``image`` (uint8 tensor, 3 x H x W), ``label``, ``index``, ``epoch`` and ``position``. It is a
+    function of the draw and ``seed`` alone. The label is a class number, or with several labels a picture a float32
+    tensor (C,) of 0 and 1.
+    """
+
+    def __init__(self, pictures: LabelledPictures, transform: Transform, seed: int) -> None:
+        self.pictures = pictures
+        self._transform = transform
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        label = self.pictures.labels[draw.index]
+        seed = derive(self._seed, "augmentation", draw.epoch, draw.position)
+        return {
+            "image": self._transform(self.pictures.picture(draw.index), seed),
+            "label": torch.from_numpy(label.astype(np.float32)) if self.pictures.multi_label else int(label),
+            "index": draw.index,
+            "epoch": draw.epoch,
+            "position": draw.position,
+        }

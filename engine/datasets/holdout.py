@@ -1,0 +1,86 @@
+"""A val that is taken from the training pictures, class by class."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.datasets.labelled import LabelledPictures, class_counts, some
+from engine.datasets.sections import SplitData
+from engine.errors import UserError
+
+log = logging.getLogger(__name__)
+
+HOW_TO_HOLD_OUT = "data.val_fraction=0.1 would hold out a part of each class's training pictures"
+"""What a message about a missing val advises."""
+
+
+class Divisible(LabelledPictures, Protocol):
+    """Pictures of which some can be taken."""
+
+    def subset(self, indices: NDArray[np.int64]) -> Any:
+        """The pictures with these numbers, in their order."""
+
+
+P = TypeVar("P", bound=Divisible)
+
+
+def part(pictures: P, config: SplitData, split: str) -> P:
+    """What ``split`` (train or val) gets of all training pictures, see :func:`held_out`.
+
+    Raises:
+        UserError: a class is left without training pictures, which several labels a picture can lead to, or val is
+            left without pictures.
+    """
+    assert config.val_fraction is not None
+    held = held_out(pictures, config.val_fraction, config.split_seed)
+    chosen = pictures.subset(np.flatnonzero(held if split == "val" else ~held))
+    if not held.any():
+        raise UserError("data.val_fraction: no class has two pictures, so none can be held out; give a val of its own")
+    if split == "train":
+        lost = np.flatnonzero((class_counts(chosen) == 0) & (class_counts(pictures) > 0))
+        if len(lost):
+            raise UserError(
+                f"data.val_fraction: all pictures that show {pictures.classes[lost[0]]} would be held out; choose "
+                "another data.split_seed or a smaller part"
+            )
+    elif alone := np.flatnonzero((class_counts(chosen) == 0) & (class_counts(pictures) > 0)).tolist():
+        names = some([pictures.classes[number] for number in alone])
+        log.warning("data.val_fraction: classes of which no picture is held out, since they have one: %s", names)
+    return chosen
+
+
+def held_out(pictures: LabelledPictures, fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Which pictures are kept from training: (N,).
+
+    Of each class of n pictures it is ``fraction * n``, rounded, but at least one and at most n - 1: a class of two
+    gives one, a class of one none. Which ones follows from the seed and the pictures' names alone, so that pictures
+    that are added later move few of the others. With several labels a picture counts as its rarest class.
+    """
+    from engine.seed import derive  # imports torch, which looking for folders does without
+
+    groups = rarest_class(pictures)
+    keys = np.array([derive(seed, "held out", pictures.name(index)) for index in range(len(pictures))], np.uint64)
+    order = np.lexsort((keys, groups))  # class by class, in each by its keys
+    counts = np.bincount(groups, minlength=len(pictures.classes) + 1)
+    wanted = np.clip(np.floor(fraction * counts + 0.5), 1, np.maximum(counts - 1, 0)).astype(np.int64)
+    starts = np.cumsum(counts) - counts
+    place = np.arange(len(order)) - starts[groups[order]]
+    chosen = np.zeros(len(order), bool)
+    chosen[order] = place < wanted[groups[order]]
+    return chosen
+
+
+def rarest_class(pictures: LabelledPictures) -> NDArray[np.int64]:
+    """The class by which a picture is split and sampled, (N,): its own, or of several the one with fewest pictures.
+
+    Of equally rare ones it is the first; pictures of no class are given the number C.
+    """
+    if not pictures.multi_label:
+        return pictures.labels.astype(np.int64)
+    by_rarity = np.argsort(class_counts(pictures), kind="stable")
+    shown = pictures.labels[:, by_rarity] > 0
+    return np.where(shown.any(axis=1), by_rarity[shown.argmax(axis=1)], len(pictures.classes))

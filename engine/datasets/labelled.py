@@ -1,0 +1,137 @@
+"""Labelled pictures: what every source of data offers, and those that lie in files or in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.data.names import Names
+from engine.images.image_io import read_picture
+
+
+class LabelledPictures(Protocol):
+    """One split of a data set."""
+
+    classes: list[str]
+    """Names of the classes, by number; the same in all splits."""
+
+    @property
+    def labels(self) -> NDArray[np.integer]:
+        """Class of each picture, (N,) int64; or, where it may show several, (N, C) uint8: 1 for those it shows."""
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may show several classes, or none."""
+
+    def __len__(self) -> int: ...
+
+    def picture(self, index: int) -> Image.Image:
+        """A picture as 8-bit RGB. Raises UserError if it cannot be read."""
+
+    def name(self, index: int) -> str:
+        """What a report calls a picture: its path below the data set's root, or its number."""
+
+
+def some(names: list[str]) -> str:
+    """The first ten of them, for a message."""
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+def class_counts(pictures: LabelledPictures) -> NDArray[np.int64]:
+    """Pictures of each class, (C,); with several labels a picture counts for each of them."""
+    if pictures.multi_label:
+        return pictures.labels.sum(axis=0, dtype=np.int64)
+    return np.bincount(pictures.labels, minlength=len(pictures.classes)).astype(np.int64)
+
+
+def names_digest(pictures: LabelledPictures) -> str:
+    """A digest of the names of all pictures, in whatever order: another one where files are replaced by others."""
+    names = sorted(pictures.name(index) for index in range(len(pictures)))
+    return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+class FilePictures:
+    """Pictures in files below one folder: no Python object for any of them, but arrays that processes share."""
+
+    def __init__(self, root: Path, classes: list[str], labels: NDArray[np.integer], paths: Iterable[str]) -> None:
+        """
+        Args:
+            root: what relative paths start from.
+            labels: (N,) int64 class numbers, or (N, C) uint8 of 0 and 1.
+            paths: of the N files.
+        """
+        self.classes = classes
+        self.labels = labels
+        self.root = root
+        self._names = paths if isinstance(paths, Names) else Names(paths)
+        assert len(self._names) == len(labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
+    def subset(self, indices: NDArray[np.int64]) -> FilePictures:
+        """The pictures with these numbers, in their order."""
+        return FilePictures(self.root, self.classes, self.labels[indices], self._names.take(indices))
+
+    def path(self, index: int) -> Path:
+        return self.root / self.name(index)
+
+    def picture(self, index: int) -> Image.Image:
+        return read_picture(self.path(index))
+
+    def name(self, index: int) -> str:
+        """Its path as listed: below the root, unless it was given as an absolute one."""
+        return self._names[index]
+
+
+class ArrayPictures:
+    """Pictures that are one array: greyscale (N, H, W) or RGB (N, H, W, 3), 0 to 255."""
+
+    def __init__(self, classes: list[str], labels: NDArray[np.integer], pixels: NDArray[np.uint8]) -> None:
+        self.classes = classes
+        self.labels = labels
+        self._pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def multi_label(self) -> bool:
+        return self.labels.ndim == 2
+
+    def subset(self, indices: NDArray[np.int64]) -> ArrayPictures:
+        """The pictures with these numbers, in their order; they are renamed."""
+        return ArrayPictures(self.classes, self.labels[indices], self._pixels[indices])
+
+    def picture(self, index: int) -> Image.Image:
+        return Image.fromarray(self._pixels[index]).convert("RGB")
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+
+def open_digits(split: str) -> ArrayPictures:
+    """Scikit-learn's 1,797 digits: 1,437 for ``train``, 360 for ``val``.
+
+    Every fifth picture, after sorting by class and otherwise in scikit-learn's order, is held out: the same ones in
+    every run and of every class its share.
+    """
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    by_class = np.argsort(digits.target, kind="stable")
+    held_out = np.zeros(len(by_class), bool)
+    held_out[by_class[::5]] = True
+    chosen = np.flatnonzero(held_out if split == "val" else ~held_out)
+    pixels = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
+    return ArrayPictures([str(name) for name in digits.target_names], digits.target[chosen].astype(np.int64), pixels)

@@ -1,0 +1,41 @@
+"""What the training loop tells of a run while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from engine.images.image_io import Picture
+from engine.training.state import RunState
+
+
+class Recorder:
+    """Records nothing: what every rank but the first is given, and a dry run."""
+
+    def begin(self, state: RunState, epoch: float, total_steps: int) -> None:
+        """Training starts, or goes on, from ``state``, ``epoch`` epochs (with a fraction) after its start."""
+
+    def stepped(self, state: RunState, epoch: float) -> None:
+        """An optimizer step is done, ``epoch`` epochs (with a fraction) since the start."""
+
+    def trained(self, state: RunState, epoch: float, metrics: dict[str, float]) -> None:
+        """A training record is due."""
+
+    def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
+        """An evaluation has ended."""
+
+    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        """An evaluation has pictures to show, which ``draw`` draws."""
+
+    def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
+        """Pictures of the training data, which ``draw`` draws, are to be kept."""
+
+    def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
+        """A checkpoint is due."""
+
+    def minutes_due(self, every: float | None) -> bool:
+        """Whether ``every`` minutes have passed since the last checkpoint."""
+        return False
+
+    def end(self, outcome: str) -> None:
+        """Training has ended: finished, interrupted or failed. Called once, or again with `failed`."""

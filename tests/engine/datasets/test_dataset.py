@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from classification.augmentation.mixing import apply_mixing, plan_mixing
+from classification.augmentation.sections import AugmentationConfig
+from classification.augmentation.transforms import TrainTransform
+from engine.data.batch_plan import BatchLayout, NaturalOrder
+from engine.data.loaders import MicroBatchSampler, TrainLoader
+from engine.data.names import Names
+from engine.data.workers import WorkerSettings
+from engine.datasets.dataset import PictureReader, open_pictures
+from engine.datasets.sections import CsvData, FolderData
+from engine.images.preprocessing import Preprocessing
+
+GLOBAL_BATCH, SEED, STEPS = 8, 11, 7
+AUGMENTATION = AugmentationConfig.model_validate(
+    {
+        "randaugment": "rand-m9-mstd0.5-inc1",
+        "random_erasing": {"probability": 0.5},
+        "color_jitter": {},
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "mixing_mode": "pair",
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for k in range(27):
+        path = folder / "train" / f"class_{k % 3}" / f"{k}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8))
+        small.resize((80 + k, 60), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+def read(root, *, ranks=1, accumulation=1, workers=0, start_step=0) -> dict[tuple[int, int], tuple]:
+    """For each step and position that counts: index, label, and the bytes of the augmented and of the mixed picture."""
+    pictures = open_pictures(FolderData(source="folder", root=root), "train")
+    size = Preprocessing(32, 32, "crop", 1.0, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    reader = PictureReader(pictures, TrainTransform(size, AUGMENTATION), SEED)
+    layout = BatchLayout(len(pictures), GLOBAL_BATCH, accumulation, ranks, drop_last=False)
+    found = {}
+    for rank in range(ranks):
+        sampler = MicroBatchSampler(NaturalOrder(len(pictures), SEED), layout, rank, start_step, STEPS)
+        for batch in TrainLoader(reader, sampler, WorkerSettings(workers)):
+            slot, data = batch.slot, batch.data
+            assert data["image"].dtype == torch.uint8
+            plan = plan_mixing(AUGMENTATION, SEED, slot.epoch, slot.step_in_epoch, slot.positions, 32, 32)
+            mixed, targets = apply_mixing(data["image"].float(), data["label"], 3, plan)
+            assert torch.allclose(targets.sum(1), torch.ones(len(targets)))
+            for k, position in enumerate(slot.positions[: slot.num_samples]):
+                parts = (data["image"][k], mixed[k], targets[k])
+                row = int(data["index"][k]), int(data["label"][k]), *(part.numpy().tobytes() for part in parts)
+                assert found.setdefault((slot.step, position), row) is row, "each position once"
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(root):
+    return read(root)
+
+
+def test_epochs_take_every_picture_once_and_augment_anew(reference):
+    epochs = [[row for (step, _), row in reference.items() if step // 4 == epoch] for epoch in (0, 1)]
+    assert sorted(row[0] for row in epochs[0]) == list(range(27))
+    seen_again = {row[0]: row[2] for row in epochs[0]}
+    assert sum(seen_again[row[0]] != row[2] for row in epochs[1]) == len(epochs[1]) == 24
+    assert all(row[1] == row[0] // 9 for row in reference.values())
+
+
+@pytest.mark.parametrize(("ranks", "accumulation"), [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)])
+def test_ranks_and_accumulation_change_no_byte(root, reference, ranks, accumulation):
+    assert read(root, ranks=ranks, accumulation=accumulation) == reference
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
+@pytest.mark.parametrize("workers", [1, 3])
+def test_workers_change_no_byte(root, reference, workers):
+    assert read(root, workers=workers) == reference
+
+
+def test_resuming_in_the_middle_of_an_epoch_changes_no_byte(root, reference):
+    resumed = read(root, start_step=5, ranks=2)
+    assert resumed == {key: row for key, row in reference.items() if key[0] >= 5}
+    assert len(resumed) == 16
+
+
+def test_memory_holds_no_object_per_picture(root):
+    """Worker processes would copy each of them by counting references to it."""
+    names = [f"{path.relative_to(root)},{path.parent.name}" for path in root.rglob("*.jpg")]
+    (root / "table.csv").write_text("\n".join(["file,kind", *names]))
+    table = CsvData(source="csv", root=root, csv=root / "table.csv", label_columns=["kind"], val_fraction=0.2)
+    for data in (FolderData(source="folder", root=root), table):
+        pictures = open_pictures(data, "train")
+        containers = [value for value in vars(pictures).values() if isinstance(value, list | tuple | dict | set)]
+        assert containers == [pictures.classes]
+        assert isinstance(pictures.labels, np.ndarray) and isinstance(pictures._names, Names)
+        assert all(isinstance(value, np.ndarray) for value in vars(pictures._names).values())
