@@ -37,3 +37,8 @@ def test_torch_is_installed_from_the_index_that_is_named(tmp_path: Path) -> None
     index = f"{pip} install --quiet --index-url 'https://example.org/cu126' torch torchvision"
     assert other.index(f"{pip} uninstall --quiet --yes torch torchvision") < other.index(index) < other.index(last)
     assert f"-m venv --system-site-packages {tmp_path}/venv" in " ".join(planned(tmp_path, "SYSTEM_SITE=1"))
+
+
+def test_the_citation_is_of_this_version() -> None:
+    version = re.search(r"(?m)^version: (.+)$", (ROOT / "CITATION.cff").read_text())
+    assert version and f'version="{version[1]}"' in (ROOT / "setup.py").read_text()
