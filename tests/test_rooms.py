@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from tools.rooms import PAGE, imported, modules, purpose, redrawn, reduced, room_of, rooms
+
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("swin", "engine", "classification", "detection", "diffusion", "tools")
 ENGINE = (
     "engine",
     "engine.config",
@@ -32,31 +32,13 @@ ENGINE = (
 MOST_FILES = 13
 """Of a folder, ``__init__.py`` included."""
 
-FILES = {
-    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
-    for package in PACKAGES
-    for file in sorted((ROOT / package).rglob("*.py"))
-}
-
-
-def used_by(file: Path) -> set[str]:
-    """Modules of the project that a file imports anywhere, in functions and for type checks too."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            modules = {f"{node.module}.{alias.name}" for alias in node.names} & FILES.keys()
-            found |= modules or {node.module}
-    return found & FILES.keys()
-
-
-USES = {module: used_by(file) - {module} for module, file in FILES.items()}
+FILES = modules(ROOT)
+USES = {module: imported(file, FILES) - {module} for module, file in FILES.items()}
 
 
 def room(module: str) -> str:
     """The folder that a module lies in, with dots."""
-    return ".".join(FILES[module].relative_to(ROOT).parent.parts)
+    return room_of(FILES[module], ROOT)
 
 
 def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
@@ -69,8 +51,8 @@ def circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
 
 
 def test_the_engines_rooms_use_those_below_alone() -> None:
-    rooms = {room(module) for module in FILES if module.partition(".")[0] == "engine"}
-    assert rooms == set(ENGINE), "a new room of the engine has its place in the order"
+    there = {room(module) for module in FILES if module.partition(".")[0] == "engine"}
+    assert there == set(ENGINE), "a new room of the engine has its place in the order"
     wrong = [
         f"{module} uses {used}"
         for module, uses in USES.items()
@@ -86,10 +68,7 @@ def test_no_files_need_each_other() -> None:
 
 
 def test_no_folders_need_each_other() -> None:
-    folders: dict[str, set[str]] = {room(module): set() for module in FILES}
-    for module, uses in USES.items():
-        folders[room(module)] |= {room(used) for used in uses} - {room(module)}
-    assert not circle(folders)
+    assert not circle(rooms(ROOT))
 
 
 @pytest.mark.parametrize("folder", sorted({room(module) for module in FILES}))
@@ -101,3 +80,17 @@ def test_a_folder_can_be_overlooked(folder: str) -> None:
 def test_circles_are_found() -> None:
     assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})
     assert not circle({"a": {"b", "c"}, "b": {"c"}})
+
+
+def test_the_drawing_is_of_today() -> None:
+    page = (ROOT / PAGE).read_text(encoding="utf-8")
+    assert redrawn(page, ROOT) == page, "python -m tools.rooms draws it anew"
+
+
+@pytest.mark.parametrize("folder", sorted(rooms(ROOT)))
+def test_a_room_says_what_it_is_for(folder: str) -> None:
+    assert purpose(folder, ROOT).endswith(".")
+
+
+def test_ways_that_a_longer_one_stands_for_are_not_drawn() -> None:
+    assert reduced({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == {"a": {"b"}, "b": {"c"}, "c": set()}

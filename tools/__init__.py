@@ -1,0 +1,1 @@
+"""Commands around training; a folder each, or a file."""

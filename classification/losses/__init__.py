@@ -1,0 +1,1 @@
+"""Losses over one label or several, and weights of classes."""

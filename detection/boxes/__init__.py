@@ -1,0 +1,1 @@
+"""Mathematics of boxes: coding, matching, losses, post-processing."""

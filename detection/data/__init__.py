@@ -1,0 +1,1 @@
+"""Annotated images: COCO's format, checked entry by entry, and drawn shapes."""

@@ -1,0 +1,1 @@
+"""SSD: backbone, neck, heads, default boxes."""

@@ -1,0 +1,1 @@
+"""From arguments to exit code: train, evaluate, predict, resume."""

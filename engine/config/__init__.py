@@ -1,0 +1,1 @@
+"""From YAML to typed values, and messages that name file and line."""

@@ -1,0 +1,1 @@
+"""Labelled images for any task: class folders, CSV files, torchvision's sets, hold-out, sampling."""

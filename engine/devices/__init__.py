@@ -1,0 +1,1 @@
+"""What differs by device: precision, memory layout, settings of torch."""

@@ -1,0 +1,1 @@
+"""Ranks and the launchers that start them: layout, meeting, collectives, signals, Slurm."""

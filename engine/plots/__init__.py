@@ -1,0 +1,1 @@
+"""Figures for people: training curves, sheets of images, names in any script."""

@@ -1,0 +1,1 @@
+"""Which failures another start may cure, and on which node it is to run."""

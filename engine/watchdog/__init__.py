@@ -1,0 +1,1 @@
+"""Heartbeats between ranks: no hang without a report, no rank left behind."""
