@@ -157,7 +157,7 @@ def test_gradients_are_computed_without_the_host(path: Path, tmp_path: Path, mon
     monkeypatch.setitem(DEVICES, "meta", DEVICES["cuda"])
     ranks, config = Ranks(Layout(), torch.device("meta")), configured(path, tmp_path)
     task = TASKS[type(config)](config, ranks)
-    model = prepare_model(task.model, config, ranks).train()
+    model = prepare_model(task.model, config.training, config.distributed, ranks).train()
     there = {name: tensor.to(ranks.device) for name, tensor in batch_of(task).items()}
     with HostTensors() as host:
         results = task.training_step(model, there)
@@ -196,7 +196,7 @@ def check_on_fake_cuda(config: Any, patch: pytest.MonkeyPatch) -> None:
         batch = batch_of(TASKS[type(config)](config, Ranks(Layout(), torch.device("cpu"))))
     with built_for_real(fake, patch), fake:
         task = TASKS[type(config)](config, RANKS)
-        task.model = prepare_model(task.model, config, RANKS)
+        task.model = prepare_model(task.model, config.training, config.distributed, RANKS)
     for precision in ("fp32", "bf16", "fp16"):
         with fake:
             there = {name: fake.from_tensor(tensor).to(RANKS.device) for name, tensor in batch.items()}

@@ -10,8 +10,8 @@ from typing import Any
 
 from engine.checkpoints.background_saver import Saver
 from engine.commands.progress_bar import Progress
-from engine.config.section import dump_config
-from engine.config.sections import RunConfig
+from engine.config.sections import CheckpointConfig, LoggingConfig, ProfileConfig
+from engine.devices.profiling import StepProfiler
 from engine.distributed.time_limit import Walltime
 from engine.files import remove_leftovers, write_atomic
 from engine.images.image_io import Picture, write_picture
@@ -23,7 +23,6 @@ from engine.run_folder.paths import RunDir
 from engine.run_folder.readme import write_readme
 from engine.run_folder.status import Status, mark_failed
 from engine.text import shown
-from engine.training.profiling import StepProfiler
 from engine.training.recorder import Recorder
 from engine.training.state import RunState
 
@@ -46,27 +45,38 @@ class FolderRecorder(Recorder):
         self,
         folder: RunDir,
         task: str,
-        config: RunConfig,
-        rank_descriptions: list[dict[str, Any]],
-        changes: list[str],
         *,
+        config: str,
+        logging: LoggingConfig,
+        checkpoint: CheckpointConfig,
+        profile: ProfileConfig | None,
+        ranks: list[dict[str, Any]],
+        changes: list[str],
         step: int,
         walltime: Walltime,
     ) -> None:
-        """Records a start, at ``step``; ``walltime`` is told how long steps and saves take."""
-        self._folder, self._task, self._config = folder, task, config
+        """Records a start.
+
+        Args:
+            config: the resolved configuration as it is to be written.
+            ranks: what each rank says of itself, see :func:`engine.run_folder.environment.describe_rank`.
+            changes: settings that this start has changed, as ``key: old -> new``.
+            step: where it begins.
+            walltime: is told how long steps and saves take.
+        """
+        self._folder, self._task, self._logging = folder, task, logging
         remove_leftovers(folder.path)
         self._walltime = walltime
         silent = record_silent_end(folder)
         if silent is not None:
             log.warning("the last start %s", silent.reason)
-        write_atomic(folder.config, dump_config(config))
-        start = {**describe_start(rank_descriptions), "step": step}
+        write_atomic(folder.config, config)
+        start = {**describe_start(ranks), "step": step}
         record_start(folder.environment, {**start, "changed_settings": changes} if changes else start)
-        self._metrics = MetricWriter(folder, tensorboard=config.logging.tensorboard)
+        self._metrics = MetricWriter(folder, tensorboard=logging.tensorboard)
         self._status = Status(folder.status)
-        self._saver = Saver(folder.checkpoints, config.checkpoint.keep, before_publish=self._before_publish)
-        self._profiler = StepProfiler(config.training.profile, folder.results)
+        self._saver = Saver(folder.checkpoints, checkpoint.keep, before_publish=self._before_publish)
+        self._profiler = StepProfiler(profile, folder.results)
         self._progress: Progress | None = None
         self._last_save = time.monotonic()
         self._best: dict[str, float] = {}
@@ -74,7 +84,7 @@ class FolderRecorder(Recorder):
         self._overcome_at = failure.step + 1 if failure is not None else None
 
     def begin(self, state: RunState, epoch: float, total_steps: int) -> None:
-        every = self._config.logging.every_steps
+        every = self._logging.every_steps
         self._metrics.resume_at(state.step, evaluated=not state.evaluation_owed, every=every)
         self._progress = Progress(total_steps, state.step)
         self._best = state.best
@@ -107,7 +117,7 @@ class FolderRecorder(Recorder):
         self._write_readme()
 
     def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
-        if self._config.logging.tensorboard:
+        if self._logging.tensorboard:
             for name, picture in draw().items():
                 self._metrics.image(f"{split}/{name}", picture, state.step)
 

@@ -6,25 +6,20 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from engine.checkpoints import store
 from engine.checkpoints.disk_space import check_free_space, check_writable
 from engine.commands.arguments import TrainArguments
+from engine.commands.build import TaskKind, build_trainer
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import FolderRecorder
 from engine.commands.resume import Plan, allowed_changes, plan, warn_of_changes
 from engine.commands.session import run_session
 from engine.config.section import dump_config
 from engine.config.sections import RunConfig
-from engine.data.batch_plan import BatchLayout, resolve_accumulation
-from engine.devices.kinds import device_kind
 from engine.distributed.flight_recorder import keep_flight_record_in
 from engine.distributed.ranks import Ranks, detect_layout
 from engine.distributed.signals import StopRequest
@@ -33,30 +28,17 @@ from engine.distributed.start_guard import StartGuard
 from engine.distributed.time_limit import Walltime
 from engine.errors import EXIT_INTERRUPTED, UserError
 from engine.log import RunLog, setup_logging
-from engine.model.batch_norm import uses_batch_norm
 from engine.requeue.restart_limit import reason_to_give_up
 from engine.run_folder.environment import describe_rank
 from engine.run_folder.failure import Failure
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.writer_lock import RunLock
-from engine.seed import derive
 from engine.text import shown
 from engine.training.recorder import Recorder
-from engine.training.task import Task
 from engine.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TaskKind:
-    """A task as the command line knows it."""
-
-    name: str
-    config: type[RunConfig]
-    build: Callable[[Any, Ranks], Task]
-    """Builds the task of a configuration, its model on the device of the ranks."""
 
 
 def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest, guard: StartGuard | None = None) -> int:
@@ -97,12 +79,12 @@ def _train(
         if the_plan.folder is not None:
             log.info("dry run: from the beginning, whatever %s has reached", shown(the_plan.folder.path))
         ranks.main_decides(lambda: _check_place(the_plan, trainer))
-        return _dry_run(trainer)
+        return _dry_run(trainer, config)
     folder, report.lock = _open_folder(the_plan, trainer, arguments.request)
     changes = the_plan.changes
     run_log.attach_file(folder.log_file(ranks.rank))
     if the_plan.folder is not None:
-        changes = _load_newest(trainer, folder) or changes
+        changes = _load_newest(trainer, folder, config) or changes
     report.folder, report.task = folder, kind.name
     keep_flight_record_in(folder.log_file(ranks.rank).parent)
     report.writer = ranks.main_decides(lambda: folder.lock.read_text(encoding="utf-8"))
@@ -114,16 +96,27 @@ def _train(
     reason = ranks.main_decides(lambda: reason_to_give_up(folder, step) or "")
     if ranks.is_main:
         walltime = Walltime(job_end(), ranks.stop)
-        report.recorder = FolderRecorder(folder, kind.name, config, descriptions, changes, step=step, walltime=walltime)
+        report.recorder = FolderRecorder(
+            folder,
+            kind.name,
+            config=dump_config(config),
+            logging=config.logging,
+            checkpoint=config.checkpoint,
+            profile=config.training.profile,
+            ranks=descriptions,
+            changes=changes,
+            step=step,
+            walltime=walltime,
+        )
     if reason:
         if ranks.is_main:
-            report(_given_up(reason, step))
+            report(_restart_limit_reached(reason, step))
         return 1
     return _fit(trainer, report.recorder, folder)
 
 
-def _given_up(reason: str, step: int) -> Failure:
-    """What is left behind by a job that Slurm restarts again and again, and that gets nowhere."""
+def _restart_limit_reached(reason: str, step: int) -> Failure:
+    """Returns the failure of a job that Slurm restarts again and again, and that gets nowhere."""
     advice = "mend the cause and go on in a new job with --resume"
     return Failure(None, socket.gethostname(), step, f"not tried again: {reason}; {advice}")
 
@@ -158,11 +151,11 @@ def _check_place(the_plan: Plan, trainer: Trainer) -> str:
     config = the_plan.config
     place = the_plan.folder.checkpoints if the_plan.folder is not None else config.experiment.root
     check_writable(place)
-    check_free_space(place, trainer.checkpoint_bytes(), config.checkpoint.keep)
+    check_free_space(place, trainer.learner.checkpoint_bytes(), config.checkpoint.keep)
     return ""
 
 
-def _load_newest(trainer: Trainer, folder: RunDir) -> list[str]:
+def _load_newest(trainer: Trainer, folder: RunDir, config: RunConfig) -> list[str]:
     """Continues from the newest checkpoint that verifies, the same on every rank; from the beginning if none does.
 
     Returns:
@@ -174,8 +167,13 @@ def _load_newest(trainer: Trainer, folder: RunDir) -> list[str]:
     path = trainer.ranks.main_decides(lambda: _newest(folder))
     if path:
         saved = trainer.ranks.from_main(partial(store.read, Path(path)))
-        changes = allowed_changes(saved["config"], trainer.config, f"--resume {shown(Path(path))}")
+        changes = allowed_changes(saved["config"], config, f"--resume {shown(Path(path))}")
         trainer.load_state_dict(saved)
+        if trainer.state.step > trainer.total_steps:
+            raise UserError(
+                f"the run is at step {trainer.state.step} (epoch {trainer.epoch:.4g}) already, beyond the "
+                f"{trainer.total_steps} steps it is to have; ask for more with training.epochs or training.steps"
+            )
         if changes and trainer.state.stopped_early:
             raise UserError(
                 f"--resume: the run was stopped early at step {trainer.state.step}, and would not make another; to go "
@@ -227,64 +225,10 @@ def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir) -> int:
     return EXIT_INTERRUPTED
 
 
-def build_trainer(kind: TaskKind, config: RunConfig, ranks: Ranks) -> Trainer:
-    """Builds everything that a run needs and that can be wrong, before its folder is claimed.
-
-    Raises:
-        UserError: data, model, weights or batch sizes are not as they should be.
-    """
-    prepare_torch(config, ranks)
-    task = kind.build(config, ranks)
-    training = config.training
-    accumulation, slot_size = resolve_accumulation(
-        training.global_batch_size,
-        training.micro_batch_size,
-        training.accumulation,
-        ranks.world_size,
-        multiple_of=task.slot_multiple,
-    )
-    layout = BatchLayout(
-        task.train_order.num_samples, training.global_batch_size, accumulation, ranks.world_size, task.drop_last
-    )
-    if uses_batch_norm(task.model) and layout.smallest_slot == 1:
-        raise UserError(
-            "batch norm needs at least two samples on a device, but "
-            + (
-                f"{layout.num_samples} samples leave one over in an epoch's last batch; use data.drop_last=true, or "
-                f"another training.global_batch_size than {training.global_batch_size}"
-                if slot_size > 1
-                else f"training.global_batch_size={training.global_batch_size} over {ranks.world_size} ranks and "
-                f"{accumulation} accumulation steps leaves one; use a larger batch or fewer of them"
-            )
-        )
-    log.info(
-        "%s: %s, %d rank(s) on %s; %d samples, %d steps an epoch of %d = %d rank(s) x %d accumulated x %d",
-        kind.name,
-        type(task.model).__name__,
-        ranks.world_size,
-        ranks.device,
-        layout.num_samples,
-        layout.steps_per_epoch,
-        training.global_batch_size,
-        ranks.world_size,
-        accumulation,
-        slot_size,
-    )
-    return Trainer(config, task, layout, ranks)
-
-
-def prepare_torch(config: RunConfig, ranks: Ranks) -> None:
-    """Process-wide settings: determinism, memory, and the seed that initial weights are drawn with."""
-    if config.training.deterministic:
-        torch.use_deterministic_algorithms(True)
-    device_kind(ranks.device).set_up(config.training)
-    torch.manual_seed(derive(config.experiment.seed, "weights"))
-
-
-def _dry_run(trainer: Trainer) -> int:
-    """One step on everything that was built, and nothing written."""
+def _dry_run(trainer: Trainer, config: RunConfig) -> int:
+    """Makes one step on everything that was built, and writes nothing."""
     if trainer.ranks.is_main:
-        print(dump_config(trainer.config))
+        print(dump_config(config))
     trainer.train_step(trainer.batches())
     trainer.settle()
     values = ", ".join(f"{name} {value:.4g}" for name, value in trainer.state.window.means().items())

@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.config.sections import DistributedConfig, RunConfig
+from engine.config.sections import DistributedConfig, TrainingConfig
 from engine.devices.depthwise import quicken_depthwise
 from engine.devices.kinds import device_kind
 from engine.devices.memory_layout import uses_channels_last
@@ -27,18 +27,16 @@ _SYNC_BUFFERS = next(
 )
 
 
-def prepare_network(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
-    """From the bare model to the one that is trained: :func:`prepare_model`, then :func:`wrap_model`."""
-    return wrap_model(prepare_model(model, config, ranks), config, ranks)
+def prepare_model(
+    model: nn.Module, training: TrainingConfig, distributed: DistributedConfig, ranks: Ranks
+) -> nn.Module:
+    """Sets up checkpointing, batch norm over ranks, layout and quicker layers, in place where possible.
 
-
-def prepare_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
-    """Checkpointing, batch norm over ranks, layout and quicker layers, in place where possible. Returns the model.
+    Returns the model.
 
     Raises:
         UserError: the model or the device cannot do what the configuration asks for.
     """
-    training = config.training
     if training.activation_checkpointing:
         try:
             model.set_grad_checkpointing(True)  # type: ignore[operator]
@@ -46,8 +44,8 @@ def prepare_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Modul
             raise UserError(
                 f"training.activation_checkpointing: {type(model).__name__} does not support it; set it to false"
             ) from None
-    check_sync_batchnorm(config.distributed, ranks.device)
-    if config.distributed.sync_batchnorm:
+    check_sync_batchnorm(distributed, ranks.device)
+    if distributed.sync_batchnorm:
         model = convert_sync_batchnorm(model)  # timm's, since torch's loses the activations of timm's own layers
     if uses_channels_last(training.channels_last, model):
         model = model.to(memory_format=torch.channels_last)
@@ -62,7 +60,7 @@ def check_sync_batchnorm(config: DistributedConfig, device: torch.device) -> Non
         raise UserError("distributed.sync_batchnorm: works on CUDA only; set it to false on CPU")
 
 
-def wrap_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
+def wrap_model(model: nn.Module, training: TrainingConfig, ranks: Ranks) -> nn.Module:
     """Compiles ``model`` and has its gradients averaged over ranks, as the configuration asks.
 
     The model keeps its names and stays the place where weights are read and written. It is wrapped anew whenever other
@@ -70,14 +68,14 @@ def wrap_model(model: nn.Module, config: RunConfig, ranks: Ranks) -> nn.Module:
     compiled code that was made for others is thrown away, so that a run that begins here compiles the same.
     """
     network = model
-    if mode := config.training.compile:
+    if mode := training.compile:
         network = compile_for_training(model, "default" if mode is True else mode)
     if ranks.world_size == 1:
         return network
     sync_buffers: dict[str, Any] = {_SYNC_BUFFERS: False}  # see engine.model.batch_norm
     # Without `device_ids`, on GPUs too: batches lie on the device already, and DDP would look for inputs to be moved.
     parallel = DistributedDataParallel(_Settling(network), gradient_as_bucket_view=True, **sync_buffers)
-    if config.training.grad_comm == "bf16":
+    if training.grad_comm == "bf16":
         parallel.register_comm_hook(None, bf16_compress_hook)
     settle_reduction_layout(parallel)
     return parallel

@@ -1,6 +1,6 @@
-"""Learning-rate schedules: pure functions of the optimizer step.
+"""What the number of an optimizer step decides: the learning rate, and when to evaluate, record and save.
 
-Every function returns a factor of the base rate, so that groups with rates of their own follow the same curve.
+Every curve gives a factor of the base rate, so that groups with rates of their own follow the same one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.config.sections import OptimizerConfig, PlateauConfig, ScheduleConfig
+from engine.config.sections import (
+    CheckpointConfig,
+    EvaluationConfig,
+    LoggingConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
 
 
 def cosine(progress: float, end: float) -> float:
@@ -40,6 +46,8 @@ class Schedule:
     """Rate factor of each optimizer step, all lengths in steps."""
 
     config: ScheduleConfig
+    lr: float
+    """Base rate, which the factors multiply."""
     total_steps: int
     warmup_steps: int
     milestone_steps: tuple[int, ...]
@@ -61,6 +69,13 @@ class Schedule:
             return one_cycle(progress, config.one_cycle_rise, config.one_cycle_start, config.one_cycle_end)
         return 1.0  # constant; plateau multiplies by its own scale
 
+    def rate(self, step: int, plateau_scale: float) -> float:
+        """Returns the base learning rate of optimizer step ``step``; other schedules than plateau ignore its scale."""
+        factor = self.factor(step)
+        if self.config.name == "plateau":
+            factor *= plateau_scale
+        return self.lr * factor
+
 
 def build_schedule(
     config: ScheduleConfig, optimizer: OptimizerConfig, steps_per_epoch: int, total_steps: int
@@ -71,6 +86,7 @@ def build_schedule(
         warmup = round(config.warmup_epochs * steps_per_epoch)
     return Schedule(
         config=config,
+        lr=optimizer.lr,
         total_steps=total_steps,
         warmup_steps=warmup,
         milestone_steps=tuple(round(epoch * steps_per_epoch) for epoch in config.milestones),
@@ -80,35 +96,47 @@ def build_schedule(
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Best value so far of a metric, and how many evaluations in a row were no better."""
+class Intervals:
+    """Length of a run and what is due after which optimizer steps, all counted in steps."""
 
-    best: float | None = None
-    stale: int = 0
+    total_steps: int
+    steps_per_epoch: int
+    evaluate_every: int
+    record_every: int
+    save_every: int | None
+    """None: after evaluations alone."""
+    save_minutes: float | None
+    """Minutes between checkpoints, by rank 0's clock; None: not by the clock."""
 
-    def update(self, value: float, mode: str, min_delta: float) -> Progress:
-        """The state after an evaluation that gave ``value``; ``mode`` is max or min. NaN never counts as progress."""
-        if self.best is None:
-            better = not math.isnan(value)
-        else:
-            better = value > self.best + min_delta if mode == "max" else value < self.best - min_delta
-        return Progress(value, 0) if better else Progress(self.best, self.stale + 1)
+    def evaluation_due(self, step: int) -> bool:
+        """Returns whether the weights after ``step`` steps are to be evaluated; the last ones always are."""
+        return self._at(step, self.evaluate_every)
+
+    def record_due(self, step: int) -> bool:
+        """Returns whether a training record ends with step ``step``, as it does with each epoch."""
+        return step % self.record_every == 0 or self._at(step, self.steps_per_epoch)
+
+    def save_due(self, step: int) -> bool:
+        """Returns whether a checkpoint is due after ``step`` steps, whatever the clock says."""
+        return self.save_every is not None and self._at(step, self.save_every)
+
+    def _at(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.total_steps
 
 
-@dataclass(frozen=True)
-class Plateau:
-    """State of the plateau schedule: a factor that falls when evaluations bring no progress."""
-
-    progress: Progress = Progress()
-    scale: float = 1.0
-
-    def update(self, value: float, mode: str, config: PlateauConfig, floor: float) -> Plateau:
-        """The state after an evaluation. ``floor``: least scale, that is min_lr over lr."""
-        progress = self.progress.update(value, mode, config.min_delta)
-        if progress.stale <= config.patience:
-            return Plateau(progress, self.scale)
-        return Plateau(Progress(progress.best, 0), max(floor, self.scale * config.factor))
-
-    @staticmethod
-    def from_state(state: dict) -> Plateau:
-        return Plateau(Progress(**state["progress"]), state["scale"])
+def build_intervals(
+    evaluation: EvaluationConfig,
+    checkpoint: CheckpointConfig,
+    logging: LoggingConfig,
+    steps_per_epoch: int,
+    total_steps: int,
+) -> Intervals:
+    """Turns epochs into steps, once."""
+    return Intervals(
+        total_steps=total_steps,
+        steps_per_epoch=steps_per_epoch,
+        evaluate_every=evaluation.every_steps or evaluation.every_epochs * steps_per_epoch,
+        record_every=logging.every_steps,
+        save_every=checkpoint.every_steps,
+        save_minutes=checkpoint.every_minutes,
+    )

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine.checkpoints.host_copy import tensors_in
-from engine.config.sections import FinetuneConfig, RunConfig
-from engine.distributed.ranks import HANG_REPORT_SECONDS, Ranks
+from engine.config.sections import FinetuneConfig, OptimizerConfig
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.training.optimizer import advances_each_by_itself, build_optimizer
 
@@ -33,25 +33,28 @@ BUCKET_BYTES = 1 << 25
 """What is sent at once."""
 
 
-def shard(optimizer: Optimizer, config: RunConfig, ranks: Ranks) -> ShardedState | None:
+def shard(optimizer: Optimizer, config: OptimizerConfig, timeout: timedelta, ranks: Ranks) -> ShardedState | None:
     """Divides the state of a run's optimizer over its ranks; None for a single one.
+
+    Args:
+        optimizer: made from ``config``; it has made no step yet.
+        timeout: longest wait for another rank of the group.
 
     Raises:
         UserError: the optimizer's steps of the parameters depend on each other.
     """
-    name = config.optimizer.name
 
     def build(model: nn.Module) -> Optimizer:
-        return build_optimizer(model, config.optimizer, FinetuneConfig())
+        return build_optimizer(model, config, FinetuneConfig())
 
     if not advances_each_by_itself(build, ranks.device):
         raise UserError(
-            f"training.shard: '{name}' cannot be divided, since it does not advance each parameter by itself; "
+            f"training.shard: '{config.name}' cannot be divided, since it does not advance each parameter by itself; "
             "use training.shard=none, or an optimizer such as adamw"
         )
     if ranks.world_size == 1:
         return None
-    return ShardedState(optimizer, ranks, timedelta(seconds=config.distributed.timeout_seconds + HANG_REPORT_SECONDS))
+    return ShardedState(optimizer, ranks, timeout)
 
 
 class ShardedState:

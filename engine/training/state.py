@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from engine.training.schedule import Plateau, Progress
+from engine.training.selection import Plateau, Progress
 
 
 @dataclass

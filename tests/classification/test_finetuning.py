@@ -15,7 +15,7 @@ from classification.config import ClassificationConfig
 from classification.model import build_model
 from classification.train import kind
 from engine.checkpoints import store
-from engine.commands.train import build_trainer
+from engine.commands.build import build_trainer
 from engine.config.section import load_config
 from engine.config.sections import FinetuneConfig
 from engine.distributed.ranks import Ranks

@@ -11,7 +11,7 @@ from torch import nn
 from classification.config import ClassificationConfig
 from classification.model import build_model
 from classification.train import kind
-from engine.commands.train import build_trainer
+from engine.commands.build import build_trainer
 from engine.config.section import load_config
 from engine.config.sections import FinetuneConfig
 from engine.datasets.dataset import preprocessing_of

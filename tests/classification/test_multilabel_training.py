@@ -15,7 +15,7 @@ import yaml
 from classification.config import ClassificationConfig
 from classification.metrics.multi_label import MULTILABEL_METRICS, TUNED_METRICS
 from classification.train import kind
-from engine.commands.train import build_trainer
+from engine.commands.build import build_trainer
 from engine.config.section import load_config
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError

@@ -14,12 +14,12 @@ from classification.config import ClassificationConfig
 from classification.evaluation import run_evaluation
 from classification.task import ClassificationTask
 from engine.commands.arguments import EvaluateArguments
-from engine.commands.train import build_trainer
+from engine.commands.build import build_trainer
 from engine.config.section import load_config
+from engine.devices.profiling import TABLE, TRACE
 from engine.distributed.ranks import Layout, Ranks
 from engine.errors import UserError
 from engine.run_folder.metrics import MEASURED, read_metrics
-from engine.training.profiling import TABLE, TRACE
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
 from tests.distributed import launch, run_ranks
 from tools.chaos.compare import tree_difference

@@ -15,7 +15,7 @@ from detection.config import DetectionConfig
 from detection.data.sample import collate
 from detection.task import DetectionTask
 from detection.train import kind
-from engine.commands.train import build_trainer
+from engine.commands.build import build_trainer
 from engine.config.section import load_config
 from engine.data.batch_plan import Draw
 from engine.distributed.ranks import Layout, Ranks

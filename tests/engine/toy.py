@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.config.sections import RunConfig
+from engine.commands.build import assemble_trainer
+from engine.config.sections import DistributedConfig, RunConfig, TrainingConfig
 from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder, resolve_accumulation
 from engine.data.workers import WorkerSettings
 from engine.distributed.ranks import Layout, Ranks
 from engine.images.image_io import Picture
+from engine.model.wrap import prepare_model, wrap_model
 from engine.training.recorder import Recorder
 from engine.training.state import RunState
 from engine.training.task import Evaluated
@@ -112,12 +114,19 @@ def toy_config(**sections: dict[str, Any]) -> RunConfig:
     return RunConfig.model_validate(merged)
 
 
+def prepare_network(
+    model: nn.Module, training: TrainingConfig, ranks: Ranks, distributed: DistributedConfig | None = None
+) -> nn.Module:
+    """From the bare model to the one that is trained, as :class:`engine.training.learner.Learner` makes it."""
+    return wrap_model(prepare_model(model, training, distributed or DistributedConfig(), ranks), training, ranks)
+
+
 def toy_trainer(task: ToyTask, config: RunConfig, ranks: Ranks = SINGLE) -> Trainer:
-    """A trainer of ``task``, as :func:`engine.commands.train.build_trainer` puts it together."""
+    """A trainer of ``task``, as :func:`engine.commands.build.build_trainer` puts it together."""
     training = config.training
     accumulation, _ = resolve_accumulation(
         training.global_batch_size, training.micro_batch_size, training.accumulation, ranks.world_size
     )
     size = task.train_order.num_samples
     layout = BatchLayout(size, training.global_batch_size, accumulation, ranks.world_size, task.drop_last)
-    return Trainer(config, task, layout, ranks)
+    return assemble_trainer(task, layout, config, ranks)

@@ -11,14 +11,16 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.config.sections import DistributedConfig
+from engine.commands.build import assemble_trainer
+from engine.config.sections import DistributedConfig, TrainingConfig
 from engine.devices.kinds import device_kind
 from engine.distributed.ranks import Layout, Ranks, choose_device
 from engine.model.wrap import wrap_model
 from engine.training.trainer import Trainer
 from tests.gpu.findings import Findings
-from tests.gpu.models import losses, swin_trainer
+from tests.gpu.models import losses, swin_config, swin_trainer
 from tests.gpu.runs import configure, experiment, run
+from tools.bench.step import build
 from tools.chaos.compare import checkpoint_differences, records_difference
 
 GROUP_OF_ONE = Layout(rank=0, world_size=2, local_world_size=1, launcher="torchrun")
@@ -39,12 +41,15 @@ def group_of_one(findings: Findings) -> None:
             bare = swin_trainer(findings, f"training.precision={precision}", "training.deterministic=true")
             _compare(findings, precision, bare, ranks)
     with findings.part("steps"):
-        bare = swin_trainer(
+        config = swin_config(
             findings, "training.precision=bf16", f"training.micro_batch_size={1 if findings.small else 8}"
         )
-        trainer = Trainer(bare.config, bare.task, bare.layout, ranks)
-        wrapped = isinstance(trainer.network, DistributedDataParallel)
-        findings.check(wrapped, f"the trainer's network is a {type(trainer.network).__name__}")
+        bare = build(config)
+        trainer = assemble_trainer(bare.task, bare.layout, config, ranks)
+        network = trainer.learner.network
+        findings.check(
+            isinstance(network, DistributedDataParallel), f"the trainer's network is a {type(network).__name__}"
+        )
         findings.figure("loss", losses(trainer, trainer.batches(), 10)[-1])
     with findings.part("collectives"):
         findings.check(float(ranks.sum_(torch.full((1,), 3.0, device=device))) == 3.0, "a sum is wrong")
@@ -55,12 +60,12 @@ def group_of_one(findings: Findings) -> None:
 
 def _compare(findings: Findings, name: str, bare: Trainer, ranks: Ranks) -> None:
     """One pass of the bare model and of a wrapped copy, on one batch."""
-    wrapped = wrap_model(deepcopy(bare.task.model), bare.config, ranks)
+    wrapped = wrap_model(deepcopy(bare.task.model), TrainingConfig(), ranks)
     findings.check(isinstance(wrapped, DistributedDataParallel), f"{name}: wrapped as a {type(wrapped).__name__}")
     batch = bare.batches().next().data
 
     def gradients(network: nn.Module) -> list[torch.Tensor]:
-        with bare.precision.autocast():
+        with bare.learner.precision.autocast():
             loss = bare.task.training_step(network, batch)["loss"]
         loss.backward()
         return [p.grad for p in network.parameters() if p.grad is not None]

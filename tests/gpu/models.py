@@ -7,13 +7,15 @@ import time
 
 import torch
 
+from classification.config import ClassificationConfig
+from detection.config import DetectionConfig
+from engine.config.section import load_config
 from engine.data.device_prefetch import DeviceBatches
 from engine.training.state import Window
 from engine.training.trainer import Trainer
 from tests.environment import ROOT
 from tests.gpu.findings import Findings
-from tools.bench.detection_step import build_detection
-from tools.bench.step import build
+from tools.bench import detection_step, step
 
 SKIPS = 4
 """Most steps of ten in which fp16's scale may still be too large."""
@@ -27,16 +29,21 @@ _RESNET = {
 }
 
 
-def swin_trainer(findings: Findings, *overrides: str, batch: int = 32) -> Trainer:
+def swin_config(findings: Findings, *overrides: str, batch: int = 32) -> ClassificationConfig:
     """Swin-T on digits of 224 x 224 pixels; in a rehearsal the quickstart's Swin, narrower."""
     size = f"training.global_batch_size={4 if findings.small else batch}"
-    return build([*_SWIN[findings.small], "training.steps=1000000", size, *overrides])
+    return step.configured([*_SWIN[findings.small], "training.steps=1000000", size, *overrides])
+
+
+def swin_trainer(findings: Findings, *overrides: str, batch: int = 32) -> Trainer:
+    """The trainer of :func:`swin_config`."""
+    return step.build(swin_config(findings, *overrides, batch=batch))
 
 
 def resnet_trainer(findings: Findings, *overrides: str, batch: int = 32) -> Trainer:
     """ResNet-50 on digits of 224 x 224 pixels."""
     size = f"training.global_batch_size={4 if findings.small else batch}"
-    return build([*_RESNET[findings.small], "training.steps=1000000", size, *overrides])
+    return step.build(step.configured([*_RESNET[findings.small], "training.steps=1000000", size, *overrides]))
 
 
 def ssd_trainer(findings: Findings, *overrides: str) -> Trainer:
@@ -48,7 +55,8 @@ def ssd_trainer(findings: Findings, *overrides: str) -> Trainer:
     )
     size = f"training.global_batch_size={batch}"
     steps = ["training.steps=1000000", "schedule.warmup_epochs=0", "finetune.weights=null"]
-    return build_detection(ROOT / "configs" / "detection" / "swin_b_fpn.yaml", [data, size, *steps, *overrides])
+    recipe = ROOT / "configs" / "detection" / "swin_b_fpn.yaml"
+    return detection_step.build(load_config(DetectionConfig, recipe, [data, size, *steps, *overrides]))
 
 
 def losses(trainer: Trainer, batches: DeviceBatches, steps: int) -> list[float]:
@@ -70,7 +78,9 @@ def train(findings: Findings, name: str, trainer: Trainer, steps: int = 10) -> l
     found = losses(trainer, trainer.batches(), steps)
     skipped = sum(math.isnan(loss) for loss in found)
     findings.figure(name, f"loss {found[-1]:.3g}")
-    findings.check(skipped <= (SKIPS if trainer.precision.name == "fp16" else 0), f"{name}: {skipped} steps skipped")
+    findings.check(
+        skipped <= (SKIPS if trainer.learner.precision.name == "fp16" else 0), f"{name}: {skipped} steps skipped"
+    )
     if cuda:
         findings.figure(f"{name} peak GB", torch.cuda.max_memory_allocated() / 1e9)
     begin = time.perf_counter()

@@ -76,7 +76,7 @@ def timms(trainer: Trainer, name: str, steps: int, batches: DeviceBatches, small
         for _ in range(steps):
             batch = batches.next().data
             images = (batch["image"].float() / 255 - 0.5).div_(0.5).contiguous(memory_format=layout)
-            with trainer.precision.autocast():
+            with trainer.learner.precision.autocast():
                 loss = criterion(model(images), batch["label"])
             loss.backward()
             optimizer.step()

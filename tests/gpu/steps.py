@@ -62,8 +62,8 @@ def variants(findings: Findings) -> None:
             first[name] = train(findings, name, trainer)[0]
             off = abs(first[name] / first["plain"] - 1)
             findings.check(off < 1e-4, f"{name}: first loss {first[name]}, plain {first['plain']}")
-            if trainer.ema is not None:
-                average, model = trainer.ema.module.state_dict(), trainer.task.model.state_dict()
+            if trainer.learner.ema is not None:
+                average, model = trainer.learner.ema.module.state_dict(), trainer.task.model.state_dict()
                 findings.check(tree_difference(average, model) is not None, f"{name}: the average is the model")
                 finite = all(bool(value.isfinite().all()) for value in average.values())
                 findings.check(finite, f"{name}: the average is not finite")
@@ -94,7 +94,7 @@ def infinity(findings: Findings) -> None:
     batches = trainer.batches()
     before = losses(trainer, batches, SKIPS + 1)
     findings.check(not math.isnan(before[-1]), "no step in fp16 was made before the infinite one")
-    scale, left = trainer.scaler.get_scale(), _weights(trainer)
+    scale, left = trainer.learner.scaler.get_scale(), _weights(trainer)
     step = trainer.task.training_step
     trainer.task.training_step = lambda model, batch: {  # type: ignore[method-assign]
         name: value * math.inf for name, value in step(model, batch).items()
@@ -102,8 +102,8 @@ def infinity(findings: Findings) -> None:
     (loss,) = losses(trainer, batches, 1)
     trainer.task.training_step = step  # type: ignore[method-assign]
     findings.check(math.isnan(loss) and trainer.state.skipped_in_row == 1, "the infinite step was not skipped")
-    findings.figure("scale", f"{scale:g} -> {trainer.scaler.get_scale():g}")
-    findings.check(trainer.scaler.get_scale() == scale / 2, "the scale was not halved")
+    findings.figure("scale", f"{scale:g} -> {trainer.learner.scaler.get_scale():g}")
+    findings.check(trainer.learner.scaler.get_scale() == scale / 2, "the scale was not halved")
     difference = tree_difference(left, _weights(trainer))
     findings.check(difference is None, f"the infinite step changed {difference}")
     after = losses(trainer, batches, 2)

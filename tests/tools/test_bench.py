@@ -174,12 +174,13 @@ def test_a_detectors_steps_are_measured_beside_torchvisions() -> None:
 
 def test_torchvisions_detector_is_ours() -> None:
     """The same maps, heads and priors: on a picture with one object, where both divide alike, the same losses."""
-    trainer = bench_detection_step.build(replace(bench_detection_step.QUICK[0], batch=2))
+    config = bench_detection_step.configured(replace(bench_detection_step.QUICK[0], batch=2))
+    trainer = bench_detection_step.build(config)
     data = trainer.batches().next().data
     data = {name: tensor[:1] for name, tensor in data.items()}
     data["mask"] = torch.arange(data["mask"].shape[1]).unsqueeze(0) < 1
     data["boxes"][0, 0] = torch.tensor([0.2, 0.3, 0.7, 0.9])
-    peer = bench_detection_step.peer(trainer)
+    peer = bench_detection_step.peer(config, trainer)
     expected = peer(*bench_detection_step.as_lists(data))
     found = trainer.task.training_step(trainer.task.model.train(), data)
     torch.testing.assert_close(found["loss_classes"], expected["classification"], rtol=1e-3, atol=1e-4)

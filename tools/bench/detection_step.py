@@ -28,7 +28,7 @@ from detection.model.backbone import build_backbone
 from detection.model.backbone_base import Backbone
 from detection.model.ssd import SSD as Detector
 from detection.train import kind
-from engine.commands.train import build_trainer
+from engine.commands.build import build_trainer
 from engine.config.section import load_config
 from engine.config.sections import DistributedConfig
 from engine.data.device_prefetch import DeviceBatches
@@ -91,16 +91,17 @@ def main() -> None:
     quick = "quick" in sys.argv
     work: dict[tuple[str, str], Callable[[], float]] = {}
     for case in QUICK if quick else FULL:
-        trainer = build(case)
+        config = configured(case)
+        trainer = build(config)
         batch = trainer.batches().next()
-        work[case.row, PLAIN] = theirs(trainer, batch, case, torch.contiguous_format)
-        work[case.row, CHANNELS_LAST] = theirs(trainer, batch, case, torch.channels_last)
+        work[case.row, PLAIN] = theirs(config, trainer, batch, case, torch.contiguous_format)
+        work[case.row, CHANNELS_LAST] = theirs(config, trainer, batch, case, torch.channels_last)
         work[case.row, OURS] = ours(trainer, batch, case)
     print(json.dumps(interleaved(work, 1 if quick else 5)))
 
 
-def build(case: Case) -> Trainer:
-    """The recipe's trainer, with drawn shapes as data and without trained weights."""
+def configured(case: Case) -> DetectionConfig:
+    """Returns the recipe's configuration, with drawn shapes as data and without trained weights."""
     data = (
         f"data={{source: shapes, classes: [{', '.join(CLASSES)}], train_pictures: {case.batch}, val_pictures: 1, "
         f"picture_size: [{case.side}, {case.side}], image_size: {case.side}, workers: 0}}"
@@ -113,12 +114,11 @@ def build(case: Case) -> Trainer:
         "training.steps=1000",
         "finetune.weights=null",
     ]
-    return build_detection(RECIPE, [data, *overrides])
+    return load_config(DetectionConfig, RECIPE, [data, *overrides])
 
 
-def build_detection(recipe: Path, overrides: list[str]) -> Trainer:
-    """The trainer of a configuration file with other settings, in a process of its own."""
-    config = load_config(DetectionConfig, recipe, overrides)
+def build(config: DetectionConfig) -> Trainer:
+    """Builds a detector's trainer, in a process of its own."""
     return build_trainer(kind(), config, Ranks(Layout(), choose_device(DistributedConfig(), Layout())))
 
 
@@ -128,14 +128,16 @@ def ours(trainer: Trainer, batch: MicroBatch, case: Case) -> Callable[[], float]
     return _rate(lambda: trainer.train_step(batches), case, trainer.ranks.device)
 
 
-def theirs(trainer: Trainer, batch: MicroBatch, case: Case, layout: torch.memory_format) -> Callable[[], float]:
+def theirs(
+    config: DetectionConfig, trainer: Trainer, batch: MicroBatch, case: Case, layout: torch.memory_format
+) -> Callable[[], float]:
     """Images a second of the least of loops around torchvision's model, with the same optimizer and precision."""
-    model = peer(trainer).to(memory_format=layout)
-    optimizer = build_optimizer(model, trainer.config.optimizer, trainer.config.finetune)
+    model = peer(config, trainer).to(memory_format=layout)
+    optimizer = build_optimizer(model, config.optimizer, config.finetune)
     pictures, targets = as_lists(batch.data)
 
     def step() -> None:
-        with trainer.precision.autocast():
+        with trainer.learner.precision.autocast():
             loss = torch.stack([*model(pictures, targets).values()]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -168,10 +170,10 @@ class SixMaps(nn.Module):
         return OrderedDict((str(number), y) for number, y in enumerate(self.maps(x)))
 
 
-def peer(trainer: Trainer) -> SSD:
+def peer(config: DetectionConfig, trainer: Trainer) -> SSD:
     """torchvision's SSD, in training, with copies of the weights of the trainer's model, on its device."""
-    config, model = trainer.config, trainer.task.model
-    assert isinstance(config, DetectionConfig) and isinstance(model, Detector)
+    model = trainer.task.model
+    assert isinstance(model, Detector)
     priors, ready = config.detection.priors, resolve_preprocessing(config.data, config.detection.timm_name)
     ratios: Any = [[*ratios] for ratios in priors.ratios]
     boxes = DefaultBoxGenerator(ratios, scales=[*priors.scales, priors.scale_beyond], clip=priors.clip)

@@ -14,7 +14,7 @@ from time import perf_counter
 from engine.data.batch_plan import BatchLayout, NaturalOrder
 from engine.data.loaders import MicroBatchSampler
 from engine.training.trainer import Trainer
-from tools.bench.step import build
+from tools.bench.step import build, configured
 from tools.bench.timing import Table, interleaved
 
 IMAGENET = 1_281_167
@@ -24,7 +24,7 @@ SETTINGS = ["training.precision=fp32", "training.steps=1000000"]
 def run(quick: bool = False) -> Table:
     """Measures; `quick` is for seeing that it works: few steps, one round."""
     before = 2 if quick else 100
-    whole, resumed = build(SETTINGS), build(SETTINGS)
+    whole, resumed = (build(configured(SETTINGS)) for _ in range(2))
     batches = whole.batches()
     for _ in range(before):
         whole.train_step(batches)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from classification.config import ClassificationConfig
 from classification.task import ClassificationTask
 from classification.train import kind
-from engine.commands.train import build_trainer
+from engine.commands.build import build_trainer
 from engine.config.section import load_config
 from engine.config.sections import DistributedConfig
 from engine.data.device_prefetch import DeviceBatches
@@ -51,9 +51,9 @@ def run(quick: bool = False) -> Table:
     for case, (overrides, steps) in cases.items():
         for precision in ("fp32",) if quick else ("fp32", "bf16"):
             row = f"{case}, {precision}"
-            settings = [*overrides, f"training.precision={precision}", "training.steps=1000000"]
-            work[row, "by hand"] = by_hand(build(settings), 2 if quick else steps)
-            work[row, "trainer"] = bybuild(build(settings), 2 if quick else steps)
+            config = configured([*overrides, f"training.precision={precision}", "training.steps=1000000"])
+            work[row, "by hand"] = by_hand(build(config), 2 if quick else steps)
+            work[row, "trainer"] = bybuild(build(config), 2 if quick else steps)
     samples = interleaved(work, 1 if quick else 7)
     table = Table("step", "Training loop", "images/s", samples)
     for row, cells in table.medians().items():
@@ -61,11 +61,14 @@ def run(quick: bool = False) -> Table:
     return table
 
 
-def build(overrides: list[str]) -> Trainer:
-    """The quickstart's trainer with other settings, in a process of its own."""
-    config = load_config(ClassificationConfig, ROOT / "configs" / "classification" / "quickstart.yaml", overrides)
-    ranks = Ranks(Layout(), choose_device(DistributedConfig(), Layout()))
-    return build_trainer(kind(), config, ranks)
+def configured(overrides: list[str]) -> ClassificationConfig:
+    """Returns the quickstart's configuration with other settings."""
+    return load_config(ClassificationConfig, ROOT / "configs" / "classification" / "quickstart.yaml", overrides)
+
+
+def build(config: ClassificationConfig) -> Trainer:
+    """Builds a classifier's trainer, in a process of its own."""
+    return build_trainer(kind(), config, Ranks(Layout(), choose_device(DistributedConfig(), Layout())))
 
 
 def bybuild(trainer: Trainer, steps: int, batches: DeviceBatches | None = None) -> Callable[[], float]:
@@ -84,12 +87,12 @@ def bybuild(trainer: Trainer, steps: int, batches: DeviceBatches | None = None) 
 
 def by_hand(trainer: Trainer, steps: int, batches: DeviceBatches | None = None) -> Callable[[], float]:
     """Images a second of a bare loop over the same batches. It uses the trainer's parts, but none of its code."""
-    task, device, precision = trainer.task, trainer.ranks.device, trainer.precision
+    task, device, precision = trainer.task, trainer.ranks.device, trainer.learner.precision
     assert isinstance(task, ClassificationTask)
     model = task.model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)))
-    wanted = uses_channels_last(trainer.config.training.channels_last, task.model)
+    wanted = uses_channels_last("auto", task.model)
     layout = torch.channels_last if wanted else torch.contiguous_format
     source = batches or trainer.batches()
 

@@ -15,14 +15,14 @@ from torchvision.ops import FrozenBatchNorm2d
 from detection.model.priors import make_priors
 from detection.model.sections import DetectorConfig
 from detection.model.ssd import KEPT_SIZES, SSD, build_detector
-from engine.config.sections import DistributedConfig, FinetuneConfig, OptimizerConfig, RunConfig, TrainingConfig
+from engine.config.sections import DistributedConfig, FinetuneConfig, OptimizerConfig, TrainingConfig
 from engine.distributed.ranks import Layout, Ranks
 from engine.errors import UserError
 from engine.model.batch_norm import uses_batch_norm
-from engine.model.wrap import prepare_network
 from engine.training.optimizer import parameter_groups
 from tests.detection.model.test_backbones import TINY_SWIN
 from tests.distributed import run_ranks
+from tests.engine.toy import prepare_network
 
 CUDA = Ranks(Layout(), torch.device("cuda", 0))
 
@@ -156,7 +156,7 @@ def test_activation_checkpointing_computes_the_same_gradients(backbone: str) -> 
         torch.manual_seed(0)
         model = small(backbone, drop_path=0.0 if backbone.startswith("swin") else None)
         training = TrainingConfig(activation_checkpointing=wanted, precision="fp32")
-        network = prepare_network(model, RunConfig(training=training), CUDA)
+        network = prepare_network(model, training, CUDA)
         loss_of(network, x).backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
     for ours, theirs in zip(*gradients, strict=True):
@@ -167,7 +167,7 @@ def test_bodies_that_cannot_recompute_are_refused() -> None:
     model = small()
     model.backbone.body = nn.Identity()
     with pytest.raises(UserError, match=r"training\.activation_checkpointing: SSD does not support it"):
-        prepare_network(model, RunConfig(training=TrainingConfig(activation_checkpointing=True)), CUDA)
+        prepare_network(model, TrainingConfig(activation_checkpointing=True), CUDA)
 
 
 @pytest.mark.parametrize(
@@ -211,11 +211,11 @@ def test_frozen_batch_norm_stays_as_it_came() -> None:
 
 def test_synchronised_batch_norm_takes_every_layer_that_is_not_frozen() -> None:
     distributed = DistributedConfig(sync_batchnorm=True)
-    config = RunConfig(training=TrainingConfig(precision="fp32"), distributed=distributed)
-    model = prepare_network(small("resnet50_a"), config, CUDA)
+    settings = (TrainingConfig(precision="fp32"), CUDA, distributed)
+    model = prepare_network(small("resnet50_a"), *settings)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     assert any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
-    frozen = prepare_network(small("resnet50_a", frozen_batchnorm=True), config, CUDA)
+    frozen = prepare_network(small("resnet50_a", frozen_batchnorm=True), *settings)
     assert not any(isinstance(m, nn.SyncBatchNorm) for m in frozen.get_submodule("backbone.body").modules())
     assert isinstance(frozen.get_submodule("backbone.extras.norm.0"), nn.SyncBatchNorm)
 
@@ -224,7 +224,7 @@ def losses_of_steps(ranks: Ranks, backbone: str) -> list[float]:
     """Losses of a few steps on two ranks; DDP raises an error in the second if a parameter had no part in the first."""
     torch.manual_seed(0)
     model = small(backbone, neck="pan", drop_path=0.0 if backbone.startswith("swin") else None)
-    network = prepare_network(model, RunConfig(), ranks)
+    network = prepare_network(model, TrainingConfig(), ranks)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-4)
     pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(ranks.rank))
     losses = []

@@ -7,7 +7,7 @@ import torch
 
 from detection.model.unused_parameters import first_pass
 from detection.train import kind
-from engine.commands.train import build_trainer
+from engine.commands.build import build_trainer
 from engine.distributed.ranks import Layout, Ranks
 from engine.errors import UserError
 from tests.detection.small import SHAPES, TINY, config_of

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from engine.config.sections import RunConfig, TrainingConfig
+from engine.config.sections import TrainingConfig
 from engine.distributed.ranks import Layout, Ranks
 from engine.model.compiling import compile_for_training, repeated_blocks, uncompiled
 from engine.model.wrap import wrap_model
@@ -51,7 +51,7 @@ def test_modes_reach_the_compiler(build: Any, monkeypatch: pytest.MonkeyPatch) -
     modes: list[Any] = []
     monkeypatch.setattr(torch, "compile", lambda code, **options: modes.append(options["mode"]) or code)
     for wanted in (True, "default", "reduce-overhead", "max-autotune", False):
-        wrap_model(build(), RunConfig(training=TrainingConfig(compile=wanted)), CPU)
+        wrap_model(build(), TrainingConfig(compile=wanted), CPU)
     assert list(dict.fromkeys(modes)) == ["default", "reduce-overhead", "max-autotune"]
 
 

@@ -13,15 +13,14 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from engine.config.sections import FinetuneConfig, RunConfig, TrainingConfig
+from engine.config.sections import FinetuneConfig, TrainingConfig
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.model.freezing import Freezing, Phase, plan_phases
-from engine.model.wrap import prepare_network
 from swin import swin_tiny
 from tests.distributed import run_ranks
 from tests.engine.staged import BEGINS, STAGES, STEPS, Staged, differing, finish, read, stage_of, staged_trainer, stored
-from tests.engine.toy import SINGLE, Memory
+from tests.engine.toy import SINGLE, Memory, prepare_network
 
 State = dict[str, Any]
 
@@ -118,13 +117,13 @@ def test_frozen_stages_keep_every_bit_and_have_no_optimizer_state(optimizer: str
 def test_frozen_parameters_have_no_gradient_and_no_part_in_its_norm() -> None:
     trainer = staged_trainer(training={"clip_grad_norm": None})
     batches, gradients, norms = trainer.batches(), [], []
-    original = trainer.optimizer.step
+    original = trainer.learner.optimizer.step
 
     def remember(*args: Any) -> Any:
         gradients.append({n: p.grad.clone() for n, p in trainer.task.model.named_parameters() if p.grad is not None})
         return original(*args)
 
-    trainer.optimizer.step = remember  # type: ignore[method-assign]
+    trainer.learner.optimizer.step = remember  # type: ignore[method-assign]
     for step in range(STEPS):
         trainer.train_step(batches)
         trainer.settle()
@@ -210,7 +209,7 @@ def test_every_stage_has_its_configured_rate_and_decay_at_each_step() -> None:
         trainer.settle()
         bases.append(trainer.rate())
         trainer.train_step(batches)
-        found = {names[id(p)]: group for group in trainer.optimizer.param_groups for p in group["params"]}
+        found = {names[id(p)]: group for group in trainer.learner.optimizer.param_groups for p in group["params"]}
         assert {stage_of(name) for name in found} == {s for s in STAGES if BEGINS[s] <= step}
         for name, group in found.items():
             assert group["lr"] == pytest.approx(bases[-1] * scales[stage_of(name)], rel=1e-12), (step, name)
@@ -292,8 +291,8 @@ def wrappers_left(ranks: Ranks) -> int:
     batches, seen = trainer.batches(), []
     while trainer.state.step < STEPS:
         trainer.train_step(batches)
-        if not seen or seen[-1]() is not trainer.network:
-            seen.append(weakref.ref(trainer.network))
+        if not seen or seen[-1]() is not trainer.learner.network:
+            seen.append(weakref.ref(trainer.learner.network))
     assert len(seen) == 3
     return sum(reference() is not None for reference in seen)
 
@@ -310,7 +309,7 @@ def gradients_around_a_frozen_stage(ranks: Ranks, checkpointing: bool) -> dict[s
     freezing.advance(1)
     freezing.train_mode()
     training = TrainingConfig(activation_checkpointing=checkpointing)
-    network = prepare_network(model, RunConfig(training=training), ranks)
+    network = prepare_network(model, training, ranks)
     network(torch.linspace(-1, 1, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)).square().sum().backward()
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 

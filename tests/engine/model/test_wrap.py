@@ -15,19 +15,16 @@ from torch._dynamo.utils import counters
 from torch.nn.parallel import DistributedDataParallel
 
 import engine.model.wrap
-from engine.config.sections import DistributedConfig, RunConfig, TrainingConfig
+from engine.config.sections import DistributedConfig, TrainingConfig
 from engine.distributed.ranks import Layout, Ranks
 from engine.errors import UserError
-from engine.model.wrap import prepare_network, wrap_model
+from engine.model.wrap import wrap_model
 from swin import swin_tiny
 from tests.distributed import run_ranks
+from tests.engine.toy import prepare_network
 
 CPU = Ranks(Layout(), torch.device("cpu"))
 CUDA = Ranks(Layout(), torch.device("cuda", 0))
-
-
-def config(**training: Any) -> RunConfig:
-    return RunConfig(training=TrainingConfig(**training))
 
 
 def network() -> Any:
@@ -36,14 +33,14 @@ def network() -> Any:
 
 def test_a_single_process_trains_the_model_itself() -> None:
     model = network()
-    assert prepare_network(model, config(), CPU) is model
+    assert prepare_network(model, TrainingConfig(), CPU) is model
 
 
 def step_on_ranks(ranks: Ranks, inputs: torch.Tensor) -> dict[str, Any]:
     """Gradients and buffers after a backward pass of each rank on its own input, from weights of its own."""
     torch.manual_seed(ranks.rank)
     model = network()
-    wrapped = prepare_network(model, config(), ranks)
+    wrapped = prepare_network(model, TrainingConfig(), ranks)
     start = model[0].weight.detach().clone()
     wrapped(inputs[ranks.rank]).square().sum().backward()
     wrapped(inputs[ranks.rank])  # a second forward pass would begin with rank 0's buffers if they were spread
@@ -80,7 +77,7 @@ def test_gradients_are_averaged_over_ranks_and_weights_start_equal() -> None:
 
 def test_channels_last() -> None:
     model: Any = network()
-    assert prepare_network(model, config(channels_last=True), CPU) is model
+    assert prepare_network(model, TrainingConfig(channels_last=True), CPU) is model
     weight: torch.Tensor = model.get_parameter("0.weight")
     assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
     assert not network()[0].weight.is_contiguous(memory_format=torch.channels_last)
@@ -88,7 +85,7 @@ def test_channels_last() -> None:
 
 def test_compiling_keeps_the_models_names() -> None:
     model = network()
-    wrapped = prepare_network(model, config(compile=True), CPU)
+    wrapped = prepare_network(model, TrainingConfig(compile=True), CPU)
     assert wrapped is not model
     assert list(model.state_dict()) == list(network().state_dict())
     assert next(wrapped.parameters()) is next(model.parameters())
@@ -106,7 +103,7 @@ def test_activation_checkpointing_computes_blocks_twice_and_the_same_gradients(b
     calls, gradients = [], []
     for wanted in (False, True):
         torch.manual_seed(0)
-        model = prepare_network(build(), config(activation_checkpointing=wanted), CPU).train()
+        model = prepare_network(build(), TrainingConfig(activation_checkpointing=wanted), CPU).train()
         layers = [layer for name, layer in model.named_modules() if name.endswith("mlp.fc1")]
         counts = [0]
         for layer in layers:
@@ -122,19 +119,19 @@ def test_activation_checkpointing_computes_blocks_twice_and_the_same_gradients(b
 @pytest.mark.parametrize("build", [network, lambda: timm.create_model("inception_v4", num_classes=2)], ids=["", "timm"])
 def test_models_that_cannot_recompute_are_refused(build: Any) -> None:
     with pytest.raises(UserError, match=r"training\.activation_checkpointing: \w+ does not support it"):
-        prepare_network(build(), config(activation_checkpointing=True), CPU)
+        prepare_network(build(), TrainingConfig(activation_checkpointing=True), CPU)
 
 
 def test_sync_batchnorm_is_refused_on_cpu() -> None:
     with pytest.raises(UserError, match=r"distributed\.sync_batchnorm: works on CUDA only"):
-        prepare_network(network(), RunConfig(distributed=DistributedConfig(sync_batchnorm=True)), CPU)
+        prepare_network(network(), TrainingConfig(), CPU, DistributedConfig(sync_batchnorm=True))
 
 
 def test_sync_batchnorm_replaces_every_layer_and_keeps_names_and_activations() -> None:
     model: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), BatchNormAct2d(4, act_layer=nn.ReLU))
     names, weight = list(model.state_dict()), model[1].weight
     training = TrainingConfig(precision="fp32")
-    prepare_network(model, RunConfig(training=training, distributed=DistributedConfig(sync_batchnorm=True)), CUDA)
+    prepare_network(model, training, CUDA, DistributedConfig(sync_batchnorm=True))
     assert isinstance(model[1], nn.SyncBatchNorm) and isinstance(model[2], nn.SyncBatchNorm)
     assert list(model.state_dict()) == names and model[1].weight is weight
     assert model.eval()(torch.randn(2, 3, 6, 6))[:, :4].min() >= 0, "the activation is to be kept"
@@ -144,7 +141,7 @@ def gradients_of_steps(ranks: Ranks, steps: int, grad_comm: str) -> list[torch.T
     """All gradients of a small Swin, flattened, at each of some steps that differ in nothing."""
     torch.manual_seed(0)
     model = swin_tiny(num_classes=5, img_size=32, window_size=2, drop_path=0.0, depths=(1, 1, 1, 1))
-    wrapped = prepare_network(model, config(grad_comm=grad_comm), ranks)
+    wrapped = prepare_network(model, TrainingConfig(grad_comm=grad_comm), ranks)
     pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(ranks.rank))
     found = []
     for _ in range(steps):
@@ -175,7 +172,7 @@ def gradients_with_ranks_on_gpus(ranks: Ranks) -> torch.Tensor:
     on_gpus = replace(ranks, device=torch.device("cuda", ranks.rank))
     torch.manual_seed(0)
     model = network()
-    wrapped = wrap_model(model, config(), on_gpus)
+    wrapped = wrap_model(model, TrainingConfig(), on_gpus)
     wrapped(torch.ones(2, 3, 6, 6)).sum().backward()
     return model[0].weight.grad
 
@@ -197,7 +194,7 @@ def what_settling_leaves(ranks: Ranks) -> dict[str, Any]:
     for parameter in model[0].parameters():
         parameter.requires_grad_(False)
     torch.manual_seed(0)
-    prepare_network(model, config(), ranks)
+    prepare_network(model, TrainingConfig(), ranks)
     changed = ranks.rank == 0 and any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     return {"gradients": sum(p.grad is not None for p in model.parameters()), "unchanged": not changed}
 
@@ -205,7 +202,7 @@ def what_settling_leaves(ranks: Ranks) -> dict[str, Any]:
 @pytest.mark.parametrize("precision, quick", [("bf16", True), ("fp32", False)])
 def test_depthwise_convolutions_are_the_quick_ones_in_bf16_alone(precision: str, quick: bool) -> None:
     model = nn.Sequential(nn.Conv2d(4, 4, 5, groups=4))
-    prepare_network(model, config(precision=precision), CPU)
+    prepare_network(model, TrainingConfig(precision=precision), CPU)
     assert (type(model[0]) is not nn.Conv2d) == quick
 
 
@@ -215,7 +212,7 @@ def gradients_sent_as(ranks: Ranks, kinds: tuple[str, ...]) -> dict[str, list[to
     for kind in ("own", *kinds):
         torch.manual_seed(0)
         model = network()
-        wrapped = prepare_network(model, config(grad_comm=kind), ranks) if kind != "own" else model
+        wrapped = prepare_network(model, TrainingConfig(grad_comm=kind), ranks) if kind != "own" else model
         torch.manual_seed(1 + ranks.rank)
         wrapped(torch.randn(3, 3, 6, 6)).square().sum().backward()
         found[kind] = [parameter.grad for parameter in model.parameters()]
@@ -242,7 +239,7 @@ def compiled_losses(ranks: Ranks, cases: list[dict[str, Any]]) -> dict[str, Any]
         torch.manual_seed(0)
         model = swin_tiny(num_classes=5, window_size=2, depths=(2,), embed_dim=8, num_heads=(2,), drop_path=0.3)
         counters.clear()
-        wrapped = prepare_network(model, config(**case), ranks)
+        wrapped = prepare_network(model, TrainingConfig(**case), ranks)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
         losses.append([])
         for step in range(3):

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 from timm.scheduler import CosineLRScheduler
 
-from engine.config.sections import OptimizerConfig, PlateauConfig, ScheduleConfig
-from engine.training.schedule import Plateau, Progress, Schedule, build_schedule, cosine, milestones, one_cycle, warm_up
+from engine.config.sections import CheckpointConfig, EvaluationConfig, LoggingConfig, OptimizerConfig, ScheduleConfig
+from engine.training.schedule import (
+    Schedule,
+    build_intervals,
+    build_schedule,
+    cosine,
+    milestones,
+    one_cycle,
+    warm_up,
+)
 
 BASE = 0.5
 
@@ -167,56 +174,21 @@ def test_the_factor_depends_on_the_step_alone() -> None:
     assert rates(schedule, range(99, 0, -1)) == forwards[:0:-1]
 
 
-# -- progress and plateau --------------------------------------------------------------------------------------------
+def test_a_rate_is_the_base_rate_times_factor_and_the_plateaus_scale_counts_under_it_alone() -> None:
+    plateau = build_schedule(ScheduleConfig(name="plateau"), OptimizerConfig(lr=0.2), 10, 100)
+    constant = build_schedule(ScheduleConfig(name="constant"), OptimizerConfig(lr=0.2), 10, 100)
+    assert plateau.rate(5, 0.5) == 0.1 and constant.rate(5, 0.5) == 0.2
 
 
-@pytest.mark.parametrize(
-    "mode, values, best, stale",
-    [
-        ("max", [0.5, 0.6, 0.6, 0.55], 0.6, 2),
-        ("max", [0.5, 0.505], 0.5, 1),  # less than min_delta more
-        ("max", [0.5, 0.505, 0.515], 0.515, 0),  # small gains add up
-        ("min", [2.0, 1.0, 1.5], 1.0, 1),
-        ("min", [2.0, 1.995], 2.0, 1),
-        ("min", [math.inf, 3.0], 3.0, 0),
-        ("max", [math.nan, 0.1, math.nan, math.nan], 0.1, 2),
-        ("min", [math.nan, math.nan], None, 2),
-    ],
-)
-def test_progress(mode: str, values: list[float], best: float | None, stale: int) -> None:
-    progress = Progress()
-    for value in values:
-        progress = progress.update(value, mode, min_delta=0.01)
-    assert progress == Progress(best, stale)
-
-
-@pytest.mark.parametrize("mode", ["min", "max"])
-def test_plateau_as_torch(mode: Literal["min", "max"]) -> None:
-    config = PlateauConfig(factor=0.3, patience=2, min_delta=0.05)
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=BASE)
-    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, mode=mode, factor=0.3, patience=2, threshold=0.05, threshold_mode="abs", min_lr=0.02, eps=0
+def test_what_is_due_after_which_step() -> None:
+    """12 steps of 5 an epoch."""
+    intervals = build_intervals(
+        EvaluationConfig(every_epochs=2), CheckpointConfig(every_steps=7), LoggingConfig(every_steps=4), 5, 12
     )
-    plateau, sign, seen = Plateau(), 1 if mode == "max" else -1, set()
-    losses = [0, 0.1, 0.12, 0.13, 0.14, 0.2, 0.2, math.nan, 0.1, 0.3] + 12 * [0.31]
-    for value in losses:
-        theirs.step(sign * value)
-        plateau = plateau.update(sign * value, mode, config, floor=0.02 / BASE)
-        assert BASE * plateau.scale == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-12)
-        seen.add(plateau.scale)
-    assert len(seen) == 4 and min(seen) == 0.02 / BASE
-
-
-def test_plateau_goes_on_from_its_saved_state() -> None:
-    config, values = PlateauConfig(factor=0.5, patience=1), [0.5, 0.4, 0.3, 0.6, 0.5, 0.5, 0.5, 0.5]
-    for cut in range(len(values)):
-        plain, resumed = Plateau(), Plateau()
-        for value in values:
-            plain = plain.update(value, "max", config, floor=0.0)
-        for number, value in enumerate(values):
-            if number == cut:
-                state = {"progress": {"best": resumed.progress.best, "stale": resumed.progress.stale}}
-                resumed = Plateau.from_state({**state, "scale": resumed.scale})
-            resumed = resumed.update(value, "max", config, floor=0.0)
-        assert resumed == plain
-    assert plain.scale == 0.125
+    steps = range(1, 13)
+    assert [step for step in steps if intervals.evaluation_due(step)] == [10, 12]
+    assert [step for step in steps if intervals.record_due(step)] == [4, 5, 8, 10, 12]
+    assert [step for step in steps if intervals.save_due(step)] == [7, 12]
+    rare = build_intervals(EvaluationConfig(every_steps=3), CheckpointConfig(), LoggingConfig(), 5, 12)
+    assert [step for step in steps if rare.evaluation_due(step)] == [3, 6, 9, 12]
+    assert not any(map(rare.save_due, steps)) and rare.save_minutes is None

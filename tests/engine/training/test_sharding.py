@@ -75,7 +75,9 @@ def reread(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def state_bytes(trainer: Trainer) -> int:
-    tensors = [v for entry in trainer.optimizer.state.values() for v in entry.values() if isinstance(v, torch.Tensor)]
+    tensors = [
+        v for entry in trainer.learner.optimizer.state.values() for v in entry.values() if isinstance(v, torch.Tensor)
+    ]
     return sum(tensor.nbytes for tensor in tensors)
 
 

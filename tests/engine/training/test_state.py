@@ -8,7 +8,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from engine.training.schedule import Plateau, Progress
+from engine.training.selection import Plateau, Progress
 from engine.training.state import RunState, Window
 
 

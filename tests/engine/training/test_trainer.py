@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from engine.data.loaders import EvaluationStopped
 from engine.distributed.ranks import Layout, Ranks
 from engine.errors import UserError
-from engine.training.trainer import NonFiniteError
+from engine.training.step_numbers import NonFiniteError
 from tests.engine.toy import Memory, ToyTask, toy_config, toy_model, toy_trainer
 
 
@@ -97,7 +97,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(precision, opt
     for _ in range(3):
         before = copy.deepcopy(trainer.state_dict())
         trainer.train_step(batches)
-        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        rates.append(trainer.learner.optimizer.param_groups[0]["lr"])
         if 3 in task.seen[-1]:
             after = trainer.state_dict()
             for part in ("model", "ema"):
@@ -113,7 +113,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(precision, opt
     assert rates[-1] == pytest.approx(0.01)  # two updates have not reached the milestone of the third
     assert weights(task).isfinite().all()
     if precision == "fp16":
-        assert trainer.scaler.get_scale() == 2.0**15  # halved once
+        assert trainer.learner.scaler.get_scale() == 2.0**15  # halved once
 
 
 def test_too_many_bad_steps_in_a_row_end_the_run_with_a_cure():
@@ -138,10 +138,10 @@ def test_moving_average_follows_each_update_and_is_what_is_evaluated():
     for _ in range(3):
         trainer.train_step(batches)
         average = weights(task) if average is None else 0.5 * average + 0.5 * weights(task)
-    ema = torch.cat([p.detach().flatten() for p in trainer.ema.module.parameters()])
+    ema = torch.cat([p.detach().flatten() for p in trainer.learner.ema.module.parameters()])
     torch.testing.assert_close(ema, average)
     with torch.no_grad():
-        expected = task.evaluate(trainer.ema.module, "val", None).metrics["loss"]
+        expected = task.evaluate(trainer.learner.ema.module, "val", None).metrics["loss"]
         assert trainer.evaluate("val").metrics["loss"] == pytest.approx(expected)
 
 
@@ -329,7 +329,7 @@ def test_the_host_reads_the_numbers_of_a_step_when_it_has_queued_the_passes_of_t
     task = ToyTask(toy_model(nn.BatchNorm1d(8)), 64)
     trainer = toy_trainer(task, toy_config(training=training, optimizer={"name": optimizer}))
     events: list[str] = []
-    original = {"tolist": torch.Tensor.tolist, "step": trainer.optimizer.step}
+    original = {"tolist": torch.Tensor.tolist, "step": trainer.learner.optimizer.step}
 
     def training_step(model, batch):
         events.append("passes")
@@ -337,7 +337,7 @@ def test_the_host_reads_the_numbers_of_a_step_when_it_has_queued_the_passes_of_t
 
     task.training_step = training_step
     monkeypatch.setattr(torch.Tensor, "tolist", lambda values: events.append("read") or original["tolist"](values))
-    trainer.optimizer.step = lambda: events.append("step") or original["step"]()
+    trainer.learner.optimizer.step = lambda: events.append("step") or original["step"]()
     batches = trainer.batches()
     trainer.train_step(batches)
     events.clear()

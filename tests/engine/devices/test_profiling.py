@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.config.sections import ProfileConfig
-from engine.training.profiling import TABLE, TRACE, StepProfiler
+from engine.devices.profiling import TABLE, TRACE, StepProfiler
 
 
 def work(profiler: StepProfiler, start: int, end: int) -> None:

@@ -1,0 +1,100 @@
+"""What an optimizer step comes to: summed on the device, read by the host when it has queued more work."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine.devices.kinds import DeviceNumbers
+
+log = logging.getLogger(__name__)
+
+
+class NonFiniteError(RuntimeError):
+    """Too many steps in a row had a loss or gradient that is not finite."""
+
+
+class SampleSums:
+    """Sums of each metric over this rank's samples of one optimizer step, on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._sums: dict[str, Tensor] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Metrics in the order in which :meth:`packed` has them."""
+        return tuple(self._sums)
+
+    def add(self, means: dict[str, Tensor], num_samples: int) -> None:
+        """Adds a micro-batch, of each metric its mean over the samples.
+
+        One that only keeps its rank busy has none of them and counts nothing, not even if it is not finite.
+        """
+        for name, value in means.items():
+            share = value.detach().float() * num_samples if num_samples else 0.0
+            self._sums[name] = self._sums.get(name, torch.zeros((), device=self._device)) + share
+
+    def packed(self, *requests: bool) -> Tensor:
+        """Returns the sums and, as 0 or 1, what this rank was asked for, so that all ranks can add them up at once."""
+        asked = (torch.full((), float(request), device=self._device) for request in requests)
+        return torch.stack([*self._sums.values(), *asked])
+
+
+class StepNumbers(NamedTuple):
+    """Numbers of an optimizer step on their way to the host."""
+
+    step: int
+    """Number of the step, counted from 1."""
+    names: tuple[str, ...]
+    samples: int
+    """Of the step, over all ranks."""
+    numbers: DeviceNumbers
+    """Over all ranks: the sum of each name, how many were asked to stop and to save; and the gradient's norm."""
+
+    def read(self) -> StepResult:
+        """Waits until the numbers have arrived."""
+        *values, stops, saves, grad_norm = self.numbers.read()
+        sums = dict(zip(self.names, values, strict=True))
+        return StepResult(self.step, self.samples, sums, grad_norm, stops > 0, saves > 0)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What an optimizer step came to, over all ranks."""
+
+    step: int
+    """Number of the step, counted from 1."""
+    samples: int
+    sums: dict[str, float]
+    """Of each metric over the samples."""
+    grad_norm: float
+    stop_asked: bool
+    """Whether a rank was asked to stop."""
+    save_asked: bool
+    """Whether rank 0's clock asked for a checkpoint."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether the step has changed the weights: loss and gradient are finite."""
+        return all(math.isfinite(value) for value in (*self.sums.values(), self.grad_norm))
+
+    def warn_of_skip(self, in_row: int, limit: int, lr: float, precision: str) -> None:
+        """Warns that this step was skipped, the last of ``in_row``.
+
+        Raises:
+            NonFiniteError: ``limit`` are reached; with the cures, for which the rate and the precision are shown.
+        """
+        shown = ", ".join(f"{name} {value:g}" for name, value in {**self.sums, "grad_norm": self.grad_norm}.items())
+        log.warning("step %d skipped: not finite (sums: %s); %d in a row", self.step, shown, in_row)
+        if in_row >= limit:
+            raise NonFiniteError(
+                f"{limit} steps in a row, up to step {self.step}, had a loss or gradient that is not finite; "
+                f"lower optimizer.lr (now {lr:g}), set training.clip_grad_norm, or use "
+                f"training.precision=fp32 (now {precision})"
+            )
