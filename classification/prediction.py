@@ -142,7 +142,7 @@ def predict_pictures(
             parts.append(_said(trained, batch, count))
     table = ranks.gather_rows(torch.cat(parts)).cpu().numpy()
     broken: dict[int, str] = {}
-    for text in ranks.gather_texts(json.dumps(faults)):
+    for text in ranks.gather(json.dumps(faults)):
         broken |= {int(index): fault for index, fault in json.loads(text).items()}
     if len(broken) == len(pictures):
         hint = f"; relative paths in .csv files start from --root, {arguments.root.absolute()}"

@@ -50,7 +50,7 @@ def run_prediction(
 
     def work(experiment: Experiment[DetectionConfig], ranks: Ranks) -> None:
         require_writable(output, ranks, "--output")
-        ranks.main_decides(partial(require_unused, output))
+        ranks.from_main(partial(require_unused, output))
         paths = ranks.from_main(lambda: Names(map(os.fspath, find_pictures(images))))
         predict(experiment, paths, output, ranks)
 
@@ -85,7 +85,7 @@ def predict(experiment: Experiment[DetectionConfig], paths: Names, output: Path,
             faults |= {i: fault for i, fault in zip(batch.indices.tolist(), data["fault"], strict=True) if fault}
             found = rows(data["index"], detector.detect(detector.model, data["image"]), sizes)
             parts.append(found[~torch.isin(found[:, 0].long(), torch.tensor([*faults], dtype=torch.int64))])
-    everywhere = [json.loads(text) for text in ranks.gather_texts(json.dumps(faults))]
+    everywhere = [json.loads(text) for text in ranks.gather(json.dumps(faults))]
     faults = {int(i): fault for part in everywhere for i, fault in part.items()}
     if len(faults) == len(paths):
         raise UserError(f"--images: none of the {len(paths)} pictures can be read; the first: {faults[0]}")

@@ -49,7 +49,7 @@ class DetectionTask:
         data, seed = config.data, config.experiment.seed
         check_start(config)
         opened = {split: ranks.from_main(partial(open_pictures, data, split)) for split in ("train", "val")}
-        ranks.main_decides(partial(look_first, opened, data, config.augmentation.min_box_pixels))
+        ranks.from_main(partial(look_first, opened, data, config.augmentation.min_box_pixels))
         pictures = opened["train"]
         self._config = config
         self._opened: dict[str, AnnotatedPictures] = opened
@@ -111,7 +111,7 @@ def measure(
         return json.dumps(found[0].metrics)
 
     ranks.heartbeat.at("measure")
-    metrics = json.loads(ranks.main_decides(decide))
+    metrics = json.loads(ranks.from_main(decide))
     return metrics, found[0] if found else None
 
 

@@ -73,7 +73,7 @@ slurm_says() { scontrol show job --oneliner "$job" || true; }
 goes_on() {
     local end="" answer=()
     if [[ -n $folder && ($status -eq 1 || $status -gt 128) ]]; then
-        end="$(run_python -m engine.distributed.slurm "$folder" "$status" "$started")" ||
+        end="$(run_python -m engine.requeue.decision "$folder" "$status" "$started")" ||
             say "FAILED.json could not be told how srun ended"
         mapfile -t answer <<<"$end"
         case "${answer[0]:-}" in

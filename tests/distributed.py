@@ -20,7 +20,8 @@ import torch
 from torch.distributed import TCPStore
 
 from engine.config.sections import DistributedConfig
-from engine.distributed.ranks import connect, detect_layout
+from engine.distributed.connect import connect
+from engine.distributed.layout import detect_layout
 from tests.environment import ROOT, clean_environment
 
 GRACE_SECONDS = 10.0
@@ -29,7 +30,7 @@ FORKSERVER.set_forkserver_preload(
     [
         "torch",
         "timm",
-        "engine.distributed.ranks",
+        "engine.distributed.connect",
         "engine.model.wrap",
         "engine.training.optimizer",
         "classification.task",

@@ -32,7 +32,8 @@ from engine.config.sections import FinetuneConfig
 from engine.data.batch_plan import Draw
 from engine.devices.kinds import DEVICES
 from engine.devices.precision import Precision
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.model.wrap import prepare_model
 from tests.classification.small import write_multilabel_data
 from tests.distributed import FORKSERVER

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from engine.commands.arguments import EvaluateArguments, parse_evaluate_arguments, parse_train_arguments
-from engine.distributed.descriptors import raise_descriptor_limit
-from engine.distributed.signals import StopRequest
-from engine.distributed.start_guard import StartGuard
 from engine.errors import EXIT_USER_ERROR, UserError
+from engine.process.descriptors import raise_descriptor_limit
+from engine.process.signals import StopRequest
+from engine.process.start_guard import StartGuard
 
 if TYPE_CHECKING:
     from engine.commands.train import TaskKind

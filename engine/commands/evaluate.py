@@ -15,7 +15,8 @@ from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import listed
 from engine.commands.session import run_session
 from engine.config.sections import RunConfig
-from engine.distributed.ranks import Ranks, detect_layout
+from engine.distributed.layout import detect_layout
+from engine.distributed.ranks import Ranks
 from engine.log import setup_logging
 from engine.run_folder.metrics import MetricWriter
 from engine.run_folder.results import begin_results
@@ -58,7 +59,7 @@ def require_writable(folder: Path, ranks: Ranks, key: str = "--experiment") -> N
 
     ``key``: the option that names it.
     """
-    ranks.main_decides(partial(_check_writable, folder, key))
+    ranks.from_main(partial(_check_writable, folder, key))
 
 
 def _check_writable(folder: Path, key: str) -> str:

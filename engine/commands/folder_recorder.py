@@ -12,10 +12,10 @@ from engine.checkpoints.background_saver import Saver
 from engine.commands.progress_bar import Progress
 from engine.config.sections import CheckpointConfig, LoggingConfig, ProfileConfig
 from engine.devices.profiling import StepProfiler
-from engine.distributed.time_limit import Walltime
 from engine.files import remove_leftovers, write_atomic
 from engine.images.image_io import Picture, write_picture
 from engine.plots.curves import write_curves
+from engine.process.time_limit import Walltime
 from engine.run_folder.environment import describe_start, record_start
 from engine.run_folder.failure import archive_failure, read_failure, record_silent_end
 from engine.run_folder.metrics import MetricWriter

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from engine.commands.failure_report import FailureReport
 from engine.config.sections import DistributedConfig
-from engine.distributed.descriptors import require_descriptors
-from engine.distributed.ranks import Layout, Ranks, connect
-from engine.distributed.signals import StopRequest
-from engine.distributed.start_guard import StartGuard
+from engine.distributed.connect import connect
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
+from engine.process.descriptors import require_descriptors
+from engine.process.signals import StopRequest
+from engine.process.start_guard import StartGuard
 from engine.watchdog.process_end import end_process
 from engine.watchdog.verdict import Limits
 from engine.watchdog.watchdog import Watchdog
@@ -40,7 +42,7 @@ def run_session(
     Raises:
         UserError: the ranks cannot meet, or this system does not let rank 0 hold a connection to each of them.
     """
-    require_descriptors(layout)
+    require_descriptors(layout.rank, layout.world_size)
     ranks = connect(settings, layout, meeting_place, stop)
     report = FailureReport(ranks.rank)
     with Watchdog(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -21,13 +20,14 @@ from engine.commands.session import run_session
 from engine.config.section import dump_config
 from engine.config.sections import RunConfig
 from engine.distributed.flight_recorder import keep_flight_record_in
-from engine.distributed.ranks import Ranks, detect_layout
-from engine.distributed.signals import StopRequest
+from engine.distributed.layout import detect_layout
+from engine.distributed.ranks import Ranks
 from engine.distributed.slurm import job_end, note_folder, waiting_job
-from engine.distributed.start_guard import StartGuard
-from engine.distributed.time_limit import Walltime
 from engine.errors import EXIT_INTERRUPTED, UserError
 from engine.log import RunLog, setup_logging
+from engine.process.signals import StopRequest
+from engine.process.start_guard import StartGuard
+from engine.process.time_limit import Walltime
 from engine.requeue.restart_limit import reason_to_give_up
 from engine.run_folder.environment import describe_rank
 from engine.run_folder.failure import Failure
@@ -78,7 +78,7 @@ def _train(
     if arguments.dry_run:
         if the_plan.folder is not None:
             log.info("dry run: from the beginning, whatever %s has reached", shown(the_plan.folder.path))
-        ranks.main_decides(lambda: _check_place(the_plan, trainer))
+        ranks.from_main(lambda: _check_place(the_plan, trainer))
         return _dry_run(trainer, config)
     folder, report.lock = _open_folder(the_plan, trainer, arguments.request)
     changes = the_plan.changes
@@ -87,13 +87,11 @@ def _train(
         changes = _load_newest(trainer, folder, config) or changes
     report.folder, report.task = folder, kind.name
     keep_flight_record_in(folder.log_file(ranks.rank).parent)
-    report.writer = ranks.main_decides(lambda: folder.lock.read_text(encoding="utf-8"))
+    report.writer = ranks.from_main(lambda: folder.lock.read_text(encoding="utf-8"))
     ranks.heartbeat.at("start", trainer.state.step)
-    descriptions = [
-        json.loads(text) for text in ranks.gather_texts(json.dumps(describe_rank(ranks.rank, ranks.device)))
-    ]
+    descriptions = ranks.gather(describe_rank(ranks.rank, ranks.device))
     step = trainer.state.step
-    reason = ranks.main_decides(lambda: reason_to_give_up(folder, step) or "")
+    reason = ranks.from_main(lambda: reason_to_give_up(folder, step))
     if ranks.is_main:
         walltime = Walltime(job_end(), ranks.stop)
         report.recorder = FolderRecorder(
@@ -122,28 +120,27 @@ def _restart_limit_reached(reason: str, step: int) -> Failure:
 
 
 def _open_folder(the_plan: Plan, trainer: Trainer, request: Sequence[str]) -> tuple[RunDir, RunLock | None]:
-    """The run's folder, on every rank, and on rank 0 the right to write in it.
+    """Returns the run's folder, on every rank, and on rank 0 the right to write in it.
 
     Raises:
         UserError: another process writes there, or there is no room for its checkpoints.
     """
     config, locks = the_plan.config, list[RunLock]()
 
-    def decide() -> str:
+    def decide() -> RunDir:
         _check_place(the_plan, trainer)
         folder = the_plan.folder or RunDir.claim(config.experiment.root)
         locks.append(RunLock(folder))
         if job := waiting_job(folder):
             log.warning("%s: Slurm job %s waits to go on here as well: scancel %s", shown(folder.path), job, job)
         note_folder(folder, config.experiment.root, request)
-        return str(folder.path)
+        return folder
 
-    path = Path(trainer.ranks.main_decides(decide))
-    return RunDir(path), locks[0] if locks else None
+    return trainer.ranks.from_main(decide), locks[0] if locks else None
 
 
-def _check_place(the_plan: Plan, trainer: Trainer) -> str:
-    """Makes sure that checkpoints can be written where the run is to lie. Returns nothing, so that one rank may ask.
+def _check_place(the_plan: Plan, trainer: Trainer) -> None:
+    """Makes sure that checkpoints can be written where the run is to lie.
 
     Raises:
         UserError: they cannot, or there is no room for them.
@@ -152,7 +149,6 @@ def _check_place(the_plan: Plan, trainer: Trainer) -> str:
     place = the_plan.folder.checkpoints if the_plan.folder is not None else config.experiment.root
     check_writable(place)
     check_free_space(place, trainer.learner.checkpoint_bytes(), config.checkpoint.keep)
-    return ""
 
 
 def _load_newest(trainer: Trainer, folder: RunDir, config: RunConfig) -> list[str]:
@@ -164,10 +160,10 @@ def _load_newest(trainer: Trainer, folder: RunDir, config: RunConfig) -> list[st
     Raises:
         UserError: settings would change the run silently, its length is behind it already, or it was stopped early.
     """
-    path = trainer.ranks.main_decides(lambda: _newest(folder))
+    path = trainer.ranks.from_main(lambda: _newest(folder))
     if path:
-        saved = trainer.ranks.from_main(partial(store.read, Path(path)))
-        changes = allowed_changes(saved["config"], config, f"--resume {shown(Path(path))}")
+        saved = trainer.ranks.from_main(partial(store.read, path))
+        changes = allowed_changes(saved["config"], config, f"--resume {shown(path)}")
         trainer.load_state_dict(saved)
         if trainer.state.step > trainer.total_steps:
             raise UserError(
@@ -184,15 +180,15 @@ def _load_newest(trainer: Trainer, folder: RunDir, config: RunConfig) -> list[st
             warn_of_changes(saved["metadata"], trainer.task.metadata())
         for change in changes:
             log.info("changed: %s", change)
-        log.info("resumed from %s at step %d", shown(Path(path)), trainer.state.step)
+        log.info("resumed from %s at step %d", shown(path), trainer.state.step)
         return changes
     if folder.environment.exists():  # else nobody has started here yet: the folder was claimed for this start
         log.warning("%s has no checkpoint yet: starting from the beginning", shown(folder.path))
     return []
 
 
-def _newest(folder: RunDir) -> str:
-    """Path of the newest checkpoint that verifies; empty if the run has not written any.
+def _newest(folder: RunDir) -> Path | None:
+    """Returns the newest checkpoint that verifies; None if the run has not written any.
 
     Raises:
         UserError: there are checkpoints, but none is intact: starting over would discard what the run has recorded.
@@ -206,7 +202,7 @@ def _newest(folder: RunDir) -> str:
             "its beginning, or start a new one without --resume (where only the checksums were lost, `sha256sum "
             "step_N.pt > step_N.pt.sha256` accepts a file as it is)"
         )
-    return str(path or "")
+    return path
 
 
 def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir) -> int:

@@ -16,10 +16,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from engine.data.batch_plan import Draw
-from engine.distributed.ranks import Layout
-from engine.distributed.signals import STOP_SIGNALS
+from engine.distributed.layout import Layout
 from engine.distributed.transfer import share, shared
 from engine.errors import UserError
+from engine.process.signals import STOP_SIGNALS
 
 _PR_SET_PDEATHSIG = 1  # from sys/prctl.h
 

@@ -11,15 +11,13 @@ import logging
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.files import write_atomic
-from engine.run_folder.exit_status import add_wait_status
-from engine.run_folder.failure import Failure, read_content, read_failure
+from engine.run_folder.failure import read_content
 from engine.run_folder.paths import RunDir
 
 log = logging.getLogger(__name__)
@@ -119,13 +117,6 @@ def last_job(folder: RunDir) -> str | None:
     return job_of([record, *record.get("restarts", [])][-1])
 
 
-def failed_node(folder: RunDir, failure: Failure) -> str:
-    """Slurm's name of the node that a run's last start failed on; empty if it is not known whose fault it is."""
-    record = read_content(folder.environment) or {}
-    devices = [record, *record.get("restarts", [])][-1].get("devices", [])
-    return next((each.get("node", "") for each in devices if each.get("rank") == failure.rank), "")
-
-
 def waiting_job(folder: RunDir, environment: Mapping[str, str] = os.environ) -> str | None:
     """Another job than this one that waits to go on in a folder; None if there is none, or Slurm does not tell."""
     job = last_job(folder)
@@ -141,31 +132,3 @@ def _squeue(job: str, field: str) -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
-
-
-def main(arguments: Sequence[str]) -> None:
-    """``python -m engine.distributed.slurm FOLDER STATUS SINCE``: whether to try a job again, and what failed where.
-
-    Prints three lines if so: ``retry``, Slurm's name of the node whose fault it is, and the reason; the last two are
-    empty where nobody knows. Else ``end`` and the run's own exit code, or nothing where nobody knows that either.
-
-    For scripts that have waited for srun, which began at ``SINCE`` (seconds since 1970) and ended with ``STATUS``; a
-    signal is told to FAILED.json. What that says of the cause counts more than the status: srun does not know how a
-    rank ended that is lost with all of its node, and kills those that are slow to end after another's error.
-    """
-    folder, status, since = RunDir(Path(arguments[0])), int(arguments[1]), float(arguments[2])
-    failure = read_failure(folder.failed)
-    if failure is not None and failure.time < since:
-        failure = None
-    retry = status > 128 if failure is None else failure.retry
-    if status > 128:
-        add_wait_status(folder.failed, None, status, since)
-    if retry:
-        node, reason = ("", "") if failure is None else (failed_node(folder, failure), failure.reason)
-        print("retry", node, reason, sep="\n")
-    elif failure is not None:
-        print("end", failure.exit_code, sep="\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -14,7 +14,8 @@ from engine.checkpoints.disk_space import estimate_checkpoint_bytes
 from engine.config.sections import DistributedConfig, FinetuneConfig, OptimizerConfig, TrainingConfig
 from engine.data.loaders import MicroBatch
 from engine.devices.precision import resolve_precision
-from engine.distributed.ranks import HANG_REPORT_SECONDS, Ranks
+from engine.distributed.connect import HANG_REPORT_SECONDS
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.model.batch_norm import BatchNormStatistics
 from engine.model.freezing import Freezing

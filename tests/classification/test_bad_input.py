@@ -17,7 +17,7 @@ from classification.train import kind
 from engine.commands.arguments import TrainArguments
 from engine.commands.entry import exit_code
 from engine.commands.train import run_training
-from engine.distributed.signals import StopRequest
+from engine.process.signals import StopRequest
 from tests.classification.small import EVALUATE, TINY, TRAIN, folder_data, write_config, write_pictures
 from tests.distributed import launch
 

@@ -22,10 +22,11 @@ from engine.config.section import load_config
 from engine.data.batch_plan import NaturalOrder
 from engine.datasets.dataset import open_pictures
 from engine.datasets.labelled import names_digest
-from engine.distributed.ranks import Layout, Ranks
-from engine.distributed.signals import StopRequest
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.plots.figures import MARGIN, TILE
+from engine.process.signals import StopRequest
 from tests.classification.small import TRAIN, folder_data, write_config, write_pictures
 from tests.classification.test_training import MIXED, in_order, some_steps
 from tests.distributed import ROOT, launch, run_ranks

@@ -17,7 +17,8 @@ from engine.commands.arguments import EvaluateArguments
 from engine.commands.build import build_trainer
 from engine.config.section import load_config
 from engine.devices.profiling import TABLE, TRACE
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.run_folder.metrics import MEASURED, read_metrics
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures

@@ -15,7 +15,7 @@ from detection.train import kind
 from engine.commands.arguments import TrainArguments
 from engine.commands.entry import exit_code
 from engine.commands.train import run_training
-from engine.distributed.signals import StopRequest
+from engine.process.signals import StopRequest
 from tests.detection.coco_files import CATEGORIES, box, write_split
 from tests.detection.small import write_config
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from detection.inference import Detector
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from tests.detection.small import config_of
 
 ALONE = Ranks(Layout(), torch.device("cpu"))

@@ -17,7 +17,8 @@ from detection.data.synthetic_shapes import ShapePictures
 from detection.report.coco_metrics import coco_evaluate
 from detection.report.predictions import gather, rows
 from engine.data.batch_plan import Draw
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from tests.detection.scenes import grid_priors
 
 PICTURES = ShapePictures(

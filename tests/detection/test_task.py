@@ -18,7 +18,8 @@ from detection.train import kind
 from engine.commands.build import build_trainer
 from engine.config.section import load_config
 from engine.data.batch_plan import Draw
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from tests.detection.small import SHAPES, SWIN_SHAPE, config_of, write_config
 from tests.distributed import run_ranks

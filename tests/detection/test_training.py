@@ -20,8 +20,8 @@ from detection.prediction import require_unused
 from detection.train import kind
 from engine.commands.arguments import EvaluateArguments, TrainArguments
 from engine.commands.train import run_training
-from engine.distributed.signals import StopRequest
 from engine.errors import UserError
+from engine.process.signals import StopRequest
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from tests.detection.coco_files import box, write_split

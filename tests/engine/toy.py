@@ -13,7 +13,8 @@ from engine.commands.build import assemble_trainer
 from engine.config.sections import DistributedConfig, RunConfig, TrainingConfig
 from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder, resolve_accumulation
 from engine.data.workers import WorkerSettings
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.images.image_io import Picture
 from engine.model.wrap import prepare_model, wrap_model
 from engine.training.recorder import Recorder

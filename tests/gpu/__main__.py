@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json is not None and not options.json.parent.is_dir():
         parser.error(f"--json: there is no folder {options.json.parent}")
     if options.device == "cuda" and not gpu_visible():
-        from engine.distributed.ranks import unseen_gpus
+        from engine.distributed.connect import unseen_gpus
 
         if fault := unseen_gpus(os.environ):  # the commonest failure of all, in a job that was given a GPU
             result = Result("environment", "failed", faults=[fault])

@@ -14,7 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from engine.commands.build import assemble_trainer
 from engine.config.sections import DistributedConfig, TrainingConfig
 from engine.devices.kinds import device_kind
-from engine.distributed.ranks import Layout, Ranks, choose_device
+from engine.distributed.connect import choose_device
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.model.wrap import wrap_model
 from engine.training.trainer import Trainer
 from tests.gpu.findings import Findings

@@ -27,7 +27,8 @@ from detection.boxes.postprocess import class_scores, postprocess, suppress_each
 from detection.boxes.sections import LossConfig, MatchingConfig, PostprocessConfig
 from engine.config.sections import DistributedConfig
 from engine.devices.allocator import keep_large_blocks
-from engine.distributed.ranks import Layout, choose_device
+from engine.distributed.connect import choose_device
+from engine.distributed.layout import Layout
 from tools.bench.timing import Table, interleaved, timed
 
 

@@ -33,7 +33,9 @@ from engine.config.section import load_config
 from engine.config.sections import DistributedConfig
 from engine.data.device_prefetch import DeviceBatches
 from engine.data.loaders import MicroBatch
-from engine.distributed.ranks import Layout, Ranks, choose_device
+from engine.distributed.connect import choose_device
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.images.preprocessing import resolve_preprocessing
 from engine.training.optimizer import build_optimizer
 from engine.training.trainer import Trainer

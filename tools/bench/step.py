@@ -21,7 +21,9 @@ from engine.config.section import load_config
 from engine.config.sections import DistributedConfig
 from engine.data.device_prefetch import DeviceBatches
 from engine.devices.memory_layout import uses_channels_last
-from engine.distributed.ranks import Layout, Ranks, choose_device
+from engine.distributed.connect import choose_device
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.training.trainer import Trainer
 from tools.bench.timing import Table, interleaved
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from engine.checkpoints.disk_space import check_writable
 from engine.config.sections import RunConfig
-from engine.distributed.ranks import Layout, choose_device
+from engine.distributed.connect import choose_device
+from engine.distributed.layout import Layout
 from engine.model.wrap import check_sync_batchnorm
 from engine.training.evaluation import check_metric
 from tools.check.checked import Checked, refusals

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from engine.commands.arguments import TrainArguments
 from engine.commands.entry import exit_code, wait_politely
-from engine.distributed.descriptors import raise_descriptor_limit
-from engine.distributed.signals import StopRequest
-from engine.distributed.start_guard import StartGuard
 from engine.errors import EXIT_INTERRUPTED
+from engine.process.descriptors import raise_descriptor_limit
+from engine.process.signals import StopRequest
+from engine.process.start_guard import StartGuard
 from engine.run_folder.failure import Failure, write_failure
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status

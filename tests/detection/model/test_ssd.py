@@ -16,7 +16,8 @@ from detection.model.priors import make_priors
 from detection.model.sections import DetectorConfig
 from detection.model.ssd import KEPT_SIZES, SSD, build_detector
 from engine.config.sections import DistributedConfig, FinetuneConfig, OptimizerConfig, TrainingConfig
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.model.batch_norm import uses_batch_norm
 from engine.training.optimizer import parameter_groups

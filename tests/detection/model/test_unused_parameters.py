@@ -8,7 +8,8 @@ import torch
 from detection.model.unused_parameters import first_pass
 from detection.train import kind
 from engine.commands.build import build_trainer
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from tests.detection.small import SHAPES, TINY, config_of
 from tests.detection.test_task import small_task

@@ -17,7 +17,8 @@ from detection.report.predictions import WIDTH, as_coco, gather, rows
 from engine.data.batch_plan import Draw
 from engine.data.loaders import EvalLoader
 from engine.data.workers import WorkerSettings
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from tests.detection.results import predictions, truth
 from tests.detection.scenes import grid_priors
 from tests.distributed import run_ranks

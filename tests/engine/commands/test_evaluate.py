@@ -11,7 +11,8 @@ import torch
 from engine.commands.evaluate import record_evaluation, require_writable
 from engine.commands.experiment import Experiment
 from engine.config.sections import RunConfig
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir

@@ -14,8 +14,8 @@ from engine.commands.arguments import TrainArguments
 from engine.commands.resume import allowed_changes, plan
 from engine.commands.train import run_training
 from engine.config.sections import RunConfig
-from engine.distributed.signals import StopRequest
 from engine.errors import UserError
+from engine.process.signals import StopRequest
 from engine.run_folder.paths import RunDir
 from engine.training.trainer import Trainer
 from tests.engine.faulty import kind

@@ -10,7 +10,8 @@ import torch
 from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder
 from engine.data.loaders import EvalLoader, EvaluationStopped, MicroBatchSampler, TrainLoader
 from engine.data.workers import WorkerSettings
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.seed import derive, generator
 from tests.distributed import run_ranks
 

@@ -14,7 +14,7 @@ import torch
 from engine.data.batch_plan import Draw
 from engine.data.names import Names
 from engine.data.workers import WorkerSettings, read_batches, resolve_workers
-from engine.distributed.ranks import Layout
+from engine.distributed.layout import Layout
 from engine.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -122,7 +122,7 @@ def test_workers_outlive_stop_signals_that_come_while_they_start():
     group = """
 import os, signal, threading
 from tests_numbers import Numbers, batches_of
-from engine.distributed.signals import StopRequest
+from engine.process.signals import StopRequest
 from engine.data.workers import WorkerSettings, read_batches
 os.setpgid(0, 0)
 stop, ended = StopRequest().install(), threading.Event()

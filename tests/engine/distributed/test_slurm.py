@@ -14,7 +14,6 @@ from engine.distributed.slurm import (
     expand_counts,
     job_end,
     job_name,
-    main,
     note_folder,
     note_path,
     noted_folder,
@@ -22,7 +21,6 @@ from engine.distributed.slurm import (
     seconds_left,
     waiting_job,
 )
-from engine.run_folder.failure import Failure, write_failure
 from engine.run_folder.paths import RunDir
 
 JOB = {"SLURM_JOB_ID": "812", "SLURM_CLUSTER_NAME": "alps"}
@@ -119,34 +117,7 @@ def test_a_folder_that_is_gone_is_not_gone_on_with(tmp_path: Path) -> None:
     assert noted_folder(tmp_path, ["a"], JOB) is None
 
 
-def test_the_launch_script_is_told_the_folder_and_tells_how_srun_ended(tmp_path: Path) -> None:
+def test_the_launch_script_is_told_the_folder(tmp_path: Path) -> None:
     folder, note = RunDir.claim(tmp_path), tmp_path / "note"
     note_folder(folder, tmp_path, ["a"], {FOLDER_NOTE: str(note)})
     assert note.read_text() == str(folder.path)
-    main([note.read_text(), "137", str(time.time())])
-    assert "SIGKILL: usually out of memory" in folder.failed.read_text()
-
-
-def test_the_launch_script_is_told_what_to_try_again_and_which_node_failed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = RunDir.claim(tmp_path)
-    devices = [{"rank": 0, "node": "n0"}, {"rank": 1, "node": "n1"}]
-    folder.environment.write_text(json.dumps({"devices": [], "restarts": [{"devices": devices}]}))
-
-    def told(failure: Failure | None, status: int, since: float = 0.0) -> list[str]:
-        folder.failed.unlink(missing_ok=True)
-        if failure is not None:
-            write_failure(folder.failed, failure)
-        main([str(folder.path), str(status), str(since)])
-        return capsys.readouterr().out.splitlines()
-
-    for status in (1, 134, 137):
-        assert told(Failure(1, "host", 7, "rank 1 on host hangs", retry=True), status) == [
-            *("retry", "n1", "rank 1 on host hangs")
-        ]
-        assert told(Failure(1, "host", 7, "rank 1 on host failed: ValueError"), status) == ["end", "1"]
-    assert told(Failure(None, "host", 7, "all ranks stand", retry=True), 1) == ["retry", "", "all ranks stand"]
-    assert told(None, 1) == []
-    assert told(None, 137) == ["retry", "", ""]
-    assert told(Failure(1, "host", 7, "of an earlier start", retry=True), 1, time.time() + 60) == []

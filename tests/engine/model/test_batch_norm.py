@@ -7,7 +7,8 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.model.batch_norm import BatchNormStatistics, uses_batch_norm
 from tests.distributed import run_ranks
 

@@ -12,7 +12,8 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from engine.config.sections import TrainingConfig
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.model.compiling import compile_for_training, repeated_blocks, uncompiled
 from engine.model.wrap import wrap_model
 from swin import swin_tiny

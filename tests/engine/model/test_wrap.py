@@ -16,7 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import engine.model.wrap
 from engine.config.sections import DistributedConfig, TrainingConfig
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.model.wrap import wrap_model
 from swin import swin_tiny

@@ -32,7 +32,7 @@ def wait_for_the_other(ranks: Ranks, folder: Path, how: str, operation: str) -> 
         elif operation == "gather":
             dist.all_gather([torch.empty(1), torch.empty(1)], torch.ones(1), group=group)
         else:
-            ranks.main_decides(lambda: "something")
+            ranks.from_main(lambda: "something")
     except BaseException as error:
         known = f"{is_communication_error(error)} {timed_out(error)} {type(error).__name__}: {error}"
         (folder / "aside").write_text(known)

@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.data.loaders import EvaluationStopped
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.training.step_numbers import NonFiniteError
 from tests.engine.toy import Memory, ToyTask, toy_config, toy_model, toy_trainer

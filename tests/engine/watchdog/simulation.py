@@ -19,8 +19,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from engine.distributed.descriptors import raise_descriptor_limit
 from engine.distributed.heartbeat import Heartbeat, Place
+from engine.process.descriptors import raise_descriptor_limit
 from engine.watchdog.coordinator import Coordinator
 from engine.watchdog.verdict import Limits, Member, beat_seconds
 from engine.watchdog.watchdog import join

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.distributed.ranks import Layout, Ranks
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.errors import EXIT_USER_ERROR, UserError
 from engine.run_folder.failure import Failure, read_failure, write_failure
 from engine.watchdog.verdict import Limits
@@ -229,7 +230,8 @@ def test_the_death_of_the_launcher_ends_all_its_ranks(tmp_path: Path) -> None:
 def launched(folder: str) -> None:
     """A rank of its own, as torchrun would start it."""
     from engine.config.sections import DistributedConfig
-    from engine.distributed.ranks import connect, detect_layout
+    from engine.distributed.connect import connect
+    from engine.distributed.layout import detect_layout
 
     ranks = connect(DistributedConfig(device="cpu", timeout_seconds=60.0), detect_layout(os.environ), Path(folder))
     train(ranks, Path(folder), steps=10**6)

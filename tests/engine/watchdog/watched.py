@@ -20,9 +20,9 @@ import torch.distributed as dist
 
 from engine.distributed.heartbeat import Heartbeat
 from engine.distributed.ranks import Ranks
-from engine.distributed.signals import StopRequest
 from engine.errors import UserError
 from engine.log import setup_logging
+from engine.process.signals import StopRequest
 from engine.run_folder.failure import Failure, read_failure, write_failure
 from engine.watchdog.verdict import Limits
 from engine.watchdog.watchdog import Watchdog

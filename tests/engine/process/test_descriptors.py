@@ -16,7 +16,7 @@ from engine.commands.entry import exit_on_user_error
 def command():
     print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], "torch" in sys.modules, flush=True)
     from pathlib import Path
-    from engine.distributed.ranks import detect_layout
+    from engine.distributed.layout import detect_layout
     from engine.commands.session import run_session
     from engine.config.sections import DistributedConfig
     import os

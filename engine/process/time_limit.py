@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 
-from engine.distributed.signals import StopRequest
+from engine.process.signals import StopRequest
 
 log = logging.getLogger(__name__)
 

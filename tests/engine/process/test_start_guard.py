@@ -9,14 +9,14 @@ import subprocess
 import sys
 import time
 
-from engine.distributed.signals import StopRequest
-from engine.distributed.start_guard import StartGuard
+from engine.process.signals import StopRequest
+from engine.process.start_guard import StartGuard
 from tests.distributed import ROOT, clean_environment
 
 CHILD = """
 import sys, time
-from engine.distributed.signals import StopRequest
-from engine.distributed.start_guard import StartGuard
+from engine.process.signals import StopRequest
+from engine.process.start_guard import StartGuard
 guard = StartGuard(StopRequest())
 assert "torch" not in sys.modules
 print("ready", flush=True)

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from engine.distributed.signals import STOP_SIGNALS, StopRequest
+from engine.process.signals import STOP_SIGNALS, StopRequest
 from tests.distributed import ROOT, clean_environment
 
 PROGRAM = """
 import sys
-from engine.distributed.signals import StopRequest
+from engine.process.signals import StopRequest
 stop = StopRequest().install()
 assert not stop
 print("ready", "torch" in sys.modules, flush=True)

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from engine.distributed.signals import StopRequest
-from engine.distributed.time_limit import LEAST_MARGIN, Walltime
+from engine.process.signals import StopRequest
+from engine.process.time_limit import LEAST_MARGIN, Walltime
 
 
 def wait_for_stop(stop: StopRequest, seconds: float) -> bool:

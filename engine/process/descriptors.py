@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import resource
-from typing import TYPE_CHECKING
 
 from engine.errors import UserError
-
-if TYPE_CHECKING:
-    from engine.distributed.ranks import Layout
 
 _PER_RANK = 3
 """Rank 0's connections to each other rank: the store's, the watchdog's, and gloo's."""
@@ -25,13 +21,13 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def require_descriptors(layout: Layout) -> None:
+def require_descriptors(rank: int, world_size: int) -> None:
     """Raises a :class:`UserError` on rank 0 if it may not hold a connection to each of the other ranks."""
-    needed = _PER_RANK * layout.world_size + _OTHERS
+    needed = _PER_RANK * world_size + _OTHERS
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if layout.rank == 0 and layout.world_size > 1 and hard != resource.RLIM_INFINITY and hard < needed:
+    if rank == 0 and world_size > 1 and hard != resource.RLIM_INFINITY and hard < needed:
         raise UserError(
-            f"rank 0 may have {hard} files and connections open, {layout.world_size} ranks need {needed}: raise the "
+            f"rank 0 may have {hard} files and connections open, {world_size} ranks need {needed}: raise the "
             f"hard limit on its node, with `ulimit -Hn {needed}` before the launcher starts or LimitNOFILE={needed} in "
             "slurmd's or the login session's systemd unit"
         )

@@ -8,8 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
-from engine.distributed.signals import StopRequest
 from engine.errors import EXIT_INTERRUPTED
+from engine.process.signals import StopRequest
 
 STOP_SECONDS = 8.0
 """How long a rank that was asked to stop goes on trying to meet the others."""
