@@ -12,7 +12,7 @@ _ASIDE = re.compile(r"\..+\.[0-9a-f]{12}")
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace the content of ``path``, durably: written aside in its folder, flushed to disk, renamed into place.
+    """Replaces the content of ``path``, durably: written aside in its folder, flushed to disk, renamed into place.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; the old file is untouched and nothing lies beside it.
@@ -39,7 +39,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to disk, where its file system can."""
+    """Flushes a folder's entries to disk, where its file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):

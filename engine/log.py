@@ -40,7 +40,7 @@ class RunLog:
             logging.getLogger().addHandler(handler)
 
     def attach_file(self, path: Path) -> None:
-        """Also log to ``path``, beginning with what was logged before this call."""
+        """Logs to ``path`` as well, beginning with what was logged before this call."""
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _LogFile(path, mode="a", encoding="utf-8")
         place = f"{socket.gethostname()} rank {self._rank}".replace("%", "%%")
@@ -53,7 +53,7 @@ class RunLog:
         self._handlers.append(file)
 
     def close(self) -> None:
-        """Close the file and take everything back."""
+        """Closes the file and takes everything back."""
         logging.captureWarnings(False)
         for handler in list(self._handlers):
             self._drop(handler)
@@ -76,7 +76,7 @@ class RunLog:
 
 
 def setup_logging(rank: int, world_size: int, verbose: bool = False) -> RunLog:
-    """Log this project's packages to the console, and to the file that :meth:`RunLog.attach_file` names.
+    """Logs this project's packages to the console, and to the file that :meth:`RunLog.attach_file` names.
 
     Rank 0 shows information and worse; other ranks warnings and errors, with their number in front. ``verbose`` adds
     what is only of use in finding faults.
@@ -90,12 +90,12 @@ def setup_logging(rank: int, world_size: int, verbose: bool = False) -> RunLog:
 
 
 def on_terminal(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether somebody looks at standard output as it comes. ``srun --unbuffered`` only makes it look so."""
+    """Returns whether somebody looks at standard output as it comes. ``srun --unbuffered`` only makes it look so."""
     return sys.stdout.isatty() and ("SLURM_STEP_ID" not in environment or "SLURM_PTY_PORT" in environment)
 
 
 def own_packages() -> list[str]:
-    """The project's top-level packages, which lie beside this one, and the module that was started."""
+    """Returns the project's top-level packages, which lie beside this one, and the module that was started."""
     return ["__main__", *sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/__init__.py"))]
 
 

@@ -17,7 +17,7 @@ from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 
 def derive(*keys: int | str) -> int:
-    """A 64-bit number in [0, 2**64) for the given keys; any change of a key or of their order gives an unrelated one.
+    """Derives a number in [0, 2**64) from the given keys; any change of a key or of their order gives an unrelated one.
 
     The same on every machine and in every version of Python and numpy.
     """
@@ -26,7 +26,7 @@ def derive(*keys: int | str) -> int:
 
 
 def generator(*keys: int | str) -> np.random.Generator:
-    """A numpy generator of its own for the given keys."""
+    """Makes a numpy generator of its own for the given keys."""
     return np.random.Generator(np.random.PCG64(derive(*keys)))
 
 

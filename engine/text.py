@@ -21,7 +21,7 @@ def markdown_table(heading: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str
 
 
 def plain(value: Any) -> str:
-    """A value as text that neither ends a table's cell nor begins HTML."""
+    """Formats a value as text that neither ends a table's cell nor begins HTML."""
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
@@ -35,7 +35,7 @@ def csv_bytes(heading: Sequence[Any], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def shortened(text: str, length: int) -> str:
-    """``text``, or its beginning and end where it has more than ``length`` characters."""
+    """Returns ``text``, or its beginning and end where it has more than ``length`` characters."""
     if len(text) <= length:
         return text
     tail = (length - 1) // 3
@@ -43,6 +43,6 @@ def shortened(text: str, length: int) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as one would type it here: relative where that is shorter, and quoted for the shell."""
+    """Formats a path as one would type it here: relative where that is shorter, and quoted for the shell."""
     relative = os.path.relpath(path)
     return shlex.quote(relative if len(relative) < len(str(path)) else str(path))

@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 
 
 def with_last_norm(model: SwinBackbone, state: Mapping[str, Tensor]) -> State:
-    """A classifier's final norm becomes that of the last feature map, where `model` ends with the same stage."""
+    """Takes a classifier's final norm for that of the last feature map, where `model` ends with the same stage."""
     last = f"norm{len(model.layers) - 1}."
     renames = isinstance(model, SwinFeatures) and _stages(state) == len(model.layers)
     if not renames or any(name.startswith(last) for name in state):
@@ -46,7 +46,7 @@ def without_later_stages(model: SwinBackbone, state: Mapping[str, Tensor]) -> St
 
 
 def _stages(state: Mapping[str, Tensor]) -> int:
-    """How many stages a state dict has."""
+    """Returns how many stages a state dict has."""
     return 1 + max((int(name.split(".")[1]) for name in state if re.match(r"layers\.\d+\.", name)), default=-1)
 
 
@@ -76,7 +76,7 @@ def with_resized_tables(model: SwinBackbone, state: Mapping[str, Tensor]) -> Sta
 
 
 def resize_bias_table(table: Tensor, window: tuple[int, int]) -> Tensor:
-    """Bicubic interpolation of the biases over the plane of offsets, as in the paper's code.
+    """Resizes the biases bicubically over the plane of offsets, as in the paper's code.
 
     Args:
         table: ((2s - 1)^2, heads) of a square window of s tokens a side.
@@ -95,7 +95,7 @@ def resize_bias_table(table: Tensor, window: tuple[int, int]) -> Tensor:
 
 
 def may_be_fresh(name: str, state: Mapping[str, Tensor], dropped: set[str]) -> bool:
-    """Whether a parameter that the weights lack may keep a fresh initialisation.
+    """Returns whether a parameter that the weights lack may keep a fresh initialisation.
 
     Args:
         name: The parameter that `state` lacks.

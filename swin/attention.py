@@ -67,7 +67,7 @@ class WindowAttention(nn.Module):
         return self.proj_drop(self.proj(x.reshape(windows, tokens, channels)))
 
     def position_bias(self) -> Tensor:
-        """The learned bias of each pair of tokens: (h, N, N)."""
+        """Returns the learned bias of each pair of tokens: (h, N, N)."""
         return F.embedding(self.relative_position_index, self.relative_position_bias_table).permute(2, 0, 1)
 
     def extra_repr(self) -> str:
@@ -75,7 +75,7 @@ class WindowAttention(nn.Module):
 
 
 def attend(qkv: Tensor, bias: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias + mask) v in each window.
+    """Computes softmax(q k^T / sqrt(d) + bias + mask) v in each window.
 
     ``scaled_dot_product_attention`` does it, but for training on CPU: there it has no kernel for a bias that is learned
     and falls back to single operations, so that the few that are needed are faster by hand.
@@ -96,7 +96,7 @@ def attend(qkv: Tensor, bias: Tensor, mask: Tensor | None = None, dropout: float
 
 
 def fused_attention(qkv: Tensor, bias: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
-    """:func:`attend` by ``scaled_dot_product_attention``."""
+    """Computes :func:`attend` by ``scaled_dot_product_attention``."""
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
     if mask is None:
         scores = bias[None].to(q.dtype)

@@ -9,8 +9,8 @@ from swin.windows import Grid, merge, partition
 
 
 def drop_path_factors(x: Tensor, probability: float) -> Tensor:
-    """What stochastic depth (Huang et al., 2016) multiplies a branch by: 0 drops it for a whole picture, and for the
-    others it is scaled up, to keep the mean.
+    """Returns what stochastic depth (Huang et al., 2016) multiplies a branch by: 0 drops it for a whole picture, and
+    for the others it is scaled up, to keep the mean.
 
     Args:
         x: (B, ...); only its length, type and device matter.
@@ -33,6 +33,7 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., C) to (..., C)."""
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 
@@ -72,7 +73,8 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), proj_drop)
 
     def draw(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """While training, what the two branches are multiplied by, (B, 1, 1, 1) each; None where nothing is dropped."""
+        """Draws what the two branches are multiplied by while training, (B, 1, 1, 1) each; None where nothing is
+        dropped."""
         if not self.training or self.drop_path == 0:
             return None
         return drop_path_factors(x, self.drop_path), drop_path_factors(x, self.drop_path)
@@ -80,7 +82,7 @@ class SwinBlock(nn.Module):
     def forward(
         self, x: Tensor, grid: Grid, mask: Tensor | None = None, factors: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C).
+        """Maps (B, H, W, C) to (B, H, W, C).
 
         Args:
             x: The map.
@@ -98,5 +100,5 @@ class SwinBlock(nn.Module):
 
 
 def _add(x: Tensor, branch: Tensor, factors: Tensor | None) -> Tensor:
-    """The shortcut, and the branch beside it."""
+    """Adds the shortcut, and the branch beside it."""
     return x + branch if factors is None else x + branch * factors.to(branch.dtype)

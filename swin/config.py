@@ -9,7 +9,7 @@ Size = int | tuple[int, int]
 
 
 def pair(size: Size) -> tuple[int, int]:
-    """One number for both sides, or (height, width) as it is."""
+    """Returns one number for both sides, or (height, width) as it is."""
     if isinstance(size, int):
         return size, size
     height, width = size

@@ -83,7 +83,8 @@ class SwinBackbone(nn.Module):
         )
 
     def stages(self, x: Tensor, merged: bool = False) -> Iterator[Tensor]:
-        """The map of each stage before it is merged: (B, in_chans, H, W) -> (B, H / stride, W / stride, dim) each.
+        """Yields the map of each stage before it is merged: (B, in_chans, H, W) -> (B, H / stride, W / stride, dim)
+        each.
 
         With `merged`, the maps behind the merging, of half the size and twice the channels; the last stage needs one.
         """
@@ -94,11 +95,12 @@ class SwinBackbone(nn.Module):
             yield y if merged else x
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the bias tables, which are positions and not weights. (Norms and biases are for the optimizer.)"""
+        """Returns names of the bias tables, which are positions and not weights. (Norms and biases are for the
+        optimizer.)"""
         return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Depth of each parameter for layer-wise rates, as timm's optimizers read it: patterns to numbers.
+        """Returns the depth of each parameter for layer-wise rates, as timm's optimizers read it: patterns to numbers.
 
         A merging counts with the last block before it. `coarse` makes each stage one layer.
         """
@@ -130,7 +132,7 @@ class SwinTransformer(SwinBackbone):
         self.apply(init_weights)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last stage's normalised map: (B, H / 32, W / 32, num_features), channels last."""
+        """Computes the last stage's normalised map: (B, H / 32, W / 32, num_features), channels last."""
         *_, x = self.stages(x)
         return self.norm(x)
 
@@ -143,10 +145,11 @@ class SwinTransformer(SwinBackbone):
         return x if pre_logits else self.head(x)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Maps images (B, in_chans, H, W) to logits (B, num_classes)."""
         return self.forward_head(self.forward_features(x))
 
     def get_classifier(self) -> nn.Module:
-        """The last layer: a Linear, or an Identity without classes."""
+        """Returns the last layer: a Linear, or an Identity without classes."""
         return self.head
 
     def reset_classifier(self, num_classes: int) -> None:
@@ -192,7 +195,7 @@ def _classifier(features: int, classes: int) -> nn.Module:
 
 
 def init_weights(module: nn.Module) -> None:
-    """The paper's initialisation: linear layers from a narrow normal distribution, biases 0, norms the identity."""
+    """Initialises as the paper: linear layers from a narrow normal distribution, biases 0, norms the identity."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

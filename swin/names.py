@@ -29,7 +29,7 @@ def to_own_names(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
 
 
 def _merges_first(state: Mapping[str, Tensor]) -> bool:
-    """Whether a stage begins with its merging (timm) instead of ending with it."""
+    """Returns whether a stage begins with its merging (timm) instead of ending with it."""
     return "layers.1.downsample.norm.weight" in state and "layers.0.downsample.norm.weight" not in state
 
 
@@ -39,7 +39,7 @@ def _from_timm(name: str) -> str:
 
 
 def _from_torchvision(name: str) -> str:
-    """`features` alternates: embedding (0), blocks (1), merging (2), blocks (3), …"""
+    """Translates `features`, which alternates: embedding (0), blocks (1), merging (2), blocks (3), …"""
     name = re.sub(r"^features\.0\.0\.", "patch_embed.proj.", name)
     name = re.sub(r"^features\.0\.2\.", "patch_embed.norm.", name)
     name = re.sub(r"\.mlp\.0\.", ".mlp.fc1.", name)

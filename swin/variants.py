@@ -13,7 +13,7 @@ SwinModel = SwinTransformer | SwinFeatures
 
 
 def swin_tiny(*, features_only: bool = False, out_indices: Sequence[int] | None = None, **fields: Any) -> SwinModel:
-    """Swin-T: 96 channels, 2-2-6-2 blocks; 28 million parameters with 1000 classes.
+    """Builds Swin-T: 96 channels, 2-2-6-2 blocks; 28 million parameters with 1000 classes.
 
     ``swin_tiny(num_classes=10, img_size=224, window_size=7, drop_path=0.2)`` is a classifier,
     ``swin_tiny(features_only=True)`` the feature pyramid of the stages `out_indices` (all of them by default).
@@ -31,17 +31,17 @@ def swin_tiny(*, features_only: bool = False, out_indices: Sequence[int] | None 
 
 
 def swin_small(*, features_only: bool = False, out_indices: Sequence[int] | None = None, **fields: Any) -> SwinModel:
-    """Swin-S: 96 channels, 2-2-18-2 blocks; 50 million parameters. Arguments as of :func:`swin_tiny`."""
+    """Builds Swin-S: 96 channels, 2-2-18-2 blocks; 50 million parameters. Arguments as of :func:`swin_tiny`."""
     return _build(SMALL, features_only, out_indices, fields)
 
 
 def swin_base(*, features_only: bool = False, out_indices: Sequence[int] | None = None, **fields: Any) -> SwinModel:
-    """Swin-B: 128 channels, 2-2-18-2 blocks; 88 million parameters. Arguments as of :func:`swin_tiny`."""
+    """Builds Swin-B: 128 channels, 2-2-18-2 blocks; 88 million parameters. Arguments as of :func:`swin_tiny`."""
     return _build(BASE, features_only, out_indices, fields)
 
 
 def swin_large(*, features_only: bool = False, out_indices: Sequence[int] | None = None, **fields: Any) -> SwinModel:
-    """Swin-L: 192 channels, 2-2-18-2 blocks; 197 million parameters. Arguments as of :func:`swin_tiny`."""
+    """Builds Swin-L: 192 channels, 2-2-18-2 blocks; 197 million parameters. Arguments as of :func:`swin_tiny`."""
     return _build(LARGE, features_only, out_indices, fields)
 
 

@@ -98,7 +98,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _unwrap(weights: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict itself, taken out of a checkpoint where it is an entry."""
+    """Returns the state dict itself, taken out of a checkpoint where it is an entry."""
     for entry in ("model", "state_dict"):
         if isinstance(weights, Mapping) and isinstance(weights.get(entry), Mapping):
             weights = weights[entry]

@@ -90,7 +90,7 @@ def crop(x: Tensor, grid: Grid) -> Tensor:
 
 
 def cut(x: Tensor, grid: Grid) -> Tensor:
-    """The padded map (B, H, W, C), rolled and cut into (B * M, N, C)."""
+    """Cuts the padded map (B, H, W, C), rolled, into windows (B * M, N, C)."""
     if grid.shift != (0, 0):
         x = x.roll((-grid.shift[0], -grid.shift[1]), dims=(1, 2))
     (rows, columns), (down, right) = grid.rows_and_columns, grid.window
@@ -120,7 +120,7 @@ class _Reorder(Function):
 
 @lru_cache(maxsize=16)
 def _orders(batch: int, grid: Grid, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where in the padded maps each token of the windows comes from, and the inverse: two times (B * H * W)."""
+    """Returns where in the padded maps each token of the windows comes from, and the inverse: two times (B * H * W)."""
     with torch.inference_mode(False):  # what is made while evaluating must serve training too
         count = batch * grid.padded[0] * grid.padded[1]
         positions = torch.arange(count, device=device).view(batch, *grid.padded, 1)
@@ -130,12 +130,12 @@ def _orders(batch: int, grid: Grid, device: torch.device) -> tuple[Tensor, Tenso
 
 
 def being_recorded() -> bool:
-    """Whether a compiler, an exporter or a tracer is at work: it wants plain operations without anything cached."""
+    """Returns whether a compiler, exporter or tracer is at work: it wants plain operations without anything cached."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def relative_position_index(window: tuple[int, int]) -> Tensor:
-    """For each pair of a window's tokens the row of the bias table that holds their offset.
+    """Returns for each pair of a window's tokens the row of the bias table that holds their offset.
 
     Returns:
         (N, N) int64 in [0, (2h - 1)(2w - 1)); entry (i, j) encodes position i minus position j, rows first.
@@ -149,7 +149,8 @@ def relative_position_index(window: tuple[int, int]) -> Tensor:
 
 
 def _regions(length: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """Which part of a rolled axis each position belongs to: positions of different parts were not neighbours."""
+    """Returns which part of a rolled axis each position belongs to: positions of different parts were not
+    neighbours."""
     positions = torch.arange(length, device=device)
     if shift == 0:
         return torch.zeros_like(positions)
@@ -157,7 +158,7 @@ def _regions(length: int, window: int, shift: int, device: torch.device) -> Tens
 
 
 def shift_mask(grid: Grid, device: torch.device) -> Tensor | None:
-    """What keeps tokens apart that only the cyclic shift made neighbours.
+    """Returns what keeps tokens apart that only the cyclic shift made neighbours.
 
     Returns:
         (M, N, N) float32, :data:`MASKED` between tokens of different regions, 0 elsewhere; None without a shift.

@@ -44,7 +44,7 @@ def tail_sizes(available: Sequence[int], least: int, most: int) -> list[int]:
 
 
 def rows(root: Path, least: int, most: int, seed: int) -> list[tuple[str, str, str]]:
-    """File (below ``root``), label and split of each picture that is kept."""
+    """Returns file (below ``root``), label and split of each image that is kept."""
     found = []
     for split in SPLIT_FOLDERS:
         if split != "train" and not has_split(root, split):

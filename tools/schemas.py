@@ -23,7 +23,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "configs" / "schema"
 
 
 def schema_text(task: str) -> str:
-    """The content of a task's schema file."""
+    """Returns the content of a task's schema file."""
     module, _, name = CONFIGS[task].partition(":")
     schema: type[Section] = getattr(importlib.import_module(module), name)
     document = json_schema(schema, title=f"Configuration of a {task} run")
@@ -31,13 +31,13 @@ def schema_text(task: str) -> str:
 
 
 def stale(folder: Path = FOLDER) -> list[Path]:
-    """The schema files in ``folder`` that are missing or differ from what the types say."""
+    """Returns the schema files in ``folder`` that are missing or differ from what the types say."""
     files = {folder / f"{task}.json": schema_text(task) for task in CONFIGS}
     return [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
 
 
 def write(folder: Path = FOLDER) -> list[Path]:
-    """Bring the schema files in ``folder`` up to date; returns those that changed."""
+    """Brings the schema files in ``folder`` up to date; returns those that changed."""
     folder.mkdir(parents=True, exist_ok=True)
     changed = stale(folder)
     for path in changed:
@@ -46,6 +46,7 @@ def write(folder: Path = FOLDER) -> list[Path]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Writes the schemas, or with ``--check`` only tells which are stale."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False, prog="python -m tools.schemas", description="Write configs/schema/<task>.json."
     )

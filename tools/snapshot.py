@@ -75,7 +75,7 @@ def take_snapshot(root: Path, output: Path, leave_out: Sequence[Path] = ()) -> S
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Names of the tree's files and links, relative to ``root``."""
+    """Returns names of the tree's files and links, relative to ``root``."""
     command = ["git", "-C", os.fspath(root), "ls-files", "-co", "--exclude-standard", "-z"]
     try:
         listed = subprocess.run(command, capture_output=True, check=True).stdout
@@ -149,7 +149,8 @@ def _copy(root: Path, name: Path, aside: Path, names: Sequence[Path]) -> bytes:
 
 
 def _link(root: Path, source: Path, names: Sequence[Path]) -> str | None:
-    """Where the copy of a link is to lead; None if it leads to a file that is not copied, and is to become one."""
+    """Returns where the copy of a link is to lead; None if it leads to a file that is not copied, and is to become
+    one."""
     target = source.resolve()
     within = target.relative_to(root) if target.is_relative_to(root) else None
     if within is not None and any(name == within or within in name.parents for name in names):
@@ -158,7 +159,7 @@ def _link(root: Path, source: Path, names: Sequence[Path]) -> str | None:
 
 
 def _told(name: Path, kind: bytes, content: bytes) -> bytes:
-    """Name, kind and content, none of which can be taken for a part of another."""
+    """Returns name, kind and content, none of which can be taken for a part of another."""
     return b"".join(hashlib.sha256(part).digest() for part in (os.fsencode(name), kind, content))
 
 

@@ -81,14 +81,14 @@ def download(packages: Sequence[str], python: str, machine: str, folder: Path) -
 
 
 def target_options(python: str, machine: str) -> list[str]:
-    """pip's options for wheels alone, of another Python on Linux."""
+    """Returns pip's options for wheels alone, of another Python on Linux."""
     platforms = [f"manylinux_2_{minor}_{machine}" for minor in GLIBC] + [f"manylinux2014_{machine}"]
     options = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python]
     return options + [option for platform in platforms for option in ("--platform", platform)]
 
 
 def wanted(packages: Sequence[str]) -> list[str]:
-    """``packages`` with the bounds that setup.py has for them."""
+    """Returns ``packages`` with the bounds that setup.py has for them."""
     ours = {canonicalize_name(Requirement(text).name): Requirement(text) for text in requires("swin-hpc") or []}
     return [
         f"{name}{ours[name].specifier}" if (name := canonicalize_name(package)) in ours else package
@@ -97,7 +97,7 @@ def wanted(packages: Sequence[str]) -> list[str]:
 
 
 def chosen(report: Mapping[str, Any], packages: Iterable[str]) -> list[str]:
-    """``name==version`` of the packages and of what they need, by pip's report, without :data:`THERE`."""
+    """Returns ``name==version`` of the packages and of what they need, by pip's report, without :data:`THERE`."""
     entries = {canonicalize_name(item["metadata"]["name"]): item["metadata"] for item in report["install"]}
     found: dict[str, str] = {}
     waiting = [canonicalize_name(Requirement(package).name) for package in packages]

@@ -124,7 +124,7 @@ class Saver:
         return done
 
     def _idle(self) -> bool:
-        """Whether the thread has nothing to do, or nothing but wait for room on the disk."""
+        """Returns whether the thread has nothing to do, or nothing but wait for room on the disk."""
         return not (self._due or self._busy)
 
     def _raise_fault(self) -> None:
@@ -179,7 +179,7 @@ class Saver:
                 self._spare = item.memory
 
     def _warn(self, item: _Pending, error: OSError) -> None:
-        """Once until saving works again."""
+        """Warns once until saving works again."""
         path, cause = store.step_file(self._folder, item.step), error.strerror or error
         if self._warned:
             log.debug("checkpoint %s still cannot be written: %s", path, cause)

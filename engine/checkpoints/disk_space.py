@@ -22,7 +22,7 @@ OVERHEAD_PER_TENSOR = 1 << 10
 def estimate_checkpoint_bytes(
     model: nn.Module, ema: nn.Module | None, optimizer: Optimizer, later: Sequence[Tensor] = ()
 ) -> int:
-    """An upper bound of a checkpoint's size.
+    """Returns an upper bound of a checkpoint's size.
 
     Of parameters that the optimizer has not stepped yet, ``later`` ones among them, it is taken to hold two tensors and
     a step count each, as Adam does; of others what it holds is counted.
@@ -72,13 +72,13 @@ def check_writable(folder: Path, key: str = "experiment.root") -> None:
 
 
 def free_bytes(folder: Path) -> int:
-    """What this user may still write on the file system where ``folder`` is, or where it would be made."""
+    """Returns what this user may still write on the file system where ``folder`` is, or where it would be made."""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return shutil.disk_usage(existing).free
 
 
 def shown_bytes(count: int) -> str:
-    """``1.4 GB`` or ``340 MB``."""
+    """Returns ``1.4 GB`` or ``340 MB``."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 

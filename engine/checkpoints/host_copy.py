@@ -24,7 +24,7 @@ class Snapshot:
         self._buffers: dict[Form, list[Tensor]] = {}
 
     def take(self, tree: dict[str, Any]) -> dict[str, Any]:
-        """A copy of ``tree`` that shares nothing with it. It is valid until the next call, which overwrites it.
+        """Returns a copy of ``tree`` that shares nothing with it. It is valid until the next call, which overwrites it.
 
         Tensors become plain tensors on the CPU of the same strides; of one that views a larger storage only the viewed
         part is copied. Equal views of the same memory, such as tied weights, are one tensor in the copy. Tensors are
@@ -40,7 +40,8 @@ class Snapshot:
         return deepcopy(tree, {id(tensor): copies[_identity(tensor)] for tensor in tensors_in(tree)})
 
     def _buffers_for(self, sources: Iterable[Tensor]) -> list[Tensor]:
-        """A buffer for each source: kept ones where they fit, new ones elsewhere. Those not used again are freed."""
+        """Returns a buffer for each source: kept ones where they fit, new ones elsewhere. Those not used again are
+        freed."""
         kept, self._buffers = self._buffers, {}
         chosen = []
         for source in sources:
@@ -54,7 +55,7 @@ class Snapshot:
 
 
 def tensors_in(tree: Any) -> Iterator[Tensor]:
-    """The tensors in a tree of dicts, lists and tuples."""
+    """Returns the tensors in a tree of dicts, lists and tuples."""
     if isinstance(tree, Tensor):
         yield tree
     elif isinstance(tree, Mapping):
@@ -66,6 +67,7 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
 
 
 def _identity(tensor: Tensor) -> tuple[Any, ...]:
-    """Equal for tensors that are the same view of the same memory, which is none where there is nothing to view."""
+    """Returns a key, equal for tensors that are the same view of the same memory, or unique where there is nothing to
+    view."""
     place = (tensor.device, tensor.data_ptr()) if tensor.numel() else id(tensor)
     return place, tensor.dtype, tensor.shape, tensor.stride()

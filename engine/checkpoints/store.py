@@ -53,15 +53,17 @@ class _Hashing:
 
 
 def step_file(folder: Path, step: int) -> Path:
+    """Returns the name of the checkpoint after ``step`` steps."""
     return folder / f"step_{step:08d}.pt"
 
 
 def numbered(folder: Path) -> list[Path]:
-    """The numbered checkpoints in ``folder``, newest first."""
+    """Returns the numbered checkpoints in ``folder``, newest first."""
     return sorted(folder.glob("step_*.pt"), reverse=True)
 
 
 def checksum_file(path: Path) -> Path:
+    """Returns the file beside ``path`` that holds its SHA-256."""
     return path.with_name(path.name + ".sha256")
 
 
@@ -125,7 +127,7 @@ def tidy(folder: Path, keep: int, warn: Callable[[str], None]) -> None:
 
 
 def verify(path: Path) -> str | None:
-    """None if the file is what was written, else what is wrong with it."""
+    """Returns None if the file is what was written, else what is wrong with it."""
     known = _known_digests(path)
     try:
         with path.open("rb") as file:
@@ -141,7 +143,7 @@ def verify(path: Path) -> str | None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint of ours, on the CPU.
+    """Reads a checkpoint of ours, onto the CPU.
 
     Raises:
         UserError: the file is not a checkpoint of this suite, or of a later version of it.
@@ -161,7 +163,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint in ``folder`` that verifies, or None; each one passed over is named to ``warn``.
+    """Returns the newest checkpoint in ``folder`` that verifies, or None; each one passed over is named to ``warn``.
 
     ``last.pt`` and ``best.pt`` are tried after all numbered files, of which they may be copies or older.
     """
@@ -175,13 +177,13 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an exception's text, or its kind where it has none."""
+    """Returns the first line of an exception's text, or its kind where it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 @contextlib.contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """Where the file is written that will be ``path``; it is removed if that fails."""
+    """Returns where the file is written that will be ``path``; it is removed if that fails."""
     aside = path.with_name(path.name + ".part")
     try:
         yield aside
@@ -227,7 +229,7 @@ def _prune(folder: Path, written: Path, keep: int) -> None:
 
 
 def _known_digests(path: Path) -> set[str]:
-    """What the checksum's file lists: one digest, or while the name changes its owner two."""
+    """Returns what the checksum's file lists: one digest, or while the name changes its owner two."""
     try:
         return {line.split(" ")[0] for line in checksum_file(path).read_text(errors="replace").splitlines()}
     except OSError:

@@ -51,7 +51,7 @@ def parse_train_arguments(task: str, argv: Sequence[str]) -> TrainArguments:
 
 
 def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
-    """``--experiment``, ``--checkpoint`` and overrides, for the commands that use a trained model."""
+    """Adds ``--experiment``, ``--checkpoint`` and overrides, for the commands that use a trained model."""
     parser.add_argument("--experiment", type=Path, required=True, metavar="DIR", help="the experiment's folder")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|FILE", help="which weights (default: best)")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the run's own")
@@ -61,7 +61,7 @@ _SETTING = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
 
 
 def settings_first(argv: Sequence[str]) -> list[str]:
-    """``key.path=value`` behind ``--images A B`` is a setting, unless there is a file of that name."""
+    """Takes ``key.path=value`` behind ``--images A B`` for a setting, unless there is a file of that name."""
     settings = [text for text in argv if _SETTING.match(text) and not Path(text).exists()]
     return [*settings, *(text for text in argv if text not in settings)]
 

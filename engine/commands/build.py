@@ -71,7 +71,7 @@ def assemble_trainer(task: Task, layout: BatchLayout, config: RunConfig, ranks: 
     if ranks.is_main:
         if hint := fp16_hint(training.precision, ranks.device):
             log.warning("%s", hint)
-        warn_of_idle(schedule, intervals, selection)
+        warn_of_short_run(schedule, intervals, selection)
     learner = Learner(
         task.model,
         training,
@@ -141,7 +141,7 @@ def batch_layout(task: Task, training: TrainingConfig, ranks: Ranks) -> BatchLay
     return layout
 
 
-def warn_of_idle(schedule: Schedule, intervals: Intervals, selection: Selection) -> None:
+def warn_of_short_run(schedule: Schedule, intervals: Intervals, selection: Selection) -> None:
     """Warns of a warm-up or a patience that is longer than the run."""
     steps, early_stopping = intervals.total_steps, selection.early_stopping
     if 0 < steps <= schedule.warmup_steps:

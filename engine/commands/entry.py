@@ -46,7 +46,7 @@ def evaluate(
     """Runs ``python -m TASK.evaluate`` and exits with the code of its outcome.
 
     Args:
-        load_schema: Imports the type of the configuration, without torch: a mistake is told before that.
+        load_schema: Imports the type of the configuration, without torch, so that mistakes are reported first.
         load_run: Imports what evaluates and returns the exit code.
     """
     arguments = parse_evaluate_arguments(task, sys.argv[1:])
@@ -80,7 +80,7 @@ def exit_on_user_error(command: Callable[[], int]) -> None:
 
 
 def exit_code(command: Callable[[], int]) -> int:
-    """What ``command`` returns; a :class:`UserError` becomes one message of rank 0 and the code 2."""
+    """Returns what ``command`` returns; a :class:`UserError` becomes one message of rank 0 and the code 2."""
     try:
         return command()
     except UserError as error:

@@ -56,7 +56,8 @@ class FailureReport:
             sys.stderr.flush()
 
     def _is_ours(self, folder: RunDir) -> bool:
-        """Whether this start still writes in the folder: a rank that was stopped may find another one at work there."""
+        """Returns whether this start still writes in the folder: a rank that was stopped may find another one at work
+        there."""
         try:
             return folder.lock.read_text(encoding="utf-8") == self.writer
         except OSError:

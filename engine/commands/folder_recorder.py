@@ -197,6 +197,6 @@ def record_failed(folder: RunDir, task: str, step: int) -> None:
 
 
 def listed(metrics: dict[str, float]) -> str:
-    """``top1 0.9812  loss 0.1``, for a line of the log; without what repeats the top1."""
+    """Formats metrics as ``top1 0.9812  loss 0.1``, for a line of the log; without what repeats the top1."""
     shown = {name: value for name, value in metrics.items() if "top1" not in metrics or name not in SAME_AS_TOP1}
     return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())

@@ -36,12 +36,12 @@ class Progress:
             )
 
     def advance(self, step: int) -> None:
-        """Move the bar, if there is one, to ``step``."""
+        """Moves the bar, if there is one, to ``step``."""
         if self._bar is not None:
             self._bar.update(step - self._bar.n)
 
     def update(self, step: int, epoch: float, metrics: Mapping[str, float]) -> None:
-        """Show a training record: the mean values up to ``step``, at which ``epoch`` (a fraction) of data is done."""
+        """Shows a training record: the mean values up to ``step``, at which ``epoch`` (a fraction) of data is done."""
         if not self._enabled:
             return
         epochs, values = epoch_text(step, epoch, self._total), values_text(metrics)
@@ -55,14 +55,14 @@ class Progress:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Leaves the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
 def epoch_text(step: int, epoch: float, total_steps: int) -> str:
-    """``epoch 3/36``: the one that ``step`` lies in, of those that ``total_steps`` begin."""
+    """Returns ``epoch 3/36``: the one that ``step`` lies in, of those that ``total_steps`` begin."""
     if step <= 0 or epoch <= 0:
         return "epoch 1"
     tolerance = 1e-6  # epochs come as quotients of whole numbers
@@ -70,13 +70,13 @@ def epoch_text(step: int, epoch: float, total_steps: int) -> str:
 
 
 def values_text(metrics: Mapping[str, float]) -> str:
-    """``loss 0.512  lr 9.8e-04  312 img/s``, as far as they are there."""
+    """Returns ``loss 0.512  lr 9.8e-04  312 img/s``, as far as they are there."""
     shown = {"loss": "loss {:.4g}", "lr": "lr {:.1e}", "images_per_second": "{:.3g} img/s"}
     return "  ".join(text.format(metrics[name]) for name, text in shown.items() if metrics.get(name) is not None)
 
 
 def duration(seconds: float) -> str:
-    """``1:23`` for minutes and seconds, ``2:01:23`` with hours, ``3d 02:01:23`` with days."""
+    """Returns ``1:23`` for minutes and seconds, ``2:01:23`` with hours, ``3d 02:01:23`` with days."""
     minutes, second = divmod(max(0, round(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)

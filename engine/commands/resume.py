@@ -97,7 +97,8 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
 
 
 def own_folder(config: RunConfig, arguments: TrainArguments) -> RunDir | None:
-    """The folder of an earlier start of this Slurm job or array task, which goes on there without being told to.
+    """Returns the folder of an earlier start of this Slurm job or array task, which goes on there without being told
+    to.
 
     A first start only does if it is to find its folder by itself: a job may train the same twice.
     """
@@ -118,7 +119,7 @@ def _continue_own(own: RunDir, schema: type[RunConfig], config: RunConfig, argum
 
 
 def requested_config(schema: type[RunConfig], arguments: TrainArguments) -> RunConfig:
-    """The configuration of ``--config``, else of the folder to resume, with the command line's settings.
+    """Loads the configuration of ``--config``, else of the folder to resume, with the command line's settings.
 
     Raises:
         UserError: it is wrong, or there is no such file or folder.
@@ -143,7 +144,7 @@ def continue_in(folder: RunDir, schema: type[RunConfig], config: RunConfig) -> P
 
 
 def allowed_changes(before: Mapping[str, Any], config: RunConfig, what: str) -> list[str]:
-    """The changes from a configuration to another that a resumed run has to record, as ``key: old -> new``.
+    """Returns the changes from a configuration to another that a resumed run has to record, as ``key: old -> new``.
 
     Args:
         before: the old one as plain values.
@@ -175,7 +176,7 @@ def _cut(value: Any) -> str:
 
 
 def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:
-    """The folders below ``experiment.root`` that have not finished and were started with this configuration."""
+    """Finds the folders below ``experiment.root`` that have not finished and were started with this configuration."""
     for path in sorted(Path(config.experiment.root).glob("experiment_*")):
         folder = RunDir(path)
         try:
@@ -188,5 +189,5 @@ def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:
 
 
 def state_of(folder: RunDir) -> str:
-    """The state in a folder's status.json; ``unknown`` if it has none."""
+    """Returns the state in a folder's status.json; ``unknown`` if it has none."""
     return str((read_status(folder.status) or {}).get("state", "unknown"))

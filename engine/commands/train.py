@@ -28,7 +28,7 @@ from engine.log import RunLog, setup_logging
 from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard
 from engine.process.time_limit import Walltime
-from engine.requeue.restart_limit import reason_to_give_up
+from engine.requeue.restart_limit import restart_limit_reason
 from engine.run_folder.environment import describe_rank
 from engine.run_folder.failure import Failure
 from engine.run_folder.metrics import read_metrics
@@ -91,7 +91,7 @@ def _train(
     ranks.heartbeat.at("start", trainer.state.step)
     descriptions = ranks.gather(describe_rank(ranks.rank, ranks.device))
     step = trainer.state.step
-    reason = ranks.from_main(lambda: reason_to_give_up(folder, step))
+    reason = ranks.from_main(lambda: restart_limit_reason(folder, step))
     if ranks.is_main:
         walltime = Walltime(job_end(), ranks.stop)
         report.recorder = FolderRecorder(

@@ -36,7 +36,7 @@ class Order(Protocol):
         """Number of positions in an epoch."""
 
     def __call__(self, epoch: int) -> NDArray[np.int64]:
-        """The sample at each position of ``epoch``: (num_samples,). Depends on nothing but ``epoch``."""
+        """Returns the sample at each position of ``epoch``: (num_samples,). Depends on nothing but ``epoch``."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ class BatchLayout:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; a short last one counts unless it is dropped."""
         steps, rest = divmod(self.num_samples, self.global_batch_size)
         return steps + (rest > 0 and not self.drop_last)
 
@@ -114,7 +115,8 @@ class BatchLayout:
         return rest % self.slot_size or self.slot_size
 
     def slot(self, step: int, micro_step: int, rank: int) -> Slot:
-        """The work of ``rank`` in ``micro_step`` of optimizer step ``step`` (counted from the start of the run)."""
+        """Returns the work of ``rank`` in ``micro_step`` of optimizer step ``step`` (counted from the start of the
+        run)."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         first = step_in_epoch * self.global_batch_size
         end = min(first + self.global_batch_size, self.num_samples)
@@ -131,7 +133,7 @@ def resolve_accumulation(
     world_size: int,
     multiple_of: int = 1,
 ) -> tuple[int, int]:
-    """Micro-steps of an optimizer step and samples of a rank in each: ``(accumulation, slot size)``.
+    """Returns micro-steps of an optimizer step and samples of a rank in each: ``(accumulation, slot size)``.
 
     Args:
         micro_batch_size: most samples in a slot; None for no bound.

@@ -21,7 +21,7 @@ class DeviceBatches:
         self.wait_seconds = 0.0
 
     def next(self) -> MicroBatch:
-        """The next micro-batch. Asking for more than the source has is an error of the caller."""
+        """Returns the next micro-batch. Asking for more than the source has is an error of the caller."""
         self.prefetch()
         batch, self._ready = self._ready, None
         assert batch is not None, "the loader ended before the run"
@@ -54,7 +54,8 @@ class Throughput:
         self.wait_seconds += wait_seconds
 
     def metrics(self, devices: int) -> dict[str, float]:
-        """``images_per_second`` over all ranks and on each of ``devices``, and ``data_wait_fraction`` of this rank."""
+        """Returns ``images_per_second`` over all ranks and on each of ``devices``, and this rank's
+        ``data_wait_fraction``."""
         if not self.seconds:
             return {}
         return {

@@ -39,7 +39,7 @@ class MicroBatchSampler(Sampler[list[Draw]]):
         self._stop_step = stop_step
 
     def slots(self) -> Iterator[Slot]:
-        """The same micro-batches as slots of the layout."""
+        """Yields the same micro-batches as slots of the layout."""
         for step in itertools.count(self._start_step):
             if self._stop_step is not None and step >= self._stop_step:
                 return
@@ -120,7 +120,7 @@ class EvalLoader:
         ]
 
     def __len__(self) -> int:
-        """Number of this rank's blocks."""
+        """Returns the number of this rank's blocks."""
         return len(self._blocks)
 
     def __iter__(self) -> Iterator[EvalBatch]:

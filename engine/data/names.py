@@ -53,7 +53,7 @@ class Names(Sequence[str]):
         return self._content.nbytes + self._ends.nbytes
 
     def take(self, indices: NDArray[np.int64]) -> Names:
-        """The names with these numbers, in their order, in memory of their own."""
+        """Returns the names with these numbers, in their order, in memory of their own."""
         starts, lengths = self._ends[indices], np.diff(self._ends)[indices]
         taken = Names()
         taken._ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

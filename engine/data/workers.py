@@ -47,7 +47,8 @@ class WorkerSettings:
 
 
 def resolve_workers(workers: int | str, layout: Layout, environment: Mapping[str, str] = os.environ) -> int:
-    """Worker processes of one rank: a number stays as it is, ``auto`` is this rank's cores less one, at least one.
+    """Returns the worker processes of one rank: a number as it is, for ``auto`` this rank's cores less one, at least
+    one.
 
     The ranks of a node share the cores that the process may run on; under srun each has ``--cpus-per-task`` of its own,
     whether or not they are bound to it.
@@ -63,7 +64,7 @@ def resolve_workers(workers: int | str, layout: Layout, environment: Mapping[str
 def read_batches(
     reader: SampleReader, batches: Iterable[list[Draw]], settings: WorkerSettings
 ) -> Generator[Any, None, None]:
-    """The collated samples of each list of draws, in order.
+    """Yields the collated samples of each list of draws, in order.
 
     Leaving the iteration in any way ends the workers. Nothing is drawn from torch's global generator.
 
@@ -117,7 +118,7 @@ class _BatchReader(Dataset[Any]):
         self._shared: tuple[torch.Tensor, list[int]] | None = None
 
     def __reduce__(self) -> Any:
-        """For workers that are no forks: they map one copy of the reader's arrays, whatever the number of workers."""
+        """Lets workers that are no forks map one copy of the reader's arrays, whatever the number of workers."""
         if self._shared is None:
             self._shared = share(self._reader)
         return _from_shared, (*self._shared, self._collate)
@@ -148,7 +149,8 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _start_worker(worker_id: int) -> None:
-    """Stop signals reach every process of a job; the main one decides what follows, and needs its workers till then."""
+    """Ignores stop signals, which reach every process of a job; the main one decides what follows, and needs its
+    workers."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):  # Linux: a worker ends with its rank, not some seconds later

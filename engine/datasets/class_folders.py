@@ -23,7 +23,7 @@ SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation"), "test": ("te
 
 
 def open_folder(config: FolderData, split: str, known: list[str] | None = None) -> FilePictures:
-    """The pictures of one split below ``config.root``.
+    """Opens the images of one split below ``config.root``.
 
     Hidden files and folders are left out, links are followed, and pictures may lie in folders below their class's. The
     classes are the folders of train, in sorted order; in val and test they may be missing or empty. Where train itself
@@ -32,7 +32,7 @@ def open_folder(config: FolderData, split: str, known: list[str] | None = None) 
     Raises:
         UserError: a folder is missing, a class has no training pictures, or val or test has a class that train lacks.
     """
-    if config.val_fraction is None or split != "val":  # which is in the folder of train: that is told of once
+    if config.val_fraction is None or split != "val":  # which is in the folder of train: reported once
         _tell_of_loose_pictures(split_folder(config.root, split), config.extensions)
     if config.val_fraction is None or split == "test":
         return _open(config, split, known)
@@ -82,12 +82,12 @@ def _tell_of_loose_pictures(folder: Path, extensions: list[str]) -> None:
 
 
 def has_split(root: Path, split: str) -> bool:
-    """Whether the folder of a split is there."""
+    """Returns whether the folder of a split is there."""
     return any((root / name).is_dir() for name in SPLIT_FOLDERS[split])
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """The folder of a split.
+    """Returns the folder of a split.
 
     Raises:
         UserError: it is not there, and the text says what is; or it is there twice, under both names.
@@ -107,7 +107,7 @@ def split_folder(root: Path, split: str) -> Path:
 
 
 def _nearest(path: Path) -> str:
-    """The deepest part of ``path`` that exists, and what is in it that resembles the next part."""
+    """Returns the deepest part of ``path`` that exists, and what is in it that resembles the next part."""
     missing = next(part for part in (path, *path.parents) if part.parent.is_dir())
     return _contents(missing.parent, missing.name)
 

@@ -23,7 +23,7 @@ TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
 def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> FilePictures:
-    """The pictures of ``split``: train, val or test. All rows are checked, whichever split they are of.
+    """Opens the images of ``split``: train, val or test. All rows are checked, whichever split they are of.
 
     Classes are numbered in sorted order of the training pictures' class names (as numbers, if all are), in the order of
     ``config.classes`` or of several label columns. Where no row is for training, they are those that are ``known``, if
@@ -63,7 +63,7 @@ def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> Fil
 
 
 def _labels(config: CsvData, listing: Listing, known: list[str] | None) -> tuple[list[str], NDArray[np.integer]]:
-    """The classes, and of each row its class number, (N,) int64, or what it shows, (N, C) uint8.
+    """Returns the classes, and of each row its class number, (N,) int64, or what it shows, (N, C) uint8.
 
     ``known``: the classes where no row is for training.
     """
@@ -94,7 +94,7 @@ def _labels(config: CsvData, listing: Listing, known: list[str] | None) -> tuple
 
 
 def class_order(names: Iterable[str]) -> list[str]:
-    """Different class names in sorted order: as numbers if all are, else as text."""
+    """Returns different class names in sorted order: as numbers if all are, else as text."""
     different = sorted(set(names))
     try:
         values = {name: float(name) for name in different}

@@ -41,11 +41,11 @@ class Listing:
     """Rows that were left out, since they say the same as others."""
 
     def place(self, row: int) -> str:
-        """FILE:LINE of a row."""
+        """Returns FILE:LINE of a row."""
         return f"{self.files[self.origins[row]]}:{self.lines[row]}"
 
     def chosen(self, rows: NDArray[np.int64]) -> Listing:
-        """Some of the rows."""
+        """Returns some of the rows."""
         paths, cells = [self.paths[row] for row in rows], [[column[row] for row in rows] for column in self.cells]
         return Listing(paths, self.splits[rows], self.columns, cells, self.files, self.origins[rows], self.lines[rows])
 
@@ -58,7 +58,7 @@ class Listing:
 
 
 def read_listing(config: CsvData) -> Listing:
-    """All rows, each picture once.
+    """Reads all rows, each image once.
 
     Raises:
         UserError: a table or a column is missing, a row has no path, its split is unknown, or rows contradict each
@@ -94,7 +94,7 @@ def read_listing(config: CsvData) -> Listing:
 
 
 def _without_repetitions(listing: Listing, root: Path) -> Listing:
-    """Each picture once, however its path from ``root`` is written.
+    """Keeps each image once, however its path from ``root`` is written.
 
     Raises:
         UserError: a picture is listed twice with different labels, or for two splits.

@@ -49,7 +49,7 @@ def prepare_on_all(data: DataConfig, ranks: Ranks) -> None:
 
 
 def open_pictures(data: DataConfig, split: str, classes: list[str] | None = None) -> LabelledPictures:
-    """The pictures of ``split``: train, val or test.
+    """Opens the images of ``split``: train, val or test.
 
     ``classes``: those that a trained model knows; of class folders and CSV files, train need not be there then.
 
@@ -70,20 +70,22 @@ def open_pictures(data: DataConfig, split: str, classes: list[str] | None = None
 
 
 def preprocessing_of(data: DataConfig, timm_name: str | None) -> Preprocessing:
-    """What pictures go through before the model: timm's ``timm_name``, or our own (None). Of tiny ones all is kept."""
+    """Returns what images go through before the model: timm's ``timm_name``, or our own (None). Of tiny ones all is
+    kept."""
     crop_pct = 1.0 if data.tiny and data.crop_pct == "auto" else data.crop_pct
     return resolve_preprocessing(data, timm_name, resize=data.resize, crop_pct=crop_pct, pad_fill=data.pad_fill)
 
 
 def split_made(data: DataConfig) -> dict[str, float]:
-    """How val was taken from train; empty if it was not."""
+    """Says how val was taken from train; empty if it was not."""
     if not isinstance(data, SplitData) or data.val_fraction is None:
         return {}
     return {"val_fraction": data.val_fraction, "split_seed": data.split_seed}
 
 
 def described(data: DataConfig, train: LabelledPictures, val: LabelledPictures, draws: int) -> str:
-    """The data in a line, for the log: how many pictures, of which classes, where val is from, what an epoch is."""
+    """Describes the data in a line, for the log: how many images, of which classes, where val is from, what an epoch
+    is."""
     counts = class_counts(train)
     few, many = counts.min(), counts.max()
     sizes = f"{few} to {many}" if few < many else str(few)

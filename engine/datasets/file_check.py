@@ -24,7 +24,7 @@ THREADS = 16
 
 
 def faults_of(data: DataConfig, train: LabelledPictures, val: LabelledPictures, open_train: bool = False) -> str:
-    """What is wrong with pictures in files, a line each; empty if nothing is.
+    """Lists what is wrong with images in files, a line each; empty if nothing is.
 
     That is those that a list names and that are not there, and those of val that are broken. Broken ones of train are
     met in the first epoch, and looked for here if ``open_train`` says so.
@@ -39,7 +39,7 @@ def faults_of(data: DataConfig, train: LabelledPictures, val: LabelledPictures, 
 
 
 def missing_pictures(pictures: FilePictures) -> str:
-    """How many of the files are not there, and the first few; empty if all are.
+    """Says how many of the files are not there, and the first few; empty if all are.
 
     Lists each folder once, which a network's file system does far sooner than it looks for each file.
     """
@@ -68,7 +68,7 @@ def missing_pictures(pictures: FilePictures) -> str:
 
 
 def broken_pictures(pictures: FilePictures) -> str:
-    """What is wrong with files that are no pictures by their headers, a line each; empty if nothing is.
+    """Lists what is wrong with files that are no images by their headers, a line each; empty if nothing is.
 
     Opening reads some hundred bytes of a file and decodes nothing: what is damaged further in is found when it is used.
     """
@@ -92,7 +92,7 @@ def _opens(path: Path) -> bool:
 
 
 def _fault(path: Path) -> str:
-    """The words of whoever reads the picture."""
+    """Returns the words of whoever reads the image."""
     try:
         read_picture(path)
     except UserError as error:

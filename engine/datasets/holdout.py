@@ -22,14 +22,14 @@ class Divisible(LabelledPictures, Protocol):
     """Pictures of which some can be taken."""
 
     def subset(self, indices: NDArray[np.int64]) -> Any:
-        """The pictures with these numbers, in their order."""
+        """Returns the pictures with these numbers, in their order."""
 
 
 P = TypeVar("P", bound=Divisible)
 
 
 def part(pictures: P, config: SplitData, split: str) -> P:
-    """What ``split`` (train or val) gets of all training pictures, see :func:`held_out`.
+    """Returns what ``split`` (train or val) gets of all training pictures, see :func:`held_out`.
 
     Raises:
         UserError: a class is left without training pictures, which several labels a picture can lead to, or val is
@@ -54,7 +54,7 @@ def part(pictures: P, config: SplitData, split: str) -> P:
 
 
 def held_out(pictures: LabelledPictures, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Which pictures are kept from training: (N,).
+    """Returns which images are kept from training: (N,).
 
     Of each class of n pictures it is ``fraction * n``, rounded, but at least one and at most n - 1: a class of two
     gives one, a class of one none. Which ones follows from the seed and the pictures' names alone, so that pictures
@@ -75,7 +75,8 @@ def held_out(pictures: LabelledPictures, fraction: float, seed: int) -> NDArray[
 
 
 def rarest_class(pictures: LabelledPictures) -> NDArray[np.int64]:
-    """The class by which a picture is split and sampled, (N,): its own, or of several the one with fewest pictures.
+    """Returns the class by which an image is split and sampled, (N,): its own, or of several the one with fewest
+    images.
 
     Of equally rare ones it is the first; pictures of no class are given the number C.
     """

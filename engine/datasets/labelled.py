@@ -32,14 +32,14 @@ class LabelledPictures(Protocol):
     def __len__(self) -> int: ...
 
     def picture(self, index: int) -> Image.Image:
-        """A picture as 8-bit RGB. Raises UserError if it cannot be read."""
+        """Returns an image as 8-bit RGB. Raises UserError if it cannot be read."""
 
     def name(self, index: int) -> str:
-        """What a report calls a picture: its path below the data set's root, or its number."""
+        """Returns what a report calls an image: its path below the data set's root, or its number."""
 
 
 def some(names: list[str]) -> str:
-    """The first ten of them, for a message."""
+    """Formats the first ten of them, for a message."""
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
@@ -51,7 +51,8 @@ def class_counts(pictures: LabelledPictures) -> NDArray[np.int64]:
 
 
 def names_digest(pictures: LabelledPictures) -> str:
-    """A digest of the names of all pictures, in whatever order: another one where files are replaced by others."""
+    """Returns a digest of the names of all images, in whatever order: another one where files are replaced by
+    others."""
     names = sorted(pictures.name(index) for index in range(len(pictures)))
     return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
@@ -77,20 +78,23 @@ class FilePictures:
 
     @property
     def multi_label(self) -> bool:
+        """Whether an image may have several labels."""
         return self.labels.ndim == 2
 
     def subset(self, indices: NDArray[np.int64]) -> FilePictures:
-        """The pictures with these numbers, in their order."""
+        """Returns the pictures with these numbers, in their order."""
         return FilePictures(self.root, self.classes, self.labels[indices], self._names.take(indices))
 
     def path(self, index: int) -> Path:
+        """Returns the file of an image."""
         return self.root / self.name(index)
 
     def picture(self, index: int) -> Image.Image:
+        """Reads an image's file."""
         return read_picture(self.path(index))
 
     def name(self, index: int) -> str:
-        """Its path as listed: below the root, unless it was given as an absolute one."""
+        """Returns its path as listed: below the root, unless it was given as an absolute one."""
         return self._names[index]
 
 
@@ -107,21 +111,24 @@ class ArrayPictures:
 
     @property
     def multi_label(self) -> bool:
+        """Whether an image may have several labels."""
         return self.labels.ndim == 2
 
     def subset(self, indices: NDArray[np.int64]) -> ArrayPictures:
-        """The pictures with these numbers, in their order; they are renamed."""
+        """Returns the pictures with these numbers, in their order; they are renamed."""
         return ArrayPictures(self.classes, self.labels[indices], self._pixels[indices])
 
     def picture(self, index: int) -> Image.Image:
+        """Returns an image's pixels."""
         return Image.fromarray(self._pixels[index]).convert("RGB")
 
     def name(self, index: int) -> str:
+        """Returns the image's number."""
         return str(index)
 
 
 def open_digits(split: str) -> ArrayPictures:
-    """Scikit-learn's 1,797 digits: 1,437 for ``train``, 360 for ``val``.
+    """Opens Scikit-learn's 1,797 digits: 1,437 for ``train``, 360 for ``val``.
 
     Every fifth picture, after sorting by class and otherwise in scikit-learn's order, is held out: the same ones in
     every run and of every class its share.

@@ -18,7 +18,7 @@ ENDINGS = tuple(FolderData.model_fields["extensions"].default)
 def listed_pictures(
     images: Sequence[str], path_column: str, root: Path, delimiter: str = ","
 ) -> list[tuple[str, Path]]:
-    """Each picture's name, as the user may write it, and its file; in the order given, folders' sorted.
+    """Returns each image's name, as the user may write it, and its file; in the order given, folders' sorted.
 
     Args:
         images: files, folders (with all below them, but for hidden ones), and .csv files.

@@ -16,7 +16,7 @@ from engine.seed import generator
 
 
 def build_order(config: CommonData, pictures: LabelledPictures, seed: int) -> Order:
-    """The configured order of the training pictures, a function of (seed, epoch) alone."""
+    """Builds the configured order of the training images, a function of (seed, epoch) alone."""
     if config.sampling == "natural" and config.oversample is None:
         return NaturalOrder(len(pictures), seed)
     groups = rarest_class(pictures)
@@ -57,6 +57,7 @@ class QuotaOrder:
 
     @property
     def num_samples(self) -> int:
+        """Draws of an epoch, over all classes."""
         return int(self.quotas.sum())
 
     def __call__(self, epoch: int) -> NDArray[np.int64]:
@@ -65,7 +66,8 @@ class QuotaOrder:
         return generator(self.seed, "order", epoch).permutation(np.concatenate(drawn))
 
     def _draws(self, number: int, size: int, epoch: int) -> NDArray[np.int64]:
-        """Which of a class's ``size`` pictures ``epoch`` takes: the next ``quota`` of an endless row of shuffles."""
+        """Returns which of a class's ``size`` pictures ``epoch`` takes: the next ``quota`` of an endless row of
+        shuffles."""
         quota = int(self.quotas[number])
         first, skipped = divmod(epoch * quota, size)
         last, end = divmod((epoch + 1) * quota, size)

@@ -138,6 +138,7 @@ class CsvData(SplitData):
 
     @property
     def multi_label(self) -> bool:
+        """Whether an image may have several labels."""
         return len(self.label_columns) > 1 or self.label_separator is not None
 
 
@@ -164,10 +165,12 @@ class TorchvisionData(SplitData):
 
     @property
     def tiny(self) -> bool:
+        """Whether images are so small that preprocessing keeps all of them."""
         return self.source in get_args(ArraySource)
 
     @property
     def multi_label(self) -> bool:
+        """Whether an image may have several labels."""
         return self.source == "celeba"
 
 
@@ -179,6 +182,7 @@ class DigitsData(CommonData):
 
     @property
     def tiny(self) -> bool:
+        """Always: they have 8 x 8 pixels."""
         return True
 
 

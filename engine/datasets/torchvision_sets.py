@@ -39,7 +39,7 @@ def _arrays(dataset: Any) -> tuple[list[str], Sequence[int], NDArray[np.uint8]]:
 
 
 def _planes(dataset: Any) -> tuple[list[str], Sequence[int], NDArray[np.uint8]]:
-    """Of pictures that are stored as (N, 3, H, W)."""
+    """Returns images that are stored as (N, 3, H, W)."""
     return list(getattr(dataset, "classes", _numbers(10))), dataset.labels, dataset.data.transpose(0, 2, 3, 1)
 
 
@@ -49,7 +49,7 @@ def _files(dataset: Any) -> tuple[list[str], Sequence[int], Sequence[str | Path]
 
 
 def _samples(dataset: Any) -> tuple[list[str], Sequence[int], Sequence[str | Path]]:
-    """Of pairs of a path and a class number. Imagenette's classes have several names, GTSRB's only numbers."""
+    """Returns pairs of a path and a class number. Imagenette's classes have several names, GTSRB's only numbers."""
     samples = next(getattr(dataset, name) for name in ("_samples", "samples", "imgs") if hasattr(dataset, name))
     classes = [name if isinstance(name, str) else name[0] for name in getattr(dataset, "classes", _numbers(43))]
     return classes, [label for _, label in samples], [path for path, _ in samples]
@@ -117,7 +117,7 @@ SETS = {
 
 
 def open_torchvision(config: TorchvisionData, split: str) -> ArrayPictures | FilePictures:
-    """A split of a data set of torchvision. Downloads nothing.
+    """Opens a split of a data set of torchvision. Downloads nothing.
 
     ``val`` is the authors' val; where they made none their test, or what ``val_fraction`` takes from train; ``test`` is
     their test where that is not val. CIFAR's published files are pickles: torchvision reads them only if their

@@ -12,7 +12,7 @@ import torch
 
 
 def take_peak_gb(device: torch.device) -> float:
-    """The most memory in use at once, in GB (10^9 bytes).
+    """Returns the most memory in use at once, in GB (10^9 bytes).
 
     On CUDA it is that of tensors on ``device`` since the last call; the allocator knows it, so nobody waits for the
     device. On a CPU it is this process's resident memory since its start.

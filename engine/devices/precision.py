@@ -18,10 +18,11 @@ class Precision:
 
     @property
     def dtype(self) -> torch.dtype:
+        """What forward passes compute in."""
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
 
     def autocast(self) -> AbstractContextManager[None]:
-        """The context of every forward pass; does nothing in fp32."""
+        """Returns the context of every forward pass; it does nothing in fp32."""
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.name != "fp32")
 
     def scaler(self) -> torch.amp.GradScaler:
@@ -30,7 +31,7 @@ class Precision:
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """What ``training.precision`` means on ``device``: ``auto`` is bf16 where it is computed natively, else fp32."""
+    """Returns what ``training.precision`` means on ``device``: ``auto`` is bf16 where that is native, else fp32."""
     if name == "auto":
         name = "bf16" if computes_bf16(device) else "fp32"
     return Precision(name, device.type)
@@ -49,7 +50,7 @@ def fp16_hint(name: str, device: torch.device) -> str:
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bf16 run on the device's own units (emulated bf16 is slower than fp32)."""
+    """Returns whether matrix products in bf16 run on the device's own units (emulated bf16 is slower than fp32)."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # since torch 2.10

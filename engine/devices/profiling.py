@@ -37,7 +37,7 @@ class StepProfiler:
         self._step: AbstractContextManager[object] | None = None
 
     def begin(self, step: int, total_steps: int) -> None:
-        """Training begins, or goes on, after ``step`` steps of ``total_steps``."""
+        """Notes that training begins, or goes on, after ``step`` steps of ``total_steps``."""
         wanted = f"training.profile: steps {self._first} to {self._last}"
         if self._last and step >= self._last:
             log.warning("%s are behind step %d, at which this start begins: nothing is profiled", wanted, step)
@@ -47,7 +47,7 @@ class StepProfiler:
         self.reached(step)
 
     def reached(self, step: int) -> None:
-        """``step`` optimizer steps are done: begins, goes on or ends accordingly."""
+        """Begins, goes on or ends accordingly when ``step`` optimizer steps are done."""
         self._reached = step
         if self._step is not None:
             self._step.__exit__(None, None, None)

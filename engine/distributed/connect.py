@@ -34,7 +34,7 @@ change it, and it only counts where the watchdog has failed.
 def choose_device(
     config: DistributedConfig, layout: Layout, environment: MutableMapping[str, str] = os.environ
 ) -> torch.device:
-    """The device of this process: its own GPU if there is one and it is wanted, else the CPU.
+    """Returns the device of this process: its own GPU if there is one and it is wanted, else the CPU.
 
     Narrows CUDA_VISIBLE_DEVICES to this process's slice where it lists several of MIG; CUDA reads it once, so this has
     to come before anything else that asks for GPUs.
@@ -68,7 +68,7 @@ def choose_device(
 
 
 def unseen_gpus(environment: Mapping[str, str]) -> str:
-    """What may be wrong where Slurm granted GPUs and torch sees none; empty where it granted none."""
+    """Says what may be wrong where Slurm granted GPUs and torch sees none; empty where it granted none."""
     if not (gpus := granted_gpus(environment)):
         return ""
     shown = environment.get("CUDA_VISIBLE_DEVICES")
@@ -79,7 +79,7 @@ def unseen_gpus(environment: Mapping[str, str]) -> str:
 
 
 def choose_backend(config: DistributedConfig, device: torch.device, environment: Mapping[str, str]) -> str:
-    """That of the device's kind, but gloo for MIG slices, whose ranks NCCL takes for several on one GPU.
+    """Returns that of the device's kind, but gloo for MIG slices, whose ranks NCCL takes for several on one GPU.
 
     Raises:
         UserError: nccl is asked for without GPUs.
@@ -93,7 +93,8 @@ def choose_backend(config: DistributedConfig, device: torch.device, environment:
 
 
 def _own_cores(layout: Layout) -> int:
-    """Slurm's count for this task where it gives one, else an equal part of the cores this process may run on."""
+    """Returns Slurm's count for this task where it gives one, else an equal part of the cores this process may run
+    on."""
     count = os.environ.get("SLURM_CPUS_PER_TASK", "") if layout.launcher == "slurm" else ""
     return int(count or max(1, len(os.sched_getaffinity(0)) // layout.local_world_size))
 

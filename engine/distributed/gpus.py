@@ -18,12 +18,12 @@ _BUILT_FOR = re.compile(r"(?P<kind>sm|compute)_(?P<major>\d+)(?P<minor>\d)(?P<on
 
 
 def gpu_count(text: str) -> int:
-    """Number of GPUs in Slurm's ``4``, ``a100:4`` or ``a100:2,v100:1``; 0 for an empty text."""
+    """Returns the number of GPUs in Slurm's ``4``, ``a100:4`` or ``a100:2,v100:1``; 0 for an empty text."""
     return sum(int(match[1]) for part in text.split(",") if (match := re.search(r"(\d+)$", part.strip())))
 
 
 def granted_gpus(environment: Mapping[str, str] = os.environ) -> int:
-    """GPUs that Slurm gave this job on this node; 0 outside Slurm."""
+    """Returns the number of GPUs that Slurm gave this job on this node; 0 outside Slurm."""
     if job_name(environment) is None:
         return 0
     counts = environment.get("SLURM_GPUS_ON_NODE") or environment.get("SLURM_GPUS_PER_NODE") or ""
@@ -35,7 +35,7 @@ def granted_gpus(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def tasks_on_nodes(environment: Mapping[str, str]) -> list[int]:
-    """How many tasks srun will start on each node of a job, by the variables of its batch script."""
+    """Returns how many tasks srun will start on each node of a job, by the variables of its batch script."""
     nodes = int(environment.get("SLURM_JOB_NUM_NODES") or 1)
     if each := environment.get("SLURM_NTASKS_PER_NODE"):
         return [int(each)] * nodes
@@ -105,17 +105,18 @@ def _line_to_change(environment: Mapping[str, str], tasks: int, gpus: int) -> st
 
 
 def visible_entries(environment: Mapping[str, str]) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES lists; empty where it is not set."""
+    """Returns what CUDA_VISIBLE_DEVICES lists; empty where it is not set."""
     return [entry.strip() for entry in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
 
 
 def is_slice(entry: str) -> bool:
-    """Whether an entry of CUDA_VISIBLE_DEVICES is a MIG slice of a GPU."""
+    """Returns whether an entry of CUDA_VISIBLE_DEVICES is a MIG slice of a GPU."""
     return entry.startswith("MIG-")
 
 
 def own_slice(environment: Mapping[str, str], local_rank: int, local_world_size: int) -> str | None:
-    """The MIG slice of this process, to be all that CUDA_VISIBLE_DEVICES lists; None where nothing is to be narrowed.
+    """Returns this process's MIG slice, to be all that CUDA_VISIBLE_DEVICES lists; None where nothing is to be
+    narrowed.
 
     CUDA shows a process one slice, the first that is listed, however many there are.
 
@@ -136,7 +137,7 @@ def own_slice(environment: Mapping[str, str], local_rank: int, local_world_size:
 def device_index(
     visible: int, local_rank: int, local_world_size: int, slurm: bool, environment: Mapping[str, str]
 ) -> int:
-    """Number of this process's GPU among the ``visible`` ones that CUDA shows it.
+    """Returns the number of this process's GPU among the ``visible`` ones that CUDA shows it.
 
     Args:
         slurm: whether srun started it, which may show each task its own GPU alone (``--gpus-per-task``), as number 0.
@@ -158,7 +159,7 @@ def device_index(
 
 
 def architecture_fault(name: str, capability: tuple[int, int], built_for: Sequence[str]) -> str | None:
-    """What is wrong with a card that torch has no code for, which CUDA would answer with "no kernel image".
+    """Says what is wrong with a card that torch has no code for, where CUDA would say "no kernel image".
 
     Args:
         name: of the card.

@@ -26,6 +26,7 @@ class Interface:
 
     @property
     def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
         return ipaddress.ip_address(self.address).is_loopback
 
 
@@ -43,13 +44,13 @@ def list_interfaces() -> list[Interface]:
 
 
 def _global_ipv6(table: str) -> list[Interface]:
-    """The interfaces of the kernel's table whose scope, its fourth column, is global (0)."""
+    """Returns the interfaces of the kernel's table whose scope, its fourth column, is global (0)."""
     lines = (line.split() for line in table.splitlines())
     return [Interface(line[5], str(ipaddress.IPv6Address(bytes.fromhex(line[0])))) for line in lines if line[3] == "00"]
 
 
 def selects(pattern: str, name: str) -> bool:
-    """Whether NCCL_SOCKET_IFNAME's ``pattern`` names an interface.
+    """Returns whether NCCL_SOCKET_IFNAME's ``pattern`` names an interface.
 
     It is a list of prefixes, ``ib,eth``; of names after ``=``, ``=ib0``; ``^`` before it turns it round, ``^docker``.
     """
@@ -90,5 +91,5 @@ def sort_addresses(
 
 
 def interface_of(address: str) -> str | None:
-    """The name of this machine's interface that has an address; None if none has."""
+    """Returns the name of this machine's interface that has an address; None if none has."""
     return next((each.name for each in list_interfaces() if each.address == address), None)

@@ -33,10 +33,12 @@ class Ranks:
 
     @property
     def rank(self) -> int:
+        """Number of this process, from 0."""
         return self.layout.rank
 
     @property
     def world_size(self) -> int:
+        """Number of processes, over all nodes."""
         return self.layout.world_size
 
     @property
@@ -63,7 +65,7 @@ class Ranks:
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]).to(rows.device)
 
     def gather_counts(self, count: int) -> list[int]:
-        """One whole number from each rank."""
+        """Returns one whole number from each rank."""
         counts = torch.zeros(self.world_size, dtype=torch.int64, device=self.device)
         counts[self.rank] = count
         return self.sum_(counts).tolist()

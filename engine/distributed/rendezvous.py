@@ -37,7 +37,7 @@ _NETWORK = "network"
 
 
 def meeting_name(environment: Mapping[str, str]) -> str:
-    """A name that only the ranks of this very start share: cluster, job, step and restart count."""
+    """Returns a name that only the ranks of this very start share: cluster, job, step and restart count."""
     keys = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
     return ".".join(environment.get(key, "0") for key in keys)
 
@@ -65,7 +65,7 @@ class Met:
 
 
 def shared_store(folder: Path, rank: int, world_size: int, timeout: timedelta) -> dist.TCPStore:
-    """A store that all ranks of this Slurm step share.
+    """Opens a store that all ranks of this Slurm step share.
 
     Rank 0 listens on a port of the system's choice and writes ``address address ... port`` into a file in ``folder``,
     which all nodes see; the others read it and take the best address that answers. Where that is not the first one,

@@ -28,19 +28,19 @@ _TIME_LEFT = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)$")
 
 
 def job_name(environment: Mapping[str, str] = os.environ) -> str | None:
-    """``812``, ``811_3`` for an array task, as Slurm's commands take it; None outside Slurm."""
+    """Returns ``812``, ``811_3`` for an array task, as Slurm's commands take it; None outside Slurm."""
     if "SLURM_ARRAY_JOB_ID" in environment and "SLURM_ARRAY_TASK_ID" in environment:
         return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
     return environment.get("SLURM_JOB_ID") or None
 
 
 def restart_count(environment: Mapping[str, str] = os.environ) -> int:
-    """How often Slurm has restarted this job; 0 at its first start and outside Slurm."""
+    """Returns how often Slurm has restarted this job; 0 at its first start and outside Slurm."""
     return int(environment.get("SLURM_RESTART_COUNT") or 0)
 
 
 def expand_counts(text: str) -> list[int]:
-    """Slurm's task counts a node, ``"2(x3),1"``, as a list, ``[2, 2, 2, 1]``."""
+    """Expands Slurm's task counts a node, ``"2(x3),1"``, to ``[2, 2, 2, 1]``."""
     counts: list[int] = []
     for part in filter(None, text.split(",")):
         count, _, times = part.partition("(x")
@@ -49,7 +49,7 @@ def expand_counts(text: str) -> list[int]:
 
 
 def note_path(root: Path, request: Sequence[str], environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Where a job keeps the name of its folder, for restarts that ask for the same; None outside Slurm."""
+    """Returns where a job keeps the name of its folder, for restarts that ask for the same; None outside Slurm."""
     job = job_name(environment)
     if job is None:
         return None
@@ -70,7 +70,7 @@ def note_folder(
 
 
 def noted_folder(root: Path, request: Sequence[str], environment: Mapping[str, str] = os.environ) -> RunDir | None:
-    """The folder that an earlier start of this job wrote in; None if there is none."""
+    """Returns the folder that an earlier start of this job wrote in; None if there is none."""
     note = note_path(root, request, environment)
     if note is None or not note.is_file():
         return None
@@ -82,7 +82,7 @@ def noted_folder(root: Path, request: Sequence[str], environment: Mapping[str, s
 
 
 def seconds_left(text: str) -> float | None:
-    """``1-02:03:04``, ``03:04`` and the like, squeue's %L, in seconds; None for words such as UNLIMITED."""
+    """Parses ``1-02:03:04``, ``03:04`` and the like, squeue's %L, to seconds; None for words such as UNLIMITED."""
     match = _TIME_LEFT.match(text.strip())
     if match is None:
         return None
@@ -91,7 +91,7 @@ def seconds_left(text: str) -> float | None:
 
 
 def job_end(environment: Mapping[str, str] = os.environ) -> float | None:
-    """When this job's time is up, in seconds since 1970; None if it is not known, or there is no end.
+    """Returns when this job's time is up, in seconds since 1970; None if it is not known, or there is no end.
 
     Newer Slurms tell every job; an older one is asked, for ten seconds at most.
     """
@@ -105,20 +105,21 @@ def job_end(environment: Mapping[str, str] = os.environ) -> float | None:
 
 
 def job_of(start: Mapping[str, Any]) -> str | None:
-    """The job of a start as environment.json has it, named as by :func:`job_name`."""
+    """Returns the job of a start as environment.json has it, named as by :func:`job_name`."""
     slurm = start.get("slurm", {})
     names = {"SLURM_JOB_ID": "job_id", "SLURM_ARRAY_JOB_ID": "array_job_id", "SLURM_ARRAY_TASK_ID": "array_task_id"}
     return job_name({name: str(slurm[key]) for name, key in names.items() if key in slurm})
 
 
 def last_job(folder: RunDir) -> str | None:
-    """The job of a run's last start; None if that was not made by Slurm."""
+    """Returns the job of a run's last start; None if that was not made by Slurm."""
     record = read_content(folder.environment) or {}
     return job_of([record, *record.get("restarts", [])][-1])
 
 
 def waiting_job(folder: RunDir, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Another job than this one that waits to go on in a folder; None if there is none, or Slurm does not tell."""
+    """Returns another job than this one that waits to go on in a folder; None if there is none, or Slurm does not
+    tell."""
     job = last_job(folder)
     if job is None or job == job_name(environment):
         return None
@@ -126,7 +127,7 @@ def waiting_job(folder: RunDir, environment: Mapping[str, str] = os.environ) -> 
 
 
 def _squeue(job: str, field: str) -> str:
-    """What Slurm says of a job that waits or runs; empty if it says nothing within ten seconds."""
+    """Asks Slurm about a job that waits or runs; empty if it says nothing within ten seconds."""
     command = ["squeue", "--noheader", f"--jobs={job}", f"--format={field}"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False).stdout

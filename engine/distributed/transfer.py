@@ -95,7 +95,7 @@ def broadcast(
 
 
 def _chunks(parts: Sequence[Bytes], size: int) -> Iterator[list[Bytes]]:
-    """All bytes in order, in lists of views that have ``size`` bytes together, the last one fewer."""
+    """Yields all bytes in order, in lists of views that have ``size`` bytes together, the last one fewer."""
     pieces: list[Bytes] = []
     free = size
     for part in parts:
@@ -111,7 +111,7 @@ def _chunks(parts: Sequence[Bytes], size: int) -> Iterator[list[Bytes]]:
 
 
 def _empty(size: int) -> Bytes:
-    """Memory that is aligned as torch aligns a tensor's, whatever type it will be."""
+    """Allocates memory that is aligned as torch aligns a tensor's, whatever type it will be."""
     return torch.empty(size, dtype=torch.uint8).numpy()
 
 
@@ -133,7 +133,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether type, shape and strides say all there is to say about how to read its storage."""
+    """Returns whether type, shape and strides say all there is to say about how to read its storage."""
     dense = tensor.layout == torch.strided and not tensor.is_quantized
     return dense and tensor.device.type == "cpu" and tensor.is_leaf and not tensor.is_conj() and not tensor.is_neg()
 

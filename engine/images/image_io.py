@@ -29,7 +29,7 @@ _UPRIGHT = {
 
 
 def read_picture(path: Path) -> Image.Image:
-    """The picture in the file ``path`` as 8-bit RGB, fully decoded and turned upright as its EXIF data say.
+    """Reads the image in the file ``path`` as 8-bit RGB, fully decoded and turned upright as its EXIF data say.
 
     Transparent parts are shown on white, greyscale (8 or 16 bits), palette and CMYK pictures are converted, and of an
     animation the first frame is taken.
@@ -50,7 +50,7 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """``picture`` turned and mirrored as its EXIF orientation asks; unreadable EXIF data count as none."""
+    """Returns ``picture`` turned and mirrored as its EXIF orientation asks; unreadable EXIF data count as none."""
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
     except Exception:  # written by many cameras and tools, and not always well; the pixels are fine
@@ -59,7 +59,7 @@ def upright(picture: Image.Image) -> Image.Image:
 
 
 def may_be_sideways(picture: Image.Image) -> bool:
-    """Whether the beginning of an opened file says that ``picture`` is to be turned by a quarter; decodes no pixels."""
+    """Returns whether the beginning of an opened file asks for a quarter turn of ``picture``; decodes no pixels."""
     if picture.format == "PNG" and "exif" not in picture.info:
         return False  # what may follow behind the pixels is seen when they are decoded
     try:
@@ -69,7 +69,7 @@ def may_be_sideways(picture: Image.Image) -> bool:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """``picture`` as 8-bit RGB.
+    """Converts ``picture`` to 8-bit RGB.
 
     Raises:
         ValueError: its pixels are floating-point numbers, whose range is unknown.

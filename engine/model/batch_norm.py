@@ -60,7 +60,7 @@ class BatchNormStatistics:
         torch._foreach_copy_(self._buffers, self._parts)
 
     def reload(self) -> None:
-        """After loading a checkpoint: what the model now holds is good."""
+        """Takes what the model now holds for good, after a checkpoint was loaded."""
         self._good.copy_(self._flat())
 
     def _flat(self) -> torch.Tensor:
@@ -68,5 +68,5 @@ class BatchNormStatistics:
 
 
 def uses_batch_norm(model: nn.Module) -> bool:
-    """Whether any layer normalises by the statistics of the batch it is given."""
+    """Returns whether any layer normalises by the statistics of the batch it is given."""
     return any(isinstance(module, _BatchNorm) for module in model.modules())

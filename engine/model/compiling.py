@@ -46,7 +46,7 @@ def compile_for_training(model: nn.Module, mode: str, backend: str = "inductor")
 
 
 def repeated_blocks(model: nn.Module) -> list[nn.Module]:
-    """The modules of which a model is built up: Swin's, ResNet's or a ViT's blocks.
+    """Returns the modules of which a model is built up: Swin's, ResNet's or a ViT's blocks.
 
     A class counts as one of blocks if two of its modules stand in one Sequential or ModuleList, with parameters of the
     same names and shapes, and have parts of their own (single layers are none). Blocks are all modules of such classes
@@ -61,7 +61,7 @@ def repeated_blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def _outermost(module: nn.Module, classes: tuple[type, ...]) -> list[nn.Module]:
-    """The modules of these very classes below ``module``, without those below others of them."""
+    """Returns the modules of these very classes below ``module``, without those below others of them."""
     if type(module) in classes:
         return [module]
     return [block for child in module.children() for block in _outermost(child, classes)]

@@ -115,12 +115,12 @@ class Freezing:
         return True
 
     def later(self) -> list[nn.Parameter]:
-        """The parameters that are frozen still, and not for good."""
+        """Returns the parameters that are frozen still, and not for good."""
         keys = {key for phase in self._to_come for name in phase.stages for key in self._stages[name]}
         return [self._model.get_parameter(name) for name in keys.intersection(self._trainable)] if keys else []
 
     def unfreezes_before(self, end: int) -> bool:
-        """Whether anything is still to be unfrozen in the steps before ``end``."""
+        """Returns whether anything is still to be unfrozen in the steps before ``end``."""
         return any(phase.step < end for phase in self._to_come)
 
     def check_reached(self, total_steps: int) -> None:
@@ -157,7 +157,7 @@ class Freezing:
         log.info("training %s: %s of %s parameters", ", ".join(self.trained), f"{trained:,}", f"{total:,}")
 
     def train_mode(self) -> None:
-        """Training mode for the model, but for the batch norm layers that are held."""
+        """Puts the model into training mode, but for the batch norm layers that are held."""
         self._model.train()
         for module in self._held:
             module.eval()

@@ -97,7 +97,7 @@ def read_weights(path: Path) -> Weights:
 
 
 def weights_file(path: Path) -> Path:
-    """The file that ``path`` stands for, see :func:`read_weights`.
+    """Returns the file that ``path`` stands for, see :func:`read_weights`.
 
     Raises:
         UserError: there is none, or the checkpoint of an experiment is damaged.
@@ -109,7 +109,7 @@ def weights_file(path: Path) -> Path:
 
 
 def _of_experiment(folder: Path) -> Path:
-    """The checkpoint of an experiment that others start from."""
+    """Returns the checkpoint of an experiment that others start from."""
     checkpoints = RunDir(folder).checkpoints
     file = next((file for name in ("best.pt", "last.pt") if (file := checkpoints / name).is_file()), None)
     if file is None:
@@ -144,7 +144,7 @@ def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: st
 
 
 def misfit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], fresh: Collection[str] = ()) -> str:
-    """How a state dict does not fit a model's, a line for each kind of fault; empty if it fits.
+    """Lists how a state dict does not fit a model's, a line for each kind of fault; empty if it fits.
 
     The model's keys in ``fresh`` may be missing.
     """
@@ -166,7 +166,7 @@ def misfit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], f
 def _with_resized_positions(
     model: nn.Module, state: Mapping[str, torch.Tensor], source: str
 ) -> Mapping[str, torch.Tensor]:
-    """``state`` with the position embeddings of timm's transformers, (1, tokens, channels), for the model's patches.
+    """Returns ``state`` with timm's position embeddings, (1, tokens, channels), resized for the model's patches.
 
     Those of another picture that was not square stay as they are: how many rows they had is not known.
     """
@@ -228,7 +228,7 @@ def _is_counter(key: str) -> bool:
 
 @torch.no_grad()
 def start_small(layer: nn.Module) -> None:
-    """So that a trained body is not shaken by the first gradients of a large random classifier."""
+    """Shrinks a new classifier, so that its first gradients do not shake a trained body."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter) if parameter.ndim == 1 else nn.init.trunc_normal_(parameter, std=0.01)
 

@@ -12,7 +12,7 @@ HEAD = "head"
 
 
 def stages(model: nn.Module) -> dict[str, list[str]]:
-    """The state dict's keys of each stage, from the input to the classes: ``stem``, ``stage_1``, ..., ``head``.
+    """Returns the state dict's keys of each stage, from the input to the classes: ``stem``, ``stage_1``, ..., ``head``.
 
     The stages are those of timm's protocol, ``model.group_matcher(coarse=True)``: the stages of a convolutional or a
     hierarchical model, the blocks of a plain transformer. Its last group, where it puts what no pattern matches, is the
@@ -36,7 +36,7 @@ def stages(model: nn.Module) -> dict[str, list[str]]:
 
 
 def classifier_paths(model: nn.Module) -> list[str]:
-    """Where in ``model`` the modules of ``model.get_classifier()`` are: one, or several in distilled models."""
+    """Returns where the modules of ``model.get_classifier()`` are: one, or several in distilled models."""
     if not hasattr(model, "get_classifier"):
         return []
     classifier = model.get_classifier()  # type: ignore[operator]

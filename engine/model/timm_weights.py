@@ -25,7 +25,7 @@ PREFERRED = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.
 
 
 def create_pretrained(name: str, **options: Any) -> nn.Module:
-    """timm's model ``name`` with its published weights.
+    """Builds timm's model ``name`` with its published weights.
 
     A file in a cache is taken without asking whether there is a newer one, so that machines without internet access do
     not wait for answers.
@@ -60,7 +60,7 @@ def create_pretrained(name: str, **options: Any) -> nn.Module:
 
 
 def no_way_to(published: PretrainedCfg) -> str:
-    """Why the server of published weights cannot be reached; empty if it can.
+    """Says why the server of published weights cannot be reached; empty if it can.
 
     Asks once, through the proxy that the environment names, where the libraries that download ask again and again for
     most of a minute. Any answer will do, also that of a server which does not like the question.
@@ -82,7 +82,7 @@ def no_way_to(published: PretrainedCfg) -> str:
 
 
 def cached_file(published: PretrainedCfg) -> Path | None:
-    """The file of published weights in the Hugging Face hub's cache or in torch's; None if it is in neither."""
+    """Returns the file of published weights in the Hugging Face hub's cache or in torch's; None if it is in neither."""
     if published.hf_hub_id:
         repository, _, revision = published.hf_hub_id.partition("@")
         name = published.hf_hub_filename or "pytorch_model.bin"
@@ -97,8 +97,10 @@ def cached_file(published: PretrainedCfg) -> Path | None:
 
 
 def hub_cache() -> Path:
+    """Returns the folder of the Hugging Face hub's downloads."""
     return Path(constants.HF_HUB_CACHE)
 
 
 def torch_cache() -> Path:
+    """Returns the folder of torch's downloads."""
     return Path(torch.hub.get_dir(), "checkpoints")

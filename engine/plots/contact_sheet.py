@@ -30,7 +30,7 @@ def contact_sheet(pictures: Tensor, targets: Tensor, classes: list[str]) -> Pict
 
 
 def _caption(target: Tensor, classes: list[str]) -> list[str]:
-    """A picture's classes, those with the largest shares first."""
+    """Returns an image's classes, those with the largest shares first."""
     order = torch.argsort(-target, stable=True)[: int((target >= 0.005).sum())].tolist()
     if not order:
         return ["(none)"]

@@ -44,7 +44,7 @@ def write_figure(path: Path, figure: Figure) -> None:
 
 
 def as_picture(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> Picture:
-    """``figure`` as pixels."""
+    """Renders ``figure`` as pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     give_fonts(figure)
@@ -56,7 +56,7 @@ def as_picture(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> Picture:
 
 
 def shown_name(name: str) -> str:
-    """``name`` as a label of a figure: on one line, not too long, and with dollar signs that begin no formula.
+    """Returns ``name`` as a figure's label: on one line, not too long, and with dollar signs that begin no formula.
 
     What no font of this machine can draw is written as numbers, see :func:`engine.plots.fonts.readable`.
     """
@@ -95,13 +95,13 @@ def sheet(tiles: Sequence[Tile], columns: int, side: int = TILE) -> Picture:
 
 
 def _fitted(picture: Image.Image, side: int) -> Image.Image:
-    """Scaled to a tile, the pixels of tiny pictures kept sharp."""
+    """Scales to a tile, the pixels of tiny images kept sharp."""
     method = Image.Resampling.NEAREST if max(picture.size) <= side // 3 else Image.Resampling.BICUBIC
     return ImageOps.contain(picture, (side, side), method)
 
 
 def _fits(text: str, font: ImageFont.FreeTypeFont, width: int = TILE) -> str:
-    """As much of ``text`` as is no wider than ``width`` pixels."""
+    """Returns as much of ``text`` as is no wider than ``width`` pixels."""
     text, length = " ".join(text.split()), len(text)
     while font.getlength(short := shortened(text, length)) > width and length > 1:
         length -= 1
@@ -115,7 +115,7 @@ def _font(file: Path) -> ImageFont.FreeTypeFont:
 
 @contextmanager
 def _without_complaints() -> Iterator[None]:
-    """Without a warning for each character that no font has: on figures whose names went not through shown_name."""
+    """Silences the warning for each character that no font has: on figures whose names went not through shown_name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield

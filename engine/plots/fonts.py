@@ -22,7 +22,7 @@ PLACEHOLDERS = "Last Resort"
 
 
 def readable(text: str) -> str:
-    """``text`` with runs of characters that no font here has as their numbers: ``猫犬`` becomes ``<U+732B 72AC>``."""
+    """Replaces runs of characters that no font here has by their numbers: ``猫犬`` becomes ``<U+732B 72AC>``."""
     missing = _lacking(text, default_file())
     for entry in _others() if missing else ():
         missing -= _characters(entry.fname)
@@ -30,7 +30,7 @@ def readable(text: str) -> str:
 
 
 def text_width(text: str) -> int:
-    """How many characters; Chinese, Japanese and Korean ones, as wide as two others, count twice."""
+    """Counts characters; Chinese, Japanese and Korean ones, as wide as two others, count twice."""
     return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
@@ -46,7 +46,7 @@ def give_fonts(figure: Figure) -> None:
 
 
 def in_one_font(texts: Sequence[str]) -> tuple[list[str], Path]:
-    """For Pillow, which draws a text in one font: the texts as it can draw them, and the file of the font.
+    """Returns texts as Pillow, which draws a text in one font, can draw them, and the file of the font.
 
     It is one that has all characters, or else the usual one, and what that lacks is written as numbers.
     """
@@ -60,7 +60,7 @@ def in_one_font(texts: Sequence[str]) -> tuple[list[str], Path]:
 
 
 def default_file() -> str:
-    """matplotlib's own font, which comes with it."""
+    """Returns the file of matplotlib's own font, which comes with it."""
     import matplotlib
 
     return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
@@ -77,7 +77,8 @@ def _fallbacks(missing: frozenset[str]) -> Iterable[FontEntry]:
 
 
 def _others() -> list[FontEntry]:
-    """The machine's upright fonts of normal weight, always in the same order; of a file of several fonts the first."""
+    """Returns the machine's upright fonts of normal weight, always in the same order; of a file of several fonts the
+    first."""
     from matplotlib.font_manager import fontManager
 
     plain = [entry for entry in fontManager.ttflist if entry.style == "normal" and entry.weight in (400, "normal")]
@@ -92,7 +93,8 @@ def _lacking(text: str, file: str) -> frozenset[str]:
 
 @cache
 def _characters(file: str) -> frozenset[str]:
-    """The characters that a font has outlines of: none where it is one of coloured pixels, or cannot be read."""
+    """Returns the characters that a font has outlines of: none where it is one of coloured pixels, or cannot be
+    read."""
     from matplotlib.ft2font import FT2Font
 
     try:

@@ -36,7 +36,7 @@ class StopRequest:
         return self
 
     def hear(self, name: str) -> None:
-        """Another rank was sent the signal ``name``; as if it had come here, where none has come before."""
+        """Takes the signal ``name``, sent to another rank, as if it had come here, where none has come before."""
         if self.signal is None:
             self.signal = signal.Signals[name]
 

@@ -38,7 +38,7 @@ class StartGuard:
             threading.Thread(target=self._look, name="start guard", daemon=True).start()
 
     def close(self) -> None:
-        """The ranks have met."""
+        """Ends the guard: the ranks have met."""
         self._closed.set()
 
     def _look(self) -> None:

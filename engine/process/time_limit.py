@@ -44,22 +44,22 @@ class Walltime:
         return LEAST_MARGIN + self._longest_step + 2 * self._longest_save
 
     def stepped(self) -> None:
-        """A step has ended."""
+        """Notes that a step has ended."""
         now = time.monotonic()
         if self._last is not None:
             self._longest_step = max(self._longest_step, now - self._last)
         self._last = now
 
     def paused(self) -> None:
-        """What comes until the next step ends is not all step: an evaluation, or a wait for a disk."""
+        """Notes that what comes until the next step ends is not all step: an evaluation, or a wait for a disk."""
         self._last = None
 
     def saved(self, seconds: float) -> None:
-        """A checkpoint took so long to write."""
+        """Notes how long a checkpoint took to write."""
         self._longest_save = max(self._longest_save, seconds)
 
     def close(self) -> None:
-        """The run has ended."""
+        """Ends the watch: the run has ended."""
         self._closed.set()
 
     def _look(self) -> None:

@@ -12,7 +12,7 @@ from engine.run_folder.paths import RunDir
 
 
 def failed_node(folder: RunDir, failure: Failure) -> str:
-    """Slurm's name of the node that a run's last start failed on; empty if it is not known whose fault it is."""
+    """Returns Slurm's name of the node that a run's last start failed on; empty if nobody knows whose fault it is."""
     record = read_content(folder.environment) or {}
     devices = [record, *record.get("restarts", [])][-1].get("devices", [])
     return next((each.get("node", "") for each in devices if each.get("rank") == failure.rank), "")

@@ -22,7 +22,7 @@ class Node:
     features: frozenset[str] = frozenset()
 
     def serves(self, wanted: Collection[str]) -> bool:
-        """Whether jobs that want these features can start here."""
+        """Returns whether jobs that want these features can start here."""
         return not self.state.startswith(UNUSABLE) and self.features.issuperset(wanted)
 
 

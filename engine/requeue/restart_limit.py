@@ -16,8 +16,8 @@ STARTS_WITHOUT_A_STEP = 3
 CRASHES_AT_A_STEP = 2
 
 
-def reason_to_give_up(folder: RunDir, step: int, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Why this start, which Slurm made by itself and which would go on at ``step``, should not go on; None if it may.
+def restart_limit_reason(folder: RunDir, step: int, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Says why this start, which Slurm made by itself, should not go on at ``step``; None if it may.
 
     To be asked before this start is recorded in environment.json. A start that a person made is never refused.
     """
@@ -33,7 +33,7 @@ def reason_to_give_up(folder: RunDir, step: int, environment: Mapping[str, str] 
 
 
 def crashes(failures: Collection[Failure], step: int) -> str | None:
-    """Whether several starts crashed at one step that is still to come.
+    """Says that several starts crashed at one step that is still to come; None if they did not.
 
     Who survives a rank's death may say the step before: it can be seen that late.
     """
@@ -45,7 +45,7 @@ def crashes(failures: Collection[Failure], step: int) -> str | None:
 
 
 def idle_starts(starts: Sequence[Mapping[str, Any]], restarts: int, step: int) -> str | None:
-    """Whether the last starts, of which this is number ``restarts`` counted from 0, have all begun where it begins.
+    """Says that the last starts, of which this is number ``restarts`` counted from 0, all began where it begins.
 
     One that ended before it was recorded counts too: those that were, know their number.
     """

@@ -43,7 +43,7 @@ _SLURM = {
 
 
 def describe_rank(rank: int, device: torch.device) -> dict[str, Any]:
-    """Where a rank runs; each rank describes itself."""
+    """Describes where a rank runs; each rank describes itself."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -56,7 +56,7 @@ def describe_rank(rank: int, device: torch.device) -> dict[str, Any]:
 
 
 def describe_start(ranks: Sequence[Mapping[str, Any]], code: Path | None = None) -> dict[str, Any]:
-    """All there is to know about this start; ``ranks``: :func:`describe_rank` of each, ``code``: the suite's clone."""
+    """Describes this start; ``ranks``: :func:`describe_rank` of each, ``code``: the suite's clone."""
     return {
         "started": round(time.time(), 3),
         "command": shlex.join(sys.orig_argv),
@@ -74,7 +74,8 @@ def describe_start(ranks: Sequence[Mapping[str, Any]], code: Path | None = None)
 
 
 def record_start(path: Path, start: Mapping[str, Any]) -> None:
-    """Write ``start`` (:func:`describe_start`) to environment.json, or add it to the restarts of one that is there."""
+    """Writes ``start`` (:func:`describe_start`) to environment.json, or adds it to the restarts of one that is
+    there."""
     first = read_environment(path)
     if first is None:
         first = {**start, "restarts": []}
@@ -84,7 +85,7 @@ def record_start(path: Path, start: Mapping[str, Any]) -> None:
 
 
 def read_environment(path: Path) -> dict[str, Any] | None:
-    """The content of an environment.json; None if there is none."""
+    """Reads an environment.json; None if there is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

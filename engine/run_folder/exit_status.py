@@ -28,7 +28,7 @@ _CODES = {
 
 
 def describe_wait_status(status: int) -> str:
-    """What the end of a process means.
+    """Says what the end of a process means.
 
     Args:
         status: an exit code, the negative number of a signal (Python), or 128 and that number (shells).

@@ -51,11 +51,12 @@ class Failure:
     time: float = field(default_factory=time.time)
 
     def to_json(self) -> dict[str, Any]:
+        """Returns what FAILED.json holds."""
         return asdict(self)
 
     @staticmethod
     def from_json(content: dict[str, Any]) -> Failure:
-        """The failure that :meth:`to_json` wrote; what else is there is left out.
+        """Reads the failure that :meth:`to_json` wrote; what else is there is left out.
 
         Raises:
             TypeError: it lacks something.
@@ -65,7 +66,7 @@ class Failure:
 
 
 def read_failure(path: Path) -> Failure | None:
-    """What a FAILED.json says; None if there is none, or none that can be read."""
+    """Reads a FAILED.json; None if there is none, or none that can be read."""
     try:
         return Failure.from_json(read_content(path) or {})
     except TypeError:
@@ -116,7 +117,7 @@ def record_silent_end(folder: RunDir) -> Failure | None:
 
 
 def _reached(folder: RunDir, step: int) -> int:
-    """The furthest step of which a run has left a trace; status.json, which says ``step``, may be half a minute old."""
+    """Returns the furthest step of which a run has left a trace; status.json's ``step`` may be half a minute old."""
     saved = [int(path.stem.removeprefix("step_")) for path in folder.checkpoints.glob("step_*.pt")]
     try:
         recorded = [int(record["step"]) for record in read_metrics(folder.metrics)]
@@ -187,7 +188,7 @@ def _create(path: Path, content: dict[str, Any]) -> bool:
 
 
 def read_content(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file; None if there is none, or none that can be read."""
+    """Reads the object in a JSON file; None if there is none, or none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -197,7 +198,7 @@ def read_content(path: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def warning_of_a_bad_disk(path: Path) -> Iterator[None]:
-    """A disk that cannot be written is worth a warning, not another failure."""
+    """Turns the error of a disk that cannot be written into a warning."""
     try:
         yield
     except OSError as error:

@@ -14,7 +14,8 @@ SNAPSHOT_MARKER = ".snapshot.json"
 
 
 def describe_code(folder: Path) -> dict[str, Any]:
-    """``git``, see :func:`git_state`, and ``snapshot``, the hash of the copy that ``folder`` is; None if it is none."""
+    """Returns ``git``, see :func:`git_state`, and ``snapshot``, the hash of the copy that ``folder`` is; None if it is
+    none."""
     try:
         marker = json.loads((folder / SNAPSHOT_MARKER).read_text(encoding="utf-8"))
         return {"git": marker["git"], "snapshot": marker["hash"]}
@@ -23,7 +24,7 @@ def describe_code(folder: Path) -> dict[str, Any]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the clone ``folder`` and what differs from it; None without git or outside a clone."""
+    """Returns the commit of the clone ``folder`` and what differs from it; None without git or outside a clone."""
     commit = _git(folder, "rev-parse", "HEAD")
     changed = _git(folder, "status", "--porcelain")
     if commit is None or changed is None:

@@ -40,7 +40,7 @@ class MetricWriter:
         self._writing = threading.Lock()
 
     def write(self, step: int, epoch: float, split: str, metrics: dict[str, float], **tags: str) -> None:
-        """One record, of the state after ``step`` optimizer steps.
+        """Writes one record, of the state after ``step`` optimizer steps.
 
         Values that are not finite become null. Records with a ``source`` tag come from outside the run (evaluation of
         a checkpoint): their steps need not increase, and TensorBoard does not see them.
@@ -76,17 +76,17 @@ class MetricWriter:
             self._board.scalars(split, values, step)
 
     def text(self, tag: str, text: str, step: int) -> None:
-        """Markdown text for TensorBoard."""
+        """Writes Markdown text for TensorBoard."""
         if self._board is not None:
             self._board.add(lambda writer: writer.add_text(tag, text, step))
 
     def image(self, tag: str, image: Any, step: int) -> None:
-        """A picture for TensorBoard: (H, W, 3), uint8 or floats in [0, 1]."""
+        """Writes an image for TensorBoard: (H, W, 3), uint8 or floats in [0, 1]."""
         if self._board is not None:
             self._board.add(lambda writer: writer.add_image(tag, image, step, dataformats="HWC"))
 
     def resume_at(self, step: int, evaluated: bool = True, every: int = 1) -> None:
-        """Forget what lies beyond ``step``, since the run goes on from there and will write it again.
+        """Forgets what lies beyond ``step``, since the run goes on from there and will write it again.
 
         What TensorBoard has seen beyond it is marked as void. ``evaluated``: False if the run goes on with the
         evaluation of ``step``, whose record is then forgotten too. ``every``: steps between records, so that before the
@@ -114,7 +114,7 @@ class MetricWriter:
             self._board.purge(first_void, repeated)
 
     def flush(self) -> None:
-        """Have everything written so far survive a crash of the machine. May be called by another thread.
+        """Has everything written so far survive a crash of the machine. May be called by another thread.
 
         Raises:
             OSError: metrics.jsonl cannot be written.
@@ -126,7 +126,7 @@ class MetricWriter:
             self._board.flush()
 
     def close(self) -> None:
-        """Flush and close; a later record opens again."""
+        """Flushes and closes; a later record opens again."""
         if self._file is not None:
             try:
                 self.flush()
@@ -164,7 +164,7 @@ class MetricWriter:
 
 
 def read_metrics(path: Path, split: str | None = None) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, all or one split's, in their order; a last line cut short is left out.
+    """Reads the records of a metrics.jsonl, all or one split's, in their order; a last line cut short is left out.
 
     Raises:
         UserError: the file cannot be read, or a line before the last is no record.
@@ -173,7 +173,7 @@ def read_metrics(path: Path, split: str | None = None) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Each whole line with its record."""
+    """Yields each whole line with its record."""
     try:
         *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:
@@ -190,7 +190,7 @@ def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cut off what a writer killed in the middle of a line left behind the last line end."""
+    """Cuts off what a writer killed in the middle of a line left behind the last line end."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):

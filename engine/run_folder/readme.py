@@ -40,7 +40,7 @@ _UNINTERESTING = ("time", "step", "epoch", "split")
 
 
 def write_readme(run_dir: RunDir, task: str) -> None:
-    """Bring the README.md of ``run_dir`` up to date with the files beside it."""
+    """Brings the README.md of ``run_dir`` up to date with the files beside it."""
     config = yaml.safe_load(run_dir.config.read_text(encoding="utf-8"))
     text = readme_text(
         run_dir,
@@ -61,7 +61,8 @@ def readme_text(
     environment: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
 ) -> str:
-    """The page as Markdown, from the contents of config.yaml, status.json, environment.json and metrics.jsonl."""
+    """Writes the page as Markdown, from the contents of config.yaml, status.json, environment.json and
+    metrics.jsonl."""
     experiment = config.get("experiment", {})
     title = f"{run_dir.name}: {experiment['name']}" if experiment.get("name") else run_dir.name
     parts = [
@@ -105,7 +106,8 @@ def _essentials(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _results(status: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
-    """Best evaluation, last record of each split, and evaluations from outside the run, a column each."""
+    """Tabulates the best evaluation, the last record of each split, and evaluations from outside the run, a column
+    each."""
     columns = {_column(record): record for record in records}
     if not columns:
         return "Nothing measured yet."

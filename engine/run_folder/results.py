@@ -40,7 +40,7 @@ def begin_results(run_dir: RunDir, split: str, checkpoint: str, step: int, chang
 
 
 def _made_from(folder: Path) -> dict[str, Any] | None:
-    """What the results in ``folder`` come from; None if there are none that say so."""
+    """Returns what the results in ``folder`` come from; None if there are none that say so."""
     try:
         made_from = json.loads((folder / MADE_FROM).read_text(encoding="utf-8"))
         return made_from if _label(made_from) else None
@@ -49,6 +49,6 @@ def _made_from(folder: Path) -> dict[str, Any] | None:
 
 
 def _label(made_from: dict[str, Any]) -> str:
-    """``best_step_00000120_data.image_size=256``, fit for a folder's name."""
+    """Returns ``best_step_00000120_data.image_size=256``, fit for a folder's name."""
     parts = [Path(made_from["checkpoint"]).stem, f"step_{made_from['step']:08d}", *made_from["changes"]]
     return re.sub(r"[^\w.=,+-]+", "-", "_".join(dict.fromkeys(parts)))[:120]

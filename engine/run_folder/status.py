@@ -49,7 +49,7 @@ class Status:
         best: dict[str, float] | None = None,
         stopped_early: bool = False,
     ) -> None:
-        """Change what is given. ``best`` holds step, epoch and value of the best evaluation.
+        """Changes what is given. ``best`` holds step, epoch and value of the best evaluation.
 
         ``stopped_early`` is written where early stopping has ended the run, and only there.
         """
@@ -60,7 +60,7 @@ class Status:
             self._write()
 
     def close(self, state: str) -> None:
-        """Write the final state and stop the thread."""
+        """Writes the final state and stops the thread."""
         self._closed.set()
         self._thread.join()
         self.update(state=state)
@@ -92,7 +92,7 @@ def mark_failed(path: Path, step: int) -> None:
 
 
 def read_status(path: Path) -> dict[str, Any] | None:
-    """The content of a status.json, with state ``lost`` for a running run that has long not updated it.
+    """Reads a status.json, with state ``lost`` for a running run that has long not updated it.
 
     ``updated`` is in seconds since 1970. Returns None if there is no such file, or none that can be read.
     """

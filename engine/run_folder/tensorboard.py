@@ -97,7 +97,7 @@ class Board:
         return writer
 
     def _give_up(self, error: OSError) -> None:
-        """What the file that is open has lost is written into another one."""
+        """Leaves the open file; what it has lost is written into another one."""
         if not self._lost:
             log.warning("TensorBoard's events cannot be written: %s; trying again later", error.strerror or error)
         self._writer, self._lost = None, True
@@ -113,6 +113,6 @@ def _add(writer: SummaryWriter, scalars: Iterable[Scalars]) -> None:
 
 
 def scalars_of(record: Mapping[str, Any]) -> Scalars:
-    """What TensorBoard is told of a record of metrics.jsonl."""
+    """Returns the values of a record of metrics.jsonl that TensorBoard shows."""
     values = {name: value for name, value in record.items() if name not in ("step", "epoch", "split", "time")}
     return record["split"], values, record["step"]

@@ -36,6 +36,7 @@ class Writer:
 
     @staticmethod
     def this_process() -> Writer:
+        """Describes this process."""
         job = os.environ.get("SLURM_JOB_ID", "")
         restarts = os.environ.get("SLURM_RESTART_COUNT", "0")
         return Writer(
@@ -43,7 +44,7 @@ class Writer:
         )
 
     def has_ended(self) -> bool | None:
-        """Whether the process is gone; None if that cannot be seen from here."""
+        """Returns whether the process is gone; None if that cannot be seen from here."""
         here = Writer.this_process()
         if self.job and self.job != here.job and self.job.split(".")[0] == here.job.split(".")[0]:
             return True  # Slurm ended the job before it restarted it as this one
@@ -98,7 +99,7 @@ class RunLock:
             time.sleep(poll)
 
     def release(self) -> None:
-        """Let others write here; does nothing if they already do."""
+        """Lets others write here; does nothing if they already do."""
         if _read(self._path) == self._writer:
             self._path.unlink(missing_ok=True)
 
@@ -116,7 +117,7 @@ class RunLock:
         return True
 
     def _succeed(self, other: Writer | None) -> bool:
-        """Put this process in the place of ``other``. Of several that try, one at a time gets to look and replace."""
+        """Puts this process in the place of ``other``. Of several that try, one at a time gets to look and replace."""
         guard = self._path.with_name(f"{self._path.name}.next")
         try:
             os.close(os.open(guard, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
@@ -149,7 +150,7 @@ def _occupied(run_dir: RunDir, other: Writer | None) -> str:
 
 
 def _read(path: Path) -> Writer | None:
-    """The writer that a lock file names; None if there is none, or none yet."""
+    """Returns the writer that a lock file names; None if there is none, or none yet."""
     try:
         return Writer(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -164,7 +165,7 @@ def _modified(path: Path) -> float:
 
 
 def _birth(pid: int) -> str:
-    """When a process began, as Linux tells it; ``ended`` for one not collected yet, empty on other systems."""
+    """Returns when a process began, as Linux tells it; ``ended`` for one not collected yet, empty on other systems."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()

@@ -29,7 +29,7 @@ def evaluate(task: Task, model: nn.Module, split: str, precision: Precision, ran
 
 @contextmanager
 def inference(model: nn.Module, precision: Precision) -> Iterator[None]:
-    """Evaluation mode, no gradients, and the run's arithmetic."""
+    """Sets evaluation mode, no gradients, and the run's arithmetic."""
     model.eval()
     with torch.inference_mode(), precision.autocast():
         yield

@@ -66,7 +66,7 @@ def _backbone(model: nn.Module) -> set[int]:
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: FinetuneConfig) -> torch.optim.Optimizer:
-    """timm's optimizer of that name over :func:`parameter_groups`.
+    """Builds timm's optimizer of that name over :func:`parameter_groups`.
 
     Raises:
         UserError: the optimizer needs a package, a device or second derivatives that are not there, or takes another
@@ -145,7 +145,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def named_state(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Any]:
-    """The optimizer's state with parameter names of ``model`` in place of torch's running numbers.
+    """Returns the optimizer's state with parameter names of ``model`` in place of torch's running numbers.
 
     Returns ``{"state": {name: {...}}, "groups": [{..., "params": [name, ...]}]}``.
     """
@@ -194,7 +194,7 @@ def _require_same(ours: set[str], theirs: set[str]) -> None:
 
 
 def advances_each_by_itself(build: Callable[[nn.Module], torch.optim.Optimizer], device: torch.device) -> bool:
-    """Whether an optimizer's step of one parameter is the same, bit for bit, whatever the others are and do.
+    """Returns whether an optimizer's step of one parameter is the same, bit for bit, whatever the others are and do.
 
     It is tried: there is no list of those that are not, such as LAMB, which clips the gradient as a whole.
     """
@@ -207,7 +207,7 @@ def advances_each_by_itself(build: Callable[[nn.Module], torch.optim.Optimizer],
 def _three_steps(
     build: Callable[[nn.Module], torch.optim.Optimizer], device: torch.device, alone: bool
 ) -> tuple[torch.Tensor, str, bool]:
-    """A weight after three steps, the optimizer's own numbers, and whether these made no state for the bias.
+    """Returns a weight after three steps, the optimizer's own numbers, and whether these made no state for the bias.
 
     Args:
         alone: whether the bias has no gradients.

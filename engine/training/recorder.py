@@ -13,29 +13,30 @@ class Recorder:
     """Records nothing: what every rank but the first is given, and a dry run."""
 
     def begin(self, state: RunState, epoch: float, total_steps: int) -> None:
-        """Training starts, or goes on, from ``state``, ``epoch`` epochs (with a fraction) after its start."""
+        """Records that training starts or goes on from ``state``, ``epoch`` epochs (with a fraction) after its
+        start."""
 
     def stepped(self, state: RunState, epoch: float) -> None:
-        """An optimizer step is done, ``epoch`` epochs (with a fraction) since the start."""
+        """Records an optimizer step, ``epoch`` epochs (with a fraction) since the start."""
 
     def trained(self, state: RunState, epoch: float, metrics: dict[str, float]) -> None:
-        """A training record is due."""
+        """Records the means of the steps since the last training record."""
 
     def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
-        """An evaluation has ended."""
+        """Records an evaluation."""
 
     def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
-        """An evaluation has pictures to show, which ``draw`` draws."""
+        """Shows images of an evaluation, which ``draw`` draws."""
 
     def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
         """Pictures of the training data, which ``draw`` draws, are to be kept."""
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
-        """A checkpoint is due."""
+        """Saves a checkpoint."""
 
     def minutes_due(self, every: float | None) -> bool:
-        """Whether ``every`` minutes have passed since the last checkpoint."""
+        """Returns whether ``every`` minutes have passed since the last checkpoint."""
         return False
 
     def end(self, outcome: str) -> None:
-        """Training has ended: finished, interrupted or failed. Called once, or again with `failed`."""
+        """Ends the record: training has finished, was interrupted or failed. Called once, or again with `failed`."""

@@ -20,24 +20,26 @@ from engine.config.sections import (
 
 
 def cosine(progress: float, end: float) -> float:
-    """Half a cosine from 1 at ``progress`` 0 to ``end`` at 1 (Loshchilov and Hutter, SGDR, 2017, without restarts)."""
+    """Falls by half a cosine from 1 at ``progress`` 0 to ``end`` at 1 (Loshchilov and Hutter, SGDR, 2017, no
+    restarts)."""
     return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def milestones(step: int, steps: Sequence[int], gamma: float) -> float:
-    """``gamma`` to the power of the milestones passed; the step of a milestone has passed it."""
+    """Returns ``gamma`` to the power of the milestones passed; the step of a milestone has passed it."""
     return gamma ** bisect_right(steps, step)
 
 
 def one_cycle(progress: float, rise: float, start: float, end: float) -> float:
-    """Cosine from ``start`` up to 1 at ``rise``, then down to ``end`` (Smith and Topin, Super-Convergence, 2019)."""
+    """Rises by a cosine from ``start`` to 1 at ``rise``, then falls to ``end`` (Smith and Topin, Super-Convergence,
+    2019)."""
     if progress < rise:
         return 1 - (1 - start) * 0.5 * (1 + math.cos(math.pi * progress / rise))
     return cosine((progress - rise) / (1 - rise), end)
 
 
 def warm_up(step: int, steps: int, start: float) -> float:
-    """Straight line from ``start`` at step 0 towards 1, which step ``steps`` would reach."""
+    """Rises in a straight line from ``start`` at step 0 towards 1, which step ``steps`` would reach."""
     return start + (1 - start) * step / steps
 
 
@@ -55,7 +57,7 @@ class Schedule:
     end: float
 
     def factor(self, step: int) -> float:
-        """Factor of the base rate at optimizer step ``step``, counted from 0."""
+        """Returns the factor of the base rate at optimizer step ``step``, counted from 0."""
         config = self.config
         if step < self.warmup_steps:
             return warm_up(step, self.warmup_steps, self.warmup_start)

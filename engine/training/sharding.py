@@ -97,12 +97,12 @@ class ShardedState:
                 self._optimizer.state.pop(parameter, None)
 
     def own_part(self, saved: dict[str, Any], model: nn.Module) -> dict[str, Any]:
-        """What this rank keeps of a whole state, see :func:`engine.training.optimizer.named_state`."""
+        """Returns what this rank keeps of a whole state, see :func:`engine.training.optimizer.named_state`."""
         mine = {name for name, p in model.named_parameters() if self._owners.get(p) == self._rank}
         return {**saved, "state": {name: entry for name, entry in saved["state"].items() if name in mine}}
 
     def gather(self, part: dict[str, Any]) -> dict[str, Any]:
-        """On rank 0 the whole state, what others have owned lying on the CPU; on other ranks nothing of use.
+        """Returns on rank 0 the whole state, what others have owned on the CPU; on other ranks nothing of use.
 
         To be called on every rank at the same time.
 
@@ -121,7 +121,7 @@ class ShardedState:
         return {**part, "state": {name: state[name] for name in names if name in state}}
 
     def _alike(self, state: dict[str, Any], owner: int, place: str) -> dict[str, Any]:
-        """On the owner its ``state``; on others one of the same entries, its tensors empty."""
+        """Returns on the owner its ``state``; on others one of the same entries, its tensors empty."""
         tensors = {name: {k: v for k, v in entry.items() if isinstance(v, Tensor)} for name, entry in state.items()}
         forms = {name: {k: (v.dtype, v.shape) for k, v in entry.items()} for name, entry in tensors.items()}
         plain = {name: {k: v for k, v in state[name].items() if k not in tensors[name]} for name in state}
@@ -136,14 +136,15 @@ class ShardedState:
         return {name: {**tensors[name], **plain[name]} for name in tensors}
 
     def _keep_own(self, *_: Any) -> None:
-        """Before a step: without a gradient the optimizer passes over what others own, and makes no state for it."""
+        """Drops, before a step, gradients of what others own: the optimizer passes over it, and makes no state for
+        it."""
         for parameter, owner in self._owners.items():
             if owner != self._rank:
                 parameter.grad = None
 
     @torch.no_grad()
     def _share(self, *_: Any) -> None:
-        """After a step: each rank's parameters to the others of its group."""
+        """Sends, after a step, each rank's parameters to the others of its group."""
         owned: dict[int, list[Tensor]] = {owner: [] for owner in self._members}
         for parameter, owner in self._owners.items():
             owned[owner].append(parameter)
@@ -165,7 +166,7 @@ class ShardedState:
 
 
 def group_bounds(world_size: int, most: int) -> list[int]:
-    """Where groups of neighbouring ranks begin, and ``world_size``; their sizes differ by one at most."""
+    """Returns where groups of neighbouring ranks begin, and ``world_size``; their sizes differ by one at most."""
     groups = math.ceil(world_size / most)
     return [number * world_size // groups for number in range(groups + 1)]
 

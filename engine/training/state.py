@@ -27,7 +27,8 @@ class Window:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self) -> dict[str, float]:
-        """Each metric's mean over samples, and the gradient norm's over steps; empty if all steps were skipped."""
+        """Returns each metric's mean over samples, and the gradient norm's over steps; empty if all steps were
+        skipped."""
         if not self.steps:
             return {}
         means = {name: value / self.samples for name, value in self.sums.items()}
@@ -64,6 +65,7 @@ class RunState:
         return self.step - self.updates
 
     def state_dict(self) -> dict[str, Any]:
+        """Returns nested dicts of plain values, which share nothing with the state."""
         return asdict(self)
 
     @staticmethod

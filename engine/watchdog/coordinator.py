@@ -54,7 +54,7 @@ class Coordinator:
         self._thread.join(2 * ANSWER_SECONDS)
 
     def _close_sockets(self) -> None:
-        """Also called in a forked child, where it leaves the parent's connections as they are."""
+        """Closes them; also in a forked child, where it leaves the parent's connections as they are."""
         self._selector.close()
         for each in (self._listener, self.own, *(member.connection for member in self._members.values())):
             if each is not None:
@@ -107,7 +107,7 @@ class Coordinator:
         self._wait(ANSWER_SECONDS, lambda: ranks.isdisjoint(self._members))
 
     def _greet(self, end: socket.socket) -> None:
-        """Lets in who knows the token; in a thread of the pool, where a stranger holds up no one for long."""
+        """Lets in who knows the token; in a thread of the pool, where an unknown client holds up no one for long."""
         guest = verdict.connection_over(end)
         try:
             deliver_challenge(guest, self.token)

@@ -48,7 +48,8 @@ class Watchdog(AbstractContextManager["Watchdog"]):
     def __init__(
         self, ranks: Ranks, limits: verdict.Limits, on_end: Report, log_file: LogFile = lambda: None, launcher: int = 0
     ) -> None:
-        """All ranks call this at the same time. Raises a :class:`UserError` if rank 0 cannot be reached from here.
+        """Starts the watch; all ranks call this at once. Raises a :class:`UserError` if rank 0 cannot be reached from
+        here.
 
         Args:
             on_end: records a failure that is not this rank's own doing, in a thread and some seconds, before the end.
@@ -64,8 +65,8 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         self._deciding, self._sending = threading.Lock(), threading.Lock()
         self._log: IO[str] | None = None
         own = Coordinator(ranks.world_size, self._member.host, limits, ranks.heartbeat) if ranks.is_main else None
-        door = (own.port, own.token) if own is not None else (0, b"")
-        note = (secrets.token_hex(8), self._member.host, own_addresses(), *door)
+        listener = (own.port, own.token) if own is not None else (0, b"")
+        note = (secrets.token_hex(8), self._member.host, own_addresses(), *listener)
         self.start, host, addresses, port, token = ranks.from_main(lambda: note)
         self._connection = own.own if own is not None else join(self._member, addresses, port, token)
         self._main, self._coordinator = verdict.Member(0, host, connection=self._connection), own

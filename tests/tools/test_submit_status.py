@@ -169,7 +169,7 @@ def test_only_what_has_stopped_unfinished_is_queued_again_and_as_one_array(tmp_p
     other = make_run(tmp_path, "interrupted", 9, "9")
     note = read_note(other)
     write_note(other, Note(**{**vars(note), "resources": {"gpus_per_node": 4, "time": "60"}}))
-    submitted, strangers = retry([look(run, queue) for run in [*runs, stranger, other]], {"time": "90"})
+    submitted, foreign = retry([look(run, queue) for run in [*runs, stranger, other]], {"time": "90"})
     assert queued == [
         (
             "classification",
@@ -182,7 +182,7 @@ def test_only_what_has_stopped_unfinished_is_queued_again_and_as_one_array(tmp_p
         ("classification", ["experiment_0009"], [("a.b=1",)], "slurm", 4, "90"),
     ]
     assert [each.folder.name for each in submitted] == [f"experiment_000{number}" for number in (3, 4, 6, 9)]
-    assert [view.folder for view in strangers] == [stranger]
+    assert [view.folder for view in foreign] == [stranger]
     assert json.loads(runs[2].status.read_text())["step"] == 30, "how far it got is still known"
 
 

@@ -57,7 +57,7 @@ def run(quick: bool = False) -> Table:
 
 
 def main() -> None:
-    """The measuring process: prints the checkpoint's size and all samples as JSON."""
+    """Measures: prints the checkpoint's size and all samples as JSON."""
     quick = "quick" in sys.argv
     keep_large_blocks()
     torch.manual_seed(0)
@@ -104,7 +104,7 @@ class Training:
         return 1000 * (perf_counter() - begin)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
+        """Returns what a checkpoint holds of it."""
         return {
             "format": store.FORMAT,
             "model": self.model.state_dict(),
@@ -120,26 +120,26 @@ class Saving:
         self._numbers = itertools.count(1)
 
     def synchronous(self) -> float:
-        """Until a save in the loop returns, with the file on disk."""
+        """Measures until a save in the loop returns, with the file on disk."""
         begin = perf_counter()
         store.save(self._folder, next(self._numbers), self._training.state_dict(), keep=2)
         return 1000 * (perf_counter() - begin)
 
     def blocked(self) -> float:
-        """Until a save in the background lets the loop go on."""
+        """Measures until a save in the background lets the loop go on."""
         milliseconds = self._hand_over()
         self._saver.wait()
         return milliseconds
 
     def on_disk(self) -> float:
-        """Until a save in the background is complete, with the loop waiting for it."""
+        """Measures until a save in the background is complete, with the loop waiting for it."""
         begin = perf_counter()
         self._hand_over()
         self._saver.wait()
         return 1000 * (perf_counter() - begin)
 
     def steps(self) -> float:
-        """The middle one of the training steps that were begun while the thread wrote."""
+        """Measures the training steps that were begun while the thread wrote; returns the middle one."""
         self._hand_over()
         steps = [self._training.step()]
         while not self._saver.wait(timeout=0):
@@ -147,7 +147,7 @@ class Saving:
         return median(steps)
 
     def pause(self) -> float:
-        """The longest time for which the writing thread kept another one from its turn."""
+        """Returns the longest time for which the writing thread kept another one from its turn."""
         self._hand_over()
         return longest_pause(self._saver.wait)
 
@@ -158,7 +158,8 @@ class Saving:
 
 
 def longest_pause(work: Callable[[], object]) -> float:
-    """The longest time between two turns of a thread that sleeps a millisecond in between, while ``work`` runs."""
+    """Returns the longest time between two turns of a thread that sleeps a millisecond in between, while ``work``
+    runs."""
     ended, turns = threading.Event(), [perf_counter()]
 
     def watch() -> None:

@@ -35,7 +35,7 @@ def run(quick: bool = False) -> Table:
 
 
 def evaluations(pictures: int, detections: int) -> dict[tuple[str, str], Callable[[], float]]:
-    """The evaluation of the same detections; pycocotools' begins with its own lists of them already made."""
+    """Returns the evaluations of the same detections; pycocotools' begins with its own lists of them already made."""
     known, found = results(pictures, detections)
     truth, entries = truth_document(known), as_coco(found, known)
     figures: dict[str, list[float]] = {}
@@ -54,7 +54,7 @@ def evaluations(pictures: int, detections: int) -> dict[tuple[str, str], Callabl
 
 
 def results(pictures: int, detections: int) -> tuple[Annotations, Predictions]:
-    """Random objects, and detections of which most lie near one."""
+    """Draws random objects, and detections of which most lie near one."""
     rng = generator(0, "bench detection")
     count = MEAN_OBJECTS * pictures
     corner, sides = rng.uniform(0, 400, (count, 2)), rng.uniform(8, 200, (count, 2))
@@ -84,7 +84,7 @@ def results(pictures: int, detections: int) -> tuple[Annotations, Predictions]:
 
 
 def truth_document(known: Annotations) -> dict[str, list[dict[str, Any]]]:
-    """The objects as COCO's JSON has them."""
+    """Writes the objects as COCO's JSON has them."""
     owners = np.repeat(known.picture_ids, np.diff(known.starts)).tolist()
     bbox = np.concatenate([known.boxes[:, :2], known.boxes[:, 2:] - known.boxes[:, :2]], axis=1).tolist()
     columns = (owners, known.labels.tolist(), bbox, known.areas.tolist(), known.crowd.tolist())
@@ -106,7 +106,7 @@ def truth_document(known: Annotations) -> dict[str, list[dict[str, Any]]]:
 
 
 def pycocotools_figures(truth: dict[str, list[dict[str, Any]]], entries: list[dict[str, Any]]) -> np.ndarray:
-    """The twelve figures as COCO's own code computes them; -1 where there is nothing to find."""
+    """Computes the twelve figures by COCO's own code; -1 where there is nothing to find."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = {"info": {}, **truth}

@@ -72,7 +72,7 @@ def run(quick: bool = False) -> Table:
 
 
 def parts(size: Size) -> dict[tuple[str, str], Callable[[], float]]:
-    """Matching, loss and post-processing of one batch."""
+    """Returns matching, loss and post-processing of one batch."""
     rng = torch.Generator().manual_seed(0)
     priors = some_priors(size, rng)
     peer = torchvisions(size.classes + 1)
@@ -129,7 +129,7 @@ def candidates(size: Size, rng: torch.Generator, device: torch.device) -> tuple[
 
 
 def torchvisions(columns: int) -> SSD:
-    """torchvision's SSD, of which only the parts behind the network are used."""
+    """Builds torchvision's SSD, of which only the parts behind the network are used."""
     body = nn.Identity()
     body.out_channels = [1]  # type: ignore[assignment]
     return SSD(body, DefaultBoxGenerator([[2]]), (SIDE, SIDE), columns)
@@ -141,7 +141,7 @@ def torchvisions(columns: int) -> SSD:
 def their_loss(
     peer: SSD, logits: Tensor, codes: Tensor, priors: Tensor, boxes: Tensor, labels: Tensor, mask: Tensor
 ) -> dict[str, Tensor]:
-    """As in ``SSD.forward``."""
+    """Computes it as in ``SSD.forward``."""
     anchors = box_convert(priors * SIDE, "cxcywh", "xyxy")
     targets = [{"boxes": b[m] * SIDE, "labels": k[m] + 1} for b, k, m in zip(boxes, labels, mask, strict=True)]
     matched = [peer.proposal_matcher(box_iou(target["boxes"], anchors)) for target in targets]
@@ -153,6 +153,7 @@ def their_loss(
 def our_loss(
     logits: Tensor, codes: Tensor, priors: Tensor, boxes: Tensor, labels: Tensor, mask: Tensor
 ) -> dict[str, Tensor]:
+    """Computes our matching and loss of a batch."""
     matches = match(priors, boxes, labels, mask, boxes.new_zeros(len(boxes), 0, 4), MatchingConfig())
     losses = detection_loss(logits, codes, priors, matches, LossConfig())
     return differentiated(losses["loss"], logits, codes) | losses
@@ -172,7 +173,7 @@ def their_detections(peer: SSD, logits: Tensor, codes: Tensor, priors: Tensor) -
 
 @torch.no_grad()
 def kept(suppress: Callable[..., Tensor], given: tuple[Tensor, ...]) -> Tensor:
-    """Which of the candidates are kept, (B, N), on the CPU."""
+    """Returns which of the candidates are kept, (B, N), on the CPU."""
     return suppress(*given, PostprocessConfig().nms_iou).cpu()
 
 

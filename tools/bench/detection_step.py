@@ -89,7 +89,7 @@ def run(quick: bool = False) -> Table:
 
 
 def main() -> None:
-    """The measuring process: prints all samples as JSON. Its memory is kept for both sides alike."""
+    """Measures: prints all samples as JSON. Its memory is kept for both sides alike."""
     quick = "quick" in sys.argv
     work: dict[tuple[str, str], Callable[[], float]] = {}
     for case in QUICK if quick else FULL:
@@ -173,7 +173,7 @@ class SixMaps(nn.Module):
 
 
 def peer(config: DetectionConfig, trainer: Trainer) -> SSD:
-    """torchvision's SSD, in training, with copies of the weights of the trainer's model, on its device."""
+    """Builds torchvision's SSD, in training, with copies of the weights of the trainer's model, on its device."""
     model = trainer.task.model
     assert isinstance(model, Detector)
     priors, ready = config.detection.priors, resolve_preprocessing(config.data, config.detection.timm_name)
@@ -188,7 +188,7 @@ def peer(config: DetectionConfig, trainer: Trainer) -> SSD:
 
 
 def as_lists(data: dict[str, Tensor]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """A batch in torchvision's form: pictures in [0, 1], and boxes in pixels with labels from 1 on."""
+    """Returns a batch in torchvision's form: images in [0, 1], and boxes in pixels with labels from 1 on."""
     pictures = [*(data["image"].float() / 255)]
     height, width = data["image"].shape[2:]
     scale = torch.tensor([width, height] * 2, device=data["boxes"].device)

@@ -103,7 +103,7 @@ class Worker:
 
 
 def serve(batch: int, size: int, questions: IO[str], answers: IO[str]) -> None:
-    """The worker's side: a line ``[row, mode]`` in, a line with milliseconds per picture out, until input ends."""
+    """Serves as the worker: a line ``[row, mode]`` in, a line with milliseconds per image out, until input ends."""
     torch.manual_seed(0)
     models: dict[str, nn.Module] = {
         "timm": timm.create_model("swin_tiny_patch4_window7_224", img_size=size),
@@ -156,7 +156,7 @@ def plainly(row: str) -> AbstractContextManager[Any]:
 
 @lru_cache(maxsize=16)
 def _shallow_mask(grid: Grid, device: torch.device) -> Tensor | None:
-    """The mask with the -100 of other implementations."""
+    """Returns the mask with the -100 of other implementations."""
     mask = shift_mask(grid, device)
     return None if mask is None else mask.clamp(min=-100.0)
 

@@ -28,13 +28,13 @@ class Table:
     """Derived figures below the table: row -> column -> factor."""
 
     def medians(self) -> dict[str, dict[str, float]]:
-        """The middle value of each cell."""
+        """Returns the middle value of each cell."""
         return {
             row: {column: median(values) for column, values in cells.items()} for row, cells in self.samples.items()
         }
 
     def text(self) -> str:
-        """The table for people: medians, then ratios, then where it was measured."""
+        """Formats the table for people: medians, then ratios, then where it was measured."""
         columns = list(dict.fromkeys(column for cells in self.samples.values() for column in cells))
         rounds = max(len(values) for cells in self.samples.values() for values in cells.values())
         width = max(len(row) for row in [*self.samples, *self.ratios])
@@ -49,7 +49,7 @@ class Table:
         return "\n".join([*lines, f"on {', '.join(f'{key} {value}' for key, value in machine().items())}"])
 
     def as_dict(self) -> dict[str, object]:
-        """Everything, for a JSON file."""
+        """Returns everything, for a JSON file."""
         return {**asdict(self), "medians": self.medians(), "machine": machine()}
 
 
@@ -81,7 +81,7 @@ def timed(work: Callable[[], Any]) -> Callable[[], float]:
 
 
 def machine() -> dict[str, str | int]:
-    """Processor, cores that torch uses, and versions."""
+    """Describes processor, cores that torch uses, and versions."""
     return {
         "cpu": _processor(),
         "threads": torch.get_num_threads(),
@@ -92,7 +92,7 @@ def machine() -> dict[str, str | int]:
 
 
 def _processor() -> str:
-    """Linux names the model in a file, other systems in `platform`."""
+    """Reads the model's name from the file where Linux has it; other systems have it in `platform`."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

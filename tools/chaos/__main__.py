@@ -73,7 +73,7 @@ def _folder(output: Path | None) -> Path:
 
 
 def _chaos(options: argparse.Namespace, folder: Path) -> bool:
-    """Both runs and their comparison, told as it goes; whether all is the same."""
+    """Makes both runs and compares them, telling as it goes; returns whether all is the same."""
     reference, killed = (
         Run(folder / name, options.task, options.config, options.overrides, options.ranks)
         for name in ("reference", "killed")

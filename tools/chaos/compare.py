@@ -56,25 +56,25 @@ def _tensor_difference(left: Tensor, right: Tensor) -> str | None:
 
 
 def _bytes(flat: Tensor) -> Tensor:
-    """(N, bytes of an element)."""
+    """Returns (N, bytes of an element)."""
     return flat.view(torch.uint8).reshape(len(flat), flat.element_size())
 
 
 def read_checkpoint(folder: RunDir) -> dict[str, Any]:
-    """The newest checkpoint, without what is not compared."""
+    """Reads the newest checkpoint, without what is not compared."""
     saved = torch.load(folder.checkpoints / "last.pt", map_location="cpu", weights_only=True)
     return {name: entry for name, entry in saved.items() if name not in NOT_COMPARED}
 
 
 def checkpoint_differences(reference: RunDir, other: RunDir) -> dict[str, str | None]:
-    """What differs in each entry (model, ema, optimizer, run, ...) of the newest checkpoints."""
+    """Returns what differs in each entry (model, ema, optimizer, run, ...) of the newest checkpoints."""
     left, right = read_checkpoint(reference), read_checkpoint(other)
     names = [*left, *(name for name in right if name not in left)]
     return {name: tree_difference(left.get(name), right.get(name)) for name in names}
 
 
 def records(path: Path, split: str) -> list[dict[str, str]]:
-    """A split's own records without their times; each number as the text that stands in the file."""
+    """Reads a split's own records without their times; each number as the text that stands in the file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     found = [json.loads(line, parse_float=str, parse_int=str) for line in lines]
     return [
@@ -97,7 +97,7 @@ def records_difference(reference: Path, other: Path, split: str) -> str | None:
 
 
 def order_fault(steps: list[int], last_step: int) -> str | None:
-    """None if ``steps`` strictly increase and end at ``last_step``."""
+    """Returns None if ``steps`` strictly increase and end at ``last_step``."""
     for before, after in pairwise(steps):
         if after <= before:
             return f"step {after} comes after step {before}"
@@ -105,7 +105,7 @@ def order_fault(steps: list[int], last_step: int) -> str | None:
 
 
 def metrics_order_fault(path: Path, last_step: int) -> str | None:
-    """None if in each split of a metrics.jsonl the steps strictly increase, up to ``last_step``."""
+    """Returns None if in each split of a metrics.jsonl the steps strictly increase, up to ``last_step``."""
     for split in ("train", "val"):
         fault = order_fault([int(record["step"]) for record in records(path, split)], last_step)
         if fault:
@@ -122,7 +122,7 @@ class Tag:
 
 
 def board_tags(folder: Path) -> dict[str, Tag]:
-    """The tags and their steps as the TensorBoard web page reads them from ``folder``."""
+    """Returns the tags and their steps as the TensorBoard web page reads them from ``folder``."""
     board = EventAccumulator(str(folder), STORE_EVERYTHING_SIZE_GUIDANCE).Reload()
     return {
         name: Tag(
@@ -134,7 +134,7 @@ def board_tags(folder: Path) -> dict[str, Tag]:
 
 
 def board_fault(reference: Path, other: Path, last_step: int) -> str | None:
-    """None if both show the same tags, and each one's steps in ``other`` are those of ``reference`` and in order.
+    """Returns None if both show the same tags, and each one's steps in ``other`` are ``reference``'s and in order.
 
     Numbers go on to ``last_step``; pictures are drawn when there is something new to see.
     """
@@ -152,7 +152,7 @@ def board_fault(reference: Path, other: Path, last_step: int) -> str | None:
 
 
 def status_difference(reference: Path, other: Path) -> str | None:
-    """None if both say finished and, but for the time, the same."""
+    """Returns None if both say finished and, but for the time, the same."""
     left, right = (json.loads(path.read_text(encoding="utf-8")) for path in (reference, other))
     if right["state"] != "finished":
         return f"state is {right['state']}"

@@ -31,6 +31,7 @@ class Cut:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; a short last one counts unless it is dropped."""
         return -(-self.used // self.global_batch_size)
 
 
@@ -62,7 +63,7 @@ class DiaryWriter:
         self._append(asdict(cut))
 
     def fed(self, step: int, micro_step: int, reader: int, draws: Sequence[Sequence[int]]) -> None:
-        """``draws``: index, epoch and position of each sample."""
+        """Notes ``draws``: index, epoch and position of each sample."""
         self._append({"step": step, "micro_step": micro_step, "reader": reader, "draws": draws})
 
     def _append(self, entry: dict[str, object]) -> None:
@@ -134,4 +135,5 @@ class Diaries:
 
 
 def diary_file(folder: Path, rank: int) -> Path:
+    """Returns the file in which a rank of a start writes its diary."""
     return folder / f"rank_{rank}.jsonl"

@@ -59,15 +59,15 @@ class Start:
         return time.monotonic() - self.began
 
     def code(self) -> int | None:
-        """The launcher's exit code; None while it runs."""
+        """Returns the launcher's exit code; None while it runs."""
         return self._launcher.poll()
 
     def living(self) -> list[Process]:
-        """All processes of this start, but those that have ended and only wait to be collected."""
+        """Returns all processes of this start, but those that have ended and only wait to be collected."""
         return [process for process in map(self._process, _pids()) if process is not None]
 
     def targets(self, kill: Kill) -> tuple[str, list[int]]:
-        """What ``kill`` is to strike now, in words and as process ids.
+        """Returns what ``kill`` is to strike now, in words and as process ids.
 
         There may be no worker or, early in a start, no rank yet: then it is the rank or the launcher in its place.
         """
@@ -98,7 +98,7 @@ class Start:
         return None if left else time.monotonic() - begin
 
     def _process(self, pid: int) -> Process | None:
-        """The process if it belongs to this start and lives."""
+        """Returns the process if it belongs to this start and lives."""
         try:
             environment = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
             if self._mark not in environment:
@@ -111,7 +111,7 @@ class Start:
 
 
 def kill_all(pids: Iterable[int]) -> None:
-    """SIGKILL to each that still is."""
+    """Sends SIGKILL to each that still is."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

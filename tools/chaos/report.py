@@ -24,7 +24,7 @@ class Check:
 
 
 def kill_line(number: int, struck: Struck) -> str:
-    """One kill as a line below :data:`HEAD`. ``37 +5``: in step 37, and the survivors went on for five more."""
+    """Formats one kill as a line below :data:`HEAD`. ``37 +5``: in step 37, and the survivors went on for five more."""
     gone = f"{struck.seconds:.1f} s" if struck.seconds is not None else f"> {GONE_WITHIN:g} s"
     step, resumed = ("-" if value is None else str(value) for value in (struck.step, struck.resumed_at))
     on = f"+{(struck.last_step or 0) - (struck.step or 0)}" if struck.last_step != struck.step else ""
@@ -32,7 +32,7 @@ def kill_line(number: int, struck: Struck) -> str:
 
 
 def check_kills(outcome: Outcome, planned: int) -> list[Check]:
-    """Whether the run went through all kills, and each start ended in time."""
+    """Returns whether the run went through all kills, and each start ended in time."""
     slow = [f"after kill {number}" for number, struck in enumerate(outcome.kills, 1) if struck.seconds is None]
     made = len(outcome.kills)
     return [

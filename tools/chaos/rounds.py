@@ -48,7 +48,7 @@ class Run:
         return Start(self.task, arguments, self.ranks, self._diaries(number), self.folder / f"start_{number:02d}.log")
 
     def diaries(self) -> list[Diaries]:
-        """What each start has written, in their order."""
+        """Returns what each start has written, in their order."""
         folders = sorted(self.folder.glob("diary_*"))
         return [Diaries(folder, self.ranks).read() for folder in folders]
 
@@ -181,6 +181,6 @@ def _checkpoint_names(run: Run) -> set[str]:
 
 
 def _tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a log, without what torchrun adds when a rank has failed."""
+    """Returns the last lines of a log, without what torchrun adds when a rank has failed."""
     own = log.read_text(errors="replace").partition(" torch/distributed/elastic/")[0]
     return "\n".join(own.splitlines()[-lines:])

@@ -12,12 +12,12 @@ Place = tuple[int, int, int]
 
 
 def last_fed(starts: Iterable[Iterable[Fed]]) -> dict[Place, Fed]:
-    """What each place was fed the last time, which is the time that counts."""
+    """Returns what each place was fed the last time, which is the time that counts."""
     return {fed.place: fed for start in starts for fed in start}
 
 
 def repeat_fault(starts: Iterable[Iterable[Fed]]) -> str | None:
-    """None if whatever was done again was done with the same samples, else where it was not."""
+    """Returns None if whatever was done again was done with the same samples, else where it was not."""
     known: dict[Place, Fed] = {}
     for number, start in enumerate(starts):
         for fed in start:
@@ -28,7 +28,7 @@ def repeat_fault(starts: Iterable[Iterable[Fed]]) -> str | None:
 
 
 def epochs_fault(fed: dict[Place, Fed], cut: Cut, total_steps: int) -> str | None:
-    """None if each of ``total_steps`` has had all its samples and no epoch one twice, else the first that is wrong."""
+    """Returns None if each of ``total_steps`` has had all its samples and no epoch one twice, else the first fault."""
     for epoch in range(-(-total_steps // cut.steps_per_epoch)):
         first = epoch * cut.steps_per_epoch
         steps = range(first, min(first + cut.steps_per_epoch, total_steps))
@@ -40,7 +40,7 @@ def epochs_fault(fed: dict[Place, Fed], cut: Cut, total_steps: int) -> str | Non
 
 
 def difference(reference: dict[Place, Fed], other: dict[Place, Fed]) -> str | None:
-    """The first place that was not fed the same in both, or None."""
+    """Returns the first place that was not fed the same in both, or None."""
     for place in sorted(reference.keys() | other.keys()):
         left, right = reference.get(place), other.get(place)
         if left is None or right is None:
@@ -77,7 +77,8 @@ def _epoch_fault(fed: dict[Place, Fed], cut: Cut, epoch: int, steps: range) -> s
 
 
 def _counts(cut: Cut, step_in_epoch: int, micro_step: int, rank: int) -> bool:
-    """Whether there is anything left for this place in an epoch's last, short batch; if not it only keeps step."""
+    """Returns whether there is anything left for this place in an epoch's last, short batch; if not it only keeps
+    step."""
     size = cut.global_batch_size // (cut.accumulation * cut.world_size)
     return step_in_epoch * cut.global_batch_size + (micro_step * cut.world_size + rank) * size < cut.used
 

@@ -75,7 +75,7 @@ class WitnessedTask:
 
 
 def witnessed(kind: TaskKind) -> TaskKind:
-    """``kind`` with a task that keeps a diary in the folder that the environment names.
+    """Returns ``kind`` with a task that keeps a diary in the folder that the environment names.
 
     Raises:
         UserError: the environment names no folder.

@@ -144,7 +144,7 @@ def _say_ignored(cluster: str, given: dict[str, Any]) -> None:
 
 
 def _report(submitted: Sequence[Submitted]) -> None:
-    """What was queued, where its output goes, and how to follow and to cancel it."""
+    """Reports what was queued, where its output goes, and how to follow and to cancel it."""
     for each in submitted:
         swept = "  " + " ".join(each.note.swept) if each.note.swept else ""
         print(f"{os.path.relpath(each.folder.path)}  job {each.note.job}{swept}")
@@ -158,7 +158,7 @@ def _report(submitted: Sequence[Submitted]) -> None:
 
 
 def _views(places: Sequence[Path]) -> list[View]:
-    """How the runs in ``places`` are doing; says so if that is not known of all."""
+    """Looks how the runs in ``places`` are doing; says so if that is not known of all."""
     from tools.submit.overview import find_runs, look, slurm_queue
 
     queued = slurm_queue()
@@ -179,13 +179,13 @@ def _retry(places: Sequence[Path], given: dict[str, Any]) -> int:
     from tools.submit.retry import retry
 
     check(Resources(**given))
-    submitted, strangers = retry(_views(places), given)
-    for view in strangers:
+    submitted, foreign = retry(_views(places), given)
+    for view in foreign:
         place = os.path.relpath(view.folder.path)
         print(f"{place}: {view.state}, but not submitted here: start it with --resume {place}", file=sys.stderr)
     if submitted:
         _report(submitted)
-    elif not strangers:
+    elif not foreign:
         print("nothing to retry: everything here is finished, runs or waits")
     return 0
 

@@ -45,15 +45,17 @@ class Note:
 
 
 def note_file(folder: RunDir) -> Path:
+    """Returns the file of the note on a run."""
     return folder.path.parent / PLACE / f"{folder.name}.json"
 
 
 def write_note(folder: RunDir, note: Note) -> None:
+    """Notes how a run was submitted."""
     write_atomic(note_file(folder), json.dumps(asdict(note), indent=2) + "\n")
 
 
 def read_note(folder: RunDir) -> Note | None:
-    """The note on a run; None if it was not submitted, or that cannot be read."""
+    """Reads the note on a run; None if it was not submitted, or that cannot be read."""
     try:
         content = json.loads(note_file(folder).read_text(encoding="utf-8"))
         return Note(**{**content, "swept": tuple(content["swept"])})
@@ -62,7 +64,7 @@ def read_note(folder: RunDir) -> Note | None:
 
 
 def claim(configs: Sequence[RunConfig]) -> list[RunDir]:
-    """A folder for each configuration, which lies in it, with the state ``queued``.
+    """Claims a folder for each configuration, which lies in it, with the state ``queued``.
 
     Raises:
         UserError: ``experiment.root`` cannot be made or written; no folder is left behind.
@@ -93,7 +95,7 @@ def write_status(folder: RunDir, state: str) -> None:
 
 
 def files_folder(first: RunDir) -> Path:
-    """A new folder for submitit's files of one submission, named by its first run."""
+    """Makes a new folder for submitit's files of one submission, named by its first run."""
     place = first.path.parent / PLACE
     place.mkdir(exist_ok=True)
     name, number = first.name, 1

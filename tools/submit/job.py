@@ -67,12 +67,12 @@ class Job:
         sys.exit(LOCAL_REQUEUE_RETURN_CODE if self._goes_on(environment, stop, code) else code)
 
     def _goes_on(self, environment: JobEnvironment, stop: StopRequest, code: int) -> bool:
-        """Whether a local job is to be started again, which its first rank asks for."""
+        """Returns whether a local job is to be started again, which its first rank asks for."""
         first = environment.name() == "local" and environment.global_rank == 0
         return first and code == EXIT_INTERRUPTED and stop.signal in WARNINGS
 
     def _train(self, stop: StopRequest, guard: StartGuard) -> int:
-        """As ``python -m TASK.train --resume FOLDER`` does."""
+        """Trains as ``python -m TASK.train --resume FOLDER`` does."""
         from engine.commands.resume import requested_config
 
         module = importlib.import_module(self.module)

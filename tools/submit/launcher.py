@@ -18,6 +18,7 @@ def release() -> None:
 
 
 def main() -> None:
+    """Holds stop signals back, and becomes Python in the copy of the code."""
     signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
     code = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     os.chdir(code)

@@ -46,7 +46,7 @@ class View:
 
 
 def find_runs(places: Sequence[Path]) -> list[RunDir]:
-    """The experiment folders among and directly below ``places``, by number.
+    """Finds the experiment folders among and directly below ``places``, by number.
 
     Raises:
         UserError: a place is neither an experiment nor holds any.
@@ -63,7 +63,7 @@ def find_runs(places: Sequence[Path]) -> list[RunDir]:
 
 
 def slurm_queue() -> dict[str, tuple[str, str]] | None:
-    """State and reason of each job and array task of this user that waits or runs; None if Slurm does not answer."""
+    """Asks for state and reason of each of this user's jobs and array tasks; None if Slurm does not answer."""
     command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}", "--format=%i|%T|%r"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
@@ -74,7 +74,7 @@ def slurm_queue() -> dict[str, tuple[str, str]] | None:
 
 
 def look(run: RunDir, queue: Mapping[str, tuple[str, str]] | None) -> View:
-    """What status.json, FAILED.json and Slurm's queue (:func:`slurm_queue`) say of a run together."""
+    """Says what status.json, FAILED.json and Slurm's queue (:func:`slurm_queue`) together tell of a run."""
     status, note = read_status(run.status) or {}, read_note(run)
     written = str(status.get("state", "unknown"))
     job = note.job if note is not None else last_job(run) or ""
@@ -102,7 +102,7 @@ def look(run: RunDir, queue: Mapping[str, tuple[str, str]] | None) -> View:
 
 
 def _silent_end(run: RunDir, written: str, note: Note | None) -> str:
-    """Why a run stands still whose job is gone without having changed its state."""
+    """Returns why a run stands still whose job is gone without having changed its state."""
     if written == "queued" and note is not None and not Path(note.log).exists():
         return "its job was cancelled before it began"
     end = "ended without a word" if written == "running" else "ended before it began"
@@ -110,7 +110,7 @@ def _silent_end(run: RunDir, written: str, note: Note | None) -> str:
 
 
 def _slurm_job(job: str, queue: Mapping[str, tuple[str, str]] | None) -> tuple[bool | None, str | None]:
-    """Whether a job waits or runs, None if nobody knows; and what it waits for, None if it does not wait."""
+    """Returns whether a job waits or runs, None if nobody knows; and what it waits for, None if it does not wait."""
     if not job or queue is None:
         return None, None
     state, reason = queue.get(job, ("", ""))
@@ -118,7 +118,7 @@ def _slurm_job(job: str, queue: Mapping[str, tuple[str, str]] | None) -> tuple[b
 
 
 def _local_job(note: Note) -> tuple[bool | None, None]:
-    """The same of a process of this machine."""
+    """Returns the same of a process of this machine."""
     if note.host != socket.gethostname():
         return None, None
     try:
@@ -131,7 +131,7 @@ def _local_job(note: Note) -> tuple[bool | None, None]:
 
 
 def table(views: Sequence[View]) -> str:
-    """One line a run, and how many there are of each state."""
+    """Formats one line a run, and how many there are of each state."""
     rows = [("experiment", "state", "step", "epoch", "job", "what", "why")]
     for view in views:
         what = " ".join(view.note.swept) if view.note else ""

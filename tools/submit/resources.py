@@ -73,6 +73,7 @@ class Resources:
 
     @property
     def tasks(self) -> int:
+        """Processes on each node."""
         return self.tasks_per_node or max(1, self.gpus_per_node)
 
     @property
@@ -103,7 +104,7 @@ def check(resources: Resources) -> Resources:
 
 
 def _check_gpus(resources: Resources) -> None:
-    """Every GPU takes one process, as slurm/launch.sh has it too, however the GPUs are asked for."""
+    """Makes sure that every GPU takes one process, as in slurm/launch.sh, however the GPUs are asked for."""
     by_gres = _gpus_by_gres(resources)
     if by_gres and resources.gpus_per_node:
         raise UserError(
@@ -120,17 +121,17 @@ def _check_gpus(resources: Resources) -> None:
 
 
 def _gpus_by_gres(resources: Resources) -> int:
-    """GPUs of a node that ``--slurm gres=gpu:4`` asks for."""
+    """Returns the GPUs of a node that ``--slurm gres=gpu:4`` asks for."""
     return sum(gpu_count(part) for part in resources.slurm.get("gres", "").split(",") if part.startswith("gpu"))
 
 
 def flag(name: str) -> str:
-    """``--gpus-per-node`` for ``gpus_per_node``."""
+    """Returns ``--gpus-per-node`` for ``gpus_per_node``."""
     return f"--{name.replace('_', '-')}"
 
 
 def parse_minutes(text: str) -> int:
-    """``90``, ``12:00:00``, ``1:30`` (minutes and seconds), ``1-12``, ``1-12:30`` or ``1-12:30:00`` in minutes.
+    """Parses ``90``, ``12:00:00``, ``1:30`` (minutes and seconds), ``1-12``, ``1-12:30`` or ``1-12:30:00`` to minutes.
 
     Raises:
         UserError: it is none of these.
@@ -150,7 +151,8 @@ def parse_minutes(text: str) -> int:
 
 
 def environment_place(environment: Mapping[str, str]) -> str:
-    """What ``SWIN_ENV`` names, a virtual environment or a file to source, as an absolute path; empty for nothing.
+    """Returns what ``SWIN_ENV`` names, a virtual environment or a file to source, as an absolute path; empty for
+    nothing.
 
     Raises:
         UserError: it is neither.
@@ -165,13 +167,13 @@ def environment_place(environment: Mapping[str, str]) -> str:
 
 
 def launcher(code: Path) -> str:
-    """The command, as a shell takes it, that runs Python with a copy of the code."""
+    """Returns the command, as a shell takes it, that runs Python with a copy of the code."""
     return shlex.join([sys.executable, str(code / "tools" / "submit" / "launcher.py")])
 
 
 def named_gpus(resources: Resources, entries: Sequence[str]) -> str:
-    """What CUDA_VISIBLE_DEVICES should list in a local job where it has names (``GPU-...``, ``MIG-...``) for submitit,
-    which knows GPUs by numbers alone; empty where it has numbers or nothing.
+    """Returns what CUDA_VISIBLE_DEVICES should list in a local job where it has names (``GPU-...``, ``MIG-...``) for
+    submitit, which knows GPUs by numbers alone; empty where it has numbers or nothing.
 
     Raises:
         UserError: there are fewer than the job asks for.
@@ -187,7 +189,8 @@ def named_gpus(resources: Resources, entries: Sequence[str]) -> str:
 
 
 def local_parameters(resources: Resources, entries: Sequence[str]) -> dict[str, Any]:
-    """The arguments of submitit's local executor. ``entries``: of CUDA_VISIBLE_DEVICES, from which it may take."""
+    """Returns the arguments of submitit's local executor. ``entries``: of CUDA_VISIBLE_DEVICES, from which it may
+    take."""
     visible = [int(entry) for entry in entries if entry.isdigit()]
     return {
         "tasks_per_node": resources.tasks,
@@ -200,7 +203,7 @@ def local_parameters(resources: Resources, entries: Sequence[str]) -> dict[str, 
 
 
 def slurm_parameters(resources: Resources, name: str, folder: Path, code: Path, place: str = "") -> dict[str, Any]:
-    """The arguments of submitit's Slurm executor.
+    """Returns the arguments of submitit's Slurm executor.
 
     Args:
         folder: where jobs leave notes for their next start.

@@ -34,12 +34,12 @@ class Submitted:
 
 
 def tasks() -> list[str]:
-    """The tasks that can be trained."""
+    """Returns the tasks that can be trained."""
     return sorted(path.parent.name for path in CODE.glob("*/train.py"))
 
 
 def resolve(task: str, config: Path, overrides: Sequence[str], sweeps: Sequence[str], name: str) -> list[RunConfig]:
-    """The checked configuration of each run; those of a sweep are named and tagged by what is special about them.
+    """Checks the configuration of each run; those of a sweep are named and tagged by what is special about them.
 
     Raises:
         UserError: a configuration is wrong, or what it reads is not there.

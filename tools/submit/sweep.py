@@ -14,7 +14,8 @@ from engine.run_folder.paths import RunDir
 
 
 def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
-    """The overrides of each run, ``[("a.b=1", "c=x"), …]``, the last key changing fastest; one empty for no sweep.
+    """Returns the overrides of each run, ``[("a.b=1", "c=x"), …]``, the last key changing fastest; one empty for no
+    sweep.
 
     Raises:
         UserError: a sweep is not of the form ``key.path=a,b``, or names a key or a value twice.
@@ -34,7 +35,7 @@ def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def _values(key: str, text: str) -> list[str]:
-    """The values as they were written; those of a list or quoted may contain commas."""
+    """Returns the values as they were written; those of a list or quoted may contain commas."""
     listed = f"[{text}]"
     try:
         root = yaml.compose(listed, Loader=yaml.SafeLoader)
@@ -52,7 +53,7 @@ def _values(key: str, text: str) -> list[str]:
 
 
 def named(name: str, swept: Sequence[str]) -> str:
-    """A run's name with what is special about it."""
+    """Names a run by what is special about it."""
     return " ".join(filter(None, [name, *swept]))
 
 
@@ -69,6 +70,6 @@ def write_hparams(folder: RunDir, swept: Sequence[str]) -> None:
 
 
 def _plain(text: str) -> float | bool | str:
-    """A value as TensorBoard sorts and filters it: numbers and truth values as such, anything else as text."""
+    """Returns a value as TensorBoard sorts and filters it: numbers and truth values as such, anything else as text."""
     value = read_override(f"value={text}").plain()["value"]
     return value if isinstance(value, bool | float | str) else float(value) if isinstance(value, int) else text

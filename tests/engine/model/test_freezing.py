@@ -327,7 +327,7 @@ def test_checkpointed_activations_give_the_same_gradients_around_a_frozen_stage(
 
 def test_room_for_checkpoints_counts_what_is_trained_later() -> None:
     later = staged_trainer()
-    size = later.checkpoint_bytes()
+    size = later.learner.checkpoint_bytes()
     finish(later)
     assert size >= len(stored(later))
     assert size == staged_trainer(finetune={"unfreeze": None}).checkpoint_bytes()

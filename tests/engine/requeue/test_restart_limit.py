@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.distributed.heartbeat import Place
-from engine.requeue.restart_limit import reason_to_give_up
+from engine.requeue.restart_limit import restart_limit_reason
 from engine.run_folder.environment import record_start
 from engine.run_folder.failure import Failure, write_failure
 from engine.run_folder.paths import RunDir
@@ -53,27 +53,27 @@ def test_starts_without_a_new_step(
 ) -> None:
     for begun_at, number in begun:
         record_start(folder.environment, start(begun_at, number))
-    assert reason_to_give_up(folder, step, environment(restarts)) == expected
-    assert reason_to_give_up(folder, step, environment(0)) is None, "a person made this start"
-    assert reason_to_give_up(folder, step, {}) is None, "outside Slurm"
+    assert restart_limit_reason(folder, step, environment(restarts)) == expected
+    assert restart_limit_reason(folder, step, environment(0)) is None, "a person made this start"
+    assert restart_limit_reason(folder, step, {}) is None, "outside Slurm"
 
 
 def test_starts_of_an_earlier_job_do_not_count(folder: RunDir) -> None:
     for number in range(3):
         record_start(folder.environment, start(0, number, job="700"))
-    assert reason_to_give_up(folder, 0, environment(1)) is None
+    assert restart_limit_reason(folder, 0, environment(1)) is None
 
 
 def test_two_crashes_at_one_step(folder: RunDir) -> None:
     record_start(folder.environment, start(0, 0))
     write_failure(folder.failed, Failure(1, "n1", 50, "rank 1 vanished", start="a"))
-    assert reason_to_give_up(folder, 40, environment(1)) is None
+    assert restart_limit_reason(folder, 40, environment(1)) is None
     write_failure(folder.failed, Failure(1, "n1", 60, "rank 1 vanished", start="b"))
-    assert reason_to_give_up(folder, 40, environment(1)) is None
+    assert restart_limit_reason(folder, 40, environment(1)) is None
     write_failure(folder.failed, Failure(0, "n0", 50, "rank 0 failed", start="c", time=time.time() + 1))
     reason = "2 starts have failed at step 50, the last one: rank 0 failed"
-    assert reason_to_give_up(folder, 40, environment(1)) == reason
-    assert reason_to_give_up(folder, 51, environment(1)) is None, "that step was passed"
+    assert restart_limit_reason(folder, 40, environment(1)) == reason
+    assert restart_limit_reason(folder, 51, environment(1)) is None, "that step was passed"
 
 
 def test_hangs_count_as_crashes(folder: RunDir) -> None:
@@ -83,7 +83,7 @@ def test_hangs_count_as_crashes(folder: RunDir) -> None:
         others = [Member(0, "n0", place=Place(50, 3, "backward"))]
         failure = hangs([late], [*others, late], 0.0, "no progress for 600 s")
         write_failure(folder.failed, replace(failure, start=str(number), time=time.time() + number))
-    reason = reason_to_give_up(folder, 40, environment(1))
+    reason = restart_limit_reason(folder, 40, environment(1))
     assert reason is not None and reason.startswith("2 starts have failed at step 50, the last one: rank 3 on n3 hangs")
 
 
@@ -91,4 +91,4 @@ def test_crashes_before_the_job_do_not_count(folder: RunDir) -> None:
     for number in range(2):
         write_failure(folder.failed, Failure(1, "n1", 50, "vanished", start=str(number), time=900.0 + number))
     record_start(folder.environment, start(40, 0))
-    assert reason_to_give_up(folder, 40, environment(1)) is None
+    assert restart_limit_reason(folder, 40, environment(1)) is None

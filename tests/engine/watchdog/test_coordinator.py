@@ -1,4 +1,4 @@
-"""Rank 0's side with many others, with strangers, and with a network that is gone."""
+"""Rank 0's side with many others, with unknown clients, and with a network that is gone."""
 
 from __future__ import annotations
 
@@ -102,26 +102,26 @@ def test_one_that_joins_late_is_told_what_it_has_missed(start: Callable[..., Coo
     assert verdict(enter(coordinator, 2)).rank == 1
 
 
-def test_strangers_change_nothing_and_all_are_turned_away_in_the_end(start: Callable[..., Coordinator]) -> None:
+def test_unknown_clients_change_nothing_and_all_are_turned_away_in_the_end(start: Callable[..., Coordinator]) -> None:
     coordinator = start(2)
     said = [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x00\xff" * 5000, b"\x00\x00\x00\x04", b"x" * 10**6]
-    strangers = []
+    unknown = []
     for text in said:
-        strangers.append(socket.create_connection(("127.0.0.1", coordinator.port)))
+        unknown.append(socket.create_connection(("127.0.0.1", coordinator.port)))
         try:
-            strangers[-1].sendall(text)
+            unknown[-1].sendall(text)
         except OSError:
             continue  # turned away already
     rank = enter(coordinator, 1)
     assert coordinator.complete.wait(30)
-    for stranger in strangers:
-        stranger.settimeout(30)
+    for client in unknown:
+        client.settimeout(30)
         try:
-            while stranger.recv(4096):
+            while client.recv(4096):
                 pass
         except ConnectionError:
             pass
-        stranger.close()
+        client.close()
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", coordinator.port), timeout=5)
     rank.send(("stop", "SIGUSR1"))
