@@ -73,8 +73,7 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), proj_drop)
 
     def draw(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Draws what the two branches are multiplied by while training, (B, 1, 1, 1) each; None where nothing is
-        dropped."""
+        """Draws factors of the two branches while training, (B, 1, 1, 1) each; None where nothing is dropped."""
         if not self.training or self.drop_path == 0:
             return None
         return drop_path_factors(x, self.drop_path), drop_path_factors(x, self.drop_path)

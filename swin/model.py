@@ -83,8 +83,7 @@ class SwinBackbone(nn.Module):
         )
 
     def stages(self, x: Tensor, merged: bool = False) -> Iterator[Tensor]:
-        """Yields the map of each stage before it is merged: (B, in_chans, H, W) -> (B, H / stride, W / stride, dim)
-        each.
+        """Yields each stage's map before it is merged: (B, in_chans, H, W) -> (B, H / stride, W / stride, dim) each.
 
         With `merged`, the maps behind the merging, of half the size and twice the channels; the last stage needs one.
         """
@@ -95,8 +94,7 @@ class SwinBackbone(nn.Module):
             yield y if merged else x
 
     def no_weight_decay(self) -> set[str]:
-        """Returns names of the bias tables, which are positions and not weights. (Norms and biases are for the
-        optimizer.)"""
+        """Returns names of the bias tables, which are positions; norms and biases are for the optimizer."""
         return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

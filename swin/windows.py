@@ -149,8 +149,7 @@ def relative_position_index(window: tuple[int, int]) -> Tensor:
 
 
 def _regions(length: int, window: int, shift: int, device: torch.device) -> Tensor:
-    """Returns which part of a rolled axis each position belongs to: positions of different parts were not
-    neighbours."""
+    """Returns the part of a rolled axis of each position: those of different parts were not neighbours."""
     positions = torch.arange(length, device=device)
     if shift == 0:
         return torch.zeros_like(positions)

@@ -149,8 +149,7 @@ def _copy(root: Path, name: Path, aside: Path, names: Sequence[Path]) -> bytes:
 
 
 def _link(root: Path, source: Path, names: Sequence[Path]) -> str | None:
-    """Returns where the copy of a link is to lead; None if it leads to a file that is not copied, and is to become
-    one."""
+    """Returns where the copy of a link is to lead; None if it is to become the file, which is not copied."""
     target = source.resolve()
     within = target.relative_to(root) if target.is_relative_to(root) else None
     if within is not None and any(name == within or within in name.parents for name in names):

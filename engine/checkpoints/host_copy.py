@@ -40,8 +40,7 @@ class Snapshot:
         return deepcopy(tree, {id(tensor): copies[_identity(tensor)] for tensor in tensors_in(tree)})
 
     def _buffers_for(self, sources: Iterable[Tensor]) -> list[Tensor]:
-        """Returns a buffer for each source: kept ones where they fit, new ones elsewhere. Those not used again are
-        freed."""
+        """Returns a buffer for each source: kept ones where they fit, else new ones; frees those not used again."""
         kept, self._buffers = self._buffers, {}
         chosen = []
         for source in sources:
@@ -67,7 +66,6 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
 
 
 def _identity(tensor: Tensor) -> tuple[Any, ...]:
-    """Returns a key, equal for tensors that are the same view of the same memory, or unique where there is nothing to
-    view."""
+    """Returns a key: equal for views of the same memory that are alike, unique where there is nothing to view."""
     place = (tensor.device, tensor.data_ptr()) if tensor.numel() else id(tensor)
     return place, tensor.dtype, tensor.shape, tensor.stride()

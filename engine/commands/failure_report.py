@@ -56,8 +56,7 @@ class FailureReport:
             sys.stderr.flush()
 
     def _is_ours(self, folder: RunDir) -> bool:
-        """Returns whether this start still writes in the folder: a rank that was stopped may find another one at work
-        there."""
+        """Returns whether this start still writes in the folder; a stopped rank may find another at work there."""
         try:
             return folder.lock.read_text(encoding="utf-8") == self.writer
         except OSError:

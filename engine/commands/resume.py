@@ -97,8 +97,7 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
 
 
 def own_folder(config: RunConfig, arguments: TrainArguments) -> RunDir | None:
-    """Returns the folder of an earlier start of this Slurm job or array task, which goes on there without being told
-    to.
+    """Returns the folder of an earlier start of this Slurm job or array task, which goes on there untold.
 
     A first start only does if it is to find its folder by itself: a job may train the same twice.
     """

@@ -115,8 +115,7 @@ class BatchLayout:
         return rest % self.slot_size or self.slot_size
 
     def slot(self, step: int, micro_step: int, rank: int) -> Slot:
-        """Returns the work of ``rank`` in ``micro_step`` of optimizer step ``step`` (counted from the start of the
-        run)."""
+        """Returns the work of ``rank`` in ``micro_step`` of optimizer step ``step``, counted from the start."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         first = step_in_epoch * self.global_batch_size
         end = min(first + self.global_batch_size, self.num_samples)

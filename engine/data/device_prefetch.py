@@ -54,8 +54,7 @@ class Throughput:
         self.wait_seconds += wait_seconds
 
     def metrics(self, devices: int) -> dict[str, float]:
-        """Returns ``images_per_second`` over all ranks and on each of ``devices``, and this rank's
-        ``data_wait_fraction``."""
+        """Returns ``images_per_second``, over all ranks and on each of ``devices``, and ``data_wait_fraction``."""
         if not self.seconds:
             return {}
         return {

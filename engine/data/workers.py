@@ -47,8 +47,7 @@ class WorkerSettings:
 
 
 def resolve_workers(workers: int | str, layout: Layout, environment: Mapping[str, str] = os.environ) -> int:
-    """Returns the worker processes of one rank: a number as it is, for ``auto`` this rank's cores less one, at least
-    one.
+    """Returns one rank's worker processes: a number as it is, for ``auto`` its cores less one, at least one.
 
     The ranks of a node share the cores that the process may run on; under srun each has ``--cpus-per-task`` of its own,
     whether or not they are bound to it.
@@ -149,8 +148,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _start_worker(worker_id: int) -> None:
-    """Ignores stop signals, which reach every process of a job; the main one decides what follows, and needs its
-    workers."""
+    """Ignores stop signals, which reach every process of a job: the main process needs its workers till it ends."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):  # Linux: a worker ends with its rank, not some seconds later

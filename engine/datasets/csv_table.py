@@ -32,8 +32,7 @@ def read_table(
     source: str = "data.csv",
     delimiter_key: str = "data.delimiter",
 ) -> Table:
-    """Reads the wanted columns of a CSV file in UTF-8 with a header line; a byte-order mark and blank lines are
-    skipped.
+    """Reads the wanted columns of a CSV file in UTF-8 with a header line, without blank lines and byte-order mark.
 
     Args:
         wanted: configuration keys, each with the names of columns that it asks for.

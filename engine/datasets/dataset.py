@@ -70,8 +70,7 @@ def open_pictures(data: DataConfig, split: str, classes: list[str] | None = None
 
 
 def preprocessing_of(data: DataConfig, timm_name: str | None) -> Preprocessing:
-    """Returns what images go through before the model: timm's ``timm_name``, or our own (None). Of tiny ones all is
-    kept."""
+    """Returns the images' preprocessing: timm's ``timm_name``, or our own (None). Of tiny ones all is kept."""
     crop_pct = 1.0 if data.tiny and data.crop_pct == "auto" else data.crop_pct
     return resolve_preprocessing(data, timm_name, resize=data.resize, crop_pct=crop_pct, pad_fill=data.pad_fill)
 
@@ -84,8 +83,7 @@ def split_made(data: DataConfig) -> dict[str, float]:
 
 
 def described(data: DataConfig, train: LabelledPictures, val: LabelledPictures, draws: int) -> str:
-    """Describes the data in a line, for the log: how many images, of which classes, where val is from, what an epoch
-    is."""
+    """Describes the data in a line of the log: counts and classes, where val is from, what an epoch is."""
     counts = class_counts(train)
     few, many = counts.min(), counts.max()
     sizes = f"{few} to {many}" if few < many else str(few)

@@ -75,8 +75,7 @@ def held_out(pictures: LabelledPictures, fraction: float, seed: int) -> NDArray[
 
 
 def rarest_class(pictures: LabelledPictures) -> NDArray[np.int64]:
-    """Returns the class by which an image is split and sampled, (N,): its own, or of several the one with fewest
-    images.
+    """Returns the class by which an image is split and sampled, (N,): its own, or the rarest of several.
 
     Of equally rare ones it is the first; pictures of no class are given the number C.
     """

@@ -51,8 +51,7 @@ def class_counts(pictures: LabelledPictures) -> NDArray[np.int64]:
 
 
 def names_digest(pictures: LabelledPictures) -> str:
-    """Returns a digest of the names of all images, in whatever order: another one where files are replaced by
-    others."""
+    """Returns a digest of the names of all images, in whatever order; another one where files were replaced."""
     names = sorted(pictures.name(index) for index in range(len(pictures)))
     return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 

@@ -66,8 +66,7 @@ class QuotaOrder:
         return generator(self.seed, "order", epoch).permutation(np.concatenate(drawn))
 
     def _draws(self, number: int, size: int, epoch: int) -> NDArray[np.int64]:
-        """Returns which of a class's ``size`` pictures ``epoch`` takes: the next ``quota`` of an endless row of
-        shuffles."""
+        """Returns which of a class's ``size`` images ``epoch`` takes: the next ``quota`` of endless shuffles."""
         quota = int(self.quotas[number])
         first, skipped = divmod(epoch * quota, size)
         last, end = divmod((epoch + 1) * quota, size)

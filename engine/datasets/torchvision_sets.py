@@ -39,7 +39,7 @@ def _arrays(dataset: Any) -> tuple[list[str], Sequence[int], NDArray[np.uint8]]:
 
 
 def _planes(dataset: Any) -> tuple[list[str], Sequence[int], NDArray[np.uint8]]:
-    """Returns images that are stored as (N, 3, H, W)."""
+    """Returns classes, labels and images of a set that is stored as (N, 3, H, W)."""
     return list(getattr(dataset, "classes", _numbers(10))), dataset.labels, dataset.data.transpose(0, 2, 3, 1)
 
 
@@ -49,7 +49,7 @@ def _files(dataset: Any) -> tuple[list[str], Sequence[int], Sequence[str | Path]
 
 
 def _samples(dataset: Any) -> tuple[list[str], Sequence[int], Sequence[str | Path]]:
-    """Returns pairs of a path and a class number. Imagenette's classes have several names, GTSRB's only numbers."""
+    """Returns classes, labels and files of a set of pairs. Imagenette's classes have several names, GTSRB's numbers."""
     samples = next(getattr(dataset, name) for name in ("_samples", "samples", "imgs") if hasattr(dataset, name))
     classes = [name if isinstance(name, str) else name[0] for name in getattr(dataset, "classes", _numbers(43))]
     return classes, [label for _, label in samples], [path for path, _ in samples]

@@ -24,8 +24,7 @@ def quicken_depthwise(model: nn.Module) -> None:
 
 
 def _is_slow(conv: nn.Conv2d) -> bool:
-    """Returns whether bf16 gradients of this convolution take longer than fp32's (padding other than zeros is left
-    alone)."""
+    """Returns whether bf16 gradients of this convolution take longer than fp32's (zero padding alone is replaced)."""
     depthwise = conv.groups == conv.in_channels > 1 and conv.padding_mode == "zeros"
     return depthwise and not isinstance(conv.padding, str) and (max(conv.kernel_size) > 3 or max(conv.stride) > 1)
 

@@ -93,8 +93,7 @@ def choose_backend(config: DistributedConfig, device: torch.device, environment:
 
 
 def _own_cores(layout: Layout) -> int:
-    """Returns Slurm's count for this task where it gives one, else an equal part of the cores this process may run
-    on."""
+    """Returns Slurm's count for this task where it gives one, else an equal part of this process's cores."""
     count = os.environ.get("SLURM_CPUS_PER_TASK", "") if layout.launcher == "slurm" else ""
     return int(count or max(1, len(os.sched_getaffinity(0)) // layout.local_world_size))
 

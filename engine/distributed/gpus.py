@@ -115,8 +115,7 @@ def is_slice(entry: str) -> bool:
 
 
 def own_slice(environment: Mapping[str, str], local_rank: int, local_world_size: int) -> str | None:
-    """Returns this process's MIG slice, to be all that CUDA_VISIBLE_DEVICES lists; None where nothing is to be
-    narrowed.
+    """Returns this process's MIG slice, to be all that CUDA_VISIBLE_DEVICES lists; None if nothing is to change.
 
     CUDA shows a process one slice, the first that is listed, however many there are.
 

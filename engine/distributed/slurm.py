@@ -118,8 +118,7 @@ def last_job(folder: RunDir) -> str | None:
 
 
 def waiting_job(folder: RunDir, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Returns another job than this one that waits to go on in a folder; None if there is none, or Slurm does not
-    tell."""
+    """Returns another job that waits to go on in a folder; None if there is none, or Slurm does not tell."""
     job = last_job(folder)
     if job is None or job == job_name(environment):
         return None

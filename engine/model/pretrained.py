@@ -228,7 +228,7 @@ def _is_counter(key: str) -> bool:
 
 @torch.no_grad()
 def start_small(layer: nn.Module) -> None:
-    """Shrinks a new classifier, so that its first gradients do not shake a trained body."""
+    """Draws small weights for a new classifier, whose first gradients would shake a trained body."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter) if parameter.ndim == 1 else nn.init.trunc_normal_(parameter, std=0.01)
 

@@ -49,8 +49,7 @@ def write_curves(metrics: Path, picture: Path) -> bool:
 
 
 def draw_curves(records: Records) -> Figure | None:
-    """Draws a panel for each metric, or for those whose names begin alike, over the epochs; None if nothing was
-    measured.
+    """Draws a panel for each metric, or for those whose names begin alike, over epochs; None if none was measured.
 
     Evaluations from outside the run (with a ``source``) are left out. A value that is null leaves a gap.
     """

@@ -77,8 +77,7 @@ def _fallbacks(missing: frozenset[str]) -> Iterable[FontEntry]:
 
 
 def _others() -> list[FontEntry]:
-    """Returns the machine's upright fonts of normal weight, always in the same order; of a file of several fonts the
-    first."""
+    """Returns the machine's upright fonts of normal weight, in a fixed order; the first of a file of several."""
     from matplotlib.font_manager import fontManager
 
     plain = [entry for entry in fontManager.ttflist if entry.style == "normal" and entry.weight in (400, "normal")]
@@ -93,8 +92,7 @@ def _lacking(text: str, file: str) -> frozenset[str]:
 
 @cache
 def _characters(file: str) -> frozenset[str]:
-    """Returns the characters that a font has outlines of: none where it is one of coloured pixels, or cannot be
-    read."""
+    """Returns the characters that a font has outlines of: none for coloured pixels or an unreadable file."""
     from matplotlib.ft2font import FT2Font
 
     try:

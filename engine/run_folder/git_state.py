@@ -14,8 +14,7 @@ SNAPSHOT_MARKER = ".snapshot.json"
 
 
 def describe_code(folder: Path) -> dict[str, Any]:
-    """Returns ``git``, see :func:`git_state`, and ``snapshot``, the hash of the copy that ``folder`` is; None if it is
-    none."""
+    """Returns ``git``, see :func:`git_state`, and ``snapshot``, the copy's hash; None if ``folder`` is no copy."""
     try:
         marker = json.loads((folder / SNAPSHOT_MARKER).read_text(encoding="utf-8"))
         return {"git": marker["git"], "snapshot": marker["hash"]}

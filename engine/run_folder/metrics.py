@@ -173,7 +173,7 @@ def read_metrics(path: Path, split: str | None = None) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Yields each whole line with its record."""
+    """Returns each whole line with its record."""
     try:
         *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError as error:

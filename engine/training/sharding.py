@@ -136,8 +136,7 @@ class ShardedState:
         return {name: {**tensors[name], **plain[name]} for name in tensors}
 
     def _keep_own(self, *_: Any) -> None:
-        """Drops, before a step, gradients of what others own: the optimizer passes over it, and makes no state for
-        it."""
+        """Drops gradients of what others own before a step, so that the optimizer makes no state for it."""
         for parameter, owner in self._owners.items():
             if owner != self._rank:
                 parameter.grad = None

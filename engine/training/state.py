@@ -27,8 +27,7 @@ class Window:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def means(self) -> dict[str, float]:
-        """Returns each metric's mean over samples, and the gradient norm's over steps; empty if all steps were
-        skipped."""
+        """Returns each metric's mean over samples and the gradient norm's over steps; empty if all were skipped."""
         if not self.steps:
             return {}
         means = {name: value / self.samples for name, value in self.sums.items()}

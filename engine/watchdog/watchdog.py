@@ -48,8 +48,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
     def __init__(
         self, ranks: Ranks, limits: verdict.Limits, on_end: Report, log_file: LogFile = lambda: None, launcher: int = 0
     ) -> None:
-        """Starts the watch; all ranks call this at once. Raises a :class:`UserError` if rank 0 cannot be reached from
-        here.
+        """Starts the watch, on all ranks at once. Raises a :class:`UserError` if rank 0 cannot be reached from here.
 
         Args:
             on_end: records a failure that is not this rank's own doing, in a thread and some seconds, before the end.

@@ -158,8 +158,7 @@ class Saving:
 
 
 def longest_pause(work: Callable[[], object]) -> float:
-    """Returns the longest time between two turns of a thread that sleeps a millisecond in between, while ``work``
-    runs."""
+    """Returns the longest time between two turns of a thread that sleeps milliseconds, while ``work`` runs."""
     ended, turns = threading.Event(), [perf_counter()]
 
     def watch() -> None:

@@ -84,7 +84,7 @@ def results(pictures: int, detections: int) -> tuple[Annotations, Predictions]:
 
 
 def truth_document(known: Annotations) -> dict[str, list[dict[str, Any]]]:
-    """Writes the objects as COCO's JSON has them."""
+    """Builds the document of the objects as COCO's JSON has them."""
     owners = np.repeat(known.picture_ids, np.diff(known.starts)).tolist()
     bbox = np.concatenate([known.boxes[:, :2], known.boxes[:, 2:] - known.boxes[:, :2]], axis=1).tolist()
     columns = (owners, known.labels.tolist(), bbox, known.areas.tolist(), known.crowd.tolist())

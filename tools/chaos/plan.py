@@ -40,8 +40,7 @@ class Kill:
 
 
 def plan_kills(count: int, total_steps: int, seconds_per_step: float, seed: int) -> list[Kill]:
-    """Plans ``count`` kills spread over a run of ``total_steps``, but for its end, which a start may reach while it
-    dies.
+    """Plans ``count`` kills spread over ``total_steps`` but for the end, which a start may reach while it dies.
 
     Each four kills in a row have the four kinds of victims.
 

@@ -77,8 +77,7 @@ def _epoch_fault(fed: dict[Place, Fed], cut: Cut, epoch: int, steps: range) -> s
 
 
 def _counts(cut: Cut, step_in_epoch: int, micro_step: int, rank: int) -> bool:
-    """Returns whether there is anything left for this place in an epoch's last, short batch; if not it only keeps
-    step."""
+    """Returns whether this place has samples left in an epoch's last, short batch; else it only keeps step."""
     size = cut.global_batch_size // (cut.accumulation * cut.world_size)
     return step_in_epoch * cut.global_batch_size + (micro_step * cut.world_size + rank) * size < cut.used
 

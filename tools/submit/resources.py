@@ -151,8 +151,7 @@ def parse_minutes(text: str) -> int:
 
 
 def environment_place(environment: Mapping[str, str]) -> str:
-    """Returns what ``SWIN_ENV`` names, a virtual environment or a file to source, as an absolute path; empty for
-    nothing.
+    """Returns what ``SWIN_ENV`` names, a virtual environment or a file to source, as absolute path; or nothing.
 
     Raises:
         UserError: it is neither.
@@ -189,8 +188,7 @@ def named_gpus(resources: Resources, entries: Sequence[str]) -> str:
 
 
 def local_parameters(resources: Resources, entries: Sequence[str]) -> dict[str, Any]:
-    """Returns the arguments of submitit's local executor. ``entries``: of CUDA_VISIBLE_DEVICES, from which it may
-    take."""
+    """Returns the arguments of submitit's local executor, which takes of ``entries`` of CUDA_VISIBLE_DEVICES."""
     visible = [int(entry) for entry in entries if entry.isdigit()]
     return {
         "tasks_per_node": resources.tasks,

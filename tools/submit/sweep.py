@@ -14,8 +14,7 @@ from engine.run_folder.paths import RunDir
 
 
 def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
-    """Returns the overrides of each run, ``[("a.b=1", "c=x"), …]``, the last key changing fastest; one empty for no
-    sweep.
+    """Returns each run's overrides, ``[("a.b=1", "c=x"), …]``, the last key fastest; one empty for no sweep.
 
     Raises:
         UserError: a sweep is not of the form ``key.path=a,b``, or names a key or a value twice.

@@ -330,7 +330,7 @@ def test_room_for_checkpoints_counts_what_is_trained_later() -> None:
     size = later.learner.checkpoint_bytes()
     finish(later)
     assert size >= len(stored(later))
-    assert size == staged_trainer(finetune={"unfreeze": None}).checkpoint_bytes()
+    assert size == staged_trainer(finetune={"unfreeze": None}).learner.checkpoint_bytes()
 
 
 def test_early_stopping_waits_until_everything_is_trained() -> None:
