@@ -17,7 +17,7 @@ ENGINE = (
     "engine.run_folder",
     "engine.checkpoints",
     "engine.devices",
-    "engine.process",  # a process by itself: its signals, start, time and open files; ranks are distributed's matter
+    "engine.process",
     "engine.distributed",
     "engine.requeue",
     "engine.data",

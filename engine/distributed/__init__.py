@@ -1,1 +1,1 @@
-"""Ranks and the launchers that start them: layout, meeting, collectives, signals, Slurm."""
+"""Ranks and the launchers that start them: layout, devices, meeting, collectives, Slurm."""
