@@ -27,7 +27,7 @@ _CLEAR_LINE = "\r\x1b[K"
 
 
 class RunLog:
-    """What :func:`setup_logging` set up. A context manager; leaving it restores logging as it was."""
+    """Logging as :func:`setup_logging` set it up. A context manager; leaving it restores logging as it was."""
 
     def __init__(self, rank: int, console: logging.Handler) -> None:
         self._rank = rank

@@ -18,7 +18,7 @@ def pair(size: Size) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class SwinConfig:
-    """Everything that decides which parameters a model has and how it behaves; the defaults are Swin-T on ImageNet.
+    """Shape and behaviour of a model; the defaults are Swin-T on ImageNet.
 
     Impossible values raise ``ValueError`` naming the field.
     """

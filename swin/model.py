@@ -70,7 +70,7 @@ class SwinStage(nn.Module):
 
 
 class SwinBackbone(nn.Module):
-    """What classifier and feature pyramid share: patch embedding and the first `num_stages` stages."""
+    """Base of classifier and feature pyramid: patch embedding and the first `num_stages` stages."""
 
     def __init__(self, config: SwinConfig, num_stages: int) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What :func:`load_swin_weights` did with each key, under the model's own names."""
+    """Report of what :func:`load_swin_weights` did with each key, under the model's own names."""
 
     source: str
     """Whose names the weights had: "microsoft" (ours too), "timm" or "torchvision"."""

@@ -24,7 +24,7 @@ numbers, with which a CPU computes ten times slower."""
 
 
 class Grid(NamedTuple):
-    """How a map of `height` x `width` tokens is cut into windows. All four pairs are (vertical, horizontal)."""
+    """A cut of a map of `height` x `width` tokens into windows. All four pairs are (vertical, horizontal)."""
 
     size: tuple[int, int]
     padded: tuple[int, int]

@@ -57,7 +57,7 @@ MOST_CHANGES = 8
 
 @dataclass(frozen=True)
 class Plan:
-    """What a start is to do."""
+    """The plan of a start: configuration, folder, changes."""
 
     config: RunConfig
     folder: RunDir | None

@@ -29,7 +29,7 @@ class Draw:
 
 
 class Order(Protocol):
-    """Which sample stands at which position of an epoch."""
+    """An order of an epoch's samples."""
 
     @property
     def num_samples(self) -> int:
@@ -52,7 +52,7 @@ class NaturalOrder:
 
 @dataclass(frozen=True)
 class Slot:
-    """What one rank computes in one micro-step."""
+    """One rank's part of one micro-step."""
 
     step: int
     """Optimizer step, counted from the start of the run."""
@@ -74,7 +74,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class BatchLayout:
-    """How an epoch is cut into steps, and a step into slots.
+    """A cut of an epoch into steps, and of a step into slots.
 
     Raises:
         UserError: there are no samples, or fewer than one global batch and the short rest is dropped.

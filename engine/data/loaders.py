@@ -55,7 +55,7 @@ class MicroBatchSampler(Sampler[list[Draw]]):
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one rank computes in one micro-step, with the samples for it."""
+    """One rank's part of one micro-step, with the samples for it."""
 
     slot: Slot
     data: Any

@@ -32,7 +32,7 @@ class SampleReader(Protocol):
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """How a rank reads its data; nothing here changes what is read."""
+    """Settings of a rank's loader workers; none of them changes what is read."""
 
     workers: int = 0
     """Worker processes; 0: the main process reads."""

@@ -13,7 +13,7 @@ Colour = tuple[Byte, Byte, Byte]
 
 
 class CommonData(ImageData):
-    """What every source of labelled pictures has in common."""
+    """Settings of every source of labelled images."""
 
     resize: Literal["crop", "squash", "pad"] = "crop"
     """How a picture gets that size where nothing is random: crop: its middle, in its own proportions; squash: all of

@@ -75,7 +75,7 @@ def _celeba(dataset: Any) -> tuple[list[str], Any, Sequence[str | Path]]:
 
 @dataclass(frozen=True)
 class NamedSet:
-    """How torchvision knows a data set."""
+    """A data set of torchvision: its class, and how its splits and images are had."""
 
     kind: str
     """Its class in `torchvision.datasets`."""

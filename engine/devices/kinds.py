@@ -15,7 +15,7 @@ from engine.devices.allocator import keep_large_blocks
 
 @dataclass(frozen=True)
 class DeviceKind:
-    """How the suite treats one kind of device."""
+    """Treatment of one kind of device."""
 
     backend: str
     """The process group's backend where `distributed.backend` leaves it open."""

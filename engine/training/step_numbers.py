@@ -66,7 +66,7 @@ class StepNumbers(NamedTuple):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What an optimizer step came to, over all ranks."""
+    """Result of an optimizer step, over all ranks."""
 
     step: int
     """Number of the step, counted from 1."""

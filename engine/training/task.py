@@ -16,7 +16,7 @@ from engine.images.image_io import Picture
 
 
 def no_pictures() -> Mapping[str, Picture]:
-    """Shows nothing."""
+    """What a task shows that shows nothing."""
     return {}
 
 
@@ -60,7 +60,7 @@ class Task(Protocol):
         ...
 
     def training_step(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Computes forward pass and loss of one micro-batch that lies on the device.
+        """Forward pass and loss of one micro-batch that lies on the device.
 
         ``model`` is the bare model as wrapped for training. Returns ``loss``, the mean over the micro-batch's samples,
         and any further scalars to be recorded, means as well.
@@ -79,5 +79,5 @@ class Task(Protocol):
         ...
 
     def metadata(self) -> dict[str, Any]:
-        """Returns plain values kept in checkpoints, such as class names: what one needs to use the weights."""
+        """Plain values kept in checkpoints, such as class names: what one needs to use the weights."""
         ...

@@ -59,7 +59,7 @@ def unacknowledged_seconds(connection: Connection) -> float:
 
 @dataclass(eq=False)  # thousands are looked up among thousands
 class Member:
-    """What is known of a rank, and the connection to it while there is one."""
+    """State of a rank as far as it is known, and the connection to it while there is one."""
 
     rank: int
     host: str = ""
@@ -108,7 +108,7 @@ class Pace:
 
 
 class Limits(NamedTuple):
-    """How many seconds nothing may move before that counts as a hang."""
+    """Seconds without progress that count as a hang."""
 
     usual: float  # distributed.timeout_seconds
     slow: float  # distributed.start_timeout_seconds, as long as any rank is slow

@@ -34,7 +34,7 @@ from tools.bench.timing import Table, interleaved, timed
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything."""
+    """Amounts of a measurement."""
 
     batch: int
     priors: int

@@ -115,7 +115,7 @@ def metrics_order_fault(path: Path, last_step: int) -> str | None:
 
 @dataclass(frozen=True)
 class Tag:
-    """What TensorBoard shows under one name."""
+    """A series of TensorBoard, under one name."""
 
     steps: list[int]
     is_picture: bool

@@ -16,7 +16,7 @@ FOLDER = "SWIN_CHAOS_DIARY"
 
 @dataclass(frozen=True)
 class Cut:
-    """How the run's epochs are cut into micro-batches."""
+    """A cut of the run's epochs into micro-batches."""
 
     num_samples: int
     global_batch_size: int

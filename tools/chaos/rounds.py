@@ -26,7 +26,7 @@ class RunFailed(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run is kept, and what it is started with."""
+    """Place of a run, and what it is started with."""
 
     folder: Path
     task: str
@@ -60,7 +60,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast the uninterrupted run was."""
+    """Speed of the uninterrupted run."""
 
     seconds_to_first_step: float
     seconds_per_step: float
@@ -85,7 +85,7 @@ class Struck:
 
 @dataclass
 class Outcome:
-    """What has become of a run."""
+    """Outcome of a run."""
 
     kills: list[Struck] = field(default_factory=list)
     failure: str | None = None

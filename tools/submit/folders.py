@@ -25,7 +25,7 @@ SNAPSHOTS = ".snapshots"
 
 @dataclass(frozen=True)
 class Note:
-    """What is known of a submitted run outside its folder, so that it can be found and submitted again."""
+    """Note on a submitted run outside its folder, so that it can be found and submitted again."""
 
     task: str
     cluster: str

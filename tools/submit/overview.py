@@ -22,7 +22,7 @@ OVER = ("failed", "interrupted", "lost")
 
 @dataclass(frozen=True)
 class View:
-    """How a run is doing."""
+    """State of a run."""
 
     folder: RunDir
     state: str
