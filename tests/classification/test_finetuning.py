@@ -59,12 +59,12 @@ def test_the_best_checkpoint_of_another_experiment_is_taken(
 ) -> None:
     config = write_config(tmp_path, **PHASED)
     first = trainer_of(config)
-    assert first.ema is not None
-    for tensor in first.ema.module.parameters():
+    assert first.learner.ema is not None
+    for tensor in first.learner.ema.module.parameters():
         tensor.data.add_(1.0)
     folder = saved_experiment(tmp_path / "experiment_0007", first, names)
     if "best" in names:  # newer, and not the best
-        for tensor in first.ema.module.parameters():
+        for tensor in first.learner.ema.module.parameters():
             tensor.data.add_(1.0)
         first.state.step = 1
         store.save(folder / "checkpoints", 1, first.state_dict(), 2)
