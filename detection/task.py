@@ -66,7 +66,7 @@ class DetectionTask:
             log.info("data: %s", described(split, opened[split]))
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: what :func:`detection.samples.collate` makes. Mean losses over the micro-batch's pictures."""
+        """``batch``: what :func:`detection.data.sample.collate` makes. Mean losses over the micro-batch's pictures."""
         logits, codes, priors = self._detector.forward(model, batch["image"])
         boxes, labels, mask, ignored = (batch[name] for name in ("boxes", "labels", "mask", "ignored"))
         matches = match(priors, boxes, labels, mask, ignored, self._config.detection.matching)

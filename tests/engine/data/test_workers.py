@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import engine
 from engine.data.batch_plan import Draw
 from engine.data.names import Names
 from engine.data.workers import WorkerSettings, read_batches, resolve_workers
 from engine.distributed.ranks import Layout
 from engine.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(engine.__path__[0]).parent
 
 
 class Numbers:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engine.datasets import file_check
 from engine.datasets.class_folders import open_folder
 from engine.datasets.file_check import broken_pictures, faults_of, missing_pictures
 from engine.datasets.labelled import FilePictures, open_digits
 from engine.datasets.sections import CsvData, FolderData
-from engine.images import file_check
 from tests.classification.small import write_pictures
 
 
