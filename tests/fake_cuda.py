@@ -1,0 +1,84 @@
+"""A CUDA device that is none, for :mod:`tests.test_fake_cuda` and its neighbours: places, types, shapes, no values."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from engine.precision import Precision
+from tests.distributed import FORKSERVER
+
+DEVICE = torch.device("cuda", 0)
+
+
+class HostTensors(TorchDispatchMode):
+    """Lists the operations that take or make a tensor on the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+        if any(tensor.device.type == "cpu" for tensor in tensors):
+            self.found.append(str(func))
+        return out
+
+
+@contextmanager
+def autocast(name: str) -> Iterator[None]:
+    """The arithmetic of a GPU, which torch switches off where there is none."""
+    with (
+        mock.patch("torch.cuda.is_available", return_value=True),
+        mock.patch("torch.cuda.is_bf16_supported", return_value=True),
+    ):
+        context = Precision(name, "cuda").autocast()
+    with context:
+        assert torch.is_autocast_enabled("cuda") == (name != "fp32")
+        yield
+
+
+def replaced(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
+    """The model with other parameters and buffers in the place of its own."""
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                wanted = parameter.requires_grad
+                module._parameters[name] = nn.Parameter(change(parameter.detach()), requires_grad=wanted)
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = change(buffer)
+    return model
+
+
+def run_apart(function: Callable[..., None], folder: Path, *args: Any) -> None:
+    """Calls ``function(*args)`` in a process of its own, which has no use for CUDA afterwards.
+
+    Raises:
+        AssertionError: it failed; with its traceback.
+    """
+    error = folder / "error.txt"
+    child = FORKSERVER.Process(target=_called, args=(function, error, args), daemon=True)
+    child.start()
+    child.join(300)
+    child.kill()
+    assert child.exitcode == 0, error.read_text()
+
+
+def _called(function: Callable[..., None], error: Path, args: tuple[Any, ...]) -> None:
+    with error.open("w") as file, redirect_stderr(file):
+        try:
+            function(*args)
+        except BaseException:
+            traceback.print_exc()
+            raise
