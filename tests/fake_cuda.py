@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import ExitStack, contextmanager, redirect_stderr
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -29,23 +31,64 @@ class HostTensors(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
-        if any(tensor.device.type == "cpu" for tensor in tensors):
+        if on_host(args, kwargs, out):
             self.found.append(str(func))
         return out
+
+
+def _copied(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+    """In the place of torch's deep copy, which looks into the tensor's memory."""
+    copy = tensor.detach().clone()
+    return nn.Parameter(copy, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copy
+
+
+def on_host(*trees: Any) -> bool:
+    return any(isinstance(leaf, Tensor) and leaf.device.type == "cpu" for leaf in tree_leaves(trees))
+
+
+@contextmanager
+def _gpu_present() -> Iterator[None]:
+    with (
+        mock.patch("torch.cuda.is_available", return_value=True),
+        mock.patch("torch.cuda.is_bf16_supported", return_value=True),
+    ):
+        yield
 
 
 @contextmanager
 def autocast(name: str) -> Iterator[None]:
     """The arithmetic of a GPU, which torch switches off where there is none."""
-    with (
-        mock.patch("torch.cuda.is_available", return_value=True),
-        mock.patch("torch.cuda.is_bf16_supported", return_value=True),
-    ):
+    with _gpu_present():
         context = Precision(name, "cuda").autocast()
     with context:
         assert torch.is_autocast_enabled("cuda") == (name != "fp32")
         yield
+
+
+@contextmanager
+def cuda_stubs() -> Iterator[mock.MagicMock]:
+    """What a trainer asks of CUDA besides arithmetic, without a driver. Yields the device's stream."""
+    generator = torch.Generator
+
+    def with_gpu(function: Callable[[Precision], Any]) -> Callable[[Precision], Any]:
+        return lambda precision: _gpu_present()(function)(precision)
+
+    stream = mock.MagicMock()
+    with ExitStack() as stack:
+        for patch in (
+            mock.patch.object(Precision, "scaler", with_gpu(Precision.scaler)),
+            mock.patch.object(Precision, "autocast", with_gpu(Precision.autocast)),
+            mock.patch.object(FakeTensor, "__deepcopy__", _copied),
+            mock.patch("torch.optim.optimizer._foreach_supported_types", [Tensor, nn.Parameter, FakeTensor]),
+            mock.patch("torch.Generator", lambda device=None: generator()),
+            mock.patch("torch.cuda.current_stream", return_value=stream),
+            mock.patch("torch.cuda.get_device_capability", return_value=(9, 0)),
+            mock.patch("torch.cuda.get_device_properties", return_value=SimpleNamespace(L2_cache_size=2**25)),
+            mock.patch("engine.devices._record_event", return_value=None),
+            mock.patch("engine.snapshot._identity", id),  # such tensors have no addresses
+        ):
+            stack.enter_context(patch)
+        yield stream
 
 
 def replaced(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
