@@ -81,6 +81,13 @@ def test_ranks_reduce_and_share_on_the_device(precision: str, tmp_path: Path) ->
     run_apart(steps_of_a_rank, tmp_path, precision)
 
 
+class OfTheSameBuckets(dist.Reducer):
+    """Does not divide the gradients anew after the first pass, for which the host reads what rank 0 has sent."""
+
+    def _rebuild_buckets(self) -> bool:
+        return False
+
+
 class ReducingInPython(DistributedDataParallel):
     """Has its gradients summed by a hook, where the fake group's answer can be given."""
 
@@ -105,6 +112,7 @@ def backward_of_a_rank(grad_comm: str) -> None:
     with (
         mock.patch.dict(DEVICES, meta=DEVICES["cuda"]),
         mock.patch.object(engine.network, "DistributedDataParallel", parallel),
+        mock.patch.object(dist, "Reducer", OfTheSameBuckets),
         mock.patch.object(dist, "all_reduce", answered),
         mock.patch("torch.nn.parallel.distributed._verify_param_shape_across_processes"),  # reads the shapes
         HostTensors() as host,
