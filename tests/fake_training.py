@@ -110,7 +110,8 @@ def watched_steps(trainer: Trainer, count: int) -> None:
         assert watch.host == ["aten._to_copy.default"], watch.host  # the numbers, on their way to the host
         assert watch.answers == (number > 0)
         if name in FUSED:
-            assert not (watch.reads or watch.optimizer_reads or watch.optimizer_host) and watch.fused, vars(watch)
+            assert watch.fused and not watch.reads, watch.reads
+            assert not watch.optimizer_reads and not watch.optimizer_host, watch.optimizer_reads + watch.optimizer_host
         else:
             assert len(watch.reads) == 1, watch.reads  # whether the step is to be made
             assert bool(watch.optimizer_reads) == (name in READ_THE_DEVICE), watch.optimizer_reads

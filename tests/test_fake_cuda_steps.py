@@ -1,7 +1,7 @@
 """Whole optimizer steps, saving and loading on a CUDA device that is none, see :mod:`tests.fake_cuda`.
 
 Gradients are set by hand, as torch's autograd engine asks the device's driver before it begins. Everything between is
-the trainer's own: clipping, loss scaling, skipped steps, moving average, batch norm, unfreezing, several ranks.
+the trainer's own: clipping, loss scaling, skipped steps, moving average, batch norm, unfreezing.
 """
 
 from __future__ import annotations
