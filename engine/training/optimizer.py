@@ -181,6 +181,8 @@ def load_named_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: 
             # A fused step goes through the memory of all of them as it comes: they have to be laid out alike.
             if _has_shape_of(parameter, value) and value.stride() != parameter.stride():
                 entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        if isinstance(optimizer, torch.optim.NAdam):
+            entry["mu_product"] = entry["mu_product"].cpu()  # where it began, and each step reads it
 
 
 def _has_shape_of(parameter: torch.Tensor, value: Any) -> bool:
