@@ -12,24 +12,9 @@ from classification.train import schema
 from engine.config import load_config
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
 from tests.distributed import launch
-from tests.witness import notes_of, watched
+from tests.witness import notes_of, touched, watched
 
 PREDICT = [EVALUATE[0], "-m", "classification.predict"]
-
-
-def touched(notes: Path, rank: int, root: Path) -> set[str]:
-    """What a rank has done to pictures' folders and to files of tensors, besides opening pictures.
-
-    Pillow before 10.3 asks for the state of each file that it opens.
-    """
-    done = notes_of(notes, rank)
-    opened = {path for action, path in done if action == "open" and path.endswith(".jpg")}
-    return {
-        f"{action} {path}"
-        for action, path in done
-        if (Path(path).is_relative_to(root) and not (action in ("open", "stat") and path in opened))
-        or path.endswith((".pt", ".safetensors"))
-    }
 
 
 @pytest.mark.parametrize(

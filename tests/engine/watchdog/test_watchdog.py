@@ -222,7 +222,7 @@ def test_the_death_of_the_launcher_ends_all_its_ranks(tmp_path: Path) -> None:
         for pid in filter(lives, pids):
             os.kill(pid, signal.SIGKILL)
     failure = read_failure(tmp_path / "FAILED.json")
-    assert failure is not None
+    assert failure is not None and failure.retry
     assert failure.reason.startswith(f"the launcher (pid {launcher.pid}) of rank {failure.rank} on {HOST} vanished at")
 
 
@@ -270,6 +270,19 @@ def test_the_first_failure_stands_and_carries_the_name_of_the_start() -> None:
         first = watchdog.settle(ValueError("a"))
         assert watchdog.settle(RuntimeError("b")) == first
         assert first.start == watchdog.start != ""
+
+
+def test_a_watchdog_that_fails_takes_leave_of_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """Or they would take its silence for a hang."""
+    with watchdog_alone() as watchdog:
+        coordinator = watchdog._coordinator
+        assert coordinator is not None and (connection := coordinator._members[0].connection) is not None
+        connection.send_bytes(b"no message of ours")
+        deadline = time.monotonic() + LIMIT
+        while coordinator._members and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not coordinator._members
+    assert "the watchdog over the other ranks has failed; going on without" in caplog.text
 
 
 def test_a_closed_watch_leaves_no_thread() -> None:
