@@ -10,6 +10,7 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from classification import task as task_module
 from classification.config import ClassificationConfig
 from classification.evaluation import run_evaluation
 from classification.task import ClassificationTask
@@ -239,6 +240,20 @@ def predictions_of(ranks: Ranks, config: str) -> dict[str, torch.Tensor]:
     assert len(found.labels) == 101
     columns = {name: torch.from_numpy(value) for name, value in vars(found).items()}
     return {**columns, "metrics": torch.tensor(list(metrics.values()), dtype=torch.float64)}
+
+
+def test_figures_are_worked_out_in_a_phase_that_may_take_long(tmp_path, monkeypatch):
+    ranks, phases, measure = Ranks(Layout(), torch.device("cpu")), [], task_module.measure
+    task = ClassificationTask(load_config(ClassificationConfig, write_config(tmp_path)), ranks)
+
+    def measured(*given):
+        phases.append(ranks.heartbeat.place.phase)
+        return measure(*given)
+
+    monkeypatch.setattr(task_module, "measure", measured)
+    with torch.inference_mode():
+        task.evaluate(task.model.eval(), "val", ranks)
+    assert phases == ["measure"]
 
 
 def test_101_pictures_are_evaluated_once_each_on_any_number_of_ranks(tmp_path):

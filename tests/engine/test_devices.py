@@ -10,7 +10,9 @@ import torch
 
 from engine import devices
 from engine.devices import DEVICES, DeviceNumbers, device_kind, wants_tf32
-from engine.settings import TrainingConfig
+from engine.dist import Layout, Ranks
+from engine.run import prepare_torch
+from engine.settings import RunConfig, TrainingConfig
 
 
 @pytest.fixture
@@ -43,6 +45,12 @@ def test_tf32_is_on_unless_the_run_is_deterministic_or_says_otherwise(
     assert torch.get_float32_matmul_precision() == ("high" if wanted else "highest")
     assert torch.backends.cudnn.allow_tf32 == wanted
     assert torch.backends.cudnn.benchmark == (not deterministic)
+
+
+def test_a_run_makes_the_settings_of_its_device(torch_settings: None) -> None:
+    torch.set_float32_matmul_precision("highest")
+    prepare_torch(RunConfig(), Ranks(Layout(), torch.device("cuda", 0)))
+    assert torch.get_float32_matmul_precision() == "high"
 
 
 def test_a_run_on_a_cpu_leaves_the_settings_of_gpus_alone(torch_settings: None) -> None:

@@ -123,6 +123,12 @@ def test_a_rank_that_hangs_is_named_with_the_stacks_of_all(tmp_path: Path) -> No
     assert "rank 1 on" in last_line(config) and "hangs" in last_line(config)
 
 
+def test_a_first_step_that_takes_longer_than_others_may_is_no_hang(tmp_path: Path) -> None:
+    config = configure(tmp_path, distributed={"device": "cpu", "timeout_seconds": 3, "start_timeout_seconds": 60})
+    (ended,) = launch(1, command(config, "training.epochs=null", "training.steps=1"), env={"SECONDS": "6"})
+    assert ended.returncode == 0, ended.output
+
+
 def test_a_rank_that_was_stopped_writes_nothing_into_a_folder_that_others_took_over(tmp_path: Path) -> None:
     config = configure(tmp_path, distributed={"device": "cpu", "timeout_seconds": 3})
     with Group(2, command(config), env={"SECONDS": "0.05"}) as group:

@@ -312,7 +312,9 @@ def test_a_watchdog_that_fails_takes_leave_of_the_others(caplog: pytest.LogCaptu
     """Or they would take its silence for a hang."""
     with watchdog_alone() as watchdog:
         coordinator = watchdog._coordinator
-        assert coordinator is not None and (connection := coordinator._members[0].connection) is not None
+        assert coordinator is not None
+        connection = coordinator._members[0].connection
+        assert connection is not None
         connection.send_bytes(b"no message of ours")
         deadline = time.monotonic() + LIMIT
         while coordinator._members and time.monotonic() < deadline:
