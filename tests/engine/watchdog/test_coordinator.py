@@ -105,7 +105,7 @@ def test_one_that_joins_late_is_told_what_it_has_missed(start: Callable[..., Coo
 
 def test_strangers_change_nothing_and_all_are_turned_away_in_the_end(start: Callable[..., Coordinator]) -> None:
     coordinator = start(2)
-    said = [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x00\xff" * 5000, b"\x00\x00\x00\x04", b"x" * 10**6]
+    said = [*[b""] * 7, b"GET / HTTP/1.1\r\n\r\n", b"\x00\xff" * 5000, b"\x00\x00\x00\x04", b"x" * 10**6]
     strangers = []
     for text in said:
         strangers.append(socket.create_connection(("127.0.0.1", coordinator.port)))
