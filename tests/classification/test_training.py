@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,13 @@ from classification import task as task_module
 from classification.config import ClassificationConfig
 from classification.evaluation import run_evaluation
 from classification.task import ClassificationTask
+from classification.trained import load_trained
 from engine.arguments import EvaluateArguments
+from engine.batches import Draw
 from engine.config import load_config
 from engine.dist import Layout, Ranks
 from engine.errors import UserError
+from engine.experiment import open_experiment
 from engine.metrics import MEASURED, read_metrics
 from engine.profiling import TABLE, TRACE
 from engine.run import build_trainer
@@ -240,6 +244,23 @@ def predictions_of(ranks: Ranks, config: str) -> dict[str, torch.Tensor]:
     assert len(found.labels) == 101
     columns = {name: torch.from_numpy(value) for name, value in vars(found).items()}
     return {**columns, "metrics": torch.tensor(list(metrics.values()), dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_pictures_come_in_the_layout_that_the_model_is_run_with(finished, tmp_path, wanted):
+    ranks, layouts = Ranks(Layout(), torch.device("cpu")), []
+    config = load_config(ClassificationConfig, write_config(tmp_path, training={"channels_last": wanted}))
+    task = ClassificationTask(config, ranks)
+    trained = load_trained(replace(open_experiment(finished[0], "best", ClassificationConfig), config=config), ranks)
+
+    def model(pictures):
+        layouts.append(pictures.is_contiguous(memory_format=torch.channels_last))
+        return task.model(pictures)
+
+    batch = task.workers.collate([task.train_data[Draw(index, 0, index)] for index in range(4)])
+    task.training_step(model, batch)
+    trained.inference.logits(model, batch["image"])
+    assert layouts == [wanted, wanted]
 
 
 def test_figures_are_worked_out_in_a_phase_that_may_take_long(tmp_path, monkeypatch):
