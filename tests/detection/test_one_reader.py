@@ -8,9 +8,14 @@ import pytest
 import timm
 import torch
 
+from detection import task as task_module
+from detection.config import DetectionConfig
+from detection.task import DetectionTask
+from engine.config import load_config
+from engine.dist import Ranks
 from tests.detection.coco_files import box, coco_data, write_split
 from tests.detection.small import EVALUATE, PREDICT, TRAIN, write_config
-from tests.distributed import launch
+from tests.distributed import launch, run_ranks
 from tests.witness import notes_of, touched, watched
 
 
@@ -42,3 +47,21 @@ def test_the_second_rank_opens_pictures_and_nothing_else(tmp_path: Path, then: s
         assert touched(notes, 0, root), name
         opened = [{path for action, path in notes_of(notes, rank) if path.endswith(".png")} for rank in (0, 1)]
         assert all(opened), f"{name}: each has its share of the pictures"
+
+
+def opened(ranks: Ranks, config: str) -> list[str]:
+    """Splits that this rank has opened by itself, when all three were used."""
+    splits, open_pictures = [], task_module.open_pictures
+    task_module.open_pictures = lambda data, split: splits.append(split) or open_pictures(data, split)  # type: ignore
+    task = DetectionTask(load_config(DetectionConfig, Path(config)), ranks)
+    with torch.inference_mode():
+        task.evaluate(task.model.eval(), "test", ranks)
+    return splits
+
+
+def test_the_second_rank_opens_no_split(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        write_split(tmp_path, split, [box(1 + number, 101 + number, [4, 4, 20, 20]) for number in range(8)], pictures=8)
+    test = {"images": "test", "annotations": "test.json"}
+    data = {**coco_data(tmp_path, test=test).model_dump(mode="json", exclude_unset=True), "image_size": 48}
+    assert run_ranks(2, opened, str(write_config(tmp_path, data=data))) == [["train", "val", "test"], []]

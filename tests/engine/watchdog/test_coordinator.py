@@ -129,6 +129,12 @@ def test_strangers_change_nothing_and_all_are_turned_away_in_the_end(start: Call
     assert next(m for m in iter(rank.recv, None) if m[0] != "beat") == ("stop", "SIGUSR1")
 
 
+def test_a_rank_tries_all_addresses(start: Callable[..., Coordinator]) -> None:
+    coordinator = start(2)
+    join(Member(1, "n1"), ["255.255.255.255", "127.0.0.1"], coordinator.port, coordinator.token)
+    assert coordinator.complete.wait(30)
+
+
 def test_who_does_not_know_the_token_is_not_let_in(start: Callable[..., Coordinator]) -> None:
     coordinator = start(2)
     with pytest.raises(UserError, match=r"rank 1 on n1 reached rank 0 under none of 127\.0\.0\.1 \(port \d+\); all"):
