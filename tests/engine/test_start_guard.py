@@ -27,7 +27,7 @@ print("ready", flush=True)
 if sys.argv[1] == "closed":
     guard.close()
     sys.stdin.readline()
-time.sleep(600)
+time.sleep(60)
 """
 PARENT = """
 import os, subprocess, sys
