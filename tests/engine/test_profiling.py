@@ -43,6 +43,7 @@ def test_a_trace_and_a_table_of_the_wanted_steps(tmp_path: Path) -> None:
     table = (tmp_path / "results" / TABLE).read_text()
     assert table.startswith("Operators of steps 2 to 4") and "aten::mm" in table
     assert {path.name for path in (tmp_path / "results").iterdir()} == {TRACE, TABLE}, "nothing lies beside"
+    assert TRACE.endswith(".pt.trace.json.gz"), "TensorBoard's plugin looks for this end"
 
 
 def test_a_run_that_goes_on_behind_these_steps_profiles_nothing(tmp_path: Path) -> None:

@@ -77,6 +77,20 @@ def test_the_best_address_comes_first(variables: dict[str, str], first: list[str
     assert len(found) == len(NODE)
 
 
+def test_what_the_environment_names_is_offered_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "list_interfaces", lambda: NODE)
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "=ib1")
+    assert own_addresses()[0] == "10.2.0.5"
+
+
+def test_addresses_of_ipv6_that_other_machines_can_reach_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel's table: address, number, length of the prefix, scope, flags, name."""
+    lines = ["20010db8000000000000000000000005 02 40 00 80 ib0", "fe800000000000000000000000000005 02 40 20 80 ib0"]
+    monkeypatch.setattr(Path, "read_text", lambda path: "\n".join(lines))
+    assert [each for each in list_interfaces() if ":" in each.address] == [Interface("ib0", "2001:db8::5")]
+
+
 # -- the note --------------------------------------------------------------------------------------------------------
 
 
