@@ -78,6 +78,7 @@ def test_the_best_address_comes_first(variables: dict[str, str], first: list[str
 
 
 def test_what_the_environment_names_is_offered_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the default route's address is none of those listed, such as an interface's second one."""
     monkeypatch.setattr(rendezvous, "list_interfaces", lambda: NODE)
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "=ib1")
