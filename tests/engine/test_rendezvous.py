@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from engine import rendezvous
 from engine.errors import UserError
@@ -194,6 +195,15 @@ def test_gloo_and_nccl_take_the_network_that_is_open_unless_somebody_chose_one()
     environment: dict[str, str] = {"NCCL_SOCKET_IFNAME": "^eth"}
     use_interface("ib0", environment)
     assert environment == {"NCCL_SOCKET_IFNAME": "^eth", "GLOO_SOCKET_IFNAME": "ib0"}
+
+
+def test_which_network_is_open_only_ranks_on_other_nodes_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, met = dist.HashStore(), Met("10.77.0.1", "10.77.0.1")
+    for node, said in (("1", "10.78.0.1"), ("0", "10.78.0.1"), ("1", "")):  # on rank 0's own node all are
+        monkeypatch.setenv("SLURM_NODEID", node)
+        best = not said or node == "0"
+        rendezvous._agree_on_network(store, Met("10.78.0.1", "10.78.0.2") if not best else met, best)
+        assert store.get("network").decode() == said
 
 
 RANK = """
