@@ -82,6 +82,7 @@ def test_a_single_process_that_raises_reports_itself(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert (failure(config)["rank"], failure(config)["step"]) == (0, 4)
     assert "the seventh seal is broken" in last_line(config)
+    assert "in _go_wrong" in ended.output, "its traceback is logged"
 
 
 def test_a_rank_that_is_killed_is_named_by_a_survivor(tmp_path: Path) -> None:
@@ -152,6 +153,7 @@ def test_a_mistake_of_the_user_that_one_rank_finds_is_one_message(tmp_path: Path
     assert [rank.returncode for rank in ended] == [2, 2]
     assert ended[0].output.count("pictures/0815.jpg cannot be read") == 1
     assert "error: data: pictures/0815.jpg" in ended[0].output
+    assert "0815.jpg" not in ended[1].output, "srun shows what all ranks write"
     assert "Traceback" not in ended[0].output + ended[1].output
     assert failure(config)["exit_code"] == 2
 
