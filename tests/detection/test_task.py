@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from detection import task as task_module
 from detection.config import DetectionConfig
 from detection.samples import collate
 from detection.task import DetectionTask
@@ -206,6 +207,20 @@ def test_what_it_shows_and_keeps() -> None:
     assert metadata["preprocessing"]["height"] == 48
     assert metadata["pictures"] == {"train": 24, "val": 10}  # what a resumed run compares its data with
     assert metadata["objects"]["val"] == len(task._opened["val"].annotations.boxes)
+
+
+def test_figures_are_worked_out_in_a_phase_that_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks, phases, found = Ranks(Layout(), torch.device("cpu")), list[str](), task_module.coco_evaluate
+
+    def evaluate(*given: Any) -> Any:
+        phases.append(ranks.heartbeat.place.phase)
+        return found(*given)
+
+    monkeypatch.setattr(task_module, "coco_evaluate", evaluate)
+    task = DetectionTask(config_of(), ranks)
+    with torch.inference_mode():
+        task.evaluate(task.model.eval(), "val", ranks)
+    assert phases == ["measure"]
 
 
 def test_frozen_batch_norms_need_trained_weights() -> None:

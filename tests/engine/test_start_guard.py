@@ -8,7 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+from engine.dist import Layout
+from engine.session import run_session
+from engine.settings import DistributedConfig
 from engine.signals import StopRequest
 from engine.start_guard import StartGuard
 from tests.distributed import ROOT, clean_environment
@@ -23,7 +27,7 @@ print("ready", flush=True)
 if sys.argv[1] == "closed":
     guard.close()
     sys.stdin.readline()
-time.sleep(600)
+time.sleep(60)
 """
 PARENT = """
 import os, subprocess, sys
@@ -74,3 +78,16 @@ def test_a_rank_that_is_to_stop_does_not_wait_for_ever_for_the_others() -> None:
     stop.signal = signal.SIGTERM
     assert ended.get(timeout=15) == 75
     guard.close()
+
+
+def test_ranks_that_have_met_are_left_to_the_watchdog(tmp_path: Path) -> None:
+    exits: list[int] = []
+    guard = StartGuard(StopRequest(), {"RANK": "0"}, exits.append)
+
+    def work(*_: object) -> int:
+        guard.launcher_pid = -1  # it would see it gone
+        time.sleep(0.7)
+        return 0
+
+    assert run_session(work, DistributedConfig(device="cpu"), Layout(), tmp_path, guard=guard) == 0
+    assert exits == []

@@ -228,6 +228,15 @@ def test_the_node_that_failed_is_excluded_if_that_is_wanted_and_enough_are_left(
     assert message in output
 
 
+def test_no_node_is_excluded_for_a_failure_that_may_be_anybodys_fault(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text(json.dumps({"devices": [{"rank": 1, "node": "n1"}]}))
+    failure = Failure(None, "host", 7, "all ranks hang at step 7", retry=True, time=time.time() + 60)
+    write_failure(tmp_path / "FAILED.json", failure)
+    output = launch(STATUS="1", FOLDER=str(tmp_path), NODES="n0|idle| n1|mix| n2|idle|", SWIN_EXCLUDE_FAILED="1")[1]
+    assert (launch.requeued, launch.updated) == ("requeue 7", "")
+    assert "no node is excluded: it is not known whose fault it was" in output
+
+
 def test_a_job_that_never_begins_to_train_is_requeued_twice(launch: Launch, tmp_path: Path) -> None:
     codes = [launch(STATUS="75", SLURM_RESTART_COUNT=str(number))[0] for number in range(3)]
     assert codes == [-signal.SIGTERM, -signal.SIGTERM, 1]
