@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +13,7 @@ from engine.config import dump_config
 from engine.curves import write_curves
 from engine.environment import describe_start, record_start
 from engine.failure import archive_failure, read_failure, record_silent_end
-from engine.files import remove_leftovers, write_atomic
+from engine.files import remove_leftovers, shown, write_atomic
 from engine.metrics import MetricWriter
 from engine.pictures import write_picture
 from engine.profiling import StepProfiler
@@ -224,9 +222,3 @@ def listed(metrics: dict[str, float]) -> str:
     """``top1 0.9812  loss 0.1``, for a line of the log; without what repeats the top1."""
     shown = {name: value for name, value in metrics.items() if "top1" not in metrics or name not in SAME_AS_TOP1}
     return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-
-
-def shown(path: Path) -> str:
-    """A path as one would type it here: relative where that is shorter, and quoted for the shell."""
-    relative = os.path.relpath(path)
-    return shlex.quote(relative if len(relative) < len(str(path)) else str(path))

@@ -47,8 +47,8 @@ def submit(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[
     )
 
 
-def submit_config(config: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return submit("--task", "classification", "--config", config, *arguments)
+def submit_config(config: Path, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return submit("--task", "classification", "--config", config, *arguments, cwd=cwd)
 
 
 def state(run: Path) -> str:
@@ -80,10 +80,12 @@ def starts(run: Path) -> list[dict]:
 def test_a_local_sweep_runs_each_combination_in_its_own_folder_from_a_copy_of_the_code(tmp_path):
     config = write_config(tmp_path, training={"steps": 2})
     sweep = ("--name", "try", "--sweep", "optimizer.lr=1e-4,3e-3", "experiment.tags=[mine]")
-    done = submit_config(config, *LOCAL, *sweep)
+    done = submit_config(config, *LOCAL, *sweep, cwd=tmp_path.parent)
     runs = [tmp_path / "experiments" / f"experiment_000{number}" for number in (1, 2)]
     assert done.returncode == 0, done.stderr
-    assert all(os.path.relpath(run, ROOT) in done.stdout for run in runs)
+    below = [f"{tmp_path.name}/experiments/{run.name}" for run in runs]
+    assert all(f"\n{path}  job " in f"\n{done.stdout}" for path in below), done.stdout
+    assert f"--status {' '.join(below)}\n" in done.stdout
     assert re.search(r"cancel: kill \d+ \d+\n", done.stdout)
     for run, lr in zip(runs, ("1e-4", "3e-3"), strict=True):
         wait_until_gone(run)
@@ -97,6 +99,7 @@ def test_a_local_sweep_runs_each_combination_in_its_own_folder_from_a_copy_of_th
         code = tmp_path / "experiments" / ".snapshots" / note.snapshot
         assert code.is_dir()
         assert f"code: {code}\n" in Path(note.log).read_text()
+        assert f"--experiment {tmp_path.name}/experiments/{run.name}\n" in Path(note.log).read_text()
         events = EventAccumulator(str(run / "tensorboard")).Reload()
         hparams = events.PluginTagToContent("hparams")
         assert any(b"optimizer.lr" in content for content in hparams.values())
@@ -145,7 +148,9 @@ def test_debug_runs_in_this_process_and_exits_with_the_runs_code(tmp_path):
     config = write_config(tmp_path, training={"steps": 2})
     done = submit_config(config, "--cluster", "debug")
     assert done.returncode == 0, done.stderr
-    assert state(tmp_path / "experiments" / "experiment_0001") == "finished"
+    run = tmp_path / "experiments" / "experiment_0001"
+    assert state(run) == "finished"
+    assert f"--experiment {run}\n" in done.stdout, "a path to be typed where the command was typed"
 
 
 # -- refused before anything is queued -------------------------------------------------------------------------------
@@ -263,7 +268,7 @@ def test_nothing_heavy_is_imported_to_submit(tmp_path):
 def test_a_run_that_fails_before_it_can_say_so_is_noted(tmp_path):
     run = RunDir(tmp_path)
     run.status.write_text('{"state": "queued", "epoch": 0.0, "step": 0, "best": {}, "updated": 0}')
-    Job("classification.train", run.config)._note_failure(2)
+    Job("classification.train", run.config, tmp_path)._note_failure(2)
     assert state(tmp_path) == "failed"
     assert "ended with code 2 before the first step" in run.failed.read_text()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.entry import exit_code
 from engine.errors import UserError
+from engine.files import shown
 from tools.submit.resources import OWN, Resources, check, flag
 
 if TYPE_CHECKING:
@@ -147,13 +147,13 @@ def _report(submitted: Sequence[Submitted]) -> None:
     """What was queued, where its output goes, and how to follow and to cancel it."""
     for each in submitted:
         swept = "  " + " ".join(each.note.swept) if each.note.swept else ""
-        print(f"{os.path.relpath(each.folder.path)}  job {each.note.job}{swept}")
-        print(f"  output: {os.path.relpath(each.note.log)}")
-        print(f"  log:    {os.path.relpath(each.folder.log_file(0))}")
+        print(f"{shown(each.folder.path)}  job {each.note.job}{swept}")
+        print(f"  output: {shown(Path(each.note.log))}")
+        print(f"  log:    {shown(each.folder.log_file(0))}")
     jobs = dict.fromkeys(each.note.job.partition("_")[0] for each in submitted)
     end = "scancel" if submitted[0].note.cluster == "slurm" else "kill"
-    shown = " ".join(os.path.relpath(each.folder.path) for each in submitted)
-    print(f"status: python -m tools.submit --status {shown}")
+    folders = " ".join(shown(each.folder.path) for each in submitted)
+    print(f"status: python -m tools.submit --status {folders}")
     print(f"cancel: {end} {' '.join(jobs)}")
 
 
@@ -181,7 +181,7 @@ def _retry(places: Sequence[Path], given: dict[str, Any]) -> int:
     check(Resources(**given))
     submitted, strangers = retry(_views(places), given)
     for view in strangers:
-        place = os.path.relpath(view.folder.path)
+        place = shown(view.folder.path)
         print(f"{place}: {view.state}, but not submitted here: start it with --resume {place}", file=sys.stderr)
     if submitted:
         _report(submitted)

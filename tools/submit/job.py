@@ -45,6 +45,8 @@ class Job:
     """``TASK.train``."""
     config: Path
     """config.yaml in the folder that was claimed for the run."""
+    directory: Path
+    """Where the user submitted it: messages name paths as they are to be typed there."""
 
     def __call__(self) -> None:
         from submitit import JobEnvironment
@@ -57,7 +59,8 @@ class Job:
         environment = JobEnvironment()
         _tell_rank(environment)
         guard = StartGuard(stop)
-        os.chdir(self.config.parent.parent.parent)  # from where messages name the folder as experiments/experiment_0001
+        with contextlib.suppress(OSError):  # it may not be there on this node: then paths are absolute
+            os.chdir(self.directory)
         if environment.global_rank == 0:
             print(f"code: {Path(__file__).resolve().parents[2]}", flush=True)
         with _meeting(environment):
