@@ -110,7 +110,7 @@ class FolderRecorder(Recorder):
         self._metrics.resume_at(state.step, evaluated=not state.evaluation_owed, every=every)
         self._progress = Progress(total_steps, state.step)
         self._best = state.best
-        self._status.update("running", epoch, state.step, state.best, state.stopped_early)
+        self._status.update("running", epoch, state.step, state.best, state.stopped_early, state.skipped_in_row)
         self._write_readme()
         log.info("experiment folder: %s", shown(self._folder.path))
         self._profiler.begin(state.step, total_steps)
@@ -133,7 +133,7 @@ class FolderRecorder(Recorder):
     def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
         self._metrics.write(state.step, epoch, split, metrics)
         self._best = state.best
-        self._status.update(step=state.step, epoch=epoch, best=state.best, stopped_early=state.stopped_early)
+        self._status.update(None, epoch, state.step, state.best, state.stopped_early, state.skipped_in_row)
         star = "  (best so far)" if state.best.get("step") == state.step else ""
         log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
         self._write_readme()
