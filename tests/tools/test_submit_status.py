@@ -158,7 +158,7 @@ def queued(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     def queue(task, runs, swept, cluster, resources, name):
         assert all(json.loads(run.status.read_text())["state"] == "queued" for run in runs)
         calls.append((task, [run.name for run in runs], swept, cluster, resources.gpus_per_node, resources.time))
-        return [Submitted(run, read_note(run)) for run in runs]
+        return [Submitted(run, read_note(run), "") for run in runs]
 
     monkeypatch.setattr(retry_module, "queue", queue)
     return calls

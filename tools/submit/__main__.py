@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 _RESOURCES = {
     "--nodes": (int, "N", "nodes (1)"),
-    "--gpus-per-node": (int, "G", "GPUs on each node, one process for each (1); 0: a job on CPUs"),
+    "--gpus-per-node": (
+        int,
+        "G",
+        "GPUs on each node, one process for each (1; local: 1 if there is one); 0: a job on CPUs",
+    ),
     "--tasks-per-node": (int, "N", "processes on each node, if not one a GPU"),
     "--cpus-per-task": (int, "C", "cores for each process and its data workers"),
     "--mem": (str, "M", "memory on each node, such as 64G"),
@@ -117,15 +121,21 @@ def _option(text: str) -> tuple[str, str]:
 
 
 def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
+    from tools.submit.local_devices import default_gpus
     from tools.submit.submission import debug, resolve, submit, tasks
     from tools.submit.sweep import combinations
 
     if options.task not in tasks():
         raise UserError(f"--task: there is no '{options.task}'; there is {', '.join(tasks())}")
-    resources = check(Resources(**given))
-    configs = resolve(options.task, options.config, options.overrides, options.sweep, options.name)
     cluster = options.cluster or "slurm"
     _say_ignored(cluster, given)
+    configs = resolve(options.task, options.config, options.overrides, options.sweep, options.name)
+    device = configs[0].distributed.device
+    if cluster == "local":
+        given.setdefault("gpus_per_node", default_gpus(device))
+    resources = check(Resources(**given))
+    if device == "cpu" and resources.gpus_per_node and cluster != "debug":
+        print("distributed.device: cpu leaves the job's GPUs idle; --gpus-per-node 0 asks for none", file=sys.stderr)
     if cluster == "local" and len(configs) > 1:
         print(f"--cluster local starts all {len(configs)} runs at once", file=sys.stderr)
     if cluster == "debug":
@@ -148,6 +158,7 @@ def _report(submitted: Sequence[Submitted]) -> None:
     for each in submitted:
         swept = "  " + " ".join(each.note.swept) if each.note.swept else ""
         print(f"{shown(each.folder.path)}  job {each.note.job}{swept}")
+        print(f"  devices: {each.devices}")
         print(f"  output: {shown(Path(each.note.log))}")
         print(f"  log:    {shown(each.folder.log_file(0))}")
     jobs = dict.fromkeys(each.note.job.partition("_")[0] for each in submitted)

@@ -136,7 +136,9 @@ def table(views: Sequence[View]) -> str:
     rows = [("experiment", "state", "step", "epoch", "job", "what", "why")]
     for view in views:
         what = " ".join(view.note.swept) if view.note else ""
-        rows.append((usable_path(view.folder.path), view.state, str(view.step), f"{view.epoch:.4g}", view.job, what, view.why))
+        rows.append(
+            (usable_path(view.folder.path), view.state, str(view.step), f"{view.epoch:.4g}", view.job, what, view.why)
+        )
     used = [column for column in range(len(rows[0])) if any(row[column] for row in rows[1:])]
     widths = {column: max(len(row[column]) for row in rows) for column in used}
     lines = ["  ".join(row[column].ljust(widths[column]) for column in used).rstrip() for row in rows]

@@ -31,6 +31,8 @@ class Submitted:
 
     folder: RunDir
     note: Note
+    devices: str
+    """What it trains on."""
 
 
 def tasks() -> list[str]:
@@ -115,7 +117,7 @@ def _noted(
     host = socket.gethostname()
     note = Note(task, cluster, queued.job, host, str(queued.log), code, asdict(resources), swept)
     folders.write_note(run, note)
-    return Submitted(run, note)
+    return Submitted(run, note, queued.devices)
 
 
 def debug(task: str, config: RunConfig) -> None:
