@@ -15,6 +15,7 @@ from engine.experiment import Experiment, open_experiment
 from engine.failure_report import FailureReport
 from engine.log import setup_logging
 from engine.metrics import MetricWriter
+from engine.files import shown
 from engine.recorder import listed
 from engine.results import begin_results
 from engine.session import run_session

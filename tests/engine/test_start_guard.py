@@ -121,7 +121,7 @@ def asked_before() -> Iterator[tuple[int, int]]:
 
 
 def test_who_asked_for_signals_before_is_told_and_has_them_again(asked_before: tuple[int, int]) -> None:
-    reader, writer = asked_before
+    reader, _ = asked_before
     stop = StopRequest()
     guard = StartGuard(stop, {"RANK": "0"}, stop_seconds=600)
     signal.raise_signal(signal.SIGUSR1)

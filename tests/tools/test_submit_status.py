@@ -203,7 +203,7 @@ def test_what_is_refused_is_as_it_was(tmp_path, monkeypatch):
 
 def test_a_run_whose_job_may_still_wait_is_not_queued_twice(tmp_path, queued):
     run = make_run(tmp_path, "interrupted")
-    with pytest.raises(UserError, match="nobody here can tell whether .*/experiment_0001 still waits"):
+    with pytest.raises(UserError, match=r"nobody here can tell whether .*/experiment_0001 still waits"):
         retry([look(run, None)], {})
     assert retry([look(run, WAITS)], {}) == ([], [])
     assert retry([look(run, RUNS)], {}) == ([], [])

@@ -22,7 +22,7 @@ _RESOURCES = {
     "--gpus-per-node": (
         int,
         "G",
-        "GPUs on each node, one process for each (1; local: 1 if there is one); 0: a job on CPUs",
+        "GPUs on each node, one process for each (1; local: if there is one); 0: CPUs",
     ),
     "--tasks-per-node": (int, "N", "processes on each node, if not one a GPU"),
     "--cpus-per-task": (int, "C", "cores for each process and its data workers"),
