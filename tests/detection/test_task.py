@@ -18,7 +18,6 @@ from detection.train import kind
 from engine.batches import Draw
 from engine.config import load_config
 from engine.dist import Layout, Ranks
-from engine.errors import UserError
 from engine.run import build_trainer
 from tests.detection.small import SHAPES, SWIN_SHAPE, config_of, write_config
 from tests.distributed import run_ranks
@@ -206,8 +205,3 @@ def test_what_it_shows_and_keeps() -> None:
     assert metadata["preprocessing"]["height"] == 48
     assert metadata["pictures"] == {"train": 24, "val": 10}  # what a resumed run compares its data with
     assert metadata["objects"]["val"] == len(task._opened["val"].annotations.boxes)
-
-
-def test_frozen_batch_norms_need_trained_weights() -> None:
-    with pytest.raises(UserError, match=r"detection\.frozen_batchnorm: .*; set finetune\.weights, or leave it false"):
-        small_task(detection={"backbone": "timm/test_byobnet", "frozen_batchnorm": True})
