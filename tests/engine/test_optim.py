@@ -145,7 +145,7 @@ def test_settings_reach_the_optimizer() -> None:
 )
 def test_what_cannot_work_is_refused_with_its_line(tmp_path: Path, settings: dict[str, Any], text: str) -> None:
     path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump({"optimizer": settings}))
+    path.write_text(yaml.safe_dump({"optimizer": settings}, sort_keys=False))
     line = list(settings).index(re.findall(r"optimizer\\.(\w+)", text)[0]) + 2
     with pytest.raises(UserError, match=rf"run\.yaml:{line}: {text}"):
         load_config(RunConfig, path)
