@@ -49,6 +49,7 @@ class StartGuard:
     def _watch(self, pipe: SignalPipe) -> None:
         self._look(pipe)
         if self._closed.is_set():
+            pipe.take()  # for whoever asked before
             pipe.close()
 
     def _look(self, pipe: SignalPipe) -> None:
