@@ -10,10 +10,10 @@ from classification.augmentation_config import UNCOVERING, AugmentationConfig
 from classification.data_config import DataConfig
 from classification.evaluation_config import ClassificationEvaluationConfig
 from classification.head_config import HeadConfig
-from classification.loss_config import LossConfig
+from classification.loss_config import LossConfig, loss_fault
 from engine.config import Section, may_import
 from engine.idle import refuse_idle
-from engine.settings import RunConfig
+from engine.settings import RunConfig, metric_fault
 from engine.timm_names import check_published, check_timm, unknown_model
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
 
@@ -124,6 +124,19 @@ class ClassificationConfig(RunConfig):
             ("evaluation.calibration_bins", "one label a picture", not several),
         ]:
             refuse_idle(self, [key], needed=needed, holds=holds, deciders=labels)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_labels(self, info: ValidationInfo) -> "ClassificationConfig":
+        several, evaluation = self.data.multi_label, self.evaluation
+        if fault := loss_fault(self.loss, several):
+            raise ValueError(fault)
+        if may_import(info) and (evaluation.metric is not None or evaluation.mode is not None):
+            from classification.measures import default_metric, metric_names
+
+            names = metric_names(several, evaluation.thresholds)
+            if fault := metric_fault(evaluation, names, default_metric(several)):
+                raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

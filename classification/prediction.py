@@ -25,11 +25,10 @@ from engine.dist import Ranks
 from engine.errors import UserError
 from engine.evaluation import inference
 from engine.experiment import Experiment
-from engine.files import write_atomic
+from engine.files import shown, write_atomic
 from engine.names import Names
 from engine.pictures import read_picture
 from engine.precision import resolve_precision
-from engine.recorder import shown
 from engine.tables import csv_bytes
 from engine.trained import require_writable, with_experiment
 

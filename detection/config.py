@@ -9,8 +9,8 @@ from detection.augmentation_config import AugmentationConfig
 from detection.data_config import DataConfig
 from detection.loss_config import LossConfig, MatchingConfig, PostprocessConfig
 from detection.model_config import BACKBONES, DetectorConfig
-from engine.config import may_import
-from engine.settings import RunConfig
+from engine.config import may_import, of_trained_model
+from engine.settings import RunConfig, metric_fault
 from engine.timm_names import check_published
 
 
@@ -37,6 +37,24 @@ class DetectionConfig(RunConfig):
     """Random changes to training pictures."""
     loss: LossConfig = LossConfig()
     """What is minimised."""
+
+    @model_validator(mode="after")
+    def _is_measured(self, info: ValidationInfo) -> "DetectionConfig":
+        if may_import(info) and (self.evaluation.metric is not None or self.evaluation.mode is not None):
+            from detection.metrics import METRICS
+
+            if fault := metric_fault(self.evaluation, METRICS, "AP"):
+                raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norms_are_trained(self, info: ValidationInfo) -> "DetectionConfig":
+        if self.detection.frozen_batchnorm and self.finetune.weights is None and not of_trained_model(info):
+            raise ValueError(
+                "detection.frozen_batchnorm: keeps the batch norms of trained weights, but there are none; set "
+                "finetune.weights, or leave it false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights_are_published(self, info: ValidationInfo) -> "DetectionConfig":

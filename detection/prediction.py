@@ -26,11 +26,10 @@ from engine.dist import Ranks
 from engine.errors import UserError
 from engine.evaluation import inference
 from engine.experiment import Experiment
-from engine.files import write_atomic
+from engine.files import shown, write_atomic
 from engine.names import Names
 from engine.pictures import read_picture, write_picture
 from engine.precision import resolve_precision
-from engine.recorder import shown
 from engine.trained import require_writable, with_experiment
 
 log = logging.getLogger(__name__)

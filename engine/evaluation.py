@@ -11,7 +11,7 @@ from torch import nn
 from engine.dist import Ranks
 from engine.errors import UserError
 from engine.precision import Precision
-from engine.settings import LESS_IS_BETTER, EvaluationConfig, wrong_direction
+from engine.settings import LESS_IS_BETTER, EvaluationConfig, metric_fault
 from engine.task import Evaluated, Task
 
 
@@ -35,13 +35,6 @@ def default_mode(metric: str) -> str:
 
 
 def check_metric(config: EvaluationConfig, measured: Collection[str], default: str) -> None:
-    """Raises a :class:`UserError` if the metric that decides is not measured, or its better values are not as said.
-
-    Args:
-        measured: The metrics that there are.
-        default: The one that decides where ``config`` names none.
-    """
-    if config.metric is not None and config.metric not in measured:
-        raise UserError(f"evaluation.metric: '{config.metric}' is not measured; there are {', '.join(measured)}")
-    if config.mode is not None and (fault := wrong_direction(config.metric or default, config.mode)):
-        raise UserError(f"evaluation.mode: {fault}")
+    """Raises a :class:`UserError` for a :func:`engine.settings.metric_fault`."""
+    if fault := metric_fault(config, measured, default):
+        raise UserError(fault)

@@ -12,7 +12,7 @@ from torch import nn
 
 from engine import checkpoint
 from engine.errors import UserError
-from engine.recorder import shown
+from engine.files import shown
 from engine.run_dir import RunDir
 from engine.settings import RunConfig
 from engine.used_config import used_config

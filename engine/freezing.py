@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.errors import UserError
-from engine.settings import ALL_STAGES, FinetuneConfig
+from engine.settings import ALL_STAGES, FinetuneConfig, nothing_new
 from engine.stages import HEAD, stages
 
 log = logging.getLogger(__name__)
@@ -51,10 +51,7 @@ def plan_phases(unfreeze: Mapping[float, Sequence[str]], known: Sequence[str], s
             phases.append(Phase(round(epoch * steps_per_epoch), fresh))
             begun.update(fresh)
         else:
-            raise UserError(
-                f"finetune.unfreeze: epoch {epoch:g}: {', '.join(unfreeze[epoch])}: trained from an earlier epoch on; "
-                "remove it (what has begun to be trained is never frozen again)"
-            )
+            raise UserError(f"finetune.unfreeze: epoch {epoch:g}: {nothing_new(unfreeze[epoch])}")
     return phases
 
 

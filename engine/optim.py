@@ -69,20 +69,14 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: Finetun
     """timm's optimizer of that name over :func:`parameter_groups`.
 
     Raises:
-        UserError: the optimizer needs a package, a device or second derivatives that are not there, or takes another
-            number of ``betas``.
+        UserError: the optimizer needs a package or a device that is not there.
     """
-    info = get_optimizer_info(config.name)
-    if info.second_order:
-        raise UserError(f"optimizer.name: '{config.name}' needs second derivatives, which are not computed; try adamw")
-    if config.betas is not None and len(config.betas) != info.num_betas:
-        raise UserError(f"optimizer.betas: '{config.name}' takes {info.num_betas} numbers, not {len(config.betas)}")
     options: dict[str, Any] = {}
     if config.betas is not None:
         options["betas"] = tuple(config.betas)
     if config.eps is not None:
         options["eps"] = config.eps
-    if info.opt_class in FUSED:
+    if get_optimizer_info(config.name).opt_class in FUSED:
         options["fused"] = True
     groups = parameter_groups(model, config, finetune)
     try:
@@ -204,6 +198,15 @@ def advances_each_by_itself(build: Callable[[nn.Module], torch.optim.Optimizer],
         _three_steps(build, device, alone) for alone in (False, True)
     )
     return waits and torch.equal(together, single) and groups == groups_alone
+
+
+def divides_on_cpu(config: OptimizerConfig) -> bool:
+    """Whether :func:`advances_each_by_itself` holds, as far as a CPU can tell: true of what runs on GPUs alone."""
+    finetune = FinetuneConfig()
+    try:
+        return advances_each_by_itself(lambda model: build_optimizer(model, config, finetune), torch.device("cpu"))
+    except UserError:
+        return True
 
 
 def _three_steps(

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from engine.config import dump_config
 from engine.curves import write_curves
 from engine.environment import describe_start, record_start
 from engine.failure import archive_failure, read_failure, record_silent_end
-from engine.files import remove_leftovers, write_atomic
+from engine.files import remove_leftovers, shown, write_atomic
 from engine.metrics import MetricWriter
 from engine.pictures import write_picture
 from engine.profiling import StepProfiler
@@ -112,7 +109,7 @@ class FolderRecorder(Recorder):
         self._metrics.resume_at(state.step, evaluated=not state.evaluation_owed, every=every)
         self._progress = Progress(total_steps, state.step)
         self._best = state.best
-        self._status.update("running", epoch, state.step, state.best, state.stopped_early)
+        self._status.update("running", epoch, state.step, state.best, state.stopped_early, state.skipped_in_row)
         self._write_readme()
         log.info("experiment folder: %s", shown(self._folder.path))
         self._profiler.begin(state.step, total_steps)
@@ -135,7 +132,7 @@ class FolderRecorder(Recorder):
     def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
         self._metrics.write(state.step, epoch, split, metrics)
         self._best = state.best
-        self._status.update(step=state.step, epoch=epoch, best=state.best, stopped_early=state.stopped_early)
+        self._status.update(None, epoch, state.step, state.best, state.stopped_early, state.skipped_in_row)
         star = "  (best so far)" if state.best.get("step") == state.step else ""
         log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
         self._write_readme()
@@ -224,9 +221,3 @@ def listed(metrics: dict[str, float]) -> str:
     """``top1 0.9812  loss 0.1``, for a line of the log; without what repeats the top1."""
     shown = {name: value for name, value in metrics.items() if "top1" not in metrics or name not in SAME_AS_TOP1}
     return "  ".join(f"{name} {value:.4f}" for name, value in shown.items())
-
-
-def shown(path: Path) -> str:
-    """A path as one would type it here: relative where that is shorter, and quoted for the shell."""
-    relative = os.path.relpath(path)
-    return shlex.quote(relative if len(relative) < len(str(path)) else str(path))

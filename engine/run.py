@@ -26,11 +26,12 @@ from engine.environment import describe_rank
 from engine.errors import EXIT_INTERRUPTED, UserError
 from engine.failure import Failure
 from engine.failure_report import FailureReport
+from engine.files import shown
 from engine.flight_recorder import keep_flight_record_in
 from engine.giving_up import reason_to_give_up
 from engine.log import RunLog, setup_logging
 from engine.metrics import read_metrics
-from engine.recorder import FolderRecorder, Recorder, shown
+from engine.recorder import FolderRecorder, Recorder
 from engine.resume import Plan, allowed_changes, plan, warn_of_changes
 from engine.run_dir import RunDir
 from engine.run_lock import RunLock

@@ -13,6 +13,7 @@ from engine.environment import read_environment
 from engine.files import write_atomic
 from engine.metrics import read_metrics
 from engine.run_dir import RunDir
+from engine.state import skipped_end
 from engine.status import read_status
 from engine.tables import markdown_table, plain
 
@@ -67,6 +68,7 @@ def readme_text(
     parts = [
         f"# {plain(title)}",
         _sentence(task, status, config),
+        *_skipped_end(status),
         markdown_table(("Setting", "Value"), [(f"`{key}`", f"`{value}`") for key, value in _essentials(config)]),
     ]
     if experiment.get("tags"):
@@ -92,6 +94,12 @@ def _sentence(task: str, status: Mapping[str, Any], config: Mapping[str, Any]) -
     updated = f" ({_date(status['updated'])})" if "updated" in status else ""
     early = " (stopped early)" if status.get("stopped_early") else ""
     return f"Task {task}, state **{status.get('state', 'unknown')}**{early}, {position}{updated}."
+
+
+def _skipped_end(status: Mapping[str, Any]) -> Iterable[str]:
+    if status.get("state") == "finished" and (skipped := status.get("skipped_in_row")):
+        text = skipped_end(status.get("step", 0), skipped)
+        yield f"**Careful:** {text}. `logs/rank_0.log` says what was not finite."
 
 
 def _essentials(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

@@ -83,3 +83,9 @@ class RunState:
                 "window": Window(**saved["window"]),
             }
         )
+
+
+def skipped_end(step: int, skipped_in_row: int) -> str:
+    """Returns what becomes of a run at ``step`` whose last ``skipped_in_row`` steps were skipped, for its user."""
+    which = "last step was" if skipped_in_row == 1 else f"last {skipped_in_row} steps were"
+    return f"the {which} skipped, not being finite: the weights are those of step {step - skipped_in_row}"

@@ -13,9 +13,10 @@ from engine.disk import check_writable
 from engine.dist import Ranks, detect_layout
 from engine.experiment import Experiment, open_experiment
 from engine.failure_report import FailureReport
+from engine.files import shown
 from engine.log import setup_logging
 from engine.metrics import MetricWriter
-from engine.recorder import listed, shown
+from engine.recorder import listed
 from engine.results import begin_results
 from engine.session import run_session
 from engine.settings import RunConfig

@@ -18,7 +18,7 @@ from detection.priors import make_priors
 from engine.batchnorm import uses_batch_norm
 from engine.dist import Layout, Ranks
 from engine.errors import UserError
-from engine.network import prepare_network
+from engine.network import prepare_model, prepare_network
 from engine.optim import parameter_groups
 from engine.settings import DistributedConfig, FinetuneConfig, OptimizerConfig, RunConfig, TrainingConfig
 from tests.detection.test_backbones import TINY_SWIN
@@ -210,12 +210,13 @@ def test_frozen_batch_norm_stays_as_it_came() -> None:
 
 
 def test_synchronised_batch_norm_takes_every_layer_that_is_not_frozen() -> None:
+    ranks = Ranks(Layout(world_size=2), torch.device("cuda", 0))
     distributed = DistributedConfig(sync_batchnorm=True)
     config = RunConfig(training=TrainingConfig(precision="fp32"), distributed=distributed)
-    model = prepare_network(small("resnet50_a"), config, CUDA)
+    model = prepare_model(small("resnet50_a"), config, ranks)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     assert any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
-    frozen = prepare_network(small("resnet50_a", frozen_batchnorm=True), config, CUDA)
+    frozen = prepare_model(small("resnet50_a", frozen_batchnorm=True), config, ranks)
     assert not any(isinstance(m, nn.SyncBatchNorm) for m in frozen.get_submodule("backbone.body").modules())
     assert isinstance(frozen.get_submodule("backbone.extras.norm.0"), nn.SyncBatchNorm)
 

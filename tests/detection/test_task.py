@@ -19,7 +19,6 @@ from detection.train import kind
 from engine.batches import Draw
 from engine.config import load_config
 from engine.dist import Layout, Ranks
-from engine.errors import UserError
 from engine.run import build_trainer
 from tests.detection.small import SHAPES, SWIN_SHAPE, config_of, write_config
 from tests.distributed import run_ranks
@@ -221,8 +220,3 @@ def test_figures_are_worked_out_in_a_phase_that_may_take_long(monkeypatch: pytes
     with torch.inference_mode():
         task.evaluate(task.model.eval(), "val", ranks)
     assert phases == ["measure"]
-
-
-def test_frozen_batch_norms_need_trained_weights() -> None:
-    with pytest.raises(UserError, match=r"detection\.frozen_batchnorm: .*; set finetune\.weights, or leave it false"):
-        small_task(detection={"backbone": "timm/test_byobnet", "frozen_batchnorm": True})

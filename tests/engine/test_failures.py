@@ -198,6 +198,19 @@ def test_losses_that_stay_infinite_stop_the_run(tmp_path: Path) -> None:
     ]
 
 
+def test_a_run_whose_last_steps_were_skipped_says_whose_weights_it_leaves(tmp_path: Path) -> None:
+    config = configure(tmp_path, training={"epochs": None, "steps": 5})
+    (ended,) = run(1, config, "nan 0 4")
+    assert ended.returncode == 0
+    said = "the last 2 steps were skipped, not being finite: the weights are those of step 3"
+    assert f"warning: {said}; lower optimizer.lr" in ended.output
+    readme = experiment(config) / "README.md"
+    assert said in readme.read_text()
+    run(1, config, "none 0 0", "--resume", str(experiment(config)), "training.steps=7")
+    assert status(config)["step"] == 7
+    assert "skipped, not being finite" not in readme.read_text() and "skipped_in_row" not in status(config)
+
+
 def test_a_failure_is_kept_under_a_number_once_a_later_start_has_passed_it(tmp_path: Path) -> None:
     config = configure(tmp_path)
     run(1, config, "raise 0 5")

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from engine.config import load_config
 from engine.dist import Ranks
 from engine.errors import UserError
+from engine.optim import divides_on_cpu
+from engine.settings import COMMON_OPTIMIZERS, UNDIVIDED, OptimizerConfig, RunConfig
 from engine.sharding import ShardedState, group_bounds
 from engine.state import RunState
 from engine.trainer import Trainer
@@ -210,10 +215,35 @@ def test_groups_of_ranks_each_have_a_whole_state() -> None:
     assert parts[0] == 8 and parts[1] + parts[2] == 8 and min(parts) > 0
 
 
-def test_optimizers_that_look_at_all_parameters_at_once_are_refused() -> None:
-    config = toy_config(training={"shard": "optimizer"}, optimizer={"name": "lamb", "lr": 0.1})
-    with pytest.raises(UserError, match=r"training\.shard: 'lamb' cannot be divided"):
-        toy_trainer(ToyTask(toy_model()), config)
+def refused(tmp_path: Path, name: str) -> str:
+    """What is said of a file that wants to divide this optimizer's state; empty if nothing is."""
+    path = tmp_path / "run.yaml"
+    path.write_text(f"optimizer:\n  name: {name}\ntraining:\n  shard: optimizer\n")
+    try:
+        load_config(RunConfig, path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_optimizers_that_look_at_all_parameters_at_once_are_refused_with_their_line(tmp_path: Path) -> None:
+    for name in ("lamb", "lambc"):
+        assert re.search(
+            rf"run\.yaml:4: training\.shard: '{name}' cannot be divided, .* adamw$", refused(tmp_path, name)
+        )
+    assert not refused(tmp_path, "lion")
+    assert not refused(tmp_path, "fusedadamw"), "what no CPU can try is tried where it runs"
+
+
+def test_what_is_known_of_common_optimizers_is_so() -> None:
+    found = {name for name in COMMON_OPTIMIZERS if not divides_on_cpu(OptimizerConfig(name=name))}
+    assert found == set(UNDIVIDED)
+
+
+def test_a_device_that_shows_it_later_refuses_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.sharding.advances_each_by_itself", lambda build, device: False)
+    with pytest.raises(UserError, match=r"training\.shard: 'adamw' cannot be divided"):
+        toy_trainer(ToyTask(toy_model()), toy_config(training={"shard": "optimizer"}))
 
 
 def test_a_single_rank_trains_and_saves_as_ever() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.failure import Failure, write_failure
-from tests.distributed import ROOT
+from tests.distributed import ROOT, clean_environment
 from tests.slurm.jobs import copy_code
 from tests.slurm.standins import StandIns
 
@@ -56,6 +56,24 @@ def test_arguments_pass_unchanged_to_each_task(launch: Launch) -> None:
     ]
     assert launch.environment["SRUN_CPUS_PER_TASK"] == "6"
     assert launch.environment["PYTHONUNBUFFERED"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("script", "known", "cure"),
+    [
+        ("launch.sh", {}, "no Slurm job: submit this with sbatch, such as: sbatch slurm/"),
+        ("launch.sh", {"SLURM_JOB_ID": "7"}, "SLURM_SUBMIT_DIR is not set, which sbatch does: submit this, such as"),
+        ("launch.sh", {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": "."}, "MODULE is missing"),
+        ("train_clf_ddp.sbatch", {}, "no Slurm job: submit this with sbatch, such as: sbatch slurm/"),
+    ],
+)
+def test_what_is_started_by_hand_says_how_to_start_it(script: str, known: dict[str, str], cure: str) -> None:
+    command = ["bash", f"slurm/{script}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=clean_environment(known), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and cure in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
