@@ -16,11 +16,11 @@ from engine.commands.folder_recorder import listed
 from engine.commands.session import run_session
 from engine.config.sections import RunConfig
 from engine.distributed.ranks import Ranks, detect_layout
+from engine.files import shown
 from engine.log import setup_logging
 from engine.run_folder.metrics import MetricWriter
 from engine.run_folder.results import begin_results
 from engine.run_folder.used_config import used_config
-from engine.text import shown
 
 log = logging.getLogger(__name__)
 

@@ -32,6 +32,7 @@ from engine.distributed.slurm import job_end, note_folder, waiting_job
 from engine.distributed.start_guard import StartGuard
 from engine.distributed.time_limit import Walltime
 from engine.errors import EXIT_INTERRUPTED, UserError
+from engine.files import shown
 from engine.log import RunLog, setup_logging
 from engine.model.batch_norm import uses_batch_norm
 from engine.requeue.restart_limit import reason_to_give_up
@@ -41,7 +42,6 @@ from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.writer_lock import RunLock
 from engine.seed import derive
-from engine.text import shown
 from engine.training.recorder import Recorder
 from engine.training.task import Task
 from engine.training.trainer import Trainer

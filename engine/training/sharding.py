@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine.checkpoints.host_copy import tensors_in
-from engine.config.sections import FinetuneConfig, RunConfig
+from engine.config.sections import FinetuneConfig, RunConfig, undivided
 from engine.distributed.ranks import HANG_REPORT_SECONDS, Ranks
 from engine.errors import UserError
 from engine.training.optimizer import advances_each_by_itself, build_optimizer
@@ -37,18 +37,14 @@ def shard(optimizer: Optimizer, config: RunConfig, ranks: Ranks) -> ShardedState
     """Divides the state of a run's optimizer over its ranks; None for a single one.
 
     Raises:
-        UserError: the optimizer's steps of the parameters depend on each other.
+        UserError: the optimizer's steps of the parameters depend on each other, which only this device has shown.
     """
-    name = config.optimizer.name
 
     def build(model: nn.Module) -> Optimizer:
         return build_optimizer(model, config.optimizer, FinetuneConfig())
 
     if not advances_each_by_itself(build, ranks.device):
-        raise UserError(
-            f"training.shard: '{name}' cannot be divided, since it does not advance each parameter by itself; "
-            "use training.shard=none, or an optimizer such as adamw"
-        )
+        raise UserError(f"training.shard: {undivided(config.optimizer.name)}")
     if ranks.world_size == 1:
         return None
     return ShardedState(optimizer, ranks, timedelta(seconds=config.distributed.timeout_seconds + HANG_REPORT_SECONDS))

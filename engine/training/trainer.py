@@ -27,6 +27,7 @@ from engine.model.batch_norm import BatchNormStatistics
 from engine.model.compiling import uncompiled
 from engine.model.freezing import Freezing
 from engine.model.wrap import prepare_model, wrap_model
+from engine.run_folder.readme import skipped_end
 from engine.seed import derive
 from engine.training.ema import MovingAverage
 from engine.training.evaluation import check_metric, evaluate
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 class NonFiniteError(RuntimeError):
-    """Too many steps in a row had a loss or gradient that is not finite."""
+    """Too many steps in a row, or all of a run, had a loss or gradient that is not finite."""
 
 
 class _Unread(NamedTuple):
@@ -109,15 +110,23 @@ class Trainer:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def fit(self, recorder: Recorder) -> bool:
-        """Trains to the end. Returns False if a stop request ended it early, after saving."""
+        """Trains to the end. Returns False if a stop request ended it early, after saving.
+
+        Raises:
+            NonFiniteError: too many steps in a row were skipped, or all that the run has.
+        """
         batches, state = self.batches(), self.state
         recorder.begin(state, self.epoch, self.total_steps)
         if not state.step:
             recorder.keep(self.task.previews)
         while True:
+            if state.step >= self.total_steps:
+                self._require_updates()  # before an evaluation, whose weights are kept
             if state.evaluation_owed and not self._evaluate(recorder):
                 return False
             if state.step >= self.total_steps or state.stopped_early:
+                self._require_updates()
+                self._warn_of_skipped_end()
                 return True
             self._save_asked = recorder.minutes_due(self.config.checkpoint.every_minutes)
             self.train_step(batches)
@@ -278,9 +287,28 @@ class Trainer:
         if state.skipped_in_row >= limit:
             raise NonFiniteError(
                 f"{limit} steps in a row, up to step {step}, had a loss or gradient that is not finite; "
-                f"lower optimizer.lr (now {self.config.optimizer.lr:g}), set training.clip_grad_norm, or use "
-                f"training.precision=fp32 (now {self.precision.name})"
+                f"{self._cure_of_skipping()}"
             )
+
+    def _cure_of_skipping(self) -> str:
+        return (
+            f"lower optimizer.lr (now {self.config.optimizer.lr:g}), set training.clip_grad_norm, or use "
+            f"training.precision=fp32 (now {self.precision.name})"
+        )
+
+    def _require_updates(self) -> None:
+        """Refuses to call a run finished whose weights are those that it began with."""
+        self.settle()
+        if self.state.step and not self.state.updates:
+            longer = ", or make more steps: fp16 skips some until its scale fits" if self.scaler.is_enabled() else ""
+            raise NonFiniteError(
+                f"nothing was trained: all {self.state.step} steps of the run were skipped, since each had a loss or "
+                f"gradient that is not finite; {self._cure_of_skipping()}{longer}"
+            )
+
+    def _warn_of_skipped_end(self) -> None:
+        if (skipped := self.state.skipped_in_row) and self.ranks.is_main:
+            log.warning("%s; %s", skipped_end(self.state.step, skipped), self._cure_of_skipping())
 
     # -- what happens between steps --------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from engine.config.sections import DistributedConfig, FinetuneConfig, OptimizerC
 from engine.distributed.ranks import Layout, Ranks
 from engine.errors import UserError
 from engine.model.batch_norm import uses_batch_norm
-from engine.model.wrap import prepare_network
+from engine.model.wrap import prepare_model, prepare_network
 from engine.training.optimizer import parameter_groups
 from tests.detection.model.test_backbones import TINY_SWIN
 from tests.distributed import run_ranks
@@ -210,12 +210,13 @@ def test_frozen_batch_norm_stays_as_it_came() -> None:
 
 
 def test_synchronised_batch_norm_takes_every_layer_that_is_not_frozen() -> None:
+    ranks = Ranks(Layout(world_size=2), torch.device("cuda", 0))
     distributed = DistributedConfig(sync_batchnorm=True)
     config = RunConfig(training=TrainingConfig(precision="fp32"), distributed=distributed)
-    model = prepare_network(small("resnet50_a"), config, CUDA)
+    model = prepare_model(small("resnet50_a"), config, ranks)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     assert any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
-    frozen = prepare_network(small("resnet50_a", frozen_batchnorm=True), config, CUDA)
+    frozen = prepare_model(small("resnet50_a", frozen_batchnorm=True), config, ranks)
     assert not any(isinstance(m, nn.SyncBatchNorm) for m in frozen.get_submodule("backbone.body").modules())
     assert isinstance(frozen.get_submodule("backbone.extras.norm.0"), nn.SyncBatchNorm)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine.config.sections import DistributedConfig
+from engine.config.section import load_config
+from engine.config.sections import DistributedConfig, RunConfig
 from engine.distributed.ranks import TORCHRUN, Layout, Ranks, choose_backend, choose_device, connect, detect_layout
 from engine.distributed.rendezvous import meeting_name
 from engine.errors import UserError
@@ -175,9 +177,24 @@ def test_a_gpu_that_is_named_and_not_seen_is_told_of(
         assert ("CUDA_VISIBLE_DEVICES=0,1, but torch sees no GPU" in caplog.text) == told
 
 
-def test_nccl_without_gpus_is_refused(tmp_path: Path) -> None:
+def test_nccl_without_gpus_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = DistributedConfig(backend="nccl")
     with pytest.raises(UserError, match=r"distributed\.backend: nccl needs GPUs"):
-        connect(DistributedConfig(device="cpu", backend="nccl"), Layout(0, 2, 0, 1, "torchrun"), tmp_path)
+        connect(config, Layout(0, 2, 0, 1, "torchrun"), tmp_path)
+    assert connect(config, Layout(), tmp_path).device.type == "cpu", "one process has no group"
+
+
+def test_what_needs_gpus_does_not_go_with_cpus(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("distributed:\n  sync_batchnorm: true\n  backend: nccl\n  device: cpu\n")
+    with pytest.raises(UserError) as caught:
+        load_config(RunConfig, path)
+    assert "run.yaml:2: distributed.sync_batchnorm: has an effect only with device: auto or cuda" in str(caught.value)
+    assert "run.yaml:3: distributed.backend: nccl needs GPUs, and device is cpu" in str(caught.value)
+    path.write_text("distributed:\n  sync_batchnorm: true\n  backend: nccl\n")
+    laptop = load_config(RunConfig, path, ["distributed.device=cpu"]).distributed
+    assert (laptop.sync_batchnorm, laptop.backend) == (False, "auto"), "the command line has turned them off"
 
 
 # -- collectives -----------------------------------------------------------------------------------------------------
@@ -231,6 +248,8 @@ def talk(ranks: Ranks) -> dict[str, Any]:
     ranks.barrier()
     answers["layout"] = [ranks.rank, ranks.world_size, ranks.layout.local_world_size, ranks.layout.launcher]
     answers["backend"] = ranks.backend
+    answers["timeout"] = torch.distributed.group.WORLD._get_backend(ranks.device).options._timeout.total_seconds()
+    answers["flight recorder"] = os.environ.get("TORCH_FR_BUFFER_SIZE")
     return answers
 
 
@@ -256,6 +275,8 @@ def test_collectives(world_size: int, slurm_job: str | None, tmp_path: Path) -> 
         launcher = "slurm" if slurm_job else "torchrun"
         assert answers["layout"] == [rank, world_size, world_size, launcher]
         assert answers["backend"] == "gloo"
+        assert answers["timeout"] == 1860, "a minute more than the longest that a rank may take"
+        assert answers["flight recorder"] == "2000", "it is on before the first group is made"
     assert not slurm_job or list((tmp_path / "meet" / "here").iterdir()) == []  # rank 0 has cleared its note away
 
 
