@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationInfo, model_validator
 
 from classification.augmentation.sections import UNCOVERING, AugmentationConfig
-from classification.losses.sections import LossConfig
+from classification.losses.sections import LossConfig, loss_fault
 from classification.metrics.sections import ClassificationEvaluationConfig
 from engine.config.model_names import check_published, check_timm, unknown_model
 from engine.config.section import Section, may_import
-from engine.config.sections import RunConfig
+from engine.config.sections import RunConfig, metric_fault
 from engine.config.unused_keys import refuse_idle
 from engine.datasets.sections import DataConfig
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
@@ -138,6 +138,19 @@ class ClassificationConfig(RunConfig):
             ("evaluation.calibration_bins", "one label a picture", not several),
         ]:
             refuse_idle(self, [key], needed=needed, holds=holds, deciders=labels)
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_labels(self, info: ValidationInfo) -> "ClassificationConfig":
+        several, evaluation = self.data.multi_label, self.evaluation
+        if fault := loss_fault(self.loss, several):
+            raise ValueError(fault)
+        if may_import(info) and (evaluation.metric is not None or evaluation.mode is not None):
+            from classification.metrics.measure import default_metric, metric_names
+
+            names = metric_names(several, evaluation.thresholds)
+            if fault := metric_fault(evaluation, names, default_metric(several)):
+                raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

@@ -27,9 +27,9 @@ from engine.datasets.named_files import listed_pictures
 from engine.devices.precision import resolve_precision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.files import write_atomic
+from engine.files import shown, write_atomic
 from engine.images.image_io import read_picture
-from engine.text import csv_bytes, shown
+from engine.text import csv_bytes
 from engine.training.evaluation import inference
 
 log = logging.getLogger(__name__)

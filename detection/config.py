@@ -10,8 +10,8 @@ from detection.boxes.sections import LossConfig, MatchingConfig, PostprocessConf
 from detection.data.sections import DataConfig
 from detection.model.sections import BACKBONES, DetectorConfig
 from engine.config.model_names import check_published
-from engine.config.section import may_import
-from engine.config.sections import RunConfig
+from engine.config.section import may_import, of_trained_model
+from engine.config.sections import RunConfig, metric_fault
 
 
 class DetectionSection(DetectorConfig):
@@ -37,6 +37,24 @@ class DetectionConfig(RunConfig):
     """Random changes to training pictures."""
     loss: LossConfig = LossConfig()
     """What is minimised."""
+
+    @model_validator(mode="after")
+    def _is_measured(self, info: ValidationInfo) -> "DetectionConfig":
+        if may_import(info) and (self.evaluation.metric is not None or self.evaluation.mode is not None):
+            from detection.report.coco_metrics import METRICS
+
+            if fault := metric_fault(self.evaluation, METRICS, "AP"):
+                raise ValueError(fault)
+        return self
+
+    @model_validator(mode="after")
+    def _batch_norms_are_trained(self, info: ValidationInfo) -> "DetectionConfig":
+        if self.detection.frozen_batchnorm and self.finetune.weights is None and not of_trained_model(info):
+            raise ValueError(
+                "detection.frozen_batchnorm: keeps the batch norms of trained weights, but there are none; set "
+                "finetune.weights, or leave it false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _weights_are_published(self, info: ValidationInfo) -> "DetectionConfig":

@@ -28,9 +28,8 @@ from engine.data.names import Names
 from engine.devices.precision import resolve_precision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.files import write_atomic
+from engine.files import shown, write_atomic
 from engine.images.image_io import read_picture, write_picture
-from engine.text import shown
 from engine.training.evaluation import inference
 
 log = logging.getLogger(__name__)

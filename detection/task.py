@@ -27,7 +27,6 @@ from detection.report.figures import overview
 from detection.report.predictions import Predictions
 from engine.data.batch_plan import Draw, NaturalOrder
 from engine.distributed.ranks import Ranks
-from engine.errors import UserError
 from engine.images.image_io import Picture
 from engine.training.task import Evaluated
 
@@ -47,7 +46,6 @@ class DetectionTask:
 
     def __init__(self, config: DetectionConfig, ranks: Ranks) -> None:
         data, seed = config.data, config.experiment.seed
-        check_start(config)
         opened = {split: ranks.from_main(partial(open_pictures, data, split)) for split in ("train", "val")}
         ranks.from_main(partial(look_first, opened, data, config.augmentation.min_box_pixels))
         pictures = opened["train"]
@@ -66,7 +64,7 @@ class DetectionTask:
             log.info("data: %s", described(split, opened[split]))
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: what :func:`detection.samples.collate` makes. Mean losses over the micro-batch's pictures."""
+        """``batch``: what :func:`detection.data.sample.collate` makes. Mean losses over the micro-batch's pictures."""
         logits, codes, priors = self._detector.forward(model, batch["image"])
         boxes, labels, mask, ignored = (batch[name] for name in ("boxes", "labels", "mask", "ignored"))
         matches = match(priors, boxes, labels, mask, ignored, self._config.detection.matching)
@@ -122,12 +120,3 @@ def _draw(result: CocoResult | None, predictions: Predictions, pictures: Annotat
 
 def _objects(pictures: AnnotatedPictures) -> int:
     return int((~pictures.annotations.crowd).sum())
-
-
-def check_start(config: DetectionConfig) -> None:
-    """Raises a :class:`UserError` for what would never learn. A trained model is free to be so."""
-    if config.detection.frozen_batchnorm and config.finetune.weights is None:
-        raise UserError(
-            "detection.frozen_batchnorm: keeps the batch norms of trained weights, but there are none; set "
-            "finetune.weights, or leave it false"
-        )

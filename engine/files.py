@@ -1,10 +1,11 @@
-"""Files that are either the old or the new one, whatever happens while they are written."""
+"""Files that are either the old or the new one, whatever happens while they are written; and how paths are shown."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import shlex
 import uuid
 from pathlib import Path
 
@@ -46,3 +47,17 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def usable_path(path: Path) -> str:
+    """Returns ``path`` as one can use it from the current directory: relative where it lies below, else absolute."""
+    path, here = path.absolute(), Path.cwd()
+    real = path.parent.resolve() / path.name
+    if real.is_relative_to(here):
+        return os.fspath(real.relative_to(here))
+    return os.fspath(real if ".." in path.parts else path)
+
+
+def shown(path: Path) -> str:
+    """Returns :func:`usable_path` as one would type it, quoted for the shell."""
+    return shlex.quote(usable_path(path))

@@ -1,13 +1,10 @@
-"""Texts for people and programs: Markdown and CSV tables, names cut to length, paths as one types them."""
+"""Texts for people and programs: Markdown and CSV tables, names cut to length."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
-import shlex
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 LONGEST = 28
@@ -40,9 +37,3 @@ def shortened(text: str, length: int) -> str:
         return text
     tail = (length - 1) // 3
     return f"{text[: length - 1 - tail]}…{text[len(text) - tail :]}"
-
-
-def shown(path: Path) -> str:
-    """Formats a path as one would type it here: relative where that is shorter, and quoted for the shell."""
-    relative = os.path.relpath(path)
-    return shlex.quote(relative if len(relative) < len(str(path)) else str(path))

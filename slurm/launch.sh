@@ -21,6 +21,9 @@ fail() {
 }
 
 [[ -n ${SLURM_JOB_ID:-} ]] || fail "no Slurm job: submit this with sbatch, such as: sbatch slurm/train_clf_ddp.sbatch"
+[[ -n ${SLURM_SUBMIT_DIR:-} ]] ||
+    fail "SLURM_SUBMIT_DIR is not set, which sbatch does: submit this, such as: sbatch slurm/train_clf_ddp.sbatch"
+[[ $# -gt 0 ]] || fail "launch.sh MODULE [DEFAULT_ARGUMENT...] -- [ARGUMENT...]: MODULE is missing"
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
 original=("$@")

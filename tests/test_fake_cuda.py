@@ -7,9 +7,8 @@ results whose size depends on values, and tensors that are made on the host in t
 from __future__ import annotations
 
 import json
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from classification.config import ClassificationConfig
@@ -31,12 +29,11 @@ from engine.config.section import load_config
 from engine.config.sections import FinetuneConfig
 from engine.data.batch_plan import Draw
 from engine.devices.kinds import DEVICES
-from engine.devices.precision import Precision
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.model.wrap import prepare_model
 from tests.classification.small import write_multilabel_data
-from tests.distributed import FORKSERVER
+from tests.fake_cuda import DEVICE, HostTensors, autocast, replaced, run_apart
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 FILES = sorted(path for task in ("classification", "detection") for path in (CONFIGS / task).rglob("*.yaml"))
@@ -51,7 +48,7 @@ QUICK = (
 )
 """One of each kind; the others, which take longer, are for the full run."""
 BUILDERS = ("classification.task.build_alike", "detection.inference.build_alike")
-RANKS = Ranks(Layout(), torch.device("cuda", 0))
+RANKS = Ranks(Layout(), DEVICE)
 TASKS: dict[type, Any] = {ClassificationConfig: ClassificationTask, DetectionConfig: DetectionTask}
 SHAPES = {
     "source": "shapes",
@@ -68,34 +65,6 @@ def cases() -> Iterator[Any]:
         name = str(path.relative_to(CONFIGS).with_suffix(""))
         if "/base/" not in name:
             yield pytest.param(path, id=name, marks=() if name in QUICK else pytest.mark.full)
-
-
-class HostTensors(TorchDispatchMode):
-    """Lists the operations that take or make a tensor on the host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
-        if any(tensor.device.type == "cpu" for tensor in tensors):
-            self.found.append(str(func))
-        return out
-
-
-@contextmanager
-def autocast(name: str) -> Iterator[None]:
-    """The arithmetic of a GPU, which torch switches off where there is none."""
-    with (
-        mock.patch("torch.cuda.is_available", return_value=True),
-        mock.patch("torch.cuda.is_bf16_supported", return_value=True),
-    ):
-        context = Precision(name, "cuda").autocast()
-    with context:
-        assert torch.is_autocast_enabled("cuda") == (name != "fp32")
-        yield
 
 
 def built_for_real(fake: FakeTensorMode, patch: pytest.MonkeyPatch) -> AbstractContextManager[Any]:
@@ -118,19 +87,6 @@ def built_for_real(fake: FakeTensorMode, patch: pytest.MonkeyPatch) -> AbstractC
     for place in BUILDERS:
         patch.setattr(place, build)
     return mock.patch.object(nn.Module, "to", to)  # which cannot exchange the contents of such tensors
-
-
-def replaced(model: nn.Module, change: Callable[[Tensor], Tensor]) -> nn.Module:
-    """The model with other parameters and buffers in the place of its own."""
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                wanted = parameter.requires_grad
-                module._parameters[name] = nn.Parameter(change(parameter.detach()), requires_grad=wanted)
-        for name, buffer in module._buffers.items():
-            if buffer is not None:
-                module._buffers[name] = change(buffer)
-    return model
 
 
 def configured(path: Path, folder: Path) -> Any:
@@ -170,22 +126,13 @@ def test_gradients_are_computed_without_the_host(path: Path, tmp_path: Path, mon
 
 @pytest.mark.parametrize("path", list(cases()))
 def test_steps_and_answers_stay_on_the_device(path: Path, tmp_path: Path) -> None:
-    """In a process of its own, which has no use for CUDA afterwards."""
-    child = FORKSERVER.Process(target=on_fake_cuda, args=(path, tmp_path), daemon=True)
-    child.start()
-    child.join(300)
-    child.kill()
-    assert child.exitcode == 0, (tmp_path / "error.txt").read_text()
+    run_apart(on_fake_cuda, tmp_path, path, tmp_path)
 
 
 def on_fake_cuda(path: Path, folder: Path) -> None:
     """A training step in each precision, and what is said of the same images."""
-    with (folder / "error.txt").open("w") as error, redirect_stderr(error), pytest.MonkeyPatch.context() as patch:
-        try:
-            check_on_fake_cuda(configured(path, folder), patch)
-        except BaseException:
-            traceback.print_exc()
-            raise
+    with pytest.MonkeyPatch.context() as patch:
+        check_on_fake_cuda(configured(path, folder), patch)
 
 
 def check_on_fake_cuda(config: Any, patch: pytest.MonkeyPatch) -> None:

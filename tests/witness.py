@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ACTIONS = {"os.scandir": "list", "os.listdir": "list", "open": "open"}
+PICTURES = (".jpg", ".png")
 
 
 def main() -> None:
@@ -52,6 +53,21 @@ def notes_of(folder: Path, rank: int) -> list[tuple[str, str]]:
     """The actions of a rank, each with its path, in order."""
     lines = (folder / f"rank_{rank}.txt").read_text(errors="surrogateescape").splitlines()
     return [(action, path) for action, _, path in (line.partition(" ") for line in lines)]
+
+
+def touched(notes: Path, rank: int, root: Path) -> set[str]:
+    """What a rank has done to pictures' folders and to files of tensors, besides opening pictures.
+
+    Pillow before 10.3 asks for the state of each file that it opens.
+    """
+    done = notes_of(notes, rank)
+    opened = {path for action, path in done if action == "open" and path.endswith(PICTURES)}
+    return {
+        f"{action} {path}"
+        for action, path in done
+        if (Path(path).is_relative_to(root) and not (action in ("open", "stat") and path in opened))
+        or path.endswith((".pt", ".safetensors"))
+    }
 
 
 if __name__ == "__main__":

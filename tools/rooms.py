@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Mapping
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from engine.files import write_atomic
@@ -48,7 +49,12 @@ def rooms(root: Path) -> dict[str, set[str]]:
 
 
 def reduced(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """Returns a directed graph without circles, less the edges that longer ways stand for."""
+    """Returns a directed graph, less the edges that longer ways stand for.
+
+    Raises:
+        CycleError: it has a circle.
+    """
+    TopologicalSorter(graph).prepare()
 
     def beyond(node: str) -> set[str]:
         return set().union(*({next_, *beyond(next_)} for next_ in graph[node]))

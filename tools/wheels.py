@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, prog="python -m tools.wheels", description="Wheels for a machine without a network."
     )
-    parser.add_argument("--python", required=True, metavar="X.Y", help="Python's version on that machine")
+    parser.add_argument(
+        "--python", type=_version, required=True, metavar="X.Y", help="Python's version on that machine, such as 3.12"
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder for them")
     parser.add_argument("--machine", default="x86_64", choices=("x86_64", "aarch64"), help="its processor (x86_64)")
     parser.add_argument("packages", nargs="*", default=LACKING, help=f"what it lacks ({', '.join(LACKING)})")
@@ -51,6 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{wheel.stat().st_size / 1e6:6.1f} MB  {wheel.name}")
     print(f"{sum(wheel.stat().st_size for wheel in wheels) / 1e6:6.1f} MB  in {options.output}")
     return 0
+
+
+def _version(text: str) -> str:
+    if not re.fullmatch(r"3\.\d+(\.\d+)?", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"'{text}' is no version of Python 3; write it as in 3.12")
+    return text
 
 
 def download(packages: Sequence[str], python: str, machine: str, folder: Path) -> list[Path]:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,26 +19,21 @@ from classification.losses.class_weights import (
     positive_weights,
 )
 from classification.losses.multi_label import asymmetric, binary_cross_entropy, sigmoid_focal
-from classification.losses.sections import LossConfig
+from classification.losses.sections import LossConfig, loss_fault
 from classification.losses.single_label import SampleLoss, cross_entropy, focal, logit_adjusted, one_against_all
 from engine.datasets.labelled import LabelledPictures, class_counts
 from engine.datasets.sections import CommonData
-from engine.errors import UserError
 
 log = logging.getLogger(__name__)
-
-ONE_LABEL = ("cross_entropy", "focal", "bce", "logit_adjusted")
-SEVERAL_LABELS = ("bce", "focal", "asymmetric")
 
 
 def build_training_loss(config: LossConfig, pictures: LabelledPictures, device: torch.device) -> SampleLoss:
     """The configured loss for the training ``pictures``, with its weights on ``device``.
 
     Raises:
-        UserError: the loss does not fit data of one or of several labels a picture; lists of numbers have another
-            length than the classes; a class without pictures has no weight.
+        UserError: lists of numbers have another length than the classes; a class without pictures has no weight.
     """
-    check_fits(config, pictures.multi_label)
+    assert not loss_fault(config, pictures.multi_label), "the configuration checks itself"
     common: dict[str, Any] = {"label_smoothing": config.label_smoothing}
     if config.class_weights != "none":
         check_counts(class_counts(pictures), pictures.classes, f"loss.class_weights: {config.class_weights}")
@@ -68,35 +62,6 @@ def build_training_loss(config: LossConfig, pictures: LabelledPictures, device: 
     if config.pos_weight != "none":
         common["positive_weights"] = _tensor(_positive_weights(config.pos_weight, pictures), device)
     return partial(binary_cross_entropy, **common)
-
-
-def check_fits(config: LossConfig, multi_label: bool) -> None:
-    """Whether this loss is one for data of several labels a picture, or of one.
-
-    Raises:
-        UserError: it is not; with one that is.
-    """
-    if multi_label and config.name not in SEVERAL_LABELS:
-        raise UserError(
-            f"loss.name: {config.name} is for one label a picture, and these pictures have several; "
-            f"set loss.name: bce (or {' or '.join(SEVERAL_LABELS[1:])})"
-        )
-    if not multi_label and config.name not in ONE_LABEL:
-        raise UserError(
-            f"loss.name: {config.name} is for several labels a picture, and these pictures have one each; "
-            f"set loss.name: cross_entropy (or {', '.join(ONE_LABEL[1:-1])} or {ONE_LABEL[-1]})"
-        )
-    if not multi_label and config.pos_weight != "none":
-        raise UserError("loss.pos_weight: only for several labels a picture; for one, use loss.class_weights")
-    if not multi_label and isinstance(config.alpha, list) and config.class_weights != "none":
-        raise UserError(
-            "loss.alpha: one number a class is a weight of the class, and so is loss.class_weights; keep one"
-        )
-    if multi_label and config.alpha is not None and np.max(config.alpha) >= 1:
-        raise UserError(
-            "loss.alpha: with several labels a picture it must be below 1: alpha is the weight of labels that are "
-            "there, 1 - alpha of those that are not (Lin et al.: 0.25)"
-        )
 
 
 def warn_of_balancing_twice(config: LossConfig, data: CommonData) -> None:

@@ -21,6 +21,10 @@ READ_BY: dict[LossName, tuple[str, ...]] = {
 }
 """The keys that belong to one loss alone."""
 
+ONE_LABEL = ("cross_entropy", "focal", "bce", "logit_adjusted")
+SEVERAL_LABELS = ("bce", "focal", "asymmetric")
+"""The losses for data of one label a picture, and of several."""
+
 
 class LossConfig(Section):
     """What is minimised. Every loss is right for the mixed targets of Mixup and CutMix."""
@@ -66,3 +70,28 @@ class LossConfig(Section):
                 "with weights they would be counted twice; set class_weights: none"
             )
         return self
+
+
+def loss_fault(config: LossConfig, multi_label: bool) -> str:
+    """Why this loss does not fit data of several labels a picture, or of one; empty if it does."""
+    if multi_label and config.name not in SEVERAL_LABELS:
+        return (
+            f"loss.name: {config.name} is for one label a picture, and these pictures have several; "
+            f"set loss.name: bce (or {' or '.join(SEVERAL_LABELS[1:])})"
+        )
+    if not multi_label and config.name not in ONE_LABEL:
+        return (
+            f"loss.name: {config.name} is for several labels a picture, and these pictures have one each; "
+            f"set loss.name: cross_entropy (or {', '.join(ONE_LABEL[1:-1])} or {ONE_LABEL[-1]})"
+        )
+    if not multi_label and config.pos_weight != "none":
+        return "loss.pos_weight: only for several labels a picture; for one, use loss.class_weights"
+    if not multi_label and isinstance(config.alpha, list) and config.class_weights != "none":
+        return "loss.alpha: one number a class is a weight of the class, and so is loss.class_weights; keep one"
+    alphas = config.alpha if isinstance(config.alpha, list) else [config.alpha or 0.0]
+    if multi_label and any(alpha >= 1 for alpha in alphas):
+        return (
+            "loss.alpha: with several labels a picture it must be below 1: alpha is the weight of labels that are "
+            "there, 1 - alpha of those that are not (Lin et al.: 0.25)"
+        )
+    return ""

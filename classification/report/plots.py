@@ -186,7 +186,7 @@ def _bars(
 
 
 def sizes_figure(rows: Sequence[dict[str, Any]], name: str) -> Figure:
-    """The metric ``name`` of each group of classes by training pictures, see :func:`classification.bins.by_size`."""
+    """The metric ``name`` of each group of classes, see :func:`classification.metrics.by_class_size.by_size`."""
     figure = _figure(1.6 + 1.3 * max(len(rows), 3), 4)
     axes = figure.add_subplot(title=f"{name} by training pictures of the class")
     axes.bar(range(len(rows)), [row[name] or 0 for row in rows], color="tab:blue")

@@ -29,7 +29,7 @@ def detection_loss(
 
     Args:
         logits: (B, A, C + 1) with the background first for ``cross_entropy``, (B, A, C) for ``focal``.
-        codes: (B, A, 4), see :func:`detection.boxes.encode`.
+        codes: (B, A, 4), see :func:`detection.boxes.boxes.encode`.
         priors: (A, 4) cxcywh.
         matches: what the priors are to learn, of C classes.
     """

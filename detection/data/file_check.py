@@ -18,7 +18,7 @@ def look_at_pictures(pictures: CocoPictures) -> list[Finding]:
     """Fatal findings about files that are no pictures, or pictures of another size than their annotations are for.
 
     Opening reads some hundred bytes of a file; pixels are decoded only where the size is not the one expected, or the
-    picture may have to be turned upright. Files that are not there are left to :func:`detection.coco.read_split`.
+    picture may have to be turned upright. Files that are not there are left to :func:`detection.data.coco.read_split`.
     """
     count = min(len(pictures), LOOKED_AT)
     places = [place * len(pictures) // count for place in range(count)]

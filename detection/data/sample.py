@@ -38,7 +38,7 @@ def read_sample(pictures: AnnotatedPictures, index: int) -> Sample:
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """A batch of what :class:`detection.transforms.TrainTransform` gives, and ``index``.
+    """A batch of what :class:`detection.augmentation.transforms.TrainTransform` gives, and ``index``.
 
     Returns:
         ``image`` uint8 (B, 3, H, W), ``index`` (B,), ``boxes`` (B, M, 4) xyxy in [0, 1], ``labels`` (B, M), ``mask``

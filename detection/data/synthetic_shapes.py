@@ -45,7 +45,7 @@ class Drawn:
 
 
 class ShapePictures:
-    """One split; see :class:`detection.annotations.AnnotatedPictures`."""
+    """One split; see :class:`detection.data.annotations.AnnotatedPictures`."""
 
     def __init__(self, config: ShapesData, split: str) -> None:
         if split == "test":

@@ -132,7 +132,7 @@ def build_detector(
         num_outputs: Outputs of a prior: the classes, and one for the background where the loss is a softmax.
         image_size: Height and width of training pictures.
         prior_probability: For sigmoid losses, see :class:`SSDHead`.
-        classes: Their names, see :func:`detection.weights.load_start`.
+        classes: Their names, see :func:`detection.model.weights.load_start`.
 
     Raises:
         UserError: the weights cannot be read or do not fit, or timm cannot make the backbone.

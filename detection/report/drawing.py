@@ -138,7 +138,7 @@ def fit(picture: Picture | Image.Image) -> Picture:
 
 
 def training_sheet(samples: Sequence[dict[str, Tensor]], classes: Sequence[str]) -> Picture:
-    """What the model is trained on: samples of :class:`detection.transforms.TrainReader` with their boxes.
+    """What the model is trained on: samples of :class:`detection.augmentation.transforms.TrainReader` with their boxes.
 
     Regions to ignore are outlined in white.
     """

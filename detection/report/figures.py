@@ -60,7 +60,7 @@ def curves(result: CocoResult, classes: Sequence[str]) -> Picture:
 
 
 def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Picture:
-    """Counts (C + 1, C + 1), see :class:`detection.confusion.Confusion`; each row as shares.
+    """Counts (C + 1, C + 1), see :class:`detection.report.confusion.Confusion`; each row as shares.
 
     Of more than :data:`SMALL_NAMES` classes some have numbers, by their places in confusion_matrix.csv.
     """

@@ -17,11 +17,11 @@ from engine.commands.session import run_session
 from engine.config.sections import RunConfig
 from engine.distributed.layout import detect_layout
 from engine.distributed.ranks import Ranks
+from engine.files import shown
 from engine.log import setup_logging
 from engine.run_folder.metrics import MetricWriter
 from engine.run_folder.results import begin_results
 from engine.run_folder.used_config import used_config
-from engine.text import shown
 
 log = logging.getLogger(__name__)
 

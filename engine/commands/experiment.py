@@ -13,10 +13,10 @@ from torch import nn
 from engine.checkpoints import store
 from engine.config.sections import RunConfig
 from engine.errors import UserError
+from engine.files import shown
 from engine.model.pretrained import misfit
 from engine.run_folder.paths import RunDir
 from engine.run_folder.used_config import used_config
-from engine.text import shown
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from engine.checkpoints.background_saver import Saver
 from engine.commands.progress_bar import Progress
 from engine.config.sections import CheckpointConfig, LoggingConfig, ProfileConfig
 from engine.devices.profiling import StepProfiler
-from engine.files import remove_leftovers, write_atomic
+from engine.files import remove_leftovers, shown, write_atomic
 from engine.images.image_io import Picture, write_picture
 from engine.plots.curves import write_curves
 from engine.process.time_limit import Walltime
@@ -22,7 +22,6 @@ from engine.run_folder.metrics import MetricWriter
 from engine.run_folder.paths import RunDir
 from engine.run_folder.readme import write_readme
 from engine.run_folder.status import Status, mark_failed
-from engine.text import shown
 from engine.training.recorder import Recorder
 from engine.training.state import RunState
 
@@ -88,7 +87,7 @@ class FolderRecorder(Recorder):
         self._metrics.resume_at(state.step, evaluated=not state.evaluation_owed, every=every)
         self._progress = Progress(total_steps, state.step)
         self._best = state.best
-        self._status.update("running", epoch, state.step, state.best, state.stopped_early)
+        self._status.update("running", epoch, state.step, state.best, state.stopped_early, state.skipped_in_row)
         self._write_readme()
         log.info("experiment folder: %s", shown(self._folder.path))
         self._profiler.begin(state.step, total_steps)
@@ -111,7 +110,7 @@ class FolderRecorder(Recorder):
     def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
         self._metrics.write(state.step, epoch, split, metrics)
         self._best = state.best
-        self._status.update(step=state.step, epoch=epoch, best=state.best, stopped_early=state.stopped_early)
+        self._status.update(None, epoch, state.step, state.best, state.stopped_early, state.skipped_in_row)
         star = "  (best so far)" if state.best.get("step") == state.step else ""
         log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
         self._write_readme()

@@ -24,6 +24,7 @@ from engine.distributed.layout import detect_layout
 from engine.distributed.ranks import Ranks
 from engine.distributed.slurm import job_end, note_folder, waiting_job
 from engine.errors import EXIT_INTERRUPTED, UserError
+from engine.files import shown
 from engine.log import RunLog, setup_logging
 from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard
@@ -34,7 +35,6 @@ from engine.run_folder.failure import Failure
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.writer_lock import RunLock
-from engine.text import shown
 from engine.training.recorder import Recorder
 from engine.training.trainer import Trainer
 

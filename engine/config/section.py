@@ -77,20 +77,25 @@ AbsolutePath = Annotated[Path, Field(strict=False), BeforeValidator(_path_text),
 """A file or folder; relative paths are taken from the current directory and stored absolute."""
 
 
-_IMPORT_NOTHING = {"import_nothing": True}
-
-
 def may_import(info: ValidationInfo) -> bool:
     """Whether a check may import a package that takes seconds; if not, it is to accept what it cannot know without."""
-    return info.context != _IMPORT_NOTHING
+    return "import nothing" not in (info.context or ())
 
 
-def load_config(schema: type[C], path: Path, overrides: Sequence[str] = ()) -> C:
+def of_trained_model(info: ValidationInfo) -> bool:
+    """Whether the configuration is that of a trained model in use, which needs nothing to begin training with."""
+    return "trained" in (info.context or ())
+
+
+def load_config(schema: type[C], path: Path, overrides: Sequence[str] = (), trained: bool = False) -> C:
     """The configuration of the YAML file ``path`` and its bases, with ``key.path=value`` overrides on top.
 
     What can be known to be wrong without slow imports (see :func:`may_import`) is reported without them. What a base
     says is left out where a file over it, or the command line, has turned off what it belongs to; see
     :mod:`engine.config.unused_keys`.
+
+    Args:
+        trained: Whether a trained model is to be used with it, see :func:`of_trained_model`.
 
     Raises:
         UserError: everything that is wrong, one line each: ``FILE:LINE: key.path: what is wrong``.
@@ -99,8 +104,9 @@ def load_config(schema: type[C], path: Path, overrides: Sequence[str] = ()) -> C
     for override in overrides:
         tree = merge(tree, read_override(override))
     _refuse_other_task(schema, tree)
-    tree, _ = _validated(schema, tree, _IMPORT_NOTHING)
-    return _validated(schema, tree, None)[1]
+    context = ("trained",) if trained else ()
+    tree, _ = _validated(schema, tree, (*context, "import nothing"))
+    return _validated(schema, tree, context)[1]
 
 
 def _refuse_other_task(schema: type[Section], tree: Node) -> None:
@@ -112,7 +118,7 @@ def _refuse_other_task(schema: type[Section], tree: Node) -> None:
             )
 
 
-def _validated(schema: type[C], tree: Node, context: dict[str, bool] | None) -> tuple[Node, C]:
+def _validated(schema: type[C], tree: Node, context: tuple[str, ...]) -> tuple[Node, C]:
     """``tree`` without the keys that it inherits and has turned off, and the configuration that it says."""
     wrong: list[str] = []
     while True:

@@ -4,6 +4,7 @@ A task's configuration inherits from :class:`RunConfig` and adds its own section
 documentation: it also stands in the JSON Schema and in the configuration reference.
 """
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -128,6 +129,16 @@ COMMON_OPTIMIZERS = {
     "lamb": ("betas", "eps"),
 }
 """What these read of their own keys, known without asking timm, whose import takes seconds."""
+UNDIVIDED = {"lamb", "lambc", "lambcd", "lambcw", "lambw", "clamb", "clambw", "kron", "kronc", "kronw"}
+"""Those of timm's that `training.shard` cannot divide: a parameter's step depends on all the others."""
+
+
+def undivided(optimizer: str) -> str:
+    """What is wrong with an optimizer whose state cannot be divided over ranks."""
+    return (
+        f"'{optimizer}' cannot be divided, since it does not advance each parameter by itself; use "
+        "training.shard=none, or an optimizer such as adamw"
+    )
 
 
 class OptimizerConfig(Section):
@@ -177,6 +188,22 @@ class OptimizerConfig(Section):
         for key, text in having.items():
             needed = f"a name of an optimizer that has {text} (not {self.name})"
             refuse_idle(self, [key], needed=needed, holds=key in read, deciders=["name"])
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_used(self, info: ValidationInfo) -> "OptimizerConfig":
+        count = 2  # of betas
+        if self.name not in COMMON_OPTIMIZERS:
+            if not may_import(info):
+                return self
+            from timm.optim import get_optimizer_info
+
+            about = get_optimizer_info(self.name)
+            if about.second_order:
+                raise ValueError(f"name: '{self.name}' needs second derivatives, which are not computed; try adamw")
+            count = about.num_betas
+        if self.betas is not None and len(self.betas) != count:
+            raise ValueError(f"betas: '{self.name}' takes {count} numbers, not {len(self.betas)}")
         return self
 
 
@@ -258,6 +285,15 @@ class ScheduleConfig(Section):
 ALL_STAGES = "all"
 """Stands in `finetune.unfreeze` for every stage of the model."""
 
+
+def nothing_new(stages: Sequence[str]) -> str:
+    """What is wrong with an epoch of `finetune.unfreeze` at which no stage begins to be trained."""
+    return (
+        f"{', '.join(stages) or 'no stage'}: trained from an earlier epoch on; remove it (what has begun to be trained "
+        "is never frozen again)"
+    )
+
+
 Stages = Annotated[
     list[str],
     BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
@@ -293,6 +329,12 @@ class FinetuneConfig(Section):
     def _begins(cls, unfreeze: dict[float, list[str]] | None) -> dict[float, list[str]] | None:
         if unfreeze is not None and not unfreeze.get(0):
             raise ValueError("must say what is trained from epoch 0 on, such as {0: head, 5: all}")
+        begun: set[str] = set()
+        for epoch in sorted(unfreeze or {}):
+            names = (unfreeze or {})[epoch]
+            if ALL_STAGES in begun or begun.issuperset(names):
+                raise ValueError(f"epoch {epoch:g}: {nothing_new(names)}")
+            begun.update(names)
         return unfreeze
 
     @model_validator(mode="after")
@@ -339,6 +381,20 @@ def wrong_direction(metric: str, mode: str) -> str:
     if right == mode:
         return ""
     return f"{mode} is wrong for '{metric}', of which {'more' if right == 'max' else 'less'} is better; remove it"
+
+
+def metric_fault(config: "EvaluationConfig", measured: Collection[str], default: str) -> str:
+    """What is wrong with the metric that decides; empty if nothing is.
+
+    Args:
+        measured: The metrics that there are.
+        default: The one that decides where ``config`` names none.
+    """
+    if config.metric is not None and config.metric not in measured:
+        return f"evaluation.metric: '{config.metric}' is not measured; there are {', '.join(measured)}"
+    if config.mode is not None and (fault := wrong_direction(config.metric or default, config.mode)):
+        return f"evaluation.mode: {fault}"
+    return ""
 
 
 class EvaluationConfig(Section):
@@ -402,7 +458,16 @@ class DistributedConfig(Section):
     for whatever else gives none: a step that compiles anew, figures computed by rank 0 alone. Half an hour is more than
     any of these takes at a reasonable scale, and little beside the day that a job lasts which nobody looks at."""
     sync_batchnorm: bool = False
-    """Batch norm statistics over the whole micro-batch of all ranks (CUDA only)."""
+    """Batch norm statistics over the whole micro-batch of all ranks (CUDA only; without effect on one rank)."""
+
+    @model_validator(mode="after")
+    def _no_idle_keys(self) -> "DistributedConfig":
+        may_be_cuda = self.device != "cpu"
+        needed = "device: auto or cuda"
+        refuse_idle(self, ["sync_batchnorm"], needed=needed, holds=may_be_cuda, deciders=["device"])
+        if self.backend == "nccl" and not may_be_cuda:
+            raise IdleKeys("backend: nccl needs GPUs, and device is cpu; use gloo or auto", ["backend"], ["device"])
+        return self
 
 
 class RunConfig(Section):
@@ -439,4 +504,11 @@ class RunConfig(Section):
                 raise ValueError(f"{key} ({rate:g}) is above optimizer.lr ({self.optimizer.lr:g})")
         if self.evaluation.weights == "ema" and self.training.ema is None:
             raise ValueError("evaluation.weights is 'ema' but training.ema is not set (for example {decay: 0.9998})")
+        return self
+
+    @model_validator(mode="after")
+    def _state_can_be_divided(self) -> "RunConfig":
+        """The same on any number of ranks, so that what is tried on one also runs on many."""
+        if self.training.shard == "optimizer" and self.optimizer.name in UNDIVIDED:
+            raise ValueError(f"training.shard: {undivided(self.optimizer.name)}")
         return self

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Union
 import yaml
 
 from engine.errors import UserError
+from engine.files import usable_path
 
 REPLACE_TAG = "!replace"
 """Before a mapping (``optimizer: !replace {name: sgd}``): it takes the place of the base's instead of merging."""
@@ -145,9 +146,9 @@ def merge(below: Node, above: Node) -> Node:
 def _read(path: Path, asked_from: Place, chain: tuple[Path, ...]) -> Node:
     target = path.resolve()
     if target in chain:
-        cycle = " -> ".join(_shown(p) for p in (*chain[chain.index(target) :], target))
+        cycle = " -> ".join(usable_path(p) for p in (*chain[chain.index(target) :], target))
         raise UserError(f"{asked_from}: base: a configuration cannot inherit from itself: {cycle}")
-    shown = _shown(path)
+    shown = usable_path(path)
     asked = f"{asked_from}: base: " if chain else ""
     try:
         text = target.read_text(encoding="utf-8-sig")
@@ -174,15 +175,6 @@ def _bases(node: Node) -> list[tuple[str, Place]]:
     if not all(isinstance(entry.value, str) and entry.value for entry in entries):
         raise UserError(f"{node.place}: base: must be a path or a list of paths, relative to this file")
     return [(str(entry.value), entry.place) for entry in entries]
-
-
-def _shown(path: Path) -> str:
-    """``path`` for messages: relative where it lies below the current directory."""
-    normal = path.parent.resolve() / path.name
-    try:
-        return os.fspath(normal.relative_to(Path.cwd()))
-    except ValueError:
-        return os.fspath(normal)
 
 
 def kind_of(value: Any) -> str:

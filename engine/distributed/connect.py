@@ -111,9 +111,9 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path, stop
         torch.cuda.set_device(device)
     elif layout.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_own_cores(layout))
-    backend = choose_backend(config, device, os.environ)
     if layout.world_size == 1:
         return Ranks(layout, device, stop=stop)
+    backend = choose_backend(config, device, os.environ)
     timeout = timedelta(seconds=max(config.timeout_seconds, config.start_timeout_seconds) + HANG_REPORT_SECONDS)
     prepare_flight_recorder()
     if layout.launcher == "torchrun":

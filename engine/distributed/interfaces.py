@@ -71,7 +71,7 @@ def sort_addresses(
     those of bridges and containers behind them; loopback last.
     """
     nccl = environment.get("NCCL_SOCKET_IFNAME", "")
-    gloo = [name.strip() for name in environment.get("GLOO_SOCKET_IFNAME", "").split(",")]
+    gloo = [name.strip() for name in environment.get("GLOO_SOCKET_IFNAME", "").split(",") if name.strip()]
 
     def rank(interface: Interface) -> int:
         if interface.is_loopback:

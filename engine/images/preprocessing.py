@@ -19,16 +19,16 @@ class Preprocessing:
 
     height: int
     width: int
+    resize: str
+    """crop, squash or pad."""
+    crop_pct: float
+    """Part of the shorter side that `crop` keeps."""
     interpolation: str
     """nearest, bilinear, bicubic or lanczos."""
     mean: Channels
     """Subtracted from red, green and blue in [0, 1]."""
     std: Channels
     """Divided by, after that."""
-    resize: str = "squash"
-    """crop, squash or pad."""
-    crop_pct: float = 1.0
-    """Part of the shorter side that `crop` keeps."""
     pad_fill: Literal["mean", "edge"] | tuple[int, int, int] = "mean"
     """What `pad` fills bars with: the mean colour, the outermost pixels, or a colour in 0 to 255."""
 
@@ -65,10 +65,10 @@ def resolve_preprocessing(
             interpolation, crop = published.interpolation, published.crop_pct
     return Preprocessing(
         *data.size,
+        resize,
+        crop if crop_pct == "auto" else crop_pct,
         interpolation if data.interpolation == "auto" else data.interpolation,
         mean if data.mean == "auto" else data.mean,
         std if data.std == "auto" else data.std,
-        resize,
-        crop if crop_pct == "auto" else crop_pct,
         pad_fill,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from engine.config.sections import ALL_STAGES, FinetuneConfig
+from engine.config.sections import ALL_STAGES, FinetuneConfig, nothing_new
 from engine.errors import UserError
 from engine.model.stages import HEAD, stages
 
@@ -51,10 +51,7 @@ def plan_phases(unfreeze: Mapping[float, Sequence[str]], known: Sequence[str], s
             phases.append(Phase(round(epoch * steps_per_epoch), fresh))
             begun.update(fresh)
         else:
-            raise UserError(
-                f"finetune.unfreeze: epoch {epoch:g}: {', '.join(unfreeze[epoch])}: trained from an earlier epoch on; "
-                "remove it (what has begun to be trained is never frozen again)"
-            )
+            raise UserError(f"finetune.unfreeze: epoch {epoch:g}: {nothing_new(unfreeze[epoch])}")
     return phases
 
 

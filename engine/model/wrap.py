@@ -44,8 +44,8 @@ def prepare_model(
             raise UserError(
                 f"training.activation_checkpointing: {type(model).__name__} does not support it; set it to false"
             ) from None
-    check_sync_batchnorm(distributed, ranks.device)
-    if distributed.sync_batchnorm:
+    if distributed.sync_batchnorm and ranks.world_size > 1:
+        check_sync_batchnorm(distributed, ranks.device)
         model = convert_sync_batchnorm(model)  # timm's, since torch's loses the activations of timm's own layers
     if uses_channels_last(training.channels_last, model):
         model = model.to(memory_format=torch.channels_last)
@@ -57,7 +57,7 @@ def prepare_model(
 def check_sync_batchnorm(config: DistributedConfig, device: torch.device) -> None:
     """Raises a :class:`UserError` if batch norm is wanted over ranks whose devices cannot do it."""
     if config.sync_batchnorm and device.type != "cuda":
-        raise UserError("distributed.sync_batchnorm: works on CUDA only; set it to false on CPU")
+        raise UserError("distributed.sync_batchnorm: works on CUDA only; set it to false for several ranks on CPUs")
 
 
 def wrap_model(model: nn.Module, training: TrainingConfig, ranks: Ranks) -> nn.Module:

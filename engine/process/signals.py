@@ -6,6 +6,7 @@ must not kill the process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -50,3 +51,39 @@ class StopRequest:
             elif now - self._first_interrupt >= self._same_within:
                 os.write(2, b"\nended at once, without saving\n")
                 os._exit(128 + number)
+
+
+class SignalPipe:
+    """Tells another thread of signals while the main one waits in C++, where Python calls no handlers.
+
+    Python writes each signal's number into it as it comes (:func:`signal.set_wakeup_fd`). Whoever had asked for them
+    before is told too. The main thread makes it and calls :meth:`detach`, the other one all else.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        for end in (self._read, self._write):
+            os.set_blocking(end, False)
+        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+    def take(self) -> bytes:
+        """Returns the numbers of the signals since the last call, a byte each; does not wait for any."""
+        try:
+            numbers = os.read(self._read, 4096)
+        except BlockingIOError:
+            return b""
+        if self._before != -1:
+            with contextlib.suppress(OSError):  # full, or closed meanwhile
+                os.write(self._before, numbers)
+        return numbers
+
+    def detach(self) -> None:
+        """Has signals written to where they went before. Somebody who has asked for them since keeps them."""
+        current = signal.set_wakeup_fd(self._before, warn_on_full_buffer=False)
+        if current != self._write:
+            signal.set_wakeup_fd(current, warn_on_full_buffer=False)
+
+    def close(self) -> None:
+        """Gives its descriptors back, once it is detached."""
+        os.close(self._write)
+        os.close(self._read)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 
 from engine.errors import EXIT_INTERRUPTED
-from engine.process.signals import StopRequest
+from engine.process.signals import STOP_SIGNALS, SignalPipe, StopRequest
 
 STOP_SECONDS = 8.0
 """How long a rank that was asked to stop goes on trying to meet the others."""
@@ -20,8 +21,8 @@ class StartGuard:
     """Ends this process during its start, after which the watchdog does so with more care.
 
     Importing torch and meeting the other ranks take long, the latter up to a timeout if one of them or the launcher has
-    died. There is nothing to save yet. Does nothing in a process that neither torchrun nor srun has started: that one
-    meets nobody.
+    died. There is nothing to save yet. The main thread may wait for them in C++, and hear of no signal: this one does.
+    Does nothing in a process that neither torchrun nor srun has started: that one meets nobody.
     """
 
     def __init__(
@@ -34,19 +35,32 @@ class StartGuard:
         self.launcher_pid = os.getppid()
         self._stop, self._stop_seconds, self._exit = stop, stop_seconds, exit_process
         self._closed = threading.Event()
+        self._pipe: SignalPipe | None = None
         if "RANK" in environment or ("SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment):
-            threading.Thread(target=self._look, name="start guard", daemon=True).start()
+            self._pipe = SignalPipe()
+            threading.Thread(target=self._watch, args=(self._pipe,), name="start guard", daemon=True).start()
 
     def close(self) -> None:
-        """Ends the guard: the ranks have met."""
+        """Ends the watch, on the main thread: the ranks have met."""
+        if self._pipe is not None and not self._closed.is_set():
+            self._pipe.detach()
         self._closed.set()
 
-    def _look(self) -> None:
+    def _watch(self, pipe: SignalPipe) -> None:
+        self._look(pipe)
+        if self._closed.is_set():
+            pipe.take()  # for whoever asked before
+            pipe.close()
+
+    def _look(self, pipe: SignalPipe) -> None:
         deadline: float | None = None
         while not self._closed.wait(_LOOK_EVERY):
             if os.getppid() != self.launcher_pid:
                 self._end(f"error: the launcher (pid {self.launcher_pid}) vanished", 1)
                 return
+            for number in pipe.take():
+                if number in STOP_SIGNALS:
+                    self._stop.hear(signal.Signals(number).name)
             if self._stop.signal is not None and deadline is None:
                 deadline = time.monotonic() + self._stop_seconds
             if self._stop.signal is not None and deadline is not None and time.monotonic() > deadline:

@@ -68,6 +68,7 @@ def readme_text(
     parts = [
         f"# {plain(title)}",
         _sentence(task, status, config),
+        *_skipped_end(status),
         markdown_table(("Setting", "Value"), [(f"`{key}`", f"`{value}`") for key, value in _essentials(config)]),
     ]
     if experiment.get("tags"):
@@ -93,6 +94,12 @@ def _sentence(task: str, status: Mapping[str, Any], config: Mapping[str, Any]) -
     updated = f" ({_date(status['updated'])})" if "updated" in status else ""
     early = " (stopped early)" if status.get("stopped_early") else ""
     return f"Task {task}, state **{status.get('state', 'unknown')}**{early}, {position}{updated}."
+
+
+def _skipped_end(status: Mapping[str, Any]) -> Iterable[str]:
+    if status.get("state") == "finished" and (skipped := status.get("skipped_in_row")):
+        text = skipped_end(status.get("step", 0), skipped)
+        yield f"**Careful:** {text}. `logs/rank_0.log` says what was not finite."
 
 
 def _essentials(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -167,3 +174,9 @@ def _number(value: Any) -> str:
 
 def _date(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def skipped_end(step: int, skipped_in_row: int) -> str:
+    """Returns what becomes of a run at ``step`` whose last ``skipped_in_row`` steps were skipped, for its user."""
+    which = "last step was" if skipped_in_row == 1 else f"last {skipped_in_row} steps were"
+    return f"the {which} skipped, not being finite: the weights are those of step {step - skipped_in_row}"

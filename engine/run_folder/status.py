@@ -48,14 +48,19 @@ class Status:
         step: int | None = None,
         best: dict[str, float] | None = None,
         stopped_early: bool = False,
+        skipped_in_row: int | None = None,
     ) -> None:
         """Changes what is given. ``best`` holds step, epoch and value of the best evaluation.
 
-        ``stopped_early`` is written where early stopping has ended the run, and only there.
+        ``stopped_early`` is written where early stopping has ended the run, and only there; ``skipped_in_row``, how
+        many steps up to ``step`` were skipped, where there are any.
         """
         assert state is None or state in STATES, state
         changes = {"state": state, "epoch": epoch, "step": step, "best": best, "stopped_early": stopped_early or None}
         self._content = {**self._content, **{key: value for key, value in changes.items() if value is not None}}
+        if skipped_in_row is not None:
+            self._content.pop("skipped_in_row", None)
+            self._content |= {"skipped_in_row": skipped_in_row} if skipped_in_row else {}
         if state is not None or best is not None:
             self._write()
 

@@ -46,8 +46,8 @@ def used_config(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> t
         raise UserError(f"--experiment: {path} is no experiment folder (it has no config.yaml)")
     # The checkpoint holds all weights; the file that training started from may be gone.
     own = ["finetune.weights=null"]
-    config = load_config(schema, file, [*own, *overrides])
-    changes = differences(load_config(schema, file, own), config)
+    config = load_config(schema, file, [*own, *overrides], trained=True)
+    changes = differences(load_config(schema, file, own, trained=True), config)
     counting = (*COUNTING, *schema.used_when_trained)
     idle = ", ".join(key for key, _, _ in changes if not is_below(key, counting))
     if idle:

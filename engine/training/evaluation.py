@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from engine.config.sections import EvaluationConfig, wrong_direction
+from engine.config.sections import EvaluationConfig, metric_fault
 from engine.devices.precision import Precision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -62,13 +62,6 @@ def judge(evaluated: Evaluated, selection: Selection, state: RunState, epoch: fl
 
 
 def check_metric(config: EvaluationConfig, measured: Collection[str], default: str) -> None:
-    """Raises a :class:`UserError` if the metric that decides is not measured, or its better values are not as said.
-
-    Args:
-        measured: The metrics that there are.
-        default: The one that decides where ``config`` names none.
-    """
-    if config.metric is not None and config.metric not in measured:
-        raise UserError(f"evaluation.metric: '{config.metric}' is not measured; there are {', '.join(measured)}")
-    if config.mode is not None and (fault := wrong_direction(config.metric or default, config.mode)):
-        raise UserError(f"evaluation.mode: {fault}")
+    """Raises a :class:`UserError` for a :func:`engine.config.sections.metric_fault`."""
+    if fault := metric_fault(config, measured, default):
+        raise UserError(fault)

@@ -69,20 +69,14 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: Finetun
     """Builds timm's optimizer of that name over :func:`parameter_groups`.
 
     Raises:
-        UserError: the optimizer needs a package, a device or second derivatives that are not there, or takes another
-            number of ``betas``.
+        UserError: the optimizer needs a package or a device that is not there.
     """
-    info = get_optimizer_info(config.name)
-    if info.second_order:
-        raise UserError(f"optimizer.name: '{config.name}' needs second derivatives, which are not computed; try adamw")
-    if config.betas is not None and len(config.betas) != info.num_betas:
-        raise UserError(f"optimizer.betas: '{config.name}' takes {info.num_betas} numbers, not {len(config.betas)}")
     options: dict[str, Any] = {}
     if config.betas is not None:
         options["betas"] = tuple(config.betas)
     if config.eps is not None:
         options["eps"] = config.eps
-    if info.opt_class in FUSED:
+    if get_optimizer_info(config.name).opt_class in FUSED:
         options["fused"] = True
     groups = parameter_groups(model, config, finetune)
     try:
@@ -181,6 +175,8 @@ def load_named_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: 
             # A fused step goes through the memory of all of them as it comes: they have to be laid out alike.
             if _has_shape_of(parameter, value) and value.stride() != parameter.stride():
                 entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        if isinstance(optimizer, torch.optim.NAdam):
+            entry["mu_product"] = entry["mu_product"].cpu()  # where it began, and each step reads it
 
 
 def _has_shape_of(parameter: torch.Tensor, value: Any) -> bool:

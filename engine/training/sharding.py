@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine.checkpoints.host_copy import tensors_in
-from engine.config.sections import FinetuneConfig, OptimizerConfig
+from engine.config.sections import FinetuneConfig, OptimizerConfig, undivided
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.training.optimizer import advances_each_by_itself, build_optimizer
@@ -41,17 +41,14 @@ def shard(optimizer: Optimizer, config: OptimizerConfig, timeout: timedelta, ran
         timeout: longest wait for another rank of the group.
 
     Raises:
-        UserError: the optimizer's steps of the parameters depend on each other.
+        UserError: the optimizer's steps of the parameters depend on each other, which only this device has shown.
     """
 
     def build(model: nn.Module) -> Optimizer:
         return build_optimizer(model, config, FinetuneConfig())
 
     if not advances_each_by_itself(build, ranks.device):
-        raise UserError(
-            f"training.shard: '{config.name}' cannot be divided, since it does not advance each parameter by itself; "
-            "use training.shard=none, or an optimizer such as adamw"
-        )
+        raise UserError(f"training.shard: {undivided(config.name)}")
     if ranks.world_size == 1:
         return None
     return ShardedState(optimizer, ranks, timeout)

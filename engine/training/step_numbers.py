@@ -16,7 +16,23 @@ log = logging.getLogger(__name__)
 
 
 class NonFiniteError(RuntimeError):
-    """Too many steps in a row had a loss or gradient that is not finite."""
+    """Too many steps in a row, or all of a run, had a loss or gradient that is not finite."""
+
+
+def cure_of_skips(lr: float, precision: str) -> str:
+    """Returns what to change where steps are skipped, with what it is now."""
+    current = f"training.precision=fp32 (now {precision})"
+    return f"lower optimizer.lr (now {lr:g}), set training.clip_grad_norm, or use {current}"
+
+
+def require_updates(steps: int, updates: int, cure: str, precision: str) -> None:
+    """Refuses to call a run finished whose weights are those that it began with: raises :class:`NonFiniteError`."""
+    if steps and not updates:
+        longer = ", or make more steps: fp16 skips some until its scale fits" if precision == "fp16" else ""
+        raise NonFiniteError(
+            f"nothing was trained: all {steps} steps of the run were skipped, since each had a loss or gradient that "
+            f"is not finite; {cure}{longer}"
+        )
 
 
 class SampleSums:
@@ -84,17 +100,11 @@ class StepResult:
         """Whether the step has changed the weights: loss and gradient are finite."""
         return all(math.isfinite(value) for value in (*self.sums.values(), self.grad_norm))
 
-    def warn_of_skip(self, in_row: int, limit: int, lr: float, precision: str) -> None:
-        """Warns that this step was skipped, the last of ``in_row``.
-
-        Raises:
-            NonFiniteError: ``limit`` are reached; with the cures, for which the rate and the precision are shown.
-        """
+    def warn_of_skip(self, in_row: int, limit: int, cure: str) -> None:
+        """Warns that this step was skipped, the last of ``in_row``; raises :class:`NonFiniteError` at ``limit``."""
         shown = ", ".join(f"{name} {value:g}" for name, value in {**self.sums, "grad_norm": self.grad_norm}.items())
         log.warning("step %d skipped: not finite (sums: %s); %d in a row", self.step, shown, in_row)
         if in_row >= limit:
             raise NonFiniteError(
-                f"{limit} steps in a row, up to step {self.step}, had a loss or gradient that is not finite; "
-                f"lower optimizer.lr (now {lr:g}), set training.clip_grad_norm, or use "
-                f"training.precision=fp32 (now {precision})"
+                f"{limit} steps in a row, up to step {self.step}, had a loss or gradient that is not finite; {cure}"
             )

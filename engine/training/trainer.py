@@ -17,6 +17,7 @@ from engine.devices.peak_memory import take_peak_gb
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.model.compiling import uncompiled
+from engine.run_folder.readme import skipped_end
 from engine.seed import derive
 from engine.training.evaluation import evaluate, judge
 from engine.training.learner import Learner
@@ -24,7 +25,7 @@ from engine.training.recorder import Recorder
 from engine.training.schedule import Intervals, Schedule
 from engine.training.selection import Selection
 from engine.training.state import RunState, Window
-from engine.training.step_numbers import SampleSums, StepNumbers
+from engine.training.step_numbers import SampleSums, StepNumbers, cure_of_skips, require_updates
 from engine.training.task import Evaluated, Task
 
 log = logging.getLogger(__name__)
@@ -69,15 +70,24 @@ class Trainer:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def fit(self, recorder: Recorder) -> bool:
-        """Trains to the end. Returns False if a stop request ended it early, after saving."""
+        """Trains to the end. Returns False if a stop request ended it early, after saving.
+
+        Raises:
+            NonFiniteError: too many steps in a row were skipped, or all that the run has.
+        """
         batches, state, intervals = self.batches(), self.state, self._intervals
         recorder.begin(state, self.epoch, self.total_steps)
         if not state.step:
             recorder.keep(self.task.previews)
         while True:
+            if state.step >= self.total_steps:
+                self._require_updates()  # before an evaluation, whose weights are kept
             if state.evaluation_owed and not self._evaluate(recorder):
                 return False
             if state.step >= self.total_steps or state.stopped_early:
+                self._require_updates()
+                if state.skipped_in_row and self.ranks.is_main:
+                    log.warning("%s; %s", skipped_end(state.step, state.skipped_in_row), self._cure_of_skips())
                 return True
             self._save_asked = recorder.minutes_due(intervals.save_minutes)
             self.train_step(batches)
@@ -151,8 +161,14 @@ class Trainer:
             state.window.add(result.sums, result.samples, result.grad_norm)
         else:
             state.skipped_in_row += 1
-            limit, precision = self._max_nonfinite_steps, self.learner.precision.name
-            result.warn_of_skip(state.skipped_in_row, limit, self._schedule.lr, precision)
+            result.warn_of_skip(state.skipped_in_row, self._max_nonfinite_steps, self._cure_of_skips())
+
+    def _require_updates(self) -> None:
+        self.settle()
+        require_updates(self.state.step, self.state.updates, self._cure_of_skips(), self.learner.precision.name)
+
+    def _cure_of_skips(self) -> str:
+        return cure_of_skips(self._schedule.lr, self.learner.precision.name)
 
     def batches(self) -> DeviceBatches:
         """Returns the micro-batches of this rank from the current step to the end of the run."""

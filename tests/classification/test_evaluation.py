@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from classification.evaluation import run_evaluation
 from engine.commands.arguments import EvaluateArguments
+from engine.distributed.heartbeat import Heartbeat
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_multilabel_data, write_pictures
 from tests.distributed import launch
 
@@ -58,6 +59,15 @@ def folder(tmp_path_factory) -> Path:
     config = write_config(place, **sections, training={"steps": 3, "global_batch_size": 8})
     succeed(1, [*TRAIN, "--config", str(config)], place)
     return place / "experiments" / "experiment_0001"
+
+
+def test_figures_and_report_are_made_in_a_phase_that_may_take_long(folder, monkeypatch):
+    phases, at = [], Heartbeat.at
+    monkeypatch.setattr(Heartbeat, "at", lambda *given: phases.append(given[1]) or at(*given))
+    for made in ("measure", "record_evaluation"):
+        monkeypatch.setattr(f"classification.evaluation.{made}", lambda *_, made=made: phases.append(made) or {})
+    assert run_evaluation(EvaluateArguments(folder, "best", "val", [])) == 0
+    assert phases[phases.index("gather") :] == ["gather", "measure", "measure", "record_evaluation", "end"]
 
 
 @pytest.fixture(scope="module")

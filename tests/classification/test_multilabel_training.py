@@ -142,9 +142,9 @@ def test_weights_do_not_depend_on_how_a_batch_is_cut(tmp_path, name):
 
 
 def test_a_loss_that_does_not_fit_the_data_is_refused(config, tmp_path):
-    with pytest.raises(UserError, match=r"loss\.name: cross_entropy is for one label .* set loss\.name: bce"):
+    with pytest.raises(UserError, match=r"\w: loss\.name: cross_entropy is for one label .* set loss\.name: bce"):
         trainer_for(config, "loss={name: cross_entropy}")
-    with pytest.raises(UserError, match=r"loss\.name: asymmetric is for several labels"):
+    with pytest.raises(UserError, match=r"command line: loss\.name: asymmetric is for several labels"):
         trainer_for(write_config(tmp_path), "loss.name=asymmetric")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,16 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from classification import task as task_module
 from classification.config import ClassificationConfig
 from classification.evaluation import run_evaluation
 from classification.task import ClassificationTask
+from classification.trained import load_trained
 from engine.commands.arguments import EvaluateArguments
 from engine.commands.build import build_trainer
+from engine.commands.experiment import open_experiment
 from engine.config.section import load_config
+from engine.data.batch_plan import Draw
 from engine.devices.profiling import TABLE, TRACE
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
@@ -71,11 +76,9 @@ def test_records_go_to_both_files_with_increasing_steps(finished):
         assert [record["step"] for record in records] == steps
         assert [event.step for event in board.Scalars(f"{split}/loss")] == steps
         assert [event.value for event in board.Scalars(f"{split}/loss")] == pytest.approx([r["loss"] for r in records])
-    assert {"lr", "grad_norm", "images_per_second_per_device", *MEASURED} <= records_keys(folder)
-
-
-def records_keys(folder: Path) -> set[str]:
-    return set(read_metrics(folder / "metrics.jsonl", "train")[0])
+    for record in read_metrics(folder / "metrics.jsonl", "train"):
+        assert {"lr", "grad_norm", "images_per_second_per_device", *MEASURED} <= set(record)
+        assert record["images_per_second"] == pytest.approx(2 * record["images_per_second_per_device"])
 
 
 def test_the_checkpoint_is_plain_and_complete(finished):
@@ -240,6 +243,37 @@ def predictions_of(ranks: Ranks, config: str) -> dict[str, torch.Tensor]:
     assert len(found.labels) == 101
     columns = {name: torch.from_numpy(value) for name, value in vars(found).items()}
     return {**columns, "metrics": torch.tensor(list(metrics.values()), dtype=torch.float64)}
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_pictures_come_in_the_layout_that_the_model_is_run_with(finished, tmp_path, wanted):
+    ranks, layouts = Ranks(Layout(), torch.device("cpu")), []
+    config = load_config(ClassificationConfig, write_config(tmp_path, training={"channels_last": wanted}))
+    task = ClassificationTask(config, ranks)
+    trained = load_trained(replace(open_experiment(finished[0], "best", ClassificationConfig), config=config), ranks)
+
+    def model(pictures):
+        layouts.append(pictures.is_contiguous(memory_format=torch.channels_last))
+        return task.model(pictures)
+
+    batch = task.workers.collate([task.train_data[Draw(index, 0, index)] for index in range(4)])
+    task.training_step(model, batch)
+    trained.inference.logits(model, batch["image"])
+    assert layouts == [wanted, wanted]
+
+
+def test_figures_are_worked_out_in_a_phase_that_may_take_long(tmp_path, monkeypatch):
+    ranks, phases, measure = Ranks(Layout(), torch.device("cpu")), [], task_module.measure
+    task = ClassificationTask(load_config(ClassificationConfig, write_config(tmp_path)), ranks)
+
+    def measured(*given):
+        phases.append(ranks.heartbeat.place.phase)
+        return measure(*given)
+
+    monkeypatch.setattr(task_module, "measure", measured)
+    with torch.inference_mode():
+        task.evaluate(task.model.eval(), "val", ranks)
+    assert phases == ["measure"]
 
 
 def test_101_pictures_are_evaluated_once_each_on_any_number_of_ranks(tmp_path):

@@ -50,11 +50,23 @@ def test_sections_are_read_back_as_they_were_written(tmp_path, text):
 
 def test_the_command_line_may_turn_off_what_the_file_goes_into(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text(SHAPES + "detection: {neck: fpn, neck_channels: 64, frozen_batchnorm: true}\n")
+    path.write_text(
+        SHAPES + "detection: {neck: fpn, neck_channels: 64, frozen_batchnorm: true}\nfinetune: {weights: any.pt}\n"
+    )
     assert load_config(DetectionConfig, path).detection.neck_channels == 64
     found = load_config(DetectionConfig, path, ["detection.neck=none"]).detection
     assert (found.neck_channels, found.frozen_batchnorm) == (256, True)
     assert not load_config(DetectionConfig, path, ["detection.backbone=swin_a"]).detection.frozen_batchnorm
+
+
+def test_frozen_batch_norms_need_trained_weights_to_begin_with(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(SHAPES + "detection:\n  frozen_batchnorm: true\n")
+    with pytest.raises(
+        UserError, match=r"run.yaml:\d+: detection.frozen_batchnorm: .*; set finetune.weights, or leave"
+    ):
+        load_config(DetectionConfig, path)
+    assert load_config(DetectionConfig, path, trained=True).detection.frozen_batchnorm, "a trained model is so"
 
 
 def test_weights_that_timm_publishes_are_asked_for_by_a_word(tmp_path):
@@ -114,7 +126,7 @@ def test_wrong_values_are_explained(tmp_path, override, message):
 
 
 def test_they_are_read_without_torch():
-    modules = ", ".join(f"detection.{name}_config" for name in ("data", "augmentation", "loss"))
+    modules = ", ".join(f"detection.{room}.sections" for room in ("data", "augmentation", "boxes", "model"))
     code = f"import sys, {modules}; sys.exit(bool({{'torch', 'torchvision', 'numpy'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 

@@ -38,11 +38,13 @@ def test_pictures_are_normalised_by_the_backbones_values() -> None:
 
 
 def test_channels_last_is_the_same_but_for_rounding() -> None:
-    found = []
+    found, layouts = [], list[bool]()
     for channels_last in (False, True):
         torch.manual_seed(0)
         detector = Detector(config_of(training={"channels_last": channels_last}), ["a", "b"], ALONE)
         detector.model.eval()
         with torch.inference_mode():
             found.append(detector.forward(detector.model, PICTURES).logits)
+            detector.forward(lambda x: layouts.append(x.is_contiguous(memory_format=torch.channels_last)), PICTURES)  # type: ignore[arg-type]
+    assert layouts == [False, True]
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from detection import task as task_module
 from detection.config import DetectionConfig
 from detection.data.sample import collate
 from detection.task import DetectionTask
@@ -20,7 +21,6 @@ from engine.config.section import load_config
 from engine.data.batch_plan import Draw
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
-from engine.errors import UserError
 from tests.detection.small import SHAPES, SWIN_SHAPE, config_of, write_config
 from tests.distributed import run_ranks
 from tools.chaos.compare import tree_difference
@@ -209,6 +209,15 @@ def test_what_it_shows_and_keeps() -> None:
     assert metadata["objects"]["val"] == len(task._opened["val"].annotations.boxes)
 
 
-def test_frozen_batch_norms_need_trained_weights() -> None:
-    with pytest.raises(UserError, match=r"detection\.frozen_batchnorm: .*; set finetune\.weights, or leave it false"):
-        small_task(detection={"backbone": "timm/test_byobnet", "frozen_batchnorm": True})
+def test_figures_are_worked_out_in_a_phase_that_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks, phases, found = Ranks(Layout(), torch.device("cpu")), list[str](), task_module.coco_evaluate
+
+    def evaluate(*given: Any) -> Any:
+        phases.append(ranks.heartbeat.place.phase)
+        return found(*given)
+
+    monkeypatch.setattr(task_module, "coco_evaluate", evaluate)
+    task = DetectionTask(config_of(), ranks)
+    with torch.inference_mode():
+        task.evaluate(task.model.eval(), "val", ranks)
+    assert phases == ["measure"]

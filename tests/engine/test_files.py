@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.files import remove_leftovers, write_atomic
+from engine.files import remove_leftovers, shown, write_atomic
 
 WRITER = """
 import sys
@@ -78,3 +78,14 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -
         ".writer.json",
         "README.md",
     ]
+
+
+def test_a_path_is_shown_as_it_can_be_used_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert shown(here / "a run" / "last.pt") == "'a run/last.pt'"
+    assert shown(Path("a")) == "a"
+    assert shown(tmp_path / "beside") == str(tmp_path / "beside")
+    (tmp_path / "link").symlink_to(here)
+    assert shown(tmp_path / "link" / "a") == "a"

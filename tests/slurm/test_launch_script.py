@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.run_folder.failure import Failure, write_failure
-from tests.distributed import ROOT
+from tests.distributed import ROOT, clean_environment
 from tests.slurm.jobs import copy_code
 from tests.slurm.standins import StandIns
 
@@ -56,6 +56,24 @@ def test_arguments_pass_unchanged_to_each_task(launch: Launch) -> None:
     ]
     assert launch.environment["SRUN_CPUS_PER_TASK"] == "6"
     assert launch.environment["PYTHONUNBUFFERED"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("script", "known", "cure"),
+    [
+        ("launch.sh", {}, "no Slurm job: submit this with sbatch, such as: sbatch slurm/"),
+        ("launch.sh", {"SLURM_JOB_ID": "7"}, "SLURM_SUBMIT_DIR is not set, which sbatch does: submit this, such as"),
+        ("launch.sh", {"SLURM_JOB_ID": "7", "SLURM_SUBMIT_DIR": "."}, "MODULE is missing"),
+        ("train_clf_ddp.sbatch", {}, "no Slurm job: submit this with sbatch, such as: sbatch slurm/"),
+    ],
+)
+def test_what_is_started_by_hand_says_how_to_start_it(script: str, known: dict[str, str], cure: str) -> None:
+    command = ["bash", f"slurm/{script}"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=clean_environment(known), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and cure in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -226,6 +244,15 @@ def test_the_node_that_failed_is_excluded_if_that_is_wanted_and_enough_are_left(
     assert launch.requeued == "requeue 7"
     assert launch.updated == updated
     assert message in output
+
+
+def test_no_node_is_excluded_for_a_failure_that_may_be_anybodys_fault(launch: Launch, tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text(json.dumps({"devices": [{"rank": 1, "node": "n1"}]}))
+    failure = Failure(None, "host", 7, "all ranks hang at step 7", retry=True, time=time.time() + 60)
+    write_failure(tmp_path / "FAILED.json", failure)
+    output = launch(STATUS="1", FOLDER=str(tmp_path), NODES="n0|idle| n1|mix| n2|idle|", SWIN_EXCLUDE_FAILED="1")[1]
+    assert (launch.requeued, launch.updated) == ("requeue 7", "")
+    assert "no node is excluded: it is not known whose fault it was" in output
 
 
 def test_a_job_that_never_begins_to_train_is_requeued_twice(launch: Launch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from submitit import JobEnvironment
 from submitit.slurm.slurm import _make_sbatch_string
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -23,15 +25,15 @@ from tests.classification.small import folder_data, write_config, write_pictures
 from tests.detection import small as small_detection
 from tests.detection.coco_files import write_split
 from tests.distributed import ROOT, clean_environment
+from tools.submit import local_devices
 from tools.submit.__main__ import main
 from tools.submit.folders import read_note
-from tools.submit.job import Job
+from tools.submit.job import LOCAL_GPUS, Job, _tell_rank
 from tools.submit.resources import (
     Resources,
     check,
+    describe_request,
     environment_place,
-    local_parameters,
-    named_gpus,
     parse_minutes,
     slurm_parameters,
 )
@@ -47,8 +49,8 @@ def submit(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[
     )
 
 
-def submit_config(config: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return submit("--task", "classification", "--config", config, *arguments)
+def submit_config(config: Path, *arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return submit("--task", "classification", "--config", config, *arguments, cwd=cwd)
 
 
 def state(run: Path) -> str:
@@ -80,10 +82,12 @@ def starts(run: Path) -> list[dict]:
 def test_a_local_sweep_runs_each_combination_in_its_own_folder_from_a_copy_of_the_code(tmp_path):
     config = write_config(tmp_path, training={"steps": 2})
     sweep = ("--name", "try", "--sweep", "optimizer.lr=1e-4,3e-3", "experiment.tags=[mine]")
-    done = submit_config(config, *LOCAL, *sweep)
+    done = submit_config(config, *LOCAL, *sweep, cwd=tmp_path.parent)
     runs = [tmp_path / "experiments" / f"experiment_000{number}" for number in (1, 2)]
     assert done.returncode == 0, done.stderr
-    assert all(os.path.relpath(run, ROOT) in done.stdout for run in runs)
+    below = [f"{tmp_path.name}/experiments/{run.name}" for run in runs]
+    assert all(f"\n{path}  job " in f"\n{done.stdout}" for path in below), done.stdout
+    assert f"--status {' '.join(below)}\n" in done.stdout
     assert re.search(r"cancel: kill \d+ \d+\n", done.stdout)
     for run, lr in zip(runs, ("1e-4", "3e-3"), strict=True):
         wait_until_gone(run)
@@ -97,6 +101,7 @@ def test_a_local_sweep_runs_each_combination_in_its_own_folder_from_a_copy_of_th
         code = tmp_path / "experiments" / ".snapshots" / note.snapshot
         assert code.is_dir()
         assert f"code: {code}\n" in Path(note.log).read_text()
+        assert f"--experiment {tmp_path.name}/experiments/{run.name}\n" in Path(note.log).read_text()
         events = EventAccumulator(str(run / "tensorboard")).Reload()
         hparams = events.PluginTagToContent("hparams")
         assert any(b"optimizer.lr" in content for content in hparams.values())
@@ -145,7 +150,9 @@ def test_debug_runs_in_this_process_and_exits_with_the_runs_code(tmp_path):
     config = write_config(tmp_path, training={"steps": 2})
     done = submit_config(config, "--cluster", "debug")
     assert done.returncode == 0, done.stderr
-    assert state(tmp_path / "experiments" / "experiment_0001") == "finished"
+    run = tmp_path / "experiments" / "experiment_0001"
+    assert state(run) == "finished"
+    assert f"--experiment {run}\n" in done.stdout, "a path to be typed where the command was typed"
 
 
 # -- refused before anything is queued -------------------------------------------------------------------------------
@@ -263,7 +270,7 @@ def test_nothing_heavy_is_imported_to_submit(tmp_path):
 def test_a_run_that_fails_before_it_can_say_so_is_noted(tmp_path):
     run = RunDir(tmp_path)
     run.status.write_text('{"state": "queued", "epoch": 0.0, "step": 0, "best": {}, "updated": 0}')
-    Job("classification.train", run.config)._note_failure(2)
+    Job("classification.train", run.config, tmp_path)._note_failure(2)
     assert state(tmp_path) == "failed"
     assert "ended with code 2 before the first step" in run.failed.read_text()
 
@@ -318,18 +325,93 @@ def test_slurm_is_asked_for_what_was_asked_for_and_nothing_else(tmp_path):
     assert any("export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" in line for line in full)
 
 
-def test_a_local_job_keeps_to_the_gpus_that_this_shell_was_given():
-    assert local_parameters(Resources(gpus_per_node=2), ["4", "5", "6"])["visible_gpus"] == [4, 5, 6]
-    assert "visible_gpus" not in local_parameters(Resources(), [])
-    assert named_gpus(Resources(gpus_per_node=2), ["4", "5"]) == named_gpus(Resources(), []) == ""
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str | None], None]:
+    """Has torch see that many GPUs, with CUDA_VISIBLE_DEVICES as given."""
+
+    def have(count: int, variable: str | None = None) -> None:
+        monkeypatch.setattr(local_devices, "torch_gpus", lambda: count)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if variable is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+
+    return have
 
 
-def test_a_local_job_takes_cards_and_slices_that_have_names():
-    slices = ["MIG-a", "MIG-b", "MIG-c"]
-    assert "visible_gpus" not in local_parameters(Resources(gpus_per_node=2), slices)
-    assert named_gpus(Resources(gpus_per_node=2), slices) == "MIG-a,MIG-b"
-    with pytest.raises(UserError, match=r"--gpus-per-node 4: CUDA_VISIBLE_DEVICES lists 3: MIG-a, MIG-b, MIG-c"):
-        named_gpus(Resources(gpus_per_node=4), slices)
+@pytest.mark.parametrize(
+    ("count", "variable", "seen"),
+    [
+        (0, None, []),
+        (2, None, ["0", "1"]),
+        (0, "", []),
+        (2, "4,5", ["4", "5"]),
+        (1, "4,9", ["4"]),
+        (0, "0", []),
+        (1, "GPU-5f,GPU-no", ["GPU-5f"]),
+        (1, "MIG-a,MIG-b", ["MIG-a", "MIG-b"]),
+    ],
+)
+def test_a_local_job_may_have_the_gpus_that_torch_sees_in_this_shell(gpus, count, variable, seen):
+    gpus(count, variable)
+    assert local_devices.seen_gpus() == seen
+    assert local_devices.default_gpus("auto") == local_devices.default_gpus("cuda") == min(1, len(seen))
+    assert local_devices.default_gpus("cpu") == 0
+
+
+def test_jobs_that_start_together_take_gpus_of_their_own_as_long_as_there_are_any(gpus):
+    gpus(3, "4,5,6")
+    assert local_devices.divide_gpus(Resources(gpus_per_node=2), 2) == [["4", "5"], ["6", "4"]]
+    assert local_devices.divide_gpus(Resources(gpus_per_node=0), 2) == [[], []]
+    with pytest.raises(UserError, match=r"--gpus-per-node 4: torch sees 3 GPU\(s\) .* is '4,5,6'; ask for at most 3"):
+        local_devices.divide_gpus(Resources(gpus_per_node=4), 1)
+    gpus(0)
+    with pytest.raises(UserError, match=r"torch sees 0 GPU\(s\) on this machine; leave it away to train on the CPU"):
+        local_devices.divide_gpus(Resources(), 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "arguments", "listed", "said"),
+    [
+        (2, [], "0", "GPU 0 of this machine"),
+        (2, ["--gpus-per-node", "2"], "0,1", "GPU 0, 1 of this machine, a process each"),
+        (2, ["--gpus-per-node", "0", "--tasks-per-node", "3"], "", "CPU, 3 processes"),
+        (2, ["distributed.device=cpu"], "", "CPU, 1 process"),
+        (0, ["--tasks-per-node", "2"], "", "CPU, 2 processes"),
+    ],
+)
+def test_a_local_job_says_and_sees_what_it_trains_on(
+    tmp_path, capsys, monkeypatch, gpus, count, arguments, listed, said
+):
+    """The job's process itself prints what it was told, in place of training."""
+    gpus(count)
+    show = "import os, sys; print('told', os.environ[sys.argv[1]])"
+    command = shlex.join([sys.executable, "-c", show, LOCAL_GPUS])
+    monkeypatch.setattr("tools.submit.executors.launcher", lambda code: command)
+    config = write_config(tmp_path, distributed={"device": "auto"})
+    assert main(["--task", "classification", "--config", str(config), "--cluster", "local", *arguments]) == 0
+    assert f"  devices: {said}\n" in capsys.readouterr().out
+    run = tmp_path / "experiments" / "experiment_0001"
+    wait_until_gone(run)
+    assert Path(read_note(RunDir(run)).log).read_text() == f"told {listed}\n"
+
+
+@pytest.mark.parametrize("listed", ["", "MIG-a,MIG-b"])
+def test_a_local_jobs_process_has_the_gpus_of_its_submission(monkeypatch, listed):
+    names = {"JOB_ID": "7", "NTASKS": "1", "GLOBALID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NUM_NODES": "1"}
+    for name, value in names.items():
+        monkeypatch.setenv(f"SUBMITIT_LOCAL_{name}", value)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "submitit's")
+    monkeypatch.setenv(LOCAL_GPUS, listed)
+    _tell_rank(JobEnvironment())
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == listed
+
+
+def test_a_job_of_slurm_says_what_it_gets():
+    assert describe_request(Resources()) == "1 GPU on 1 node"
+    assert describe_request(Resources(2, 4)) == "4 GPUs on each of 2 nodes"
+    assert describe_request(Resources(gpus_per_node=0, tasks_per_node=4, slurm={"gres": "gpu:4"})) == "4 GPUs on 1 node"
+    assert describe_request(Resources(gpus_per_node=0, tasks_per_node=4)) == "CPUs of 1 node, 4 processes on each"
 
 
 @pytest.mark.parametrize(

@@ -122,15 +122,18 @@ def test_a_damaged_note_is_no_note(tmp_path):
     assert read_note(run) is None
 
 
-def test_the_table_has_a_line_a_run_and_counts_them(tmp_path):
+def test_the_table_has_a_line_a_run_and_counts_them(tmp_path, monkeypatch):
     runs = [make_run(tmp_path, "finished"), make_run(tmp_path, "queued", 2), make_run(tmp_path, "queued", 10, "7_4")]
     assert find_runs([tmp_path]) == runs
     assert find_runs([runs[2].path, runs[0].path, tmp_path]) == runs
+    monkeypatch.chdir(tmp_path)
     text = table([look(run, WAITS) for run in runs]).splitlines()
     assert text[0].split() == ["experiment", "state", "step", "epoch", "job", "what", "why"]
     assert text[1].split() == ["experiment_0001", "finished", "30", "1.5", "7_3", "a.b=1"]
     assert text[2].split() == ["experiment_0002", "waiting", "30", "1.5", "7_3", "a.b=1", "Priority"]
     assert text[-1] == "1 finished, 1 waiting, 1 starting"
+    monkeypatch.chdir(runs[0].path)
+    assert table([look(runs[1], WAITS)]).splitlines()[1].split()[0] == str(runs[1].path)
 
 
 def test_a_place_without_experiments_is_refused(tmp_path):
@@ -155,7 +158,7 @@ def queued(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     def queue(task, runs, swept, cluster, resources, name):
         assert all(json.loads(run.status.read_text())["state"] == "queued" for run in runs)
         calls.append((task, [run.name for run in runs], swept, cluster, resources.gpus_per_node, resources.time))
-        return [Submitted(run, read_note(run)) for run in runs]
+        return [Submitted(run, read_note(run), "") for run in runs]
 
     monkeypatch.setattr(retry_module, "queue", queue)
     return calls
@@ -200,7 +203,7 @@ def test_what_is_refused_is_as_it_was(tmp_path, monkeypatch):
 
 def test_a_run_whose_job_may_still_wait_is_not_queued_twice(tmp_path, queued):
     run = make_run(tmp_path, "interrupted")
-    with pytest.raises(UserError, match="nobody here can tell whether experiment_0001 still waits"):
+    with pytest.raises(UserError, match=r"nobody here can tell whether .*/experiment_0001 still waits"):
         retry([look(run, None)], {})
     assert retry([look(run, WAITS)], {}) == ([], [])
     assert retry([look(run, RUNS)], {}) == ([], [])

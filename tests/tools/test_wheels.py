@@ -39,3 +39,14 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path, capsys: pytest
     (tmp_path / "old.whl").touch()
     assert wheels.main(["--python", "3.12", "--output", str(tmp_path)]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", ["NONSENSE", "2.7", "312", "3.x"])
+def test_what_is_no_version_of_python_is_refused_before_pip_is_asked(
+    version: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "_pip", None)
+    with pytest.raises(SystemExit) as ended:
+        wheels.main(["--python", version])
+    assert ended.value.code == 2
+    assert f"--python: '{version}' is no version of Python 3; write it as in 3.12" in capsys.readouterr().err

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check(task: str, config_file: Path, overrides: Sequence[str]) -> int:
-    """The check itself; a mistake in keys or types is raised as a UserError."""
+    """The check itself; a mistake in keys, types or what does not go together is raised as a UserError."""
     schema = importlib.import_module(f"{task}.train").schema()
     config = load_config(schema, config_file, overrides)
     print(f"configuration: {config_file}: keys and types are right")
@@ -38,7 +38,7 @@ def check(task: str, config_file: Path, overrides: Sequence[str]) -> int:
     from tools.check.data import check_data
     from tools.check.settings import check_settings
 
-    found = [check_settings(task, config), check_data(task, config)]
+    found = [check_settings(config), check_data(task, config)]
     for checked in found:
         for line in checked.lines:
             print(f"data: {line}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.commands.entry import exit_code
 from engine.errors import UserError
+from engine.files import shown
 from tools.submit.resources import OWN, Resources, check, flag
 
 if TYPE_CHECKING:
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 _RESOURCES = {
     "--nodes": (int, "N", "nodes (1)"),
-    "--gpus-per-node": (int, "G", "GPUs on each node, one process for each (1); 0: a job on CPUs"),
+    "--gpus-per-node": (
+        int,
+        "G",
+        "GPUs on each node, one process for each (1; local: if there is one); 0: CPUs",
+    ),
     "--tasks-per-node": (int, "N", "processes on each node, if not one a GPU"),
     "--cpus-per-task": (int, "C", "cores for each process and its data workers"),
     "--mem": (str, "M", "memory on each node, such as 64G"),
@@ -117,15 +121,21 @@ def _option(text: str) -> tuple[str, str]:
 
 
 def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
+    from tools.submit.local_devices import default_gpus
     from tools.submit.submission import debug, resolve, submit, tasks
     from tools.submit.sweep import combinations
 
     if options.task not in tasks():
         raise UserError(f"--task: there is no '{options.task}'; there is {', '.join(tasks())}")
-    resources = check(Resources(**given))
-    configs = resolve(options.task, options.config, options.overrides, options.sweep, options.name)
     cluster = options.cluster or "slurm"
     _say_ignored(cluster, given)
+    configs = resolve(options.task, options.config, options.overrides, options.sweep, options.name)
+    device = configs[0].distributed.device
+    if cluster == "local":
+        given.setdefault("gpus_per_node", default_gpus(device))
+    resources = check(Resources(**given))
+    if device == "cpu" and resources.gpus_per_node and cluster != "debug":
+        print("distributed.device: cpu leaves the job's GPUs idle; --gpus-per-node 0 asks for none", file=sys.stderr)
     if cluster == "local" and len(configs) > 1:
         print(f"--cluster local starts all {len(configs)} runs at once", file=sys.stderr)
     if cluster == "debug":
@@ -147,13 +157,14 @@ def _report(submitted: Sequence[Submitted]) -> None:
     """Reports what was queued, where its output goes, and how to follow and to cancel it."""
     for each in submitted:
         swept = "  " + " ".join(each.note.swept) if each.note.swept else ""
-        print(f"{os.path.relpath(each.folder.path)}  job {each.note.job}{swept}")
-        print(f"  output: {os.path.relpath(each.note.log)}")
-        print(f"  log:    {os.path.relpath(each.folder.log_file(0))}")
+        print(f"{shown(each.folder.path)}  job {each.note.job}{swept}")
+        print(f"  devices: {each.devices}")
+        print(f"  output: {shown(Path(each.note.log))}")
+        print(f"  log:    {shown(each.folder.log_file(0))}")
     jobs = dict.fromkeys(each.note.job.partition("_")[0] for each in submitted)
     end = "scancel" if submitted[0].note.cluster == "slurm" else "kill"
-    shown = " ".join(os.path.relpath(each.folder.path) for each in submitted)
-    print(f"status: python -m tools.submit --status {shown}")
+    folders = " ".join(shown(each.folder.path) for each in submitted)
+    print(f"status: python -m tools.submit --status {folders}")
     print(f"cancel: {end} {' '.join(jobs)}")
 
 
@@ -181,7 +192,7 @@ def _retry(places: Sequence[Path], given: dict[str, Any]) -> int:
     check(Resources(**given))
     submitted, foreign = retry(_views(places), given)
     for view in foreign:
-        place = os.path.relpath(view.folder.path)
+        place = shown(view.folder.path)
         print(f"{place}: {view.state}, but not submitted here: start it with --resume {place}", file=sys.stderr)
     if submitted:
         _report(submitted)

@@ -11,23 +11,23 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from submitit import DebugExecutor, LocalExecutor, SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from engine.distributed.gpus import visible_entries
 from engine.errors import UserError
-from tools.submit.job import NAMED_GPUS, Job
+from tools.submit.job import LOCAL_GPUS, Job
+from tools.submit.local_devices import describe_devices, divide_gpus
 from tools.submit.resources import (
     Resources,
+    describe_request,
     environment_place,
     launcher,
     local_parameters,
-    named_gpus,
     slurm_parameters,
 )
 
-CLUSTERS = ("slurm", "local", "debug")
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMI", "SUBMITIT_")
 
 
@@ -38,6 +38,8 @@ class Queued:
     job: str
     log: Path
     """What its first rank prints."""
+    devices: str
+    """What it trains on."""
 
 
 def queue_slurm(jobs: Sequence[Job], resources: Resources, name: str, folder: Path, code: Path) -> list[Queued]:
@@ -56,7 +58,8 @@ def queue_slurm(jobs: Sequence[Job], resources: Resources, name: str, folder: Pa
             queued = executor.submit_array(jobs)
         except (FailedJobError, FailedSubmissionError) as error:
             raise UserError(f"Slurm does not take the job: {error}") from None
-    return [Queued(job.job_id, _log(folder, job.job_id)) for job in queued]
+    devices = describe_request(resources)
+    return [Queued(job.job_id, _log(folder, job.job_id), devices) for job in queued]
 
 
 def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: Path) -> list[Queued]:
@@ -69,25 +72,22 @@ def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: P
     if resources.nodes != 1:
         raise UserError(f"--nodes {resources.nodes}: --cluster local has one; use --tasks-per-node for more processes")
     queued = []
+    divided = divide_gpus(resources, len(jobs))
     with _outside_of_a_job():
-        for number, job in enumerate(jobs):
+        for number, (job, gpus) in enumerate(zip(jobs, divided, strict=True)):
             place = folder / str(number)  # process numbers are used again
             with ProcessPoolExecutor(1, get_context("fork"), initializer=os.setsid) as apart:
-                started = apart.submit(_start_local, job, resources, place, launcher(code))
-            try:
-                queued.append(Queued(started.result(), _log(place, started.result())))
-            except ValueError as error:
-                raise UserError(f"--cluster local: {error}") from None
+                started = apart.submit(_start_local, job, local_parameters(resources), gpus, place, launcher(code))
+            devices = describe_devices(gpus, resources.tasks)
+            queued.append(Queued(started.result(), _log(place, started.result()), devices))
     return queued
 
 
-def _start_local(job: Job, resources: Resources, place: Path, python: str) -> str:
+def _start_local(job: Job, parameters: dict[str, Any], gpus: Sequence[str], place: Path, python: str) -> str:
     """Starts a job with the session of this process and without its streams; returns the number of its process."""
     executor = LocalExecutor(place, python=python)
-    entries = visible_entries(os.environ)
-    executor.update_parameters(**local_parameters(resources, entries))
-    if named := named_gpus(resources, entries):
-        os.environ[NAMED_GPUS] = named
+    executor.update_parameters(**parameters)
+    os.environ[LOCAL_GPUS] = ",".join(gpus)
     place.mkdir(parents=True, exist_ok=True)
     with open(os.devnull, "rb") as nothing, (place / "controller.out").open("ab") as file:
         for number, stream in enumerate((nothing, file, file)):

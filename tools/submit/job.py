@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 MEETING_SECONDS = 120.0
 """Longest wait of a local job's ranks for the first one."""
-NAMED_GPUS = "SWIN_NAMED_GPUS"
-"""What CUDA_VISIBLE_DEVICES is to list in a local job, where submitit's numbers would not do."""
+LOCAL_GPUS = "SWIN_LOCAL_GPUS"
+"""What CUDA_VISIBLE_DEVICES is to list in a local job, in place of submitit's numbers; may be empty."""
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 """What a local job goes on after; one of Slurm's does as slurm/requeue.sh decides."""
 
@@ -45,6 +45,8 @@ class Job:
     """``TASK.train``."""
     config: Path
     """config.yaml in the folder that was claimed for the run."""
+    directory: Path
+    """Where the user submitted it: messages name paths as they are to be typed there."""
 
     def __call__(self) -> None:
         from submitit import JobEnvironment
@@ -57,7 +59,8 @@ class Job:
         environment = JobEnvironment()
         _tell_rank(environment)
         guard = StartGuard(stop)
-        os.chdir(self.config.parent.parent.parent)  # from where messages name the folder as experiments/experiment_0001
+        with contextlib.suppress(OSError):  # it may not be there on this node: then paths are absolute
+            os.chdir(self.directory)
         if environment.global_rank == 0:
             print(f"code: {Path(__file__).resolve().parents[2]}", flush=True)
         with _meeting(environment):
@@ -97,8 +100,8 @@ class Job:
 
 def _tell_rank(environment: JobEnvironment) -> None:
     """Tells a local job's process, as torchrun would, which of several it is; Slurm's are told by srun."""
-    if environment.name() == "local" and os.environ.get(NAMED_GPUS):
-        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[NAMED_GPUS]
+    if environment.name() == "local":
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ[LOCAL_GPUS]
     if environment.name() == "local" and environment.num_tasks > 1:
         count = str(environment.num_tasks)
         os.environ |= {"RANK": str(environment.global_rank), "WORLD_SIZE": count}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.distributed.slurm import last_job
 from engine.errors import UserError
+from engine.files import usable_path
 from engine.run_folder.failure import read_failure
 from engine.run_folder.paths import RunDir, experiment_number
 from engine.run_folder.status import read_status
@@ -106,7 +107,7 @@ def _silent_end(run: RunDir, written: str, note: Note | None) -> str:
     if written == "queued" and note is not None and not Path(note.log).exists():
         return "its job was cancelled before it began"
     end = "ended without a word" if written == "running" else "ended before it began"
-    return f"its job {end}; see {note.log if note is not None else run.logs}"
+    return f"its job {end}; see {usable_path(Path(note.log) if note is not None else run.logs)}"
 
 
 def _slurm_job(job: str, queue: Mapping[str, tuple[str, str]] | None) -> tuple[bool | None, str | None]:
@@ -135,7 +136,9 @@ def table(views: Sequence[View]) -> str:
     rows = [("experiment", "state", "step", "epoch", "job", "what", "why")]
     for view in views:
         what = " ".join(view.note.swept) if view.note else ""
-        rows.append((view.folder.name, view.state, str(view.step), f"{view.epoch:.4g}", view.job, what, view.why))
+        rows.append(
+            (usable_path(view.folder.path), view.state, str(view.step), f"{view.epoch:.4g}", view.job, what, view.why)
+        )
     used = [column for column in range(len(rows[0])) if any(row[column] for row in rows[1:])]
     widths = {column: max(len(row[column]) for row in rows) for column in used}
     lines = ["  ".join(row[column].ljust(widths[column]) for column in used).rstrip() for row in rows]

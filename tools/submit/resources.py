@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,11 @@ def _check_gpus(resources: Resources) -> None:
         )
     gpus = by_gres or resources.gpus_per_node
     if gpus and resources.tasks != gpus:
-        cure = f"set it to {gpus}" if by_gres else "leave it away, or add --gpus-per-node 0 to train on CPUs"
+        cure = (
+            f"set it to {gpus}"
+            if by_gres
+            else f"leave it away, or add --gpus-per-node {resources.tasks}, or --gpus-per-node 0 to train on CPUs"
+        )
         raise UserError(
             f"--tasks-per-node: {resources.tasks} process(es) but {gpus} GPU(s) on each node, and every GPU takes one; "
             f"{cure}"
@@ -123,6 +127,15 @@ def _check_gpus(resources: Resources) -> None:
 def _gpus_by_gres(resources: Resources) -> int:
     """Returns the GPUs of a node that ``--slurm gres=gpu:4`` asks for."""
     return sum(gpu_count(part) for part in resources.slurm.get("gres", "").split(",") if part.startswith("gpu"))
+
+
+def describe_request(resources: Resources) -> str:
+    """Returns the devices that a job of Slurm gets."""
+    gpus = resources.gpus_per_node or _gpus_by_gres(resources)
+    nodes = f"{resources.nodes} node{'s' if resources.nodes > 1 else ''}"
+    if gpus:
+        return f"{gpus} GPU{'s' if gpus > 1 else ''} on {'each of ' if resources.nodes > 1 else ''}{nodes}"
+    return f"CPUs of {nodes}, {resources.tasks} process{'es' if resources.tasks > 1 else ''} on each"
 
 
 def flag(name: str) -> str:
@@ -170,30 +183,10 @@ def launcher(code: Path) -> str:
     return shlex.join([sys.executable, str(code / "tools" / "submit" / "launcher.py")])
 
 
-def named_gpus(resources: Resources, entries: Sequence[str]) -> str:
-    """Returns what CUDA_VISIBLE_DEVICES should list in a local job where it has names (``GPU-...``, ``MIG-...``) for
-    submitit, which knows GPUs by numbers alone; empty where it has numbers or nothing.
-
-    Raises:
-        UserError: there are fewer than the job asks for.
-    """
-    if all(entry.isdigit() for entry in entries):
-        return ""
-    if len(entries) < resources.gpus_per_node:
-        raise UserError(
-            f"--gpus-per-node {resources.gpus_per_node}: CUDA_VISIBLE_DEVICES lists {len(entries)}: "
-            f"{', '.join(entries)}"
-        )
-    return ",".join(entries[: resources.gpus_per_node])
-
-
-def local_parameters(resources: Resources, entries: Sequence[str]) -> dict[str, Any]:
-    """Returns the arguments of submitit's local executor, which takes of ``entries`` of CUDA_VISIBLE_DEVICES."""
-    visible = [int(entry) for entry in entries if entry.isdigit()]
+def local_parameters(resources: Resources) -> dict[str, Any]:
+    """Returns the arguments of submitit's local executor, but for GPUs: it knows them by numbers alone."""
     return {
         "tasks_per_node": resources.tasks,
-        "gpus_per_node": resources.gpus_per_node,
-        **({"visible_gpus": visible} if visible else {}),
         "timeout_min": resources.minutes or _FOREVER_MINUTES,
         "signal_delay_s": SIGNAL_SECONDS,
         "stderr_to_stdout": True,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from engine.files import write_atomic
+from engine.files import usable_path, write_atomic
 from tools.submit.folders import Note, write_status
 from tools.submit.overview import OVER, View
 from tools.submit.resources import Resources
@@ -27,7 +27,7 @@ def retry(views: Sequence[View], changed: Mapping[str, Any]) -> tuple[list[Submi
         UserError: they are refused, their states are as before; or nobody can tell whether they still wait.
     """
     over = [view for view in views if view.state in OVER and not view.alive]
-    unclear = [view.folder.name for view in over if view.alive is None and view.note is not None]
+    unclear = [usable_path(view.folder.path) for view in over if view.alive is None and view.note is not None]
     if unclear:
         raise UserError(
             f"--retry: nobody here can tell whether {', '.join(unclear)} still waits or runs: Slurm does not answer, "

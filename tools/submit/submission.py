@@ -31,6 +31,8 @@ class Submitted:
 
     folder: RunDir
     note: Note
+    devices: str
+    """What it trains on."""
 
 
 def tasks() -> list[str]:
@@ -96,7 +98,7 @@ def queue(
     """
     root = runs[0].path.parent
     snapshot = take_snapshot(CODE, root / folders.SNAPSHOTS, [root])
-    jobs = [Job(f"{task}.train", run.config) for run in runs]
+    jobs = [Job(f"{task}.train", run.config, Path.cwd()) for run in runs]
     place = folders.files_folder(runs[0])
     try:
         if cluster == "slurm":
@@ -115,10 +117,10 @@ def _noted(
     host = socket.gethostname()
     note = Note(task, cluster, queued.job, host, str(queued.log), code, asdict(resources), swept)
     folders.write_note(run, note)
-    return Submitted(run, note)
+    return Submitted(run, note, queued.devices)
 
 
 def debug(task: str, config: RunConfig) -> None:
     """Runs in this process, with the code as it is, and exits with the run's code."""
     folder = folders.claim([config])[0]
-    run_here(Job(f"{task}.train", folder.config), folders.files_folder(folder))
+    run_here(Job(f"{task}.train", folder.config, Path.cwd()), folders.files_folder(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from math import log
 
 import numpy as np
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from torch.nn import functional as F
 
 from classification.losses.build import build_training_loss, warn_of_balancing_twice
-from classification.losses.sections import LossConfig
+from classification.losses.sections import LossConfig, loss_fault
 from engine.datasets.labelled import ArrayPictures
 from engine.datasets.sections import DigitsData
 from engine.errors import UserError
@@ -122,13 +123,18 @@ def test_focal_and_asymmetric_loss_of_several_labels_take_their_settings():
     [
         ({"name": "asymmetric"}, "loss.name: asymmetric is for several labels .* set loss.name: cross_entropy"),
         ({"name": "bce", "pos_weight": 2.0}, "loss.pos_weight: only for several labels"),
-        ({"name": "focal", "alpha": [1.0, 2.0]}, "loss.alpha: 2 numbers for 3 classes"),
         ({"name": "focal", "alpha": [1.0, 2.0, 3.0], "class_weights": "log"}, "loss.alpha: .* keep one"),
     ],
 )
 def test_what_does_not_fit_one_label(keys, message):
-    with pytest.raises(UserError, match=message):
-        one_label(**keys)
+    assert re.match(message, loss_fault(LossConfig(**keys), multi_label=False))
+
+
+def test_lists_have_a_number_for_each_class():
+    with pytest.raises(UserError, match=r"loss\.alpha: 2 numbers for 3 classes"):
+        one_label(name="focal", alpha=[1.0, 2.0])
+    with pytest.raises(UserError, match=r"loss\.pos_weight: 1 numbers for 3 classes"):
+        several_labels(name="bce", pos_weight=[1.0])
 
 
 @pytest.mark.parametrize(
@@ -138,12 +144,10 @@ def test_what_does_not_fit_one_label(keys, message):
         ({"name": "logit_adjusted"}, "loss.name: logit_adjusted is for one label .* set loss.name: bce"),
         ({"name": "focal", "alpha": 1.0}, "loss.alpha: .* must be below 1"),
         ({"name": "focal", "alpha": [0.5, 0.5, 2.0]}, "loss.alpha: .* must be below 1"),
-        ({"name": "bce", "pos_weight": [1.0]}, "loss.pos_weight: 1 numbers for 3 classes"),
     ],
 )
 def test_what_does_not_fit_several_labels(keys, message):
-    with pytest.raises(UserError, match=message):
-        several_labels(**keys)
+    assert re.match(message, loss_fault(LossConfig(**keys), multi_label=True))
 
 
 @pytest.mark.parametrize("keys", [{"class_weights": "effective_number"}, {"name": "logit_adjusted"}])

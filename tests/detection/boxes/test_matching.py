@@ -109,7 +109,7 @@ def test_objects_are_matched_alike_however_many_pictures_fit_the_cache(monkeypat
     batch = padded(pictures, [torch.arange(len(boxes)) for boxes in pictures])
     expected = match(grid_priors(), *batch, torch.zeros(5, 0, 4), CONFIG)
     for cached in (1, 2 * 7 * len(grid_priors())):
-        monkeypatch.setattr("detection.matching.CACHED_OVERLAPS", cached)
+        monkeypatch.setattr("detection.boxes.matching.CACHED_OVERLAPS", cached)
         found = match(grid_priors(), *batch, torch.zeros(5, 0, 4), CONFIG)
         assert all(torch.equal(getattr(found, name), getattr(expected, name)) for name in vars(expected))
 

@@ -159,6 +159,17 @@ def test_a_call_has_a_bounded_number_of_boxes_and_none_changes_the_result(pictur
     assert calls == [25_000, 1000]
 
 
+@pytest.mark.parametrize(("device", "way"), [("cpu", "each"), ("meta", "together")])
+def test_pictures_are_suppressed_together_but_on_a_cpu(device, way, monkeypatch):
+    calls = []
+    for name in ("each", "together"):
+        noted = lambda boxes, scores, labels, valid, iou, name=name: calls.append(name) or valid  # noqa: E731
+        monkeypatch.setattr(f"detection.postprocess.suppress_{name}", noted)
+    scores, codes = torch.rand(2, len(PRIORS), 3, device=device), torch.zeros(2, len(PRIORS), 4, device=device)
+    postprocess(scores, codes, PRIORS.to(device), PostprocessConfig())
+    assert calls == [way]
+
+
 def test_many_classes_and_pictures_are_kept_apart():
     """The offsets that keep groups apart must not eat up the boxes' precision."""
     generator = torch.Generator().manual_seed(5)

@@ -65,7 +65,7 @@ def test_mistakes_are_named(fields: dict[str, Any], text: str) -> None:
 
 def test_the_types_are_quick_to_import() -> None:
     code = (
-        "import sys; from detection.model_config import DetectorConfig; DetectorConfig(backbone='swin_b', neck='pan');"
+        "import sys; from detection.model.sections import DetectorConfig as C; C(backbone='swin_b', neck='pan');"
         "sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

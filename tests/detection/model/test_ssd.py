@@ -20,6 +20,7 @@ from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.model.batch_norm import uses_batch_norm
+from engine.model.wrap import prepare_model
 from engine.training.optimizer import parameter_groups
 from tests.detection.model.test_backbones import TINY_SWIN
 from tests.distributed import run_ranks
@@ -211,12 +212,13 @@ def test_frozen_batch_norm_stays_as_it_came() -> None:
 
 
 def test_synchronised_batch_norm_takes_every_layer_that_is_not_frozen() -> None:
+    ranks = Ranks(Layout(world_size=2), torch.device("cuda", 0))
     distributed = DistributedConfig(sync_batchnorm=True)
-    settings = (TrainingConfig(precision="fp32"), CUDA, distributed)
-    model = prepare_network(small("resnet50_a"), *settings)
+    settings = (TrainingConfig(precision="fp32"), distributed, ranks)
+    model = prepare_model(small("resnet50_a"), *settings)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     assert any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
-    frozen = prepare_network(small("resnet50_a", frozen_batchnorm=True), *settings)
+    frozen = prepare_model(small("resnet50_a", frozen_batchnorm=True), *settings)
     assert not any(isinstance(m, nn.SyncBatchNorm) for m in frozen.get_submodule("backbone.body").modules())
     assert isinstance(frozen.get_submodule("backbone.extras.norm.0"), nn.SyncBatchNorm)
 

@@ -82,6 +82,7 @@ def test_a_single_process_that_raises_reports_itself(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert (failure(config)["rank"], failure(config)["step"]) == (0, 4)
     assert "the seventh seal is broken" in last_line(config)
+    assert "in _go_wrong" in ended.output, "its traceback is logged"
 
 
 def test_a_rank_that_is_killed_is_named_by_a_survivor(tmp_path: Path) -> None:
@@ -123,6 +124,12 @@ def test_a_rank_that_hangs_is_named_with_the_stacks_of_all(tmp_path: Path) -> No
     assert "rank 1 on" in last_line(config) and "hangs" in last_line(config)
 
 
+def test_a_first_step_that_takes_longer_than_others_may_is_no_hang(tmp_path: Path) -> None:
+    config = configure(tmp_path, distributed={"device": "cpu", "timeout_seconds": 3, "start_timeout_seconds": 60})
+    (ended,) = launch(1, command(config, "training.epochs=null", "training.steps=1"), env={"SECONDS": "6"})
+    assert ended.returncode == 0, ended.output
+
+
 def test_a_rank_that_was_stopped_writes_nothing_into_a_folder_that_others_took_over(tmp_path: Path) -> None:
     config = configure(tmp_path, distributed={"device": "cpu", "timeout_seconds": 3})
     with Group(2, command(config), env={"SECONDS": "0.05"}) as group:
@@ -146,6 +153,7 @@ def test_a_mistake_of_the_user_that_one_rank_finds_is_one_message(tmp_path: Path
     assert [rank.returncode for rank in ended] == [2, 2]
     assert ended[0].output.count("pictures/0815.jpg cannot be read") == 1
     assert "error: data: pictures/0815.jpg" in ended[0].output
+    assert "0815.jpg" not in ended[1].output, "srun shows what all ranks write"
     assert "Traceback" not in ended[0].output + ended[1].output
     assert failure(config)["exit_code"] == 2
 
@@ -188,6 +196,19 @@ def test_losses_that_stay_infinite_stop_the_run(tmp_path: Path) -> None:
         "step_00000004.pt",
         "step_00000006.pt",
     ]
+
+
+def test_a_run_whose_last_steps_were_skipped_says_whose_weights_it_leaves(tmp_path: Path) -> None:
+    config = configure(tmp_path, training={"epochs": None, "steps": 5})
+    (ended,) = run(1, config, "nan 0 4")
+    assert ended.returncode == 0
+    said = "the last 2 steps were skipped, not being finite: the weights are those of step 3"
+    assert f"warning: {said}; lower optimizer.lr" in ended.output
+    readme = experiment(config) / "README.md"
+    assert said in readme.read_text()
+    run(1, config, "none 0 0", "--resume", str(experiment(config)), "training.steps=7")
+    assert status(config)["step"] == 7
+    assert "skipped, not being finite" not in readme.read_text() and "skipped_in_row" not in status(config)
 
 
 def test_a_failure_is_kept_under_a_number_once_a_later_start_has_passed_it(tmp_path: Path) -> None:

@@ -141,6 +141,12 @@ def test_evaluating_again_reads_the_same():
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 
 
+def test_each_block_of_an_evaluation_is_a_sign_of_life():
+    ranks = Ranks(Layout(), CPU)
+    ticks = [ranks.heartbeat.ticks for _ in EvalLoader(Noise(), 10, 2, WorkerSettings(), ranks)]
+    assert len(set(ticks)) == 5
+
+
 def evaluate_until_stopped(ranks: Ranks, stopping_rank: int) -> int:
     """Blocks that this rank evaluated when one of them was asked to stop in its second; -1 if it went to the end."""
     seen = 0

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import engine
 from engine.data.batch_plan import Draw
 from engine.data.names import Names
 from engine.data.workers import WorkerSettings, read_batches, resolve_workers
 from engine.distributed.layout import Layout
 from engine.errors import UserError
-from tests.environment import ROOT
+
+REPOSITORY = Path(engine.__path__[0]).parent
 
 
 class Numbers:
@@ -136,7 +138,7 @@ print(stop.signal.name)
 """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "tests_numbers.py").write_text(Path(__file__).read_text())
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), folder]), "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), folder]), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [sys.executable, "-c", group], env=environment, capture_output=True, text=True, timeout=120
         )
@@ -168,7 +170,7 @@ raise SystemExit(3) if sys.argv[1] == "exit" else KeyError("a bug")
 def test_a_process_that_ends_while_reading_leaves_no_worker(tmp_path, way, code):
     (tmp_path / "tests_numbers.py").write_text(Path(__file__).read_text())
     (tmp_path / "script.py").write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     process = subprocess.run(
         [sys.executable, tmp_path / "script.py", way], env=environment, capture_output=True, text=True, timeout=120
     )

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from classification import datasets
 from classification.augmentation.mixing import apply_mixing, plan_mixing
 from classification.augmentation.sections import AugmentationConfig
 from classification.augmentation.transforms import TrainTransform
@@ -12,9 +15,11 @@ from engine.data.batch_plan import BatchLayout, NaturalOrder
 from engine.data.loaders import MicroBatchSampler, TrainLoader
 from engine.data.names import Names
 from engine.data.workers import WorkerSettings
-from engine.datasets.dataset import PictureReader, open_pictures
+from engine.datasets.dataset import PictureReader, open_pictures, prepare_on_all
 from engine.datasets.sections import CsvData, FolderData
+from engine.distributed.ranks import Ranks
 from engine.images.preprocessing import Preprocessing
+from tests.distributed import run_ranks
 
 GLOBAL_BATCH, SEED, STEPS = 8, 11, 7
 AUGMENTATION = AugmentationConfig.model_validate(
@@ -104,3 +109,19 @@ def test_memory_holds_no_object_per_picture(root):
         assert containers == [pictures.classes]
         assert isinstance(pictures.labels, np.ndarray) and isinstance(pictures._names, Names)
         assert all(isinstance(value, np.ndarray) for value in vars(pictures._names).values())
+
+
+def prepared(ranks: Ranks) -> list[int]:
+    """How often this rank fetches data that is missing, on a node with rank 0 and on one of its own."""
+    calls: list[int] = []
+    datasets.prepare_data = lambda data: calls.append(1)
+    counts = []
+    for local_rank in (ranks.rank, 0):
+        calls.clear()
+        prepare_on_all(None, replace(ranks, layout=replace(ranks.layout, local_rank=local_rank)))
+        counts.append(len(calls))
+    return counts
+
+
+def test_one_rank_of_each_node_fetches_what_is_missing():
+    assert run_ranks(2, prepared) == [[1, 1], [0, 1]]

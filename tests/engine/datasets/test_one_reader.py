@@ -7,29 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from classification import task as task_module
 from classification.model import build_model
+from classification.task import ClassificationTask
 from classification.train import schema
 from engine.config.section import load_config
+from engine.distributed.ranks import Ranks
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
-from tests.distributed import launch
-from tests.witness import notes_of, watched
+from tests.distributed import launch, run_ranks
+from tests.witness import notes_of, touched, watched
 
 PREDICT = [EVALUATE[0], "-m", "classification.predict"]
-
-
-def touched(notes: Path, rank: int, root: Path) -> set[str]:
-    """What a rank has done to pictures' folders and to files of tensors, besides opening pictures.
-
-    Pillow before 10.3 asks for the state of each file that it opens.
-    """
-    done = notes_of(notes, rank)
-    opened = {path for action, path in done if action == "open" and path.endswith(".jpg")}
-    return {
-        f"{action} {path}"
-        for action, path in done
-        if (Path(path).is_relative_to(root) and not (action in ("open", "stat") and path in opened))
-        or path.endswith((".pt", ".safetensors"))
-    }
 
 
 @pytest.mark.parametrize(
@@ -60,3 +48,20 @@ def test_the_second_rank_opens_pictures_and_nothing_else(tmp_path: Path, then: s
         assert touched(notes, 0, root), name
         opened = [{path for action, path in notes_of(notes, rank) if path.endswith(".jpg")} for rank in (0, 1)]
         assert all(opened), f"{name}: each has its share of the pictures"
+
+
+def opened(ranks: Ranks, config: str) -> list[str]:
+    """Splits that this rank has opened by itself, when all three were used."""
+    splits, open_pictures = [], task_module.open_pictures
+    task_module.open_pictures = lambda data, split: splits.append(split) or open_pictures(data, split)
+    task = ClassificationTask(load_config(schema(), Path(config)), ranks)
+    with torch.inference_mode():
+        task.evaluate(task.model.eval(), "test", ranks)
+    return splits
+
+
+def test_the_second_rank_opens_no_split(tmp_path: Path) -> None:
+    for seed, split in enumerate(("train", "val", "test")):
+        write_pictures(tmp_path / split, {"a": 4, "b": 4}, seed)
+    config = write_config(tmp_path, data=folder_data(tmp_path))
+    assert run_ranks(2, opened, str(config)) == [["train", "val", "test"], []]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from engine.commands.build import prepare_torch
 from engine.config.sections import TrainingConfig
 from engine.devices import kinds
 from engine.devices.kinds import DEVICES, DeviceNumbers, device_kind, wants_tf32
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 
 
 @pytest.fixture
@@ -43,6 +47,26 @@ def test_tf32_is_on_unless_the_run_is_deterministic_or_says_otherwise(
     assert torch.get_float32_matmul_precision() == ("high" if wanted else "highest")
     assert torch.backends.cudnn.allow_tf32 == wanted
     assert torch.backends.cudnn.benchmark == (not deterministic)
+
+
+def test_a_run_makes_the_settings_of_its_device(torch_settings: None) -> None:
+    torch.set_float32_matmul_precision("highest")
+    prepare_torch(TrainingConfig(), 0, Ranks(Layout(), torch.device("cuda", 0)))
+    assert torch.get_float32_matmul_precision() == "high"
+
+
+def test_a_deterministic_run_has_torch_and_cublas_repeat_their_bits(
+    torch_settings: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        config = TrainingConfig(deterministic=True)
+        prepare_torch(config, 0, Ranks(Layout(), torch.device("cuda", 0)))
+        assert torch.are_deterministic_algorithms_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_a_run_on_a_cpu_leaves_the_settings_of_gpus_alone(torch_settings: None) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engine.devices.precision import Precision, computes_bf16, fp16_hint, resolve_precision
+from tests.engine.toy import ToyTask, toy_config, toy_model, toy_trainer
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -84,3 +85,9 @@ def test_fp16_is_hinted_at_where_auto_is_slow(
     assert bool(hint) == hinted
     assert not hinted or ("Tesla T4" in hint and "training.precision=fp16" in hint)
     assert not fp16_hint(name, CPU)
+
+
+def test_a_trainer_gives_the_hint(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("engine.training.trainer.fp16_hint", lambda name, device: f"{name} is slow on {device}")
+    toy_trainer(ToyTask(toy_model()), toy_config(training={"precision": "auto"}))
+    assert "auto is slow on cpu" in caplog.text

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from engine.commands.arguments import TrainArguments
+from engine.commands.train import run_training
 from engine.config.sections import ProfileConfig
 from engine.devices.profiling import TABLE, TRACE, StepProfiler
+from engine.errors import EXIT_INTERRUPTED
+from engine.process.signals import StopRequest
+from tests.engine.faulty import kind
 
 
 def work(profiler: StepProfiler, start: int, end: int) -> None:
@@ -36,6 +43,7 @@ def test_a_trace_and_a_table_of_the_wanted_steps(tmp_path: Path) -> None:
     table = (tmp_path / "results" / TABLE).read_text()
     assert table.startswith("Operators of steps 2 to 4") and "aten::mm" in table
     assert {path.name for path in (tmp_path / "results").iterdir()} == {TRACE, TABLE}, "nothing lies beside"
+    assert TRACE.endswith(".pt.trace.json.gz"), "TensorBoard's plugin looks for this end"
 
 
 def test_a_run_that_goes_on_behind_these_steps_profiles_nothing(tmp_path: Path) -> None:
@@ -74,6 +82,23 @@ def test_steps_that_never_come_are_told(
     work(profiler, begin, total)
     profiler.close()
     assert "training.profile: steps 2 to 4" in caplog.text and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_whole_run_is_profiled_from_its_first_step_to_its_end(tmp_path: Path, stopped: bool) -> None:
+    tree = {
+        "experiment": {"root": str(tmp_path)},
+        "training": {"steps": 8, "global_batch_size": 6, "precision": "fp32", "profile": {"steps": [1, 99]}},
+        "logging": {"tensorboard": False},
+        "distributed": {"device": "cpu"},
+    }
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(tree))
+    stop = StopRequest()
+    stop.signal = signal.SIGTERM if stopped else None
+    code = run_training(kind(), TrainArguments(tmp_path / "toy.yaml", None, False, ()), stop)
+    assert code == (EXIT_INTERRUPTED if stopped else 0)
+    steps = profiled(tmp_path / "experiment_0001" / "results")
+    assert steps[0] == "ProfilerStep#1" and (len(steps) < 8 if stopped else len(steps) == 8)
 
 
 def test_a_disk_that_cannot_be_written_ends_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

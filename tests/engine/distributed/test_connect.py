@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.config.sections import DistributedConfig
+from engine.config.section import load_config
+from engine.config.sections import DistributedConfig, RunConfig
 from engine.distributed.connect import choose_backend, choose_device, connect
 from engine.distributed.layout import Layout
 from engine.errors import UserError
@@ -102,6 +103,21 @@ def test_a_gpu_that_is_named_and_not_seen_is_told_of(
         assert ("CUDA_VISIBLE_DEVICES=0,1, but torch sees no GPU" in caplog.text) == told
 
 
-def test_nccl_without_gpus_is_refused(tmp_path: Path) -> None:
+def test_nccl_without_gpus_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    config = DistributedConfig(backend="nccl")
     with pytest.raises(UserError, match=r"distributed\.backend: nccl needs GPUs"):
-        connect(DistributedConfig(device="cpu", backend="nccl"), Layout(0, 2, 0, 1, "torchrun"), tmp_path)
+        connect(config, Layout(0, 2, 0, 1, "torchrun"), tmp_path)
+    assert connect(config, Layout(), tmp_path).device.type == "cpu", "one process has no group"
+
+
+def test_what_needs_gpus_does_not_go_with_cpus(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("distributed:\n  sync_batchnorm: true\n  backend: nccl\n  device: cpu\n")
+    with pytest.raises(UserError) as caught:
+        load_config(RunConfig, path)
+    assert "run.yaml:2: distributed.sync_batchnorm: has an effect only with device: auto or cuda" in str(caught.value)
+    assert "run.yaml:3: distributed.backend: nccl needs GPUs, and device is cpu" in str(caught.value)
+    path.write_text("distributed:\n  sync_batchnorm: true\n  backend: nccl\n")
+    laptop = load_config(RunConfig, path, ["distributed.device=cpu"]).distributed
+    assert (laptop.sync_batchnorm, laptop.backend) == (False, "auto"), "the command line has turned them off"

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
+import yaml
 
+from engine.commands.arguments import TrainArguments
+from engine.commands.train import run_training
 from engine.distributed.flight_recorder import keep_flight_record_in, prepare_flight_recorder, write_flight_record
+from engine.process.signals import StopRequest
+from tests.engine.faulty import kind
 
 
 @pytest.mark.parametrize("chosen", ["TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"])
@@ -41,3 +47,17 @@ def test_the_last_collectives_are_written_as_json(tmp_path: Path, monkeypatch: p
     assert thread is not None
     thread.join(30)
     assert "version" in json.loads(path.read_text())
+
+
+def test_a_run_has_it_write_into_its_own_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_FR_DUMP_TEMP_FILE", "")
+    monkeypatch.delenv("TORCH_FR_DUMP_TEMP_FILE")
+    tree = {
+        "experiment": {"root": str(tmp_path)},
+        "training": {"steps": 1, "global_batch_size": 6, "precision": "fp32"},
+        "logging": {"tensorboard": False},
+        "distributed": {"device": "cpu"},
+    }
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(tree))
+    assert run_training(kind(), TrainArguments(tmp_path / "toy.yaml", None, False, ()), StopRequest()) == 0
+    assert os.environ["TORCH_FR_DUMP_TEMP_FILE"] == str(tmp_path / "experiment_0001" / "logs" / "nccl_rank_")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ def talk(ranks: Ranks) -> dict[str, Any]:
     ranks.barrier()
     answers["layout"] = [ranks.rank, ranks.world_size, ranks.layout.local_world_size, ranks.layout.launcher]
     answers["backend"] = ranks.backend
+    answers["timeout"] = torch.distributed.group.WORLD._get_backend(ranks.device).options._timeout.total_seconds()
+    answers["flight recorder"] = os.environ.get("TORCH_FR_BUFFER_SIZE")
     return answers
 
 
@@ -100,6 +103,8 @@ def test_collectives(world_size: int, slurm_job: str | None, tmp_path: Path) -> 
         launcher = "slurm" if slurm_job else "torchrun"
         assert answers["layout"] == [rank, world_size, world_size, launcher]
         assert answers["backend"] == "gloo"
+        assert answers["timeout"] == 1860, "a minute more than the longest that a rank may take"
+        assert answers["flight recorder"] == "2000", "it is on before the first group is made"
     assert not slurm_job or list((tmp_path / "meet" / "here").iterdir()) == []  # rank 0 has cleared its note away
 
 

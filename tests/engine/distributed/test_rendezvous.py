@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from engine.distributed import rendezvous
 from engine.distributed.interfaces import Interface, interface_of, list_interfaces, selects, sort_addresses
@@ -83,6 +84,21 @@ def test_the_best_address_comes_first(variables: dict[str, str], first: list[str
     assert sorted(found[-1 - len(last) : -1]) == sorted(last)
     assert found[-1] == "127.0.0.1"
     assert len(found) == len(NODE)
+
+
+def test_what_the_environment_names_is_offered_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the default route's address is none of those listed, such as an interface's second one."""
+    monkeypatch.setattr(rendezvous, "list_interfaces", lambda: NODE)
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "=ib1")
+    assert own_addresses()[0] == "10.2.0.5"
+
+
+def test_addresses_of_ipv6_that_other_machines_can_reach_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel's table: address, number, length of the prefix, scope, flags, name."""
+    lines = ["20010db8000000000000000000000005 02 40 00 80 ib0", "fe800000000000000000000000000005 02 40 20 80 ib0"]
+    monkeypatch.setattr(Path, "read_text", lambda path: "\n".join(lines))
+    assert [each for each in list_interfaces() if ":" in each.address] == [Interface("ib0", "2001:db8::5")]
 
 
 # -- the note --------------------------------------------------------------------------------------------------------
@@ -187,6 +203,15 @@ def test_gloo_and_nccl_take_the_network_that_is_open_unless_somebody_chose_one()
     environment: dict[str, str] = {"NCCL_SOCKET_IFNAME": "^eth"}
     use_interface("ib0", environment)
     assert environment == {"NCCL_SOCKET_IFNAME": "^eth", "GLOO_SOCKET_IFNAME": "ib0"}
+
+
+def test_which_network_is_open_only_ranks_on_other_nodes_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, met = dist.HashStore(), Met("10.77.0.1", "10.77.0.1")
+    for node, said in (("1", "10.78.0.1"), ("0", "10.78.0.1"), ("1", "")):  # on rank 0's own node all are
+        monkeypatch.setenv("SLURM_NODEID", node)
+        best = not said or node == "0"
+        rendezvous._agree_on_network(store, Met("10.78.0.1", "10.78.0.2") if not best else met, best)
+        assert store.get("network").decode() == said
 
 
 RANK = """

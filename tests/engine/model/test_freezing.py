@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.config.sections import FinetuneConfig, TrainingConfig
+from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.model.freezing import Freezing, Phase, plan_phases
@@ -343,6 +344,18 @@ def test_early_stopping_waits_until_everything_is_trained() -> None:
     trainer.fit(recorder)
     # Each evaluation gives a score of 0: the first one after everything has begun is the best, two more end the run.
     assert [record["step"] for record in recorder.val] == [3, 6, 9, 12, 15, 18, 21]
+
+
+def test_a_step_that_compiles_anew_may_take_as_long_as_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.model.wrap.compile_for_training", lambda model, mode: model)
+    ranks = Ranks(Layout(), torch.device("cpu"))
+    trainer, slow = staged_trainer(ranks, training={"compile": True}), []
+    forward = trainer.task.training_step
+    monkeypatch.setattr(
+        trainer.task, "training_step", lambda *given: slow.append(ranks.heartbeat.slow) or forward(*given)
+    )
+    finish(trainer)
+    assert [number for number in range(STEPS) if slow[number]] == sorted({0, *BEGINS.values()})
 
 
 @pytest.mark.full

@@ -19,13 +19,13 @@ from engine.config.sections import DistributedConfig, TrainingConfig
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.model.wrap import wrap_model
+from engine.model.wrap import prepare_model, wrap_model
 from swin import swin_tiny
 from tests.distributed import run_ranks
 from tests.engine.toy import prepare_network
 
 CPU = Ranks(Layout(), torch.device("cpu"))
-CUDA = Ranks(Layout(), torch.device("cuda", 0))
+CUDA = Ranks(Layout(world_size=2), torch.device("cuda", 0))
 
 
 def network() -> Any:
@@ -123,16 +123,19 @@ def test_models_that_cannot_recompute_are_refused(build: Any) -> None:
         prepare_network(build(), TrainingConfig(activation_checkpointing=True), CPU)
 
 
-def test_sync_batchnorm_is_refused_on_cpu() -> None:
+def test_sync_batchnorm_is_refused_on_several_cpus_and_does_nothing_on_one() -> None:
+    distributed = DistributedConfig(sync_batchnorm=True)
     with pytest.raises(UserError, match=r"distributed\.sync_batchnorm: works on CUDA only"):
-        prepare_network(network(), TrainingConfig(), CPU, DistributedConfig(sync_batchnorm=True))
+        prepare_model(network(), TrainingConfig(), distributed, Ranks(Layout(world_size=2), torch.device("cpu")))
+    alone = prepare_model(nn.Sequential(nn.BatchNorm1d(3)), TrainingConfig(), distributed, CPU)
+    assert type(alone[0]) is nn.BatchNorm1d
 
 
 def test_sync_batchnorm_replaces_every_layer_and_keeps_names_and_activations() -> None:
     model: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), BatchNormAct2d(4, act_layer=nn.ReLU))
     names, weight = list(model.state_dict()), model[1].weight
     training = TrainingConfig(precision="fp32")
-    prepare_network(model, training, CUDA, DistributedConfig(sync_batchnorm=True))
+    prepare_model(model, training, DistributedConfig(sync_batchnorm=True), CUDA)
     assert isinstance(model[1], nn.SyncBatchNorm) and isinstance(model[2], nn.SyncBatchNorm)
     assert list(model.state_dict()) == names and model[1].weight is weight
     assert model.eval()(torch.randn(2, 3, 6, 6))[:, :4].min() >= 0, "the activation is to be kept"

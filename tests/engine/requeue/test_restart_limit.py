@@ -76,6 +76,13 @@ def test_two_crashes_at_one_step(folder: RunDir) -> None:
     assert restart_limit_reason(folder, 51, environment(1)) is None, "that step was passed"
 
 
+def test_a_crash_that_is_told_a_step_early_is_one_at_the_same_step(folder: RunDir) -> None:
+    record_start(folder.environment, start(0, 0))
+    write_failure(folder.failed, Failure(1, "n1", 50, "rank 1 failed", start="a"))
+    write_failure(folder.failed, Failure(1, "n1", 49, "rank 1 vanished", start="b", time=time.time() + 1))
+    assert (restart_limit_reason(folder, 40, environment(1)) or "").startswith("2 starts have failed at step 49")
+
+
 def test_hangs_count_as_crashes(folder: RunDir) -> None:
     record_start(folder.environment, start(0, 0))
     for number, rank in enumerate((1, 3)):

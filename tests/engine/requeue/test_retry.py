@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from engine.distributed.heartbeat import Place
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.requeue.retry import is_communication_error, timed_out, worth_retrying
+from engine.requeue.retry import failure_of, is_communication_error, timed_out, worth_retrying
 from tests.engine.watchdog.watched import running
 
 SECOND = timedelta(seconds=1)
@@ -111,3 +112,10 @@ def test_what_the_network_or_a_card_has_failed_is_worth_another_start(error: Exc
 )
 def test_what_would_come_again_is_not(error: Exception) -> None:
     assert not worth_retrying(error)
+
+
+def test_the_failure_of_a_rank_says_whether_another_start_is_worth_it() -> None:
+    place = Place(7, 2, "backward")
+    broken = failure_of(1, "n1", place, device_error("uncorrectable ECC error encountered"))
+    assert broken.retry and broken.reason.startswith("rank 1 on n1 failed at step 7 (backward): AcceleratorError: CUDA")
+    assert not failure_of(1, "n1", place, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")).retry

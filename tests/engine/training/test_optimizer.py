@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+import yaml
 from torch import nn
 
-from engine.config.sections import FinetuneConfig, OptimizerConfig
+from engine.config.section import load_config
+from engine.config.sections import FinetuneConfig, OptimizerConfig, RunConfig
 from engine.errors import UserError
 from engine.training.optimizer import (
     build_optimizer,
@@ -146,9 +150,12 @@ def test_settings_reach_the_optimizer() -> None:
     ],
     ids=str,
 )
-def test_what_cannot_work_is_refused(settings: dict[str, Any], text: str) -> None:
-    with pytest.raises(UserError, match=text):
-        build_optimizer(nn.Linear(3, 2), OptimizerConfig(**settings), PLAIN)
+def test_what_cannot_work_is_refused_with_its_line(tmp_path: Path, settings: dict[str, Any], text: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({"optimizer": settings}, sort_keys=False))
+    line = list(settings).index(re.findall(r"optimizer\\.(\w+)", text)[0]) + 2
+    with pytest.raises(UserError, match=rf"run\.yaml:{line}: {text}"):
+        load_config(RunConfig, path)
 
 
 def test_an_optimizer_that_needs_what_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

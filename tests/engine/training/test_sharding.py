@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import copy
 import io
+import re
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from timm.optim import list_optimizers
 from torch import nn
 
+from engine.config.section import load_config
+from engine.config.sections import COMMON_OPTIMIZERS, UNDIVIDED, FinetuneConfig, OptimizerConfig, RunConfig
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.training.optimizer import advances_each_by_itself, build_optimizer
 from engine.training.sharding import ShardedState, group_bounds
 from engine.training.state import RunState
 from engine.training.trainer import Trainer
@@ -212,10 +219,44 @@ def test_groups_of_ranks_each_have_a_whole_state() -> None:
     assert parts[0] == 8 and parts[1] + parts[2] == 8 and min(parts) > 0
 
 
-def test_optimizers_that_look_at_all_parameters_at_once_are_refused() -> None:
-    config = toy_config(training={"shard": "optimizer"}, optimizer={"name": "lamb", "lr": 0.1})
-    with pytest.raises(UserError, match=r"training\.shard: 'lamb' cannot be divided"):
-        toy_trainer(ToyTask(toy_model()), config)
+def refused(tmp_path: Path, name: str) -> str:
+    """What is said of a file that wants to divide this optimizer's state; empty if nothing is."""
+    path = tmp_path / "run.yaml"
+    path.write_text(f"optimizer:\n  name: {name}\ntraining:\n  shard: optimizer\n")
+    try:
+        load_config(RunConfig, path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_optimizers_that_look_at_all_parameters_at_once_are_refused_with_their_line(tmp_path: Path) -> None:
+    for name in ("lamb", "lambc"):
+        assert re.search(
+            rf"run\.yaml:4: training\.shard: '{name}' cannot be divided, .* adamw$", refused(tmp_path, name)
+        )
+    assert not refused(tmp_path, "lion")
+    assert not refused(tmp_path, "fusedadamw"), "what no CPU can try is tried where it runs"
+
+
+def divides(name: str) -> bool:
+    """Whether an optimizer does, as far as a CPU can tell: true of what runs on GPUs alone."""
+    config, finetune = OptimizerConfig(name=name), FinetuneConfig()
+    try:
+        return advances_each_by_itself(lambda model: build_optimizer(model, config, finetune), torch.device("cpu"))
+    except UserError:
+        return True
+
+
+@pytest.mark.parametrize("names", [COMMON_OPTIMIZERS, pytest.param(list_optimizers(), marks=pytest.mark.full)])
+def test_what_is_known_of_optimizers_is_so(names: Iterable[str]) -> None:
+    assert {name for name in names if not divides(name)} == UNDIVIDED & set(names)
+
+
+def test_a_device_that_shows_it_later_refuses_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.training.sharding.advances_each_by_itself", lambda build, device: False)
+    with pytest.raises(UserError, match=r"training\.shard: 'adamw' cannot be divided"):
+        toy_trainer(ToyTask(toy_model()), toy_config(training={"shard": "optimizer"}))
 
 
 def test_a_single_rank_trains_and_saves_as_ever() -> None:

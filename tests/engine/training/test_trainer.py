@@ -123,6 +123,15 @@ def test_too_many_bad_steps_in_a_row_end_the_run_with_a_cure():
         train(task, training={"max_nonfinite_steps": 3})
 
 
+@pytest.mark.parametrize("stops", [{}, {"early_stopping": {"patience": 1}}], ids=["at the end", "early"])
+def test_a_run_of_which_every_step_was_skipped_is_no_finished_one(stops: dict):
+    recorder, task = Memory(), ToyTask(toy_model(), bad=tuple(range(24)))
+    trainer = toy_trainer(task, toy_config(evaluation=stops))
+    with pytest.raises(NonFiniteError, match=r"nothing was trained: all [36] steps .*optimizer\.lr"):
+        trainer.fit(recorder)
+    assert [saved["step"] for saved in recorder.saved] == [3], "what it began with is not kept as its result"
+
+
 def test_records_are_means_since_the_record_before():
     single = train(ToyTask(toy_model()), training={"epochs": 2})
     grouped = train(ToyTask(toy_model()), training={"epochs": 2}, logging={"every_steps": 2})

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, answer_challenge
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from engine.errors import UserError
 from engine.run_folder.failure import Failure
 from engine.watchdog import coordinator as module
 from engine.watchdog.coordinator import Coordinator
-from engine.watchdog.verdict import Limits, Member
+from engine.watchdog.verdict import Limits, Member, connection_over
 from engine.watchdog.watchdog import join
 from tests.distributed import ROOT, clean_environment
 
@@ -104,7 +105,7 @@ def test_one_that_joins_late_is_told_what_it_has_missed(start: Callable[..., Coo
 
 def test_unknown_clients_change_nothing_and_all_are_turned_away_in_the_end(start: Callable[..., Coordinator]) -> None:
     coordinator = start(2)
-    said = [b"", b"GET / HTTP/1.1\r\n\r\n", b"\x00\xff" * 5000, b"\x00\x00\x00\x04", b"x" * 10**6]
+    said = [*[b""] * 7, b"GET / HTTP/1.1\r\n\r\n", b"\x00\xff" * 5000, b"\x00\x00\x00\x04", b"x" * 10**6]
     unknown = []
     for text in said:
         unknown.append(socket.create_connection(("127.0.0.1", coordinator.port)))
@@ -128,11 +129,37 @@ def test_unknown_clients_change_nothing_and_all_are_turned_away_in_the_end(start
     assert next(m for m in iter(rank.recv, None) if m[0] != "beat") == ("stop", "SIGUSR1")
 
 
+def test_a_rank_tries_all_addresses(start: Callable[..., Coordinator]) -> None:
+    coordinator = start(2)
+    join(Member(1, "n1"), ["255.255.255.255", "127.0.0.1"], coordinator.port, coordinator.token)
+    assert coordinator.complete.wait(30)
+
+
 def test_who_does_not_know_the_token_is_not_let_in(start: Callable[..., Coordinator]) -> None:
     coordinator = start(2)
     with pytest.raises(UserError, match=r"rank 1 on n1 reached rank 0 under none of 127\.0\.0\.1 \(port \d+\); all"):
         join(Member(1, "n1"), ["127.0.0.1"], coordinator.port, b"guess")
+    stranger = connection_over(socket.create_connection(("127.0.0.1", coordinator.port)))
+    with pytest.raises(AuthenticationError):  # and is told so before it is asked for anything
+        answer_challenge(stranger, b"guess")
+    stranger.close()
     assert not coordinator.complete.is_set()
+
+
+def test_a_coordinator_that_fails_ends_nobody(
+    start: Callable[..., Coordinator], caplog: pytest.LogCaptureFixture
+) -> None:
+    coordinator = start(3)
+    ranks = [enter(coordinator, rank) for rank in (1, 2)]
+    assert coordinator.complete.wait(30)
+    ranks[0].send_bytes(b"no message of ours")
+    for connection in (*ranks, coordinator.own):
+        said = []
+        while "bye" not in said:
+            assert connection.poll(15), said
+            said.append(connection.recv()[0])
+        assert "verdict" not in said
+    assert "the watchdog over all ranks has failed; going on without" in caplog.text
 
 
 def test_a_rank_that_never_joins_is_missed(start: Callable[..., Coordinator], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import EXIT_USER_ERROR, UserError
 from engine.run_folder.failure import Failure, read_failure, write_failure
+from engine.watchdog import verdict
+from engine.watchdog import watchdog as module
 from engine.watchdog.verdict import Limits
 from engine.watchdog.watchdog import Watchdog
 from tests.distributed import agent_store, clean_environment, torchrun_environment
@@ -74,7 +77,7 @@ def test_a_killed_rank_is_named_by_all_survivors(culprit: int, deed: str) -> Non
 
 @pytest.mark.parametrize("culprit", [0, 1])
 def test_a_rank_that_sleeps_for_ever_is_named_with_the_stacks_of_all(culprit: int) -> None:
-    with running(2, train, "sleep", culprit, 2.0) as group:
+    with running(2, train_with_nccl, "sleep", culprit, 2.0) as group:
         assert group.codes() == [1, 1]
         assert group.seconds_since(f"step_{culprit}") < LIMIT
         failure, other = group.failure(), 1 - culprit
@@ -88,6 +91,13 @@ def test_a_rank_that_sleeps_for_ever_is_named_with_the_stacks_of_all(culprit: in
             assert function in failure.traceback
             assert function in (group.folder / f"rank_{rank}.log").read_text()
             assert "MainThread" not in (group.folder / f"rank_{rank}.txt").read_text()  # the console is spared
+            assert (group.folder / f"nccl_rank_{rank}.json").exists(), "NCCL's last collectives lie beside the log"
+
+
+def train_with_nccl(ranks: Ranks, folder: Path, *args: Any) -> None:
+    """As :func:`train`, with a flight recorder that writes."""
+    module.write_flight_record = lambda path: path.touch()  # type: ignore[assignment]
+    train(ranks, folder, *args)
 
 
 def test_a_rank_that_sleeps_where_the_others_wait_for_it_is_not_mistaken() -> None:
@@ -115,6 +125,32 @@ def test_a_rank_that_cannot_speak_is_named_by_the_others(culprit: int, deed: str
             while "in do\n" not in log.read_text() and time.monotonic() < deadline:
                 time.sleep(0.1)
             assert "most recent call first" in log.read_text() and "in do\n" in log.read_text()
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training goes on", "all wait"])
+def test_rank_0_behind_a_network_that_is_gone_is_lost_only_if_the_others_wait(training: bool) -> None:
+    with running(2, lose_rank_0, training) as group:
+        group.processes[1].join(60)
+        assert group.processes[1].exitcode == (0 if training else 1), group.output()
+        if not training:
+            failure = group.failure()
+            assert failure.rank == 0 and failure.retry and verdict.CUT_OFF in failure.reason
+
+
+def lose_rank_0(ranks: Ranks, folder: Path, training: bool) -> None:
+    """Rank 0 falls silent and its kernel acknowledges nothing, as one says that is asked about the connection."""
+    verdict.UNREACHABLE_SECONDS, verdict.unacknowledged_seconds = 2.0, lambda connection: 30.0
+    with Watchdog(ranks, MINUTE, lambda failure: write_failure(folder / "FAILED.json", failure)):
+        for step in range(2):
+            ranks.heartbeat.at("data", step)
+        if ranks.rank == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        begin = time.monotonic()
+        while time.monotonic() < begin + (6 if training else 45):
+            if training:
+                ranks.heartbeat.tick()
+            time.sleep(0.05)
+        os._exit(0)
 
 
 @pytest.mark.parametrize("deed, when", [("all sleep a little", 0), ("all measure", STEP)])
@@ -223,7 +259,7 @@ def test_the_death_of_the_launcher_ends_all_its_ranks(tmp_path: Path) -> None:
         for pid in filter(lives, pids):
             os.kill(pid, signal.SIGKILL)
     failure = read_failure(tmp_path / "FAILED.json")
-    assert failure is not None
+    assert failure is not None and failure.retry
     assert failure.reason.startswith(f"the launcher (pid {launcher.pid}) of rank {failure.rank} on {HOST} vanished at")
 
 
@@ -272,6 +308,21 @@ def test_the_first_failure_stands_and_carries_the_name_of_the_start() -> None:
         first = watchdog.settle(ValueError("a"))
         assert watchdog.settle(RuntimeError("b")) == first
         assert first.start == watchdog.start != ""
+
+
+def test_a_watchdog_that_fails_takes_leave_of_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    """Or they would take its silence for a hang."""
+    with watchdog_alone() as watchdog:
+        coordinator = watchdog._coordinator
+        assert coordinator is not None
+        connection = coordinator._members[0].connection
+        assert connection is not None
+        connection.send_bytes(b"no message of ours")
+        deadline = time.monotonic() + LIMIT
+        while coordinator._members and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not coordinator._members
+    assert "the watchdog over the other ranks has failed; going on without" in caplog.text
 
 
 def test_a_closed_watch_leaves_no_thread() -> None:
