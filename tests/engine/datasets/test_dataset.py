@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from classification import datasets
 from classification.augmentation.mixing import apply_mixing, plan_mixing
 from classification.augmentation.sections import AugmentationConfig
 from classification.augmentation.transforms import TrainTransform
@@ -15,6 +14,7 @@ from engine.data.batch_plan import BatchLayout, NaturalOrder
 from engine.data.loaders import MicroBatchSampler, TrainLoader
 from engine.data.names import Names
 from engine.data.workers import WorkerSettings
+from engine.datasets import dataset as datasets
 from engine.datasets.dataset import PictureReader, open_pictures, prepare_on_all
 from engine.datasets.sections import CsvData, FolderData
 from engine.distributed.ranks import Ranks
