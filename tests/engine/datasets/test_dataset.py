@@ -49,7 +49,9 @@ def root(tmp_path_factory):
 def read(root, *, ranks=1, accumulation=1, workers=0, start_step=0) -> dict[tuple[int, int], tuple]:
     """For each step and position that counts: index, label, and the bytes of the augmented and of the mixed picture."""
     pictures = open_pictures(FolderData(source="folder", root=root), "train")
-    size = Preprocessing(32, 32, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "crop", 1.0)
+    size = Preprocessing(
+        32, 32, resize="crop", crop_pct=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+    )
     reader = PictureReader(pictures, TrainTransform(size, AUGMENTATION), SEED)
     layout = BatchLayout(len(pictures), GLOBAL_BATCH, accumulation, ranks, drop_last=False)
     found = {}
