@@ -201,8 +201,8 @@ def test_what_nothing_reads_is_refused(load, tree, text):
 @pytest.mark.parametrize(
     "tree",
     [
-        {"data": SEVERAL, "evaluation": {"thresholds": 0.4}},
-        {"data": {"source": "celeba", "root": "faces"}, "evaluation": {"thresholds": 0.4}},
+        {"data": SEVERAL, "loss": {"name": "bce"}, "evaluation": {"thresholds": 0.4}},
+        {"data": {"source": "celeba", "root": "faces"}, "loss": {"name": "bce"}, "evaluation": {"thresholds": 0.4}},
         {"data": {**FOLDER, "pad_fill": [1, 2, 3]}, "augmentation": {"affine": {}}},
         {"data": {**FOLDER, "pad_fill": [1, 2, 3]}, "augmentation": {"trivialaugment": True}},
         {"data": {**FOLDER, "pad_fill": [1, 2, 3]}, "augmentation": {"randaugment": "rand-m9"}},

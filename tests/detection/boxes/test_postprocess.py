@@ -164,7 +164,7 @@ def test_pictures_are_suppressed_together_but_on_a_cpu(device, way, monkeypatch)
     calls = []
     for name in ("each", "together"):
         noted = lambda boxes, scores, labels, valid, iou, name=name: calls.append(name) or valid  # noqa: E731
-        monkeypatch.setattr(f"detection.postprocess.suppress_{name}", noted)
+        monkeypatch.setattr(f"detection.boxes.postprocess.suppress_{name}", noted)
     scores, codes = torch.rand(2, len(PRIORS), 3, device=device), torch.zeros(2, len(PRIORS), 4, device=device)
     postprocess(scores, codes, PRIORS.to(device), PostprocessConfig())
     assert calls == [way]
