@@ -4,15 +4,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from classification.augmentation.sections import UNCOVERING, AugmentationConfig
-from classification.losses.sections import LossConfig, loss_fault
+from classification.losses.sections import CrossEntropyConfig, LossConfig, loss_fault
 from classification.metrics.sections import ClassificationEvaluationConfig
 from engine.config.model_names import check_published, check_timm, unknown_model
-from engine.config.section import Section, may_import
-from engine.config.sections import RunConfig, metric_fault
-from engine.config.unused_keys import refuse_idle
+from engine.config.run import RunConfig
+from engine.config.section import Section, Variants, may_import, refuse_unused
+from engine.config.training import metric_fault
 from engine.datasets.sections import DataConfig
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
 
@@ -21,9 +21,6 @@ Count = Annotated[int, Field(ge=1)]
 
 SWIN_SHAPES = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE, "swin": TINY}
 """What each of our model names starts from."""
-
-SWIN_FIELDS = ("patch_size", "window_size", "embed_dim", "depths", "num_heads", "mlp_ratio")
-"""What a Swin's shape may be given by, under the names of :class:`swin.SwinConfig`."""
 
 
 class HeadConfig(Section):
@@ -41,11 +38,11 @@ class HeadConfig(Section):
     """Dropout of the hidden layer's output."""
 
 
-class ModelConfig(Section):
-    """The model: a Swin Transformer, or any of timm's."""
+class CommonModel(Section):
+    """What all models have in common."""
 
     name: str
-    """swin_tiny, swin_small, swin_base, swin_large; swin for a shape of one's own; or timm/NAME."""
+    """What is trained."""
     drop_path: Fraction | None = None
     """Stochastic depth: probability of dropping the last block's branches; null: the model's own."""
     drop_rate: Fraction = 0.0
@@ -54,49 +51,78 @@ class ModelConfig(Section):
     """Layers of one's own in place of the classifier, on any model; null: the model's own single layer."""
     max_parameters: Count | None = None
     """Refuse a model of more parameters than this; null: any."""
-    patch_size: Count | None = None
-    """Swin: pixels of a patch's side; null: the model's own, as for all that follow."""
-    window_size: Count | None = None
-    """Swin: patches of a window's side."""
-    embed_dim: Count | None = None
-    """Swin: channels of the first stage."""
-    depths: tuple[Count, ...] | None = None
-    """Swin: blocks of each stage."""
-    num_heads: tuple[Count, ...] | None = None
-    """Swin: attention heads of each stage."""
-    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
-    """Swin: hidden width of the MLPs, relative to their input."""
-
-    @property
-    def swin_fields(self) -> dict[str, Any]:
-        """What is given of a Swin's shape, under the names of :class:`swin.SwinConfig`."""
-        return {name: getattr(self, name) for name in SWIN_FIELDS if getattr(self, name) is not None}
-
-    def swin_shape(self) -> SwinConfig | None:
-        """The shape of our Swin; None for timm's models. A ``ValueError`` names fields that do not fit together."""
-        return replace(SWIN_SHAPES[self.name], **self.swin_fields) if self.timm_name is None else None
 
     @property
     def timm_name(self) -> str | None:
         """timm's name of the model; None for ours."""
-        return self.name.removeprefix("timm/") if self.name.startswith("timm/") else None
+        return None
 
     @model_validator(mode="after")
-    def _fits_together(self, info: ValidationInfo) -> "ModelConfig":
+    def _drops_once(self) -> "CommonModel":
         if self.head is not None and self.head.dropout and self.drop_rate:
             raise ValueError("give `head.dropout` or `drop_rate`, not both: they are at the same place")
-        if self.timm_name is not None:
-            refuse_idle(self, SWIN_FIELDS, needed="a name of our own Swin models", holds=False, deciders=["name"])
-            if may_import(info):
-                check_timm(self.timm_name, SWIN_SHAPES)
-            return self
-        if self.name not in SWIN_SHAPES:
-            raise ValueError(f"name: {unknown_model(self.name, SWIN_SHAPES)}")
+        return self
+
+
+class SwinModel(CommonModel):
+    """A Swin Transformer of our own."""
+
+    name: Literal["swin_tiny", "swin_small", "swin_base", "swin_large", "swin"]
+    """swin_tiny, swin_small, swin_base, swin_large; or swin for a shape of one's own."""
+    patch_size: Count | None = None
+    """Pixels of a patch's side; null: the model's own, as for all that follow."""
+    window_size: Count | None = None
+    """Patches of a window's side."""
+    embed_dim: Count | None = None
+    """Channels of the first stage."""
+    depths: tuple[Count, ...] | None = None
+    """Blocks of each stage."""
+    num_heads: tuple[Count, ...] | None = None
+    """Attention heads of each stage."""
+    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Hidden width of the MLPs, relative to their input."""
+
+    @property
+    def swin_fields(self) -> dict[str, Any]:
+        """What is given of the shape, under the names of :class:`swin.SwinConfig`."""
+        own = type(self).model_fields.keys() - CommonModel.model_fields.keys()
+        return {name: value for name, value in self if name in own and value is not None}
+
+    def swin_shape(self) -> SwinConfig:
+        """The shape. A ``ValueError`` names fields that do not fit together."""
+        return replace(SWIN_SHAPES[self.name], **self.swin_fields)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "SwinModel":
         missing = [key for key in ("embed_dim", "depths", "num_heads") if key not in self.swin_fields]
         if self.name == "swin" and missing:
             raise ValueError(f"a swin of one's own shape also needs {' and '.join(missing)}")
         self.swin_shape()  # checks itself
         return self
+
+
+class TimmModel(CommonModel):
+    """Any of timm's models."""
+
+    name: Annotated[str, Field(examples=["timm/NAME"], json_schema_extra={"pattern": "^timm/"})]
+    """timm/NAME."""
+
+    @property
+    def timm_name(self) -> str:
+        """timm's name of the model."""
+        return self.name.removeprefix("timm/")
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str, info: ValidationInfo) -> str:
+        if not name.startswith("timm/"):
+            raise ValueError(unknown_model(name, SWIN_SHAPES))
+        if may_import(info):
+            check_timm(name.removeprefix("timm/"), SWIN_SHAPES)
+        return name
+
+
+ModelConfig = Annotated[SwinModel | TimmModel, Variants("name")]
 
 
 class ClassificationConfig(RunConfig):
@@ -116,28 +142,22 @@ class ClassificationConfig(RunConfig):
     """Pictures and their classes."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes to training pictures."""
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = CrossEntropyConfig()
     """What is minimised."""
     evaluation: ClassificationEvaluationConfig = ClassificationEvaluationConfig()
     """When, on what weights and how to evaluate."""
 
     @model_validator(mode="after")
-    def _no_idle_keys(self) -> "ClassificationConfig":
+    def _no_unused_keys(self) -> "ClassificationConfig":
         filled = self.data.resize == "pad" or (self.augmentation.uncovers and isinstance(self.data.pad_fill, tuple))
-        refuse_idle(
-            self,
-            ["data.pad_fill"],
-            needed="data.resize: pad (a colour also with augmentation that turns or moves pictures)",
-            holds=filled,
-            deciders=["data.resize", *(f"augmentation.{key}" for key in UNCOVERING)],
-        )
-        several = self.data.multi_label
+        pad = "data.resize: pad (a colour also with augmentation that turns or moves pictures)"
+        moves = ["data.resize", *(f"augmentation.{key}" for key in UNCOVERING)]
+        several = "several labels a picture (data.label_columns, data.label_separator)"
         labels = ["data.source", "data.label_columns", "data.label_separator"]
-        for key, needed, holds in [
-            ("evaluation.thresholds", "several labels a picture (data.label_columns, data.label_separator)", several),
-            ("evaluation.calibration_bins", "one label a picture", not several),
-        ]:
-            refuse_idle(self, [key], needed=needed, holds=holds, deciders=labels)
+        one_label = not self.data.multi_label
+        unread = [("evaluation.thresholds", several, labels)] if one_label else []
+        unread += [] if one_label else [("evaluation.calibration_bins", "one label a picture", labels)]
+        refuse_unused(self, unread + ([] if filled else [("data.pad_fill", pad, moves)]))
         return self
 
     @model_validator(mode="after")
@@ -177,7 +197,7 @@ class ClassificationConfig(RunConfig):
     def _pictures_hold_a_patch(self) -> "ClassificationConfig":
         size = self.data.image_size
         sides = (size, size) if isinstance(size, int) else size
-        shape = self.model.swin_shape()
-        if shape is not None and min(sides) < shape.patch_size:
-            raise ValueError(f"data.image_size: must be at least model.patch_size ({shape.patch_size}), not {size}")
+        patch = self.model.swin_shape().patch_size if isinstance(self.model, SwinModel) else 1
+        if min(sides) < patch:
+            raise ValueError(f"data.image_size: must be at least model.patch_size ({patch}), not {size}")
         return self

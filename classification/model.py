@@ -13,9 +13,9 @@ import timm
 from safetensors import SafetensorError
 from torch import nn
 
-from classification.config import ModelConfig
+from classification.config import ModelConfig, SwinModel, TimmModel
 from classification.heads import replace_head
-from engine.config.sections import FinetuneConfig
+from engine.config.training import FinetuneConfig
 from engine.datasets.labelled import some
 from engine.errors import UserError
 from engine.model.pretrained import load_weights, read_weights
@@ -43,7 +43,7 @@ def build_model(
         UserError: the weights cannot be read or do not fit, the model refuses its settings, or it has more parameters
             than ``model.max_parameters``.
     """
-    if config.timm_name is None:
+    if isinstance(config, SwinModel):
         model = _swin(config, num_classes, image_size)
     else:
         model = _timm(config, num_classes, image_size, published=finetune.weights == "timm")
@@ -85,17 +85,15 @@ def _load(model: nn.Module, file: Path, classes: Sequence[str] | None) -> None:
         raise UserError(f"finetune.weights: {file}: {error}") from None
 
 
-def _swin(config: ModelConfig, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
+def _swin(config: SwinModel, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
     shape = config.swin_shape()
-    assert shape is not None
     drop_path = shape.drop_path if config.drop_path is None else config.drop_path
     return SwinTransformer(
         replace(shape, num_classes=num_classes, img_size=image_size, drop_rate=config.drop_rate, drop_path=drop_path)
     )
 
 
-def _timm(config: ModelConfig, num_classes: int, image_size: tuple[int, int], published: bool) -> nn.Module:
-    assert config.timm_name is not None
+def _timm(config: TimmModel, num_classes: int, image_size: tuple[int, int], published: bool) -> nn.Module:
     create: Callable[..., nn.Module] = partial(timm.create_model, config.timm_name)
     if published:
         create = partial(create_pretrained, config.timm_name)

@@ -6,21 +6,13 @@ from typing import ClassVar
 from pydantic import ValidationInfo, model_validator
 
 from detection.augmentation.sections import AugmentationConfig
-from detection.boxes.sections import LossConfig, MatchingConfig, PostprocessConfig
+from detection.boxes.sections import CrossEntropyConfig, LossConfig
 from detection.data.sections import DataConfig
-from detection.model.sections import BACKBONES, DetectorConfig
+from detection.model.sections import BACKBONES, DetectorConfig, TimmDetector
 from engine.config.model_names import check_published
+from engine.config.run import RunConfig
 from engine.config.section import may_import, of_trained_model
-from engine.config.sections import RunConfig, metric_fault
-
-
-class DetectionSection(DetectorConfig):
-    """The detector: its model, what its boxes are matched with in training, and how its output is read."""
-
-    matching: MatchingConfig = MatchingConfig()
-    """Which priors have to find which objects."""
-    postprocess: PostprocessConfig = PostprocessConfig()
-    """How predictions become detections."""
+from engine.config.training import metric_fault
 
 
 class DetectionConfig(RunConfig):
@@ -29,13 +21,13 @@ class DetectionConfig(RunConfig):
     of_other_tasks: ClassVar[Mapping[str, str]] = {"model": "classification", "diffusion": "diffusion"}
     used_when_trained: ClassVar[tuple[str, ...]] = ("detection.postprocess",)
 
-    detection: DetectionSection = DetectionSection()
+    detection: DetectorConfig = TimmDetector()
     """What is trained, and how its output is read."""
     data: DataConfig
     """Pictures with boxes."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes to training pictures."""
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = CrossEntropyConfig()
     """What is minimised."""
 
     @model_validator(mode="after")
@@ -49,7 +41,8 @@ class DetectionConfig(RunConfig):
 
     @model_validator(mode="after")
     def _batch_norms_are_trained(self, info: ValidationInfo) -> "DetectionConfig":
-        if self.detection.frozen_batchnorm and self.finetune.weights is None and not of_trained_model(info):
+        frozen = isinstance(self.detection, TimmDetector) and self.detection.frozen_batchnorm
+        if frozen and self.finetune.weights is None and not of_trained_model(info):
             raise ValueError(
                 "detection.frozen_batchnorm: keeps the batch norms of trained weights, but there are none; set "
                 "finetune.weights, or leave it false"

@@ -15,7 +15,7 @@ from detection.data.annotations import AnnotatedPictures
 from detection.data.sections import CommonData
 from detection.model.ssd import SSD, SSDOutput, build_detector
 from detection.report.predictions import Predictions, gather, rows
-from engine.config.sections import FinetuneConfig
+from engine.config.training import FinetuneConfig
 from engine.data.loaders import EvalLoader
 from engine.data.workers import WorkerSettings, resolve_workers
 from engine.devices.kinds import device_kind

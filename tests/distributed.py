@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch.distributed import TCPStore
 
-from engine.config.sections import DistributedConfig
+from engine.config.run import DistributedConfig
 from engine.distributed.connect import connect
 from engine.distributed.layout import detect_layout
 from tests.environment import ROOT, clean_environment

@@ -10,7 +10,7 @@ import torch
 
 from classification.config import ClassificationConfig
 from classification.model import build_model
-from engine.config.section import load_config
+from engine.config.load import load_config
 from engine.training.optimizer import build_optimizer
 from engine.training.schedule import build_schedule
 

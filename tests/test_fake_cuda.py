@@ -25,8 +25,8 @@ from classification.config import ClassificationConfig
 from classification.task import ClassificationTask
 from detection.config import DetectionConfig
 from detection.task import DetectionTask
-from engine.config.section import load_config
-from engine.config.sections import FinetuneConfig
+from engine.config.load import load_config
+from engine.config.training import FinetuneConfig
 from engine.data.batch_plan import Draw
 from engine.devices.kinds import DEVICES
 from engine.distributed.layout import Layout

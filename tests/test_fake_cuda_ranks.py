@@ -20,7 +20,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 import engine.model.wrap
 from engine.checkpoints.host_copy import tensors_in
-from engine.config.sections import TrainingConfig
+from engine.config.training import TrainingConfig
 from engine.devices.kinds import DEVICES
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks

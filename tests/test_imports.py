@@ -64,7 +64,7 @@ def test_a_swins_configuration_is_read_without_torch(task, config):
     """Whoever submits or checks a run, or mistypes a key, need not wait for it."""
     code = (
         f"import sys; from pathlib import Path; from {task}.train import schema;"
-        "from engine.config.section import load_config;"
+        "from engine.config.load import load_config;"
         f"load_config(schema(), Path('configs/{task}/{config}.yaml'));"
         "sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )

@@ -11,7 +11,8 @@ import json
 import sys
 from pathlib import Path
 
-from engine.config.section import Section, json_schema
+from engine.config.reference import json_schema
+from engine.config.section import Section
 
 CONFIGS = {
     "classification": "classification.config:ClassificationConfig",

@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from engine.config.section import Section
-from engine.config.unused_keys import refuse_idle
+from engine.config.section import OnlyWith, Section
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -137,6 +136,8 @@ class RandomErasingConfig(Section):
 UNCOVERING = ("rotation", "affine", "randaugment", "autoaugment", "trivialaugment")
 """What may turn or move pictures, and fills the areas that it uncovers with the colour of the bars."""
 
+MIXES = OnlyWith(("mixup", "cutmix"))
+
 
 class AugmentationConfig(Section):
     """Random changes to training pictures, in the order in which they are made."""
@@ -171,11 +172,11 @@ class AugmentationConfig(Section):
     """Mixup (arXiv:1710.09412): its Beta distribution's alpha, for example 0.8."""
     cutmix: NonNegative | None = None
     """CutMix (arXiv:1905.04899): its Beta distribution's alpha, for example 1.0."""
-    mixing_probability: Probability = 1.0
+    mixing_probability: Annotated[Probability, MIXES] = 1.0
     """Probability that Mixup or CutMix is applied."""
-    cutmix_probability: Probability = 0.5
+    cutmix_probability: Annotated[Probability, OnlyWith(("mixup",)), OnlyWith(("cutmix",))] = 0.5
     """Where both are on: the probability that it is CutMix."""
-    mixing_mode: Literal["batch", "pair"] = "batch"
+    mixing_mode: Annotated[Literal["batch", "pair"], MIXES] = "batch"
     """What shares one random strength: the whole global batch, or two pictures."""
 
     @model_validator(mode="after")
@@ -188,15 +189,6 @@ class AugmentationConfig(Section):
         used = [name for name, value in policies.items() if value]
         if len(used) > 1:
             raise ValueError(f"{' and '.join(used)} are alternatives; keep one and set the others to null or false")
-        return self
-
-    @model_validator(mode="after")
-    def _no_idle_keys(self) -> "AugmentationConfig":
-        kinds = ["mixup", "cutmix"]
-        on = [bool(getattr(self, kind)) for kind in kinds]
-        keys = ["mixing_probability", "mixing_mode"]
-        refuse_idle(self, keys, needed="mixup or cutmix", holds=any(on), deciders=kinds)
-        refuse_idle(self, ["cutmix_probability"], needed="mixup and cutmix", holds=all(on), deciders=kinds)
         return self
 
     @property

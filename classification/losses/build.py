@@ -19,7 +19,15 @@ from classification.losses.class_weights import (
     positive_weights,
 )
 from classification.losses.multi_label import asymmetric, binary_cross_entropy, sigmoid_focal
-from classification.losses.sections import LossConfig, loss_fault
+from classification.losses.sections import (
+    AsymmetricConfig,
+    BceConfig,
+    CommonLoss,
+    FocalConfig,
+    LogitAdjustedConfig,
+    LossConfig,
+    loss_fault,
+)
 from classification.losses.single_label import SampleLoss, cross_entropy, focal, logit_adjusted, one_against_all
 from engine.datasets.labelled import LabelledPictures, class_counts
 from engine.datasets.sections import CommonData
@@ -40,23 +48,23 @@ def build_training_loss(config: LossConfig, pictures: LabelledPictures, device: 
         values = class_weights(config.class_weights, class_counts(pictures), config.beta)
         _log_weights(f"class weights ({config.class_weights})", values, pictures.classes)
         common["weights"] = _tensor(values, device)
-    if config.alpha is not None:
+    if isinstance(config, FocalConfig) and config.alpha is not None:
         alpha = _tensor(per_class(config.alpha, pictures.classes, "loss.alpha"), device)
         if pictures.multi_label:
             common["alpha"] = alpha
         else:  # of a class, alpha is one more weight
             common["weights"] = alpha * common.get("weights", 1.0)
-    if config.name == "cross_entropy":
-        return partial(cross_entropy, **common)
-    if config.name == "focal":
+    if isinstance(config, FocalConfig):
         return partial(sigmoid_focal if pictures.multi_label else focal, gamma=config.gamma, **common)
-    if config.name == "asymmetric":
+    if isinstance(config, AsymmetricConfig):
         own: dict[str, Any] = {"gamma_pos": config.gamma_pos, "gamma_neg": config.gamma_neg, "clip": config.clip}
         return partial(asymmetric, **own, **common)
-    if config.name == "logit_adjusted":
+    if isinstance(config, LogitAdjustedConfig):
         check_counts(class_counts(pictures), pictures.classes, "loss.name: logit_adjusted")
         shifts = config.tau * log_priors(class_counts(pictures))
         return partial(logit_adjusted, shifts=_tensor(shifts, device), **common)
+    if not isinstance(config, BceConfig):
+        return partial(cross_entropy, **common)
     if not pictures.multi_label:
         return partial(one_against_all, **common)
     if config.pos_weight != "none":
@@ -64,7 +72,7 @@ def build_training_loss(config: LossConfig, pictures: LabelledPictures, device: 
     return partial(binary_cross_entropy, **common)
 
 
-def warn_of_balancing_twice(config: LossConfig, data: CommonData) -> None:
+def warn_of_balancing_twice(config: CommonLoss, data: CommonData) -> None:
     """Says so if both the draw of the pictures and the loss make up for classes of unequal size."""
     draws = {"data.oversample": data.oversample, "data.sampling": None if data.sampling == "natural" else data.sampling}
     losses = {

@@ -4,67 +4,81 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from engine.config.section import Section
-from engine.config.unused_keys import refuse_idle
+from engine.config.section import OnlyWith, Section, Variants
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
-LossName = Literal["cross_entropy", "focal", "bce", "asymmetric", "logit_adjusted"]
 
-READ_BY: dict[LossName, tuple[str, ...]] = {
-    "focal": ("gamma", "alpha"),
-    "logit_adjusted": ("tau",),
-    "bce": ("pos_weight",),
-    "asymmetric": ("gamma_pos", "gamma_neg", "clip"),
-}
-"""The keys that belong to one loss alone."""
+class CommonLoss(Section):
+    """What all losses have in common. Every loss is right for the mixed targets of Mixup and CutMix."""
 
-ONE_LABEL = ("cross_entropy", "focal", "bce", "logit_adjusted")
-SEVERAL_LABELS = ("bce", "focal", "asymmetric")
-"""The losses for data of one label a picture, and of several."""
-
-
-class LossConfig(Section):
-    """What is minimised. Every loss is right for the mixed targets of Mixup and CutMix."""
-
-    name: LossName = "cross_entropy"
-    """cross_entropy, logit_adjusted: one label a picture; asymmetric: several; focal, bce: either."""
+    name: str
+    """What is minimised."""
     label_smoothing: Fraction = 0.0
     """Part of each target that is spread evenly: over all classes, or with several labels over yes and no."""
     class_weights: Literal["none", "inverse", "effective_number", "log"] = "none"
     """Weight of each class by its number n of training pictures, N in all C classes, normalised to sum C; inverse: 1/n;
     effective_number: (1 - beta)/(1 - beta^n); log: log(1 + N/(n C)). A picture's loss is multiplied by the weight of
     its class (with several labels: each label's loss by its own), and the mean is over pictures, not over weights."""
-    beta: Fraction = 0.999
+    beta: Annotated[Fraction, OnlyWith(("class_weights",), ("effective_number",))] = 0.999
     """effective_number: share of a class's pictures that bring something new; towards 1 it nears `inverse`."""
+
+
+class CrossEntropyConfig(CommonLoss):
+    """Cross entropy of one label a picture."""
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+    """For one label a picture."""
+
+
+class FocalConfig(CommonLoss):
+    """Focal loss (arXiv:1708.02002)."""
+
+    name: Literal["focal"]
+    """For one label a picture, or several."""
     gamma: NonNegative = 2.0
-    """focal: how much less a picture counts that is already right; 0: cross entropy or bce."""
+    """How much less a picture counts that is already right; 0: cross entropy or bce."""
     alpha: Positive | list[Positive] | None = None
-    """focal: factor of the loss, one or one a class in their order; with several labels in (0, 1): alpha for those that
-    are there, 1 - alpha for those that are not; null: none."""
-    tau: NonNegative = 1.0
-    """logit_adjusted: weight of the classes' log frequencies, which training adds to the logits; 0: cross entropy."""
+    """Factor of the loss, one or one a class in their order; with several labels in (0, 1): alpha for those that are
+    there, 1 - alpha for those that are not; null: none."""
+
+
+class BceConfig(CommonLoss):
+    """Binary cross entropy of each class against the rest."""
+
+    name: Literal["bce"]
+    """For one label a picture, or several."""
     pos_weight: Literal["none", "inverse"] | Positive | list[Positive] = "none"
-    """bce with several labels: factor for labels that are there; inverse: a class's pictures without it by those with
-    it; or one number, or one a class in their order."""
+    """With several labels: factor for labels that are there; inverse: a class's pictures without it by those with it;
+    or one number, or one a class in their order."""
+
+
+class AsymmetricConfig(CommonLoss):
+    """Asymmetric loss (arXiv:2009.14119)."""
+
+    name: Literal["asymmetric"]
+    """For several labels a picture."""
     gamma_pos: NonNegative = 0.0
-    """asymmetric: as gamma, for labels that are there."""
+    """How much less a label counts that is there and already right."""
     gamma_neg: NonNegative = 4.0
-    """asymmetric: as gamma, for labels that are not there."""
+    """The same for labels that are not there."""
     clip: Fraction = 0.05
-    """asymmetric: probability below which a label that is not there costs nothing."""
+    """Probability below which a label that is not there costs nothing."""
+
+
+class LogitAdjustedConfig(CommonLoss):
+    """Cross entropy of logits to which training adds the classes' log frequencies (arXiv:2007.07314)."""
+
+    name: Literal["logit_adjusted"]
+    """For one label a picture."""
+    tau: NonNegative = 1.0
+    """Weight of the classes' log frequencies; 0: cross entropy."""
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "LossConfig":
-        for name, keys in READ_BY.items():
-            refuse_idle(self, keys, needed=f"name: {name}", holds=name == self.name, deciders=["name"])
-        weighs_so = self.class_weights == "effective_number"
-        refuse_idle(
-            self, ["beta"], needed="class_weights: effective_number", holds=weighs_so, deciders=["class_weights"]
-        )
-        if self.name == "logit_adjusted" and self.class_weights != "none":
+    def _weighs_once(self) -> "LogitAdjustedConfig":
+        if self.class_weights != "none":
             raise ValueError(
                 f"class_weights: {self.class_weights}: logit_adjusted makes up for unequal classes by itself; "
                 "with weights they would be counted twice; set class_weights: none"
@@ -72,7 +86,16 @@ class LossConfig(Section):
         return self
 
 
-def loss_fault(config: LossConfig, multi_label: bool) -> str:
+LossConfig = Annotated[
+    CrossEntropyConfig | FocalConfig | BceConfig | AsymmetricConfig | LogitAdjustedConfig, Variants("name")
+]
+
+ONE_LABEL = ("cross_entropy", "focal", "bce", "logit_adjusted")
+SEVERAL_LABELS = ("bce", "focal", "asymmetric")
+"""The losses for data of one label a picture, and of several."""
+
+
+def loss_fault(config: CommonLoss, multi_label: bool) -> str:
     """Why this loss does not fit data of several labels a picture, or of one; empty if it does."""
     if multi_label and config.name not in SEVERAL_LABELS:
         return (
@@ -84,8 +107,10 @@ def loss_fault(config: LossConfig, multi_label: bool) -> str:
             f"loss.name: {config.name} is for several labels a picture, and these pictures have one each; "
             f"set loss.name: cross_entropy (or {', '.join(ONE_LABEL[1:-1])} or {ONE_LABEL[-1]})"
         )
-    if not multi_label and config.pos_weight != "none":
+    if isinstance(config, BceConfig) and not multi_label and config.pos_weight != "none":
         return "loss.pos_weight: only for several labels a picture; for one, use loss.class_weights"
+    if not isinstance(config, FocalConfig):
+        return ""
     if not multi_label and isinstance(config.alpha, list) and config.class_weights != "none":
         return "loss.alpha: one number a class is a weight of the class, and so is loss.class_weights; keep one"
     alphas = config.alpha if isinstance(config.alpha, list) else [config.alpha or 0.0]

@@ -19,7 +19,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from detection.boxes.boxes import decode, encode
 from detection.boxes.matching import Matches
-from detection.boxes.sections import LossConfig
+from detection.boxes.sections import CrossEntropyConfig, FocalConfig, LossConfig
 
 
 def detection_loss(
@@ -34,15 +34,18 @@ def detection_loss(
         matches: what the priors are to learn, of C classes.
     """
     logits, codes = logits.float(), codes.float()
-    classes = focal_loss if config.sigmoid else mined_cross_entropy
     counts = matches.positive.sum(dim=1)
     divisor = counts.clamp(min=1) if config.normalizer == "positives" else config.normalizer
-    class_loss = (classes(logits, matches, config) / divisor).mean()
+    if isinstance(config, FocalConfig):
+        class_losses = focal_loss(logits, matches, config)
+    else:
+        class_losses = mined_cross_entropy(logits, matches, config)
+    class_loss = (class_losses / divisor).mean()
     box_loss = (box_losses(codes, priors, matches, config.boxes) / divisor).mean()
     return {"loss": class_loss + config.box_weight * box_loss, "loss_classes": class_loss, "loss_boxes": box_loss}
 
 
-def mined_cross_entropy(logits: Tensor, matches: Matches, config: LossConfig) -> Tensor:
+def mined_cross_entropy(logits: Tensor, matches: Matches, config: CrossEntropyConfig) -> Tensor:
     """Softmax cross entropy of each picture, (B,), summed over its positives and its hardest negatives.
 
     Of negatives count those with the largest losses, ``config.negatives_per_positive`` for each positive and at least
@@ -77,7 +80,7 @@ class _CrossEntropy(torch.autograd.Function):
         return log_probabilities.exp().mul_(weights).scatter_add_(-1, targets.unsqueeze(-1), -weights), None
 
 
-def focal_loss(logits: Tensor, matches: Matches, config: LossConfig) -> Tensor:
+def focal_loss(logits: Tensor, matches: Matches, config: FocalConfig) -> Tensor:
     """Sigmoid focal loss (arXiv:1708.02002) of each picture, (B,), summed over all priors that are not ignored."""
     targets = torch.zeros_like(logits)
     targets.scatter_(2, matches.labels.unsqueeze(-1), matches.positive.unsqueeze(-1).to(logits.dtype))
@@ -86,7 +89,7 @@ def focal_loss(logits: Tensor, matches: Matches, config: LossConfig) -> Tensor:
 
 
 def box_losses(codes: Tensor, priors: Tensor, matches: Matches, kind: str) -> Tensor:
-    """Loss of boxes of each picture, (B,), summed over its positives; ``kind`` as in :class:`LossConfig`."""
+    """Loss of boxes of each picture, (B,), summed over its positives; ``kind`` as in `loss.boxes`."""
     if kind == "smooth_l1":
         losses = F.smooth_l1_loss(codes, encode(matches.boxes, priors), reduction="none").sum(dim=2)
     else:

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from engine.config.section import Section
-from engine.config.unused_keys import refuse_idle
+from engine.config.section import Section, Variants
 
 PartOfOne = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -23,44 +22,51 @@ class MatchingConfig(Section):
     """Part of a prior that has to lie in a crowd region for it to learn nothing there."""
 
 
-_OWN_FIELDS = {
-    "cross_entropy": ("negatives_per_positive", "min_negatives"),
-    "focal": ("focal_alpha", "focal_gamma"),
-}
-"""Fields that one of the losses of classes has for itself."""
+class CommonLoss(Section):
+    """What all losses have in common: a loss of classes and one of boxes, summed over the priors of each picture."""
 
-
-class LossConfig(Section):
-    """What is minimised: a loss of classes and one of boxes, summed over the priors of each picture."""
-
-    classification: Literal["cross_entropy", "focal"] = "cross_entropy"
-    """cross_entropy: softmax with a background class and hard negative mining; focal: sigmoid, all priors."""
+    classification: str
+    """The loss of classes."""
     boxes: Literal["smooth_l1", "giou", "ciou"] = "smooth_l1"
     """Smooth L1 of the box codes, or generalised or complete IoU of the boxes (arXiv:1902.09630, 1911.08287)."""
     box_weight: NonNegative = 1.0
     """What the loss of boxes is multiplied by."""
-    negatives_per_positive: NonNegative = 3.0
-    """cross_entropy: for each prior that has an object, so many of the worst that have none are counted too."""
-    min_negatives: Annotated[int, Field(ge=0)] = 3
-    """cross_entropy: so many are counted at least, also of a picture without objects."""
-    focal_alpha: Annotated[float, Field(ge=0, le=1)] = 0.25
-    """focal: weight of a class where it is; one minus this where it is not."""
-    focal_gamma: NonNegative = 2.0
-    """focal: how much less a prior counts that is right already."""
     normalizer: Literal["positives"] | Positive = "positives"
     """What a picture's sum is divided by: the number of its priors that have objects, or this number for all."""
 
     @property
     def sigmoid(self) -> bool:
         """Whether each class has a probability of its own; else the model's first output is for the background."""
-        return self.classification == "focal"
+        return False
 
-    @model_validator(mode="after")
-    def _all_have_a_part(self) -> "LossConfig":
-        for name, keys in _OWN_FIELDS.items():
-            needed, holds = f"classification: {name}", name == self.classification
-            refuse_idle(self, keys, needed=needed, holds=holds, deciders=["classification"])
-        return self
+
+class CrossEntropyConfig(CommonLoss):
+    """Softmax with a background class and hard negative mining."""
+
+    classification: Literal["cross_entropy"] = "cross_entropy"
+    """Softmax with a background class and hard negative mining."""
+    negatives_per_positive: NonNegative = 3.0
+    """For each prior that has an object, so many of the worst that have none are counted too."""
+    min_negatives: Annotated[int, Field(ge=0)] = 3
+    """So many are counted at least, also of a picture without objects."""
+
+
+class FocalConfig(CommonLoss):
+    """Sigmoids, and all priors count."""
+
+    classification: Literal["focal"]
+    """Sigmoid focal loss of all priors (arXiv:1708.02002)."""
+    focal_alpha: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Weight of a class where it is; one minus this where it is not."""
+    focal_gamma: NonNegative = 2.0
+    """How much less a prior counts that is right already."""
+
+    @property
+    def sigmoid(self) -> bool:
+        return True
+
+
+LossConfig = Annotated[CrossEntropyConfig | FocalConfig, Variants("classification")]
 
 
 class PostprocessConfig(Section):

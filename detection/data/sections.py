@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from engine.config.section import AbsolutePath, Section
+from engine.config.paths import AbsolutePath
+from engine.config.section import Section, Variants
 from engine.images.sections import ImageData, ImageSize, Interpolation, Side
 
 Count = Annotated[int, Field(ge=1)]
@@ -80,4 +81,4 @@ class ShapesData(CommonData):
         return self
 
 
-DataConfig = Annotated[CocoData | ShapesData, Field(discriminator="source")]
+DataConfig = Annotated[CocoData | ShapesData, Variants("source")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detection.model.backbone_base import Backbone
-from detection.model.sections import SWIN_BACKBONES, DetectorConfig
+from detection.model.sections import SWIN_BACKBONES, DetectorConfig, SwinDetector
 from detection.model.swin_backbone import SWIN_LAYOUTS
 from detection.model.timm_backbone import resnet50_a, resnet50_b, timm_maps
 
@@ -22,10 +22,9 @@ def build_backbone(config: DetectorConfig, image_size: tuple[int, int], publishe
         UserError: timm cannot make the model so, or it has no maps at strides 8, 16 and 32; or its published weights
             are not to be had.
     """
-    if config.backbone in SWIN_BACKBONES:
+    if isinstance(config, SwinDetector):
         _, layout = SWIN_BACKBONES[config.backbone]
         return SWIN_LAYOUTS[layout](config.swin_shape())
-    assert config.timm_name is not None
     options: dict[str, Any] = {"pretrained": published}
     if config.drop_path is not None:
         options["drop_path_rate"] = config.drop_path

@@ -1,15 +1,15 @@
-"""What the `detection` section says about the model: backbone, neck and priors."""
+"""The `detection` section: backbone, neck and priors, what priors are matched with, and how the output is read."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from detection.boxes.sections import MatchingConfig, PostprocessConfig
 from engine.config.model_names import check_timm, unknown_model
-from engine.config.section import Section, may_import
-from engine.config.unused_keys import refuse_idle
+from engine.config.section import OnlyWith, Section, Variants, may_import
 from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -23,6 +23,10 @@ NUM_MAPS = 6
 SwinLayout = Literal["a", "b", "pyramid"]
 """Which maps of a Swin Transformer the backbone takes, see :mod:`detection.backbones.swin_stages`."""
 
+SwinName = Literal[
+    "swin_a", "swin_b", "swin_tiny", "swin_tiny_a", "swin_tiny_b", "swin_small", "swin_small_a", "swin_small_b",
+    "swin_base", "swin_base_a", "swin_base_b", "swin_large", "swin_large_a", "swin_large_b",
+]  # fmt: skip
 _SWINS = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE}
 _LAYOUTS: dict[str, SwinLayout] = {"": "pyramid", "_a": "a", "_b": "b"}
 SWIN_BACKBONES: dict[str, tuple[SwinConfig, SwinLayout]] = {
@@ -34,6 +38,10 @@ SWIN_BACKBONES: dict[str, tuple[SwinConfig, SwinLayout]] = {
 
 BACKBONES = ("resnet50_a", "resnet50_b", *SWIN_BACKBONES)
 """The backbones that go by a name of our own."""
+
+
+_NO_SWIN = {"not": {"enum": [*get_args(SwinName)]}}
+NECKS = ("fpn", "pan", "dense_fpn")
 
 
 class PriorsConfig(Section):
@@ -59,7 +67,7 @@ class PriorsConfig(Section):
 
 
 class SwinShapeConfig(Section):
-    """Changes to the shape of a swin_ backbone; null: as its name says."""
+    """Changes to a backbone's shape; null: as its name says."""
 
     patch_size: Count | None = None
     """Pixels of a patch's side."""
@@ -80,70 +88,80 @@ class SwinShapeConfig(Section):
         return {name: value for name, value in self if value is not None}
 
 
-class DetectorConfig(Section):
-    """The part of the `detection` section that decides which parameters the model has, and its boxes."""
+class CommonDetector(Section):
+    """What detectors of all backbones have in common."""
 
-    backbone: str = "resnet50_b"
-    """resnet50_a, resnet50_b; swin_a, swin_b (of swin_tiny; swin_small_a, …); swin_tiny, swin_small, swin_base,
-    swin_large; or timm/NAME, any timm model with maps at strides 8, 16 and 32."""
+    backbone: str
+    """What finds the maps."""
     neck: Literal["none", "fpn", "pan", "dense_fpn"] = "none"
     """What mixes the maps of different sizes."""
-    neck_channels: Count = 256
+    neck_channels: Annotated[Count, OnlyWith(("neck",), NECKS)] = 256
     """Channels of each map behind a neck."""
-    neck_norm: Literal["none", "layer"] = "none"
+    neck_norm: Annotated[Literal["none", "layer"], OnlyWith(("neck",), NECKS)] = "none"
     """Whether LayerNorm normalises the cells of each map behind a neck, which high rates need."""
     priors: PriorsConfig = PriorsConfig()
     """The default boxes."""
-    swin: SwinShapeConfig = SwinShapeConfig()
-    """Changes to the shape of a swin_ backbone."""
     drop_path: Fraction | None = None
     """Stochastic depth of the backbone: probability of dropping the last block's branches; null: the model's own."""
-    frozen_batchnorm: bool = False
-    """Keep the batch norms of the backbone's own stages as its trained weights bring them: for small batches."""
+    matching: MatchingConfig = MatchingConfig()
+    """Which priors have to find which objects."""
+    postprocess: PostprocessConfig = PostprocessConfig()
+    """How predictions become detections."""
 
     @property
     def timm_name(self) -> str | None:
         """timm's name of the backbone; None for our Swin."""
-        if self.backbone in ("resnet50_a", "resnet50_b"):
-            return "resnet50"
-        return self.backbone.removeprefix("timm/") if self.backbone.startswith("timm/") else None
+        return None
+
+
+class TimmDetector(CommonDetector):
+    """A detector on ResNet-50 or another model of timm."""
+
+    backbone: Annotated[str, Field(examples=["resnet50_a", "resnet50_b", "timm/NAME"], json_schema_extra=_NO_SWIN)] = (
+        "resnet50_b"
+    )
+    """resnet50_a, resnet50_b; or timm/NAME, any timm model with maps at strides 8, 16 and 32."""
+    frozen_batchnorm: bool = False
+    """Keep the batch norms of the backbone's own stages as its trained weights bring them: for small batches."""
+
+    @property
+    def timm_name(self) -> str:
+        """timm's name of the backbone."""
+        return self.backbone.removeprefix("timm/") if self.backbone not in BACKBONES else "resnet50"
+
+    @field_validator("backbone")
+    @classmethod
+    def _known(cls, backbone: str, info: ValidationInfo) -> str:
+        if backbone not in BACKBONES:
+            if not backbone.startswith("timm/"):
+                raise ValueError(unknown_model(backbone, BACKBONES))
+            if may_import(info):
+                check_timm(backbone.removeprefix("timm/"), BACKBONES)
+        return backbone
+
+
+class SwinDetector(CommonDetector):
+    """A detector on one of our own Swin Transformers."""
+
+    backbone: SwinName
+    """swin_a, swin_b (of swin_tiny; swin_small_a, …); swin_tiny, swin_small, swin_base, swin_large."""
+    swin: SwinShapeConfig = SwinShapeConfig()
+    """Changes to the backbone's shape."""
 
     def swin_shape(self) -> SwinConfig:
-        """The shape of a swin_ backbone. A ``ValueError`` names fields that do not fit together."""
+        """The shape of the backbone. A ``ValueError`` names fields that do not fit together."""
         shape, _ = SWIN_BACKBONES[self.backbone]
         drop_path = shape.drop_path if self.drop_path is None else self.drop_path
         return replace(shape, **self.swin.given, drop_path=drop_path, num_classes=0)
 
     @model_validator(mode="after")
-    def _fits_together(self, info: ValidationInfo) -> DetectorConfig:
-        if self.backbone in SWIN_BACKBONES:
-            self._check_stages()
-            return self
-        if self.timm_name is None:
-            raise ValueError(f"backbone: {unknown_model(self.backbone, BACKBONES)}")
-        if self.backbone not in BACKBONES and may_import(info):
-            check_timm(self.timm_name, BACKBONES, "backbone")
-        return self
-
-    @model_validator(mode="after")
-    def _no_idle_keys(self) -> DetectorConfig:
-        ours, mixes = self.backbone in SWIN_BACKBONES, self.neck != "none"
-        refuse_idle(self, ["swin"], needed="a swin_ backbone", holds=ours, deciders=["backbone"])
-        refuse_idle(
-            self, ["neck_channels", "neck_norm"], needed="a neck other than none", holds=mixes, deciders=["neck"]
-        )
-        refuse_idle(
-            self,
-            ["frozen_batchnorm"],
-            needed=f"a backbone that has batch norms ({self.backbone} has none)",
-            holds=not ours,
-            deciders=["backbone"],
-        )
-        return self
-
-    def _check_stages(self) -> None:
+    def _has_stages(self) -> SwinDetector:
         shape, layout = self.swin_shape(), SWIN_BACKBONES[self.backbone][1]
         if layout == "pyramid" and not {8, 16, 32} <= set(shape.strides):
             raise ValueError(f"swin: {self.backbone} needs stages at strides 8, 16 and 32, not {list(shape.strides)}")
         if layout != "pyramid" and len(shape.depths) < 3:
             raise ValueError(f"swin: {self.backbone} needs three stages, not {len(shape.depths)}")
+        return self
+
+
+DetectorConfig = Annotated[TimmDetector | SwinDetector, Variants("backbone")]

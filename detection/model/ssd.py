@@ -20,9 +20,9 @@ from detection.model.head import SSDHead
 from detection.model.layers import Size, size_of
 from detection.model.necks import build_neck
 from detection.model.priors import make_priors
-from detection.model.sections import DetectorConfig, PriorsConfig
+from detection.model.sections import DetectorConfig, PriorsConfig, TimmDetector
 from detection.model.weights import load_start
-from engine.config.sections import FinetuneConfig
+from engine.config.training import FinetuneConfig
 from engine.errors import UserError
 from engine.model.batch_norm import uses_batch_norm
 from swin.windows import being_recorded
@@ -141,7 +141,7 @@ def build_detector(
     neck = build_neck(config.neck, backbone.channels, config.neck_channels, config.neck_norm)
     head = SSDHead(neck.channels, config.priors.per_cell, num_outputs, prior_probability)
     model = SSD(backbone, neck, head, config.priors)
-    if config.frozen_batchnorm:
+    if isinstance(config, TimmDetector) and config.frozen_batchnorm:
         if not uses_batch_norm(backbone.body):
             raise UserError(f"detection.frozen_batchnorm: {config.backbone} has no batch norm; set it to false")
         backbone.body = freeze_batch_norm_2d(backbone.body)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from engine.config.section import Section
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,8 @@ class TrainArguments:
     """A folder, ``auto``, or None."""
     dry_run: bool
     overrides: Sequence[str]
+    print_config: Literal["yaml", "json"] | None = None
+    """The form in which to print the resolved configuration, and do nothing else."""
 
     @property
     def request(self) -> tuple[str, ...]:
@@ -25,20 +31,33 @@ class TrainArguments:
         return str(self.config), *self.overrides
 
 
-def parse_train_arguments(task: str, argv: Sequence[str]) -> TrainArguments:
-    """Parses the command line of ``python -m TASK.train``; a mistake prints the usage and exits with 2."""
+def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[[], type[Section]]) -> TrainArguments:
+    """Parses the command line of ``python -m TASK.train``; a mistake prints the usage and exits with 2.
+
+    Args:
+        load_schema: Imports the type of the configuration, of whose keys ``--help`` tells.
+    """
     parser = argparse.ArgumentParser(
         allow_abbrev=False,
         prog=f"python -m {task}.train",
         description=f"Trains a {task} model as a YAML file says. Settings after the options override the file's.",
+        add_help=False,
     )
+    parser.add_argument(
+        "-h", "--help", nargs="?", action=_Help, const=load_schema, metavar="SECTION",
+        help="show this, or the keys of a section such as optimizer or training.ema, and exit",
+    )  # fmt: skip
     parser.add_argument("--config", type=Path, metavar="FILE", help="the run's configuration")
     parser.add_argument("--resume", metavar="DIR|auto", help="go on in this experiment folder, or find the right one")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the resolved configuration, make one step, write nothing"
     )
+    parser.add_argument(
+        "--print-config", nargs="?", const="yaml", choices=("yaml", "json"),
+        help="print the resolved configuration (default: as YAML), build nothing, and exit",
+    )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(_with_form(argv))
     if arguments.config is None and arguments.resume in (None, "auto"):
         parser.error(
             "--config FILE is needed to find the run that is to go on"
@@ -47,7 +66,33 @@ def parse_train_arguments(task: str, argv: Sequence[str]) -> TrainArguments:
         )
     if arguments.resume == "":
         parser.error("--resume needs a folder, or auto")
-    return TrainArguments(arguments.config, arguments.resume, arguments.dry_run, arguments.overrides)
+    return TrainArguments(
+        arguments.config, arguments.resume, arguments.dry_run, arguments.overrides, arguments.print_config
+    )
+
+
+class _Help(argparse.Action):
+    """Prints the options and the sections of the configuration, or the keys of the section that is named."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        from engine.config.reference import describe, overview
+        from engine.errors import UserError
+
+        schema = self.const()
+        try:
+            text = f"{parser.format_help()}\n{overview(schema)}" if values is self.const else describe(schema, values)
+        except UserError as error:
+            parser.error(str(error))
+        print(text, end="")
+        parser.exit()
+
+
+def _with_form(argv: Sequence[str]) -> list[str]:
+    """Returns the arguments so that a setting behind ``--print-config`` is not taken for a form."""
+    forms = ("yaml", "json")
+    following = [*argv[1:], ""]
+    plain = [text == "--print-config" and after not in forms for text, after in zip(argv, following, strict=True)]
+    return [f"{text}=yaml" if alone else text for text, alone in zip(argv, plain, strict=True)]
 
 
 def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from engine.config.sections import RunConfig, TrainingConfig
+from engine.config.run import RunConfig
+from engine.config.training import TrainingConfig
 from engine.data.batch_plan import BatchLayout, resolve_accumulation
 from engine.devices.kinds import device_kind
 from engine.devices.precision import fp16_hint

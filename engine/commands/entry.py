@@ -15,7 +15,7 @@ from engine.process.start_guard import StartGuard
 
 if TYPE_CHECKING:
     from engine.commands.train import TaskKind
-    from engine.config.sections import RunConfig
+    from engine.config.run import RunConfig
 
 
 def train(task: str, load_schema: Callable[[], type[RunConfig]], load_task: Callable[[], TaskKind]) -> None:
@@ -26,12 +26,14 @@ def train(task: str, load_schema: Callable[[], type[RunConfig]], load_task: Call
     """
     stop = StopRequest().install()
     guard = StartGuard(stop)
-    arguments = parse_train_arguments(task, sys.argv[1:])
+    arguments = parse_train_arguments(task, sys.argv[1:], load_schema)
 
     def command() -> int:
         from engine.commands.resume import requested_config
 
-        requested_config(load_schema(), arguments)
+        config = requested_config(load_schema(), arguments)
+        if arguments.print_config is not None:
+            return print_config(config, arguments.print_config)
 
         from engine.commands.train import run_training
 
@@ -60,6 +62,20 @@ def evaluate(
     exit_on_user_error(command)
 
 
+def print_config(config: RunConfig, form: str) -> int:
+    """Prints a configuration as ``yaml`` or ``json``, from rank 0 alone."""
+    if first_rank():
+        from engine.config.load import dump_config
+
+        print(dump_config(config) if form == "yaml" else config.model_dump_json(indent=2) + "\n", end="")
+    return 0
+
+
+def first_rank() -> bool:
+    """Whether this process is the one whose messages count, as far as can be told before the ranks have met."""
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+
+
 def wait_politely() -> None:
     """Lets the threads of a CPU operator wait for each other asleep after some microseconds, not spinning for long.
 
@@ -84,6 +100,6 @@ def exit_code(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        if first_rank():
             sys.stderr.write(f"error: {error}\n")  # in one piece: srun writes there too
         return EXIT_USER_ERROR

@@ -14,7 +14,7 @@ from engine.commands.experiment import Experiment, open_experiment
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import listed
 from engine.commands.session import run_session
-from engine.config.sections import RunConfig
+from engine.config.run import RunConfig
 from engine.distributed.layout import detect_layout
 from engine.distributed.ranks import Ranks
 from engine.files import shown

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from engine.checkpoints import store
-from engine.config.sections import RunConfig
+from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.files import shown
 from engine.model.pretrained import misfit

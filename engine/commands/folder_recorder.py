@@ -10,7 +10,8 @@ from typing import Any
 
 from engine.checkpoints.background_saver import Saver
 from engine.commands.progress_bar import Progress
-from engine.config.sections import CheckpointConfig, LoggingConfig, ProfileConfig
+from engine.config.run import CheckpointConfig, LoggingConfig
+from engine.config.training import ProfileConfig
 from engine.devices.profiling import StepProfiler
 from engine.files import remove_leftovers, shown, write_atomic
 from engine.images.image_io import Picture, write_picture

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.commands.arguments import TrainArguments
-from engine.config.section import differences, is_below, load_config
-from engine.config.sections import RunConfig
+from engine.config.load import differences, is_below, load_config
+from engine.config.run import RunConfig
 from engine.distributed.slurm import noted_folder, restart_count
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
@@ -130,7 +130,7 @@ def requested_config(schema: type[RunConfig], arguments: TrainArguments) -> RunC
             raise UserError(f"--resume: {folder.path} is no experiment folder (it has no config.yaml)")
         path = path or folder.config
     assert path is not None, "the command line gives one or the other"
-    return load_config(schema, path, arguments.overrides)
+    return load_config(schema, path, arguments.overrides, slow_checks=arguments.print_config is None)
 
 
 def continue_in(folder: RunDir, schema: type[RunConfig], config: RunConfig) -> Plan:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.commands.failure_report import FailureReport
-from engine.config.sections import DistributedConfig
+from engine.config.run import DistributedConfig
 from engine.distributed.connect import connect
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks

@@ -17,8 +17,8 @@ from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import FolderRecorder
 from engine.commands.resume import Plan, allowed_changes, plan, warn_of_changes
 from engine.commands.session import run_session
-from engine.config.section import dump_config
-from engine.config.sections import RunConfig
+from engine.config.load import dump_config
+from engine.config.run import RunConfig
 from engine.distributed.flight_recorder import keep_flight_record_in
 from engine.distributed.layout import detect_layout
 from engine.distributed.ranks import Ranks

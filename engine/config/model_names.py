@@ -8,8 +8,8 @@ from collections.abc import Collection
 _INSTEAD = "give a file of weights or an experiment's folder, or null"
 
 
-def check_timm(name: str, own: Collection[str], key: str = "name") -> None:
-    """Checks the NAME of ``timm/NAME``, given under ``key``.
+def check_timm(name: str, own: Collection[str]) -> None:
+    """Checks the NAME of ``timm/NAME``.
 
     ``own`` are the models that go without ``timm/``, see :func:`unknown_model`.
 
@@ -20,7 +20,7 @@ def check_timm(name: str, own: Collection[str], key: str = "name") -> None:
 
     tag_known = "." not in name or name in timm.list_pretrained()
     if not timm.is_model(name) or not tag_known:
-        raise ValueError(f"{key}: {unknown_model(f'timm/{name}', own)}")
+        raise ValueError(unknown_model(f"timm/{name}", own))
 
 
 def check_published(model: str, timm_name: str | None, ask_timm: bool) -> None:

@@ -1,32 +1,66 @@
-"""Typed configuration: YAML files and command-line overrides become one frozen tree of pydantic models.
+"""Sections of a configuration: frozen pydantic models, unions of them, and keys that depend on others.
 
-A section of a configuration is a subclass of :class:`Section`; every field carries its type, its default and a
-docstring under it, which is also what the JSON Schema shows in editors.
+Every field carries its type, its default and a docstring under it, which also stands in the JSON Schema and in
+``--help``.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
 
-from engine.config.error_messages import explain, idle_keys
-from engine.config.yaml_reader import Node, merge, read_file, read_override
-from engine.config.yaml_writer import dump_yaml
-from engine.errors import UserError
+from engine.config.type_words import one_of
+
+
+class Unused(NamedTuple):
+    """Keys that have no effect, dotted, from the section that was checked on; and the keys that decide so."""
+
+    keys: tuple[str, ...]
+    text: str
+    """What is said where the first of them was written."""
+    deciders: tuple[str, ...]
+
+
+class UnusedKeys(ValueError):
+    """Settings that nothing reads because others say otherwise; pydantic's validators may raise it.
+
+    They are refused where they stand in the same file as a decider of theirs, or in one that is read over it; all of
+    the command line counts as one file. What a ``base`` says is another matter: a file over it, or the command line,
+    may well turn off what the base's keys belong to. Such keys are left out silently.
+    """
+
+    def __init__(self, found: Sequence[Unused]) -> None:
+        super().__init__("; ".join(f"{keys.keys[0]}: {keys.text}" for keys in found))
+        self.found = tuple(found)
+
+
+@dataclass(frozen=True)
+class OnlyWith:
+    """In a field's annotation: it has an effect only where one of some keys of its section is set.
+
+    A key counts as set when its value is not its default, so that a resolved configuration, with all defaults written
+    out, reads back.
+    """
+
+    any_of: tuple[str, ...]
+    values: tuple[object, ...] = ()
+    """Values that the key is to have; empty: any but null, false, 0 and nothing."""
+
+    def holds(self, section: Section) -> bool:
+        """Whether the field has an effect."""
+        found = [getattr(section, key) for key in self.any_of]
+        return any(value in self.values if self.values else bool(value) for value in found)
+
+    def __str__(self) -> str:
+        keys = " or ".join(self.any_of)
+        return f"{keys}: {one_of(list(map(str, self.values)))}" if self.values else keys
 
 
 class Section(BaseModel):
@@ -50,160 +84,121 @@ class Section(BaseModel):
     of_other_tasks: ClassVar[Mapping[str, str]] = {}
     """Of a whole configuration: keys that only other tasks' configurations have, each with the task's name."""
 
+    @model_validator(mode="after")
+    def _refuse_unused_keys(self) -> Section:
+        refuse_unused(
+            self,
+            (
+                (name, str(needed), needed.any_of)
+                for name, field in type(self).model_fields.items()
+                for needed in field.metadata
+                if isinstance(needed, OnlyWith) and not needed.holds(self)
+            ),
+        )
+        return self
 
-C = TypeVar("C", bound=Section)
+    @classmethod
+    def _one_of(cls, values: object, keys: Sequence[str], default: object) -> object:
+        """Checks that of ``keys``, which say the same thing, one is given; if none is, the first has its default."""
+        if not isinstance(values, dict):
+            return values
+        given = [key for key in keys if values.get(key) is not None]
+        if len(given) > 1:
+            text = f"give {' or '.join(f'`{key}`' for key in keys)}, not both"
+            raise UnusedKeys([Unused(tuple(given), text, tuple(given))])
+        return values if given else {**values, keys[0]: default}
 
 
-def absolute(path: Path) -> Path:
-    """``path`` taken from the current directory, with ``~`` expanded; links are kept unless a ``..`` follows them."""
-    path = Path.cwd() / path.expanduser()
-    if ".." not in path.parts:
-        return path
-    upward = len(path.parts) - path.parts[::-1].index("..")
-    return Path(*path.parts[:upward]).resolve().joinpath(*path.parts[upward:])
+def refuse_unused(section: BaseModel, unread: Iterable[tuple[str, str, Sequence[str]]]) -> None:
+    """Checks that keys which nothing reads are not set.
+
+    Args:
+        section: What all keys start from.
+        unread: Dotted key, what it needs to have an effect, and the dotted keys that decide whether that is so.
+
+    Raises:
+        UnusedKeys: some are set; pydantic's validators may raise it.
+    """
+    found: list[Unused] = []
+    for path, needed, deciders in unread:
+        *outer, name = path.split(".")
+        owner = reduce(getattr, outer, section)
+        default = type(owner).model_fields[name].get_default()
+        if getattr(owner, name) != default:
+            written = default if isinstance(default, str) else json.dumps(default)
+            text = f"has an effect only with {needed}; remove it, or write its default, {written}"
+            found.append(Unused((path,), text, tuple(deciders)))
+    if found:
+        raise UnusedKeys(found)
 
 
-def _path_text(value: Any) -> Any:
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if value == "":
-        raise ValueError("must be a path, not empty text")
-    if not isinstance(value, str):
-        raise PydanticCustomError("path_type", "must be a path")
-    return value
+@dataclass(frozen=True)
+class Variants:
+    """Makes a union of sections one section, whose keys depend on one: ``Annotated[A | B, Variants("name")]``.
+
+    Each member's field of that name says which values are its own, by a ``Literal``; one member may take any other
+    text. Where the key is not given, the first member's default counts.
+    """
+
+    key: str
+    members: tuple[type[Section], ...] = ()
+    """Filled in by :func:`variants_of`."""
+
+    def names(self, member: type[Section]) -> tuple[str, ...]:
+        """The values of a member; of one that takes any text, the examples that its field gives."""
+        field = member.model_fields[self.key]
+        return get_args(field.annotation) or tuple(map(str, field.examples or ()))
+
+    def having(self, name: str) -> list[str]:
+        """The values of all members that have a field of this name."""
+        return [value for member in self.members if name in member.model_fields for value in self.names(member)]
+
+    def member(self, value: Any) -> type[Section] | None:
+        """The member for a value of the key; None if there is none."""
+        open_to_text: type[Section] | None = None
+        for member in self.members:
+            if get_origin(member.model_fields[self.key].annotation) is None:
+                open_to_text = member
+            elif value in self.names(member):
+                return member
+        return open_to_text if isinstance(value, str) else None
+
+    def tag(self, value: Any) -> str | None:
+        """The name of the class that is to validate a section's ``value``; None if its key is missing."""
+        if isinstance(value, Section):
+            return type(value).__name__
+        if not isinstance(value, dict):
+            return self.members[0].__name__  # which says that it has to be a section
+        if self.key not in value:
+            field = self.members[0].model_fields[self.key]
+            return None if field.is_required() else self.members[0].__name__
+        found = self.member(value[self.key])
+        return repr(value[self.key]) if found is None else found.__name__
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        members = get_args(source)
+        choices = {member.__name__: handler.generate_schema(member) for member in members}
+        return core_schema.tagged_union_schema(choices, Variants(self.key, members).tag)
 
 
-AbsolutePath = Annotated[Path, Field(strict=False), BeforeValidator(_path_text), AfterValidator(absolute)]
-"""A file or folder; relative paths are taken from the current directory and stored absolute."""
+def variants_of(field: FieldInfo) -> Variants | None:
+    """Returns what tells the variants of a section apart, if there are any."""
+    for found in field.metadata:
+        if isinstance(found, Variants):
+            return Variants(found.key, get_args(field.annotation))
+    return None
+
+
+IMPORT_NOTHING = "import nothing"
+TRAINED = "trained"
+"""What the context of a validation may say."""
 
 
 def may_import(info: ValidationInfo) -> bool:
     """Whether a check may import a package that takes seconds; if not, it is to accept what it cannot know without."""
-    return "import nothing" not in (info.context or ())
+    return IMPORT_NOTHING not in (info.context or ())
 
 
 def of_trained_model(info: ValidationInfo) -> bool:
     """Whether the configuration is that of a trained model in use, which needs nothing to begin training with."""
-    return "trained" in (info.context or ())
-
-
-def load_config(schema: type[C], path: Path, overrides: Sequence[str] = (), trained: bool = False) -> C:
-    """The configuration of the YAML file ``path`` and its bases, with ``key.path=value`` overrides on top.
-
-    What can be known to be wrong without slow imports (see :func:`may_import`) is reported without them. What a base
-    says is left out where a file over it, or the command line, has turned off what it belongs to; see
-    :mod:`engine.config.unused_keys`.
-
-    Args:
-        trained: Whether a trained model is to be used with it, see :func:`of_trained_model`.
-
-    Raises:
-        UserError: everything that is wrong, one line each: ``FILE:LINE: key.path: what is wrong``.
-    """
-    tree = read_file(Path(path))
-    for override in overrides:
-        tree = merge(tree, read_override(override))
-    _refuse_other_task(schema, tree)
-    context = ("trained",) if trained else ()
-    tree, _ = _validated(schema, tree, (*context, "import nothing"))
-    return _validated(schema, tree, context)[1]
-
-
-def _refuse_other_task(schema: type[Section], tree: Node) -> None:
-    """Raises one line of :class:`UserError` for another task's configuration, of which nearly every key is unknown."""
-    for key, task in schema.of_other_tasks.items():
-        if tree.layer_of((key,)) is not None:
-            raise UserError(
-                f"{tree.place_of((key,))}: {key}: only {task} has this section: use python -m {task}.… for it"
-            )
-
-
-def _validated(schema: type[C], tree: Node, context: tuple[str, ...]) -> tuple[Node, C]:
-    """``tree`` without the keys that it inherits and has turned off, and the configuration that it says."""
-    wrong: list[str] = []
-    while True:
-        try:
-            # As JSON, since pydantic's strictness means there what it means for any text: a list may be a tuple.
-            config = schema.model_validate_json(json.dumps(tree.plain()), context=context)
-            break
-        except ValidationError as error:
-            inherited, refused = idle_keys(error, schema, tree)
-            if not inherited:
-                wrong += explain(error, schema, tree)
-            for keys in inherited or refused:  # a section tells of one rule at a time: without them it tells the next
-                tree = tree.without(keys)
-            if not inherited and not refused:
-                break
-    if wrong:
-        raise UserError("\n".join(dict.fromkeys(wrong)))
-    return tree, config
-
-
-def dump_config(config: Section) -> str:
-    """``config`` as YAML that :func:`load_config` reads back to an equal object, with all defaults written out."""
-    return dump_yaml(config.model_dump(mode="json"))
-
-
-def differences(old: Section | Mapping[str, Any], new: Section | Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What changed from ``old`` to ``new``: (key.path, old value, new value) of each leaf; None for one not there."""
-    before, after = _leaves(old), _leaves(new)
-    keys = dict.fromkeys([*before, *after])
-    return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
-
-
-def is_below(key: str, prefixes: Sequence[str]) -> bool:
-    """Whether a dotted key is one of ``prefixes`` or lies in the section of one."""
-    return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
-
-
-def _leaves(tree: Section | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a tree under their dotted keys; lists are leaves, and so are empty mappings."""
-    if isinstance(tree, Section):
-        tree = tree.model_dump(mode="json")
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            leaves |= _leaves(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
-
-
-def json_schema(schema: type[Section], title: str) -> dict[str, Any]:
-    """The JSON Schema of one task's configuration files, for editors that complete and check while one types.
-
-    A file may leave to its ``base`` what the configuration as a whole requires, so only a file without one has to have
-    the required sections.
-    """
-    document = schema.model_json_schema()
-    required = document.get("required", [])
-    _relax(document)
-    document["properties"] = {"base": _BASE, **document["properties"]}
-    if required:
-        document["anyOf"] = [{"required": ["base"]}, {"required": required}]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document, "title": title}
-
-
-_BASE = {
-    "description": "Files to inherit from, relative to this one; what follows wins over what they say.",
-    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
-}
-
-
-def _relax(node: Any) -> None:
-    """Take from a schema, in place, what only holds for a file together with its bases; and titles that repeat keys."""
-    if isinstance(node, list):
-        for item in node:
-            _relax(item)
-    elif isinstance(node, dict):
-        if isinstance(node.get("required"), list):
-            del node["required"]
-        if isinstance(node.get("title"), str):
-            del node["title"]
-        if isinstance(node.get("default"), dict):
-            del node["default"]  # a section's defaults stand at its keys; its paths here would be this folder's
-        node.pop("discriminator", None)
-        if "oneOf" in node:  # without its required keys, a section may fit several variants
-            node["anyOf"] = node.pop("oneOf")
-        for child in node.values():
-            _relax(child)
+    return TRAINED in (info.context or ())

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Union
 
 import yaml
 
+from engine.config.paths import expand
 from engine.errors import UserError
 from engine.files import usable_path
 
@@ -34,6 +35,9 @@ SCALARS = {
     "tag:yaml.org,2002:float": _FLOAT,
 }
 """What a plain scalar means: the first pattern that matches, else text."""
+
+MOST_VALUES = 100_000
+"""Values of a file with aliases, which a few lines of them could make billions of."""
 
 _TEXT = "tag:yaml.org,2002:str"
 
@@ -83,14 +87,27 @@ class Node:
                 break
         return node.place
 
-    def layer_of(self, keys: tuple[str | int, ...]) -> int | None:
-        """The layer in which ``keys`` were written down; None if they were not."""
+    def value_of(self, keys: tuple[str | int, ...]) -> Any:
+        """Returns the plain value under ``keys``; None if there is none."""
+        value = self.plain()
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def leaves(self, keys: tuple[str | int, ...]) -> list[tuple[tuple[str | int, ...], int]]:
+        """Returns where the values at or below ``keys`` are, but for mappings of others, each with its layer."""
         node = self
         for key in keys:
             if not isinstance(node.value, dict) or key not in node.value:
-                return None
+                return []
             node = node.value[str(key)]
-        return node.place.layer
+        if isinstance(node.value, dict) and node.value:
+            return [leaf for key in node.value for leaf in self.leaves((*keys, key))]
+        return [(keys, node.place.layer)]
+
+    def layer_of(self, keys: tuple[str | int, ...]) -> int | None:
+        """Returns the uppermost layer in which something at or below ``keys`` was written down; None if it was not."""
+        return max((layer for _, layer in self.leaves(keys)), default=None)
 
     def without(self, keys: tuple[str | int, ...]) -> Node:
         """The tree but for what stands under ``keys``."""
@@ -166,7 +183,11 @@ def _read(path: Path, asked_from: Place, chain: tuple[Path, ...]) -> Node:
         return own
     below = Node({}, tree.place)
     for base, place in _bases(tree.value["base"]):
-        below = merge(below, _read(target.parent / base, place, (*chain, target)))
+        try:
+            file = target.parent / expand(base)
+        except ValueError as error:
+            raise UserError(f"{place}: base: {error}") from None
+        below = merge(below, _read(file, place, (*chain, target)))
     return merge(below, own)
 
 
@@ -208,6 +229,9 @@ class _Reader:
     numbered: bool = True
     done: dict[int, Value] = field(default_factory=dict)
     open: set[int] = field(default_factory=set)
+    sizes: dict[int, int] = field(default_factory=dict)
+    total: int = 0
+    """Values so far, those behind aliases as often as they are used."""
 
     def read(self, text: str, of: str = "") -> Node:
         try:
@@ -215,6 +239,8 @@ class _Reader:
             return Node(None, self.place(1)) if root is None else self.node(root, self.place(1))
         except yaml.YAMLError as error:
             raise self.syntax_error(error, text, of) from None
+        except RecursionError:
+            raise UserError(f"{self.place(1)}: is nested too deeply") from None
 
     def place(self, line: int) -> Place:
         return Place(self.file, line if self.numbered else 0, self.layer)
@@ -224,8 +250,15 @@ class _Reader:
             raise UserError(f"{place}: an alias may not contain itself")
         if id(node) not in self.done:
             self.open.add(id(node))
+            before = self.total
             self.done[id(node)] = self.value(node)
+            self.sizes[id(node)] = self.total - before + 1
+            self.total += 1
             self.open.remove(id(node))
+        else:
+            self.total += self.sizes[id(node)]
+            if self.total > MOST_VALUES:
+                raise UserError(f"{place}: the aliases stand for more than {MOST_VALUES:,} values")
         return Node(self.done[id(node)], place, node.tag == REPLACE_TAG)
 
     def value(self, node: yaml.Node) -> Value:

@@ -4,8 +4,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from engine.config.section import AbsolutePath, Section
-from engine.config.unused_keys import refuse_idle
+from engine.config.paths import AbsolutePath
+from engine.config.section import OnlyWith, Section, Variants
 from engine.images.sections import ImageData
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -21,7 +21,9 @@ class CommonData(ImageData):
     pad_fill: Literal["mean", "edge"] | Colour = "mean"
     """What `resize: pad` fills the bars with: the mean colour, the picture's outermost pixels, or [red, green, blue] in
     0 to 255; what rotation uncovers has the same colour, or with edge the mean."""
-    crop_pct: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
+    crop_pct: Annotated[Annotated[float, Field(gt=0, le=1)] | Literal["auto"], OnlyWith(("resize",), ("crop",))] = (
+        "auto"
+    )
     """Part of the shorter side that `resize: crop` keeps; auto: the model's own, and all of pictures that are tiny."""
     sampling: Literal["natural", "balanced", "square_root"] = "natural"
     """How often a training picture is drawn; natural: each once an epoch; balanced: every class equally often;
@@ -47,11 +49,6 @@ class CommonData(ImageData):
             raise ValueError(f"oversample and sampling: {self.sampling} are alternatives; keep one")
         return self
 
-    @model_validator(mode="after")
-    def _resizes_so(self) -> "CommonData":
-        refuse_idle(self, ["crop_pct"], needed="resize: crop", holds=self.resize == "crop", deciders=["resize"])
-        return self
-
 
 class SplitData(CommonData):
     """What sources have in common that may come without a val."""
@@ -59,14 +56,8 @@ class SplitData(CommonData):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Part of each class's training pictures that is held out as val, at least one and never all, where the data have
     no val of their own."""
-    split_seed: int = 0
+    split_seed: Annotated[int, OnlyWith(("val_fraction",))] = 0
     """Decides which ones; independent of experiment.seed, so that runs with several seeds can be compared."""
-
-    @model_validator(mode="after")
-    def _splits_so(self) -> "SplitData":
-        split = self.val_fraction is not None
-        refuse_idle(self, ["split_seed"], needed="val_fraction", holds=split, deciders=["val_fraction"])
-        return self
 
 
 class FolderData(SplitData):
@@ -186,4 +177,4 @@ class DigitsData(CommonData):
         return True
 
 
-DataConfig = Annotated[FolderData | CsvData | TorchvisionData | DigitsData, Field(discriminator="source")]
+DataConfig = Annotated[FolderData | CsvData | TorchvisionData | DigitsData, Variants("source")]

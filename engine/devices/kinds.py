@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.config.sections import TrainingConfig
+from engine.config.training import TrainingConfig
 from engine.devices.allocator import keep_large_blocks
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.autograd.profiler import record_function
 from torch.profiler import ProfilerActivity, profile
 
-from engine.config.sections import ProfileConfig
+from engine.config.training import ProfileConfig
 from engine.files import write_atomic
 
 log = logging.getLogger(__name__)

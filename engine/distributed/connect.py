@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from engine.config.sections import DistributedConfig
+from engine.config.run import DistributedConfig
 from engine.devices.kinds import device_kind
 from engine.distributed.flight_recorder import prepare_flight_recorder
 from engine.distributed.gpus import architecture_fault, device_index, granted_gpus, is_slice, own_slice, visible_entries

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from engine.config.sections import ALL_STAGES, FinetuneConfig, nothing_new
+from engine.config.training import ALL_STAGES, FinetuneConfig, nothing_new
 from engine.errors import UserError
 from engine.model.stages import HEAD, stages
 

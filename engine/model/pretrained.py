@@ -16,7 +16,7 @@ from torch import nn
 
 from engine.checkpoints import store
 from engine.checkpoints.store import first_line
-from engine.config.sections import FinetuneConfig
+from engine.config.training import FinetuneConfig
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.model.stages import classifier_paths

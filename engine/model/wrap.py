@@ -11,7 +11,8 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.config.sections import DistributedConfig, TrainingConfig
+from engine.config.run import DistributedConfig
+from engine.config.training import TrainingConfig
 from engine.devices.depthwise import quicken_depthwise
 from engine.devices.kinds import device_kind
 from engine.devices.memory_layout import uses_channels_last

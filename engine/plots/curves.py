@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config.sections import default_mode
+from engine.config.training import default_mode
 from engine.plots.figures import write_figure
 from engine.run_folder.metrics import MEASURED, read_metrics
 

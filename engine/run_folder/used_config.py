@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from engine.config.section import differences, is_below, load_config
-from engine.config.sections import RunConfig
+from engine.config.load import differences, is_below, load_config
+from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
 

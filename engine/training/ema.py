@@ -8,7 +8,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
-from engine.config.sections import EmaConfig
+from engine.config.training import EmaConfig
 
 _CHUNK_BYTES = 2**26
 """How much of the model is averaged at once, as the differences take memory of their own."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from engine.config.sections import EvaluationConfig, metric_fault
+from engine.config.training import EvaluationConfig, metric_fault
 from engine.devices.precision import Precision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -62,6 +62,6 @@ def judge(evaluated: Evaluated, selection: Selection, state: RunState, epoch: fl
 
 
 def check_metric(config: EvaluationConfig, measured: Collection[str], default: str) -> None:
-    """Raises a :class:`UserError` for a :func:`engine.config.sections.metric_fault`."""
+    """Raises a :class:`UserError` for a :func:`engine.config.training.metric_fault`."""
     if fault := metric_fault(config, measured, default):
         raise UserError(fault)

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.checkpoints.disk_space import estimate_checkpoint_bytes
-from engine.config.sections import DistributedConfig, FinetuneConfig, OptimizerConfig, TrainingConfig
+from engine.config.optimization import OptimizerConfig
+from engine.config.run import DistributedConfig
+from engine.config.training import FinetuneConfig, TrainingConfig
 from engine.data.loaders import MicroBatch
 from engine.devices.precision import resolve_precision
 from engine.distributed.connect import HANG_REPORT_SECONDS

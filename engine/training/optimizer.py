@@ -14,7 +14,8 @@ from timm.optim import (
 )
 from torch import nn
 
-from engine.config.sections import FinetuneConfig, OptimizerConfig
+from engine.config.optimization import CommonOptimizer, OptimizerConfig
+from engine.config.training import FinetuneConfig
 from engine.errors import UserError
 from engine.model.stages import HEAD, stages
 
@@ -22,7 +23,7 @@ FUSED = (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD)
 """Optimizers of torch whose whole step is one kernel, on GPUs and CPUs, which can leave it out by itself."""
 
 
-def parameter_groups(model: nn.Module, optimizer: OptimizerConfig, finetune: FinetuneConfig) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, optimizer: CommonOptimizer, finetune: FinetuneConfig) -> list[dict[str, Any]]:
     """Groups of what is to be trained, each with its own ``weight_decay`` and ``lr_scale``.
 
     Vectors (norms, biases) and what ``model.no_weight_decay()`` names are not decayed, unless the configuration says
@@ -71,16 +72,13 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: Finetun
     Raises:
         UserError: the optimizer needs a package or a device that is not there.
     """
-    options: dict[str, Any] = {}
-    if config.betas is not None:
-        options["betas"] = tuple(config.betas)
-    if config.eps is not None:
-        options["eps"] = config.eps
+    own = config.model_dump(include={"momentum", "betas", "eps"}, exclude_none=True)
+    options: dict[str, Any] = {key: tuple(value) if key == "betas" else value for key, value in own.items()}
     if get_optimizer_info(config.name).opt_class in FUSED:
         options["fused"] = True
     groups = parameter_groups(model, config, finetune)
     try:
-        optimizer = create_optimizer_v2(groups, opt=config.name, lr=config.lr, momentum=config.momentum, **options)
+        optimizer = create_optimizer_v2(groups, opt=config.name, lr=config.lr, **options)
     except (AssertionError, ValueError) as error:  # by an assertion timm says that a package or a GPU is missing
         raise UserError(f"optimizer.name: '{config.name}' cannot be used here: {error}") from None
     _start_momentum(optimizer)
@@ -88,7 +86,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: Finetun
 
 
 def add_parameters(
-    optimizer: torch.optim.Optimizer, model: nn.Module, config: OptimizerConfig, finetune: FinetuneConfig
+    optimizer: torch.optim.Optimizer, model: nn.Module, config: CommonOptimizer, finetune: FinetuneConfig
 ) -> None:
     """Takes what has been unfrozen into ``optimizer``, in groups of its own.
 

@@ -10,13 +10,16 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.config.sections import (
-    CheckpointConfig,
-    EvaluationConfig,
-    LoggingConfig,
+from engine.config.optimization import (
+    CosineSchedule,
+    MilestonesSchedule,
+    OneCycleSchedule,
     OptimizerConfig,
     ScheduleConfig,
+    WarmUp,
 )
+from engine.config.run import CheckpointConfig, LoggingConfig
+from engine.config.training import EvaluationConfig
 
 
 def cosine(progress: float, end: float) -> float:
@@ -62,11 +65,12 @@ class Schedule:
         if step < self.warmup_steps:
             return warm_up(step, self.warmup_steps, self.warmup_start)
         done, span = step - self.warmup_steps, self.total_steps - self.warmup_steps
-        if config.name == "cosine":  # reaches its end, which may be 0, behind the last step: that would change nothing
+        if isinstance(config, CosineSchedule):
+            # It reaches its end, which may be 0, behind the last step: that would change nothing.
             return cosine(done / max(1, span), self.end)
-        if config.name == "milestones":
+        if isinstance(config, MilestonesSchedule):
             return milestones(step, self.milestone_steps, config.gamma)
-        if config.name == "one_cycle":
+        if isinstance(config, OneCycleSchedule):
             progress = done / max(1, span - 1)  # the last step gets the end, as in torch
             return one_cycle(progress, config.one_cycle_rise, config.one_cycle_start, config.one_cycle_end)
         return 1.0  # constant; plateau multiplies by its own scale
@@ -83,17 +87,19 @@ def build_schedule(
     config: ScheduleConfig, optimizer: OptimizerConfig, steps_per_epoch: int, total_steps: int
 ) -> Schedule:
     """Turns epochs into steps, once."""
-    warmup = config.warmup_steps
-    if warmup is None:
-        warmup = round(config.warmup_epochs * steps_per_epoch)
+    warmup, start = 0, 1.0
+    if isinstance(config, WarmUp):
+        warmup = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
+        start = config.warmup_lr / optimizer.lr
+    epochs = config.milestones if isinstance(config, MilestonesSchedule) else []
     return Schedule(
         config=config,
         lr=optimizer.lr,
         total_steps=total_steps,
         warmup_steps=warmup,
-        milestone_steps=tuple(round(epoch * steps_per_epoch) for epoch in config.milestones),
-        warmup_start=config.warmup_lr / optimizer.lr,
-        end=config.min_lr / optimizer.lr,
+        milestone_steps=tuple(round(epoch * steps_per_epoch) for epoch in epochs),
+        warmup_start=start,
+        end=config.min_lr / optimizer.lr if isinstance(config, CosineSchedule) else 0.0,
     )
 
 
@@ -137,7 +143,7 @@ def build_intervals(
     return Intervals(
         total_steps=total_steps,
         steps_per_epoch=steps_per_epoch,
-        evaluate_every=evaluation.every_steps or evaluation.every_epochs * steps_per_epoch,
+        evaluate_every=evaluation.every_steps or (evaluation.every_epochs or 1) * steps_per_epoch,
         record_every=logging.every_steps,
         save_every=checkpoint.every_steps,
         save_minutes=checkpoint.every_minutes,

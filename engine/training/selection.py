@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from engine.config.sections import EarlyStoppingConfig, EvaluationConfig, PlateauConfig, ScheduleConfig, default_mode
+from engine.config.optimization import PlateauConfig, PlateauSchedule, ScheduleConfig
+from engine.config.training import EarlyStoppingConfig, EvaluationConfig, default_mode
 
 
 def improves(value: float, best: float | None, mode: str, min_delta: float = 0.0) -> bool:
@@ -89,7 +90,7 @@ def build_selection(
     return Selection(
         metric=metric,
         mode=evaluation.mode or default_mode(metric),
-        plateau=schedule.plateau if schedule.name == "plateau" else None,
-        floor=schedule.min_lr / lr,
+        plateau=schedule.plateau if isinstance(schedule, PlateauSchedule) else None,
+        floor=schedule.min_lr / lr if isinstance(schedule, PlateauSchedule) else 0.0,
         early_stopping=evaluation.early_stopping,
     )

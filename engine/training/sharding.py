@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from engine.checkpoints.host_copy import tensors_in
-from engine.config.sections import FinetuneConfig, OptimizerConfig, undivided
+from engine.config.optimization import OptimizerConfig, undivided
+from engine.config.training import FinetuneConfig
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.training.optimizer import advances_each_by_itself, build_optimizer

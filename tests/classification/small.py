@@ -30,11 +30,12 @@ EVALUATE = [sys.executable, "-m", "classification.evaluate"]
 
 
 def merged(base: dict, changes: dict) -> dict:
-    """``base`` with ``changes``, section by section; a section with a ``source`` of its own replaces the base's."""
+    """``base`` with ``changes``, section by section; data of another source and models of timm replace the base's."""
     sections = {}
     for name in {**base, **changes}:
         old, new = base.get(name, {}), changes.get(name, {})
-        sections[name] = new if "source" in new else {**old, **new}
+        anew = "source" in new or str(new.get("name", "")).startswith("timm/")
+        sections[name] = new if anew else {**old, **new}
     return sections
 
 

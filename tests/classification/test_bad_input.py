@@ -18,7 +18,7 @@ from engine.commands.arguments import TrainArguments
 from engine.commands.entry import exit_code
 from engine.commands.train import run_training
 from engine.process.signals import StopRequest
-from tests.classification.small import EVALUATE, TINY, TRAIN, folder_data, write_config, write_pictures
+from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
 from tests.distributed import launch
 
 
@@ -198,10 +198,9 @@ def test_weights_that_do_not_fit(tmp_path):
 
 
 def test_a_tail_of_one_sample_with_batch_norm(tmp_path):
-    own = dict.fromkeys(TINY["model"], None) | {"name": "timm/resnet18"}
     config = write_config(
         tmp_path,
-        model=own,
+        model={"name": "timm/resnet18"},
         data={"source": "digits", "image_size": 16, "workers": 0, "drop_last": False},
         training={"global_batch_size": 359},  # 1,437 = 4 * 359 + 1
     )

@@ -18,7 +18,7 @@ from classification.task import ClassificationTask
 from classification.train import kind
 from engine.commands.arguments import EvaluateArguments, TrainArguments
 from engine.commands.train import run_training
-from engine.config.section import load_config
+from engine.config.load import load_config
 from engine.data.batch_plan import NaturalOrder
 from engine.datasets.dataset import open_pictures
 from engine.datasets.labelled import names_digest

@@ -16,8 +16,8 @@ from classification.model import build_model
 from classification.train import kind
 from engine.checkpoints import store
 from engine.commands.build import build_trainer
-from engine.config.section import load_config
-from engine.config.sections import FinetuneConfig
+from engine.config.load import load_config
+from engine.config.training import FinetuneConfig
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.run_folder.metrics import read_metrics

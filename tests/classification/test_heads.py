@@ -14,8 +14,9 @@ from torch import nn
 from classification.config import HeadConfig, ModelConfig
 from classification.heads import HiddenHead, replace_head
 from classification.model import build_model
-from engine.config.sections import FinetuneConfig
+from engine.config.training import FinetuneConfig
 from engine.errors import UserError
+from tests.sections import section
 
 HEAD = {"hidden": 16, "dropout": 0.5, "batch_norm": True, "hidden_dropout": 0.25}
 TIMM = {"name": "timm/test_byobnet"}
@@ -30,8 +31,8 @@ def build(
     weights: Path | None = None,
     names: list[str] | None = None,
 ) -> Any:
-    config = ModelConfig.model_validate(
-        {**backbone, "depths": (2, 2), "num_heads": (2, 2)} if backbone is SWIN else {**backbone}
+    config = section(
+        ModelConfig, **{**backbone, "depths": (2, 2), "num_heads": (2, 2)} if backbone is SWIN else {**backbone}
     )
     config = config.model_copy(update={"head": None if head is None else HeadConfig(**head)})
     return build_model(config, FinetuneConfig(weights=weights), classes, (32, 32), names)
@@ -156,4 +157,4 @@ def test_models_that_end_in_something_else_are_refused() -> None:
 
 def test_one_dropout_for_the_features() -> None:
     with pytest.raises(ValueError, match=r"give `head\.dropout` or `drop_rate`, not both"):
-        ModelConfig(name="swin_tiny", drop_rate=0.1, head=HeadConfig(hidden=4, dropout=0.2))
+        section(ModelConfig, name="swin_tiny", drop_rate=0.1, head=HeadConfig(hidden=4, dropout=0.2))

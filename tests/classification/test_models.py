@@ -12,8 +12,8 @@ from classification.config import ClassificationConfig
 from classification.model import build_model
 from classification.train import kind
 from engine.commands.build import build_trainer
-from engine.config.section import load_config
-from engine.config.sections import FinetuneConfig
+from engine.config.load import load_config
+from engine.config.training import FinetuneConfig
 from engine.datasets.dataset import preprocessing_of
 from engine.errors import UserError
 from engine.model.freezing import Freezing

@@ -16,7 +16,7 @@ from classification.config import ClassificationConfig
 from classification.metrics.multi_label import MULTILABEL_METRICS, TUNED_METRICS
 from classification.train import kind
 from engine.commands.build import build_trainer
-from engine.config.section import load_config
+from engine.config.load import load_config
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.training.recorder import Recorder

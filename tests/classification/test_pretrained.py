@@ -18,9 +18,10 @@ from timm.models import get_pretrained_cfg
 
 from classification.config import ModelConfig
 from classification.model import build_model
-from engine.config.sections import FinetuneConfig
+from engine.config.training import FinetuneConfig
 from engine.errors import UserError
 from engine.model.timm_weights import cached_file, no_way_to
+from tests.sections import section
 
 NAME = "test_byobnet.r160_in1k"
 
@@ -46,7 +47,7 @@ def keep(hub: Path, state: dict[str, Any], name: str = "model.safetensors") -> N
 
 def build(num_classes: int) -> Any:
     torch.manual_seed(1)
-    return build_model(ModelConfig(name=f"timm/{NAME}"), FinetuneConfig(weights="timm"), num_classes, (32, 32))
+    return build_model(section(ModelConfig, name=f"timm/{NAME}"), FinetuneConfig(weights="timm"), num_classes, (32, 32))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])

@@ -19,7 +19,7 @@ from classification.trained import load_trained
 from engine.commands.arguments import EvaluateArguments
 from engine.commands.build import build_trainer
 from engine.commands.experiment import open_experiment
-from engine.config.section import load_config
+from engine.config.load import load_config
 from engine.data.batch_plan import Draw
 from engine.devices.profiling import TABLE, TRACE
 from engine.distributed.layout import Layout

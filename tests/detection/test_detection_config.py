@@ -13,9 +13,13 @@ from detection.augmentation.sections import AugmentationConfig
 from detection.boxes.sections import LossConfig, MatchingConfig, PostprocessConfig
 from detection.config import DetectionConfig
 from detection.data.sections import DataConfig
-from engine.config.section import Section, dump_config, json_schema, load_config
+from detection.model.sections import SwinDetector, TimmDetector
+from engine.config.load import dump_config, load_config
+from engine.config.reference import json_schema
+from engine.config.section import Section
 from engine.errors import UserError
 from tests.distributed import ROOT
+from tests.sections import section
 
 
 class Run(Section):
@@ -24,7 +28,7 @@ class Run(Section):
     data: DataConfig
     augmentation: AugmentationConfig = AugmentationConfig()
     matching: MatchingConfig = MatchingConfig()
-    loss: LossConfig = LossConfig()
+    loss: LossConfig = section(LossConfig)
     postprocess: PostprocessConfig = PostprocessConfig()
 
 
@@ -56,7 +60,8 @@ def test_the_command_line_may_turn_off_what_the_file_goes_into(tmp_path):
     assert load_config(DetectionConfig, path).detection.neck_channels == 64
     found = load_config(DetectionConfig, path, ["detection.neck=none"]).detection
     assert (found.neck_channels, found.frozen_batchnorm) == (256, True)
-    assert not load_config(DetectionConfig, path, ["detection.backbone=swin_a"]).detection.frozen_batchnorm
+    swin = load_config(DetectionConfig, path, ["detection.backbone=swin_a"]).detection
+    assert swin == SwinDetector(backbone="swin_a", neck="fpn", neck_channels=64)
 
 
 def test_frozen_batch_norms_need_trained_weights_to_begin_with(tmp_path):
@@ -91,7 +96,7 @@ def test_backbones_of_our_own_name_are_checked_without_asking_timm(tmp_path):
     (tmp_path / "run.yaml").write_text(SHAPES + "detection: {backbone: resnet50_a}\nfinetune: {weights: timm}\n")
     code = (
         "import sys; from pathlib import Path; from detection.config import DetectionConfig;"
-        "from engine.config.section import load_config; load_config(DetectionConfig, Path(sys.argv[1]));"
+        "from engine.config.load import load_config; load_config(DetectionConfig, Path(sys.argv[1]));"
         "sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "run.yaml")]
@@ -135,4 +140,4 @@ def test_another_backbone_on_the_command_line_leaves_out_a_swins_shape(tmp_path:
     path = tmp_path / "run.yaml"
     path.write_text(SHAPES + "detection: {backbone: swin_b, swin: {window_size: 4}}\n")
     found = load_config(DetectionConfig, path, ["detection.backbone=resnet50_a"]).detection
-    assert (found.backbone, found.swin.given) == ("resnet50_a", {})
+    assert found == TimmDetector(backbone="resnet50_a")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detection.config import DetectionConfig
-from engine.config.section import load_config
+from engine.config.load import load_config
 from engine.training.schedule import build_schedule
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "detection"

@@ -20,6 +20,7 @@ from engine.data.batch_plan import Draw
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from tests.detection.scenes import grid_priors
+from tests.sections import section
 
 PICTURES = ShapePictures(
     ShapesData.model_validate(
@@ -34,7 +35,7 @@ PLAIN = AugmentationConfig(photometric=None, zoom_out=None, iou_crop=None, horiz
     ("classification", "boxes"), [("cross_entropy", "smooth_l1"), ("cross_entropy", "ciou"), ("focal", "giou")]
 )
 def test_following_the_loss_leads_to_perfect_detections(classification, boxes):
-    config = LossConfig(classification=classification, boxes=boxes)
+    config = section(LossConfig, classification=classification, boxes=boxes)
     reader = TrainReader(PICTURES, (48, 64), "bilinear", (0.5, 0.5, 0.5), PLAIN, 0)
     batch = collate([reader[Draw(index, 0, index)] for index in range(8)])
     priors = grid_priors(8, (0.15, 0.3, 0.5))

@@ -11,7 +11,7 @@ import torch
 from detection import task as task_module
 from detection.config import DetectionConfig
 from detection.task import DetectionTask
-from engine.config.section import load_config
+from engine.config.load import load_config
 from engine.distributed.ranks import Ranks
 from tests.detection.coco_files import box, coco_data, write_split
 from tests.detection.small import EVALUATE, PREDICT, TRAIN, write_config

@@ -17,7 +17,7 @@ from detection.data.sample import collate
 from detection.task import DetectionTask
 from detection.train import kind
 from engine.commands.build import build_trainer
-from engine.config.section import load_config
+from engine.config.load import load_config
 from engine.data.batch_plan import Draw
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks

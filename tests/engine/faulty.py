@@ -17,7 +17,7 @@ from torch import nn
 
 from engine.commands.entry import train
 from engine.commands.train import TaskKind
-from engine.config.sections import RunConfig
+from engine.config.run import RunConfig
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from tests.engine.toy import ToyTask, toy_model

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from engine.commands.build import assemble_trainer
-from engine.config.sections import DistributedConfig, RunConfig, TrainingConfig
+from engine.config.run import DistributedConfig, RunConfig
+from engine.config.training import TrainingConfig
 from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder, resolve_accumulation
 from engine.data.workers import WorkerSettings
 from engine.distributed.layout import Layout

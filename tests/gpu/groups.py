@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.commands.build import assemble_trainer
-from engine.config.sections import DistributedConfig, TrainingConfig
+from engine.config.run import DistributedConfig
+from engine.config.training import TrainingConfig
 from engine.devices.kinds import device_kind
 from engine.distributed.connect import choose_device
 from engine.distributed.layout import Layout

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import torch
 
 from engine.checkpoints.host_copy import Snapshot
-from engine.config.sections import TrainingConfig
+from engine.config.training import TrainingConfig
 from engine.devices.kinds import DeviceNumbers, device_kind
 from engine.devices.precision import computes_bf16
 from engine.distributed.gpus import architecture_fault

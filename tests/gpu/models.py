@@ -9,7 +9,7 @@ import torch
 
 from classification.config import ClassificationConfig
 from detection.config import DetectionConfig
-from engine.config.section import load_config
+from engine.config.load import load_config
 from engine.data.device_prefetch import DeviceBatches
 from engine.training.state import Window
 from engine.training.trainer import Trainer

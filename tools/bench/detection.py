@@ -24,8 +24,8 @@ from detection.boxes.boxes import corners
 from detection.boxes.losses import detection_loss
 from detection.boxes.matching import match
 from detection.boxes.postprocess import class_scores, postprocess, suppress_each, suppress_together
-from detection.boxes.sections import LossConfig, MatchingConfig, PostprocessConfig
-from engine.config.sections import DistributedConfig
+from detection.boxes.sections import CrossEntropyConfig, MatchingConfig, PostprocessConfig
+from engine.config.run import DistributedConfig
 from engine.devices.allocator import keep_large_blocks
 from engine.distributed.connect import choose_device
 from engine.distributed.layout import Layout
@@ -155,7 +155,7 @@ def our_loss(
 ) -> dict[str, Tensor]:
     """Computes our matching and loss of a batch."""
     matches = match(priors, boxes, labels, mask, boxes.new_zeros(len(boxes), 0, 4), MatchingConfig())
-    losses = detection_loss(logits, codes, priors, matches, LossConfig())
+    losses = detection_loss(logits, codes, priors, matches, CrossEntropyConfig())
     return differentiated(losses["loss"], logits, codes) | losses
 
 

@@ -29,8 +29,8 @@ from detection.model.backbone_base import Backbone
 from detection.model.ssd import SSD as Detector
 from detection.train import kind
 from engine.commands.build import build_trainer
-from engine.config.section import load_config
-from engine.config.sections import DistributedConfig
+from engine.config.load import load_config
+from engine.config.run import DistributedConfig
 from engine.data.device_prefetch import DeviceBatches
 from engine.data.loaders import MicroBatch
 from engine.distributed.connect import choose_device

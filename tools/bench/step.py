@@ -17,8 +17,8 @@ from classification.config import ClassificationConfig
 from classification.task import ClassificationTask
 from classification.train import kind
 from engine.commands.build import build_trainer
-from engine.config.section import load_config
-from engine.config.sections import DistributedConfig
+from engine.config.load import load_config
+from engine.config.run import DistributedConfig
 from engine.data.device_prefetch import DeviceBatches
 from engine.devices.memory_layout import uses_channels_last
 from engine.distributed.connect import choose_device

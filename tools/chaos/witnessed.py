@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.commands.train import TaskKind
-from engine.config.sections import RunConfig
+from engine.config.run import RunConfig
 from engine.data.batch_plan import Draw, resolve_accumulation
 from engine.data.workers import SampleReader
 from engine.distributed.heartbeat import Heartbeat

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.commands.entry import exit_code
-from engine.config.section import load_config
+from engine.config.load import load_config
 from engine.errors import EXIT_USER_ERROR
 
 TASKS = ("classification", "detection")

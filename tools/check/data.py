@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engine.config.sections import RunConfig
+from engine.config.run import RunConfig
 from engine.data.batch_plan import BatchLayout
 from engine.errors import UserError
 from tools.check.checked import Checked, refusals

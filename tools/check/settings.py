@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.checkpoints.disk_space import check_writable
-from engine.config.sections import RunConfig
+from engine.config.run import RunConfig
 from engine.distributed.connect import choose_device
 from engine.distributed.layout import Layout
 from engine.model.wrap import check_sync_batchnorm

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config.section import dump_config
-from engine.config.sections import RunConfig
+from engine.config.load import dump_config
+from engine.config.run import RunConfig
 from engine.files import write_atomic
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status

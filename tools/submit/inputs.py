@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from engine.config.section import is_below
-from engine.config.sections import RunConfig
+from engine.config.load import is_below
+from engine.config.run import RunConfig
 from engine.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.config.section import load_config
-from engine.config.sections import RunConfig
+from engine.config.load import load_config
+from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
 from tools.snapshot import take_snapshot

@@ -18,6 +18,7 @@ from classification.losses.sections import LossConfig, loss_fault
 from engine.datasets.labelled import ArrayPictures
 from engine.datasets.sections import DigitsData
 from engine.errors import UserError
+from tests.sections import section
 
 CPU = torch.device("cpu")
 ONE_LABEL = ArrayPictures(["a", "b", "c"], np.repeat([0, 1, 2], [1, 3, 12]), np.zeros((16, 2, 2), np.uint8))
@@ -44,11 +45,11 @@ class SeveralLabels:
 
 
 def one_label(targets: torch.Tensor = LABELS, **keys) -> torch.Tensor:
-    return build_training_loss(LossConfig(**keys), ONE_LABEL, CPU)(LOGITS, targets)
+    return build_training_loss(section(LossConfig, **keys), ONE_LABEL, CPU)(LOGITS, targets)
 
 
 def several_labels(**keys) -> torch.Tensor:
-    return build_training_loss(LossConfig(**keys), SeveralLabels(), CPU)(LOGITS, SEVERAL)
+    return build_training_loss(section(LossConfig, **keys), SeveralLabels(), CPU)(LOGITS, SEVERAL)
 
 
 def test_cross_entropy_is_the_default():
@@ -69,7 +70,7 @@ def test_a_pictures_loss_is_multiplied_by_the_weight_of_its_class(name):
 
 def test_the_mean_of_weighted_losses_is_that_of_its_parts():
     """So neither ranks nor micro-batches change it; torch's weighted mean divides by each batch's own weights."""
-    loss = build_training_loss(LossConfig(class_weights="log"), ONE_LABEL, CPU)
+    loss = build_training_loss(section(LossConfig, class_weights="log"), ONE_LABEL, CPU)
     parts = [loss(LOGITS[i : i + 1], LABELS[i : i + 1]).mean() for i in range(3)]
     torch.testing.assert_close(torch.stack(parts).mean(), loss(LOGITS, LABELS).mean())
 
@@ -113,7 +114,7 @@ def test_focal_and_asymmetric_loss_of_several_labels_take_their_settings():
     torch.testing.assert_close(several_labels(name="focal", gamma=3.0, alpha=0.25), expected)
     plain = several_labels(name="asymmetric", gamma_pos=0.0, gamma_neg=0.0, clip=0.0)
     torch.testing.assert_close(plain, several_labels(name="bce"))
-    one_yes = build_training_loss(LossConfig(name="asymmetric", gamma_pos=2.0), SeveralLabels(), CPU)
+    one_yes = build_training_loss(section(LossConfig, name="asymmetric", gamma_pos=2.0), SeveralLabels(), CPU)
     found = one_yes(torch.zeros(1, 3), torch.ones(1, 3))
     assert float(found) == pytest.approx(0.25 * log(2))
 
@@ -127,7 +128,7 @@ def test_focal_and_asymmetric_loss_of_several_labels_take_their_settings():
     ],
 )
 def test_what_does_not_fit_one_label(keys, message):
-    assert re.match(message, loss_fault(LossConfig(**keys), multi_label=False))
+    assert re.match(message, loss_fault(section(LossConfig, **keys), multi_label=False))
 
 
 def test_lists_have_a_number_for_each_class():
@@ -147,22 +148,22 @@ def test_lists_have_a_number_for_each_class():
     ],
 )
 def test_what_does_not_fit_several_labels(keys, message):
-    assert re.match(message, loss_fault(LossConfig(**keys), multi_label=True))
+    assert re.match(message, loss_fault(section(LossConfig, **keys), multi_label=True))
 
 
 @pytest.mark.parametrize("keys", [{"class_weights": "effective_number"}, {"name": "logit_adjusted"}])
 def test_what_needs_pictures_of_each_class(keys):
     pictures = ArrayPictures(["a", "b", "c"], np.array([0, 0, 2]), np.zeros((3, 2, 2), np.uint8))
     with pytest.raises(UserError, match="without any: b;"):
-        build_training_loss(LossConfig(**keys), pictures, CPU)
+        build_training_loss(section(LossConfig, **keys), pictures, CPU)
 
 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"gamma": 1.0}, "gamma: has an effect only with name: focal; remove it, or write its default, 2.0"),
-        ({"name": "bce", "tau": 2.0, "clip": 0.1}, "tau: has an effect only with name: logit_adjusted"),
-        ({"name": "focal", "pos_weight": "inverse"}, "pos_weight: has an effect only with name: bce"),
+        ({"gamma": 1.0}, "gamma\n  Extra inputs"),
+        ({"name": "bce", "tau": 2.0, "clip": 0.1}, "tau\n  Extra inputs"),
+        ({"name": "focal", "pos_weight": "inverse"}, "pos_weight\n  Extra inputs"),
         ({"class_weights": "inverse", "beta": 0.9}, "beta: has an effect only with class_weights: effective_number"),
         ({"name": "logit_adjusted", "class_weights": "log"}, "counted twice"),
         ({"name": "focal", "gamma": -1.0}, "gamma"),
@@ -173,12 +174,13 @@ def test_what_needs_pictures_of_each_class(keys):
 )
 def test_settings_that_cannot_work(keys, message):
     with pytest.raises(ValidationError, match=message):
-        LossConfig(**keys)
+        section(LossConfig, **keys)
 
 
 def test_a_written_out_configuration_is_read_back():
-    for config in (LossConfig(), LossConfig(name="focal", alpha=[0.5, 1.0]), LossConfig(name="bce", pos_weight=3.0)):
-        assert LossConfig.model_validate_json(config.model_dump_json()) == config
+    for keys in ({}, {"name": "focal", "alpha": [0.5, 1.0]}, {"name": "bce", "pos_weight": 3.0}):
+        config = section(LossConfig, **keys)
+        assert type(config).model_validate_json(config.model_dump_json()) == config
 
 
 @pytest.mark.parametrize(
@@ -196,5 +198,5 @@ def test_a_written_out_configuration_is_read_back():
 )
 def test_balancing_twice_is_said(config, data, words, caplog):
     with caplog.at_level(logging.WARNING):
-        warn_of_balancing_twice(LossConfig(**config), DigitsData(source="digits", **data))
+        warn_of_balancing_twice(section(LossConfig, **config), DigitsData(source="digits", **data))
     assert words in caplog.text and bool(words) == bool(caplog.text)

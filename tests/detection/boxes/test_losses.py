@@ -14,6 +14,7 @@ from detection.boxes.matching import Matches, match
 from detection.boxes.sections import LossConfig, MatchingConfig
 from tests.detection.scenes import grid_priors, padded, random_boxes
 from tests.detection.waits import CountWaits
+from tests.sections import section
 
 CLASSES = 4
 PRIORS = grid_priors()
@@ -78,7 +79,7 @@ def by_hand(logits: Tensor, codes: Tensor, matches: Matches, config: LossConfig)
     ],
 )
 def test_it_is_the_mean_of_what_each_picture_gives_by_hand(changes):
-    config = LossConfig(**changes)
+    config = section(LossConfig, **changes)
     logits, codes, matches = scene((0, 1, 6), columns=CLASSES + (config.classification != "focal"))
     assert matches.positive.any() and not (matches.positive | matches.negative).all()
     classes, boxes = by_hand(logits.double(), codes.double(), matches, config)
@@ -96,7 +97,7 @@ def test_one_picture_is_what_torchvision_computes():
     targets = [{"boxes": matches.boxes[0], "labels": matches.labels[0] + 1}]  # each prior's own object, at its place
     head = {"bbox_regression": codes, "cls_logits": logits}
     expected = SSD.compute_loss(model, targets, head, [corners(PRIORS)], [numbers])
-    found = detection_loss(logits, codes, PRIORS, matches, LossConfig(min_negatives=0))
+    found = detection_loss(logits, codes, PRIORS, matches, section(LossConfig, min_negatives=0))
     torch.testing.assert_close(found["loss_classes"], expected["classification"])
     torch.testing.assert_close(found["loss_boxes"], expected["bbox_regression"])
 
@@ -109,7 +110,7 @@ def _coder():
 
 @pytest.mark.parametrize("changes", [{}, {"classification": "focal", "boxes": "ciou"}, {"normalizer": 7.0}])
 def test_it_does_not_depend_on_how_pictures_are_spread_over_ranks(changes):
-    config = LossConfig(**changes)
+    config = section(LossConfig, **changes)
     logits, codes, matches = scene((3, 0, 9, 1), columns=CLASSES + (config.classification != "focal"))
     whole = detection_loss(logits, codes, PRIORS, matches, config)
     for parts in ([slice(0, 1), slice(1, 4)], [slice(0, 2), slice(2, 4)]):
@@ -125,7 +126,7 @@ ALL_KINDS = [(c, b) for c in ("cross_entropy", "focal") for b in ("smooth_l1", "
 
 @pytest.mark.parametrize(("classification", "boxes"), ALL_KINDS)
 def test_a_batch_without_objects_trains_on(classification, boxes):
-    config = LossConfig(classification=classification, boxes=boxes)
+    config = section(LossConfig, classification=classification, boxes=boxes)
     logits, codes, matches = scene((0, 0), crowds=0, columns=CLASSES + (classification != "focal"))
     logits, codes = logits.requires_grad_(), codes.requires_grad_()
     losses = detection_loss(logits, codes, PRIORS, matches, config)
@@ -137,7 +138,7 @@ def test_a_batch_without_objects_trains_on(classification, boxes):
 
 @pytest.mark.parametrize(("classification", "boxes"), ALL_KINDS)
 def test_wild_predictions_have_finite_gradients_and_ignored_priors_none(classification, boxes):
-    config = LossConfig(classification=classification, boxes=boxes)
+    config = section(LossConfig, classification=classification, boxes=boxes)
     logits, codes, matches = scene((4, 7), columns=CLASSES + (classification != "focal"))
     logits, codes = (30 * logits).requires_grad_(), (100 * codes).requires_grad_()
     detection_loss(logits, codes, PRIORS, matches, config)["loss"].backward()
@@ -149,7 +150,7 @@ def test_wild_predictions_have_finite_gradients_and_ignored_priors_none(classifi
 
 def test_gradients_of_classes_are_those_of_the_plain_formula():
     logits, _, matches = scene((2, 6))
-    config = LossConfig(min_negatives=10_000)  # all negatives: nothing is sorted out
+    config = section(LossConfig, min_negatives=10_000)  # all negatives: nothing is sorted out
     one, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     mined_cross_entropy(one, matches, config).sum().backward()
     targets = torch.where(matches.positive, matches.labels + 1, 0)
@@ -160,7 +161,7 @@ def test_gradients_of_classes_are_those_of_the_plain_formula():
 
 def test_half_precision_is_summed_in_single():
     logits, codes, matches = scene((2, 3))
-    losses = detection_loss(logits.bfloat16(), codes.bfloat16(), PRIORS, matches, LossConfig())
+    losses = detection_loss(logits.bfloat16(), codes.bfloat16(), PRIORS, matches, section(LossConfig))
     assert all(value.dtype == torch.float32 for value in losses.values())
 
 
@@ -182,7 +183,7 @@ def test_losses_of_overlap_are_torchvisions(ours, theirs):
 @pytest.mark.parametrize("counts", [(2, 0), (0, 0)])
 @pytest.mark.parametrize(("classification", "boxes"), ALL_KINDS)
 def test_the_host_waits_for_nothing(classification, boxes, counts, crowds):
-    config = LossConfig(classification=classification, boxes=boxes)
+    config = section(LossConfig, classification=classification, boxes=boxes)
     generator = torch.Generator().manual_seed(0)
     objects = padded(
         [random_boxes(count, generator=generator) for count in counts],

@@ -18,12 +18,13 @@ from detection.model.sections import DetectorConfig
 from detection.model.swin_backbone import SwinB, whole_patches
 from engine.errors import UserError
 from swin import SwinConfig, SwinFeatures
+from tests.sections import section
 
 TINY_SWIN: dict[str, Any] = {"embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 2), "window_size": 3}
 
 
 def build(name: str, size: tuple[int, int] = (96, 96), **fields: Any) -> Backbone:
-    return build_backbone(DetectorConfig(backbone=name, **fields), size)
+    return build_backbone(section(DetectorConfig, backbone=name, **fields), size)
 
 
 def shapes(name: str, size: tuple[int, int]) -> list[tuple[int, int, int]]:

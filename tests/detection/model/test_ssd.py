@@ -15,7 +15,9 @@ from torchvision.ops import FrozenBatchNorm2d
 from detection.model.priors import make_priors
 from detection.model.sections import DetectorConfig
 from detection.model.ssd import KEPT_SIZES, SSD, build_detector
-from engine.config.sections import DistributedConfig, FinetuneConfig, OptimizerConfig, TrainingConfig
+from engine.config.optimization import OptimizerConfig
+from engine.config.run import DistributedConfig
+from engine.config.training import FinetuneConfig, TrainingConfig
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -25,6 +27,7 @@ from engine.training.optimizer import parameter_groups
 from tests.detection.model.test_backbones import TINY_SWIN
 from tests.distributed import run_ranks
 from tests.engine.toy import prepare_network
+from tests.sections import section
 
 CUDA = Ranks(Layout(), torch.device("cuda", 0))
 
@@ -34,7 +37,7 @@ def small(backbone: str = "timm/test_byobnet", outputs: int = 4, **fields: Any) 
     if backbone.startswith("swin"):
         fields.setdefault("swin", TINY_SWIN)
     channels = {"neck_channels": 16} if fields.get("neck", "none") != "none" else {}
-    config = DetectorConfig(**{"backbone": backbone, **channels, **fields})
+    config = section(DetectorConfig, **{"backbone": backbone, **channels, **fields})
     return build_detector(config, FinetuneConfig(), outputs, (96, 96))
 
 
@@ -75,7 +78,7 @@ def test_every_backbone_trains_with_every_neck(backbone: str, neck: str) -> None
     ("backbone", "size"), [("resnet50_a", 300), ("resnet50_b", 300), ("swin_a", 336), ("swin_b", 336)]
 )
 def test_the_sixteen_at_their_own_size(backbone: str, size: int, neck: str) -> None:
-    model = build_detector(DetectorConfig(backbone=backbone, neck=neck), FinetuneConfig(), 81, (size, size))
+    model = build_detector(section(DetectorConfig, backbone=backbone, neck=neck), FinetuneConfig(), 81, (size, size))
     logits, codes, priors = model(torch.randn(2, 3, size, size))
     assert len(priors) == {300: 8732, 336: 10684}[size]
     (logits.float().logsumexp(2).mean() + codes.square().mean()).backward()
@@ -85,7 +88,7 @@ def test_the_sixteen_at_their_own_size(backbone: str, size: int, neck: str) -> N
 def test_the_best_known_size() -> None:
     """The SSD300 with this ResNet-50 that NVIDIA publishes has as many, 22.9 million."""
     with torch.device("meta"):
-        model = build_detector(DetectorConfig(backbone="resnet50_b"), FinetuneConfig(), 81, (300, 300))
+        model = build_detector(section(DetectorConfig, backbone="resnet50_b"), FinetuneConfig(), 81, (300, 300))
         output = model(torch.empty(1, 3, 300, 300))
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(22.9e6, rel=0.01)
     assert output.logits.shape == (1, 8732, 81)
@@ -99,7 +102,7 @@ def test_priors_belong_to_the_maps_and_are_made_once_a_size() -> None:
     with torch.inference_mode():
         first = model(torch.randn(1, 3, 96, 64)).priors
     sizes = [(12, 8), (6, 4), (3, 2), (2, 1), (1, 1), (1, 1)]
-    assert torch.equal(first, make_priors(DetectorConfig().priors, sizes, (96, 64)))
+    assert torch.equal(first, make_priors(section(DetectorConfig).priors, sizes, (96, 64)))
     assert model(torch.randn(2, 3, 96, 64)).priors is first and not first.is_inference()
     assert len(model(torch.randn(1, 3, 64, 96)).priors) == len(first)
     assert not torch.equal(model(torch.randn(1, 3, 64, 96)).priors, first)
@@ -182,7 +185,7 @@ def test_bodies_that_cannot_recompute_are_refused() -> None:
 )
 def test_layer_wise_rates_rise_to_the_head(backbone: str, order: list[str]) -> None:
     model = small(backbone, neck="fpn")
-    groups = parameter_groups(model, OptimizerConfig(weight_decay=0.1), FinetuneConfig(layer_decay=0.8))
+    groups = parameter_groups(model, section(OptimizerConfig, weight_decay=0.1), FinetuneConfig(layer_decay=0.8))
     scale = {id(p): group["lr_scale"] for group in groups for p in group["params"]}
     decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
     rates = {name: scale[id(p)] for name, p in model.named_parameters()}

@@ -15,12 +15,13 @@ from torch import nn
 
 from detection.model.sections import DetectorConfig
 from detection.model.ssd import SSD, build_detector
-from engine.config.sections import FinetuneConfig
+from engine.config.training import FinetuneConfig
 from engine.errors import UserError
 from swin import SwinConfig, SwinTransformer
 from tests.classification.test_pretrained import NAME as PUBLISHED
 from tests.classification.test_pretrained import keep
 from tests.detection.model.test_backbones import TINY_SWIN
+from tests.sections import section
 
 LITE = Path(__file__).resolve().parents[3] / ".." / "shared" / "weights" / "tf_efficientnet_lite0.safetensors"
 RENAMING = "test_convnext"
@@ -37,7 +38,7 @@ def detector(
     if backbone.startswith("swin"):
         fields.setdefault("swin", TINY_SWIN)
     channels = {"neck_channels": 8} if "neck" in fields else {}
-    config = DetectorConfig(**{"backbone": backbone, **channels, **fields})
+    config = section(DetectorConfig, **{"backbone": backbone, **channels, **fields})
     return build_detector(config, FinetuneConfig(weights=weights), outputs, (64, 64), classes=classes)
 
 

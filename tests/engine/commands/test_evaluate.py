@@ -10,7 +10,7 @@ import torch
 
 from engine.commands.evaluate import record_evaluation, require_writable
 from engine.commands.experiment import Experiment
-from engine.config.sections import RunConfig
+from engine.config.run import RunConfig
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from engine.commands.experiment import Experiment, open_experiment
-from engine.config.sections import RunConfig
+from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
 

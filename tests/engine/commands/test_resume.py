@@ -13,7 +13,7 @@ import yaml
 from engine.commands.arguments import TrainArguments
 from engine.commands.resume import allowed_changes, plan
 from engine.commands.train import run_training
-from engine.config.sections import RunConfig
+from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.process.signals import StopRequest
 from engine.run_folder.paths import RunDir

@@ -8,8 +8,8 @@ import pytest
 
 from engine.commands.arguments import TrainArguments
 from engine.commands.resume import plan
-from engine.config.section import dump_config, load_config
-from engine.config.sections import RunConfig
+from engine.config.load import dump_config, load_config
+from engine.config.run import RunConfig
 from engine.distributed.slurm import note_folder
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import Status

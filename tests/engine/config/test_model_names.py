@@ -18,14 +18,14 @@ def test_known_names_and_tags_pass() -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("resnet5", "^backbone: no model 'timm/resnet5'; did you mean 'timm/resnet5"),
+        ("resnet5", "^no model 'timm/resnet5'; did you mean 'timm/resnet5"),
         ("resnet50.a1_in9k", "did you mean 'timm/resnet50.a1_in1k'"),
         ("test_byobnet2", "no model 'timm/test_byobnet2'"),
     ],
 )
 def test_others_are_refused(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        check_timm(name, OWN, "backbone")
+        check_timm(name, OWN)
 
 
 def test_models_without_published_weights_cannot_start_from_them() -> None:

@@ -150,6 +150,16 @@ def test_refusals(text: str | bytes, message: str) -> None:
     assert refusal(text) == message
 
 
+def test_aliases_cannot_make_much_of_little() -> None:
+    lines = ["v0: &v0 [1]", *(f"v{i}: &v{i} [{', '.join([f'*v{i - 1}'] * 10)}]" for i in range(1, 7))]
+    assert refusal("\n".join(lines)) == "a.yaml:5: the aliases stand for more than 100,000 values"
+    assert read("\n".join(lines[:3]))["v2"] == [[[1]] * 10] * 10
+
+
+def test_what_is_nested_beyond_all_measure_is_refused() -> None:
+    assert refusal("a: " + "[" * 5000) == "a.yaml:1: is nested too deeply"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [

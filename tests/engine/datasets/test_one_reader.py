@@ -11,7 +11,7 @@ from classification import task as task_module
 from classification.model import build_model
 from classification.task import ClassificationTask
 from classification.train import schema
-from engine.config.section import load_config
+from engine.config.load import load_config
 from engine.distributed.ranks import Ranks
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
 from tests.distributed import launch, run_ranks

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.commands.build import prepare_torch
-from engine.config.sections import TrainingConfig
+from engine.config.training import TrainingConfig
 from engine.devices import kinds
 from engine.devices.kinds import DEVICES, DeviceNumbers, device_kind, wants_tf32
 from engine.distributed.layout import Layout

@@ -13,7 +13,7 @@ import yaml
 
 from engine.commands.arguments import TrainArguments
 from engine.commands.train import run_training
-from engine.config.sections import ProfileConfig
+from engine.config.training import ProfileConfig
 from engine.devices.profiling import TABLE, TRACE, StepProfiler
 from engine.errors import EXIT_INTERRUPTED
 from engine.process.signals import StopRequest

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.config.section import load_config
-from engine.config.sections import DistributedConfig, RunConfig
+from engine.config.load import load_config
+from engine.config.run import DistributedConfig, RunConfig
 from engine.distributed.connect import choose_backend, choose_device, connect
 from engine.distributed.layout import Layout
 from engine.errors import UserError

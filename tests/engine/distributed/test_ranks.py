@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.config.sections import DistributedConfig
+from engine.config.run import DistributedConfig
 from engine.distributed.connect import connect
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks

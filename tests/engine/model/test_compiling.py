@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from engine.config.sections import TrainingConfig
+from engine.config.training import TrainingConfig
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.model.compiling import compile_for_training, repeated_blocks, uncompiled

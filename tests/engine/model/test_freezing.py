@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from engine.config.sections import FinetuneConfig, TrainingConfig
+from engine.config.training import FinetuneConfig, TrainingConfig
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
-from engine.config.sections import FinetuneConfig
+from engine.config.training import FinetuneConfig
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.model.pretrained import SHOWN, build_alike, load_weights, read_weights

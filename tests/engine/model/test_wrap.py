@@ -15,7 +15,8 @@ from torch._dynamo.utils import counters
 from torch.nn.parallel import DistributedDataParallel
 
 import engine.model.wrap
-from engine.config.sections import DistributedConfig, TrainingConfig
+from engine.config.run import DistributedConfig
+from engine.config.training import TrainingConfig
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError

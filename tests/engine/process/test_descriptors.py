@@ -18,7 +18,7 @@ def command():
     from pathlib import Path
     from engine.distributed.layout import detect_layout
     from engine.commands.session import run_session
-    from engine.config.sections import DistributedConfig
+    from engine.config.run import DistributedConfig
     import os
     work = lambda ranks, report: 0
     return run_session(work, DistributedConfig(device="cpu"), detect_layout(os.environ), Path("/nonexistent"))

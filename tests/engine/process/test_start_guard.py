@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from engine.commands.session import run_session
-from engine.config.sections import DistributedConfig
+from engine.config.run import DistributedConfig
 from engine.distributed.layout import Layout
 from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard

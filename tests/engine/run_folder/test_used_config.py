@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.config.section import dump_config
-from engine.config.sections import FinetuneConfig, RunConfig
+from engine.config.load import dump_config
+from engine.config.run import RunConfig
+from engine.config.training import FinetuneConfig
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
 from engine.run_folder.used_config import used_config

@@ -7,7 +7,7 @@ import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from engine.config.sections import EmaConfig
+from engine.config.training import EmaConfig
 from engine.training import ema
 from engine.training.ema import MovingAverage
 

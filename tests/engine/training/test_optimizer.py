@@ -13,8 +13,10 @@ import torch
 import yaml
 from torch import nn
 
-from engine.config.section import load_config
-from engine.config.sections import FinetuneConfig, OptimizerConfig, RunConfig
+from engine.config.load import load_config
+from engine.config.optimization import OptimizerConfig
+from engine.config.run import RunConfig
+from engine.config.training import FinetuneConfig
 from engine.errors import UserError
 from engine.training.optimizer import (
     build_optimizer,
@@ -25,6 +27,7 @@ from engine.training.optimizer import (
     step_unless,
 )
 from swin import swin_tiny
+from tests.sections import section
 
 PLAIN = FinetuneConfig()
 
@@ -62,7 +65,7 @@ def by_name(model: nn.Module, groups: list[dict[str, Any]]) -> dict[str, dict[st
 def test_norms_biases_and_position_tables_are_not_decayed(
     build: Any, spared: tuple[str, ...], layer_decay: float | None
 ) -> None:
-    model, config = build(), OptimizerConfig(weight_decay=0.1)
+    model, config = build(), section(OptimizerConfig, weight_decay=0.1)
     groups = by_name(model, parameter_groups(model, config, FinetuneConfig(layer_decay=layer_decay)))
     assert set(groups) == {name for name, _ in model.named_parameters()}
     decayed = {name for name, group in groups.items() if group["weight_decay"] == 0.1}
@@ -74,7 +77,7 @@ def test_norms_biases_and_position_tables_are_not_decayed(
 
 @pytest.mark.parametrize("layer_decay", [None, 0.7])
 def test_all_is_decayed_if_wanted(layer_decay: float | None) -> None:
-    model, config = tiny_swin(), OptimizerConfig(weight_decay=0.1, decay_norm_and_bias=True)
+    model, config = tiny_swin(), section(OptimizerConfig, weight_decay=0.1, decay_norm_and_bias=True)
     groups = parameter_groups(model, config, FinetuneConfig(layer_decay=layer_decay))
     assert {group["weight_decay"] for group in groups} == {0.1}
 
@@ -84,13 +87,13 @@ def test_frozen_parameters_are_left_out() -> None:
     frozen = {name for name, parameter in model.named_parameters() if name.startswith("layers.0")}
     for name in frozen:
         model.get_parameter(name).requires_grad_(False)
-    groups = by_name(model, parameter_groups(model, OptimizerConfig(), PLAIN))
+    groups = by_name(model, parameter_groups(model, section(OptimizerConfig), PLAIN))
     assert frozen and set(groups) == {name for name, _ in model.named_parameters()} - frozen
 
 
 def test_layers_of_swin_have_rates_of_their_own() -> None:
     model = tiny_swin()
-    groups = by_name(model, parameter_groups(model, OptimizerConfig(), FinetuneConfig(layer_decay=0.5)))
+    groups = by_name(model, parameter_groups(model, section(OptimizerConfig), FinetuneConfig(layer_decay=0.5)))
     expected = {  # stem, four blocks, head; as in timm's models the last norm counts with the last block
         "patch_embed.": 0.5**5,
         "layers.0.blocks.0.": 0.5**4,
@@ -108,7 +111,7 @@ def test_layers_of_swin_have_rates_of_their_own() -> None:
 
 def test_layers_of_a_timm_model_have_rates_of_their_own() -> None:
     model = tiny_vit()
-    groups = by_name(model, parameter_groups(model, OptimizerConfig(), FinetuneConfig(layer_decay=0.5)))
+    groups = by_name(model, parameter_groups(model, section(OptimizerConfig), FinetuneConfig(layer_decay=0.5)))
     scales = [groups[f"blocks.{i}.attn.qkv.weight"]["lr_scale"] for i in range(3)]
     assert groups["head.weight"]["lr_scale"] == 1.0
     assert scales == pytest.approx([0.125, 0.25, 0.5])
@@ -118,11 +121,11 @@ def test_layers_of_a_timm_model_have_rates_of_their_own() -> None:
 
 def test_rates_are_set_by_scale() -> None:
     model = tiny_swin()
-    optimizer = build_optimizer(model, OptimizerConfig(lr=0.5), FinetuneConfig(layer_decay=0.5))
+    optimizer = build_optimizer(model, section(OptimizerConfig, lr=0.5), FinetuneConfig(layer_decay=0.5))
     set_rate(optimizer, 0.2)
     assert all(group["lr"] == 0.2 * group["lr_scale"] for group in optimizer.param_groups)
     assert len({group["lr"] for group in optimizer.param_groups}) == 6
-    plain = build_optimizer(model, OptimizerConfig(lr=0.5), PLAIN)
+    plain = build_optimizer(model, section(OptimizerConfig, lr=0.5), PLAIN)
     assert [group["lr"] for group in plain.param_groups] == [0.5, 0.5]
     set_rate(plain, 0.2)
     assert [group["lr"] for group in plain.param_groups] == [0.2, 0.2]
@@ -133,10 +136,10 @@ def test_rates_are_set_by_scale() -> None:
 
 def test_settings_reach_the_optimizer() -> None:
     model = nn.Linear(3, 2)
-    adamw = build_optimizer(model, OptimizerConfig(lr=0.3, betas=[0.8, 0.9], eps=1e-5), PLAIN)
+    adamw = build_optimizer(model, section(OptimizerConfig, lr=0.3, betas=[0.8, 0.9], eps=1e-5), PLAIN)
     assert isinstance(adamw, torch.optim.AdamW)
     assert all((g["lr"], g["betas"], g["eps"]) == (0.3, (0.8, 0.9), 1e-5) for g in adamw.param_groups)
-    sgd = build_optimizer(model, OptimizerConfig(name="momentum", momentum=0.7), PLAIN)
+    sgd = build_optimizer(model, section(OptimizerConfig, name="momentum", momentum=0.7), PLAIN)
     assert isinstance(sgd, torch.optim.SGD)
     assert all((g["momentum"], g["nesterov"]) == (0.7, False) for g in sgd.param_groups)
 
@@ -163,7 +166,7 @@ def test_an_optimizer_that_needs_what_is_not_there_is_refused(monkeypatch: pytes
     if "fusedadamw" not in timm.optim.list_optimizers():
         pytest.skip("this timm has no fused optimizers")
     with pytest.raises(UserError, match=r"optimizer\.name: 'fusedadamw' cannot be used here: \w+"):
-        build_optimizer(nn.Linear(3, 2), OptimizerConfig(name="fusedadamw"), PLAIN)
+        build_optimizer(nn.Linear(3, 2), section(OptimizerConfig, name="fusedadamw"), PLAIN)
 
 
 # -- state -----------------------------------------------------------------------------------------------------------
@@ -195,7 +198,7 @@ def are_plain(value: Any) -> bool:
 @pytest.mark.parametrize("layer_decay", [None, 0.6], ids=["2 groups", "12 groups"])
 @pytest.mark.parametrize("name", ["adamw", "momentum", "sgd", "lamb", "adafactor", "lion", "muon"])
 def test_a_saved_optimizer_goes_on_bit_by_bit(name: str, layer_decay: float | None) -> None:
-    config, finetune = OptimizerConfig(name=name), FinetuneConfig(layer_decay=layer_decay)
+    config, finetune = section(OptimizerConfig, name=name), FinetuneConfig(layer_decay=layer_decay)
     torch.manual_seed(0)
     model = tiny_swin().eval()  # no drop-path
     optimizer = build_optimizer(model, config, finetune)
@@ -228,7 +231,7 @@ def test_a_saved_optimizer_goes_on_bit_by_bit(name: str, layer_decay: float | No
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_a_state_of_another_memory_layout_is_laid_out_as_its_parameters(name: str) -> None:
     """A fused step takes the memory of all as it comes: on a CPU it would be wrong without a word."""
-    config, models = OptimizerConfig(name=name), [nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)]
+    config, models = section(OptimizerConfig, name=name), [nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)]
     models[1].load_state_dict(models[0].state_dict())
     models[1].to(memory_format=torch.channels_last)
     optimizers = [build_optimizer(model, config, PLAIN) for model in models]
@@ -247,7 +250,7 @@ def test_a_state_of_another_memory_layout_is_laid_out_as_its_parameters(name: st
 @pytest.mark.parametrize("name, fused", [("adamw", True), ("sgd", True), ("momentum", True), ("lamb", False)])
 def test_a_skipped_step_changes_neither_weights_nor_state(name: str, fused: bool) -> None:
     model = nn.Linear(4, 3)
-    optimizer = build_optimizer(model, OptimizerConfig(name=name), PLAIN)
+    optimizer = build_optimizer(model, section(OptimizerConfig, name=name), PLAIN)
     assert bool(optimizer.defaults.get("fused")) == fused
 
     def backward(factor: float) -> None:
@@ -264,7 +267,7 @@ def test_a_skipped_step_changes_neither_weights_nor_state(name: str, fused: bool
     with torch.no_grad():
         for parameter, old in zip(other.parameters(), start, strict=True):
             parameter.copy_(old)
-    never_skipped = build_optimizer(other, OptimizerConfig(name=name), PLAIN)
+    never_skipped = build_optimizer(other, section(OptimizerConfig, name=name), PLAIN)
     other(torch.ones(2, 4)).square().sum().backward()
     step_unless(torch.tensor(0.0), never_skipped)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), other.parameters(), strict=True))
@@ -273,7 +276,7 @@ def test_a_skipped_step_changes_neither_weights_nor_state(name: str, fused: bool
 
 def test_state_is_kept_under_names() -> None:
     model: Any = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
-    optimizer = build_optimizer(model, OptimizerConfig(), PLAIN)
+    optimizer = build_optimizer(model, section(OptimizerConfig), PLAIN)
     model(torch.randn(2, 4)).sum().backward()
     optimizer.step()
     state = named_state(optimizer, model)
@@ -284,21 +287,21 @@ def test_state_is_kept_under_names() -> None:
 
 def test_parameters_that_never_had_a_gradient_have_no_state() -> None:
     model = nn.ModuleDict({"used": nn.Linear(2, 2), "idle": nn.Linear(2, 2)})
-    optimizer = build_optimizer(model, OptimizerConfig(), PLAIN)
+    optimizer = build_optimizer(model, section(OptimizerConfig), PLAIN)
     model["used"](torch.randn(1, 2)).sum().backward()
     optimizer.step()
     saved = through_a_file(named_state(optimizer, model))
     assert set(saved["state"]) == {"used.weight", "used.bias"}
-    load_named_state(build_optimizer(model, OptimizerConfig(), PLAIN), model, saved)
+    load_named_state(build_optimizer(model, section(OptimizerConfig), PLAIN), model, saved)
 
 
 def test_the_order_of_parameters_does_not_matter() -> None:
     model: Any = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     turned: Any = nn.ModuleDict({"b": nn.Linear(2, 2), "a": nn.Linear(2, 2)})
-    optimizer = build_optimizer(model, OptimizerConfig(), PLAIN)
+    optimizer = build_optimizer(model, section(OptimizerConfig), PLAIN)
     (model["a"](torch.randn(1, 2)).sum() + 2 * model["b"](torch.randn(1, 2)).sum()).backward()
     optimizer.step()
-    loaded = build_optimizer(turned, OptimizerConfig(), PLAIN)
+    loaded = build_optimizer(turned, section(OptimizerConfig), PLAIN)
     load_named_state(loaded, turned, named_state(optimizer, model))
     for name in ("a", "b"):
         ours, theirs = optimizer.state[model[name].weight], loaded.state[turned[name].weight]
@@ -315,13 +318,13 @@ def test_the_order_of_parameters_does_not_matter() -> None:
 )
 def test_a_state_of_another_model_is_refused_by_name(other: nn.Module, text: str) -> None:
     model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
-    saved = named_state(build_optimizer(model, OptimizerConfig(), PLAIN), model)
+    saved = named_state(build_optimizer(model, section(OptimizerConfig), PLAIN), model)
     with pytest.raises(KeyError, match=text):
-        load_named_state(build_optimizer(other, OptimizerConfig(), PLAIN), other, saved)
+        load_named_state(build_optimizer(other, section(OptimizerConfig), PLAIN), other, saved)
 
 
 def test_a_state_with_other_groups_is_refused() -> None:
     model = tiny_swin()
-    saved = named_state(build_optimizer(model, OptimizerConfig(), FinetuneConfig(layer_decay=0.5)), model)
+    saved = named_state(build_optimizer(model, section(OptimizerConfig), FinetuneConfig(layer_decay=0.5)), model)
     with pytest.raises(KeyError, match="optimizer state: missing for"):
-        load_named_state(build_optimizer(model, OptimizerConfig(), PLAIN), model, saved)
+        load_named_state(build_optimizer(model, section(OptimizerConfig), PLAIN), model, saved)

@@ -9,7 +9,9 @@ import pytest
 import torch
 from timm.scheduler import CosineLRScheduler
 
-from engine.config.sections import CheckpointConfig, EvaluationConfig, LoggingConfig, OptimizerConfig, ScheduleConfig
+from engine.config.optimization import OptimizerConfig, ScheduleConfig
+from engine.config.run import CheckpointConfig, LoggingConfig
+from engine.config.training import EvaluationConfig
 from engine.training.schedule import (
     Schedule,
     build_intervals,
@@ -19,12 +21,15 @@ from engine.training.schedule import (
     one_cycle,
     warm_up,
 )
+from tests.sections import section
 
 BASE = 0.5
 
 
 def make(*, steps_per_epoch: int = 10, total_steps: int = 100, **config: Any) -> Schedule:
-    return build_schedule(ScheduleConfig(**config), OptimizerConfig(lr=BASE), steps_per_epoch, total_steps)
+    return build_schedule(
+        section(ScheduleConfig, **config), section(OptimizerConfig, lr=BASE), steps_per_epoch, total_steps
+    )
 
 
 def rates(schedule: Schedule, steps: Sequence[int] | None = None) -> list[float]:
@@ -175,8 +180,8 @@ def test_the_factor_depends_on_the_step_alone() -> None:
 
 
 def test_a_rate_is_the_base_rate_times_factor_and_the_plateaus_scale_counts_under_it_alone() -> None:
-    plateau = build_schedule(ScheduleConfig(name="plateau"), OptimizerConfig(lr=0.2), 10, 100)
-    constant = build_schedule(ScheduleConfig(name="constant"), OptimizerConfig(lr=0.2), 10, 100)
+    plateau = build_schedule(section(ScheduleConfig, name="plateau"), section(OptimizerConfig, lr=0.2), 10, 100)
+    constant = build_schedule(section(ScheduleConfig, name="constant"), section(OptimizerConfig, lr=0.2), 10, 100)
     assert plateau.rate(5, 0.5) == 0.1 and constant.rate(5, 0.5) == 0.2
 
 

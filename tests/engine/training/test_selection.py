@@ -8,8 +8,10 @@ from typing import Literal
 import pytest
 import torch
 
-from engine.config.sections import EarlyStoppingConfig, EvaluationConfig, PlateauConfig, ScheduleConfig
+from engine.config.optimization import PlateauConfig, ScheduleConfig
+from engine.config.training import EarlyStoppingConfig, EvaluationConfig
 from engine.training.selection import Plateau, Progress, build_selection
+from tests.sections import section
 
 BASE = 0.5
 
@@ -82,20 +84,20 @@ def test_plateau_goes_on_from_its_saved_state() -> None:
 def test_the_best_is_that_of_the_metric_and_its_direction(
     metric: str, mode: Literal["max", "min"] | None, value: float, best: dict[str, float], better: bool
 ) -> None:
-    selection = build_selection(EvaluationConfig(metric=metric, mode=mode), ScheduleConfig(), BASE, "other")
+    selection = build_selection(EvaluationConfig(metric=metric, mode=mode), section(ScheduleConfig), BASE, "other")
     assert selection.is_best(value, best) == better
 
 
 def test_the_tasks_metric_counts_where_none_is_named() -> None:
-    assert build_selection(EvaluationConfig(), ScheduleConfig(), BASE, "loss").metric == "loss"
-    assert build_selection(EvaluationConfig(), ScheduleConfig(), BASE, "loss").mode == "min"
-    assert build_selection(EvaluationConfig(metric="top5"), ScheduleConfig(), BASE, "loss").metric == "top5"
+    assert build_selection(EvaluationConfig(), section(ScheduleConfig), BASE, "loss").metric == "loss"
+    assert build_selection(EvaluationConfig(), section(ScheduleConfig), BASE, "loss").mode == "min"
+    assert build_selection(EvaluationConfig(metric="top5"), section(ScheduleConfig), BASE, "loss").metric == "top5"
 
 
 def test_only_the_plateau_schedule_lowers_the_rate_and_not_below_its_floor() -> None:
-    schedule = ScheduleConfig(name="plateau", min_lr=0.2, plateau=PlateauConfig(factor=0.5, patience=0))
+    schedule = section(ScheduleConfig, name="plateau", min_lr=0.2, plateau=PlateauConfig(factor=0.5, patience=0))
     lowering = build_selection(EvaluationConfig(), schedule, BASE, "top1")
-    other = build_selection(EvaluationConfig(), ScheduleConfig(), BASE, "top1")
+    other = build_selection(EvaluationConfig(), section(ScheduleConfig), BASE, "top1")
     state, scales = Plateau(), []
     for _ in range(4):
         state = lowering.lower_rate(0.5, state)
@@ -106,7 +108,9 @@ def test_only_the_plateau_schedule_lowers_the_rate_and_not_below_its_floor() -> 
 
 def test_patience_is_lost_and_runs_out_only_with_early_stopping() -> None:
     stopping = EvaluationConfig(early_stopping=EarlyStoppingConfig(patience=2, min_delta=0.1))
-    with_it, without = (build_selection(e, ScheduleConfig(), BASE, "top1") for e in (stopping, EvaluationConfig()))
+    with_it, without = (
+        build_selection(e, section(ScheduleConfig), BASE, "top1") for e in (stopping, EvaluationConfig())
+    )
     patience, ended = Progress(), []
     for value in (0.5, 0.55, 0.7, 0.7, 0.7):
         patience = with_it.lose_patience(value, patience)

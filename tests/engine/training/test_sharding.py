@@ -16,8 +16,10 @@ import torch
 from timm.optim import list_optimizers
 from torch import nn
 
-from engine.config.section import load_config
-from engine.config.sections import COMMON_OPTIMIZERS, UNDIVIDED, FinetuneConfig, OptimizerConfig, RunConfig
+from engine.config.load import load_config
+from engine.config.optimization import COMMON_NAMES, UNDIVIDED, OptimizerConfig
+from engine.config.run import RunConfig
+from engine.config.training import FinetuneConfig
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.training.optimizer import advances_each_by_itself, build_optimizer
@@ -26,6 +28,7 @@ from engine.training.state import RunState
 from engine.training.trainer import Trainer
 from tests.distributed import run_ranks
 from tests.engine.toy import SINGLE, Memory, ToyTask, toy_config, toy_model, toy_trainer
+from tests.sections import section
 from tools.chaos.compare import tree_difference
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -241,14 +244,14 @@ def test_optimizers_that_look_at_all_parameters_at_once_are_refused_with_their_l
 
 def divides(name: str) -> bool:
     """Whether an optimizer does, as far as a CPU can tell: true of what runs on GPUs alone."""
-    config, finetune = OptimizerConfig(name=name), FinetuneConfig()
+    config, finetune = section(OptimizerConfig, name=name), FinetuneConfig()
     try:
         return advances_each_by_itself(lambda model: build_optimizer(model, config, finetune), torch.device("cpu"))
     except UserError:
         return True
 
 
-@pytest.mark.parametrize("names", [COMMON_OPTIMIZERS, pytest.param(list_optimizers(), marks=pytest.mark.full)])
+@pytest.mark.parametrize("names", [COMMON_NAMES, pytest.param(list_optimizers(), marks=pytest.mark.full)])
 def test_what_is_known_of_optimizers_is_so(names: Iterable[str]) -> None:
     assert {name for name in names if not divides(name)} == UNDIVIDED & set(names)
 

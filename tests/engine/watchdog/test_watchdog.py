@@ -265,7 +265,7 @@ def test_the_death_of_the_launcher_ends_all_its_ranks(tmp_path: Path) -> None:
 
 def launched(folder: str) -> None:
     """A rank of its own, as torchrun would start it."""
-    from engine.config.sections import DistributedConfig
+    from engine.config.run import DistributedConfig
     from engine.distributed.connect import connect
     from engine.distributed.layout import detect_layout
 

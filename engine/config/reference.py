@@ -1,0 +1,151 @@
+"""What keys a configuration has: for people (``--help``) and for editors (JSON Schema)."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from engine.config.section import OnlyWith, Section, Variants, variants_of
+from engine.config.type_words import TEXT, is_section, key_paths, members, one_of, words
+from engine.errors import UserError
+
+WIDTH = 100
+
+
+def overview(schema: type[Section]) -> str:
+    """Returns the sections of a configuration, each with what it is for and the names of its keys."""
+    lines = ["settings, in the YAML file or as key.path=value (--help SECTION says what they are):"]
+    for name, field in schema.model_fields.items():
+        lines += _wrapped(f"{name}: {field.description}", 2)
+        lines += _wrapped(", ".join(dict.fromkeys(key for key, _ in _keys(field))), 6)
+    return "\n".join(lines) + "\n"
+
+
+def describe(schema: type[Section], path: str) -> str:
+    """Returns what there is to know of the section or key at the dotted ``path``: types, defaults, meaning, variants.
+
+    Raises:
+        UserError: there is none; with the nearest.
+    """
+    known = dict.fromkeys(".".join(keys) for keys, _ in key_paths(schema))
+    found = [field for keys, field in key_paths(schema) if ".".join(keys) == path]
+    if not found:
+        near = difflib.get_close_matches(path, known, 1) or [key for key in known if key.endswith(f".{path}")][:1]
+        hint = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(schema.model_fields)}"
+        raise UserError(f"--help: there is no key '{path}'{hint}")
+    lines: list[str] = []
+    for field in _distinct(found):
+        lines += _entry(path, field)
+        variants = variants_of(field)
+        if variants is None:
+            lines += [line for name, inner in _keys(field) for line in _entry(f"{path}.{name}", inner, 2)]
+        else:
+            lines += _of_variants(path, variants)
+    return "\n".join(lines) + "\n"
+
+
+def _of_variants(path: str, variants: Variants) -> Iterator[str]:
+    """Yields the keys that all variants share, then those of each."""
+    first, *others = variants.members
+    shared = [
+        name
+        for name, field in first.model_fields.items()
+        if name != variants.key and all(_same(field, other.model_fields.get(name)) for other in others)
+    ]
+    for name in shared:
+        yield from _entry(f"{path}.{name}", first.model_fields[name], 2)
+    for member in variants.members:
+        own = [name for name in member.model_fields if name not in (*shared, variants.key)]
+        about = (member.__doc__ or "").partition("\n")[0]
+        default = "" if member.model_fields[variants.key].is_required() else " (default)"
+        names = one_of(list(variants.names(member)) or ["any other"]) + default
+        yield from ["", *_wrapped(f"{path}.{variants.key}: {names}: {about}", 2)]
+        for name in own:
+            yield from _entry(f"{path}.{name}", member.model_fields[name], 4)
+
+
+def _keys(field: FieldInfo) -> list[tuple[str, FieldInfo]]:
+    """Returns the keys of a section, or of all its variants; none of what is no section."""
+    return [
+        entry for member in members(field.annotation) if is_section(member) for entry in member.model_fields.items()
+    ]
+
+
+def _entry(path: str, field: FieldInfo, indent: int = 0) -> list[str]:
+    """Returns a key in lines: path, type and default in the first, below it what it means."""
+    kind = one_of([text.replace(TEXT, "text").strip("'") for text in words(field.annotation, tuple(field.metadata))])
+    if isinstance(field.get_default(), Section):
+        default = f"see --help {path}" if indent else ""
+    else:
+        default = "required" if field.is_required() else f"default {_shown(field.get_default())}"
+    needs = [f"only with {needed}" for needed in field.metadata if isinstance(needed, OnlyWith)]
+    note = ", ".join(filter(None, [default, *needs]))
+    first = f"{path}: {kind}" + (f" ({note})" if note else "")
+    return [*_wrapped(first, indent), *_wrapped(field.description or "", indent + 6)]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value) or "''"
+    return json.dumps(value)
+
+
+def _same(one: FieldInfo, other: FieldInfo | None) -> bool:
+    return other is not None and _entry("", one) == _entry("", other)
+
+
+def _distinct(fields: list[FieldInfo]) -> list[FieldInfo]:
+    found: list[FieldInfo] = []
+    for field in fields:
+        if not any(_same(field, other) for other in found):
+            found.append(field)
+    return found
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2))
+
+
+def json_schema(schema: type[Section], title: str) -> dict[str, Any]:
+    """Returns the JSON Schema of one task's configuration files, for editors that complete and check while one types.
+
+    A file may leave to its ``base`` what the configuration as a whole requires, so only a file without one has to have
+    the required sections.
+    """
+    document = schema.model_json_schema()
+    required = document.get("required", [])
+    _relax(document)
+    document["properties"] = {"base": _BASE, **document["properties"]}
+    if required:
+        document["anyOf"] = [{"required": ["base"]}, {"required": required}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **document, "title": title}
+
+
+_BASE = {
+    "description": "Files to inherit from, relative to this one; what follows wins over what they say.",
+    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+}
+
+
+def _relax(node: Any) -> None:
+    """Takes out of a schema what only holds for a file together with its bases; and titles, which repeat keys."""
+    if isinstance(node, list):
+        for item in node:
+            _relax(item)
+    elif isinstance(node, dict):
+        if isinstance(node.get("required"), list):
+            del node["required"]
+        if isinstance(node.get("title"), str):
+            del node["title"]
+        if isinstance(node.get("default"), dict):
+            del node["default"]  # a section's defaults stand at its keys; its paths here would be this folder's
+        if "oneOf" in node:  # without its required keys, a section may fit several variants
+            node["anyOf"] = node.pop("oneOf")
+        for child in node.values():
+            _relax(child)

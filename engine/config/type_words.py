@@ -1,0 +1,92 @@
+"""Types of a configuration's keys in words: "a whole number >= 1 or 'auto'"."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+TEXT = "text (in quotes if it looks like something else)"
+SECTION = "a section of keys"
+
+_NOUNS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: TEXT,
+    Path: "a path",
+    list: "a list",
+    tuple: "a list",
+    set: "a list",
+    frozenset: "a list",
+    dict: "a mapping",
+}
+_BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+def members(annotation: Any) -> list[Any]:
+    """Returns the types an annotation allows, but None, which pydantic does not name in its locations."""
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) in (Union, types.UnionType):
+        found = [member for member in get_args(annotation) if member is not type(None)]
+        return found if len(found) > 1 else members(found[0])
+    return [annotation]
+
+
+def is_section(annotation: Any) -> bool:
+    """Whether an annotation is a section of keys and nothing else."""
+    # Python 3.10 takes list[int] for a type.
+    return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel)
+
+
+def key_paths(annotation: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Yields every key that a schema knows, with its field; one that several variants have several times."""
+    for member in members(annotation):
+        if is_section(member):
+            for name, info in member.model_fields.items():
+                yield (*prefix, name), info
+                yield from key_paths(info.annotation, (*prefix, name))
+
+
+def words(annotation: Any, metadata: tuple[Any, ...] = ()) -> list[str]:
+    """Returns what a type takes: ``a whole number >= 0``, ``a list of 2 values``, or each of its words, quoted.
+
+    Args:
+        metadata: What stands beside the type in its field's annotation.
+    """
+    while get_origin(annotation) is Annotated:
+        annotation, *inner = get_args(annotation)
+        metadata = (*metadata, *inner)
+    if get_origin(annotation) in (Union, types.UnionType):
+        return list(dict.fromkeys(text for member in get_args(annotation) for text in words(member, metadata)))
+    origin = get_origin(annotation) or annotation
+    if origin is type(None):
+        return ["null"]
+    if origin is Literal:
+        return [repr(value) for value in get_args(annotation)]
+    if is_section(origin):
+        return [SECTION]
+    parts = get_args(annotation)
+    length = f" of {len(parts)} values" if origin is tuple and Ellipsis not in parts else ""
+    limits = _bounds(metadata) if origin in (int, float) else []
+    return [_NOUNS.get(origin, str(annotation)) + length + (" " + " and ".join(limits) if limits else "")]
+
+
+def _bounds(metadata: tuple[Any, ...]) -> list[str]:
+    found: list[str] = []
+    for entry in metadata:
+        for constraint in entry.metadata if isinstance(entry, FieldInfo) else [entry]:
+            limits = [(sign, getattr(constraint, name, None)) for name, sign in _BOUNDS.items()]
+            found += [f"{sign} {limit}" for sign, limit in limits if limit is not None]
+    return found
+
+
+def one_of(choices: list[str], word: str = "or") -> str:
+    """Returns ``a, b or c``."""
+    *others, last = dict.fromkeys(choices)
+    return f"{', '.join(others)} {word} {last}" if others else last

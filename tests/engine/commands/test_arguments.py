@@ -1,0 +1,72 @@
+"""Command lines that only tell something: quick, without torch, and with the right exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engine.commands.arguments import parse_train_arguments
+from engine.config.run import RunConfig
+
+ROOT = Path(__file__).resolve().parents[3]
+RUN = """
+import runpy, sys
+task, *sys.argv[1:] = sys.argv[1:]
+try:
+    runpy.run_module(f"{task}.train", run_name="__main__", alter_sys=True)
+finally:
+    heavy = {"torch", "timm", "torchvision", "numpy"} & set(sys.modules)
+    assert not heavy, heavy
+"""
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``python -m TASK.train …``, which fails if it imports what is slow."""
+    return subprocess.run(
+        [sys.executable, "-c", RUN, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+
+
+def test_help_lists_the_sections_behind_the_options() -> None:
+    said = run("classification", "--help")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.index("--resume") < said.stdout.index("  augmentation: ") < said.stdout.index("mixup")
+
+
+def test_help_tells_of_a_section_and_of_the_nearest_to_one_that_there_is_not() -> None:
+    said = run("detection", "--help", "optimizer")
+    assert said.returncode == 0 and "optimizer.lr: a number > 0 (default 0.001)" in said.stdout
+    said = run("detection", "--help", "optimzer")
+    assert said.returncode == 2 and "did you mean 'optimizer'?" in said.stderr and not said.stdout
+
+
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_the_resolved_configuration_is_printed(form: str) -> None:
+    config = ["--config", "configs/detection/quickstart.yaml", "optimizer.lr=0.5", "experiment.root=$SCRATCH/runs"]
+    said = run("detection", "--print-config", *([form] if form == "json" else []), *config, SCRATCH="/scratch/me")
+    assert said.returncode == 0, said.stderr
+    tree = json.loads(said.stdout) if form == "json" else yaml.safe_load(said.stdout)
+    assert (tree["optimizer"]["lr"], tree["experiment"]["root"]) == (0.5, "/scratch/me/runs")
+
+
+def test_a_wrong_configuration_is_not_printed() -> None:
+    said = run("detection", "--config", "configs/detection/quickstart.yaml", "--print-config", "optimizer.lr=-1")
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "command line: optimizer.lr: must be greater than 0" in said.stderr
+
+
+def test_a_form_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_train_arguments("toy", ["--config", "x.yaml", "--print-config=xml"], lambda: RunConfig)
+    assert "invalid choice: 'xml'" in capsys.readouterr().err
