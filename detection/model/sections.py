@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, model_validator
 from engine.config.model_names import check_timm, unknown_model
 from engine.config.section import Section, may_import
 from engine.config.unused_keys import refuse_idle
-from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
+from swin.config import SHAPES, SwinConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -23,12 +23,11 @@ NUM_MAPS = 6
 SwinLayout = Literal["a", "b", "pyramid"]
 """Which maps of a Swin Transformer the backbone takes, see :mod:`detection.backbones.swin_stages`."""
 
-_SWINS = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE}
 _LAYOUTS: dict[str, SwinLayout] = {"": "pyramid", "_a": "a", "_b": "b"}
 SWIN_BACKBONES: dict[str, tuple[SwinConfig, SwinLayout]] = {
-    "swin_a": (TINY, "a"),
-    "swin_b": (TINY, "b"),
-    **{f"{name}{ending}": (shape, layout) for name, shape in _SWINS.items() for ending, layout in _LAYOUTS.items()},
+    "swin_a": (SHAPES["swin_tiny"], "a"),
+    "swin_b": (SHAPES["swin_tiny"], "b"),
+    **{f"{name}{ending}": (shape, layout) for name, shape in SHAPES.items() for ending, layout in _LAYOUTS.items()},
 }
 """Shape and layout of each of our own backbones."""
 

@@ -8,7 +8,7 @@ import pytest
 from timm.optim import get_optimizer_info, list_optimizers
 
 from engine.config.section import dump_config, load_config
-from engine.config.sections import COMMON_OPTIMIZERS, RunConfig, wrong_direction
+from engine.config.sections import COMMON_OPTIMIZERS, RunConfig
 from engine.errors import UserError
 
 
@@ -144,15 +144,3 @@ def test_what_common_optimizers_read_is_what_timm_says() -> None:
     for name, keys in COMMON_OPTIMIZERS.items():
         about = get_optimizer_info(name)
         assert {key for key in ("momentum", "betas", "eps") if getattr(about, f"has_{key}")} == set(keys), name
-
-
-@pytest.mark.parametrize(
-    ("metric", "wrong"),
-    [("loss", "max"), ("hamming_loss", "max"), ("top1", "min"), ("mAP", "min"), ("AP50", "min"), ("f1_macro", "min")],
-)
-def test_directions_that_are_plainly_wrong_are_refused(metric: str, wrong: str) -> None:
-    with pytest.raises(UserError, match=f"evaluation.mode: {wrong} is wrong for '{metric}', of which"):
-        load(f"evaluation: {{metric: {metric}, mode: {wrong}}}\n")
-    right = {"max": "min", "min": "max"}[wrong]
-    assert load(f"evaluation: {{metric: {metric}, mode: {right}}}\n").evaluation.mode == right
-    assert wrong_direction("fid", wrong) == ""
