@@ -1,1 +1,29 @@
 """Image classification: one label an image, or several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from engine.task.loading import LoadedModel
+
+
+def load_classifier(
+    experiment: str | os.PathLike[str],
+    checkpoint: str = "best",
+    device: str | torch.device | None = None,
+    overrides: Sequence[str] = (),
+) -> LoadedModel:
+    """Loads a trained classifier, which says of paths or Pillow images what they show.
+
+    ``load_classifier("experiments/experiment_0007")(["a.jpg", image])`` is a list of
+    :class:`classification.inference.ClassAnswer`. The arguments are those of :func:`engine.task.loading.load_model`.
+    """
+    from classification.spec import SPEC
+    from engine.task.loading import load_model
+
+    return load_model(SPEC, experiment, checkpoint, device, overrides)

@@ -8,18 +8,18 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from classification.augmentation.sections import UNCOVERING, AugmentationConfig
 from classification.losses.sections import CrossEntropyConfig, LossConfig, loss_fault
+from classification.metrics.names import measured
 from classification.metrics.sections import ClassificationEvaluationConfig
 from engine.config.model_names import check_published, check_timm, unknown_model
 from engine.config.run import RunConfig
 from engine.config.section import Section, Variants, may_import, refuse_unused
-from engine.config.training import metric_fault
 from engine.datasets.sections import DataConfig
-from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
+from swin.config import SHAPES, SwinConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
-SWIN_SHAPES = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE, "swin": TINY}
+SWIN_SHAPES = {**SHAPES, "swin": SHAPES["swin_tiny"]}
 """What each of our model names starts from."""
 
 
@@ -161,16 +161,10 @@ class ClassificationConfig(RunConfig):
         return self
 
     @model_validator(mode="after")
-    def _fits_its_labels(self, info: ValidationInfo) -> "ClassificationConfig":
+    def _fits_its_labels(self) -> "ClassificationConfig":
         several, evaluation = self.data.multi_label, self.evaluation
-        if fault := loss_fault(self.loss, several):
+        if fault := loss_fault(self.loss, several) or measured(several, evaluation.thresholds).fault(evaluation):
             raise ValueError(fault)
-        if may_import(info) and (evaluation.metric is not None or evaluation.mode is not None):
-            from classification.metrics.measure import default_metric, metric_names
-
-            names = metric_names(several, evaluation.thresholds)
-            if fault := metric_fault(evaluation, names, default_metric(several)):
-                raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

@@ -5,19 +5,8 @@ Evaluates a trained model on any number of ranks and writes results/<split>/ in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from classification.train import schema
-from engine.commands.arguments import EvaluateArguments
+from classification.spec import SPEC
 from engine.commands.entry import evaluate
 
-
-def run() -> Callable[[EvaluateArguments], int]:
-    """What evaluates; imports torch only when called."""
-    from classification.evaluation import run_evaluation
-
-    return run_evaluation
-
-
 if __name__ == "__main__":
-    evaluate("classification", schema, run)
+    evaluate(SPEC)

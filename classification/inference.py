@@ -1,101 +1,163 @@
-"""From decoded pictures to what a model says of them: the same path in training's evaluations, evaluate and predict."""
+"""A trained classifier, built from its checkpoint alone: no data of the training need be there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import default_collate
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
-from classification.augmentation.transforms import EvalTransform
-from classification.losses.multi_label import binary_cross_entropy
-from classification.losses.single_label import cross_entropy
-from classification.metrics.predictions import AnyPredictions, gather, gather_multilabel, multilabel_rows, rows
-from engine.data.loaders import EvalLoader
-from engine.data.workers import WorkerSettings
-from engine.datasets.dataset import PictureReader
-from engine.datasets.labelled import LabelledPictures
+from classification.classifier import Classifier
+from classification.config import ClassificationConfig
+from classification.metrics.measure import measure
+from classification.metrics.predictions import Predictions
+from classification.metrics.thresholds import thresholds_in_use
+from classification.model import build_model
+from classification.report.multi_label import write_multilabel_report
+from classification.report.parts import Origin
+from classification.report.single_label import calibrated, write_report
+from engine.datasets.dataset import open_pictures, prepare_on_all, preprocessing_of, split_made
+from engine.datasets.labelled import LabelledPictures, names_digest
+from engine.devices.memory_layout import uses_channels_last
 from engine.distributed.ranks import Ranks
+from engine.errors import UserError
 from engine.images.preprocessing import Preprocessing
+from engine.images.reading import worker_settings
+from engine.images.transforms import EvalTransform
+from engine.run_folder.used_config import used_config
+from engine.task.experiment import Experiment
+from engine.task.inference import Measured
+
+log = logging.getLogger(__name__)
+
+OTHER_DATA = ("data.root=", "data.csv=", "data.val_fraction=", "data.split_seed=")
+"""Changes by which somebody asks for other pictures than the run's own."""
 
 
-class Inference:
-    """How a model of ``num_classes`` classes is asked; ``tta`` is `evaluation.tta`."""
+@dataclass(frozen=True)
+class ClassAnswer:
+    """What a classifier says of an image."""
 
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        num_classes: int,
-        device: torch.device,
-        *,
-        multi_label: bool,
-        tta: str,
-        channels_last: bool,
-    ) -> None:
-        self.preprocessing, self.num_classes, self.device = preprocessing, num_classes, device
-        self.multi_label, self.tta, self.channels_last = multi_label, tta, channels_last
-        self._mean, self._std = (
-            torch.tensor(values, device=device).view(3, 1, 1) * 255
-            for values in (preprocessing.mean, preprocessing.std)
+    classes: tuple[str, ...]
+    """The most probable class; with several labels an image, those from their thresholds on."""
+    probabilities: dict[str, float]
+    """Of every class, the most probable first."""
+
+
+class ClassificationInference:
+    """See :class:`engine.task.inference.ImageInference`."""
+
+    def __init__(self, experiment: Experiment[ClassificationConfig], ranks: Ranks) -> None:
+        config, metadata = experiment.config, experiment.saved["metadata"]
+        self._experiment, self._config = experiment, config
+        self.classes: list[str] = metadata["classes"]
+        preprocessing = used_preprocessing(experiment)
+        size = preprocessing.size
+        if config.model.timm_name is None:  # our Swins take pictures of any size, with the windows of the trained one
+            trained_at = metadata["preprocessing"]
+            size = (trained_at["height"], trained_at["width"])
+        model = build_model(config.model, config.finetune, len(self.classes), size)
+        experiment.load_into(model)
+        self.model = model.to(ranks.device)
+        self.transform = EvalTransform(preprocessing)
+        self.classifier = Classifier(
+            preprocessing,
+            len(self.classes),
+            ranks.device,
+            multi_label=metadata.get("multi_label", False),
+            tta=config.evaluation.tta,
+            channels_last=uses_channels_last(config.training.channels_last, model),
+        )
+        findings = experiment.saved["run"]["findings"]
+        self.thresholds: NDArray[np.float64] = np.empty(0)
+        """With several labels a picture: probability of each class, (C,), from which on it is said."""
+        if self.multi_label:
+            self.thresholds = thresholds_in_use(config.evaluation.thresholds, findings, len(self.classes))
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may show several classes."""
+        return self.classifier.multi_label
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Returns (B, C) float64 on the device, of uint8 images (B, 3, H, W)."""
+        images = images.to(self.classifier.device, non_blocking=True)
+        logits = self.classifier.logits(self.model, images).double()
+        return logits.sigmoid() if self.multi_label else logits.softmax(1)
+
+    def answers(self, images: Tensor, sizes: Tensor) -> list[ClassAnswer]:
+        return [self._answer(row) for row in self.probabilities(images).cpu().numpy()]
+
+    def _answer(self, row: np.ndarray) -> ClassAnswer:
+        order = np.argsort(-row, kind="stable")
+        said: Sequence[int] = np.flatnonzero(row >= self.thresholds).tolist() if self.multi_label else [order[0]]
+        return ClassAnswer(
+            tuple(self.classes[c] for c in said), {self.classes[c]: float(row[c]) for c in order.tolist()}
         )
 
-    def normalised(self, pictures: Tensor) -> Tensor:
-        """(B, 3, H, W) in 0 to 255 as float32, minus the mean and divided by the deviation of each channel."""
-        return pictures.float().sub_(self._mean).div_(self._std)
+    def evaluate(self, split: str, ranks: Ranks) -> Measured:
+        config, saved = self._config, self._experiment.saved
+        prepare_on_all(config.data, ranks)
+        pictures = ranks.from_main(partial(open_pictures, config.data, split, self.classes))
+        self._check_same_classes(pictures)
+        if split == "val" and ranks.is_main:
+            _warn_of_changed_data(self._experiment, pictures)
+        workers = worker_settings(config.data, ranks)
+        predictions = self.classifier.predict(self.model, pictures, config.evaluation.batch_size, workers, ranks)
+        ranks.heartbeat.at("measure")
+        values = measure(predictions, config.evaluation.thresholds, saved["run"]["findings"])
+        if isinstance(predictions, Predictions):
+            values["ece"] = calibrated(predictions, config.evaluation.calibration_bins).error
+        counts = saved["metadata"].get("train_counts")
+        train_counts = None if counts is None else np.array(counts, np.int64)
 
-    def laid_out(self, pictures: Tensor) -> Tensor:
-        """``pictures`` in the memory layout that the model is run with."""
-        return pictures.contiguous(memory_format=torch.channels_last) if self.channels_last else pictures
+        def write(folder: Path, title: str) -> None:
+            origin = Origin(title, pictures, train_counts, config.evaluation, self._experiment.folder.metrics)
+            if isinstance(predictions, Predictions):
+                write_report(folder, origin, values, predictions)
+            else:
+                write_multilabel_report(folder, origin, values, predictions, self.thresholds)
 
-    def logits(self, model: nn.Module, pictures: Tensor) -> Tensor:
-        """Of uint8 pictures (B, 3, H, W) on the device: (B, C), float32, or float64 with test-time augmentation."""
-        inputs = self.laid_out(self.normalised(pictures))
-        logits = model(inputs).float()
-        if self.tta == "none":
-            return logits
-        return mean_of_two(logits, model(self.laid_out(inputs.flip(3))).float(), self.multi_label)
+        return Measured(values, write)
 
-    def judged(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
-        """Of a collated batch, which may lie anywhere, what :meth:`predict` gathers, on the device.
-
-        The loss is plain cross entropy, or with several labels a picture plain binary cross entropy: smoothing, mixing
-        and weights belong to training.
-        """
-        loss, columns = (binary_cross_entropy, multilabel_rows) if self.multi_label else (cross_entropy, rows)
-        data = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-        logits = self.logits(model, data["image"])
-        return columns(data["index"], data["label"], logits, loss(logits, data["label"]))
-
-    def predict(
-        self, model: nn.Module, pictures: LabelledPictures, batch_size: int, workers: WorkerSettings, ranks: Ranks
-    ) -> AnyPredictions:
-        """What ``model`` says of each picture; the same on every rank."""
-        reader = PictureReader(pictures, EvalTransform(self.preprocessing), 0)
-        batches = self.batches(reader, len(reader), batch_size, workers, ranks)
-        parts = [self.judged(model, batch) for batch in batches]
-        return (gather_multilabel if self.multi_label else gather)(parts, self.num_classes, ranks)
-
-    @staticmethod
-    def batches(
-        reader: Any, num_samples: int, batch_size: int, workers: WorkerSettings, ranks: Ranks
-    ) -> Iterator[dict[str, Any]]:
-        """This rank's share of the samples, collated."""
-        settings = replace(workers, collate=default_collate)
-        for batch in EvalLoader(reader, num_samples, batch_size, settings, ranks):
-            yield batch.data
+    def _check_same_classes(self, pictures: LabelledPictures) -> None:
+        checkpoint = self._experiment.checkpoint
+        if pictures.classes != self.classes:
+            raise UserError(
+                f"data: {checkpoint} was trained on other classes: {', '.join(self.classes[:10])} there, "
+                f"{', '.join(pictures.classes[:10])} here"
+            )
+        if pictures.multi_label != self.multi_label:
+            several, one = "several labels a picture", "one label a picture"
+            there, here = (several, one) if self.multi_label else (one, several)
+            raise UserError(f"data: {checkpoint} was trained on {there}, but there is {here} here")
 
 
-def mean_of_two(one: Tensor, other: Tensor, multi_label: bool) -> Tensor:
-    """Logits (B, C), float64, whose probabilities are the means of those of ``one`` and ``other``.
+def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preprocessing:
+    """What the run's own evaluations did to pictures, as its checkpoint says, with the user's changes."""
+    run, _ = used_config(experiment.folder.path, ClassificationConfig)
+    before, now = (asdict(preprocessing_of(config.data, config.model.timm_name)) for config in (run, experiment.config))
+    kept = {**before, **experiment.saved["metadata"]["preprocessing"]}
+    changed: dict[str, Any] = {key: value for key, value in now.items() if value != before[key]}
+    return replace(Preprocessing(**kept), **changed)
 
-    Computed from logarithms, so that a probability near 0 or 1 keeps its digits.
-    """
-    one, other = one.double(), other.double()
-    if not multi_label:
-        return torch.logaddexp(one.log_softmax(1), other.log_softmax(1)) - torch.log(torch.tensor(2.0).double())
-    yes = torch.logaddexp(F.logsigmoid(one), F.logsigmoid(other))
-    return yes - torch.logaddexp(F.logsigmoid(-one), F.logsigmoid(-other))
+
+def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: LabelledPictures) -> None:
+    """Of other pictures than there were in training; where val is a part of train, of train's as well."""
+    if any(change.startswith(OTHER_DATA) for change in experiment.changes):
+        return
+    data, metadata = experiment.config.data, experiment.saved["metadata"]
+    then, names = (metadata.get(key, {}) for key in ("pictures", "digest_of_picture_names"))  # older ones lack them
+    now = {"val": val, "train": open_pictures(data, "train")} if split_made(data) else {"val": val}
+    for split, pictures in now.items():
+        mixed = ": pictures that the model was trained on may be in val now" if "train" in now else ""
+        if len(pictures) != then.get(split, len(pictures)):
+            log.warning("data: %s has %d pictures, but had %d in training%s", split, len(pictures), then[split], mixed)
+        elif split in names and names_digest(pictures) != names[split]:
+            log.warning("data: %s has as many pictures as in training, but of other names%s", split, mixed)

@@ -14,17 +14,17 @@ from torch.utils.data import default_collate
 
 from classification.augmentation.mixing import MixingPlan, apply_mixing, as_rows, plan_mixing
 from classification.augmentation.transforms import TrainTransform
+from classification.classifier import Classifier
 from classification.config import ClassificationConfig
-from classification.inference import Inference
 from classification.losses.build import build_training_loss, warn_of_balancing_twice
-from classification.metrics.measure import check_top5, default_metric, find, measure, metric_names
+from classification.metrics.measure import check_top5, find, measure
+from classification.metrics.names import measured
 from classification.metrics.predictions import AnyPredictions, Predictions
 from classification.metrics.thresholds import thresholds_in_use
 from classification.model import build_model
 from classification.report.multi_label import multilabel_board_pictures
 from classification.report.single_label import board_pictures
 from engine.data.batch_plan import Draw
-from engine.data.workers import WorkerSettings, resolve_workers
 from engine.datasets.dataset import (
     PictureReader,
     described,
@@ -33,19 +33,19 @@ from engine.datasets.dataset import (
     preprocessing_of,
     split_made,
 )
-from engine.datasets.file_check import faults_of
 from engine.datasets.labelled import LabelledPictures, class_counts, names_digest
+from engine.datasets.preflight import faults_of
 from engine.datasets.sampling import build_order
 from engine.datasets.sections import DataConfig
-from engine.devices.kinds import device_kind
-from engine.devices.memory_layout import uses_channels_last
+from engine.devices.memory_layout import laid_out, uses_channels_last
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.images.image_io import Picture
 from engine.images.preprocessing import Preprocessing
+from engine.images.reading import worker_settings
 from engine.model.pretrained import build_alike
 from engine.plots.contact_sheet import SHOWN, contact_sheet
-from engine.training.task import Evaluated
+from engine.task.task import Evaluated
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ SPLITS = ("train", "val")
 
 
 class ClassificationTask:
-    """See :class:`engine.training.task.Task`."""
+    """See :class:`engine.task.task.Task`."""
 
     name = "classification"
 
@@ -69,15 +69,14 @@ class ClassificationTask:
         self._train_counts = class_counts(pictures)
         self._multi_label = pictures.multi_label
         check_top5(config.evaluation.metric, len(self.classes))
-        self.metric = default_metric(self._multi_label)
-        self.metric_names = metric_names(self._multi_label, config.evaluation.thresholds)
+        self.metrics = measured(self._multi_label, config.evaluation.thresholds)
         self._loss = build_training_loss(config.loss, pictures, ranks.device)
         warn_of_balancing_twice(config.loss, data)
-        size = (self._preprocessing.height, self._preprocessing.width)
+        size = self._preprocessing.size
         build = partial(build_model, config.model, num_classes=len(self.classes), image_size=size, classes=self.classes)
         model = build_alike(build, config.finetune, ranks)
         self.model: nn.Module = model.to(ranks.device)
-        self._inference = Inference(
+        self._classifier = Classifier(
             self._preprocessing,
             len(self.classes),
             ranks.device,
@@ -95,18 +94,13 @@ class ClassificationTask:
             )
         self.drop_last = data.drop_last
         self.slot_multiple = 2 if config.augmentation.mixes else 1
-        self.workers = WorkerSettings(
-            workers=resolve_workers(data.workers, ranks.layout),
-            prefetch=data.prefetch,
-            pin_memory=device_kind(ranks.device).pin_memory,
-            multiprocessing_context=data.multiprocessing_context,
-            collate=TrainCollate(config, self._preprocessing),
-        )
+        self.workers = worker_settings(data, ranks, TrainCollate(config, self._preprocessing))
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``batch``: what :class:`TrainCollate` makes. Mean loss over the micro-batch."""
-        pictures, targets = self._mixed(self._inference.normalised(batch["image"]), batch)
-        return {"loss": self._loss(model(self._inference.laid_out(pictures)), targets).mean()}
+        pictures, targets = self._mixed(self._classifier.normalized(batch["image"]), batch)
+        inputs = laid_out(pictures, self._classifier.channels_last)
+        return {"loss": self._loss(model(inputs), targets).mean()}
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
         predictions, thresholds = self.predict(model, split, ranks), self._config.evaluation.thresholds
@@ -145,7 +139,7 @@ class ClassificationTask:
         if split not in self._opened:
             self._opened[split] = ranks.from_main(partial(open_pictures, self._config.data, split))
         batch_size = self._config.evaluation.batch_size
-        return self._inference.predict(model, self.pictures(split), batch_size, self.workers, ranks)
+        return self._classifier.predict(model, self.pictures(split), batch_size, self.workers, ranks)
 
     def metadata(self) -> dict[str, Any]:
         made = {"split": made} if (made := split_made(self._config.data)) else {}
@@ -183,7 +177,7 @@ class TrainCollate:
         self._augmentation = config.augmentation
         self._seed = config.experiment.seed
         self._global_batch_size = config.training.global_batch_size
-        self._size = (preprocessing.height, preprocessing.width)
+        self._size = preprocessing.size
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch = default_collate(samples)

@@ -9,10 +9,10 @@ from detection.augmentation.sections import AugmentationConfig
 from detection.boxes.sections import CrossEntropyConfig, LossConfig
 from detection.data.sections import DataConfig
 from detection.model.sections import BACKBONES, DetectorConfig, TimmDetector
+from detection.report.metric_names import MEASURED
 from engine.config.model_names import check_published
 from engine.config.run import RunConfig
 from engine.config.section import may_import, of_trained_model
-from engine.config.training import metric_fault
 
 
 class DetectionConfig(RunConfig):
@@ -31,12 +31,9 @@ class DetectionConfig(RunConfig):
     """What is minimised."""
 
     @model_validator(mode="after")
-    def _is_measured(self, info: ValidationInfo) -> "DetectionConfig":
-        if may_import(info) and (self.evaluation.metric is not None or self.evaluation.mode is not None):
-            from detection.report.coco_metrics import METRICS
-
-            if fault := metric_fault(self.evaluation, METRICS, "AP"):
-                raise ValueError(fault)
+    def _is_measured(self) -> "DetectionConfig":
+        if fault := MEASURED.fault(self.evaluation):
+            raise ValueError(fault)
         return self
 
     @model_validator(mode="after")

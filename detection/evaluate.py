@@ -5,19 +5,8 @@ Evaluates a trained model on any number of ranks and writes results/<split>/ in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from detection.train import schema
-from engine.commands.arguments import EvaluateArguments
+from detection.spec import SPEC
 from engine.commands.entry import evaluate
 
-
-def run() -> Callable[[EvaluateArguments], int]:
-    """What evaluates; imports torch only when called."""
-    from detection.evaluation import run_evaluation
-
-    return run_evaluation
-
-
 if __name__ == "__main__":
-    evaluate("detection", schema, run)
+    evaluate(SPEC)

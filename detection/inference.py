@@ -1,90 +1,90 @@
-"""A model with what it takes to use it: from 8-bit pictures to boxes."""
+"""A trained detector, built from its checkpoint alone: no data of the training need be there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
-from detection.augmentation.transforms import EvalReader, EvalTransform
-from detection.boxes.postprocess import Detections, class_scores, postprocess
 from detection.config import DetectionConfig
-from detection.data.annotations import AnnotatedPictures
-from detection.data.sections import CommonData
-from detection.model.ssd import SSD, SSDOutput, build_detector
-from detection.report.predictions import Predictions, gather, rows
-from engine.config.training import FinetuneConfig
-from engine.data.loaders import EvalLoader
-from engine.data.workers import WorkerSettings, resolve_workers
-from engine.devices.kinds import device_kind
-from engine.devices.memory_layout import uses_channels_last
+from detection.data.annotations import AnnotatedPictures, Annotations, digest
+from detection.data.open import open_pictures
+from detection.detector import Detector
+from detection.report.coco_metrics import measure_on_main
+from detection.report.report import write_report
 from engine.distributed.ranks import Ranks
-from engine.images.preprocessing import resolve_preprocessing
-from engine.model.pretrained import build_alike
+from engine.errors import UserError
+from engine.task.experiment import Experiment
+from engine.task.inference import Measured
 
-PRIOR_PROBABILITY = 0.01
-"""What each class starts at where it is a sigmoid of its own (arXiv:1708.02002, section 4.1)."""
+log = logging.getLogger(__name__)
 
 
-class Detector:
-    """The configured model on the ranks' device, its input and its output.
+@dataclass(frozen=True)
+class FoundObjects:
+    """What a detector finds on an image: D objects, the most certain first."""
 
-    Its methods are given the model, which may be this one wrapped for training, or its moving average.
+    classes: list[str]
+    scores: NDArray[np.float64]
+    """(D,) in [0, 1]."""
+    boxes: NDArray[np.float64]
+    """(D, 4) xyxy in pixels of the image as it was given."""
 
-    Args:
-        classes: Names of the classes, in the order of their numbers.
-    """
 
-    def __init__(self, config: DetectionConfig, classes: Sequence[str], ranks: Ranks) -> None:
-        self._config, self._device = config, ranks.device
-        self._sigmoid = config.loss.sigmoid
-        self.preprocessing = resolve_preprocessing(config.data, config.detection.timm_name)
-        self.transform = EvalTransform(self.preprocessing.size, self.preprocessing.interpolation)
-        self._mean, self._std = (
-            torch.tensor(values, device=ranks.device).view(3, 1, 1) * 255
-            for values in (self.preprocessing.mean, self.preprocessing.std)
-        )
-        outputs, start = (len(classes), PRIOR_PROBABILITY) if self._sigmoid else (len(classes) + 1, None)
+class DetectionInference:
+    """See :class:`engine.task.inference.ImageInference`."""
 
-        def build(finetune: FinetuneConfig) -> SSD:
-            return build_detector(config.detection, finetune, outputs, self.preprocessing.size, start, classes)
+    def __init__(self, experiment: Experiment[DetectionConfig], ranks: Ranks) -> None:
+        self._experiment = experiment
+        self.classes: list[str] = experiment.saved["metadata"]["classes"]
+        self.category_ids: list[int | str] = experiment.saved["metadata"]["category_ids"]
+        self.detector = Detector(experiment.config, self.classes, ranks)
+        self.model, self.transform = self.detector.model, self.detector.transform
+        experiment.load_into(self.model)
 
-        model = build_alike(build, config.finetune, ranks).to(ranks.device)
-        self._channels_last = uses_channels_last(config.training.channels_last, model)
-        self.model = model.to(memory_format=torch.channels_last) if self._channels_last else model
-
-    def forward(self, model: nn.Module, pictures: Tensor) -> SSDOutput:
-        """What ``model`` says of uint8 pictures (B, 3, H, W) on its device."""
-        pictures = pictures.float().sub_(self._mean).div_(self._std)
-        if self._channels_last:
-            pictures = pictures.contiguous(memory_format=torch.channels_last)
-        return model(pictures)
-
-    def detect(self, model: nn.Module, pictures: Tensor) -> Detections:
-        """The boxes that ``model`` finds on uint8 pictures (B, 3, H, W), which may lie anywhere."""
-        output = self.forward(model, pictures.to(self._device, non_blocking=True))
-        scores = class_scores(output.logits, self._sigmoid)
-        return postprocess(scores, output.codes, output.priors, self._config.detection.postprocess)
-
-    def predict(self, model: nn.Module, pictures: AnnotatedPictures, ranks: Ranks) -> Predictions:
-        """What ``model`` finds on all of ``pictures``, on every rank: the same for any number of them."""
-        reader = EvalReader(pictures, self.transform)
-        settings, sizes = reading(self._config.data, ranks), pictures.annotations.sizes
-        found = [
-            (batch.data["index"], self.detect(model, batch.data["image"]))
-            for batch in EvalLoader(reader, len(reader), self._config.evaluation.batch_size, settings, ranks)
+    def answers(self, images: Tensor, sizes: Tensor) -> list[FoundObjects]:
+        found = self.detector.detect(self.model, images).pictures()
+        return [
+            FoundObjects(
+                [self.classes[label] for label in labels.tolist()],
+                scores.double().numpy(),
+                (boxes.double() * size.repeat(2)).numpy(),
+            )
+            for (boxes, scores, labels), size in zip(found, sizes, strict=True)
         ]
-        return gather([rows(indices, detections, sizes) for indices, detections in found], len(reader), ranks)
+
+    def evaluate(self, split: str, ranks: Ranks) -> Measured:
+        experiment = self._experiment
+        pictures = ranks.from_main(partial(open_pictures, experiment.config.data, split))
+        self._require_same_classes(pictures.annotations)
+        if ranks.is_main:
+            _warn_of_changed_data(experiment, split, pictures)
+        predictions = self.detector.predict(self.model, pictures, ranks)
+        values, result = measure_on_main(predictions, pictures, ranks)
+
+        def write(folder: Path, title: str) -> None:
+            assert result is not None, "rank 0 writes"
+            write_report(folder, title, result, predictions, pictures)
+
+        return Measured(values, write)
+
+    def _require_same_classes(self, known: Annotations) -> None:
+        theirs = dict(zip(self.category_ids, self.classes, strict=True))
+        ours = dict(zip(known.category_ids, known.classes, strict=True))
+        different = [i for i in {**theirs, **ours} if theirs.get(i) != ours.get(i)]
+        if different:
+            shown = ", ".join(f"{i}: {theirs.get(i)!r} there, {ours.get(i)!r} here" for i in different[:5])
+            raise UserError(f"data: {self._experiment.checkpoint} was trained on other categories: {shown}")
 
 
-def reading(data: CommonData, ranks: Ranks, **collate: Callable[[list[Any]], Any]) -> WorkerSettings:
-    """How this rank reads pictures; ``collate`` if batches are not to be torch's own."""
-    return WorkerSettings(
-        workers=resolve_workers(data.workers, ranks.layout),
-        prefetch=data.prefetch,
-        pin_memory=device_kind(ranks.device).pin_memory,
-        multiprocessing_context=data.multiprocessing_context,
-        **collate,
-    )
+def _warn_of_changed_data(experiment: Experiment[DetectionConfig], split: str, pictures: AnnotatedPictures) -> None:
+    """Of other pictures or boxes than training had, unless the user asks for others."""
+    then = experiment.saved["metadata"].get("digest_of_annotations", {}).get(split)  # older ones lack them
+    chosen = any(change.startswith(("data.root=", f"data.{split}")) for change in experiment.changes)
+    if then is not None and not chosen and digest(pictures) != then:
+        log.warning("data: pictures or annotations of %s are not those that training had", split)

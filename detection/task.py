@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,17 +17,19 @@ from detection.config import DetectionConfig
 from detection.data.annotations import AnnotatedPictures, digest
 from detection.data.open import described, look_first, open_pictures
 from detection.data.sample import collate
-from detection.inference import Detector, reading
+from detection.detector import Detector
 from detection.model.unused_parameters import first_pass
-from detection.report.coco_metrics import METRICS, CocoResult, coco_evaluate
+from detection.report.coco_metrics import CocoResult, measure_on_main
 from detection.report.confusion import confuse
 from detection.report.drawing import training_sheet
 from detection.report.figures import overview
+from detection.report.metric_names import MEASURED
 from detection.report.predictions import Predictions
 from engine.data.batch_plan import Draw, NaturalOrder
 from engine.distributed.ranks import Ranks
 from engine.images.image_io import Picture
-from engine.training.task import Evaluated
+from engine.images.reading import worker_settings
+from engine.task.task import Evaluated
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +38,10 @@ SHOWN = 16
 
 
 class DetectionTask:
-    """See :class:`engine.training.task.Task`."""
+    """See :class:`engine.task.task.Task`."""
 
     name = "detection"
-    metric = "AP"
-    metric_names = METRICS
+    metrics = MEASURED
     slot_multiple = 1
 
     def __init__(self, config: DetectionConfig, ranks: Ranks) -> None:
@@ -59,7 +59,7 @@ class DetectionTask:
         self.train_data = TrainReader(pictures, ready.size, ready.interpolation, ready.mean, config.augmentation, seed)
         self.train_order = NaturalOrder(len(pictures), seed)
         self.drop_last = data.drop_last
-        self.workers = reading(data, ranks, collate=collate)
+        self.workers = worker_settings(data, ranks, collate)
         for split in opened:
             log.info("data: %s", described(split, opened[split]))
 
@@ -75,7 +75,7 @@ class DetectionTask:
             self._opened[split] = ranks.from_main(partial(open_pictures, self._config.data, split))
         pictures = self._opened[split]
         predictions = self._detector.predict(model, pictures, ranks)
-        metrics, result = measure(predictions, pictures, ranks)
+        metrics, result = measure_on_main(predictions, pictures, ranks)
         return Evaluated(metrics, draw=partial(_draw, result, predictions, pictures))
 
     def previews(self) -> Mapping[str, Picture]:
@@ -96,21 +96,6 @@ class DetectionTask:
     @cached_property
     def _digests(self) -> dict[str, str]:
         return {split: digest(self._opened[split]) for split in ("train", "val")}
-
-
-def measure(
-    predictions: Predictions, pictures: AnnotatedPictures, ranks: Ranks
-) -> tuple[dict[str, float], CocoResult | None]:
-    """COCO's twelve figures, on every rank. Only rank 0 works them out, and has all that the evaluation says."""
-    found: list[CocoResult] = []
-
-    def decide() -> str:
-        found.append(coco_evaluate(predictions, pictures.annotations))
-        return json.dumps(found[0].metrics)
-
-    ranks.heartbeat.at("measure")
-    metrics = json.loads(ranks.from_main(decide))
-    return metrics, found[0] if found else None
 
 
 def _draw(result: CocoResult | None, predictions: Predictions, pictures: AnnotatedPictures) -> Mapping[str, Picture]:

@@ -107,3 +107,5 @@ TINY = SwinConfig()
 SMALL = SwinConfig(depths=(2, 2, 18, 2), drop_path=0.3)
 BASE = SwinConfig(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path=0.5)
 LARGE = SwinConfig(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48), drop_path=0.2)
+SHAPES = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE}
+"""The published shapes by the names of our models."""

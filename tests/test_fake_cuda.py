@@ -47,8 +47,8 @@ QUICK = (
     "detection/resnet50_b_dense_fpn",
 )
 """One of each kind; the others, which take longer, are for the full run."""
-BUILDERS = ("classification.task.build_alike", "detection.inference.build_alike")
 RANKS = Ranks(Layout(), DEVICE)
+BUILDERS = ("classification.task.build_alike", "detection.detector.build_alike")
 TASKS: dict[type, Any] = {ClassificationConfig: ClassificationTask, DetectionConfig: DetectionTask}
 SHAPES = {
     "source": "shapes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +42,36 @@ def test_imports_point_one_way(package):
     assert not {file: names for file, names in wrong.items() if names}
 
 
-def test_the_engine_names_no_task():
-    for file in (ROOT / "engine").rglob("*.py"):
-        words = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)}
-        assert not words & TASKS, file
+def named(text: str) -> set[str]:
+    """Tasks that Python code names: in imports, and in texts that are a task or a module of one."""
+    nodes = list(ast.walk(ast.parse(text)))
+    words = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    words += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    words += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {match[1] for word in words if (match := re.fullmatch(rf"({'|'.join(TASKS)})([.:/]\S*)?", word))}
+
+
+def test_engine_and_tools_name_no_task():
+    """Benchmarks do: each is about one."""
+    files = [file for package in ("engine", "tools") for file in (ROOT / package).rglob("*.py")]
+    assert len(files) > 150
+    naming = {str(file.relative_to(ROOT)): named(file.read_text()) for file in files if file.parent.name != "bench"}
+    assert not {file: tasks for file, tasks in naming.items() if tasks}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from detection.x import y",
+        "import detection",
+        "a = 'detection'",
+        "b = 'detection.x:Y'",
+        "f(f'{x}', 'detection')",
+    ],
+)
+def test_naming_a_task_is_seen(text):
+    assert named(text) == {"detection"}
+    assert not named('"""What detection.train does."""\nfrom engine import x')
 
 
 @pytest.mark.parametrize(
@@ -63,9 +90,9 @@ def test_commands_start_without_torch(module):
 def test_a_swins_configuration_is_read_without_torch(task, config):
     """Whoever submits or checks a run, or mistypes a key, need not wait for it."""
     code = (
-        f"import sys; from pathlib import Path; from {task}.train import schema;"
+        f"import sys; from pathlib import Path; from {task}.spec import SPEC;"
         "from engine.config.load import load_config;"
-        f"load_config(schema(), Path('configs/{task}/{config}.yaml'));"
+        f"load_config(SPEC.schema(), Path('configs/{task}/{config}.yaml'));"
         "sys.exit(bool({'torch', 'timm', 'torchvision'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

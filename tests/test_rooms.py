@@ -26,6 +26,7 @@ ENGINE = (
     "engine.images",
     "engine.datasets",
     "engine.plots",
+    "engine.task",
     "engine.training",
     "engine.commands",
 )

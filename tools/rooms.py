@@ -9,9 +9,10 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from engine.files import write_atomic
+from engine.task.spec import known_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("tools", "classification", "detection", "diffusion", "engine", "swin")
+PACKAGES = ("tools", *known_tasks(), "engine", "swin")
 PAGE = Path("docs") / "architecture.md"
 BEGIN, END = "<!-- rooms: python -m tools.rooms -->", "<!-- end of rooms -->"
 

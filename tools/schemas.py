@@ -6,34 +6,25 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import sys
 from pathlib import Path
 
 from engine.config.reference import json_schema
-from engine.config.section import Section
-
-CONFIGS = {
-    "classification": "classification.config:ClassificationConfig",
-    "detection": "detection.config:DetectionConfig",
-}
-"""The configuration class of each task, as module:class."""
+from engine.task.spec import find_spec, known_tasks
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "schema"
 
 
 def schema_text(task: str) -> str:
     """Returns the content of a task's schema file."""
-    module, _, name = CONFIGS[task].partition(":")
-    schema: type[Section] = getattr(importlib.import_module(module), name)
-    document = json_schema(schema, title=f"Configuration of a {task} run")
+    document = json_schema(find_spec(task).schema(), title=f"Configuration of a {task} run")
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
 def stale(folder: Path = FOLDER) -> list[Path]:
     """Returns the schema files in ``folder`` that are missing or differ from what the types say."""
-    files = {folder / f"{task}.json": schema_text(task) for task in CONFIGS}
+    files = {folder / f"{task}.json": schema_text(task) for task in known_tasks()}
     return [path for path, text in files.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
 
 

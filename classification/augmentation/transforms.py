@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
@@ -14,19 +11,8 @@ from torchvision.transforms import v2
 from classification.augmentation.erasing import erase
 from classification.augmentation.sections import AugmentationConfig, RandAugmentConfig, RandomErasingConfig
 from engine.images.preprocessing import Channels, Preprocessing
+from engine.images.transforms import ImageStep, resize_steps, to_tensor
 from engine.seed import generator, sample_randomness
-
-PictureStep = Callable[[Image.Image], Image.Image]
-
-
-class EvalTransform:
-    """Resizes without randomness: to a uint8 tensor (3, height, width). The seed is not used."""
-
-    def __init__(self, preprocessing: Preprocessing) -> None:
-        self._steps = v2.Compose(_resize(preprocessing))
-
-    def __call__(self, picture: Image.Image, seed: int = 0) -> Tensor:
-        return _to_tensor(self._steps(picture))
 
 
 class TrainTransform:
@@ -40,70 +26,16 @@ class TrainTransform:
 
     def __call__(self, picture: Image.Image, seed: int) -> Tensor:
         with sample_randomness(seed):
-            tensor = _to_tensor(self._steps(picture))
+            tensor = to_tensor(self._steps(picture))
         if self._erasing is not None:
             erase(tensor, self._erasing, self._mean, self._std, generator(seed, "erasing"))
         return tensor
 
 
-def _to_tensor(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
-
-
-class ResizeToCover:
-    """Resizes in the picture's own proportions, so that the ``crop_pct`` part of it covers the given size."""
-
-    def __init__(self, height: int, width: int, crop_pct: float, interpolation: v2.InterpolationMode) -> None:
-        self._height = math.floor(height / crop_pct)
-        self._width = math.floor(width / crop_pct)
-        self._interpolation = interpolation
-
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        if self._height * picture.width >= self._width * picture.height:  # relative to the size wanted, it is wide
-            size = [self._height, self._height * picture.width // picture.height]
-        else:
-            size = [self._width * picture.height // picture.width, self._width]
-        return v2.functional.resize(picture, size, self._interpolation)
-
-
-class ResizeToFit:
-    """Resizes in the picture's own proportions, so that all of it fits the given size, and fills the bars beside it."""
-
-    def __init__(
-        self, height: int, width: int, interpolation: v2.InterpolationMode, fill: tuple[int, int, int] | None
-    ) -> None:
-        """``fill``: colour of the bars, 0 to 255; None repeats the outermost pixels."""
-        self._height = height
-        self._width = width
-        self._interpolation = interpolation
-        self._fill = fill
-
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        scale = min(self._height / picture.height, self._width / picture.width)
-        height = min(self._height, max(1, round(picture.height * scale)))
-        width = min(self._width, max(1, round(picture.width * scale)))
-        left, top = (self._width - width) // 2, (self._height - height) // 2
-        bars = [left, top, self._width - width - left, self._height - height - top]
-        picture = v2.functional.resize(picture, [height, width], self._interpolation)
-        if self._fill is None:
-            return v2.functional.pad(picture, bars, padding_mode="edge")
-        return v2.functional.pad(picture, bars, fill=list(self._fill))
-
-
-def _resize(preprocessing: Preprocessing) -> list[PictureStep]:
+def _augment(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[ImageStep]:
     size = (preprocessing.height, preprocessing.width)
     interpolation = v2.InterpolationMode(preprocessing.interpolation)
-    if preprocessing.resize == "pad":
-        return [ResizeToFit(*size, interpolation, None if preprocessing.pad_fill == "edge" else preprocessing.fill)]
-    if preprocessing.resize == "squash":
-        return [v2.Resize(size, interpolation)]
-    return [ResizeToCover(*size, preprocessing.crop_pct, interpolation), v2.CenterCrop(size)]
-
-
-def _augment(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[PictureStep]:
-    size = (preprocessing.height, preprocessing.width)
-    interpolation = v2.InterpolationMode(preprocessing.interpolation)
-    steps = _resize(preprocessing)
+    steps = resize_steps(preprocessing)
     if crop := augmentation.random_resized_crop:
         steps = [v2.RandomResizedCrop(size, crop.scale, crop.ratio, interpolation)]
     if augmentation.shift:
@@ -133,7 +65,7 @@ def _turning_filter(preprocessing: Preprocessing) -> str:
     return preprocessing.interpolation if preprocessing.interpolation != "lanczos" else "bicubic"
 
 
-def _policy(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[PictureStep]:
+def _policy(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[ImageStep]:
     """RandAugment, AutoAugment or TrivialAugment. What they uncover they fill as all else does."""
     from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
 

@@ -7,23 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from classification.metrics.multi_label import MULTILABEL_METRICS, TUNED_METRICS, multilabel_metrics
+from classification.metrics.multi_label import multilabel_metrics
 from classification.metrics.predictions import AnyPredictions, Predictions
-from classification.metrics.single_label import METRICS, metrics
+from classification.metrics.single_label import metrics
 from classification.metrics.thresholds import DEFAULT, tune_thresholds
 from engine.errors import UserError
-
-
-def metric_names(multi_label: bool, thresholds: float | str) -> tuple[str, ...]:
-    """What :func:`measure` measures; ``thresholds`` is `evaluation.thresholds`."""
-    if not multi_label:
-        return METRICS
-    return (*MULTILABEL_METRICS, *TUNED_METRICS) if thresholds == "tuned" else MULTILABEL_METRICS
-
-
-def default_metric(multi_label: bool) -> str:
-    """What decides which checkpoint is best, unless the configuration names another."""
-    return "mAP" if multi_label else "top1"
 
 
 def check_top5(metric: str | None, num_classes: int) -> None:

@@ -6,24 +6,13 @@ import numpy as np
 from sklearn.metrics import accuracy_score, average_precision_score, hamming_loss
 
 from classification.metrics.predictions import MultiLabelPredictions
-from classification.metrics.single_label import AVERAGES, averages, scores
-
-DECISION_METRICS: tuple[str, ...] = (
-    "hamming_loss",
-    "subset_accuracy",
-    *(f"{kind}_{average}" for average in AVERAGES for kind in ("precision", "recall", "f1")),
-)
-"""What depends on thresholds."""
-MULTILABEL_METRICS: tuple[str, ...] = ("loss", "mAP", *DECISION_METRICS)
-"""What :func:`multilabel_metrics` returns."""
-TUNED_METRICS: tuple[str, ...] = tuple(f"{name}_tuned" for name in DECISION_METRICS)
-"""What it returns besides if it is given tuned thresholds."""
+from classification.metrics.single_label import averages, scores
 
 
 def multilabel_metrics(
     predictions: MultiLabelPredictions, thresholds: np.ndarray | float = 0.5, tuned: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Fractions in [0, 1], and the mean loss.
+    """Returns :data:`classification.metrics.names.MULTILABEL_METRICS`: fractions in [0, 1], and the mean loss.
 
     ``mAP`` is the mean over classes of the area under the precision-recall curve; classes without positives have none
     and are left out. Other macro values are means over all classes; what would divide by nothing is 0.

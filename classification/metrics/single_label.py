@@ -5,20 +5,12 @@ from __future__ import annotations
 import numpy as np
 from sklearn.metrics import precision_recall_fscore_support
 
+from classification.metrics.names import AVERAGES
 from classification.metrics.predictions import Predictions
-
-AVERAGES = ("macro", "micro", "weighted")
-METRICS: tuple[str, ...] = (
-    "loss",
-    "top1",
-    "top5",
-    *(f"{kind}_{average}" for average in AVERAGES for kind in ("precision", "recall", "f1")),
-)
-"""What :func:`metrics` returns."""
 
 
 def metrics(predictions: Predictions) -> dict[str, float]:
-    """Fractions in [0, 1], and the mean loss.
+    """Returns :data:`classification.metrics.names.METRICS`: fractions in [0, 1], and the mean loss.
 
     ``top5`` is the share of samples whose class is among the five most probable (all of them, if there are fewer).
     Macro values are plain means over the classes that occur among labels or predictions, as scikit-learn takes them;

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from classification.metrics.by_class_size import by_size_multilabel, size_bins
 from classification.metrics.multi_label import multilabel_per_class
+from classification.metrics.names import MULTILABEL_METRICS, TUNED_METRICS
 from classification.metrics.predictions import MultiLabelPredictions
 from classification.report.mistakes import SHOWN, mistakes_sheet, worst_mistakes, wrong_labels
 from classification.report.parts import (
@@ -67,7 +68,7 @@ def write_multilabel_report(
         write_size_table(folder, sizes, "mAP")
     if len(mistakes):
         write_picture(folder / "worst_mistakes.png", mistakes_sheet(mistakes, predictions, thresholds, pictures))
-    curves = write_curves(origin.history, folder / "curves.png")
+    curves = write_curves(origin.history, folder / "curves.png", {**MULTILABEL_METRICS, **TUNED_METRICS})
     parts = [
         f"# {origin.title}",
         summary(len(predictions.labels), classes, settings) + " A picture may have any number of labels.",

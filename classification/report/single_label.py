@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from classification.metrics.by_class_size import by_size, size_bins
 from classification.metrics.calibration import Calibration, calibration
+from classification.metrics.names import METRICS
 from classification.metrics.predictions import Predictions
 from classification.metrics.single_label import confusion, per_class
 from classification.report.mistakes import SHOWN, mistakes_sheet, worst_mistakes
@@ -70,7 +71,7 @@ def write_report(folder: Path, origin: Origin, metrics: dict[str, float], predic
         write_size_table(folder, sizes, "top1")
     if len(mistakes):
         write_picture(folder / "worst_mistakes.png", mistakes_sheet(mistakes, predictions, None, pictures))
-    curves = write_curves(origin.history, folder / "curves.png")
+    curves = write_curves(origin.history, folder / "curves.png", METRICS)
     parts = [
         f"# {origin.title}",
         summary(len(predictions.labels), classes, settings),

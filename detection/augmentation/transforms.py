@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -18,19 +17,10 @@ from detection.augmentation.sections import AugmentationConfig
 from detection.data.annotations import AnnotatedPictures
 from detection.data.sample import CROWD, Sample, read_sample
 from engine.data.batch_plan import Draw
+from engine.images.transforms import EvalTransform, to_tensor
 from engine.seed import derive, generator, sample_randomness
 
 Channels = tuple[float, float, float]
-
-
-class EvalTransform:
-    """Stretches a picture to the model's size: to a uint8 tensor (3, height, width)."""
-
-    def __init__(self, size: tuple[int, int], interpolation: str) -> None:
-        self._resize = v2.Resize(list(size), v2.InterpolationMode(interpolation))
-
-    def __call__(self, picture: Image.Image) -> Tensor:
-        return _to_tensor(self._resize(picture))
 
 
 class TrainTransform:
@@ -63,7 +53,7 @@ class TrainTransform:
         sides = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1)
         objects = (labels != CROWD) & (sides >= self._least)
         return {
-            "image": _to_tensor(out["image"]),
+            "image": to_tensor(out["image"]),
             "boxes": boxes[objects] * self._scale,
             "labels": labels[objects],
             "ignored": boxes[(labels == CROWD) & (sides > 0)] * self._scale,
@@ -136,10 +126,6 @@ def shrunk(sample: Sample, enough: tuple[int, int], resampling: Image.Resampling
     picture = sample.picture.resize((after[0], after[1]), resampling, reducing_gap=3.0)
     scale = torch.tensor([new / old for new, old in zip(after, before, strict=True)] * 2)
     return Sample(picture, sample.boxes * scale, sample.labels)
-
-
-def _to_tensor(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
 
 
 def _steps(size: tuple[int, int], interpolation: str, mean: Channels, augmentation: AugmentationConfig) -> list[Any]:

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from PIL import Image
 
 from detection.data.coco import CocoPictures
 from detection.data.issues import Finding, Findings
+from engine.images.file_check import look_at_some
 from engine.images.image_io import may_be_sideways, upright
-
-LOOKED_AT = 2000
-"""Most files that are opened; of more pictures, so many at even distances."""
 
 
 def look_at_pictures(pictures: CocoPictures) -> list[Finding]:
     """Fatal findings about files that are no pictures, or pictures of another size than their annotations are for.
 
-    Opening reads some hundred bytes of a file; pixels are decoded only where the size is not the one expected, or the
-    picture may have to be turned upright. Files that are not there are left to :func:`detection.data.coco.read_split`.
+    Pixels are decoded only where the size is not the one expected, or the picture may have to be turned upright. Files
+    that are not there are left to :func:`detection.data.coco.read_split`.
     """
-    count = min(len(pictures), LOOKED_AT)
-    places = [place * len(pictures) // count for place in range(count)]
-    with ThreadPoolExecutor(16) as pool:  # waiting for a network's file system, not computing
-        faults = list(pool.map(lambda place: _fault(pictures, place), places))
+    faults = look_at_some(len(pictures), lambda index: _fault(pictures, index))
     findings = Findings(str(pictures.folder))
     ids = pictures.annotations.picture_ids
     for kind, text in (
         ("unreadable", "files that are no pictures"),
         ("other_size", "pictures whose width and height are not those of their annotations"),
     ):
-        wrong = [ids[place].item() for place, fault in zip(places, faults, strict=True) if fault == kind]
+        wrong = [ids[index].item() for index, fault in faults.items() if fault == kind]
         findings.add(kind, text, wrong, fatal=True)
     return findings.found
 

@@ -5,11 +5,9 @@ Which shapes a picture has, and where, follows from (seed, split, number) alone.
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,6 @@ from PIL import Image, ImageDraw
 from detection.data.annotations import Annotations
 from detection.data.sections import ShapesData
 from engine.errors import UserError
-from engine.files import write_atomic
 from engine.seed import generator
 
 FINER = 3
@@ -122,45 +119,6 @@ def draw(config: ShapesData, split: str, index: int) -> Image.Image:
             pencil.polygon([tuple(point) for point in (points * FINER).tolist()], fill=value)
         picture.paste(shape.colour, mask=mask.resize((width, height), Image.Resampling.BOX))
     return picture
-
-
-def write_coco(config: ShapesData, folder: Path) -> None:
-    """Writes both splits into ``folder`` as COCO-format data: train/, val/ and annotations/instances_*.json."""
-    (folder / "annotations").mkdir(parents=True, exist_ok=True)
-    for split in ("train", "val"):
-        pictures = ShapePictures(config, split)
-        (folder / split).mkdir(exist_ok=True)
-        for index in range(len(pictures)):
-            pictures.picture(index).save(folder / split / pictures.name(index))
-        file = folder / "annotations" / f"instances_{split}.json"
-        write_atomic(file, json.dumps(_document(pictures)))
-
-
-def _document(pictures: ShapePictures) -> dict[str, list[dict]]:
-    """A split as COCO has it."""
-    known = pictures.annotations
-    owners = np.repeat(known.picture_ids, np.diff(known.starts)).tolist()
-    sides = known.boxes[:, 2:] - known.boxes[:, :2]
-    return {
-        "images": [
-            {"id": number, "file_name": pictures.name(index), "width": size[0], "height": size[1]}
-            for index, (number, size) in enumerate(zip(known.picture_ids.tolist(), known.sizes.tolist(), strict=True))
-        ],
-        "annotations": [
-            {
-                "id": place + 1,
-                "image_id": owner,
-                "category_id": known.category_ids[label],
-                "bbox": [*known.boxes[place, :2].tolist(), *sides[place].tolist()],
-                "area": float(known.areas[place]),
-                "iscrowd": 0,
-            }
-            for place, (owner, label) in enumerate(zip(owners, known.labels.tolist(), strict=True))
-        ],
-        "categories": [
-            {"id": number, "name": name} for number, name in zip(known.category_ids, known.classes, strict=True)
-        ],
-    }
 
 
 def _polar(radii: NDArray[np.float64], angle: float) -> NDArray[np.float64]:

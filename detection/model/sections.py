@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from detection.boxes.sections import MatchingConfig, PostprocessConfig
 from engine.config.model_names import check_timm, unknown_model
 from engine.config.section import OnlyWith, Section, Variants, may_import
-from swin.config import BASE, LARGE, SMALL, TINY, SwinConfig
+from swin.config import SHAPES, SwinConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -27,12 +27,11 @@ SwinName = Literal[
     "swin_a", "swin_b", "swin_tiny", "swin_tiny_a", "swin_tiny_b", "swin_small", "swin_small_a", "swin_small_b",
     "swin_base", "swin_base_a", "swin_base_b", "swin_large", "swin_large_a", "swin_large_b",
 ]  # fmt: skip
-_SWINS = {"swin_tiny": TINY, "swin_small": SMALL, "swin_base": BASE, "swin_large": LARGE}
 _LAYOUTS: dict[str, SwinLayout] = {"": "pyramid", "_a": "a", "_b": "b"}
 SWIN_BACKBONES: dict[str, tuple[SwinConfig, SwinLayout]] = {
-    "swin_a": (TINY, "a"),
-    "swin_b": (TINY, "b"),
-    **{f"{name}{ending}": (shape, layout) for name, shape in _SWINS.items() for ending, layout in _LAYOUTS.items()},
+    "swin_a": (SHAPES["swin_tiny"], "a"),
+    "swin_b": (SHAPES["swin_tiny"], "b"),
+    **{f"{name}{ending}": (shape, layout) for name, shape in SHAPES.items() for ending, layout in _LAYOUTS.items()},
 }
 """Shape and layout of each of our own backbones."""
 

@@ -9,14 +9,10 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from detection.data.annotations import Annotations
+from detection.data.annotations import AnnotatedPictures, Annotations
+from detection.report.metric_names import METRICS
 from detection.report.predictions import Predictions
-
-METRICS: tuple[str, ...] = (
-    "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
-    "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
-)  # fmt: skip
-"""COCO's twelve figures in its own order."""
+from engine.distributed.ranks import Ranks
 
 RECALLS = np.linspace(0, 1, 101)
 """Where COCO reads precision off."""
@@ -27,7 +23,7 @@ class CocoResult:
     """What the evaluation says. Fractions; NaN where there is no object to find."""
 
     metrics: dict[str, float]
-    """The twelve figures, see :data:`METRICS`."""
+    """The twelve figures, see :data:`detection.report.metric_names.METRICS`."""
     per_class: dict[str, NDArray[np.float64]]
     """``AP``, ``AP50`` and ``AR_100`` of each class, (C,), and its number of ``objects``."""
     precision: NDArray[np.float64]
@@ -61,6 +57,21 @@ def coco_evaluate(predictions: Predictions, known: Annotations) -> CocoResult:
     }
     curves = precision[0, :, :, 0, 2].T
     return CocoResult({name: _mean(values[name]) for name in METRICS}, per_class, np.where(curves < 0, np.nan, curves))
+
+
+def measure_on_main(
+    predictions: Predictions, pictures: AnnotatedPictures, ranks: Ranks
+) -> tuple[dict[str, float], CocoResult | None]:
+    """Returns COCO's twelve figures, on every rank; rank 0 works them out, and has all that the evaluation says."""
+    found: list[CocoResult] = []
+
+    def measure() -> dict[str, float]:
+        found.append(coco_evaluate(predictions, pictures.annotations))
+        return found[0].metrics
+
+    ranks.heartbeat.at("measure")
+    metrics = ranks.from_main(measure)
+    return metrics, found[0] if found else None
 
 
 _SIZES = ("small", "medium", "large")

@@ -42,7 +42,7 @@ class Predictions:
         return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
 
-def rows(indices: Tensor, detections: Detections, sizes: NDArray[np.int64]) -> Tensor:
+def rows(indices: Tensor, detections: Detections, sizes: Tensor) -> Tensor:
     """A batch's detections as a float64 matrix (D, 8) on the CPU.
 
     The host waits here for the batch to be done: on a GPU it is better called for all batches after the last one.
@@ -50,11 +50,11 @@ def rows(indices: Tensor, detections: Detections, sizes: NDArray[np.int64]) -> T
     Args:
         indices: (B,) the pictures.
         detections: of a batch of B.
-        sizes: (N, 2) widths and heights in pixels of all pictures.
+        sizes: (B, 2) their widths and heights in pixels.
     """
     found = []
-    for index, (boxes, scores, labels) in zip(indices.tolist(), detections.pictures(), strict=True):
-        scale = torch.from_numpy(np.tile(sizes[index], 2)).double()
+    for index, size, (boxes, scores, labels) in zip(indices.tolist(), sizes, detections.pictures(), strict=True):
+        scale = size.repeat(2).double()
         places = torch.arange(len(scores), dtype=torch.float64)
         columns = [torch.full_like(places, index), places, labels.double(), scores.double()]
         found.append(torch.cat([torch.stack(columns, dim=1), boxes.double() * scale], dim=1))
@@ -62,9 +62,13 @@ def rows(indices: Tensor, detections: Detections, sizes: NDArray[np.int64]) -> T
 
 
 def gather(parts: Sequence[Tensor], num_pictures: int, ranks: Ranks) -> Predictions:
-    """All ranks' rows, sorted by picture and place; the same for any number of ranks."""
+    """All ranks' rows; the same for any number of ranks."""
     own = torch.cat(list(parts)) if parts else torch.empty(0, WIDTH, dtype=torch.float64)
-    table = ranks.gather_rows(own).numpy()
+    return from_rows(ranks.gather_rows(own).numpy(), num_pictures)
+
+
+def from_rows(table: NDArray[np.float64], num_pictures: int) -> Predictions:
+    """Sorts rows (D, 8) by picture and place."""
     table = table[np.lexsort((table[:, 1], table[:, 0]))]
     pictures = table[:, 0].astype(np.int64)
     again = (np.diff(pictures) == 0) & (np.diff(table[:, 1]) == 0)

@@ -102,15 +102,6 @@ def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the run's own")
 
 
-_SETTING = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
-
-
-def settings_first(argv: Sequence[str]) -> list[str]:
-    """Takes ``key.path=value`` behind ``--images A B`` for a setting, unless there is a file of that name."""
-    settings = [text for text in argv if _SETTING.match(text) and not Path(text).exists()]
-    return [*settings, *(text for text in argv if text not in settings)]
-
-
 @dataclass(frozen=True)
 class EvaluateArguments:
     """What the user typed to evaluate a trained model."""
@@ -133,3 +124,52 @@ def parse_evaluate_arguments(task: str, argv: Sequence[str]) -> EvaluateArgument
     parser.add_argument("--split", choices=("val", "test"), default="val", help="which pictures (default: val)")
     given = parser.parse_intermixed_args(argv)
     return EvaluateArguments(given.experiment, given.checkpoint, given.split, given.overrides)
+
+
+def parse_predict_arguments(
+    task: str, description: str, add_arguments: Callable[[argparse.ArgumentParser], None], argv: Sequence[str]
+) -> argparse.Namespace:
+    """Parses the command line of ``python -m TASK.predict``; a mistake prints the usage and exits with 2.
+
+    Args:
+        add_arguments: Adds ``--output`` and what else the task's command takes.
+    """
+    parser = argparse.ArgumentParser(allow_abbrev=False, prog=f"python -m {task}.predict", description=description)
+    add_experiment_arguments(parser)
+    parser.add_argument(
+        "--images",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help="pictures, folders of them (searched to the bottom), and .csv files with a column of paths",
+    )
+    parser.add_argument("--path-column", default="path", metavar="NAME", help=".csv files' column (default: path)")
+    parser.add_argument(
+        "--root", type=Path, default=Path(), metavar="DIR", help="what relative paths in .csv files start from (here)"
+    )
+    parser.add_argument(
+        "--delimiter",
+        type=_character,
+        default=",",
+        metavar="CHARACTER",
+        help="what separates the columns of .csv files (default: ,); \\t is a tab",
+    )
+    add_arguments(parser)
+    return parser.parse_intermixed_args(_settings_first(argv))
+
+
+def _character(text: str) -> str:
+    character = "\t" if text == r"\t" else text
+    if len(character) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; one character, such as ';'")
+    return character
+
+
+_SETTING = re.compile(r"[a-z_]+(\.[a-z_0-9]+)+=")
+
+
+def _settings_first(argv: Sequence[str]) -> list[str]:
+    """``key.path=value`` behind ``--images A B`` is a setting, unless there is a file of that name."""
+    settings = [text for text in argv if _SETTING.match(text) and not Path(text).exists()]
+    return [*settings, *(text for text in argv if text not in settings)]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -18,34 +15,24 @@ from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.model.batch_norm import uses_batch_norm
 from engine.seed import derive
-from engine.training.evaluation import check_metric
+from engine.task.spec import TaskSpec
+from engine.task.task import Task
 from engine.training.learner import Learner
 from engine.training.schedule import Intervals, Schedule, build_intervals, build_schedule
 from engine.training.selection import Selection, build_selection
-from engine.training.task import Task
 from engine.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class TaskKind:
-    """A task as the command line knows it."""
-
-    name: str
-    config: type[RunConfig]
-    build: Callable[[Any, Ranks], Task]
-    """Builds the task of a configuration, its model on the device of the ranks."""
-
-
-def build_trainer(kind: TaskKind, config: RunConfig, ranks: Ranks) -> Trainer:
+def build_trainer(spec: TaskSpec, config: RunConfig, ranks: Ranks) -> Trainer:
     """Builds everything that a run needs and that can be wrong, before its folder is claimed.
 
     Raises:
         UserError: data, model, weights or batch sizes are not as they should be.
     """
     prepare_torch(config.training, config.experiment.seed, ranks)
-    task = kind.build(config, ranks)
+    task = spec.task(config, ranks)
     return assemble_trainer(task, batch_layout(task, config.training, ranks), config, ranks)
 
 
@@ -65,10 +52,9 @@ def assemble_trainer(task: Task, layout: BatchLayout, config: RunConfig, ranks: 
     """
     training, evaluation = config.training, config.evaluation
     total_steps = training.steps or (training.epochs or 0) * layout.steps_per_epoch
-    check_metric(evaluation, task.metric_names, task.metric)
     schedule = build_schedule(config.schedule, config.optimizer, layout.steps_per_epoch, total_steps)
     intervals = build_intervals(evaluation, config.checkpoint, config.logging, layout.steps_per_epoch, total_steps)
-    selection = build_selection(evaluation, config.schedule, config.optimizer.lr, task.metric)
+    selection = build_selection(evaluation, config.schedule, config.optimizer.lr, task.metrics)
     if ranks.is_main:
         if hint := fp16_hint(training.precision, ranks.device):
             log.warning("%s", hint)

@@ -1,63 +1,80 @@
-"""Start of every command that trains: signals first, then arguments, and only then the heavy imports."""
+"""Start of every command: signals first, then arguments, and only then the heavy imports."""
 
 from __future__ import annotations
 
 import os
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from engine.commands.arguments import EvaluateArguments, parse_evaluate_arguments, parse_train_arguments
+from engine.commands.arguments import parse_evaluate_arguments, parse_predict_arguments, parse_train_arguments
 from engine.errors import EXIT_USER_ERROR, UserError
 from engine.process.descriptors import raise_descriptor_limit
 from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard
+from engine.task.spec import TaskSpec
 
 if TYPE_CHECKING:
-    from engine.commands.train import TaskKind
     from engine.config.run import RunConfig
 
 
-def train(task: str, load_schema: Callable[[], type[RunConfig]], load_task: Callable[[], TaskKind]) -> None:
+def train(spec: TaskSpec) -> None:
     """Runs ``python -m TASK.train`` and exits with the code of its outcome (see README.md).
 
-    Both loaders import what they return, and are called after the signal handlers stand: first that of the type of the
-    configuration, which has to be quick (no torch), so that a mistake in the configuration is reported at once.
+    After the signal handlers stand, the configuration is read, which has to be quick (no torch), so that a mistake in
+    it is reported at once.
     """
     stop = StopRequest().install()
     guard = StartGuard(stop)
-    arguments = parse_train_arguments(task, sys.argv[1:], load_schema)
+    arguments = parse_train_arguments(spec.name, sys.argv[1:], spec.schema)
 
     def command() -> int:
         from engine.commands.resume import requested_config
 
-        config = requested_config(load_schema(), arguments)
+        config = requested_config(spec.schema(), arguments)
         if arguments.print_config is not None:
             return print_config(config, arguments.print_config)
+        spec.metrics(config).deciding(config.evaluation)
 
         from engine.commands.train import run_training
 
-        return run_training(load_task(), arguments, stop, guard)
+        return run_training(spec, arguments, stop, guard)
 
     exit_on_user_error(command)
 
 
-def evaluate(
-    task: str, load_schema: Callable[[], type[RunConfig]], load_run: Callable[[], Callable[[EvaluateArguments], int]]
-) -> None:
-    """Runs ``python -m TASK.evaluate`` and exits with the code of its outcome.
-
-    Args:
-        load_schema: Imports the type of the configuration, without torch, so that mistakes are reported first.
-        load_run: Imports what evaluates and returns the exit code.
-    """
-    arguments = parse_evaluate_arguments(task, sys.argv[1:])
+def evaluate(spec: TaskSpec) -> None:
+    """Runs ``python -m TASK.evaluate`` and exits with the code of its outcome."""
+    arguments = parse_evaluate_arguments(spec.name, sys.argv[1:])
 
     def command() -> int:
         from engine.run_folder.used_config import used_config
 
-        used_config(arguments.experiment, load_schema(), arguments.overrides)
-        return load_run()(arguments)
+        used_config(arguments.experiment, spec.schema(), arguments.overrides)  # a mistake is told before torch is there
+
+        from engine.commands.evaluate import run_evaluation
+
+        return run_evaluation(spec, arguments)
+
+    exit_on_user_error(command)
+
+
+def predict(spec: TaskSpec, description: str, add_arguments: Callable[[ArgumentParser], None]) -> None:
+    """Runs ``python -m TASK.predict`` and exits with the code of its outcome.
+
+    ``add_arguments`` adds ``--output`` and what else the command takes.
+    """
+    arguments = parse_predict_arguments(spec.name, description, add_arguments, sys.argv[1:])
+
+    def command() -> int:
+        from engine.run_folder.used_config import used_config
+
+        used_config(arguments.experiment, spec.schema(), arguments.overrides)
+
+        from engine.commands.predict import run_prediction
+
+        return run_prediction(spec, arguments)
 
     exit_on_user_error(command)
 

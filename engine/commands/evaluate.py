@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from engine.checkpoints.disk_space import check_writable
-from engine.commands.experiment import Experiment, open_experiment
+from engine.commands.arguments import EvaluateArguments
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import listed
 from engine.commands.session import run_session
-from engine.config.run import RunConfig
+from engine.devices.precision import resolve_precision
 from engine.distributed.layout import detect_layout
 from engine.distributed.ranks import Ranks
 from engine.files import shown
@@ -22,20 +21,31 @@ from engine.log import setup_logging
 from engine.run_folder.metrics import MetricWriter
 from engine.run_folder.results import begin_results
 from engine.run_folder.used_config import used_config
+from engine.task.experiment import Experiment, open_experiment
+from engine.task.inference import Measured, inference_mode
+from engine.task.spec import TaskSpec
 
 log = logging.getLogger(__name__)
 
-C = TypeVar("C", bound=RunConfig)
+
+def run_evaluation(spec: TaskSpec, arguments: EvaluateArguments) -> int:
+    """Evaluates one checkpoint of an experiment; returns the exit code.
+
+    Raises:
+        UserError: folder, checkpoint, settings or data are not as they should be.
+    """
+
+    def work(experiment: Experiment[Any], ranks: Ranks) -> None:
+        evaluate_experiment(spec, experiment, arguments.split, ranks)
+
+    return with_experiment(spec, arguments, work)
 
 
-def with_experiment(
-    work: Callable[[Experiment[C], Ranks], None],
-    folder: Path,
-    checkpoint: str,
-    schema: type[C],
-    overrides: Sequence[str],
-) -> int:
-    """Has the ranks meet, rank 0 open an experiment (:mod:`engine.commands.experiment`), and all do ``work``.
+def with_experiment(spec: TaskSpec, arguments: Any, work: Callable[[Experiment[Any], Ranks], None]) -> int:
+    """Has the ranks meet, rank 0 open an experiment (:mod:`engine.task.experiment`), and all do ``work``.
+
+    Args:
+        arguments: Have ``experiment``, ``checkpoint`` and ``overrides``.
 
     Returns:
         The exit code.
@@ -43,45 +53,39 @@ def with_experiment(
     Raises:
         UserError: folder or settings are not as they should be; what comes after the meeting is reported.
     """
-    layout = detect_layout(os.environ)
+    layout, folder, schema = detect_layout(os.environ), arguments.experiment, spec.schema()
     with setup_logging(layout.rank, layout.world_size):
-        config, _ = used_config(folder, schema, overrides)
+        config, _ = used_config(folder, schema, arguments.overrides)
+        opened = partial(open_experiment, folder, arguments.checkpoint, schema, arguments.overrides)
 
         def session(ranks: Ranks, report: FailureReport) -> int:
-            work(ranks.from_main(partial(open_experiment, folder, checkpoint, schema, overrides)), ranks)
+            work(ranks.from_main(opened), ranks)
             return 0
 
         return run_session(session, config.distributed, layout, folder.absolute() / ".rendezvous")
 
 
-def require_writable(folder: Path, ranks: Ranks, key: str = "--experiment") -> None:
-    """Raises a :class:`engine.errors.UserError` on every rank if rank 0 cannot write in ``folder``.
+def evaluate_experiment(spec: TaskSpec, experiment: Experiment[Any], split: str, ranks: Ranks) -> dict[str, float]:
+    """Returns the metrics of ``split`` on every rank; rank 0 writes the report and adds a record to metrics.jsonl."""
+    ranks.from_main(partial(check_writable, experiment.folder.results_for(split), "--experiment"))
+    inference = spec.inference(experiment, ranks)
+    with inference_mode(inference.model, resolve_precision(experiment.config.training.precision, ranks.device)):
+        measured = inference.evaluate(split, ranks)
+    ranks.heartbeat.at("measure")  # rank 0 alone writes the report
+    if ranks.is_main:
+        record_evaluation(experiment, split, measured)
+    return measured.metrics
 
-    ``key``: the option that names it.
-    """
-    ranks.from_main(partial(_check_writable, folder, key))
 
-
-def _check_writable(folder: Path, key: str) -> str:
-    check_writable(folder, key)
-    return ""
-
-
-def record_evaluation(
-    experiment: Experiment[C], split: str, values: dict[str, float], write_report: Callable[[Path, str], None]
-) -> None:
-    """Keeps what was measured on ``split``: results/<split>/ and a record in metrics.jsonl. For rank 0.
-
-    Args:
-        write_report: Writes report.md and all that belongs to it; is given the folder and a title.
-    """
+def record_evaluation(experiment: Experiment[Any], split: str, measured: Measured) -> None:
+    """Keeps what was measured on ``split``: results/<split>/ and a record in metrics.jsonl. For rank 0."""
     step, file, changes = experiment.saved["run"]["step"], experiment.checkpoint.name, " ".join(experiment.changes)
-    log.info("%s, %s (step %d): %s", split, file, step, listed(values))
+    log.info("%s, %s (step %d): %s", split, file, step, listed(measured.metrics))
     results = begin_results(experiment.folder, split, file, step, experiment.changes)
     title = f"{experiment.folder.name}: {file} (step {step}) on {split}"
-    write_report(results, title + (f", with {changes}" if changes else ""))
+    measured.write_report(results, title + (f", with {changes}" if changes else ""))
     writer = MetricWriter(experiment.folder, tensorboard=False)
     tags = {"source": "evaluate", "checkpoint": file} | ({"changes": changes} if changes else {})
-    writer.write(step, experiment.saved["epoch"], split, values, **tags)
+    writer.write(step, experiment.saved["epoch"], split, measured.metrics, **tags)
     writer.close()
     log.info("report: %s", shown(results / "report.md"))

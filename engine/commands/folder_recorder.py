@@ -50,6 +50,7 @@ class FolderRecorder(Recorder):
         logging: LoggingConfig,
         checkpoint: CheckpointConfig,
         profile: ProfileConfig | None,
+        directions: Mapping[str, Any],
         ranks: list[dict[str, Any]],
         changes: list[str],
         step: int,
@@ -59,12 +60,14 @@ class FolderRecorder(Recorder):
 
         Args:
             config: the resolved configuration as it is to be written.
+            directions: ``max`` or ``min`` of each metric.
             ranks: what each rank says of itself, see :func:`engine.run_folder.environment.describe_rank`.
             changes: settings that this start has changed, as ``key: old -> new``.
             step: where it begins.
             walltime: is told how long steps and saves take.
         """
         self._folder, self._task, self._logging = folder, task, logging
+        self._directions = directions
         remove_leftovers(folder.path)
         self._walltime = walltime
         silent = record_silent_end(folder)
@@ -174,7 +177,7 @@ class FolderRecorder(Recorder):
     def _draw_curves(self) -> None:
         path = self._folder.results / "curves.png"
         try:
-            write_curves(self._folder.metrics, path)
+            write_curves(self._folder.metrics, path, self._directions)
         except Exception as error:  # whatever it is, the run itself is complete
             log.warning("%s cannot be drawn: %s; going on without", path, error)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from engine.checkpoints import store
 from engine.checkpoints.disk_space import check_free_space, check_writable
 from engine.commands.arguments import TrainArguments
-from engine.commands.build import TaskKind, build_trainer
+from engine.commands.build import build_trainer
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import FolderRecorder
 from engine.commands.resume import Plan, allowed_changes, plan, warn_of_changes
@@ -35,13 +35,14 @@ from engine.run_folder.failure import Failure
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.writer_lock import RunLock
+from engine.task.spec import TaskSpec
 from engine.training.recorder import Recorder
 from engine.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
-def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest, guard: StartGuard | None = None) -> int:
+def run_training(spec: TaskSpec, arguments: TrainArguments, stop: StopRequest, guard: StartGuard | None = None) -> int:
     """Runs ``python -m TASK.train``; returns its exit code.
 
     Args:
@@ -53,7 +54,7 @@ def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest, g
     """
     layout = detect_layout(os.environ)
     with setup_logging(layout.rank, layout.world_size) as run_log:
-        the_plan = plan(kind.config, arguments)
+        the_plan = plan(spec.schema(), arguments)
         if the_plan.finished:
             length = "epochs" if the_plan.config.training.steps is None else "steps"
             folder = the_plan.folder.path if the_plan.folder is not None else arguments.resume
@@ -64,17 +65,17 @@ def run_training(kind: TaskKind, arguments: TrainArguments, stop: StopRequest, g
             return 0
 
         def work(ranks: Ranks, report: FailureReport) -> int:
-            return _train(kind, the_plan, arguments, ranks, run_log, report)
+            return _train(spec, the_plan, arguments, ranks, run_log, report)
 
         config = the_plan.config
         return run_session(work, config.distributed, layout, config.experiment.root / ".rendezvous", stop, guard)
 
 
 def _train(
-    kind: TaskKind, the_plan: Plan, arguments: TrainArguments, ranks: Ranks, run_log: RunLog, report: FailureReport
+    spec: TaskSpec, the_plan: Plan, arguments: TrainArguments, ranks: Ranks, run_log: RunLog, report: FailureReport
 ) -> int:
     config = the_plan.config
-    trainer = build_trainer(kind, config, ranks)
+    trainer = build_trainer(spec, config, ranks)
     if arguments.dry_run:
         if the_plan.folder is not None:
             log.info("dry run: from the beginning, whatever %s has reached", shown(the_plan.folder.path))
@@ -85,7 +86,7 @@ def _train(
     run_log.attach_file(folder.log_file(ranks.rank))
     if the_plan.folder is not None:
         changes = _load_newest(trainer, folder, config) or changes
-    report.folder, report.task = folder, kind.name
+    report.folder, report.task = folder, spec.name
     keep_flight_record_in(folder.log_file(ranks.rank).parent)
     report.writer = ranks.from_main(lambda: folder.lock.read_text(encoding="utf-8"))
     ranks.heartbeat.at("start", trainer.state.step)
@@ -96,11 +97,12 @@ def _train(
         walltime = Walltime(job_end(), ranks.stop)
         report.recorder = FolderRecorder(
             folder,
-            kind.name,
+            spec.name,
             config=dump_config(config),
             logging=config.logging,
             checkpoint=config.checkpoint,
             profile=config.training.profile,
+            directions=trainer.task.metrics.directions,
             ranks=descriptions,
             changes=changes,
             step=step,

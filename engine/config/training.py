@@ -1,6 +1,6 @@
 """The `training`, `finetune` and `evaluation` sections: how long and from what is trained, and how it is judged."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -174,39 +174,6 @@ class EarlyStoppingConfig(Section):
     """Least change of `evaluation.metric` that counts as progress."""
 
 
-LESS_IS_BETTER = ("loss", "error")
-MORE_IS_BETTER = ("top1", "top5", "acc", "precision", "recall", "f1", "AP", "AR")
-"""What the names of metrics have in common whose direction is beyond doubt."""
-
-
-def default_mode(metric: str) -> str:
-    """Whether more (``max``) or less (``min``) of a metric is better."""
-    return "min" if any(part in metric for part in LESS_IS_BETTER) else "max"
-
-
-def wrong_direction(metric: str, mode: str) -> str:
-    """What is wrong with ``mode`` (max or min) for a metric; empty if nothing is, or if its direction is not known."""
-    right = "min" if any(part in metric for part in LESS_IS_BETTER) else None
-    right = right or ("max" if any(part in metric for part in MORE_IS_BETTER) else mode)
-    if right == mode:
-        return ""
-    return f"{mode} is wrong for '{metric}', of which {'more' if right == 'max' else 'less'} is better; remove it"
-
-
-def metric_fault(config: "EvaluationConfig", measured: Collection[str], default: str) -> str:
-    """What is wrong with the metric that decides; empty if nothing is.
-
-    Args:
-        measured: The metrics that there are.
-        default: The one that decides where ``config`` names none.
-    """
-    if config.metric is not None and config.metric not in measured:
-        return f"evaluation.metric: '{config.metric}' is not measured; there are {', '.join(measured)}"
-    if config.mode is not None and (fault := wrong_direction(config.metric or default, config.mode)):
-        return f"evaluation.mode: {fault}"
-    return ""
-
-
 class EvaluationConfig(Section):
     """When the model is evaluated during training, and on which weights."""
 
@@ -220,17 +187,11 @@ class EvaluationConfig(Section):
     metric: str | None = None
     """Metric that decides which checkpoint is best (and early stopping, and plateau); null: the task's own."""
     mode: Literal["max", "min"] | None = None
-    """Whether more or less of `metric` is better; null: less for losses, more for all others."""
+    """Whether more or less of `metric` is better; null: as the task says, which knows it of nearly all."""
     weights: Literal["auto", "model", "ema"] = "auto"
     """Weights to evaluate; auto: the moving average if there is one."""
     early_stopping: EarlyStoppingConfig | None = None
     """Stop when `metric` no longer improves; null: never."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "EvaluationConfig":
-        if self.metric is not None and self.mode is not None and (fault := wrong_direction(self.metric, self.mode)):
-            raise ValueError(f"mode: {fault}")
-        return self
 
     @model_validator(mode="before")
     @classmethod

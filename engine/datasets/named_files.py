@@ -1,7 +1,8 @@
-"""Which pictures a command line names: files, folders, and tables of paths."""
+"""Which images a command line names: files, folders, and tables of paths."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,44 +12,77 @@ from engine.datasets.csv_table import read_table
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
 
+log = logging.getLogger(__name__)
+
 ENDINGS = tuple(FolderData.model_fields["extensions"].default)
-"""Of files in folders that are taken for pictures; a file that is named by itself may have any."""
+"""Of files in folders that are taken for images; a file that is named by itself may have any."""
+DETECTIONS, DRAWINGS = "detections.json", "pictures"
+"""A file, and the folder beside it, that a prediction leaves which draws what it has found: no images to look at."""
 
 
-def listed_pictures(
-    images: Sequence[str], path_column: str, root: Path, delimiter: str = ","
-) -> list[tuple[str, Path]]:
+def find_images(images: Sequence[str], path_column: str, root: Path, delimiter: str = ",") -> list[tuple[str, Path]]:
     """Returns each image's name, as the user may write it, and its file; in the order given, folders' sorted.
 
+    Links are followed; those that lead nowhere count as images, so that reading tells of them. Hidden files and folders
+    are left out, and so are, with a line in the log, files of other kinds and drawings. A file that is named or found
+    several times counts once, but each row of a table counts.
+
     Args:
-        images: files, folders (with all below them, but for hidden ones), and .csv files.
+        images: files, folders (with all below them), and .csv files.
         path_column: of the .csv files.
         root: what relative paths in .csv files start from.
         delimiter: what separates their columns.
 
     Raises:
-        UserError: something is not there, a row has no path, or there are no pictures. Files that a table lists are not
+        UserError: something is not there, a row has no path, or there are no images. Files that a table lists are not
             looked for.
     """
-    found = [picture for text in images for picture in _pictures(text, path_column, root, delimiter)]
+    found: list[tuple[str, Path]] = []
+    once: set[Path] = set()
+    for text in images:
+        path = Path(text)
+        if path.suffix.lower() == ".csv" and path.is_file():
+            found += _listed(path, path_column, root, delimiter)
+            continue
+        named = [(text, path)]
+        if path.is_dir():
+            named = [(os.path.join(text, name), path / name) for name in _images_below(path)]
+        elif not path.exists():
+            raise UserError(f"--images: there is no file or folder {text}")
+        found += [(name, file) for name, file in named if file not in once]
+        once |= {file for _, file in named}
     if not found:
         raise UserError(f"--images: no pictures ({', '.join(ENDINGS)}) in {', '.join(images)}")
     return found
 
 
-def _pictures(text: str, path_column: str, root: Path, delimiter: str) -> Iterator[tuple[str, Path]]:
-    path = Path(text)
-    if path.is_dir():
-        for name in sorted(name for name in files_below(path) if name.lower().endswith(ENDINGS)):
-            yield os.path.join(text, name), path / name
-    elif not path.exists():
-        raise UserError(f"--images: no file or folder {text}")
-    elif path.suffix.lower() == ".csv":
-        wanted = {"--path-column": [path_column]}
-        table = read_table(path, wanted, delimiter, source="--images", delimiter_key="--delimiter")
-        for line, name in zip(table.lines, table.columns[path_column], strict=True):
-            if not name:
-                raise UserError(f"{path}:{line}: {path_column}: must be the path of a picture, not ''")
-            yield name, root / name
-    else:
-        yield text, path
+def _listed(table: Path, path_column: str, root: Path, delimiter: str) -> Iterator[tuple[str, Path]]:
+    wanted = {"--path-column": [path_column]}
+    content = read_table(table, wanted, delimiter, source="--images", delimiter_key="--delimiter")
+    for line, name in zip(content.lines, content.columns[path_column], strict=True):
+        if not name:
+            raise UserError(f"{table}:{line}: {path_column}: must be the path of a picture, not ''")
+        yield name, root / name
+
+
+def _images_below(folder: Path) -> list[str]:
+    """Paths below ``folder``, folder by folder."""
+    names = sorted(files_below(folder), key=lambda name: name.split(os.sep))
+    beside = {os.path.dirname(name) for name in names if os.path.basename(name) == DETECTIONS}
+    drawings = [os.path.join(place, DRAWINGS, "") for place in sorted(beside) if (folder / place / DRAWINGS).is_dir()]
+    names = [name for name in names if not name.startswith(tuple(drawings))]
+    kinds = {name: _is_image(folder / name) for name in names}
+    _tell("files of other kinds", [folder / name for name, fits in kinds.items() if not fits])
+    told = f"folders {DRAWINGS} beside a {DETECTIONS}, which predict has drawn,"
+    _tell(told, [folder / name for name in drawings])
+    return [name for name, fits in kinds.items() if fits]
+
+
+def _is_image(file: Path) -> bool:
+    """Whether ``file`` is called so, and is a file or a link that leads nowhere; pipes and the like are not."""
+    return file.suffix.lower() in ENDINGS and (file.is_file() or not file.exists())
+
+
+def _tell(what: str, paths: Sequence[Path]) -> None:
+    if paths:
+        log.info("--images: %d %s left out; the first: %s", len(paths), what, paths[0])

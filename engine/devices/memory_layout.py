@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 _CONVOLUTIONS = 3
 """So many that look at neighbouring pixels make a model convolutional; a transformer's patch embedding is one."""
@@ -20,3 +21,8 @@ def uses_channels_last(setting: bool | Literal["auto"], model: nn.Module) -> boo
         return setting
     wide = [m for m in model.modules() if isinstance(m, nn.Conv2d) and max(m.kernel_size) > 1]
     return len(wide) >= _CONVOLUTIONS
+
+
+def laid_out(images: Tensor, channels_last: bool) -> Tensor:
+    """Returns ``images`` (B, C, H, W) in the layout that the model is run with."""
+    return images.contiguous(memory_format=torch.channels_last) if channels_last else images

@@ -96,6 +96,20 @@ def cached_file(published: PretrainedCfg) -> Path | None:
     return None
 
 
+def require_cached(name: str) -> None:
+    """Looks for the weights of timm's model ``name`` in the caches, which nodes share through the home folder.
+
+    Raises:
+        UserError: they are on the hub, and in no cache.
+    """
+    published = get_pretrained_cfg(name)
+    if published is not None and published.hf_hub_id and cached_file(published) is None:
+        raise UserError(
+            f"finetune.weights: the weights of timm/{name} ({published.hf_hub_id}) are not in the cache; fetch them "
+            f"here first: python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
+        )
+
+
 def hub_cache() -> Path:
     """Returns the folder of the Hugging Face hub's downloads."""
     return Path(constants.HF_HUB_CACHE)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config.training import default_mode
 from engine.plots.figures import write_figure
 from engine.run_folder.metrics import MEASURED, read_metrics
 
@@ -31,24 +30,27 @@ MANY_LINES = 3
 """In a panel of more the legend needs a place of its own."""
 
 Records = Sequence[Mapping[str, Any]]
+Directions = Mapping[str, Any]
 
 
-def write_curves(metrics: Path, picture: Path) -> bool:
+def write_curves(metrics: Path, picture: Path, directions: Directions) -> bool:
     """Draws the file ``metrics`` into ``picture``, a PNG file; returns whether there was anything to draw.
+
+    ``directions``: ``max`` or ``min`` of each metric whose best value is to be named.
 
     Raises:
         OSError: the picture cannot be written.
         UserError: the metrics cannot be read.
     """
     records = read_metrics(metrics) if metrics.is_file() else []
-    figure = draw_curves(records)
+    figure = draw_curves(records, directions)
     if figure is not None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         write_figure(picture, figure)
     return figure is not None
 
 
-def draw_curves(records: Records) -> Figure | None:
+def draw_curves(records: Records, directions: Directions) -> Figure | None:
     """Draws a panel for each metric, or for those whose names begin alike, over epochs; None if none was measured.
 
     Evaluations from outside the run (with a ``source``) are left out. A value that is null leaves a gap.
@@ -67,7 +69,7 @@ def draw_curves(records: Records) -> Figure | None:
     figure.subplots_adjust(0.6 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.22, hspace=0.3)
     for place, (title, members) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, place)
-        _draw_panel(axes, title, members, own)
+        _draw_panel(axes, title, members, own, directions)
         if place > len(panels) - columns:
             axes.set_xlabel("epoch")
     return figure
@@ -106,7 +108,7 @@ def _block_means(values: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     return np.divide(sums, counts, out=np.full(len(starts), np.nan), where=counts > 0)
 
 
-def _draw_panel(axes: Axes, title: str, members: Sequence[str], records: Records) -> None:
+def _draw_panel(axes: Axes, title: str, members: Sequence[str], records: Records, directions: Directions) -> None:
     best = ""
     alone = len(members) == 1
     for number, name in enumerate(members):
@@ -118,8 +120,9 @@ def _draw_panel(axes: Axes, title: str, members: Sequence[str], records: Records
             marker = "." if np.isfinite(values).sum() <= 30 else ""
             colour, style = (COLOURS[split], "-") if alone else (f"C{number}", STYLES[split])
             axes.plot(epochs, values, style, marker=marker, color=colour, label=label, linewidth=1.2)
-            if split != "train" and alone and np.isfinite(values).any():
-                best = f" (best {(np.nanmin if default_mode(name) == 'min' else np.nanmax)(values):.4g})"
+            direction = directions.get(name)
+            if split != "train" and alone and direction is not None and np.isfinite(values).any():
+                best = f" (best {(np.nanmin if direction == 'min' else np.nanmax)(values):.4g})"
     axes.set_title(title + best, fontsize=10)
     axes.tick_params(labelsize=8)
     axes.ticklabel_format(axis="y", scilimits=(-2, 4))  # long numbers would run into the panel on the left

@@ -104,7 +104,8 @@ def _skipped_end(status: Mapping[str, Any]) -> Iterable[str]:
 
 def _essentials(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for section, content in config.items():
-        yield from ((f"{section}.{part}", content[part]) for part in _PARTS_OF_MODELS if part in content)
+        parts = _PARTS_OF_MODELS if isinstance(content, Mapping) else ()
+        yield from ((f"{section}.{part}", content[part]) for part in parts if part in content)
     for key in _ESSENTIALS:
         section, _, leaf = key.partition(".")
         value = config.get(section, {}).get(leaf)

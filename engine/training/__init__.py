@@ -1,1 +1,1 @@
-"""The training loop, and what a task gives it."""
+"""The training loop."""

@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
 
-import torch
 from torch import nn
 
-from engine.config.training import EvaluationConfig, metric_fault
 from engine.devices.precision import Precision
 from engine.distributed.ranks import Ranks
-from engine.errors import UserError
+from engine.task.inference import inference_mode
+from engine.task.task import Evaluated, Task
 from engine.training.selection import Selection
 from engine.training.state import RunState
-from engine.training.task import Evaluated, Task
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(task: Task, model: nn.Module, split: str, precision: Precision, ranks: Ranks) -> Evaluated:
     """Measures ``model`` on ``split``, the same on every rank. The model is left in evaluation mode."""
-    with inference(model, precision):
+    with inference_mode(model, precision):
         return task.evaluate(model, split, ranks)
-
-
-@contextmanager
-def inference(model: nn.Module, precision: Precision) -> Iterator[None]:
-    """Sets evaluation mode, no gradients, and the run's arithmetic."""
-    model.eval()
-    with torch.inference_mode(), precision.autocast():
-        yield
 
 
 def judge(evaluated: Evaluated, selection: Selection, state: RunState, epoch: float, may_stop: bool) -> bool:
@@ -59,9 +47,3 @@ def judge(evaluated: Evaluated, selection: Selection, state: RunState, epoch: fl
         state.patience = selection.lose_patience(value, state.patience)
         state.stopped_early = selection.out_of_patience(state.patience)
     return best
-
-
-def check_metric(config: EvaluationConfig, measured: Collection[str], default: str) -> None:
-    """Raises a :class:`UserError` for a :func:`engine.config.training.metric_fault`."""
-    if fault := metric_fault(config, measured, default):
-        raise UserError(fault)

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from engine.config.optimization import PlateauConfig, PlateauSchedule, ScheduleConfig
-from engine.config.training import EarlyStoppingConfig, EvaluationConfig, default_mode
+from engine.config.training import EarlyStoppingConfig, EvaluationConfig
+from engine.task.metrics import Metrics
 
 
 def improves(value: float, best: float | None, mode: str, min_delta: float = 0.0) -> bool:
@@ -82,14 +83,12 @@ class Selection:
         return self.early_stopping is not None and patience.stale >= self.early_stopping.patience
 
 
-def build_selection(
-    evaluation: EvaluationConfig, schedule: ScheduleConfig, lr: float, default_metric: str
-) -> Selection:
-    """Builds the rules of a configuration; ``default_metric`` counts where it names none."""
-    metric = evaluation.metric or default_metric
+def build_selection(evaluation: EvaluationConfig, schedule: ScheduleConfig, lr: float, metrics: Metrics) -> Selection:
+    """Builds the rules of a configuration. Raises a UserError if it is not known what is best."""
+    metric, mode = metrics.deciding(evaluation)
     return Selection(
         metric=metric,
-        mode=evaluation.mode or default_mode(metric),
+        mode=mode,
         plateau=schedule.plateau if isinstance(schedule, PlateauSchedule) else None,
         floor=schedule.min_lr / lr if isinstance(schedule, PlateauSchedule) else 0.0,
         early_stopping=evaluation.early_stopping,

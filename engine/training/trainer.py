@@ -1,4 +1,4 @@
-"""The one training loop: it knows steps, batches, gradients, checkpoints, and a task by engine.training.task alone."""
+"""The one training loop: it knows steps, batches, gradients, checkpoints, and a task by engine.task.task alone."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from engine.errors import UserError
 from engine.model.compiling import uncompiled
 from engine.run_folder.readme import skipped_end
 from engine.seed import derive
+from engine.task.task import Evaluated, Task
 from engine.training.evaluation import evaluate, judge
 from engine.training.learner import Learner
 from engine.training.recorder import Recorder
@@ -26,7 +27,6 @@ from engine.training.schedule import Intervals, Schedule
 from engine.training.selection import Selection
 from engine.training.state import RunState, Window
 from engine.training.step_numbers import SampleSums, StepNumbers, cure_of_skips, require_updates
-from engine.training.task import Evaluated, Task
 
 log = logging.getLogger(__name__)
 

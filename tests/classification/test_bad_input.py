@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from classification.train import kind
+from classification.spec import SPEC
 from engine.commands.arguments import TrainArguments
 from engine.commands.entry import exit_code
 from engine.commands.train import run_training
@@ -29,7 +29,7 @@ def refused(config: Path | None, *overrides: str, resume: str | None = None) -> 
     before = sorted(folder.rglob("*"))
     error = io.StringIO()
     with contextlib.redirect_stderr(error):
-        code = exit_code(lambda: run_training(kind(), arguments, StopRequest()))
+        code = exit_code(lambda: run_training(SPEC, arguments, StopRequest()))
     message = error.getvalue()
     assert code == 2, message
     assert "Traceback" not in message
@@ -211,12 +211,12 @@ def test_a_tail_of_one_sample_with_batch_norm(tmp_path):
 def test_resuming_what_is_not_there_or_would_change(tmp_path):
     config = write_config(tmp_path)
     assert "no experiment folder" in refused(config, resume=str(tmp_path / "experiments" / "experiment_0009"))
-    assert run_training(kind(), TrainArguments(config, None, False, []), StopRequest()) == 0
+    assert run_training(SPEC, TrainArguments(config, None, False, []), StopRequest()) == 0
     folder = tmp_path / "experiments" / "experiment_0001"
     message = refused(config, "optimizer.weight_decay=0.3", "data.workers=1", resume=str(folder))
     assert "optimizer.weight_decay: 0.05 -> 0.3" in message and "data.workers" not in message
     before = (folder / "status.json").read_text()
-    assert run_training(kind(), TrainArguments(None, str(folder), False, []), StopRequest()) == 0
+    assert run_training(SPEC, TrainArguments(None, str(folder), False, []), StopRequest()) == 0
     assert (folder / "status.json").read_text() == before  # it has finished, and nothing more was asked for
     for checkpoint in (folder / "checkpoints").glob("*.pt"):
         checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
@@ -226,6 +226,6 @@ def test_resuming_what_is_not_there_or_would_change(tmp_path):
     for checkpoint in (folder / "checkpoints").glob("*"):
         checkpoint.unlink()
     longer = TrainArguments(None, str(folder), False, ["training.steps=8"])
-    assert run_training(kind(), longer, StopRequest()) == 0
+    assert run_training(SPEC, longer, StopRequest()) == 0
     assert '"step": 8' in (folder / "status.json").read_text()
     assert "training.steps: 6 -> 8" in (folder / "environment.json").read_text()

@@ -13,10 +13,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from classification.config import ClassificationConfig
-from classification.evaluation import run_evaluation
+from classification.spec import SPEC
 from classification.task import ClassificationTask
-from classification.train import kind
 from engine.commands.arguments import EvaluateArguments, TrainArguments
+from engine.commands.evaluate import run_evaluation
 from engine.commands.train import run_training
 from engine.config.load import load_config
 from engine.data.batch_plan import NaturalOrder
@@ -67,7 +67,7 @@ def test_sampling_is_the_same_on_other_ranks_and_after_a_resume(fish, balance):
 
 def test_a_run_shows_its_pictures_and_says_where_its_val_is_from(fish, caplog):
     config = write_config(fish, data=csv_data(fish, resize="pad"), augmentation={"mixup": 0.8, "rotation": 20})
-    assert run_training(kind(), TrainArguments(config, None, False, ()), StopRequest()) == 0
+    assert run_training(SPEC, TrainArguments(config, None, False, ()), StopRequest()) == 0
     assert "35 training pictures of 4 classes (1 to 22 each), 13 pictures of val, held out of train" in caplog.text
     assert "; classes: ant, bee, cat, dog\n" in caplog.text
     lines = [message for message in caplog.messages if " val: " in message]
@@ -107,18 +107,18 @@ def test_pictures_that_came_later_are_warned_of(fish, caplog):
     (fish / "pictures").mkdir()
     (fish / "train").rename(fish / "pictures" / "train")
     config = write_config(fish, data=data, training={"steps": 2, "global_batch_size": 8})
-    assert run_training(kind(), TrainArguments(config, None, False, ()), StopRequest()) == 0
+    assert run_training(SPEC, TrainArguments(config, None, False, ()), StopRequest()) == 0
     folder = fish / "experiments" / "experiment_0001"
-    assert run_evaluation(EvaluateArguments(folder, "best", "val", [])) == 0
+    assert run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", [])) == 0
     assert "pictures, but had" not in caplog.text
     for number in range(8):
         shutil.copy(
             fish / "pictures" / "train" / "dog" / "000.jpg", fish / "pictures" / "train" / "dog" / f"x{number}.jpg"
         )
-    assert run_evaluation(EvaluateArguments(folder, "best", "val", [])) == 0
+    assert run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", [])) == 0
     assert "data: train has 41 pictures, but had 35 in training" in caplog.text
     assert "data: val has 15 pictures, but had 13 in training" in caplog.text
-    assert run_training(kind(), TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
+    assert run_training(SPEC, TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
     changed = "the data have changed since the checkpoint: "
     assert f"{changed}pictures.train: 35 -> 41" in caplog.text and caplog.text.count(changed) == 5
     assert f"{changed}digest_of_picture_names.train: " in caplog.text
@@ -131,13 +131,13 @@ def test_pictures_that_took_the_place_of_others_are_warned_of(fish, caplog):
         shutil.copytree(fish / "train", fish / "pictures" / split)
     data = folder_data(fish / "pictures")
     config = write_config(fish, data=data, training={"steps": 2, "global_batch_size": 8})
-    assert run_training(kind(), TrainArguments(config, None, False, ()), StopRequest()) == 0
+    assert run_training(SPEC, TrainArguments(config, None, False, ()), StopRequest()) == 0
     folder = fish / "experiments" / "experiment_0001"
     dogs = fish / "pictures" / "val" / "dog"
     sorted(dogs.iterdir())[0].rename(dogs / "other.jpg")
-    assert run_evaluation(EvaluateArguments(folder, "best", "val", [])) == 0
+    assert run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", [])) == 0
     assert "data: val has as many pictures as in training, but of other names" in caplog.text
-    assert run_training(kind(), TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
+    assert run_training(SPEC, TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
     changed = "the data have changed since the checkpoint: "
     assert f"{changed}digest_of_picture_names.val: " in caplog.text and caplog.text.count(changed) == 1
 
@@ -186,6 +186,6 @@ def test_the_recipe_for_1758_species_trains_its_head_and_then_everything(fish, c
         "training.epochs=2", "training.global_batch_size=16", "distributed.device=cpu",
         f"experiment.root={fish / 'experiments'}",
     ]  # fmt: skip
-    assert run_training(kind(), TrainArguments(recipe, None, False, changes), StopRequest()) == 0
+    assert run_training(SPEC, TrainArguments(recipe, None, False, changes), StopRequest()) == 0
     assert "training head: " in caplog.text and "f1_macro" in caplog.text
     assert (fish / "experiments" / "experiment_0001" / "results" / "train_samples.png").is_file()

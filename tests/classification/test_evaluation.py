@@ -15,8 +15,9 @@ from PIL import Image
 from sklearn import metrics as sk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from classification.evaluation import run_evaluation
+from classification.spec import SPEC
 from engine.commands.arguments import EvaluateArguments
+from engine.commands.evaluate import run_evaluation
 from engine.distributed.heartbeat import Heartbeat
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_multilabel_data, write_pictures
 from tests.distributed import launch
@@ -64,15 +65,16 @@ def folder(tmp_path_factory) -> Path:
 def test_figures_and_report_are_made_in_a_phase_that_may_take_long(folder, monkeypatch):
     phases, at = [], Heartbeat.at
     monkeypatch.setattr(Heartbeat, "at", lambda *given: phases.append(given[1]) or at(*given))
-    for made in ("measure", "record_evaluation"):
-        monkeypatch.setattr(f"classification.evaluation.{made}", lambda *_, made=made: phases.append(made) or {})
-    assert run_evaluation(EvaluateArguments(folder, "best", "val", [])) == 0
-    assert phases[phases.index("gather") :] == ["gather", "measure", "measure", "record_evaluation", "end"]
+    for made in ("classification.inference.measure", "engine.commands.evaluate.record_evaluation"):
+        monkeypatch.setattr(made, lambda *_, made=made: phases.append(made.split(".")[-1] + " made") or {})
+    assert run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", [])) == 0
+    made = ["gather", "measure", "measure made", "measure", "record_evaluation made", "end"]
+    assert phases[phases.index("gather") :] == made
 
 
 @pytest.fixture(scope="module")
 def results(folder) -> Path:
-    run_evaluation(EvaluateArguments(folder, "best", "val", []))
+    run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", []))
     return folder / "results" / "val"
 
 
@@ -136,7 +138,7 @@ def test_training_shows_pictures_and_leaves_curves(folder):
 
 def test_mirroring_averages_probabilities_and_keeps_the_earlier_results(folder, results):
     whole = read(results)[1]
-    run_evaluation(EvaluateArguments(folder, "best", "val", ["evaluation.tta=flip"]))
+    run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", ["evaluation.tta=flip"]))
     changed = read(results)[1]
     assert [row["true"] for row in changed] == [row["true"] for row in whole]
     assert [row["probability_1"] for row in changed] != [row["probability_1"] for row in whole]
@@ -144,18 +146,18 @@ def test_mirroring_averages_probabilities_and_keeps_the_earlier_results(folder, 
     assert any(
         "evaluation.tta=flip" not in path.name and path.name.startswith("val_") for path in results.parent.iterdir()
     )
-    run_evaluation(EvaluateArguments(folder, "best", "val", []))
+    run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", []))
     assert read(results)[1] == whole
 
 
 def test_a_test_split_elsewhere_needs_no_training_pictures(folder, tmp_path, capsys):
     shutil.copytree(folder.parents[1] / "val", tmp_path / "data" / "test")
     shutil.rmtree(tmp_path / "data" / "test" / "b|c")
-    run_evaluation(EvaluateArguments(folder, "best", "test", [f"data.root={tmp_path / 'data'}"]))
+    run_evaluation(SPEC, EvaluateArguments(folder, "best", "test", [f"data.root={tmp_path / 'data'}"]))
     _, rows, table = read(folder / "results" / "test")
     assert len(rows) == 41 and [row["support"] for row in table] == ["0", "20", "21"]
     (tmp_path / "data" / "test" / "stranger").mkdir()
-    assert run_evaluation(EvaluateArguments(folder, "best", "test", [f"data.root={tmp_path / 'data'}"])) == 2
+    assert run_evaluation(SPEC, EvaluateArguments(folder, "best", "test", [f"data.root={tmp_path / 'data'}"])) == 2
     assert "classes that the model was not trained on: stranger" in capsys.readouterr().err
 
 
@@ -173,7 +175,7 @@ def test_reports_of_several_labels_equal_scikit_learn_on_any_number_of_ranks(lab
     results = labels_folder / "results" / "val"
     succeed(2, [*EVALUATE, "--experiment", str(labels_folder)], labels_folder)
     on_two = (results / "metrics.json").read_text()
-    run_evaluation(EvaluateArguments(labels_folder, "best", "val", []))
+    run_evaluation(SPEC, EvaluateArguments(labels_folder, "best", "val", []))
     assert (results / "metrics.json").read_text() == on_two
     found, rows, table = read(results)
     classes = [row["class"] for row in table]

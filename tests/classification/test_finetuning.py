@@ -13,7 +13,7 @@ import torch
 
 from classification.config import ClassificationConfig
 from classification.model import build_model
-from classification.train import kind
+from classification.spec import SPEC
 from engine.checkpoints import store
 from engine.commands.build import build_trainer
 from engine.config.load import load_config
@@ -47,7 +47,7 @@ def saved_experiment(folder: Path, trainer: Trainer, names: tuple[str, ...] = ("
 
 
 def trainer_of(config: Path, ranks: Ranks = SINGLE, *overrides: str) -> Trainer:
-    return build_trainer(kind(), load_config(ClassificationConfig, config, overrides), ranks)
+    return build_trainer(SPEC, load_config(ClassificationConfig, config, overrides), ranks)
 
 
 # -- weights of another experiment -----------------------------------------------------------------------------------

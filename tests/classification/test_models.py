@@ -10,7 +10,7 @@ from torch import nn
 
 from classification.config import ClassificationConfig
 from classification.model import build_model
-from classification.train import kind
+from classification.spec import SPEC
 from engine.commands.build import build_trainer
 from engine.config.load import load_config
 from engine.config.training import FinetuneConfig
@@ -126,7 +126,7 @@ def steps_of(name: str) -> None:
         "finetune.unfreeze={0: head, 0.003: all}",
         "distributed.device=cpu",
     )
-    trainer = build_trainer(kind(), config, SINGLE)
+    trainer = build_trainer(SPEC, config, SINGLE)
     model, batches = trainer.task.model, trainer.batches()
     parts = stages(model)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}

@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from classification.config import ClassificationConfig
-from classification.metrics.multi_label import MULTILABEL_METRICS, TUNED_METRICS
-from classification.train import kind
+from classification.metrics.names import MULTILABEL_METRICS, TUNED_METRICS
+from classification.spec import SPEC
 from engine.commands.build import build_trainer
 from engine.config.load import load_config
 from engine.distributed.ranks import Ranks
@@ -52,7 +52,7 @@ class Kept(Recorder):
 
 
 def trainer_for(config: Path, *overrides: str, ranks: Ranks = SINGLE) -> Trainer:
-    return build_trainer(kind(), load_config(ClassificationConfig, config, overrides), ranks)
+    return build_trainer(SPEC, load_config(ClassificationConfig, config, overrides), ranks)
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,9 @@ def whole(config) -> tuple[Kept, Trainer]:
 
 def test_evaluations_measure_and_thresholds_are_kept_with_the_weights(whole):
     kept, trainer = whole
-    assert trainer.task.metric == "mAP" and set(kept.evaluations) == {4, 8, 12}
-    assert trainer.task.metric_names == (*MULTILABEL_METRICS, *TUNED_METRICS) == tuple(kept.evaluations[12])
+    measured = trainer.task.metrics
+    assert measured.default == "mAP" and set(kept.evaluations) == {4, 8, 12}
+    assert tuple(measured.directions) == (*MULTILABEL_METRICS, *TUNED_METRICS) == tuple(kept.evaluations[12])
     saved = kept.checkpoints[12]
     assert saved["metadata"]["classes"] == ["blue", "green", "red"] and saved["metadata"]["multi_label"] is True
     assert "mAP" in saved["run"]["best"]

@@ -6,15 +6,17 @@ import csv
 import shutil
 import socket
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
-from classification.evaluation import run_evaluation
-from classification.predict import parse_arguments
-from classification.prediction import PredictArguments, run_prediction
-from engine.commands.arguments import EvaluateArguments
+from classification.predict import add_arguments
+from classification.spec import SPEC
+from engine.commands.arguments import EvaluateArguments, parse_predict_arguments
 from engine.commands.entry import exit_code
+from engine.commands.evaluate import run_evaluation
+from engine.commands.predict import run_prediction
 from tests.classification.small import TRAIN, folder_data, write_config, write_multilabel_data, write_pictures
 from tests.distributed import Ended, launch
 
@@ -30,7 +32,7 @@ def place(tmp_path_factory) -> Path:
     config = write_config(place, data=folder_data(place), training={"steps": 3, "global_batch_size": 8})
     (ended,) = launch(1, [*TRAIN, "--config", str(config)], cwd=place)
     assert ended.returncode == 0, ended.output
-    run_evaluation(EvaluateArguments(place / "experiments" / "experiment_0001", "best", "val", []))
+    run_evaluation(SPEC, EvaluateArguments(place / "experiments" / "experiment_0001", "best", "val", []))
     shutil.rmtree(place / "train")
     shutil.move(place / "val", place / "new")
     (place / "new" / "deep" / "er").mkdir(parents=True)
@@ -95,7 +97,7 @@ def test_columns_may_be_separated_otherwise_and_the_outputs_folder_is_made(place
     out = ["--images", "list.csv", "--output", "made/for/it.csv"]
     assert run_here("--experiment", "experiments/experiment_0001", *out, "--delimiter", ";") == 0
     assert [row["path"] for row in rows_of(place / "made/for/it.csv")] == ["new/a/001.jpg"]
-    assert parse_arguments(["--experiment", "e", "--images", "a", "--delimiter", r"\t"]).delimiter == "\t"
+    assert parse_arguments("--experiment", "e", "--images", "a", "--delimiter", r"\t").delimiter == "\t"
 
 
 def test_a_picture_or_list_is_not_overwritten(place, monkeypatch, capsys):
@@ -141,7 +143,7 @@ def test_a_swin_takes_pictures_of_another_size_with_its_trained_windows(place, m
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--images", "nowhere"], "--images: no file or folder nowhere"),
+        (["--images", "nowhere"], "--images: there is no file or folder nowhere"),
         (["--images", "new/deep/er/broken.jpg"], "--images: none of the 1 pictures can be read; the first: new/deep"),
         (["--images", "new/notes.txt"], "cannot be read as a picture"),
         (["--images", "new", "--output", "new"], "--output: new is a folder"),
@@ -166,7 +168,7 @@ def test_wrong_input_is_a_users_error_and_writes_nothing(place, arguments, messa
 def test_the_command_ends_with_2(place):
     for arguments, message in (
         (["new", "--top-k", "0"], "0 classes; at least 1"),
-        (["no"], "error: --images: no file"),
+        (["no"], "error: --images: there is no file"),
     ):
         ended = predict(place, "--images", *arguments)
         assert ended.returncode == 2 and message in ended.output and "Traceback" not in ended.output
@@ -174,7 +176,11 @@ def test_the_command_ends_with_2(place):
 
 def run_here(*arguments: str) -> int:
     """The command in this process."""
-    return run_prediction(PredictArguments(**vars(parse_arguments(list(arguments)))))
+    return run_prediction(SPEC, parse_arguments(*arguments))
+
+
+def parse_arguments(*arguments: str) -> Namespace:
+    return parse_predict_arguments("classification", "", add_arguments, arguments)
 
 
 def test_several_labels_are_those_from_their_thresholds_on(tmp_path):
@@ -183,7 +189,7 @@ def test_several_labels_are_those_from_their_thresholds_on(tmp_path):
     (ended,) = launch(1, [*TRAIN, "--config", str(config)], cwd=tmp_path)
     assert ended.returncode == 0, ended.output
     experiment = tmp_path / "experiments" / "experiment_0001"
-    run_evaluation(EvaluateArguments(experiment, "best", "val", []))
+    run_evaluation(SPEC, EvaluateArguments(experiment, "best", "val", []))
     evaluated = {row["picture"]: row for row in rows_of(experiment / "results" / "val" / "predictions.csv")}
     pictures, out = str(tmp_path / "pictures"), str(tmp_path / "out.csv")
     assert (

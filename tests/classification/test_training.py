@@ -13,12 +13,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from classification import task as task_module
 from classification.config import ClassificationConfig
-from classification.evaluation import run_evaluation
+from classification.inference import ClassificationInference
+from classification.spec import SPEC
 from classification.task import ClassificationTask
-from classification.trained import load_trained
 from engine.commands.arguments import EvaluateArguments
 from engine.commands.build import build_trainer
-from engine.commands.experiment import open_experiment
+from engine.commands.evaluate import run_evaluation
 from engine.config.load import load_config
 from engine.data.batch_plan import Draw
 from engine.devices.profiling import TABLE, TRACE
@@ -26,6 +26,7 @@ from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.run_folder.metrics import MEASURED, read_metrics
+from engine.task.experiment import open_experiment
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
 from tests.distributed import launch, run_ranks
 from tools.chaos.compare import tree_difference
@@ -124,10 +125,9 @@ def test_evaluate_repeats_what_training_measured(finished, world_size):
 
 def test_evaluate_takes_settings_that_count_and_keeps_what_others_gave(finished, caplog):
     folder, _ = finished
-    run_evaluation(EvaluateArguments(folder, "best", "val", []))
-    run_evaluation(
-        EvaluateArguments(folder, "best", "val", ["data.image_size=24", "data.workers=1", "evaluation.batch_size=64"])
-    )
+    run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", []))
+    changes = ["data.image_size=24", "data.workers=1", "evaluation.batch_size=64"]
+    run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", changes))
     assert "the earlier results in val, of best_step_" in caplog.text
     results = folder / "results"
     step = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)["run"]["step"]
@@ -152,7 +152,7 @@ def test_evaluate_takes_settings_that_count_and_keeps_what_others_gave(finished,
 )
 def test_evaluate_refuses_settings_that_cannot_matter(finished, overrides, message):
     with pytest.raises(UserError) as caught:
-        run_evaluation(EvaluateArguments(finished[0], "best", "val", overrides))
+        run_evaluation(SPEC, EvaluateArguments(finished[0], "best", "val", overrides))
     assert message in str(caught.value)
 
 
@@ -178,11 +178,9 @@ def some_steps(
 
     ``begin``: the file of the state to start from; ``end``: where rank 0 leaves the last one.
     """
-    from classification.train import kind
-
     torch.use_deterministic_algorithms(False)
     loaded = load_config(ClassificationConfig, Path(config), overrides)
-    trainer = build_trainer(kind(), loaded, ranks)
+    trainer = build_trainer(SPEC, loaded, ranks)
     if begin:
         trainer.load_state_dict(torch.load(begin, weights_only=True))
     task, rows = trainer.task, []
@@ -250,7 +248,8 @@ def test_pictures_come_in_the_layout_that_the_model_is_run_with(finished, tmp_pa
     ranks, layouts = Ranks(Layout(), torch.device("cpu")), []
     config = load_config(ClassificationConfig, write_config(tmp_path, training={"channels_last": wanted}))
     task = ClassificationTask(config, ranks)
-    trained = load_trained(replace(open_experiment(finished[0], "best", ClassificationConfig), config=config), ranks)
+    opened = open_experiment(finished[0], "best", ClassificationConfig)
+    trained = ClassificationInference(replace(opened, config=config), ranks)
 
     def model(pictures):
         layouts.append(pictures.is_contiguous(memory_format=torch.channels_last))
@@ -258,7 +257,7 @@ def test_pictures_come_in_the_layout_that_the_model_is_run_with(finished, tmp_pa
 
     batch = task.workers.collate([task.train_data[Draw(index, 0, index)] for index in range(4)])
     task.training_step(model, batch)
-    trained.inference.logits(model, batch["image"])
+    trained.classifier.logits(model, batch["image"])
     assert layouts == [wanted, wanted]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from detection.train import kind
+from detection.spec import SPEC
 from engine.commands.arguments import TrainArguments
 from engine.commands.entry import exit_code
 from engine.commands.train import run_training
@@ -27,7 +27,7 @@ def refused(config: Path, *overrides: str, dry_run: bool = False) -> str:
     before = sorted(config.parent.rglob("*"))
     error = io.StringIO()
     with contextlib.redirect_stderr(error):
-        code = exit_code(lambda: run_training(kind(), TrainArguments(config, None, dry_run, overrides), StopRequest()))
+        code = exit_code(lambda: run_training(SPEC, TrainArguments(config, None, dry_run, overrides), StopRequest()))
     message = error.getvalue()
     assert code == 2 and "Traceback" not in message, message
     assert sorted(config.parent.rglob("*")) == before, "something was left behind"

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from detection import task as task_module
 from detection.config import DetectionConfig
 from detection.data.sample import collate
+from detection.report import coco_metrics
+from detection.spec import SPEC
 from detection.task import DetectionTask
-from detection.train import kind
 from engine.commands.build import build_trainer
 from engine.config.load import load_config
 from engine.data.batch_plan import Draw
@@ -96,12 +96,12 @@ TODAY = date.today().toordinal() % 8
 def test_the_sixteen_train_save_resume_and_evaluate(backbone: str, neck: str, tmp_path: Path) -> None:
     shape = {"swin": SWIN_SHAPE, "drop_path": 0.2} if backbone in SWINS else {}
     config = config_of(detection={"backbone": backbone, "neck": neck, **shape})
-    trainer = build_trainer(kind(), config, SINGLE)
+    trainer = build_trainer(SPEC, config, SINGLE)
     batches = trainer.batches()
     trainer.train_step(batches)
     torch.save(trainer.state_dict(), tmp_path / "saved.pt")
     trainer.train_step(batches)
-    resumed = build_trainer(kind(), config, SINGLE)
+    resumed = build_trainer(SPEC, config, SINGLE)
     resumed.load_state_dict(torch.load(tmp_path / "saved.pt", weights_only=True))
     resumed.train_step(resumed.batches())
     assert tree_difference(trainer.state_dict(), resumed.state_dict()) is None
@@ -124,7 +124,7 @@ def test_a_batch_without_objects_has_a_finite_loss_and_gradients_everywhere() ->
 def some_steps(ranks: Ranks, config: str, overrides: list[str], stop: int = 6) -> dict[str, Tensor]:
     """Losses of the first steps, and what each sample was: step, index, sum of pixels, number and sum of boxes."""
     loaded = load_config(DetectionConfig, Path(config), overrides)
-    trainer = build_trainer(kind(), loaded, ranks)
+    trainer = build_trainer(SPEC, loaded, ranks)
     task, rows = trainer.task, []
     original = task.training_step
 
@@ -200,7 +200,7 @@ def test_what_it_shows_and_keeps() -> None:
     task.model.eval()
     with torch.inference_mode():
         found = task.evaluate(task.model, "val", SINGLE)
-    assert tuple(found.metrics) == task.metric_names and found.metrics["AP"] >= 0
+    assert tuple(found.metrics) == tuple(task.metrics.directions) and found.metrics["AP"] >= 0
     assert {"precision_recall", "confusion_matrix", "best", "worst"} >= set(found.draw())
     metadata = task.metadata()
     assert (metadata["classes"], metadata["category_ids"]) == (["circle", "square"], [1, 2])
@@ -210,13 +210,13 @@ def test_what_it_shows_and_keeps() -> None:
 
 
 def test_figures_are_worked_out_in_a_phase_that_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    ranks, phases, found = Ranks(Layout(), torch.device("cpu")), list[str](), task_module.coco_evaluate
+    ranks, phases, found = Ranks(Layout(), torch.device("cpu")), list[str](), coco_metrics.coco_evaluate
 
     def evaluate(*given: Any) -> Any:
         phases.append(ranks.heartbeat.place.phase)
         return found(*given)
 
-    monkeypatch.setattr(task_module, "coco_evaluate", evaluate)
+    monkeypatch.setattr(coco_metrics, "coco_evaluate", evaluate)
     task = DetectionTask(config_of(), ranks)
     with torch.inference_mode():
         task.evaluate(task.model.eval(), "val", ranks)

@@ -6,6 +6,7 @@ import csv
 import json
 import signal
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from detection.data.synthetic_shapes import ShapePictures
-from detection.evaluation import run_evaluation
-from detection.prediction import require_unused
-from detection.train import kind
+from detection.prediction import DrawnPrediction
+from detection.spec import SPEC
 from engine.commands.arguments import EvaluateArguments, TrainArguments
+from engine.commands.evaluate import run_evaluation
 from engine.commands.train import run_training
 from engine.errors import UserError
 from engine.process.signals import StopRequest
@@ -120,7 +121,7 @@ def test_predict_writes_coco_and_drawings_and_leaves_broken_pictures_out(finishe
     assert f"--output: {output}/detections.json is there already; remove it or name another folder" in ended.output
     (output / "detections.json").rename(tmp_path / "detections.json")
     with pytest.raises(UserError, match=f"--output: {output}/pictures is there already"):
-        require_unused(output)
+        DrawnPrediction(Namespace(output=output)).check_output([])
     again = succeed(2, [*command, "--output", str(tmp_path / "again")], tmp_path)
     assert "left out: " in again
     assert (tmp_path / "again" / "detections.json").read_text() == (tmp_path / "detections.json").read_text()
@@ -171,14 +172,14 @@ def test_data_that_changed_under_a_run_are_warned_of(tmp_path: Path, caplog: pyt
     files = {split: {"images": split, "annotations": f"{split}.json"} for split in ("train", "val")}
     data = {"source": "coco", "root": str(tmp_path), "workers": 0, "image_size": 48, **files}
     config = write_config(tmp_path, data=data, training={"steps": 1, "global_batch_size": 2})
-    assert run_training(kind(), TrainArguments(config, None, False, ()), StopRequest()) == 0
+    assert run_training(SPEC, TrainArguments(config, None, False, ()), StopRequest()) == 0
     folder = tmp_path / "experiments" / "experiment_0001"
     evaluation = EvaluateArguments(folder, "last", "val", [])
     resume = TrainArguments(None, str(folder), False, ("training.steps=2",))
     told = "pictures or annotations of val are not those that training had"
-    assert run_evaluation(evaluation) == 0 and told not in caplog.text
+    assert run_evaluation(SPEC, evaluation) == 0 and told not in caplog.text
     write_split(tmp_path, "val", [*boxes[:2], box(3, 103, [4, 3, 18, 21])])
-    assert run_evaluation(evaluation) == 0 and caplog.text.count(told) == 1
-    assert run_training(kind(), resume, StopRequest()) == 0
+    assert run_evaluation(SPEC, evaluation) == 0 and caplog.text.count(told) == 1
+    assert run_training(SPEC, resume, StopRequest()) == 0
     assert "the data have changed since the checkpoint: digest_of_annotations.val: " in caplog.text
     assert "digest_of_annotations.train" not in caplog.text

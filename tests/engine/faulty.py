@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from engine.commands.entry import train
-from engine.commands.train import TaskKind
 from engine.config.run import RunConfig
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from tests.engine.toy import ToyTask, toy_model
+from engine.task.spec import TaskSpec
+from tests.engine.toy import ToyTask, no_inference, toy_model
 
 
 class FaultyTask(ToyTask):
@@ -55,9 +55,10 @@ class FaultyTask(ToyTask):
                 results["loss"] = results["loss"] * float("inf")
 
 
-def kind() -> TaskKind:
-    return TaskKind("toy", RunConfig, lambda config, ranks: FaultyTask(ranks))
+SPEC = TaskSpec(
+    "toy", lambda: RunConfig, lambda config, ranks: FaultyTask(ranks), no_inference, lambda config: ToyTask.metrics
+)
 
 
 if __name__ == "__main__":
-    train("toy", lambda: RunConfig, kind)
+    train(SPEC)

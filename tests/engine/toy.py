@@ -18,9 +18,10 @@ from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.images.image_io import Picture
 from engine.model.wrap import prepare_model, wrap_model
+from engine.task.metrics import Metrics
+from engine.task.task import Evaluated
 from engine.training.recorder import Recorder
 from engine.training.state import RunState
-from engine.training.task import Evaluated
 from engine.training.trainer import Trainer
 
 BLACK = np.zeros((4, 4, 3), np.uint8)
@@ -43,8 +44,8 @@ class ToyData:
 class ToyTask:
     """Regression; remembers the samples of each call of ``training_step``."""
 
-    metric_names = ("loss", "score")
-    name, metric, drop_last, slot_multiple = "toy", "loss", True, 1
+    name, drop_last, slot_multiple = "toy", True, 1
+    metrics = Metrics({"loss": "min", "score": "max"}, "loss")
     workers = WorkerSettings()
 
     def __init__(self, model: nn.Module, size: int = 24, bad: tuple[int, ...] = (), drop_last: bool = True) -> None:
@@ -71,6 +72,11 @@ class ToyTask:
 
     def metadata(self) -> dict[str, Any]:
         return {}
+
+
+def no_inference(experiment: Any, ranks: Ranks) -> Any:
+    """The toy is trained, and never used."""
+    raise NotImplementedError
 
 
 class Memory(Recorder):

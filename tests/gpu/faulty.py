@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from classification.config import ClassificationConfig
+from classification.spec import SPEC
 from classification.task import ClassificationTask
 from engine.commands.entry import train
-from engine.commands.train import TaskKind
 from engine.distributed.ranks import Ranks
 
 BUSY_CYCLES = 2**37
@@ -53,9 +54,5 @@ def go_wrong(fault: str, device: torch.device) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kind() -> TaskKind:
-    return TaskKind("classification", ClassificationConfig, FaultyTask)
-
-
 if __name__ == "__main__":
-    train("classification", lambda: ClassificationConfig, kind)
+    train(replace(SPEC, task=FaultyTask))

@@ -19,7 +19,7 @@ from engine.errors import UserError
 from tests.classification.small import write_config
 from tests.distributed import clean_environment
 from tools.chaos import compare, samples
-from tools.chaos.__main__ import main
+from tools.chaos.__main__ import main, task_of
 from tools.chaos.diary import Cut, Diaries, DiaryReader, DiaryWriter, Fed, diary_file
 from tools.chaos.plan import VICTIMS, plan_kills
 from tools.chaos.processes import Start
@@ -338,3 +338,11 @@ def test_a_detector_is_killed(tmp_path):
     ended = chaos("--task", "detection", "--config", config, "--ranks", 2, "--kills", 10, timeout=1800.0)
     print(ended.stdout)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("task", ["classification", "detection"])
+def test_the_task_is_the_one_that_can_read_the_configuration(task: str):
+    config = ROOT / "configs" / task / "quickstart.yaml"
+    assert task_of(config, []) == task
+    with pytest.raises(UserError, match=r"--task is needed: no task can read .*quickstart.yaml"):
+        task_of(config, ["nothing.like=it"])

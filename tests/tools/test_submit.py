@@ -244,7 +244,7 @@ def test_without_slurm_it_says_what_else_works(tmp_path, capsys, monkeypatch):
 
 def test_an_unknown_task_names_those_that_there_are(tmp_path, capsys):
     assert main(["--task", "segmentation", "--config", str(write_config(tmp_path))]) == 2
-    assert "there is classification, detection" in capsys.readouterr().err
+    assert "there are classification, detection" in capsys.readouterr().err
 
 
 def test_a_sweep_cannot_be_debugged(tmp_path, capsys):
@@ -268,7 +268,7 @@ def test_nothing_heavy_is_imported_to_submit(tmp_path):
 def test_a_run_that_fails_before_it_can_say_so_is_noted(tmp_path):
     run = RunDir(tmp_path)
     run.status.write_text('{"state": "queued", "epoch": 0.0, "step": 0, "best": {}, "updated": 0}')
-    Job("classification.train", run.config, tmp_path)._note_failure(2)
+    Job("classification", run.config, tmp_path)._note_failure(2)
     assert state(tmp_path) == "failed"
     assert "ended with code 2 before the first step" in run.failed.read_text()
 

@@ -27,7 +27,7 @@ from detection.config import DetectionConfig
 from detection.model.backbone import build_backbone
 from detection.model.backbone_base import Backbone
 from detection.model.ssd import SSD as Detector
-from detection.train import kind
+from detection.spec import SPEC
 from engine.commands.build import build_trainer
 from engine.config.load import load_config
 from engine.config.run import DistributedConfig
@@ -121,7 +121,7 @@ def configured(case: Case) -> DetectionConfig:
 
 def build(config: DetectionConfig) -> Trainer:
     """Builds a detector's trainer, in a process of its own."""
-    return build_trainer(kind(), config, Ranks(Layout(), choose_device(DistributedConfig(), Layout())))
+    return build_trainer(SPEC, config, Ranks(Layout(), choose_device(DistributedConfig(), Layout())))
 
 
 def ours(trainer: Trainer, batch: MicroBatch, case: Case) -> Callable[[], float]:

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from classification.config import ClassificationConfig
+from classification.spec import SPEC
 from classification.task import ClassificationTask
-from classification.train import kind
 from engine.commands.build import build_trainer
 from engine.config.load import load_config
 from engine.config.run import DistributedConfig
@@ -70,7 +70,7 @@ def configured(overrides: list[str]) -> ClassificationConfig:
 
 def build(config: ClassificationConfig) -> Trainer:
     """Builds a classifier's trainer, in a process of its own."""
-    return build_trainer(kind(), config, Ranks(Layout(), choose_device(DistributedConfig(), Layout())))
+    return build_trainer(SPEC, config, Ranks(Layout(), choose_device(DistributedConfig(), Layout())))
 
 
 def bybuild(trainer: Trainer, steps: int, batches: DeviceBatches | None = None) -> Callable[[], float]:

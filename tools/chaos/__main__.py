@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from engine.config.load import load_config
 from engine.errors import EXIT_USER_ERROR, UserError
+from engine.task.spec import find_spec, known_tasks
 from tools.chaos.plan import plan_kills
 from tools.chaos.rounds import Run, RunFailed, Struck, run_in_peace, run_under_fire
-
-TASKS = ("classification", "detection")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Trains a model twice, once in peace and once killed at random and resumed, again "
         "and again, and compares everything that is left behind.",
     )
-    parser.add_argument("--task", choices=TASKS, default=TASKS[0], help="what is trained (classification)")
+    parser.add_argument("--task", metavar="TASK", help="what is trained (the task that can read the configuration)")
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's configuration")
     parser.add_argument("--ranks", type=_count, default=1, metavar="N", help="processes, started by torchrun (1)")
     parser.add_argument("--kills", type=_count, required=True, metavar="N", help="how often the run is killed")
@@ -72,11 +74,23 @@ def _folder(output: Path | None) -> Path:
     return output
 
 
+def task_of(config: Path, overrides: Sequence[str]) -> str:
+    """Returns the known task whose configuration it is. Raises a UserError if there is not exactly one."""
+    fitting = []
+    for task in known_tasks():
+        with contextlib.suppress(UserError):
+            load_config(find_spec(task).schema(), config, overrides)
+            fitting.append(task)
+    if len(fitting) != 1:
+        raise UserError(f"--task is needed: {' and '.join(fitting) or 'no task'} can read {config} with these settings")
+    return fitting[0]
+
+
 def _chaos(options: argparse.Namespace, folder: Path) -> bool:
     """Makes both runs and compares them, telling as it goes; returns whether all is the same."""
+    task = find_spec(options.task).name if options.task else task_of(options.config, options.overrides)
     reference, killed = (
-        Run(folder / name, options.task, options.config, options.overrides, options.ranks)
-        for name in ("reference", "killed")
+        Run(folder / name, task, options.config, options.overrides, options.ranks) for name in ("reference", "killed")
     )
     begin = time.monotonic()
     try:

@@ -30,7 +30,6 @@ class Run:
 
     folder: Path
     task: str
-    """classification, detection, ..."""
     config: Path
     overrides: Sequence[str]
     ranks: int

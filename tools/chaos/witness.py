@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.commands.entry import train
+from engine.task.spec import find_spec
 
 if TYPE_CHECKING:
-    from engine.commands.train import TaskKind
+    from engine.config.run import RunConfig
+    from engine.distributed.ranks import Ranks
+    from engine.task.task import Task
 
 
 def main(task: str) -> None:
     """Trains; imports what is heavy only after the signal handlers stand."""
-    module = importlib.import_module(f"{task}.train")
+    spec = find_spec(task)
 
-    def kind() -> TaskKind:
+    def build(config: RunConfig, ranks: Ranks) -> Task:
         from tools.chaos.witnessed import witnessed
 
-        return witnessed(module.kind())
+        return witnessed(spec, config, ranks)
 
-    train(task, module.schema, kind)
+    train(replace(spec, task=build))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from engine.commands.train import TaskKind
 from engine.config.run import RunConfig
 from engine.data.batch_plan import Draw, resolve_accumulation
 from engine.data.workers import SampleReader
 from engine.distributed.heartbeat import Heartbeat
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.training.task import Task
+from engine.task.spec import TaskSpec
+from engine.task.task import Task
 from tools.chaos.diary import FOLDER, Cut, DiaryWriter
 
 DRAWS, READER = "witness_draws", "witness_reader"
@@ -55,7 +55,7 @@ class DrawnCollate:
 
 
 class WitnessedTask:
-    """Stands for ``task``; see :class:`engine.training.task.Task`. ``heartbeat`` says which step it is in."""
+    """Stands for ``task``; see :class:`engine.task.task.Task`. ``heartbeat`` says which step it is in."""
 
     def __init__(self, task: Task, heartbeat: Heartbeat, diary: DiaryWriter) -> None:
         self._task, self._heartbeat, self._diary = task, heartbeat, diary
@@ -74,22 +74,17 @@ class WitnessedTask:
         return self._task.training_step(model, own)
 
 
-def witnessed(kind: TaskKind) -> TaskKind:
-    """Returns ``kind`` with a task that keeps a diary in the folder that the environment names.
+def witnessed(spec: TaskSpec, config: RunConfig, ranks: Ranks) -> Task:
+    """Builds the task of ``spec`` so that it keeps a diary in the folder that the environment names.
 
     Raises:
         UserError: the environment names no folder.
     """
     if not os.environ.get(FOLDER):
         raise UserError(f"{FOLDER} is not set; this module is for python -m tools.chaos, which sets it")
-    folder = Path(os.environ[FOLDER])
-
-    def build(config: RunConfig, ranks: Ranks) -> Task:
-        task = kind.build(config, ranks)
-        diary = DiaryWriter(folder, ranks.rank, _cut(config, task, ranks))
-        return cast(Task, WitnessedTask(task, ranks.heartbeat, diary))
-
-    return replace(kind, build=build)
+    task = spec.task(config, ranks)
+    diary = DiaryWriter(Path(os.environ[FOLDER]), ranks.rank, _cut(config, task, ranks))
+    return cast(Task, WitnessedTask(task, ranks.heartbeat, diary))
 
 
 def _cut(config: RunConfig, task: Task, ranks: Ranks) -> Cut:

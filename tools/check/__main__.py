@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.commands.entry import exit_code
 from engine.config.load import load_config
-from engine.errors import EXIT_USER_ERROR
-
-TASKS = ("classification", "detection")
+from engine.config.run import RunConfig
+from engine.errors import EXIT_USER_ERROR, UserError
+from engine.task.preflight import Checked
+from engine.task.spec import TaskSpec, find_spec, known_tasks
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,7 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m tools.check",
         description="Reads a run's configuration and looks at its data and weights; builds and trains nothing.",
     )
-    parser.add_argument("--task", choices=TASKS, required=True, help="what is to be trained")
+    parser.add_argument(
+        "--task",
+        required=True,
+        metavar="TASK",
+        help=f"what is to be trained: {', '.join(known_tasks())}, or a package of your own",
+    )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's configuration")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
     options = parser.parse_intermixed_args(arguments)
@@ -31,22 +36,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def check(task: str, config_file: Path, overrides: Sequence[str]) -> int:
     """The check itself; a mistake in keys, types or what does not go together is raised as a UserError."""
-    schema = importlib.import_module(f"{task}.train").schema()
-    config = load_config(schema, config_file, overrides)
+    spec = find_spec(task)
+    config = load_config(spec.schema(), config_file, overrides)
     print(f"configuration: {config_file}: keys and types are right")
 
-    from tools.check.data import check_data
     from tools.check.settings import check_settings
 
-    found = [check_settings(config), check_data(task, config)]
-    for checked in found:
+    wrong = False
+    for checked in (check_settings(spec, config), *look(spec, config)):
         for line in checked.lines:
             print(f"data: {line}")
         for warning in checked.warnings:
             print(f"warning: {warning}")
         for error in checked.errors:
             print(f"error: {error}", file=sys.stderr)
-    return EXIT_USER_ERROR if any(checked.errors for checked in found) else 0
+            wrong = True
+    return EXIT_USER_ERROR if wrong else 0
+
+
+def look(spec: TaskSpec, config: RunConfig) -> Iterator[Checked]:
+    """Yields what the task finds in settings and data. What is not there at all is an error among the others."""
+    try:
+        yield from spec.preflight(config)
+    except UserError as error:
+        yield Checked(errors=str(error).splitlines())
 
 
 if __name__ == "__main__":

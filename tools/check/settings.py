@@ -9,14 +9,16 @@ from engine.config.run import RunConfig
 from engine.distributed.connect import choose_device
 from engine.distributed.layout import Layout
 from engine.model.wrap import check_sync_batchnorm
-from tools.check.checked import Checked, refusals
+from engine.task.preflight import Checked, refusals
+from engine.task.spec import TaskSpec
 
 
-def check_settings(config: RunConfig) -> Checked:
+def check_settings(spec: TaskSpec, config: RunConfig) -> Checked:
     """Asks the checks that training makes. What another machine may have, such as a GPU, is a warning."""
     errors = refusals(
         lambda: check_writable(config.experiment.root),
         lambda: _check_weights(config),
+        lambda: spec.metrics(config).deciding(config.evaluation),
     )
     wanted = config.distributed
     lacking = refusals(lambda: check_sync_batchnorm(wanted, choose_device(wanted, Layout())))

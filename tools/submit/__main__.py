@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import shown
+from engine.task.spec import known_tasks
 from tools.submit.resources import OWN, Resources, check, flag
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Queues a training, or one for each combination of swept values, and returns at once. A copy of "
         "the code is made, so that later edits do not change what waits.",
     )
-    parser.add_argument("--task", metavar="TASK", help="classification, ...")
+    parser.add_argument(
+        "--task", metavar="TASK", help=f"what is trained: {', '.join(known_tasks())}, or a package of your own"
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="the run's configuration")
     parser.add_argument("--cluster", choices=("slurm", "local", "debug"), help="where to (slurm)")
     parser.add_argument("--name", default="", help="the experiment's name")
@@ -122,11 +125,9 @@ def _option(text: str) -> tuple[str, str]:
 
 def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
     from tools.submit.local_devices import default_gpus
-    from tools.submit.submission import debug, resolve, submit, tasks
+    from tools.submit.submission import debug, resolve, submit
     from tools.submit.sweep import combinations
 
-    if options.task not in tasks():
-        raise UserError(f"--task: there is no '{options.task}'; there is {', '.join(tasks())}")
     cluster = options.cluster or "slurm"
     _say_ignored(cluster, given)
     configs = resolve(options.task, options.config, options.overrides, options.sweep, options.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import socket
@@ -23,6 +22,7 @@ from engine.process.start_guard import StartGuard
 from engine.run_folder.failure import Failure, write_failure
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
+from engine.task.spec import find_spec
 from tools.submit.folders import write_status
 from tools.submit.launcher import release
 
@@ -41,8 +41,7 @@ WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 class Job:
     """A run as submitit keeps it: calling this trains, and ends the process with the exit code."""
 
-    module: str
-    """``TASK.train``."""
+    task: str
     config: Path
     """config.yaml in the folder that was claimed for the run."""
     directory: Path
@@ -78,13 +77,13 @@ class Job:
         """Trains as ``python -m TASK.train --resume FOLDER`` does."""
         from engine.commands.resume import requested_config
 
-        module = importlib.import_module(self.module)
+        spec = find_spec(self.task)
         arguments = TrainArguments(None, str(self.config.parent), dry_run=False, overrides=())
-        requested_config(module.schema(), arguments)
+        requested_config(spec.schema(), arguments)
 
         from engine.commands.train import run_training
 
-        return run_training(module.kind(), arguments, stop, guard)
+        return run_training(spec, arguments, stop, guard)
 
     def _note_failure(self, code: int) -> None:
         """Says so in the folder where the run failed before it could."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import socket
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from engine.config.load import load_config
 from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
+from engine.task.spec import find_spec
 from tools.snapshot import take_snapshot
 from tools.submit import folders
 from tools.submit.executors import Queued, queue_slurm, run_here, start_local
@@ -35,11 +35,6 @@ class Submitted:
     """What it trains on."""
 
 
-def tasks() -> list[str]:
-    """Returns the tasks that can be trained."""
-    return sorted(path.parent.name for path in CODE.glob("*/train.py"))
-
-
 def resolve(task: str, config: Path, overrides: Sequence[str], sweeps: Sequence[str], name: str) -> list[RunConfig]:
     """Checks the configuration of each run; those of a sweep are named and tagged by what is special about them.
 
@@ -49,17 +44,17 @@ def resolve(task: str, config: Path, overrides: Sequence[str], sweeps: Sequence[
     twice = {sweep.partition("=")[0] for sweep in sweeps} & {override.partition("=")[0] for override in overrides}
     if twice:
         raise UserError(f"--sweep: {', '.join(sorted(twice))}: swept, and given a single value too; leave one away")
-    schema = importlib.import_module(f"{task}.train").schema()
-    configs = []
+    spec, configs = find_spec(task), list[RunConfig]()
     for swept in combinations(sweeps):
-        run = load_config(schema, config, [*overrides, *swept])
+        run = load_config(spec.schema(), config, [*overrides, *swept])
         own = run.experiment
         update = {"name": named(name or own.name, swept), "tags": [*own.tags, *(["sweep", *swept] if swept else [])]}
         configs.append(run.model_copy(update={"experiment": own.model_copy(update=update)}))
     if len({run.experiment.root for run in configs}) > 1:
         raise UserError("--sweep: experiment.root: the runs of a sweep lie in one folder; submit one sweep for each")
     for run in configs:
-        check_inputs(task, run)
+        spec.metrics(run).deciding(run.evaluation)
+        check_inputs(spec, run)
     return configs
 
 
@@ -98,7 +93,7 @@ def queue(
     """
     root = runs[0].path.parent
     snapshot = take_snapshot(CODE, root / folders.SNAPSHOTS, [root])
-    jobs = [Job(f"{task}.train", run.config, Path.cwd()) for run in runs]
+    jobs = [Job(task, run.config, Path.cwd()) for run in runs]
     place = folders.files_folder(runs[0])
     try:
         if cluster == "slurm":
@@ -123,4 +118,4 @@ def _noted(
 def debug(task: str, config: RunConfig) -> None:
     """Runs in this process, with the code as it is, and exits with the run's code."""
     folder = folders.claim([config])[0]
-    run_here(Job(f"{task}.train", folder.config, Path.cwd()), folders.files_folder(folder))
+    run_here(Job(task, folder.config, Path.cwd()), folders.files_folder(folder))

@@ -9,8 +9,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from classification.augmentation.sections import AugmentationConfig, RandAugmentConfig
-from classification.augmentation.transforms import EvalTransform, TrainTransform
+from classification.augmentation.transforms import TrainTransform
 from engine.images.preprocessing import Preprocessing
+from engine.images.transforms import EvalTransform
 from engine.seed import derive
 
 NONE = {"random_resized_crop": None, "horizontal_flip": 0.0}

@@ -8,14 +8,12 @@ import torch
 from scipy.special import expit, softmax
 from sklearn import metrics as sklearn
 
-from classification.metrics.measure import find, measure, metric_names
+from classification.metrics.measure import find, measure
 from classification.metrics.multi_label import (
-    DECISION_METRICS,
-    MULTILABEL_METRICS,
-    TUNED_METRICS,
     multilabel_metrics,
     multilabel_per_class,
 )
+from classification.metrics.names import DECISION_METRICS, METRICS, MULTILABEL_METRICS, TUNED_METRICS, measured
 from classification.metrics.predictions import (
     MultiLabelPredictions,
     Predictions,
@@ -24,7 +22,7 @@ from classification.metrics.predictions import (
     multilabel_rows,
     rows,
 )
-from classification.metrics.single_label import METRICS, metrics
+from classification.metrics.single_label import metrics
 from classification.metrics.thresholds import tune_thresholds
 from engine.distributed.ranks import Ranks
 from tests.distributed import run_ranks
@@ -73,7 +71,11 @@ def test_every_metric_is_scikit_learns(world_size):
     for found in everywhere:
         assert found["single"] == pytest.approx(single, abs=1e-9, rel=0)
         assert found["several"] == pytest.approx(several, abs=1e-9, rel=0)
-        assert tuple(found["single"]) == METRICS and set(found["several"]) == {*MULTILABEL_METRICS, *TUNED_METRICS}
+        assert list(found["single"]) == list(METRICS)
+        assert set(found["several"]) == {
+            *MULTILABEL_METRICS,
+            *TUNED_METRICS,
+        }
     assert everywhere[0] == everywhere[-1]
 
 
@@ -170,9 +172,9 @@ def test_predictions_come_in_the_order_of_the_data_set_whatever_the_batches():
 def test_what_is_measured_follows_from_labels_and_thresholds():
     single = Predictions(np.array([0, 1]), np.array([[0, 1], [0, 1]]), np.array([[0.6, 0.4]] * 2), np.zeros(2))
     assert measure(single, "tuned", {}) == metrics(single) and find(single, "tuned") == {}
-    assert metric_names(False, "tuned") == METRICS
+    assert measured(False, "tuned").directions == METRICS
     for setting in ("tuned", 0.5):
-        assert tuple(measure(SMALL, setting, find(SMALL, setting))) == metric_names(True, setting)
+        assert tuple(measure(SMALL, setting, find(SMALL, setting))) == tuple(measured(True, setting).directions)
     assert find(SMALL, 0.3) == {}
     assert measure(SMALL, 0.3, {}) == multilabel_metrics(SMALL, 0.3)
     assert find(SMALL, "tuned") == {"thresholds": tune_thresholds(SMALL.labels, SMALL.probabilities).tolist()}

@@ -9,11 +9,13 @@ from PIL import Image
 
 from detection.augmentation.mosaic import mosaic
 from detection.augmentation.sections import AugmentationConfig
-from detection.augmentation.transforms import EvalReader, EvalTransform, TrainReader, TrainTransform, shrunk
+from detection.augmentation.transforms import EvalReader, TrainReader, TrainTransform, shrunk
 from detection.data.sample import CROWD, Sample, collate, read_sample
 from detection.data.sections import ShapesData
 from detection.data.synthetic_shapes import ShapePictures
 from engine.data.batch_plan import Draw
+from engine.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from engine.images.transforms import EvalTransform
 from tests.detection.coco_files import box, coco_data, write_split
 
 MEAN = (0.5, 0.4, 0.3)
@@ -89,7 +91,8 @@ def test_samples_are_whole():
 
 def test_without_augmentation_training_sees_what_evaluation_sees():
     own = reader(**NONE)[Draw(4, 0, 0)]
-    evaluated = EvalReader(PICTURES, EvalTransform((48, 64), "bilinear"))[Draw(4, 0, 4)]
+    ready = Preprocessing(48, 64, "squash", 1.0, "bilinear", IMAGENET_MEAN, IMAGENET_STD)
+    evaluated = EvalReader(PICTURES, EvalTransform(ready))[Draw(4, 0, 4)]
     assert torch.equal(own["image"], evaluated["image"]) and own["index"] == evaluated["index"] == 4
     sample = read_sample(PICTURES, 4)
     torch.testing.assert_close(own["boxes"], sample.boxes / torch.tensor([80.0, 60.0, 80.0, 60.0]))

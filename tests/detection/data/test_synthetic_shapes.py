@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from detection.data.coco import read_split
-from detection.data.sections import CocoData, ShapesData
-from detection.data.synthetic_shapes import ShapePictures, draw, layout, write_coco
+from detection.data.sections import ShapesData
+from detection.data.synthetic_shapes import ShapePictures, draw, layout
 from engine.errors import UserError
 
 SMALL = {"source": "shapes", "train_pictures": 8, "val_pictures": 3, "picture_size": (60, 80)}
@@ -49,24 +48,6 @@ def test_annotations_have_all_classes_sizes_and_pictures_without_objects():
     assert known.classes == ["circle", "square", "triangle", "star", "ring", "cross"]
     sides = known.boxes[:, 2:] - known.boxes[:, :2]
     assert sides.min() > 4 and sides.max() > 24
-
-
-def test_written_as_coco_it_is_the_same_data(tmp_path):
-    write_coco(shapes(), tmp_path)
-    files = {s: {"images": s, "annotations": f"annotations/instances_{s}.json"} for s in ("train", "val")}
-    config = CocoData.model_validate({"source": "coco", "root": str(tmp_path), **files})
-    for split in ("train", "val"):
-        read, findings = read_split(config, split)
-        made = ShapePictures(shapes(), split)
-        assert not findings
-        assert [read.name(i) for i in range(len(read))] == [made.name(i) for i in range(len(made))]
-        for name, value in vars(made.annotations).items():
-            other = getattr(read.annotations, name)
-            if isinstance(value, np.ndarray):
-                np.testing.assert_allclose(other, value, rtol=1e-12)
-            else:
-                assert other == value
-        assert read.picture(1).tobytes() == made.picture(1).tobytes()
 
 
 def test_what_cannot_be_drawn_is_refused():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from detection.model.unused_parameters import first_pass
-from detection.train import kind
+from detection.spec import SPEC
 from engine.commands.build import build_trainer
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
@@ -41,7 +41,7 @@ def test_a_size_that_the_backbone_cannot_take_is_refused() -> None:
 
 def losses(ranks: Ranks) -> list[float]:
     config = config_of(detection=HRNET, data=LARGER, training={"steps": 3, "global_batch_size": 4, "precision": "fp32"})
-    trainer, found = build_trainer(kind(), config, ranks), []
+    trainer, found = build_trainer(SPEC, config, ranks), []
     batches = trainer.batches()
     for _ in range(3):
         trainer.state.window = type(trainer.state.window)()

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from detection.report.coco_metrics import METRICS, RECALLS, coco_evaluate
+from detection.report.coco_metrics import RECALLS, coco_evaluate
+from detection.report.metric_names import METRICS
 from tests.detection.results import by_pycocotools, predictions, random_results, truth
 
 A, B = [10, 10, 60, 50], [100, 100, 180, 190]

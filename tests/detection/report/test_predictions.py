@@ -12,7 +12,8 @@ import torch
 from detection.boxes.postprocess import Detections, postprocess
 from detection.boxes.sections import PostprocessConfig
 from detection.data.annotations import Annotations
-from detection.report.coco_metrics import METRICS, coco_evaluate
+from detection.report.coco_metrics import coco_evaluate
+from detection.report.metric_names import METRICS
 from detection.report.predictions import WIDTH, as_coco, gather, rows
 from engine.data.batch_plan import Draw
 from engine.data.loaders import EvalLoader
@@ -61,7 +62,7 @@ def evaluate(ranks: Ranks) -> list[str]:
     known, parts = known_pictures(), []
     for batch in EvalLoader(Outputs(), PICTURES, 8, WorkerSettings(), ranks):
         found = found_on(batch.data["scores"], batch.data["codes"])
-        parts.append(rows(batch.data["index"], found, known.sizes))
+        parts.append(rows(batch.data["index"], found, torch.from_numpy(known.sizes[batch.indices])))
     gathered = gather(parts, PICTURES, ranks)
     return [json.dumps(coco_evaluate(gathered, known).metrics), json.dumps(as_coco(gathered, known))]
 
@@ -81,7 +82,7 @@ def test_boxes_become_pixels_of_their_own_picture_and_places_are_kept():
         labels=torch.tensor([[2, 0], [1, 0]]),
         counts=torch.tensor([2, 1]),
     )
-    sizes = np.array([[100, 50], [1, 1], [200, 300]])
+    sizes = torch.tensor([[200, 300], [100, 50]])
     table = rows(torch.tensor([2, 0]), detections, sizes)
     assert table.shape == (3, WIDTH)
     found = gather([table], 3, ALONE)

@@ -14,9 +14,10 @@ from PIL import Image
 
 from detection.data.sections import ShapesData
 from detection.data.synthetic_shapes import ShapePictures
-from detection.report.coco_metrics import METRICS, coco_evaluate
+from detection.report.coco_metrics import coco_evaluate
 from detection.report.confusion import confuse
 from detection.report.figures import best_and_worst, confusion_matrix, curves
+from detection.report.metric_names import METRICS
 from detection.report.predictions import Predictions
 from detection.report.report import report_text, write_report
 from tests.detection.results import predictions, random_results, truth

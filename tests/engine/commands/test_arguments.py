@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.commands.arguments import parse_train_arguments
+from detection.predict import add_arguments
+from engine.commands.arguments import parse_predict_arguments, parse_train_arguments
 from engine.config.run import RunConfig
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -70,3 +71,11 @@ def test_a_form_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit, match="2"):
         parse_train_arguments("toy", ["--config", "x.yaml", "--print-config=xml"], lambda: RunConfig)
     assert "invalid choice: 'xml'" in capsys.readouterr().err
+
+
+def test_settings_may_stand_behind_the_images() -> None:
+    setting = "detection.postprocess.score_threshold=0.5"
+    given = ["--experiment", "e", "--output", "o", "--images", "a.jpg", "--images", "b.jpg", setting]
+    arguments = parse_predict_arguments("detection", "", add_arguments, given)
+    assert arguments.images == ["a.jpg", "b.jpg"] and arguments.overrides == [setting]
+    assert arguments.output == Path("o")

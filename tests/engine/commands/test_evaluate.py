@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-import torch
-
-from engine.commands.evaluate import record_evaluation, require_writable
-from engine.commands.experiment import Experiment
+from engine.commands.evaluate import record_evaluation
 from engine.config.run import RunConfig
-from engine.distributed.layout import Layout
-from engine.distributed.ranks import Ranks
-from engine.errors import UserError
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
+from engine.task.experiment import Experiment
+from engine.task.inference import Measured
 
 
 def test_an_evaluation_leaves_a_report_and_a_record(tmp_path: Path) -> None:
@@ -28,7 +23,7 @@ def test_an_evaluation_leaves_a_report_and_a_record(tmp_path: Path) -> None:
         titles.append(title)
         (results / "report.md").write_text(title)
 
-    record_evaluation(experiment, "val", {"AP": 0.5, "AP_large": float("nan")}, write)
+    record_evaluation(experiment, "val", Measured({"AP": 0.5, "AP_large": float("nan")}, write))
     assert titles == ["experiment_0001: best.pt (step 30) on val, with data.image_size=64"]
     assert (folder.results_for("val") / "report.md").is_file()
     made_from = json.loads((folder.results_for("val") / "made_from.json").read_text())
@@ -39,9 +34,3 @@ def test_an_evaluation_leaves_a_report_and_a_record(tmp_path: Path) -> None:
         "step": 30, "epoch": 1.5, "AP": 0.5,
         "source": "evaluate", "checkpoint": "best.pt", "changes": "data.image_size=64",
     }  # fmt: skip
-
-
-def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError):
-        require_writable(tmp_path / "file" / "results", Ranks(Layout(), torch.device("cpu")))

@@ -18,7 +18,7 @@ from engine.errors import UserError
 from engine.process.signals import StopRequest
 from engine.run_folder.paths import RunDir
 from engine.training.trainer import Trainer
-from tests.engine.faulty import kind
+from tests.engine.faulty import SPEC
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def config(tmp_path: Path) -> Path:
 
 def start(config: Path | None, *overrides: str, resume: Path | str | None = None) -> int:
     where = None if resume is None else str(resume)
-    return run_training(kind(), TrainArguments(config, where, False, overrides), StopRequest())
+    return run_training(SPEC, TrainArguments(config, where, False, overrides), StopRequest())
 
 
 def finished(config: Path) -> RunDir:

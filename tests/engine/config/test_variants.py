@@ -11,7 +11,6 @@ from timm.optim import get_optimizer_info
 from engine.config.load import dump_config, load_config
 from engine.config.optimization import COMMON_NAMES, AdamConfig, CommonOptimizer, SgdConfig
 from engine.config.run import RunConfig
-from engine.config.training import wrong_direction
 from engine.errors import UserError
 
 
@@ -182,15 +181,3 @@ def test_evaluations_are_counted_in_what_was_said_last() -> None:
     found = load("evaluation: {every_steps: 9}\n", "evaluation.every_epochs=1").evaluation
     assert (found.every_epochs, found.every_steps) == (1, None)
     assert load("{}\n").evaluation.every_epochs == 1
-
-
-@pytest.mark.parametrize(
-    ("metric", "wrong"),
-    [("loss", "max"), ("hamming_loss", "max"), ("top1", "min"), ("mAP", "min"), ("AP50", "min"), ("f1_macro", "min")],
-)
-def test_directions_that_are_plainly_wrong_are_refused(metric: str, wrong: str) -> None:
-    with pytest.raises(UserError, match=f"evaluation.mode: {wrong} is wrong for '{metric}', of which"):
-        load(f"evaluation: {{metric: {metric}, mode: {wrong}}}\n")
-    right = {"max": "min", "min": "max"}[wrong]
-    assert load(f"evaluation: {{metric: {metric}, mode: {right}}}\n").evaluation.mode == right
-    assert wrong_direction("fid", wrong) == ""

@@ -9,8 +9,8 @@ import torch
 
 from classification import task as task_module
 from classification.model import build_model
+from classification.spec import SPEC
 from classification.task import ClassificationTask
-from classification.train import schema
 from engine.config.load import load_config
 from engine.distributed.ranks import Ranks
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
@@ -29,7 +29,7 @@ def test_the_second_rank_opens_pictures_and_nothing_else(tmp_path: Path, then: s
     write_pictures(root / "val", {"a": 8, "b": 8}, seed=1)
     weights = tmp_path / "start.pt"
     config = write_config(tmp_path, data=folder_data(root), evaluation={"batch_size": 4})
-    loaded = load_config(schema(), config)
+    loaded = load_config(SPEC.schema(), config)
     torch.save(build_model(loaded.model, loaded.finetune, 5, (16, 16)).state_dict(), weights)
     run = str(tmp_path / "experiments" / "experiment_0001")
     images = ["--images", str(root / "val"), "--output", str(tmp_path / "prediction.csv")]
@@ -54,7 +54,7 @@ def opened(ranks: Ranks, config: str) -> list[str]:
     """Splits that this rank has opened by itself, when all three were used."""
     splits, open_pictures = [], task_module.open_pictures
     task_module.open_pictures = lambda data, split: splits.append(split) or open_pictures(data, split)
-    task = ClassificationTask(load_config(schema(), Path(config)), ranks)
+    task = ClassificationTask(load_config(SPEC.schema(), Path(config)), ranks)
     with torch.inference_mode():
         task.evaluate(task.model.eval(), "test", ranks)
     return splits

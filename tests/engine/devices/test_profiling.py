@@ -17,7 +17,7 @@ from engine.config.training import ProfileConfig
 from engine.devices.profiling import TABLE, TRACE, StepProfiler
 from engine.errors import EXIT_INTERRUPTED
 from engine.process.signals import StopRequest
-from tests.engine.faulty import kind
+from tests.engine.faulty import SPEC
 
 
 def work(profiler: StepProfiler, start: int, end: int) -> None:
@@ -95,7 +95,7 @@ def test_a_whole_run_is_profiled_from_its_first_step_to_its_end(tmp_path: Path, 
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(tree))
     stop = StopRequest()
     stop.signal = signal.SIGTERM if stopped else None
-    code = run_training(kind(), TrainArguments(tmp_path / "toy.yaml", None, False, ()), stop)
+    code = run_training(SPEC, TrainArguments(tmp_path / "toy.yaml", None, False, ()), stop)
     assert code == (EXIT_INTERRUPTED if stopped else 0)
     steps = profiled(tmp_path / "experiment_0001" / "results")
     assert steps[0] == "ProfilerStep#1" and (len(steps) < 8 if stopped else len(steps) == 8)

@@ -14,7 +14,7 @@ from engine.commands.arguments import TrainArguments
 from engine.commands.train import run_training
 from engine.distributed.flight_recorder import keep_flight_record_in, prepare_flight_recorder, write_flight_record
 from engine.process.signals import StopRequest
-from tests.engine.faulty import kind
+from tests.engine.faulty import SPEC
 
 
 @pytest.mark.parametrize("chosen", ["TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE"])
@@ -59,5 +59,5 @@ def test_a_run_has_it_write_into_its_own_logs(tmp_path: Path, monkeypatch: pytes
         "distributed": {"device": "cpu"},
     }
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(tree))
-    assert run_training(kind(), TrainArguments(tmp_path / "toy.yaml", None, False, ()), StopRequest()) == 0
+    assert run_training(SPEC, TrainArguments(tmp_path / "toy.yaml", None, False, ()), StopRequest()) == 0
     assert os.environ["TORCH_FR_DUMP_TEMP_FILE"] == str(tmp_path / "experiment_0001" / "logs" / "nccl_rank_")

@@ -1,4 +1,4 @@
-"""Pictures from a command line."""
+"""Images that a command line names."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import logging
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from detection.augmentation.transforms import EvalTransform
-from detection.named_files import FileReader, find_pictures
-from detection.predict import parse_arguments
-from engine.data.batch_plan import Draw
-from engine.data.names import Names
+from engine.datasets.named_files import find_images
 from engine.errors import UserError
+
+
+def find_pictures(paths: list[Path]) -> list[Path]:
+    """The files that paths without tables name."""
+    found = find_images([str(path) for path in paths], "path", Path())
+    assert all(Path(name) == file for name, file in found)
+    return [file for _, file in found]
 
 
 def test_folders_are_searched_and_files_are_taken_at_their_word(tmp_path: Path) -> None:
@@ -51,19 +53,10 @@ def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:
         find_pictures([Path("gone")])
 
 
-def test_a_broken_picture_says_why(tmp_path: Path) -> None:
-    Image.new("RGB", (40, 30), "red").save(tmp_path / "good.png")
-    (tmp_path / "bad.png").write_bytes(b"")
-    reader = FileReader(Names([f"{tmp_path}/good.png", f"{tmp_path}/bad.png"]), EvalTransform((16, 24), "bilinear"))
-    good, bad = (reader[Draw(index, 0, index)] for index in range(len(reader)))
-    assert good["fault"] == "" and good["size"].tolist() == [40, 30] and good["image"].shape == (3, 16, 24)
-    assert good["image"][0].eq(255).all()
-    assert "bad.png: cannot be read as a picture (it is empty)" in bad["fault"]
-    assert bad["image"].shape == (3, 16, 24)
-
-
-def test_settings_may_stand_behind_the_pictures() -> None:
-    setting = "detection.postprocess.score_threshold=0.5"
-    given = ["--experiment", "e", "--output", "o", "--images", "a.jpg", "--images", "b.jpg", setting]
-    arguments = parse_arguments(given)
-    assert arguments.images == [Path("a.jpg"), Path("b.jpg")] and arguments.overrides == [setting]
+def test_each_row_of_a_table_counts_and_files_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.jpg").touch()
+    Path("list.CSV").write_text("path;x\na.jpg;1\ngone.jpg;2\na.jpg;3\n")
+    found = find_images(["a.jpg", "list.CSV", "a.jpg"], "path", Path("root"), ";")
+    rows = [("a.jpg", Path("root/a.jpg")), ("gone.jpg", Path("root/gone.jpg")), ("a.jpg", Path("root/a.jpg"))]
+    assert found == [("a.jpg", Path("a.jpg")), *rows]

@@ -1,4 +1,4 @@
-"""A cheap look at pictures before training, so that a missing or broken one is not first met hours later."""
+"""What is looked at before training, or before it is queued, so that a missing image is not first met hours later."""
 
 from __future__ import annotations
 
@@ -8,19 +8,35 @@ from pathlib import Path
 
 from PIL import Image
 
+from engine.datasets.class_folders import split_folder
+from engine.datasets.csv_labels import open_csv
 from engine.datasets.labelled import FilePictures, LabelledPictures
-from engine.datasets.sections import DataConfig, FolderData
+from engine.datasets.sections import CsvData, DataConfig, FolderData, TorchvisionData
+from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.errors import UserError
+from engine.images.file_check import THREADS, look_at_some
 from engine.images.image_io import read_picture
-
-LOOKED_AT = 2000
-"""Most files that are opened; of more pictures, so many at even distances."""
 
 NAMED = 5
 """Broken or missing pictures that a message names."""
 
-THREADS = 16
-"""They wait for a network's file system, and compute next to nothing."""
+
+def look_for_data(data: DataConfig) -> None:
+    """Looks for the parts of a data set, not into each picture; fetches it if the run is to.
+
+    Raises:
+        UserError: something is not there; the text says where it was looked for.
+    """
+    match data:
+        case FolderData():
+            for split in ("train", "val") if data.val_fraction is None else ("train",):
+                split_folder(data.root, split)
+        case CsvData():
+            open_csv(data, "val")
+        case TorchvisionData():
+            if data.download:
+                download(data)
+            open_torchvision(data, "val")
 
 
 def faults_of(data: DataConfig, train: LabelledPictures, val: LabelledPictures, open_train: bool = False) -> str:
@@ -68,18 +84,12 @@ def missing_pictures(pictures: FilePictures) -> str:
 
 
 def broken_pictures(pictures: FilePictures) -> str:
-    """Lists what is wrong with files that are no images by their headers, a line each; empty if nothing is.
-
-    Opening reads some hundred bytes of a file and decodes nothing: what is damaged further in is found when it is used.
-    """
-    count = min(len(pictures), LOOKED_AT)
-    paths = [pictures.path(place * len(pictures) // count) for place in range(count)]
-    with ThreadPoolExecutor(THREADS) as pool:
-        opens = list(pool.map(_opens, paths))
-    broken = [path for path, fine in zip(paths, opens, strict=True) if not fine]
+    """Lists what is wrong with files that are no images by their headers, a line each; empty if nothing is."""
+    opens = look_at_some(len(pictures), lambda index: _opens(pictures.path(index)))
+    broken = [pictures.path(index) for index, fine in opens.items() if not fine]
     lines = [_fault(path) for path in broken[:NAMED]]
     if len(broken) > NAMED:
-        lines.append(f"and {len(broken) - NAMED} more of the {count} pictures looked at")
+        lines.append(f"and {len(broken) - NAMED} more of the {len(opens)} pictures looked at")
     return "\n".join(lines)
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from engine.commands.experiment import Experiment, open_experiment
 from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
+from engine.task.experiment import Experiment, open_experiment
 
 
 def experiment(weights: str, **saved) -> Experiment[RunConfig]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detection.inference import Detector
+from detection.detector import Detector
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from tests.detection.small import config_of

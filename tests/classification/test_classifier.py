@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from classification.inference import Inference, mean_of_two
+from classification.classifier import Classifier, mean_of_two
 from engine.images.preprocessing import Preprocessing
 
 SQUARE = Preprocessing(4, 4, "squash", 1.0, "bilinear", (0.5, 0.4, 0.3), (0.2, 0.25, 0.5))
@@ -31,7 +31,7 @@ def test_a_mirrored_picture_is_said_the_same_and_without_it_is_not(multi_label):
 
     def logits(tta: str, batch: torch.Tensor) -> torch.Tensor:
         cpu = torch.device("cpu")
-        asked = Inference(SQUARE, 3, cpu, multi_label=multi_label, tta=tta, channels_last=False)
+        asked = Classifier(SQUARE, 3, cpu, multi_label=multi_label, tta=tta, channels_last=False)
         return asked.logits(model, batch)
 
     torch.testing.assert_close(logits("flip", pictures), logits("flip", pictures.flip(3)))

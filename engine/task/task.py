@@ -13,6 +13,7 @@ from engine.data.batch_plan import Order
 from engine.data.workers import SampleReader, WorkerSettings
 from engine.distributed.ranks import Ranks
 from engine.images.image_io import Picture
+from engine.task.metrics import Metrics
 
 
 def no_pictures() -> Mapping[str, Picture]:
@@ -35,7 +36,7 @@ class Task(Protocol):
     """One kind of training: its model, its data, its loss and its metrics."""
 
     name: str
-    """classification, detection, ..."""
+    """That of its package, see :class:`engine.task.spec.TaskSpec`."""
     model: nn.Module
     """The bare model, on its device; state dicts carry its names."""
     drop_last: bool
@@ -44,10 +45,8 @@ class Task(Protocol):
     """What a device's micro-batch has to be divisible by: 2 where neighbours are mixed, else 1."""
     workers: WorkerSettings
     """How training samples are read."""
-    metric_names: tuple[str, ...]
+    metrics: Metrics
     """What :meth:`evaluate` measures."""
-    metric: str
-    """Name of the metric that decides which checkpoint is best, unless the configuration names one."""
 
     @property
     def train_data(self) -> SampleReader:

@@ -1,4 +1,4 @@
-"""What a check has found."""
+"""What a look at a run's settings and data has found, before it is queued."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Checked:
 
 
 def refusals(*checks: Callable[[], object]) -> list[str]:
-    """The lines of the UserErrors that ``checks`` raise."""
+    """Returns the lines of the UserErrors that ``checks`` raise."""
     lines: list[str] = []
     for check in checks:
         try:

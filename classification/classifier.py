@@ -1,0 +1,86 @@
+"""From decoded images to what a model says of them: the same path in training's evaluations, evaluate and predict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import default_collate
+
+from classification.losses.multi_label import binary_cross_entropy
+from classification.losses.single_label import cross_entropy
+from classification.metrics.predictions import AnyPredictions, gather, gather_multilabel, multilabel_rows, rows
+from engine.data.loaders import EvalLoader
+from engine.data.workers import WorkerSettings
+from engine.datasets.dataset import PictureReader
+from engine.datasets.labelled import LabelledPictures
+from engine.devices.memory_layout import laid_out
+from engine.distributed.ranks import Ranks
+from engine.images.normalization import Normalization
+from engine.images.preprocessing import Preprocessing
+from engine.images.transforms import EvalTransform
+
+
+class Classifier:
+    """Asks a model of ``num_classes`` classes; ``tta`` is `evaluation.tta`.
+
+    Its methods are given the model, which may be wrapped for training, or its moving average.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        num_classes: int,
+        device: torch.device,
+        *,
+        multi_label: bool,
+        tta: str,
+        channels_last: bool,
+    ) -> None:
+        self.preprocessing, self.num_classes, self.device = preprocessing, num_classes, device
+        self.multi_label, self.tta, self.channels_last = multi_label, tta, channels_last
+        self.normalized = Normalization(preprocessing, device)
+
+    def logits(self, model: nn.Module, pictures: Tensor) -> Tensor:
+        """Of uint8 pictures (B, 3, H, W) on the device: (B, C), float32, or float64 with test-time augmentation."""
+        inputs = laid_out(self.normalized(pictures), self.channels_last)
+        logits = model(inputs).float()
+        if self.tta == "none":
+            return logits
+        return mean_of_two(logits, model(laid_out(inputs.flip(3), self.channels_last)).float(), self.multi_label)
+
+    def judged(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
+        """Of a collated batch, which may lie anywhere, what :meth:`predict` gathers, on the device.
+
+        The loss is plain cross entropy, or with several labels a picture plain binary cross entropy: smoothing, mixing
+        and weights belong to training.
+        """
+        loss, columns = (binary_cross_entropy, multilabel_rows) if self.multi_label else (cross_entropy, rows)
+        data = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        logits = self.logits(model, data["image"])
+        return columns(data["index"], data["label"], logits, loss(logits, data["label"]))
+
+    def predict(
+        self, model: nn.Module, pictures: LabelledPictures, batch_size: int, workers: WorkerSettings, ranks: Ranks
+    ) -> AnyPredictions:
+        """What ``model`` says of each picture; the same on every rank."""
+        reader = PictureReader(pictures, EvalTransform(self.preprocessing), 0)
+        settings = replace(workers, collate=default_collate)
+        batches = EvalLoader(reader, len(reader), batch_size, settings, ranks)
+        parts = [self.judged(model, batch.data) for batch in batches]
+        return (gather_multilabel if self.multi_label else gather)(parts, self.num_classes, ranks)
+
+
+def mean_of_two(one: Tensor, other: Tensor, multi_label: bool) -> Tensor:
+    """Logits (B, C), float64, whose probabilities are the means of those of ``one`` and ``other``.
+
+    Computed from logarithms, so that a probability near 0 or 1 keeps its digits.
+    """
+    one, other = one.double(), other.double()
+    if not multi_label:
+        return torch.logaddexp(one.log_softmax(1), other.log_softmax(1)) - torch.log(torch.tensor(2.0).double())
+    yes = torch.logaddexp(F.logsigmoid(one), F.logsigmoid(other))
+    return yes - torch.logaddexp(F.logsigmoid(-one), F.logsigmoid(-other))

@@ -1,0 +1,50 @@
+"""What of a classification can be known before it starts: its metrics, and what is wrong with its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from classification.config import ClassificationConfig
+from classification.metrics.names import measured
+from engine.task.metrics import Metrics
+from engine.task.preflight import Checked, refusals
+
+
+def metrics_of(config: ClassificationConfig) -> Metrics:
+    """Returns what a run measures."""
+    return measured(config.data.multi_label, config.evaluation.thresholds)
+
+
+def check_inputs(config: ClassificationConfig) -> None:
+    """Raises a UserError if data or weights are not there."""
+    from engine.datasets.preflight import look_for_data
+
+    look_for_data(config.data)
+    if config.finetune.weights == "timm" and config.model.timm_name is not None:
+        from engine.model.timm_weights import require_cached
+
+        require_cached(config.model.timm_name)
+
+
+def look(config: ClassificationConfig) -> Iterator[Checked]:
+    """Yields what is found in the data. What is not there at all is raised as a UserError."""
+    from classification.metrics.measure import check_top5
+    from engine.data.batch_plan import BatchLayout
+    from engine.datasets.dataset import open_pictures
+    from engine.datasets.preflight import faults_of
+    from engine.datasets.sampling import build_order
+
+    opened = {split: open_pictures(config.data, split) for split in ("train", "val")}
+    train = opened["train"]
+    samples = build_order(config.data, train, config.experiment.seed).num_samples
+    batch = config.training.global_batch_size
+    yield Checked(
+        [f"{split}: {len(pictures)} pictures of {len(pictures.classes)} classes" for split, pictures in opened.items()],
+        errors=[
+            *faults_of(config.data, train, opened["val"], open_train=True).splitlines(),
+            *refusals(
+                lambda: check_top5(config.evaluation.metric, len(train.classes)),
+                lambda: BatchLayout(samples, batch, drop_last=config.data.drop_last),
+            ),
+        ],
+    )

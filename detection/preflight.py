@@ -1,0 +1,39 @@
+"""What of a detection can be known before it starts: what is wrong with its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from detection.config import DetectionConfig
+from detection.data.sections import CocoData
+from engine.task.preflight import Checked, refusals
+
+NAMED = 1000
+"""Ids that are named of each kind of fault."""
+
+
+def check_inputs(config: DetectionConfig) -> None:
+    """Raises a UserError if folders of images, annotation files or weights are not there."""
+    if isinstance(config.data, CocoData):
+        from detection.data.coco import split_files
+
+        for split in ("train", "val"):
+            split_files(config.data, split)
+    if config.finetune.weights == "timm" and config.detection.timm_name is not None:
+        from engine.model.timm_weights import require_cached
+
+        require_cached(config.detection.timm_name)
+
+
+def look(config: DetectionConfig) -> Iterator[Checked]:
+    """Yields what is found in the data. What is not there at all is raised as a UserError."""
+    from detection.data.open import check_data, described
+    from engine.data.batch_plan import BatchLayout
+
+    opened, findings = check_data(config.data, config.augmentation.min_box_pixels)
+    errors = [finding.told(NAMED) for finding in findings if finding.fatal]
+    if not errors:  # faulty pictures are not counted
+        batch, drop_last = config.training.global_batch_size, config.data.drop_last
+        errors = refusals(lambda: BatchLayout(len(opened["train"]), batch, drop_last=drop_last))
+    warnings = [finding.told(NAMED) for finding in findings if not finding.fatal]
+    yield Checked([described(split, pictures) for split, pictures in opened.items()], warnings, errors)

@@ -1,0 +1,71 @@
+"""Trained models as Python functions, in one process and without a process group."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from PIL import Image
+
+from engine.config.run import RunConfig
+from engine.devices.precision import resolve_precision
+from engine.distributed.connect import choose_device
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
+from engine.images.image_io import read_picture, to_rgb, upright
+from engine.task.experiment import open_experiment
+from engine.task.inference import ImageInference, inference_mode
+from engine.task.spec import TaskSpec
+
+
+class LoadedModel:
+    """A trained model that answers for images, in this process alone."""
+
+    def __init__(self, inference: ImageInference, config: RunConfig, device: torch.device) -> None:
+        self.inference = inference
+        self._precision = resolve_precision(config.training.precision, device)
+        self._batch_size = config.evaluation.batch_size
+
+    def __call__(self, images: Sequence[str | os.PathLike[str] | Image.Image]) -> list[Any]:
+        """Returns what the model says of each of ``images``: paths, or Pillow's images.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        found: list[Any] = []
+        for first in range(0, len(images), self._batch_size):
+            batch = [_as_rgb(image) for image in images[first : first + self._batch_size]]
+            inputs = torch.stack([self.inference.transform(image) for image in batch])
+            with inference_mode(self.inference.model, self._precision):
+                found += self.inference.answers(inputs, torch.tensor([image.size for image in batch]))
+        return found
+
+
+def _as_rgb(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
+    return to_rgb(upright(image)) if isinstance(image, Image.Image) else read_picture(Path(image))
+
+
+def load_model(
+    spec: TaskSpec,
+    experiment: str | os.PathLike[str],
+    checkpoint: str = "best",
+    device: str | torch.device | None = None,
+    overrides: Sequence[str] = (),
+) -> LoadedModel:
+    """Loads the trained model of an experiment's folder; no process group is needed.
+
+    Args:
+        checkpoint: ``best``, ``last`` or a file.
+        device: None: a GPU if there is one, else the CPU.
+        overrides: ``key.path=value``, as for the commands that use a trained model.
+
+    Raises:
+        UserError: folder, checkpoint or overrides are not as they should be.
+    """
+    opened = open_experiment(Path(experiment), checkpoint, spec.schema(), overrides)
+    place = choose_device(opened.config.distributed, Layout()) if device is None else torch.device(device)
+    inference = spec.inference(opened, Ranks(Layout(), place))
+    return LoadedModel(cast(ImageInference, inference), opened.config, place)
