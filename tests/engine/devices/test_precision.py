@@ -88,6 +88,6 @@ def test_fp16_is_hinted_at_where_auto_is_slow(
 
 
 def test_a_trainer_gives_the_hint(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr("engine.training.trainer.fp16_hint", lambda name, device: f"{name} is slow on {device}")
+    monkeypatch.setattr("engine.commands.build.fp16_hint", lambda name, device: f"{name} is slow on {device}")
     toy_trainer(ToyTask(toy_model()), toy_config(training={"precision": "auto"}))
     assert "auto is slow on cpu" in caplog.text
