@@ -59,7 +59,7 @@ class ShapesData(CommonData):
     """Pictures of train."""
     val_pictures: Count = 200
     """Pictures of val."""
-    picture_size: tuple[Side, Side] = (160, 200)
+    canvas_size: tuple[Side, Side] = (160, 200)
     """[height, width] in pixels of each picture."""
     max_objects: Count = 6
     """Most shapes on a picture; their number is drawn from 0 to this."""
@@ -76,8 +76,8 @@ class ShapesData(CommonData):
             raise ValueError("classes: name at least one shape, and none twice")
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale: the smaller number comes first, not {list(self.scale)}")
-        if self.scale[0] * min(self.picture_size) < 4:
-            raise ValueError(f"scale: the smallest shape has fewer than 4 pixels on a picture of {self.picture_size}")
+        if self.scale[0] * min(self.canvas_size) < 4:
+            raise ValueError(f"scale: the smallest shape has fewer than 4 pixels on a picture of {self.canvas_size}")
         return self
 
 

@@ -51,7 +51,7 @@ class ShapePictures:
         count = config.train_pictures if split == "train" else config.val_pictures
         shapes = [layout(config, split, index) for index in range(count)]
         boxes = np.array([shape.box for picture in shapes for shape in picture]).reshape(-1, 4)
-        height, width = config.picture_size
+        height, width = config.canvas_size
         self.annotations = Annotations(
             classes=list(config.classes),
             category_ids=list(range(1, len(config.classes) + 1)),
@@ -77,7 +77,7 @@ class ShapePictures:
 def layout(config: ShapesData, split: str, index: int) -> list[Drawn]:
     """The shapes of a picture, those drawn last at the end; they hardly cover each other."""
     rng = generator(config.seed, "shapes", split, index)
-    height, width = config.picture_size
+    height, width = config.canvas_size
     placed: list[Drawn] = []
     for _ in range(rng.integers(0, config.max_objects + 1)):
         label = int(rng.integers(len(config.classes)))
@@ -110,7 +110,7 @@ def outline(name: str, radius: float, angle: float) -> list[NDArray[np.float64]]
 
 def draw(config: ShapesData, split: str, index: int) -> Image.Image:
     """A picture with its shapes, 8-bit RGB."""
-    height, width = config.picture_size
+    height, width = config.canvas_size
     picture = _background(config, generator(config.seed, "background", split, index))
     for shape in layout(config, split, index):
         mask = Image.new("L", (width * FINER, height * FINER))
@@ -145,7 +145,7 @@ def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 def _background(config: ShapesData, rng: np.random.Generator) -> Image.Image:
-    height, width = config.picture_size
+    height, width = config.canvas_size
     kind = ("photos", "noise")[rng.integers(2)] if config.background == "mixed" else config.background
     if kind == "noise":
         layers = np.zeros((height, width, 3))

@@ -68,13 +68,13 @@ def _readable_on(colour: Colour) -> Colour:
     return (0, 0, 0) if bright else (255, 255, 255)
 
 
-def draw(picture: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | None = None) -> Picture:
-    """``picture`` with boxes in the colours of their classes, named where there is room, with scores if they have any.
+def draw(pixels: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | None = None) -> Picture:
+    """``pixels`` with boxes in the colours of their classes, named where there is room, with scores if they have any.
 
     A better box lies over a worse one, and all names over the boxes. Of more detections than :data:`MOST_BOXES` the
     best are drawn. Of ``truth`` only outlines are drawn, in white, below the others.
     """
-    image, found = Image.fromarray(picture), found.best(MOST_BOXES)
+    image, found = Image.fromarray(pixels), found.best(MOST_BOXES)
     pen, shorter = ImageDraw.Draw(image), min(image.size)
     line = max(1, round(shorter / 200))
     for edges in _edges(truth.boxes, image.size) if truth is not None else ():
@@ -131,9 +131,9 @@ def _edges(boxes: Tensor, size: tuple[int, int]) -> list[Edges]:
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in (boxes * scale).floor().minimum(scale - 1).int().tolist()]
 
 
-def fit(picture: Picture | Image.Image) -> Picture:
+def fit(pixels: Picture | Image.Image) -> Picture:
     """A picture scaled to a sheet's cell; before boxes are drawn on it, so that their names can be read."""
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     return np.array(ImageOps.contain(image, (CELL, CELL), Image.Resampling.BICUBIC))
 
 

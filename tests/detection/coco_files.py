@@ -18,12 +18,12 @@ def box(number: int, picture: Any, bbox: Any, category: Any = 2, **keys: Any) ->
     return {"id": number, "image_id": picture, "category_id": category, "bbox": bbox, **keys}
 
 
-def write_split(root: Path, split: str, annotations: list[dict], pictures: int = 3, **changes: Any) -> None:
+def write_split(root: Path, split: str, annotations: list[dict], count: int = 3, **changes: Any) -> None:
     """Pictures 101, 102, ... of 40 x 30 noise, and their JSON; ``changes`` replaces lists of it."""
     (root / split).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     images = []
-    for number in range(pictures):
+    for number in range(count):
         name = f"{number}.png"
         Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(root / split / name)
         images.append({"id": 101 + number, "file_name": name, "width": 40, "height": 30})

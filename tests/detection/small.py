@@ -16,7 +16,7 @@ SHAPES = {
     "classes": ["circle", "square"],
     "train_pictures": 24,
     "val_pictures": 10,
-    "picture_size": [48, 56],
+    "canvas_size": [48, 56],
     "max_objects": 2,
     "scale": [0.3, 0.6],
     "background": "noise",

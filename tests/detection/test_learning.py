@@ -24,7 +24,7 @@ from tests.sections import section
 
 PICTURES = ShapePictures(
     ShapesData.model_validate(
-        {"source": "shapes", "train_pictures": 8, "picture_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
+        {"source": "shapes", "train_pictures": 8, "canvas_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
     ),
     "train",
 )

@@ -26,7 +26,7 @@ def test_the_second_rank_opens_pictures_and_nothing_else(tmp_path: Path, then: s
     root = tmp_path / "coco"
     for split in ("train", "val"):
         boxes = [box(1 + number, 101 + number, [4, 4, 20, 20]) for number in range(8)]
-        write_split(root, split, boxes, pictures=8)
+        write_split(root, split, boxes, count=8)
     weights = tmp_path / "start.pt"
     torch.save(timm.create_model("test_byobnet", num_classes=7).state_dict(), weights)
     data = {**coco_data(root).model_dump(mode="json", exclude_unset=True), "image_size": 48}
@@ -61,7 +61,7 @@ def opened(ranks: Ranks, config: str) -> list[str]:
 
 def test_the_second_rank_opens_no_split(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
-        write_split(tmp_path, split, [box(1 + number, 101 + number, [4, 4, 20, 20]) for number in range(8)], pictures=8)
+        write_split(tmp_path, split, [box(1 + number, 101 + number, [4, 4, 20, 20]) for number in range(8)], count=8)
     test = {"images": "test", "annotations": "test.json"}
     data = {**coco_data(tmp_path, test=test).model_dump(mode="json", exclude_unset=True), "image_size": 48}
     assert run_ranks(2, opened, str(write_config(tmp_path, data=data))) == [["train", "val", "test"], []]

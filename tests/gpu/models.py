@@ -51,7 +51,7 @@ def ssd_trainer(findings: Findings, *overrides: str) -> Trainer:
     side, pictures, batch, workers = (64, 8, 2, 0) if findings.small else (336, 64, 16, 4)
     data = (
         f"data={{source: shapes, train_pictures: {pictures}, val_pictures: {batch}, "
-        f"picture_size: [{side}, {side}], image_size: {side}, workers: {workers}}}"
+        f"canvas_size: [{side}, {side}], image_size: {side}, workers: {workers}}}"
     )
     size = f"training.global_batch_size={batch}"
     steps = ["training.steps=1000000", "schedule.warmup_epochs=0", "finetune.weights=null"]

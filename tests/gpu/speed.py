@@ -72,7 +72,7 @@ def timms(trainer: Trainer, name: str, steps: int, batches: DeviceBatches, small
     criterion = LabelSmoothingCrossEntropy(0.1)
 
     def measure() -> float:
-        begin, pictures = perf_counter(), 0
+        begin, seen = perf_counter(), 0
         for _ in range(steps):
             batch = batches.next().data
             images = (batch["image"].float() / 255 - 0.5).div_(0.5).contiguous(memory_format=layout)
@@ -81,9 +81,9 @@ def timms(trainer: Trainer, name: str, steps: int, batches: DeviceBatches, small
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-            pictures += len(images)
+            seen += len(images)
         loss.item()
-        return pictures / (perf_counter() - begin)
+        return seen / (perf_counter() - begin)
 
     return measure
 

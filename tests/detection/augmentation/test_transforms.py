@@ -22,7 +22,7 @@ MEAN = (0.5, 0.4, 0.3)
 NONE: dict = {"photometric": None, "zoom_out": None, "iou_crop": None, "horizontal_flip": 0.0}
 PICTURES = ShapePictures(
     ShapesData.model_validate(
-        {"source": "shapes", "train_pictures": 12, "picture_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
+        {"source": "shapes", "train_pictures": 12, "canvas_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
     ),
     "train",
 )

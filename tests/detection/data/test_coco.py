@@ -43,11 +43,11 @@ def test_sparse_ids_in_any_order_become_labels_and_back(tmp_path):
 def test_ids_may_be_texts(tmp_path):
     images = [{"id": name, "file_name": f"{i}.png", "width": 40, "height": 30} for i, name in enumerate("zyx")]
     categories = [{"id": "b", "name": "bee"}, {"id": "a", "name": "ant"}]
-    pictures, findings = read(tmp_path, [box(1, "x", GOOD, "b")], images=images, categories=categories)
+    found, findings = read(tmp_path, [box(1, "x", GOOD, "b")], images=images, categories=categories)
     assert not findings
-    assert (pictures.annotations.classes, pictures.annotations.labels.tolist()) == (["ant", "bee"], [1])
-    assert pictures.annotations.picture_ids.tolist() == ["z", "y", "x"]
-    assert pictures.annotations.starts.tolist() == [0, 0, 0, 1]
+    assert (found.annotations.classes, found.annotations.labels.tolist()) == (["ant", "bee"], [1])
+    assert found.annotations.picture_ids.tolist() == ["z", "y", "x"]
+    assert found.annotations.starts.tolist() == [0, 0, 0, 1]
 
 
 def test_crowds_are_kept_apart_and_a_missing_iscrowd_is_none(tmp_path):
@@ -214,9 +214,9 @@ def test_what_follows_from_faulty_categories_is_not_told(tmp_path, kind, categor
 def test_whole_numbers_may_be_written_with_a_point(tmp_path):
     images = [{"id": float(i), "file_name": f"{i}.png", "width": 40.0, "height": 30.0} for i in range(2)]
     categories = [{"id": 0.0, "name": "ant"}, {"id": 3.0, "name": "bee"}]
-    pictures, findings = read(tmp_path, [box(1.0, 1, GOOD, 3.0)], images=images, categories=categories)
+    found, findings = read(tmp_path, [box(1.0, 1, GOOD, 3.0)], images=images, categories=categories)
     assert not findings
-    known = pictures.annotations
+    known = found.annotations
     assert known.picture_ids.tolist() == [0, 1] and known.picture_ids.dtype == np.int64
     assert known.category_ids == [0, 3] and [type(i) for i in known.category_ids] == [int, int]
     assert known.labels.tolist() == [1] and known.starts.tolist() == [0, 0, 1]

@@ -8,7 +8,7 @@ from detection.data.sections import ShapesData
 from detection.data.synthetic_shapes import ShapePictures, draw, layout
 from engine.errors import UserError
 
-SMALL = {"source": "shapes", "train_pictures": 8, "val_pictures": 3, "picture_size": (60, 80)}
+SMALL = {"source": "shapes", "train_pictures": 8, "val_pictures": 3, "canvas_size": (60, 80)}
 
 
 def shapes(**changes) -> ShapesData:

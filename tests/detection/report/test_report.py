@@ -24,7 +24,7 @@ from tests.detection.results import predictions, random_results, truth
 
 PICTURES = ShapePictures(
     ShapesData.model_validate(
-        {"source": "shapes", "val_pictures": 12, "picture_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
+        {"source": "shapes", "val_pictures": 12, "canvas_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
     ),
     "val",
 )

@@ -11,7 +11,7 @@ from engine.datasets.named_files import find_images
 from engine.errors import UserError
 
 
-def find_pictures(paths: list[Path]) -> list[Path]:
+def files_of(paths: list[Path]) -> list[Path]:
     """The files that paths without tables name."""
     found = find_images([str(path) for path in paths], "path", Path())
     assert all(Path(name) == file for name, file in found)
@@ -22,7 +22,7 @@ def test_folders_are_searched_and_files_are_taken_at_their_word(tmp_path: Path) 
     (tmp_path / "a" / "deep").mkdir(parents=True)
     for name in ("a/2.jpg", "a/1.PNG", "a/deep/3.webp", "a/readme.txt", "any"):
         (tmp_path / name).touch()
-    found = find_pictures([tmp_path / "any", tmp_path / "a", tmp_path / "a" / "2.jpg"])
+    found = files_of([tmp_path / "any", tmp_path / "a", tmp_path / "a" / "2.jpg"])
     assert [str(path.relative_to(tmp_path)) for path in found] == ["any", "a/1.PNG", "a/2.jpg", "a/deep/3.webp"]
 
 
@@ -36,21 +36,21 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, caplog: pytest.Log
     (tmp_path / "in" / "link" / "round").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "gone.jpg").symlink_to("nowhere.jpg")
     with caplog.at_level(logging.INFO):
-        found = find_pictures([tmp_path / "in"])
+        found = files_of([tmp_path / "in"])
     names = [str(path.relative_to(tmp_path / "in")) for path in found]
     assert names == ["a.jpg", "gone.jpg", "link/c.jpg", "pictures/b.jpg"]
     first, second = caplog.messages
     assert first == f"--images: 3 files of other kinds left out; the first: {tmp_path}/in/found/detections.json"
     assert second.startswith("--images: 1 folders pictures beside a detections.json, which predict has drawn,")
-    (named,) = find_pictures([tmp_path / "in" / "found" / "pictures"])
+    (named,) = files_of([tmp_path / "in" / "found" / "pictures"])
     assert named.name == "00001_a.png"
 
 
 def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--images: no pictures \(.jpg, .*\) in "):
-        find_pictures([tmp_path])
+        files_of([tmp_path])
     with pytest.raises(UserError, match="--images: there is no file or folder gone"):
-        find_pictures([Path("gone")])
+        files_of([Path("gone")])
 
 
 def test_each_row_of_a_table_counts_and_files_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

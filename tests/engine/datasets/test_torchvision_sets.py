@@ -312,11 +312,11 @@ def test_mnist_and_its_likes_are_read_from_their_files(tmp_path, source, folder)
         write_idx(tmp_path / folder / "raw" / f"{part}-labels-idx1-ubyte", labels)
         written[part] = images, labels
     for split, part in (("train", "train"), ("val", "t10k")):
-        pictures = open_pictures(TorchvisionData(source=source, root=tmp_path), split)
+        found = open_pictures(TorchvisionData(source=source, root=tmp_path), split)
         images, labels = written[part]
-        assert pictures.labels.tolist() == labels.tolist()
-        assert len(pictures.classes) == 10
-        assert np.array_equal(np.asarray(pictures.picture(4)), np.stack([images[4]] * 3, 2))
+        assert found.labels.tolist() == labels.tolist()
+        assert len(found.classes) == 10
+        assert np.array_equal(np.asarray(found.picture(4)), np.stack([images[4]] * 3, 2))
 
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100"])
@@ -346,10 +346,10 @@ def test_cifar_is_read_from_its_files(tmp_path, monkeypatch, source):
     monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": write(kind.meta["filename"], {key: names})})
 
     for split, part in (("train", "train_list"), ("val", "test_list")):
-        pictures = open_pictures(TorchvisionData(source=source, root=tmp_path), split)
-        assert pictures.classes == names
-        assert pictures.labels.tolist() == written[part][1]
-        assert np.array_equal(np.asarray(pictures.picture(2)), written[part][0][2])
+        found = open_pictures(TorchvisionData(source=source, root=tmp_path), split)
+        assert found.classes == names
+        assert found.labels.tolist() == written[part][1]
+        assert np.array_equal(np.asarray(found.picture(2)), written[part][0][2])
 
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100", "mnist", "fashion_mnist", "kmnist"])
