@@ -30,7 +30,7 @@ endif
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-quickstart: $(INSTALLED)  ## train a small Swin Transformer on real pictures, in a few minutes on a CPU
+quickstart: $(INSTALLED)  ## train a small Swin Transformer on real images, in a few minutes on a CPU
 	$(BIN)/python -m classification.train --config configs/classification/quickstart.yaml
 
 test: $(INSTALLED)  ## run the tests (under 10 minutes on 2 cores)

@@ -15,8 +15,8 @@ from classification.losses.single_label import cross_entropy
 from classification.metrics.predictions import AnyPredictions, gather, gather_multilabel, multilabel_rows, rows
 from engine.data.loaders import EvalLoader
 from engine.data.workers import WorkerSettings
-from engine.datasets.dataset import PictureReader
-from engine.datasets.labelled import LabelledPictures
+from engine.datasets.dataset import ImageReader
+from engine.datasets.labelled import LabelledImages
 from engine.devices.memory_layout import laid_out
 from engine.distributed.ranks import Ranks
 from engine.images.normalization import Normalization
@@ -44,9 +44,9 @@ class Classifier:
         self.multi_label, self.tta, self.channels_last = multi_label, tta, channels_last
         self.normalized = Normalization(preprocessing, device)
 
-    def logits(self, model: nn.Module, pictures: Tensor) -> Tensor:
-        """Of uint8 pictures (B, 3, H, W) on the device: (B, C), float32, or float64 with test-time augmentation."""
-        inputs = laid_out(self.normalized(pictures), self.channels_last)
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """Of uint8 images (B, 3, H, W) on the device: (B, C), float32, or float64 with test-time augmentation."""
+        inputs = laid_out(self.normalized(images), self.channels_last)
         logits = model(inputs).float()
         if self.tta == "none":
             return logits
@@ -55,7 +55,7 @@ class Classifier:
     def judged(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
         """Of a collated batch, which may lie anywhere, what :meth:`predict` gathers, on the device.
 
-        The loss is plain cross entropy, or with several labels a picture plain binary cross entropy: smoothing, mixing
+        The loss is plain cross entropy, or with several labels an image plain binary cross entropy: smoothing, mixing
         and weights belong to training.
         """
         loss, columns = (binary_cross_entropy, multilabel_rows) if self.multi_label else (cross_entropy, rows)
@@ -64,10 +64,10 @@ class Classifier:
         return columns(data["index"], data["label"], logits, loss(logits, data["label"]))
 
     def predict(
-        self, model: nn.Module, pictures: LabelledPictures, batch_size: int, workers: WorkerSettings, ranks: Ranks
+        self, model: nn.Module, images: LabelledImages, batch_size: int, workers: WorkerSettings, ranks: Ranks
     ) -> AnyPredictions:
-        """What ``model`` says of each picture; the same on every rank."""
-        reader = PictureReader(pictures, EvalTransform(self.preprocessing), 0)
+        """What ``model`` says of each image; the same on every rank."""
+        reader = ImageReader(images, EvalTransform(self.preprocessing), 0)
         settings = replace(workers, collate=default_collate)
         batches = EvalLoader(reader, len(reader), batch_size, settings, ranks)
         parts = [self.judged(model, batch.data) for batch in batches]

@@ -139,9 +139,9 @@ class ClassificationConfig(RunConfig):
     model: ModelConfig
     """What is trained."""
     data: DataConfig
-    """Pictures and their classes."""
+    """Images and their classes."""
     augmentation: AugmentationConfig = AugmentationConfig()
-    """Random changes to training pictures."""
+    """Random changes to training images."""
     loss: LossConfig = CrossEntropyConfig()
     """What is minimised."""
     evaluation: ClassificationEvaluationConfig = ClassificationEvaluationConfig()
@@ -150,13 +150,13 @@ class ClassificationConfig(RunConfig):
     @model_validator(mode="after")
     def _no_unused_keys(self) -> "ClassificationConfig":
         filled = self.data.resize == "pad" or (self.augmentation.uncovers and isinstance(self.data.pad_fill, tuple))
-        pad = "data.resize: pad (a colour also with augmentation that turns or moves pictures)"
+        pad = "data.resize: pad (a colour also with augmentation that turns or moves images)"
         moves = ["data.resize", *(f"augmentation.{key}" for key in UNCOVERING)]
-        several = "several labels a picture (data.label_columns, data.label_separator)"
+        several = "several labels an image (data.label_columns, data.label_separator)"
         labels = ["data.source", "data.label_columns", "data.label_separator"]
         one_label = not self.data.multi_label
         unread = [("evaluation.thresholds", several, labels)] if one_label else []
-        unread += [] if one_label else [("evaluation.calibration_bins", "one label a picture", labels)]
+        unread += [] if one_label else [("evaluation.calibration_bins", "one label an image", labels)]
         refuse_unused(self, unread + ([] if filled else [("data.pad_fill", pad, moves)]))
         return self
 
@@ -181,14 +181,14 @@ class ClassificationConfig(RunConfig):
             why = ", ".join(f"augmentation.{key}" for key in ("mixup", "cutmix") if getattr(self.augmentation, key))
             if size % 2:
                 raise ValueError(
-                    f"training.global_batch_size: must be even, not {size}, to mix pairs of pictures ({why})"
+                    f"training.global_batch_size: must be even, not {size}, to mix pairs of images ({why})"
                 )
             if most == 1:
-                raise ValueError(f"training.micro_batch_size: must be at least 2 to mix pairs of pictures ({why})")
+                raise ValueError(f"training.micro_batch_size: must be at least 2 to mix pairs of images ({why})")
         return self
 
     @model_validator(mode="after")
-    def _pictures_hold_a_patch(self) -> "ClassificationConfig":
+    def _images_hold_a_patch(self) -> "ClassificationConfig":
         size = self.data.image_size
         sides = (size, size) if isinstance(size, int) else size
         patch = self.model.swin_shape().patch_size if isinstance(self.model, SwinModel) else 1

@@ -22,8 +22,8 @@ from classification.model import build_model
 from classification.report.multi_label import write_multilabel_report
 from classification.report.parts import Origin
 from classification.report.single_label import calibrated, write_report
-from engine.datasets.dataset import open_pictures, prepare_on_all, preprocessing_of, split_made
-from engine.datasets.labelled import LabelledPictures, names_digest
+from engine.datasets.dataset import open_images, prepare_on_all, preprocessing_of, split_made
+from engine.datasets.labelled import LabelledImages, names_digest
 from engine.devices.memory_layout import uses_channels_last
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -37,7 +37,7 @@ from engine.task.inference import Measured
 log = logging.getLogger(__name__)
 
 OTHER_DATA = ("data.root=", "data.csv=", "data.val_fraction=", "data.split_seed=")
-"""Changes by which somebody asks for other pictures than the run's own."""
+"""Changes by which somebody asks for other images than the run's own."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ClassificationInference:
         self.classes: list[str] = metadata["classes"]
         preprocessing = used_preprocessing(experiment)
         size = preprocessing.size
-        if config.model.timm_name is None:  # our Swins take pictures of any size, with the windows of the trained one
+        if config.model.timm_name is None:  # our Swins take images of any size, with the windows of the trained one
             trained_at = metadata["preprocessing"]
             size = (trained_at["height"], trained_at["width"])
         model = build_model(config.model, config.finetune, len(self.classes), size)
@@ -76,13 +76,13 @@ class ClassificationInference:
         )
         findings = experiment.saved["run"]["findings"]
         self.thresholds: NDArray[np.float64] = np.empty(0)
-        """With several labels a picture: probability of each class, (C,), from which on it is said."""
+        """With several labels an image: probability of each class, (C,), from which on it is said."""
         if self.multi_label:
             self.thresholds = thresholds_in_use(config.evaluation.thresholds, findings, len(self.classes))
 
     @property
     def multi_label(self) -> bool:
-        """Whether a picture may show several classes."""
+        """Whether an image may show several classes."""
         return self.classifier.multi_label
 
     def probabilities(self, images: Tensor) -> Tensor:
@@ -104,12 +104,12 @@ class ClassificationInference:
     def evaluate(self, split: str, ranks: Ranks) -> Measured:
         config, saved = self._config, self._experiment.saved
         prepare_on_all(config.data, ranks)
-        pictures = ranks.from_main(partial(open_pictures, config.data, split, self.classes))
-        self._check_same_classes(pictures)
+        images = ranks.from_main(partial(open_images, config.data, split, self.classes))
+        self._check_same_classes(images)
         if split == "val" and ranks.is_main:
-            _warn_of_changed_data(self._experiment, pictures)
+            _warn_of_changed_data(self._experiment, images)
         workers = worker_settings(config.data, ranks)
-        predictions = self.classifier.predict(self.model, pictures, config.evaluation.batch_size, workers, ranks)
+        predictions = self.classifier.predict(self.model, images, config.evaluation.batch_size, workers, ranks)
         ranks.heartbeat.at("measure")
         values = measure(predictions, config.evaluation.thresholds, saved["run"]["findings"])
         if isinstance(predictions, Predictions):
@@ -118,7 +118,7 @@ class ClassificationInference:
         train_counts = None if counts is None else np.array(counts, np.int64)
 
         def write(folder: Path, title: str) -> None:
-            origin = Origin(title, pictures, train_counts, config.evaluation, self._experiment.folder.metrics)
+            origin = Origin(title, images, train_counts, config.evaluation, self._experiment.folder.metrics)
             if isinstance(predictions, Predictions):
                 write_report(folder, origin, values, predictions)
             else:
@@ -126,21 +126,21 @@ class ClassificationInference:
 
         return Measured(values, write)
 
-    def _check_same_classes(self, pictures: LabelledPictures) -> None:
+    def _check_same_classes(self, images: LabelledImages) -> None:
         checkpoint = self._experiment.checkpoint
-        if pictures.classes != self.classes:
+        if images.classes != self.classes:
             raise UserError(
                 f"data: {checkpoint} was trained on other classes: {', '.join(self.classes[:10])} there, "
-                f"{', '.join(pictures.classes[:10])} here"
+                f"{', '.join(images.classes[:10])} here"
             )
-        if pictures.multi_label != self.multi_label:
-            several, one = "several labels a picture", "one label a picture"
+        if images.multi_label != self.multi_label:
+            several, one = "several labels an image", "one label an image"
             there, here = (several, one) if self.multi_label else (one, several)
             raise UserError(f"data: {checkpoint} was trained on {there}, but there is {here} here")
 
 
 def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preprocessing:
-    """What the run's own evaluations did to pictures, as its checkpoint says, with the user's changes."""
+    """What the run's own evaluations did to images, as its checkpoint says, with the user's changes."""
     run, _ = used_config(experiment.folder.path, ClassificationConfig)
     before, now = (asdict(preprocessing_of(config.data, config.model.timm_name)) for config in (run, experiment.config))
     kept = {**before, **experiment.saved["metadata"]["preprocessing"]}
@@ -148,16 +148,16 @@ def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preproce
     return replace(Preprocessing(**kept), **changed)
 
 
-def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: LabelledPictures) -> None:
-    """Of other pictures than there were in training; where val is a part of train, of train's as well."""
+def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: LabelledImages) -> None:
+    """Of other images than there were in training; where val is a part of train, of train's as well."""
     if any(change.startswith(OTHER_DATA) for change in experiment.changes):
         return
     data, metadata = experiment.config.data, experiment.saved["metadata"]
-    then, names = (metadata.get(key, {}) for key in ("pictures", "digest_of_picture_names"))  # older ones lack them
-    now = {"val": val, "train": open_pictures(data, "train")} if split_made(data) else {"val": val}
-    for split, pictures in now.items():
-        mixed = ": pictures that the model was trained on may be in val now" if "train" in now else ""
-        if len(pictures) != then.get(split, len(pictures)):
-            log.warning("data: %s has %d pictures, but had %d in training%s", split, len(pictures), then[split], mixed)
-        elif split in names and names_digest(pictures) != names[split]:
-            log.warning("data: %s has as many pictures as in training, but of other names%s", split, mixed)
+    then, names = (metadata.get(key, {}) for key in ("images", "digest_of_image_names"))  # older ones lack them
+    now = {"val": val, "train": open_images(data, "train")} if split_made(data) else {"val": val}
+    for split, images in now.items():
+        mixed = ": images that the model was trained on may be in val now" if "train" in now else ""
+        if len(images) != then.get(split, len(images)):
+            log.warning("data: %s has %d images, but had %d in training%s", split, len(images), then[split], mixed)
+        elif split in names and names_digest(images) != names[split]:
+            log.warning("data: %s has as many images as in training, but of other names%s", split, mixed)

@@ -1,6 +1,6 @@
 """``python -m classification.predict --experiment DIR --images PATH... --output prediction.csv [key.path=value ...]``
 
-Says what a trained model sees in pictures. The training data need not be there: all comes from the checkpoint.
+Says what a trained model sees in images. The training data need not be there: all comes from the checkpoint.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from classification.spec import SPEC
 from engine.commands.entry import predict
 
 DESCRIPTION = (
-    "Says what a trained model sees in pictures, as a CSV file. Pictures that cannot be read are named, and have a row "
+    "Says what a trained model sees in images, as a CSV file. Images that cannot be read are named, and have a row "
     "with the reason in column `error`."
 )
 

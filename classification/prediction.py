@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 FIRST_COLUMN = "path"
 """Of the table that is written."""
 SEPARATOR = "|"
-"""Between the classes of a picture with several."""
+"""Between the classes of an image with several."""
 
 
 class TablePrediction:
@@ -64,7 +64,7 @@ class TablePrediction:
         table = _labels_table if inference.multi_label else _classes_table
         self._output.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self._output, csv_bytes(*table(inference, answers)))
-        log.info("predictions of %d pictures: %s", len(answers.readable), shown(self._output))
+        log.info("predictions of %d images: %s", len(answers.readable), shown(self._output))
 
 
 def _holds_predictions(path: Path) -> bool:

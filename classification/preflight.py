@@ -30,16 +30,16 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
     """Yields what is found in the data. What is not there at all is raised as a UserError."""
     from classification.metrics.measure import check_top5
     from engine.data.batch_plan import BatchLayout
-    from engine.datasets.dataset import open_pictures
+    from engine.datasets.dataset import open_images
     from engine.datasets.preflight import faults_of
     from engine.datasets.sampling import build_order
 
-    opened = {split: open_pictures(config.data, split) for split in ("train", "val")}
+    opened = {split: open_images(config.data, split) for split in ("train", "val")}
     train = opened["train"]
     samples = build_order(config.data, train, config.experiment.seed).num_samples
     batch = config.training.global_batch_size
     yield Checked(
-        [f"{split}: {len(pictures)} pictures of {len(pictures.classes)} classes" for split, pictures in opened.items()],
+        [f"{split}: {len(images)} images of {len(images.classes)} classes" for split, images in opened.items()],
         errors=[
             *faults_of(config.data, train, opened["val"], open_train=True).splitlines(),
             *refusals(

@@ -1,4 +1,4 @@
-"""Classification as a task of the training loop: pictures, model, loss and metrics."""
+"""Classification as a task of the training loop: images, model, loss and metrics."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from classification.metrics.names import measured
 from classification.metrics.predictions import AnyPredictions, Predictions
 from classification.metrics.thresholds import thresholds_in_use
 from classification.model import build_model
-from classification.report.multi_label import multilabel_board_pictures
-from classification.report.single_label import board_pictures
+from classification.report.multi_label import multilabel_board_images
+from classification.report.single_label import board_images
 from engine.data.batch_plan import Draw
 from engine.datasets.dataset import (
-    PictureReader,
+    ImageReader,
     described,
-    open_pictures,
+    open_images,
     prepare_on_all,
     preprocessing_of,
     split_made,
 )
-from engine.datasets.labelled import LabelledPictures, class_counts, names_digest
+from engine.datasets.labelled import LabelledImages, class_counts, names_digest
 from engine.datasets.preflight import faults_of
 from engine.datasets.sampling import build_order
 from engine.datasets.sections import DataConfig
 from engine.devices.memory_layout import laid_out, uses_channels_last
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.images.image_io import Picture
+from engine.images.image_io import ImageArray
 from engine.images.preprocessing import Preprocessing
 from engine.images.reading import worker_settings
 from engine.model.pretrained import build_alike
@@ -64,13 +64,13 @@ class ClassificationTask:
         self._config = config
         self._preprocessing = preprocessing_of(data, config.model.timm_name)
         self._opened, self._names = ranks.from_main(partial(_first_opened, data))
-        pictures, held_out = (self._opened[split] for split in SPLITS)
-        self.classes = pictures.classes
-        self._train_counts = class_counts(pictures)
-        self._multi_label = pictures.multi_label
+        images, held_out = (self._opened[split] for split in SPLITS)
+        self.classes = images.classes
+        self._train_counts = class_counts(images)
+        self._multi_label = images.multi_label
         check_top5(config.evaluation.metric, len(self.classes))
         self.metrics = measured(self._multi_label, config.evaluation.thresholds)
-        self._loss = build_training_loss(config.loss, pictures, ranks.device)
+        self._loss = build_training_loss(config.loss, images, ranks.device)
         warn_of_balancing_twice(config.loss, data)
         size = self._preprocessing.size
         build = partial(build_model, config.model, num_classes=len(self.classes), image_size=size, classes=self.classes)
@@ -85,9 +85,9 @@ class ClassificationTask:
             channels_last=uses_channels_last(config.training.channels_last, model),
         )
         transform = TrainTransform(self._preprocessing, config.augmentation)
-        self.train_data = PictureReader(pictures, transform, seed)
-        self.train_order = build_order(data, pictures, seed)
-        log.info("data: %s", described(data, pictures, held_out, self.train_order.num_samples))
+        self.train_data = ImageReader(images, transform, seed)
+        self.train_order = build_order(data, images, seed)
+        log.info("data: %s", described(data, images, held_out, self.train_order.num_samples))
         if len(self.classes) == 1 and not self._multi_label and ranks.is_main:
             log.warning(
                 "data: %s is the only class: there is nothing to learn, and any answer is right", self.classes[0]
@@ -98,8 +98,8 @@ class ClassificationTask:
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """``batch``: what :class:`TrainCollate` makes. Mean loss over the micro-batch."""
-        pictures, targets = self._mixed(self._classifier.normalized(batch["image"]), batch)
-        inputs = laid_out(pictures, self._classifier.channels_last)
+        images, targets = self._mixed(self._classifier.normalized(batch["image"]), batch)
+        inputs = laid_out(images, self._classifier.channels_last)
         return {"loss": self._loss(model(inputs), targets).mean()}
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
@@ -109,65 +109,65 @@ class ClassificationTask:
         draw = partial(self._draw, predictions, split, findings)
         return Evaluated(measure(predictions, thresholds, findings), findings, draw)
 
-    def _draw(self, predictions: AnyPredictions, split: str, findings: dict[str, Any]) -> Mapping[str, Picture]:
-        pictures, counts = self.pictures(split), self._train_counts
+    def _draw(self, predictions: AnyPredictions, split: str, findings: dict[str, Any]) -> Mapping[str, ImageArray]:
+        images, counts = self.images(split), self._train_counts
         if isinstance(predictions, Predictions):
-            return board_pictures(predictions, pictures, counts)
+            return board_images(predictions, images, counts)
         thresholds = thresholds_in_use(self._config.evaluation.thresholds, findings, len(self.classes))
-        return multilabel_board_pictures(predictions, pictures, thresholds, counts)
+        return multilabel_board_images(predictions, images, thresholds, counts)
 
-    def previews(self) -> Mapping[str, Picture]:
-        """The first training pictures as the model sees them, mixed if they are, with their classes."""
+    def previews(self) -> Mapping[str, ImageArray]:
+        """The first training images as the model sees them, mixed if they are, with their classes."""
         size, order = self._config.training.global_batch_size, self.train_order(0)[:SHOWN]
         draws = [Draw(int(index), 0, position) for position, index in enumerate(order)]
         steps = [draws[first : first + size] for first in range(0, len(draws), size)]
         batches = [self.workers.collate([self.train_data[draw] for draw in step]) for step in steps]
         mixed = [self._mixed(batch["image"].float(), batch) for batch in batches]
-        pictures, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
-        return {"train_samples": contact_sheet(pictures, as_rows(targets, len(self.classes)), self.classes)}
+        images, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
+        return {"train_samples": contact_sheet(images, as_rows(targets, len(self.classes)), self.classes)}
 
-    def pictures(self, split: str) -> LabelledPictures:
+    def images(self, split: str) -> LabelledImages:
         """Those of ``train`` or ``val``, or of another split that was predicted before."""
         return self._opened[split]
 
     def predict(self, model: nn.Module, split: str, ranks: Ranks) -> AnyPredictions:
-        """What ``model`` says of each picture of ``split``; the same on every rank.
+        """What ``model`` says of each image of ``split``; the same on every rank.
 
         Raises:
             UserError: the data have no such split.
         """
         if split not in self._opened:
-            self._opened[split] = ranks.from_main(partial(open_pictures, self._config.data, split))
+            self._opened[split] = ranks.from_main(partial(open_images, self._config.data, split))
         batch_size = self._config.evaluation.batch_size
-        return self._classifier.predict(model, self.pictures(split), batch_size, self.workers, ranks)
+        return self._classifier.predict(model, self.images(split), batch_size, self.workers, ranks)
 
     def metadata(self) -> dict[str, Any]:
         made = {"split": made} if (made := split_made(self._config.data)) else {}
         used = {"multi_label": self._multi_label, "preprocessing": asdict(self._preprocessing)}
         there = {
-            "pictures": {split: len(self.pictures(split)) for split in SPLITS},
-            "digest_of_picture_names": self._names,
+            "images": {split: len(self.images(split)) for split in SPLITS},
+            "digest_of_image_names": self._names,
         }
         return {"classes": self.classes, "train_counts": self._train_counts.tolist(), **there, **used, **made}
 
-    def _mixed(self, pictures: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Pictures (B, 3, H, W) and the batch's targets: both as :class:`TrainCollate` has planned to mix them."""
+    def _mixed(self, images: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) and the batch's targets: both as :class:`TrainCollate` has planned to mix them."""
         if "target_weights" not in batch:
-            return pictures, batch["label"]
+            return images, batch["label"]
         plan = MixingPlan(batch["pixel_weights"], batch["boxes"], batch["target_weights"])
-        return apply_mixing(pictures, batch["label"], len(self.classes), plan)
+        return apply_mixing(images, batch["label"], len(self.classes), plan)
 
 
-def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledPictures], dict[str, str]]:
+def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledImages], dict[str, str]]:
     """Train and val, and a digest of the names of each.
 
     Raises:
         UserError: they are not there, or not as they should be: better known before training than after an epoch.
     """
-    opened = {split: open_pictures(data, split) for split in SPLITS}
+    opened = {split: open_images(data, split) for split in SPLITS}
     if faults := faults_of(data, opened["train"], opened["val"]):
         raise UserError(faults)
-    return opened, {split: names_digest(pictures) for split, pictures in opened.items()}
+    return opened, {split: names_digest(images) for split, images in opened.items()}
 
 
 class TrainCollate:

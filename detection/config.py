@@ -24,9 +24,9 @@ class DetectionConfig(RunConfig):
     detection: DetectorConfig = TimmDetector()
     """What is trained, and how its output is read."""
     data: DataConfig
-    """Pictures with boxes."""
+    """Images with boxes."""
     augmentation: AugmentationConfig = AugmentationConfig()
-    """Random changes to training pictures."""
+    """Random changes to training images."""
     loss: LossConfig = CrossEntropyConfig()
     """What is minimised."""
 

@@ -1,4 +1,4 @@
-"""A model with what it takes to use it: from 8-bit pictures to boxes."""
+"""A model with what it takes to use it: from 8-bit images to boxes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detection.augmentation.transforms import EvalReader
 from detection.boxes.postprocess import Detections, class_scores, postprocess
 from detection.config import DetectionConfig
-from detection.data.annotations import AnnotatedPictures
+from detection.data.annotations import AnnotatedImages
 from detection.model.ssd import SSD, SSDOutput, build_detector
 from detection.report.predictions import Predictions, gather, rows
 from engine.config.training import FinetuneConfig
@@ -51,20 +51,20 @@ class Detector:
         self._channels_last = uses_channels_last(config.training.channels_last, model)
         self.model = model.to(memory_format=torch.channels_last) if self._channels_last else model
 
-    def forward(self, model: nn.Module, pictures: Tensor) -> SSDOutput:
-        """What ``model`` says of uint8 pictures (B, 3, H, W) on its device."""
-        return model(laid_out(self._normalized(pictures), self._channels_last))
+    def forward(self, model: nn.Module, images: Tensor) -> SSDOutput:
+        """What ``model`` says of uint8 images (B, 3, H, W) on its device."""
+        return model(laid_out(self._normalized(images), self._channels_last))
 
-    def detect(self, model: nn.Module, pictures: Tensor) -> Detections:
-        """The boxes that ``model`` finds on uint8 pictures (B, 3, H, W), which may lie anywhere."""
-        output = self.forward(model, pictures.to(self._device, non_blocking=True))
+    def detect(self, model: nn.Module, images: Tensor) -> Detections:
+        """The boxes that ``model`` finds on uint8 images (B, 3, H, W), which may lie anywhere."""
+        output = self.forward(model, images.to(self._device, non_blocking=True))
         scores = class_scores(output.logits, self._sigmoid)
         return postprocess(scores, output.codes, output.priors, self._config.detection.postprocess)
 
-    def predict(self, model: nn.Module, pictures: AnnotatedPictures, ranks: Ranks) -> Predictions:
-        """What ``model`` finds on all of ``pictures``, on every rank: the same for any number of them."""
-        reader = EvalReader(pictures, self.transform)
-        settings, sizes = worker_settings(self._config.data, ranks), torch.from_numpy(pictures.annotations.sizes)
+    def predict(self, model: nn.Module, images: AnnotatedImages, ranks: Ranks) -> Predictions:
+        """What ``model`` finds on all of ``images``, on every rank: the same for any number of them."""
+        reader = EvalReader(images, self.transform)
+        settings, sizes = worker_settings(self._config.data, ranks), torch.from_numpy(images.annotations.sizes)
         found = [
             (batch.data["index"], self.detect(model, batch.data["image"]))
             for batch in EvalLoader(reader, len(reader), self._config.evaluation.batch_size, settings, ranks)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detection.config import DetectionConfig
-from detection.data.annotations import AnnotatedPictures, Annotations, digest
-from detection.data.open import open_pictures
+from detection.data.annotations import AnnotatedImages, Annotations, digest
+from detection.data.open import open_images
 from detection.detector import Detector
 from detection.report.coco_metrics import measure_on_main
 from detection.report.report import write_report
@@ -48,7 +48,7 @@ class DetectionInference:
         experiment.load_into(self.model)
 
     def answers(self, images: Tensor, sizes: Tensor) -> list[FoundObjects]:
-        found = self.detector.detect(self.model, images).pictures()
+        found = self.detector.detect(self.model, images).images()
         return [
             FoundObjects(
                 [self.classes[label] for label in labels.tolist()],
@@ -60,16 +60,16 @@ class DetectionInference:
 
     def evaluate(self, split: str, ranks: Ranks) -> Measured:
         experiment = self._experiment
-        pictures = ranks.from_main(partial(open_pictures, experiment.config.data, split))
-        self._require_same_classes(pictures.annotations)
+        images = ranks.from_main(partial(open_images, experiment.config.data, split))
+        self._require_same_classes(images.annotations)
         if ranks.is_main:
-            _warn_of_changed_data(experiment, split, pictures)
-        predictions = self.detector.predict(self.model, pictures, ranks)
-        values, result = measure_on_main(predictions, pictures, ranks)
+            _warn_of_changed_data(experiment, split, images)
+        predictions = self.detector.predict(self.model, images, ranks)
+        values, result = measure_on_main(predictions, images, ranks)
 
         def write(folder: Path, title: str) -> None:
             assert result is not None, "rank 0 writes"
-            write_report(folder, title, result, predictions, pictures)
+            write_report(folder, title, result, predictions, images)
 
         return Measured(values, write)
 
@@ -82,9 +82,9 @@ class DetectionInference:
             raise UserError(f"data: {self._experiment.checkpoint} was trained on other categories: {shown}")
 
 
-def _warn_of_changed_data(experiment: Experiment[DetectionConfig], split: str, pictures: AnnotatedPictures) -> None:
-    """Of other pictures or boxes than training had, unless the user asks for others."""
+def _warn_of_changed_data(experiment: Experiment[DetectionConfig], split: str, images: AnnotatedImages) -> None:
+    """Of other images or boxes than training had, unless the user asks for others."""
     then = experiment.saved["metadata"].get("digest_of_annotations", {}).get(split)  # older ones lack them
     chosen = any(change.startswith(("data.root=", f"data.{split}")) for change in experiment.changes)
-    if then is not None and not chosen and digest(pictures) != then:
-        log.warning("data: pictures or annotations of %s are not those that training had", split)
+    if then is not None and not chosen and digest(images) != then:
+        log.warning("data: images or annotations of %s are not those that training had", split)

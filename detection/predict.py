@@ -1,8 +1,8 @@
 """``python -m detection.predict --experiment DIR --images PATH... --output DIR [--checkpoint …] [key=value …]``
 
-Finds objects on any pictures. PATH is a picture, a folder that is searched for them, or a .csv file that lists some.
-DIR gets detections.json, in COCO's format with the pictures' names, and pictures/ with the boxes drawn; it must not
-hold any from before. Broken pictures are named and left out.
+Finds objects on any images. PATH is an image, a folder that is searched for them, or a .csv file that lists some.
+DIR gets detections.json, in COCO's format with the images' names, and images/ with the boxes drawn; it must not
+hold any from before. Broken images are named and left out.
 """
 
 from __future__ import annotations
@@ -20,4 +20,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    predict(SPEC, "Finds objects on pictures with a trained model.", add_arguments)
+    predict(SPEC, "Finds objects on images with a trained model.", add_arguments)

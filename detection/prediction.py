@@ -1,4 +1,4 @@
-"""Detections on pictures of which nothing is known, from a trained model to files."""
+"""Detections on images of which nothing is known, from a trained model to files."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from engine.datasets.named_files import DETECTIONS, DRAWINGS
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.files import shown, write_atomic
-from engine.images.image_io import read_picture, write_picture
+from engine.images.image_io import read_image, write_image
 from engine.task.inference import Answers
 
 log = logging.getLogger(__name__)
 
 LONGEST_STEM = 40
-"""Characters of a picture's name in that of its drawing: a file's name has at most 255 bytes."""
+"""Characters of an image's name in that of its drawing: a file's name has at most 255 bytes."""
 
 
 class DrawnPrediction:
@@ -64,26 +64,26 @@ class DrawnPrediction:
             ranks.heartbeat.tick()
             path = Path(answers.files[index])
             image = drawn(path, found, index, inference.classes)
-            write_picture(self._output / DRAWINGS / f"{index + 1:05d}_{path.stem[:LONGEST_STEM]}.png", image)
+            write_image(self._output / DRAWINGS / f"{index + 1:05d}_{path.stem[:LONGEST_STEM]}.png", image)
         if ranks.is_main:
             count = len(answers.readable)
-            log.info("%d pictures, %d detections: %s", count, len(found.scores), shown(self._output))
+            log.info("%d images, %d detections: %s", count, len(found.scores), shown(self._output))
 
 
 def drawn(path: Path, found: Predictions, index: int, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """The picture with its better detections, (height, width, 3)."""
-    picture, own = np.array(read_picture(path)), found.of(index)
-    scale = np.array([picture.shape[1], picture.shape[0]] * 2)
+    """The image with its better detections, (height, width, 3)."""
+    image, own = np.array(read_image(path)), found.of(index)
+    scale = np.array([image.shape[1], image.shape[0]] * 2)
     boxes = torch.from_numpy(found.boxes[own] / scale).float()
     detections = Boxes(boxes, torch.from_numpy(found.labels[own]), torch.from_numpy(found.scores[own]))
-    return draw(picture, detections.above(SCORE), classes)
+    return draw(image, detections.above(SCORE), classes)
 
 
 def document(found: Predictions, answers: Answers, inference: DetectionInference) -> dict[str, list[dict[str, Any]]]:
     """COCO's format with scores: images numbered from 1 in the order given, annotations under the data set's ids."""
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     bbox = np.concatenate([found.boxes[:, :2], sides], axis=1).tolist()
-    columns = (found.pictures.tolist(), found.labels.tolist(), bbox, sides.prod(axis=1).tolist(), found.scores.tolist())
+    columns = (found.images.tolist(), found.labels.tolist(), bbox, sides.prod(axis=1).tolist(), found.scores.tolist())
     sizes = answers.sizes.tolist()
     return {
         "images": [
@@ -93,14 +93,14 @@ def document(found: Predictions, answers: Answers, inference: DetectionInference
         "annotations": [
             {
                 "id": number,
-                "image_id": picture + 1,
+                "image_id": image + 1,
                 "category_id": inference.category_ids[label],
                 "bbox": box,
                 "area": area,
                 "score": score,
                 "iscrowd": 0,
             }
-            for number, (picture, label, box, area, score) in enumerate(zip(*columns, strict=True), start=1)
+            for number, (image, label, box, area, score) in enumerate(zip(*columns, strict=True), start=1)
         ],
         "categories": [
             {"id": i, "name": name} for i, name in zip(inference.category_ids, inference.classes, strict=True)

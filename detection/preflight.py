@@ -32,8 +32,8 @@ def look(config: DetectionConfig) -> Iterator[Checked]:
 
     opened, findings = check_data(config.data, config.augmentation.min_box_pixels)
     errors = [finding.told(NAMED) for finding in findings if finding.fatal]
-    if not errors:  # faulty pictures are not counted
+    if not errors:  # faulty images are not counted
         batch, drop_last = config.training.global_batch_size, config.data.drop_last
         errors = refusals(lambda: BatchLayout(len(opened["train"]), batch, drop_last=drop_last))
     warnings = [finding.told(NAMED) for finding in findings if not finding.fatal]
-    yield Checked([described(split, pictures) for split, pictures in opened.items()], warnings, errors)
+    yield Checked([described(split, images) for split, images in opened.items()], warnings, errors)

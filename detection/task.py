@@ -1,4 +1,4 @@
-"""Detection as a task of the training loop: pictures with boxes, model, matching, losses and COCO's figures."""
+"""Detection as a task of the training loop: images with boxes, model, matching, losses and COCO's figures."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from detection.augmentation.transforms import TrainReader
 from detection.boxes.losses import detection_loss
 from detection.boxes.matching import match
 from detection.config import DetectionConfig
-from detection.data.annotations import AnnotatedPictures, digest
-from detection.data.open import described, look_first, open_pictures
+from detection.data.annotations import AnnotatedImages, digest
+from detection.data.open import described, look_first, open_images
 from detection.data.sample import collate
 from detection.detector import Detector
 from detection.model.unused_parameters import first_pass
@@ -27,14 +27,14 @@ from detection.report.metric_names import MEASURED
 from detection.report.predictions import Predictions
 from engine.data.batch_plan import Draw, NaturalOrder
 from engine.distributed.ranks import Ranks
-from engine.images.image_io import Picture
+from engine.images.image_io import ImageArray
 from engine.images.reading import worker_settings
 from engine.task.task import Evaluated
 
 log = logging.getLogger(__name__)
 
 SHOWN = 16
-"""Training pictures on the sheet that a run begins with."""
+"""Training images on the sheet that a run begins with."""
 
 
 class DetectionTask:
@@ -46,25 +46,25 @@ class DetectionTask:
 
     def __init__(self, config: DetectionConfig, ranks: Ranks) -> None:
         data, seed = config.data, config.experiment.seed
-        opened = {split: ranks.from_main(partial(open_pictures, data, split)) for split in ("train", "val")}
+        opened = {split: ranks.from_main(partial(open_images, data, split)) for split in ("train", "val")}
         ranks.from_main(partial(look_first, opened, data, config.augmentation.min_box_pixels))
-        pictures = opened["train"]
+        images = opened["train"]
         self._config = config
-        self._opened: dict[str, AnnotatedPictures] = opened
-        self._known = pictures.annotations
+        self._opened: dict[str, AnnotatedImages] = opened
+        self._known = images.annotations
         self._detector = Detector(config, self._known.classes, ranks)
         self.model: nn.Module = self._detector.model
         ready = self._detector.preprocessing
         first_pass(self._detector.model, ready.size, ranks.device)
-        self.train_data = TrainReader(pictures, ready.size, ready.interpolation, ready.mean, config.augmentation, seed)
-        self.train_order = NaturalOrder(len(pictures), seed)
+        self.train_data = TrainReader(images, ready.size, ready.interpolation, ready.mean, config.augmentation, seed)
+        self.train_order = NaturalOrder(len(images), seed)
         self.drop_last = data.drop_last
         self.workers = worker_settings(data, ranks, collate)
         for split in opened:
             log.info("data: %s", described(split, opened[split]))
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: what :func:`detection.data.sample.collate` makes. Mean losses over the micro-batch's pictures."""
+        """``batch``: what :func:`detection.data.sample.collate` makes. Mean losses over the micro-batch's images."""
         logits, codes, priors = self._detector.forward(model, batch["image"])
         boxes, labels, mask, ignored = (batch[name] for name in ("boxes", "labels", "mask", "ignored"))
         matches = match(priors, boxes, labels, mask, ignored, self._config.detection.matching)
@@ -72,14 +72,14 @@ class DetectionTask:
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
         if split not in self._opened:
-            self._opened[split] = ranks.from_main(partial(open_pictures, self._config.data, split))
-        pictures = self._opened[split]
-        predictions = self._detector.predict(model, pictures, ranks)
-        metrics, result = measure_on_main(predictions, pictures, ranks)
-        return Evaluated(metrics, draw=partial(_draw, result, predictions, pictures))
+            self._opened[split] = ranks.from_main(partial(open_images, self._config.data, split))
+        images = self._opened[split]
+        predictions = self._detector.predict(model, images, ranks)
+        metrics, result = measure_on_main(predictions, images, ranks)
+        return Evaluated(metrics, draw=partial(_draw, result, predictions, images))
 
-    def previews(self) -> Mapping[str, Picture]:
-        """The first training pictures as the model sees them, with their boxes."""
+    def previews(self) -> Mapping[str, ImageArray]:
+        """The first training images as the model sees them, with their boxes."""
         draws = [Draw(int(index), 0, position) for position, index in enumerate(self.train_order(0)[:SHOWN])]
         return {"train_samples": training_sheet([self.train_data[draw] for draw in draws], self._known.classes)}
 
@@ -87,7 +87,7 @@ class DetectionTask:
         return {
             "classes": self._known.classes,
             "category_ids": self._known.category_ids,
-            "pictures": {split: len(self._opened[split]) for split in ("train", "val")},
+            "images": {split: len(self._opened[split]) for split in ("train", "val")},
             "objects": {split: _objects(self._opened[split]) for split in ("train", "val")},
             "digest_of_annotations": self._digests,
             "preprocessing": asdict(self._detector.preprocessing),
@@ -98,10 +98,10 @@ class DetectionTask:
         return {split: digest(self._opened[split]) for split in ("train", "val")}
 
 
-def _draw(result: CocoResult | None, predictions: Predictions, pictures: AnnotatedPictures) -> Mapping[str, Picture]:
+def _draw(result: CocoResult | None, predictions: Predictions, images: AnnotatedImages) -> Mapping[str, ImageArray]:
     assert result is not None, "rank 0 draws"
-    return overview(result, confuse(predictions, pictures.annotations), predictions, pictures)
+    return overview(result, confuse(predictions, images.annotations), predictions, images)
 
 
-def _objects(pictures: AnnotatedPictures) -> int:
-    return int((~pictures.annotations.crowd).sum())
+def _objects(images: AnnotatedImages) -> int:
+    return int((~images.annotations.crowd).sum())

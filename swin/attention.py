@@ -1,6 +1,6 @@
 """Window attention with relative position bias (sections 3.1 and 3.2 of the paper).
 
-Letters in shapes: B pictures of M windows of N tokens, C channels, h heads of d channels.
+Letters in shapes: B images of M windows of N tokens, C channels, h heads of d channels.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class WindowAttention(nn.Module):
         """Attends within each window.
 
         Args:
-            x: (B * M, N, C), the M windows of each of B pictures.
+            x: (B * M, N, C), the M windows of each of B images.
             mask: (M, N, N) added to the scores of each window, or None.
 
         Returns:

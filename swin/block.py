@@ -9,12 +9,12 @@ from swin.windows import Grid, merge, partition
 
 
 def drop_path_factors(x: Tensor, probability: float) -> Tensor:
-    """Returns what stochastic depth (Huang et al., 2016) multiplies a branch by: 0 drops it for a whole picture, and
+    """Returns what stochastic depth (Huang et al., 2016) multiplies a branch by: 0 drops it for a whole image, and
     for the others it is scaled up, to keep the mean.
 
     Args:
         x: (B, ...); only its length, type and device matter.
-        probability: Of dropping, in [0, 1). Drawn from torch's global generator, for each picture by itself.
+        probability: Of dropping, in [0, 1). Drawn from torch's global generator, for each image by itself.
 
     Returns:
         (B, 1, ...), of as many dimensions as ``x``.
@@ -48,7 +48,7 @@ class SwinBlock(nn.Module):
         qkv_bias: Whether q, k and v have a bias.
         proj_drop: Dropout of both branches' projections.
         attn_drop: Dropout of attention weights.
-        drop_path: Probability that a picture skips a branch; attention and MLP are drawn separately.
+        drop_path: Probability that an image skips a branch; attention and MLP are drawn separately.
 
     Whoever runs the block draws with :meth:`draw` what is dropped, and hands it over: so the block computes nothing
     that depends on its own probability, and blocks of one shape share one piece of compiled code.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 BUFFERS = ("relative_position_index", "attn_mask")
-"""Stored by some publishers although they follow from the window and the picture's size."""
+"""Stored by some publishers although they follow from the window and the image's size."""
 
 
 def to_own_names(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:

@@ -1,6 +1,6 @@
 """Windows over a map of tokens: the pure functions behind (shifted) window attention.
 
-Letters in shapes: B pictures, H and W the map, C channels, M windows of one picture, N tokens of one window.
+Letters in shapes: B images, H and W the map, C channels, M windows of one image, N tokens of one window.
 
 Where implementations differ we follow the paper's detection code and torchvision: the map is padded with zeros at the
 bottom and the right to whole windows first, then rolled, and padding takes part in attention. (timm rolls first; the
@@ -38,7 +38,7 @@ class Grid(NamedTuple):
 
     @property
     def windows(self) -> int:
-        """M, windows of one picture."""
+        """M, windows of one image."""
         return self.rows_and_columns[0] * self.rows_and_columns[1]
 
     @property

@@ -16,5 +16,5 @@ SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 def shared_data() -> Path:
     """Real data sets that lie beside the project on some machines."""
     if not (SHARED / "data").is_dir():
-        pytest.skip("no ../shared/data beside the project: the test on real pictures is left out")
+        pytest.skip("no ../shared/data beside the project: the test on real images is left out")
     return SHARED / "data"

@@ -53,9 +53,9 @@ TASKS: dict[type, Any] = {ClassificationConfig: ClassificationTask, DetectionCon
 SHAPES = {
     "source": "shapes",
     "classes": ["circle", "square"],
-    "train_pictures": 4,
-    "val_pictures": 2,
-    "picture_size": [64, 64],
+    "train_images": 4,
+    "val_images": 2,
+    "image_size": [64, 64],
     "workers": 0,
 }
 
@@ -97,7 +97,7 @@ def configured(path: Path, folder: Path) -> Any:
     data: dict[str, Any] = SHAPES if schema is DetectionConfig else {"source": "digits", "workers": 0}
     columns = getattr(found.data, "label_columns", [])
     if len(columns) > 1 or getattr(found.data, "label_separator", None) is not None:
-        data = write_multilabel_data(folder / "pictures")
+        data = write_multilabel_data(folder / "images")
     size = found.data.model_dump(mode="json")["image_size"]
     return load_config(schema, path, [*start, f"data={json.dumps({**data, 'image_size': size})}"])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ACTIONS = {"os.scandir": "list", "os.listdir": "list", "open": "open"}
-PICTURES = (".jpg", ".png")
+IMAGES = (".jpg", ".png")
 
 
 def main() -> None:
@@ -56,12 +56,12 @@ def notes_of(folder: Path, rank: int) -> list[tuple[str, str]]:
 
 
 def touched(notes: Path, rank: int, root: Path) -> set[str]:
-    """What a rank has done to pictures' folders and to files of tensors, besides opening pictures.
+    """What a rank has done to images' folders and to files of tensors, besides opening images.
 
     Pillow before 10.3 asks for the state of each file that it opens.
     """
     done = notes_of(notes, rank)
-    opened = {path for action, path in done if action == "open" and path.endswith(PICTURES)}
+    opened = {path for action, path in done if action == "open" and path.endswith(IMAGES)}
     return {
         f"{action} {path}"
         for action, path in done

@@ -1,9 +1,9 @@
-"""Makes an even data set awkward: from class folders to a CSV file that keeps few pictures of most classes.
+"""Makes an even data set awkward: from class folders to a CSV file that keeps few images of most classes.
 
 ``python -m tools.long_tail --root data/clothing --output long_tail.csv [--least 8] [--most 700] [--seed 0]``
 
-The training pictures of class i of C, the largest first, are cut down to ``most * (least / most) ** (i / (C - 1))``, as
-Cui et al. (arXiv:1901.05555) make CIFAR-10-LT; val and test stay as they are. No picture is copied: the file is for
+The training images of class i of C, the largest first, are cut down to ``most * (least / most) ** (i / (C - 1))``, as
+Cui et al. (arXiv:1901.05555) make CIFAR-10-LT; val and test stay as they are. No image is copied: the file is for
 ``data: {source: csv, root: data/clothing, csv: long_tail.csv, label_columns: [label], split_column: split}``.
 """
 
@@ -27,10 +27,10 @@ from engine.seed import generator
 
 
 def tail_sizes(available: Sequence[int], least: int, most: int) -> list[int]:
-    """Pictures to keep of each class, in the order of ``available``: the larger a class is, the more.
+    """Images to keep of each class, in the order of ``available``: the larger a class is, the more.
 
     Raises:
-        UserError: a class has too few pictures for its place in the row.
+        UserError: a class has too few images for its place in the row.
     """
     order = np.argsort(-np.asarray(available), kind="stable")
     steps = np.arange(len(order)) / max(len(order) - 1, 1)
@@ -39,7 +39,7 @@ def tail_sizes(available: Sequence[int], least: int, most: int) -> list[int]:
     short = [(int(wanted), there) for wanted, there in zip(kept, available, strict=True) if wanted > there]
     if short:
         wanted, there = short[0]
-        raise UserError(f"--most {most}: a class would have to keep {wanted} pictures and has {there}; choose less")
+        raise UserError(f"--most {most}: a class would have to keep {wanted} images and has {there}; choose less")
     return kept.tolist()
 
 
@@ -49,18 +49,18 @@ def rows(root: Path, least: int, most: int, seed: int) -> list[tuple[str, str, s
     for split in SPLIT_FOLDERS:
         if split != "train" and not has_split(root, split):
             continue
-        pictures = open_folder(FolderData(source="folder", root=root), split)
-        chosen = np.arange(len(pictures))
+        images = open_folder(FolderData(source="folder", root=root), split)
+        chosen = np.arange(len(images))
         if split == "train":
-            counts = np.bincount(pictures.labels, minlength=len(pictures.classes))
+            counts = np.bincount(images.labels, minlength=len(images.classes))
             sizes = tail_sizes(counts.tolist(), least, most)
-            members = [np.flatnonzero(pictures.labels == number) for number in range(len(sizes))]
+            members = [np.flatnonzero(images.labels == number) for number in range(len(sizes))]
             draws = [generator(seed, "long tail", number).permutation(len(own)) for number, own in enumerate(members)]
             kept = [own[draw[:size]] for own, draw, size in zip(members, draws, sizes, strict=True)]
             chosen = np.sort(np.concatenate(kept))
-        folder = pictures.root.relative_to(root)
-        labels = [pictures.classes[number] for number in pictures.labels[chosen]]
-        names = [str(folder / pictures.name(index)) for index in chosen.tolist()]
+        folder = images.root.relative_to(root)
+        labels = [images.classes[number] for number in images.labels[chosen]]
+        names = [str(folder / images.name(index)) for index in chosen.tolist()]
         found += [(name, label, split) for name, label in zip(names, labels, strict=True)]
     return found
 
@@ -72,9 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="class folders: DIR/train/CLASS, …")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the CSV file to write")
-    parser.add_argument("--least", type=int, default=8, metavar="N", help="pictures of the smallest class (8)")
-    parser.add_argument("--most", type=int, default=700, metavar="N", help="pictures of the largest class (700)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides which pictures are kept (0)")
+    parser.add_argument("--least", type=int, default=8, metavar="N", help="images of the smallest class (8)")
+    parser.add_argument("--most", type=int, default=700, metavar="N", help="images of the largest class (700)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides which images are kept (0)")
     options = parser.parse_args(arguments)
 
     def command() -> int:

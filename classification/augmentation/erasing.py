@@ -1,4 +1,4 @@
-"""Random erasing of 8-bit pictures (Zhong et al., arXiv:1708.04896), as timm draws it."""
+"""Random erasing of 8-bit images (Zhong et al., arXiv:1708.04896), as timm draws it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _ATTEMPTS = 10
 
 
 def erase(
-    picture: Tensor, config: RandomErasingConfig, mean: Channels, std: Channels, rng: np.random.Generator
+    image: Tensor, config: RandomErasingConfig, mean: Channels, std: Channels, rng: np.random.Generator
 ) -> Tensor:
-    """Fills random rectangles of ``picture`` (uint8, 3 x H x W) with noise, in place, and returns it.
+    """Fills random rectangles of ``image`` (uint8, 3 x H x W) with noise, in place, and returns it.
 
     The noise is normal around ``mean`` with deviation ``std`` (of values in [0, 1]): standard normal once normalised,
     but for what is clipped to [0, 255]. The distribution of rectangles is that of timm's ``RandomErasing``.
     """
     if rng.random() >= config.probability:
-        return picture
-    _, height, width = picture.shape
+        return image
+    _, height, width = image.shape
     count = int(rng.integers(1, config.count + 1))
     for _ in range(count):
         rectangle = _rectangle(height, width, count, config, rng)
@@ -33,14 +33,14 @@ def erase(
             shape = (3, rows.stop - rows.start, columns.stop - columns.start)
             noise = rng.standard_normal(shape, np.float32)
             values = (noise * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1))) * 255
-            picture[:, rows, columns] = torch.from_numpy(values.round().clip(0, 255).astype(np.uint8))
-    return picture
+            image[:, rows, columns] = torch.from_numpy(values.round().clip(0, 255).astype(np.uint8))
+    return image
 
 
 def _rectangle(
     height: int, width: int, count: int, config: RandomErasingConfig, rng: np.random.Generator
 ) -> tuple[slice, slice] | None:
-    """Rows and columns of one of ``count`` rectangles; None if none was found that is smaller than the picture."""
+    """Rows and columns of one of ``count`` rectangles; None if none was found that is smaller than the image."""
     log_aspect = math.log(config.min_aspect)
     for _ in range(_ATTEMPTS):
         area = rng.uniform(*config.area) * height * width / count

@@ -1,6 +1,6 @@
 """Mixup (Zhang et al., arXiv:1710.09412) and CutMix (Yun et al., arXiv:1905.04899), decided for the global batch.
 
-Neighbours mix: the picture at position p of the epoch's order with the one at p XOR 1. The order is a random
+Neighbours mix: the image at position p of the epoch's order with the one at p XOR 1. The order is a random
 permutation, so neighbours are as random as any two, and with an even micro-batch they are always on the same rank.
 Strengths and boxes are distributed as timm's, but follow from (seed, epoch, step) or (seed, epoch, pair) alone.
 """
@@ -21,14 +21,14 @@ from engine.seed import generator
 
 @dataclass(frozen=True)
 class MixingPlan:
-    """How each of B pictures is mixed with its neighbour in the micro-batch."""
+    """How each of B images is mixed with its neighbour in the micro-batch."""
 
     pixel_weights: Tensor
-    """(B,) float32 in [0, 1]: weight of the picture itself outside its box; 1 with CutMix."""
+    """(B,) float32 in [0, 1]: weight of the image itself outside its box; 1 with CutMix."""
     boxes: Tensor
     """(B, 4) int64: top, bottom, left, right of the box that the neighbour fills; empty with Mixup."""
     target_weights: Tensor
-    """(B,) float32 in [0, 1]: weight of the picture's own label."""
+    """(B,) float32 in [0, 1]: weight of the image's own label."""
 
 
 def plan_mixing(
@@ -40,9 +40,9 @@ def plan_mixing(
     height: int,
     width: int,
 ) -> MixingPlan:
-    """The plan for the pictures at ``positions`` of an epoch: consecutive, the first one even.
+    """The plan for the images at ``positions`` of an epoch: consecutive, the first one even.
 
-    A last picture without a neighbour stays as it is.
+    A last image without a neighbour stays as it is.
     """
     pairs = [position // 2 for position in positions]
     assert pairs == [positions[0] // 2 + place // 2 for place in range(len(positions))], "pairs must not be torn apart"
@@ -61,29 +61,29 @@ def plan_mixing(
     )
 
 
-def apply_mixing(pictures: Tensor, labels: Tensor, num_classes: int, plan: MixingPlan) -> tuple[Tensor, Tensor]:
+def apply_mixing(images: Tensor, labels: Tensor, num_classes: int, plan: MixingPlan) -> tuple[Tensor, Tensor]:
     """Mixes neighbours of a micro-batch.
 
     Args:
-        pictures: (B, 3, H, W), normalised, of any floating type.
-        labels: (B,) class numbers; or, with several labels a picture, (B, num_classes) of 0 and 1.
+        images: (B, 3, H, W), normalised, of any floating type.
+        labels: (B,) class numbers; or, with several labels an image, (B, num_classes) of 0 and 1.
 
     Returns:
-        The mixed pictures, (B, 3, H, W), and targets, (B, num_classes) in fp32 in [0, 1]: of class numbers, each row
+        The mixed images, (B, 3, H, W), and targets, (B, num_classes) in fp32 in [0, 1]: of class numbers, each row
         sums to 1.
     """
-    count, _, height, width = pictures.shape
-    neighbour = (torch.arange(count, device=pictures.device) ^ 1).clamp(max=count - 1)
+    count, _, height, width = images.shape
+    neighbour = (torch.arange(count, device=images.device) ^ 1).clamp(max=count - 1)
     top, bottom, left, right = (edge[:, None] for edge in plan.boxes.unbind(1))
-    rows = torch.arange(height, device=pictures.device)
-    columns = torch.arange(width, device=pictures.device)
+    rows = torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
     in_rows = (rows >= top) & (rows < bottom)
     in_columns = (columns >= left) & (columns < right)
     in_box = in_rows[:, None, :, None] & in_columns[:, None, None, :]
-    weights = plan.pixel_weights[:, None, None, None].masked_fill(in_box, 0.0).to(pictures.dtype)
+    weights = plan.pixel_weights[:, None, None, None].masked_fill(in_box, 0.0).to(images.dtype)
     targets = as_rows(labels, num_classes)
     return (
-        torch.lerp(pictures[neighbour], pictures, weights),
+        torch.lerp(images[neighbour], images, weights),
         torch.lerp(targets[neighbour], targets, plan.target_weights[:, None]),
     )
 
@@ -115,7 +115,7 @@ def _draw(config: AugmentationConfig, rng: np.random.Generator, height: int, wid
 
 
 def _box(weight: float, rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
-    """A box of ``1 - weight`` of the picture's area, centred anywhere in it and cut off at its edges."""
+    """A box of ``1 - weight`` of the image's area, centred anywhere in it and cut off at its edges."""
     side = np.sqrt(1 - weight)
     box_height, box_width = int(height * side), int(width * side)
     middle_row, middle_column = int(rng.integers(height)), int(rng.integers(width))

@@ -1,4 +1,4 @@
-"""The `augmentation` section: what training pictures go through at random. Null or 0 turns a thing off."""
+"""The `augmentation` section: what training images go through at random. Null or 0 turns a thing off."""
 
 import re
 from typing import Annotated, Literal
@@ -45,7 +45,7 @@ def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 class RandomResizedCropConfig(Section):
-    """A random part of the picture, stretched to the model's size."""
+    """A random part of the image, stretched to the model's size."""
 
     scale: Annotated[tuple[PartOfArea, PartOfArea], AfterValidator(_increasing)] = (0.08, 1.0)
     """Least and largest part of the area."""
@@ -67,7 +67,7 @@ class ColorJitterConfig(Section):
 
 
 class AffineConfig(Section):
-    """A random affine map about the picture's middle, as torchvision's RandomAffine makes it."""
+    """A random affine map about the image's middle, as torchvision's RandomAffine makes it."""
 
     degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
     """The rotation is drawn from [-value, value]."""
@@ -103,7 +103,7 @@ class RandAugmentConfig(Section):
     magnitude: Annotated[int, Field(ge=0, le=10)] = 9
     """Strength of the operations."""
     layers: Annotated[int, Field(ge=1)] = 2
-    """Operations drawn for a picture."""
+    """Operations drawn for an image."""
     probability: Probability = 0.5
     """Probability that a drawn operation is applied."""
     magnitude_std: NonNegative = 0.5
@@ -124,9 +124,9 @@ class RandomErasingConfig(Section):
     """Rectangles filled with noise (arXiv:1708.04896), as timm's `pixel` mode."""
 
     probability: Probability = 0.25
-    """Probability that a picture loses anything."""
+    """Probability that an image loses anything."""
     area: Annotated[tuple[PartOfArea, PartOfArea], AfterValidator(_increasing)] = (0.02, 0.3333333333333333)
-    """Least and largest part of the picture, all rectangles together."""
+    """Least and largest part of the image, all rectangles together."""
     min_aspect: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Least ratio of a rectangle's sides."""
     count: Annotated[int, Field(ge=1)] = 1
@@ -134,16 +134,16 @@ class RandomErasingConfig(Section):
 
 
 UNCOVERING = ("rotation", "affine", "randaugment", "autoaugment", "trivialaugment")
-"""What may turn or move pictures, and fills the areas that it uncovers with the colour of the bars."""
+"""What may turn or move images, and fills the areas that it uncovers with the colour of the bars."""
 
 MIXES = OnlyWith(("mixup", "cutmix"))
 
 
 class AugmentationConfig(Section):
-    """Random changes to training pictures, in the order in which they are made."""
+    """Random changes to training images, in the order in which they are made."""
 
     random_resized_crop: RandomResizedCropConfig | None = RandomResizedCropConfig()
-    """A random part of the picture; null: the picture is resized as for evaluation."""
+    """A random part of the image; null: the image is resized as for evaluation."""
     shift: Annotated[int, Field(ge=0)] = 0
     """Largest random shift in pixels of the model's input, both ways; what comes in is black."""
     horizontal_flip: Probability = 0.5
@@ -177,7 +177,7 @@ class AugmentationConfig(Section):
     cutmix_probability: Annotated[Probability, OnlyWith(("mixup",)), OnlyWith(("cutmix",))] = 0.5
     """Where both are on: the probability that it is CutMix."""
     mixing_mode: Annotated[Literal["batch", "pair"], MIXES] = "batch"
-    """What shares one random strength: the whole global batch, or two pictures."""
+    """What shares one random strength: the whole global batch, or two images."""
 
     @model_validator(mode="after")
     def _one_policy(self) -> "AugmentationConfig":
@@ -193,10 +193,10 @@ class AugmentationConfig(Section):
 
     @property
     def uncovers(self) -> bool:
-        """Whether pictures are turned or moved, which leaves areas to fill."""
+        """Whether images are turned or moved, which leaves areas to fill."""
         return any(getattr(self, key) for key in UNCOVERING)
 
     @property
     def mixes(self) -> bool:
-        """Whether pictures are mixed at all."""
+        """Whether images are mixed at all."""
         return bool(self.mixup or self.cutmix) and self.mixing_probability > 0

@@ -1,4 +1,4 @@
-"""From a decoded picture to the model's input: torchvision's and timm's transforms, as the configuration asks."""
+"""From a decoded image to the model's input: torchvision's and timm's transforms, as the configuration asks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.seed import generator, sample_randomness
 
 
 class TrainTransform:
-    """Augments: to a uint8 tensor (3, height, width) that is a function of the picture and the 64-bit seed."""
+    """Augments: to a uint8 tensor (3, height, width) that is a function of the image and the 64-bit seed."""
 
     def __init__(self, preprocessing: Preprocessing, augmentation: AugmentationConfig) -> None:
         self._steps = v2.Compose(_augment(preprocessing, augmentation))
@@ -24,9 +24,9 @@ class TrainTransform:
         self._mean: Channels = preprocessing.mean
         self._std: Channels = preprocessing.std
 
-    def __call__(self, picture: Image.Image, seed: int) -> Tensor:
+    def __call__(self, image: Image.Image, seed: int) -> Tensor:
         with sample_randomness(seed):
-            tensor = to_tensor(self._steps(picture))
+            tensor = to_tensor(self._steps(image))
         if self._erasing is not None:
             erase(tensor, self._erasing, self._mean, self._std, generator(seed, "erasing"))
         return tensor

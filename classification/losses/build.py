@@ -1,4 +1,4 @@
-"""From the `loss` section and the training pictures to the loss: what fits which data, and weights by class."""
+"""From the `loss` section and the training images to the loss: what fits which data, and weights by class."""
 
 from __future__ import annotations
 
@@ -29,51 +29,51 @@ from classification.losses.sections import (
     loss_fault,
 )
 from classification.losses.single_label import SampleLoss, cross_entropy, focal, logit_adjusted, one_against_all
-from engine.datasets.labelled import LabelledPictures, class_counts
+from engine.datasets.labelled import LabelledImages, class_counts
 from engine.datasets.sections import CommonData
 
 log = logging.getLogger(__name__)
 
 
-def build_training_loss(config: LossConfig, pictures: LabelledPictures, device: torch.device) -> SampleLoss:
-    """The configured loss for the training ``pictures``, with its weights on ``device``.
+def build_training_loss(config: LossConfig, images: LabelledImages, device: torch.device) -> SampleLoss:
+    """The configured loss for the training ``images``, with its weights on ``device``.
 
     Raises:
-        UserError: lists of numbers have another length than the classes; a class without pictures has no weight.
+        UserError: lists of numbers have another length than the classes; a class without images has no weight.
     """
-    assert not loss_fault(config, pictures.multi_label), "the configuration checks itself"
+    assert not loss_fault(config, images.multi_label), "the configuration checks itself"
     common: dict[str, Any] = {"label_smoothing": config.label_smoothing}
     if config.class_weights != "none":
-        check_counts(class_counts(pictures), pictures.classes, f"loss.class_weights: {config.class_weights}")
-        values = class_weights(config.class_weights, class_counts(pictures), config.beta)
-        _log_weights(f"class weights ({config.class_weights})", values, pictures.classes)
+        check_counts(class_counts(images), images.classes, f"loss.class_weights: {config.class_weights}")
+        values = class_weights(config.class_weights, class_counts(images), config.beta)
+        _log_weights(f"class weights ({config.class_weights})", values, images.classes)
         common["weights"] = _tensor(values, device)
     if isinstance(config, FocalConfig) and config.alpha is not None:
-        alpha = _tensor(per_class(config.alpha, pictures.classes, "loss.alpha"), device)
-        if pictures.multi_label:
+        alpha = _tensor(per_class(config.alpha, images.classes, "loss.alpha"), device)
+        if images.multi_label:
             common["alpha"] = alpha
         else:  # of a class, alpha is one more weight
             common["weights"] = alpha * common.get("weights", 1.0)
     if isinstance(config, FocalConfig):
-        return partial(sigmoid_focal if pictures.multi_label else focal, gamma=config.gamma, **common)
+        return partial(sigmoid_focal if images.multi_label else focal, gamma=config.gamma, **common)
     if isinstance(config, AsymmetricConfig):
         own: dict[str, Any] = {"gamma_pos": config.gamma_pos, "gamma_neg": config.gamma_neg, "clip": config.clip}
         return partial(asymmetric, **own, **common)
     if isinstance(config, LogitAdjustedConfig):
-        check_counts(class_counts(pictures), pictures.classes, "loss.name: logit_adjusted")
-        shifts = config.tau * log_priors(class_counts(pictures))
+        check_counts(class_counts(images), images.classes, "loss.name: logit_adjusted")
+        shifts = config.tau * log_priors(class_counts(images))
         return partial(logit_adjusted, shifts=_tensor(shifts, device), **common)
     if not isinstance(config, BceConfig):
         return partial(cross_entropy, **common)
-    if not pictures.multi_label:
+    if not images.multi_label:
         return partial(one_against_all, **common)
     if config.pos_weight != "none":
-        common["positive_weights"] = _tensor(_positive_weights(config.pos_weight, pictures), device)
+        common["positive_weights"] = _tensor(_positive_weights(config.pos_weight, images), device)
     return partial(binary_cross_entropy, **common)
 
 
 def warn_of_balancing_twice(config: CommonLoss, data: CommonData) -> None:
-    """Says so if both the draw of the pictures and the loss make up for classes of unequal size."""
+    """Says so if both the draw of the images and the loss make up for classes of unequal size."""
     draws = {"data.oversample": data.oversample, "data.sampling": None if data.sampling == "natural" else data.sampling}
     losses = {
         "loss.class_weights": None if config.class_weights == "none" else config.class_weights,
@@ -82,20 +82,20 @@ def warn_of_balancing_twice(config: CommonLoss, data: CommonData) -> None:
     draw, loss = ([f"{k}: {v}" for k, v in of.items() if v is not None] for of in (draws, losses))
     if draw and loss:
         log.warning(
-            "%s and %s both favour rare classes, which are then favoured twice: the loss goes by the pictures as they "
+            "%s and %s both favour rare classes, which are then favoured twice: the loss goes by the images as they "
             "lie on the disk, not as they are drawn; one of the two is usually enough",
             draw[0],
             loss[0],
         )
 
 
-def _positive_weights(given: str | float | list[float], pictures: LabelledPictures) -> PerClass:
+def _positive_weights(given: str | float | list[float], images: LabelledImages) -> PerClass:
     if not isinstance(given, str):
-        return per_class(given, pictures.classes, "loss.pos_weight")
-    counts = class_counts(pictures)
-    check_counts(counts, pictures.classes, f"loss.pos_weight: {given}")
-    values = positive_weights(counts, len(pictures))
-    _log_weights("weights of labels that are there", values, pictures.classes)
+        return per_class(given, images.classes, "loss.pos_weight")
+    counts = class_counts(images)
+    check_counts(counts, images.classes, f"loss.pos_weight: {given}")
+    values = positive_weights(counts, len(images))
+    _log_weights("weights of labels that are there", values, images.classes)
     return values
 
 

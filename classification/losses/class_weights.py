@@ -1,4 +1,4 @@
-"""What the numbers of training pictures say of how much each class is to count."""
+"""What the numbers of training images say of how much each class is to count."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from engine.datasets.labelled import some
 from engine.errors import UserError
 
 Counts = NDArray[np.int64]
-"""Training pictures of each class, (C,)."""
+"""Training images of each class, (C,)."""
 PerClass = NDArray[np.float64]
 """One number a class, (C,)."""
 
 
 def class_weights(kind: str, counts: Counts, beta: float) -> PerClass:
-    """Weights of classes with ``counts`` pictures each (none of them 0), normalised to sum C.
+    """Weights of classes with ``counts`` images each (none of them 0), normalised to sum C.
 
-    With n pictures of a class and N in all, counted once for each label:
+    With n images of a class and N in all, counted once for each label:
 
     - ``inverse``: 1/n
     - ``effective_number``: (1 - beta)/(1 - beta^n) (Cui et al., arXiv:1901.05555)
@@ -38,18 +38,18 @@ def class_weights(kind: str, counts: Counts, beta: float) -> PerClass:
     return weights * (len(counts) / weights.sum())
 
 
-def positive_weights(counts: Counts, num_pictures: int) -> PerClass:
-    """Of each class, pictures without the label (one at least) by pictures with it: both then weigh the same."""
-    return np.maximum(num_pictures - counts, 1) / counts
+def positive_weights(counts: Counts, num_images: int) -> PerClass:
+    """Of each class, images without the label (one at least) by images with it: both then weigh the same."""
+    return np.maximum(num_images - counts, 1) / counts
 
 
 def log_priors(counts: Counts) -> PerClass:
-    """Logarithm of each class's share of the training pictures."""
+    """Logarithm of each class's share of the training images."""
     return np.log(counts / counts.sum())
 
 
 def check_counts(counts: Counts, classes: Sequence[str], key: str) -> None:
-    """For what divides by a class's pictures.
+    """For what divides by a class's images.
 
     Raises:
         UserError: a class has none; ``key`` is the setting that needs them.
@@ -57,8 +57,8 @@ def check_counts(counts: Counts, classes: Sequence[str], key: str) -> None:
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise UserError(
-            f"{key}: needs training pictures of every class; without any: {some(empty)}; "
-            "add pictures, remove these classes, or choose another setting"
+            f"{key}: needs training images of every class; without any: {some(empty)}; "
+            "add images, remove these classes, or choose another setting"
         )
 
 

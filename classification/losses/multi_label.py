@@ -1,6 +1,6 @@
-"""Losses for any number of labels a picture: the mean over all C labels, so that one learning rate fits any number.
+"""Losses for any number of labels an image: the mean over all C labels, so that one learning rate fits any number.
 
-Each gives one value a picture. All are linear in their targets, as those for one label are: the loss of a label that is
+Each gives one value an image. All are linear in their targets, as those for one label are: the loss of a label that is
 there by half is half of either loss.
 """
 
@@ -21,7 +21,7 @@ def binary_cross_entropy(
     label_smoothing: float = 0.0,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean binary cross entropy of each picture's labels, (B,), in fp32.
+    """Mean binary cross entropy of each image's labels, (B,), in fp32.
 
     Args:
         logits: (B, C), of any floating type.
@@ -44,7 +44,7 @@ def sigmoid_focal(
     label_smoothing: float = 0.0,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Focal loss of each picture's labels (Lin et al., arXiv:1708.02002), (B,), with p the probability of a label:
+    """Focal loss of each image's labels (Lin et al., arXiv:1708.02002), (B,), with p the probability of a label:
 
     ``-(1 - p)^gamma log p`` where it is there, ``-p^gamma log(1 - p)`` where not. ``alpha``, (C,) in (0, 1), multiplies
     the first and 1 - alpha the second. Other arguments are those of :func:`binary_cross_entropy`.
@@ -66,7 +66,7 @@ def asymmetric(
     label_smoothing: float = 0.0,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Asymmetric loss of each picture's labels (Ridnik et al., arXiv:2009.14119), (B,), with p a label's probability:
+    """Asymmetric loss of each image's labels (Ridnik et al., arXiv:2009.14119), (B,), with p a label's probability:
 
     ``-(1 - p)^gamma_pos log p`` where it is there; ``-q^gamma_neg log(1 - q)`` with ``q = max(p - clip, 0)`` where not.
     The published code takes the sum over labels, and by default no gradient through the powers; here the gradient is

@@ -19,27 +19,27 @@ class CommonLoss(Section):
     label_smoothing: Fraction = 0.0
     """Part of each target that is spread evenly: over all classes, or with several labels over yes and no."""
     class_weights: Literal["none", "inverse", "effective_number", "log"] = "none"
-    """Weight of each class by its number n of training pictures, N in all C classes, normalised to sum C; inverse: 1/n;
-    effective_number: (1 - beta)/(1 - beta^n); log: log(1 + N/(n C)). A picture's loss is multiplied by the weight of
-    its class (with several labels: each label's loss by its own), and the mean is over pictures, not over weights."""
+    """Weight of each class by its number n of training images, N in all C classes, normalised to sum C; inverse: 1/n;
+    effective_number: (1 - beta)/(1 - beta^n); log: log(1 + N/(n C)). An image's loss is multiplied by the weight of
+    its class (with several labels: each label's loss by its own), and the mean is over images, not over weights."""
     beta: Annotated[Fraction, OnlyWith(("class_weights",), ("effective_number",))] = 0.999
-    """effective_number: share of a class's pictures that bring something new; towards 1 it nears `inverse`."""
+    """effective_number: share of a class's images that bring something new; towards 1 it nears `inverse`."""
 
 
 class CrossEntropyConfig(CommonLoss):
-    """Cross entropy of one label a picture."""
+    """Cross entropy of one label an image."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
-    """For one label a picture."""
+    """For one label an image."""
 
 
 class FocalConfig(CommonLoss):
     """Focal loss (arXiv:1708.02002)."""
 
     name: Literal["focal"]
-    """For one label a picture, or several."""
+    """For one label an image, or several."""
     gamma: NonNegative = 2.0
-    """How much less a picture counts that is already right; 0: cross entropy or bce."""
+    """How much less an image counts that is already right; 0: cross entropy or bce."""
     alpha: Positive | list[Positive] | None = None
     """Factor of the loss, one or one a class in their order; with several labels in (0, 1): alpha for those that are
     there, 1 - alpha for those that are not; null: none."""
@@ -49,9 +49,9 @@ class BceConfig(CommonLoss):
     """Binary cross entropy of each class against the rest."""
 
     name: Literal["bce"]
-    """For one label a picture, or several."""
+    """For one label an image, or several."""
     pos_weight: Literal["none", "inverse"] | Positive | list[Positive] = "none"
-    """With several labels: factor for labels that are there; inverse: a class's pictures without it by those with it;
+    """With several labels: factor for labels that are there; inverse: a class's images without it by those with it;
     or one number, or one a class in their order."""
 
 
@@ -59,7 +59,7 @@ class AsymmetricConfig(CommonLoss):
     """Asymmetric loss (arXiv:2009.14119)."""
 
     name: Literal["asymmetric"]
-    """For several labels a picture."""
+    """For several labels an image."""
     gamma_pos: NonNegative = 0.0
     """How much less a label counts that is there and already right."""
     gamma_neg: NonNegative = 4.0
@@ -72,7 +72,7 @@ class LogitAdjustedConfig(CommonLoss):
     """Cross entropy of logits to which training adds the classes' log frequencies (arXiv:2007.07314)."""
 
     name: Literal["logit_adjusted"]
-    """For one label a picture."""
+    """For one label an image."""
     tau: NonNegative = 1.0
     """Weight of the classes' log frequencies; 0: cross entropy."""
 
@@ -92,23 +92,23 @@ LossConfig = Annotated[
 
 ONE_LABEL = ("cross_entropy", "focal", "bce", "logit_adjusted")
 SEVERAL_LABELS = ("bce", "focal", "asymmetric")
-"""The losses for data of one label a picture, and of several."""
+"""The losses for data of one label an image, and of several."""
 
 
 def loss_fault(config: CommonLoss, multi_label: bool) -> str:
-    """Why this loss does not fit data of several labels a picture, or of one; empty if it does."""
+    """Why this loss does not fit data of several labels an image, or of one; empty if it does."""
     if multi_label and config.name not in SEVERAL_LABELS:
         return (
-            f"loss.name: {config.name} is for one label a picture, and these pictures have several; "
+            f"loss.name: {config.name} is for one label an image, and these images have several; "
             f"set loss.name: bce (or {' or '.join(SEVERAL_LABELS[1:])})"
         )
     if not multi_label and config.name not in ONE_LABEL:
         return (
-            f"loss.name: {config.name} is for several labels a picture, and these pictures have one each; "
+            f"loss.name: {config.name} is for several labels an image, and these images have one each; "
             f"set loss.name: cross_entropy (or {', '.join(ONE_LABEL[1:-1])} or {ONE_LABEL[-1]})"
         )
     if isinstance(config, BceConfig) and not multi_label and config.pos_weight != "none":
-        return "loss.pos_weight: only for several labels a picture; for one, use loss.class_weights"
+        return "loss.pos_weight: only for several labels an image; for one, use loss.class_weights"
     if not isinstance(config, FocalConfig):
         return ""
     if not multi_label and isinstance(config.alpha, list) and config.class_weights != "none":
@@ -116,7 +116,7 @@ def loss_fault(config: CommonLoss, multi_label: bool) -> str:
     alphas = config.alpha if isinstance(config.alpha, list) else [config.alpha or 0.0]
     if multi_label and any(alpha >= 1 for alpha in alphas):
         return (
-            "loss.alpha: with several labels a picture it must be below 1: alpha is the weight of labels that are "
+            "loss.alpha: with several labels an image it must be below 1: alpha is the weight of labels that are "
             "there, 1 - alpha of those that are not (Lin et al.: 0.25)"
         )
     return ""

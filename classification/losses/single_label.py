@@ -1,4 +1,4 @@
-"""Losses for one label a picture. Each gives one value a picture, so that its caller decides what to average over.
+"""Losses for one label an image. Each gives one value an image, so that its caller decides what to average over.
 
 All are linear in their targets: the loss of a target that is mixed from two labels is mixed from the losses of both.
 A weight multiplies the loss of its class as a whole, label smoothing included: where `torch`'s cross entropy weighs
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
 """(logits, targets) -> (B,) in fp32. Logits are (B, C), of any floating type; targets class numbers (B,), or numbers in
-[0, 1], (B, C), that with one label a picture sum to 1."""
+[0, 1], (B, C), that with one label an image sum to 1."""
 
 SMALLEST = 1e-12
 """Below this a probability is taken for it, where its power's slope would be infinite."""
@@ -24,7 +24,7 @@ SMALLEST = 1e-12
 def cross_entropy(
     logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, weights: Tensor | None = None
 ) -> Tensor:
-    """Cross entropy of each picture, (B,), in fp32.
+    """Cross entropy of each image, (B,), in fp32.
 
     Args:
         logits: (B, C), of any floating type.

@@ -1,4 +1,4 @@
-"""Classes by how many training pictures they had: what is seldom seen is seldom learned."""
+"""Classes by how many training images they had: what is seldom seen is seldom learned."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from classification.metrics.predictions import MultiLabelPredictions, Prediction
 
 @dataclass(frozen=True)
 class SizeBin:
-    """Classes with a like number of training pictures."""
+    """Classes with a like number of training images."""
 
     name: str
-    """``10-99``, or ``500+``: fewest and most training pictures."""
+    """``10-99``, or ``500+``: fewest and most training images."""
     classes: NDArray[np.int64]
     """Their numbers."""
 
 
 def size_bins(bounds: Sequence[int], train_counts: NDArray[np.int64]) -> list[SizeBin]:
-    """The groups that begin with each of ``bounds``; before them one for classes of fewer pictures, if there are any.
+    """The groups that begin with each of ``bounds``; before them one for classes of fewer images, if there are any.
 
     ``train_counts``: (C,). Each class is in one group; groups may be empty.
     """
@@ -40,9 +40,9 @@ def size_bins(bounds: Sequence[int], train_counts: NDArray[np.int64]) -> list[Si
 
 
 def by_size(bins: Sequence[SizeBin], predictions: Predictions, recall: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Of each group: ``classes``, ``pictures``, ``top1`` and ``top5`` over its pictures, and ``recall_macro``.
+    """Of each group: ``classes``, ``images``, ``top1`` and ``top5`` over its images, and ``recall_macro``.
 
-    The last is the mean of ``recall`` (C,) over those of its classes that have pictures. None without pictures.
+    The last is the mean of ``recall`` (C,) over those of its classes that have images. None without images.
     """
     hits = predictions.top == predictions.labels[:, None]
     occurring = np.unique(predictions.labels)
@@ -52,9 +52,9 @@ def by_size(bins: Sequence[SizeBin], predictions: Predictions, recall: NDArray[n
         there = np.intersect1d(one.classes, occurring)
         rows.append(
             {
-                "train_pictures": one.name,
+                "train_images": one.name,
                 "classes": len(one.classes),
-                "pictures": int(chosen.sum()),
+                "images": int(chosen.sum()),
                 "top1": _mean(hits[chosen, 0]),
                 "top5": _mean(hits[chosen].any(axis=1)),
                 "recall_macro": _mean(recall[there]),
@@ -75,7 +75,7 @@ def by_size_multilabel(
         there = one.classes[table["support"][one.classes] > 0]
         rows.append(
             {
-                "train_pictures": one.name,
+                "train_images": one.name,
                 "classes": len(one.classes),
                 "positives": int(predictions.labels[:, one.classes].sum()),
                 "recall_macro": _mean(table["recall"][there]),

@@ -1,4 +1,4 @@
-"""Whether probabilities are what they say: of pictures said with 80 %, 80 % should be right."""
+"""Whether probabilities are what they say: of images said with 80 %, 80 % should be right."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Pictures in M groups of equal width by the probability of the class that was said."""
+    """Images in M groups of equal width by the probability of the class that was said."""
 
     edges: Floats
     """(M + 1,): group m holds probabilities above edges[m], up to and with edges[m + 1]."""
     counts: NDArray[np.int64]
-    """(M,) pictures."""
+    """(M,) images."""
     confidence: Floats
-    """(M,) mean probability; NaN without pictures."""
+    """(M,) mean probability; NaN without images."""
     accuracy: Floats
-    """(M,) part of the pictures that were right; NaN without pictures."""
+    """(M,) part of the images that were right; NaN without images."""
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean over pictures of their group's gap between probability and accuracy.
+        """Expected calibration error: the mean over images of their group's gap between probability and accuracy.
 
         (Guo et al., arXiv:1706.04599, equation 3.)
         """
@@ -34,7 +34,7 @@ class Calibration:
 
 
 def calibration(confidence: Floats, right: NDArray[np.bool_], groups: int) -> Calibration:
-    """Groups N pictures.
+    """Groups N images.
 
     Args:
         confidence: (N,) probability in [0, 1] of the class that was said.

@@ -1,4 +1,4 @@
-"""What is measured of a model, whatever kind of labels its pictures have."""
+"""What is measured of a model, whatever kind of labels its images have."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def find(predictions: AnyPredictions, thresholds: float | str) -> dict[str, Any]
 def measure(predictions: AnyPredictions, thresholds: float | str, findings: Mapping[str, Any]) -> dict[str, float]:
     """The metrics of any split.
 
-    With several labels a picture and tuned thresholds, metrics that need thresholds are given twice: at 0.5 under their
+    With several labels an image and tuned thresholds, metrics that need thresholds are given twice: at 0.5 under their
     plain names, and at the thresholds of ``findings`` with ``_tuned`` behind. On val, where the thresholds come from,
     the latter flatter the model; on test they are as honest as the former.
 

@@ -21,7 +21,7 @@ def multilabel_metrics(
     Args:
         thresholds: probabilities from which on a label is said, one for all or (C,).
         tuned: thresholds (C,) that were tuned; metrics at these are called ``f1_macro_tuned`` and so on. On the
-            pictures they were tuned on, these are too good: they show what tuning is worth, not what is to be expected.
+            images they were tuned on, these are too good: they show what tuning is worth, not what is to be expected.
     """
     labels = predictions.labels
     metrics = {

@@ -1,4 +1,4 @@
-"""From which probability on a label counts as said: one threshold a class, tuned on held-out pictures."""
+"""From which probability on a label counts as said: one threshold a class, tuned on held-out images."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from classification.metrics.predictions import AnyPredictions, MultiLabelPredictions, Predictions
-from engine.datasets.labelled import LabelledPictures
+from engine.datasets.labelled import LabelledImages
 from engine.errors import UserError
-from engine.images.image_io import Picture
+from engine.images.image_io import ImageArray
 from engine.plots.figures import Tile, sheet
 
 SHOWN = 24
@@ -23,7 +23,7 @@ _TRUE, _WRONG, _PLAIN = "#1a7f37", "#b3261e", "#555555"
 def worst_mistakes(predictions: AnyPredictions, thresholds: NDArray[np.float64] | None, most: int) -> NDArray[np.int64]:
     """Numbers of the samples of the worst mistakes, worst first, at most ``most``.
 
-    With one label a picture, the wrong predictions with the highest probability; with several, of the pictures with any
+    With one label an image, the wrong predictions with the highest probability; with several, of the images with any
     label said wrongly at ``thresholds`` (C,), those with the highest loss.
     """
     if isinstance(predictions, Predictions):
@@ -40,17 +40,17 @@ def mistakes_sheet(
     mistakes: Sequence[int] | NDArray[np.int64],
     predictions: AnyPredictions,
     thresholds: NDArray[np.float64] | None,
-    pictures: LabelledPictures,
-) -> Picture:
-    """The pictures of ``mistakes``, each with what is true and what was said beneath."""
+    images: LabelledImages,
+) -> ImageArray:
+    """The images of ``mistakes``, each with what is true and what was said beneath."""
     tiles = []
     for place, index in enumerate(mistakes, start=1):
         lines = (
-            _caption(predictions, index, pictures.classes)
+            _caption(predictions, index, images.classes)
             if isinstance(predictions, Predictions)
-            else _labels_caption(predictions, index, pictures.classes, thresholds)
+            else _labels_caption(predictions, index, images.classes, thresholds)
         )
-        tiles.append(Tile(_picture(pictures, int(index)), [*lines, (f"{place}: {pictures.name(int(index))}", _PLAIN)]))
+        tiles.append(Tile(_image(images, int(index)), [*lines, (f"{place}: {images.name(int(index))}", _PLAIN)]))
     return sheet(tiles, COLUMNS)
 
 
@@ -84,9 +84,9 @@ def wrong_labels(
     return missed[np.argsort(values[missed], kind="stable")], wrong[np.argsort(-values[wrong], kind="stable")]
 
 
-def _picture(pictures: LabelledPictures, index: int) -> Image.Image:
+def _image(images: LabelledImages, index: int) -> Image.Image:
     """As a person would see it; grey if the file has become unreadable since it was evaluated."""
     try:
-        return pictures.picture(index)
+        return images.image(index)
     except UserError:
         return Image.new("RGB", (64, 64), "#cccccc")

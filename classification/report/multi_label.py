@@ -1,4 +1,4 @@
-"""What the evaluation of a model of several labels a picture leaves in results/<split>/."""
+"""What the evaluation of a model of several labels an image leaves in results/<split>/."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from classification.report.parts import (
     write_size_table,
 )
 from classification.report.plots import classes_figure, precision_recall_figure
-from engine.datasets.labelled import LabelledPictures
+from engine.datasets.labelled import LabelledImages
 from engine.files import write_atomic
-from engine.images.image_io import Picture, write_picture
+from engine.images.image_io import ImageArray, write_image
 from engine.plots.curves import write_curves
-from engine.plots.figures import as_picture, write_figure
+from engine.plots.figures import as_image, write_figure
 from engine.text import csv_bytes, markdown_table
 
 ON_BOARD = 12
@@ -49,17 +49,17 @@ def write_multilabel_report(
         thresholds: (C,), by which the tables and the mistakes decide what is said.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pictures, settings = origin.pictures, origin.settings
-    classes = pictures.classes
+    images, settings = origin.images, origin.settings
+    classes = images.classes
     table = multilabel_per_class(predictions, thresholds)
     sizes: list[dict[str, Any]] = []
     if origin.train_counts is not None:
         sizes = by_size_multilabel(size_bins(settings.size_bins, origin.train_counts), predictions, table)
-        table = {"train_pictures": origin.train_counts, **table}
+        table = {"train_images": origin.train_counts, **table}
     mistakes = worst_mistakes(predictions, thresholds, SHOWN)
     write_metrics(folder, metrics, sizes)
     write_class_table(folder, table, classes)
-    write_atomic(folder / "predictions.csv", csv_bytes(*_prediction_table(predictions, thresholds, pictures)))
+    write_atomic(folder / "predictions.csv", csv_bytes(*_prediction_table(predictions, thresholds, images)))
     average_precision = table["average_precision"]
     write_figure(folder / "precision_recall.png", precision_recall_figure(predictions, average_precision, classes))
     figure = classes_figure(average_precision, table["support"], classes, origin.train_counts, "average precision")
@@ -67,31 +67,31 @@ def write_multilabel_report(
     if sizes:
         write_size_table(folder, sizes, "mAP")
     if len(mistakes):
-        write_picture(folder / "worst_mistakes.png", mistakes_sheet(mistakes, predictions, thresholds, pictures))
+        write_image(folder / "worst_mistakes.png", mistakes_sheet(mistakes, predictions, thresholds, images))
     curves = write_curves(origin.history, folder / "curves.png", {**MULTILABEL_METRICS, **TUNED_METRICS})
     parts = [
         f"# {origin.title}",
-        summary(len(predictions.labels), classes, settings) + " A picture may have any number of labels.",
+        summary(len(predictions.labels), classes, settings) + " An image may have any number of labels.",
         *_overall_part(metrics),
         *size_part(sizes),
         *_class_part(table, classes),
-        *_mistakes_part(mistakes, predictions, thresholds, pictures),
+        *_mistakes_part(mistakes, predictions, thresholds, images),
         *curves_part(curves),
     ]
     write_atomic(folder / "report.md", "\n\n".join(parts).encode(errors="replace") + b"\n")
 
 
-def multilabel_board_pictures(
-    predictions: MultiLabelPredictions, pictures: LabelledPictures, thresholds: Thresholds, train_counts: Counts
-) -> dict[str, Picture]:
+def multilabel_board_images(
+    predictions: MultiLabelPredictions, images: LabelledImages, thresholds: Thresholds, train_counts: Counts
+) -> dict[str, ImageArray]:
     """What TensorBoard shows of an evaluation during training."""
     table = multilabel_per_class(predictions, thresholds)
     values = table["average_precision"], table["support"]
-    figure = classes_figure(*values, pictures.classes, train_counts, "average precision")
-    drawn = {"per_class": as_picture(figure, BOARD_DOTS_PER_INCH)}
+    figure = classes_figure(*values, images.classes, train_counts, "average precision")
+    drawn = {"per_class": as_image(figure, BOARD_DOTS_PER_INCH)}
     mistakes = worst_mistakes(predictions, thresholds, ON_BOARD)
     if len(mistakes):
-        drawn["worst_mistakes"] = mistakes_sheet(mistakes, predictions, thresholds, pictures)
+        drawn["worst_mistakes"] = mistakes_sheet(mistakes, predictions, thresholds, images)
     return drawn
 
 
@@ -112,31 +112,31 @@ def _class_part(table: dict[str, NDArray], classes: list[str]) -> list[str]:
 
 
 def _mistakes_part(
-    mistakes: NDArray[np.int64], predictions: MultiLabelPredictions, thresholds: Thresholds, pictures: LabelledPictures
+    mistakes: NDArray[np.int64], predictions: MultiLabelPredictions, thresholds: Thresholds, images: LabelledImages
 ) -> list[str]:
     if not len(mistakes):
-        return ["## Worst mistakes", "None: all labels of all pictures are right."]
+        return ["## Worst mistakes", "None: all labels of all images are right."]
     rows = []
     for place, i in enumerate(mistakes, start=1):
         missed, wrong = (
-            ", ".join(f"{pictures.classes[c]} {predictions.probabilities[i, c]:.3f}" for c in numbers)
+            ", ".join(f"{images.classes[c]} {predictions.probabilities[i, c]:.3f}" for c in numbers)
             for numbers in wrong_labels(predictions, i, thresholds)
         )
-        rows.append((place, pictures.name(int(i)), missed, wrong, f"{predictions.losses[i]:.3f}"))
-    table = markdown_table(("", "picture", "missed", "said wrongly", "loss"), rows)
-    text = "Pictures of the largest loss with a wrong label, each label with its probability."
+        rows.append((place, images.name(int(i)), missed, wrong, f"{predictions.losses[i]:.3f}"))
+    table = markdown_table(("", "image", "missed", "said wrongly", "loss"), rows)
+    text = "Images of the largest loss with a wrong label, each label with its probability."
     return ["## Worst mistakes", text, "![Worst mistakes](worst_mistakes.png)", table]
 
 
 def _prediction_table(
-    predictions: MultiLabelPredictions, thresholds: Thresholds, pictures: LabelledPictures
+    predictions: MultiLabelPredictions, thresholds: Thresholds, images: LabelledImages
 ) -> tuple[list[str], list[list[Any]]]:
-    """Of each picture its true and its said classes, joined by ``|``, its loss, and each class's probability."""
-    classes = pictures.classes
+    """Of each image its true and its said classes, joined by ``|``, its loss, and each class's probability."""
+    classes = images.classes
     rows = []
     for index, (labels, values, loss) in enumerate(
         zip(predictions.labels, predictions.probabilities, predictions.losses, strict=True)
     ):
         true, said = ("|".join(classes[c] for c in np.flatnonzero(chosen)) for chosen in (labels, values >= thresholds))
-        rows.append([pictures.name(index), true, said, repr(float(loss)), *map(repr, values.tolist())])
-    return ["picture", "true", "predicted", "loss", *(f"probability_{name}" for name in classes)], rows
+        rows.append([images.name(index), true, said, repr(float(loss)), *map(repr, values.tolist())])
+    return ["image", "true", "predicted", "loss", *(f"probability_{name}" for name in classes)], rows

@@ -1,4 +1,4 @@
-"""Parts that the reports of one label a picture and of several have in common."""
+"""Parts that the reports of one label an image and of several have in common."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from classification.metrics.sections import ClassificationEvaluationConfig
 from classification.report.plots import extremes, sizes_figure
-from engine.datasets.labelled import LabelledPictures
+from engine.datasets.labelled import LabelledImages
 from engine.files import write_atomic
 from engine.plots.figures import write_figure
 from engine.text import csv_bytes, markdown_table
@@ -30,19 +30,19 @@ class Origin:
     """What a report is about."""
 
     title: str
-    pictures: LabelledPictures
+    images: LabelledImages
     """Those that were evaluated."""
     train_counts: Counts | None
-    """Training pictures of each class, (C,); None if unknown."""
+    """Training images of each class, (C,); None if unknown."""
     settings: ClassificationEvaluationConfig
     history: Path
     """The run's metrics.jsonl."""
 
 
-def summary(num_pictures: int, classes: Sequence[str], settings: ClassificationEvaluationConfig) -> str:
+def summary(num_images: int, classes: Sequence[str], settings: ClassificationEvaluationConfig) -> str:
     """The report's first sentence."""
     mirrored = "; each is also mirrored, and the two probabilities averaged" if settings.tta == "flip" else ""
-    return f"{num_pictures} pictures of {len(classes)} classes{mirrored}."
+    return f"{num_images} images of {len(classes)} classes{mirrored}."
 
 
 def write_metrics(folder: Path, metrics: Mapping[str, float], sizes: Sequence[dict[str, Any]]) -> None:
@@ -64,13 +64,13 @@ def write_size_table(folder: Path, sizes: Sequence[dict[str, Any]], drawn: str) 
 
 
 def size_part(sizes: Sequence[dict[str, Any]]) -> list[str]:
-    """The report's part on classes by their number of training pictures."""
+    """The report's part on classes by their number of training images."""
     if not sizes:
         return []
     table = markdown_table(
         [key.replace("_", " ") for key in sizes[0]], [[shown_value(v) for v in row.values()] for row in sizes]
     )
-    return ["## By training pictures of a class", table, "![By training pictures](size_bins.png)"]
+    return ["## By training images of a class", table, "![By training images](size_bins.png)"]
 
 
 def curves_part(drawn: bool) -> list[str]:
@@ -87,7 +87,7 @@ def class_rows(table: dict[str, NDArray], classes: Sequence[str]) -> tuple[str, 
         text = f"The best and the worst {half} of {len(best)} by F1; all are in [per_class.csv](per_class.csv)."
         order = np.concatenate([best[:half], worst[:half][::-1]])
     if without := len(classes) - len(best):
-        text += f" {without} classes have no pictures here."
+        text += f" {without} classes have no images here."
     rows = [[classes[i], *(shown_value(column[i].item()) for column in table.values())] for i in order]
     return text, markdown_table(["class", *(name.replace("_", " ") for name in table)], rows)
 

@@ -25,7 +25,7 @@ COUNTED = 20
 CONFUSED = 25
 """Of more than :data:`FEW`, so many classes are shown: those that are most often confused."""
 BLOCKS = 50
-"""Rows of the picture of a whole matrix of many classes."""
+"""Rows of the image of a whole matrix of many classes."""
 EXTREMES = 15
 """Best and worst classes that are named where there are many."""
 CURVES = 6
@@ -39,7 +39,7 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], train_co
     """The confusion matrix (C, C), rows as shares of their true class.
 
     Of many classes two: those that are most often confused, and all of them in blocks, from those with most training
-    pictures to those with fewest.
+    images to those with fewest.
     """
     if len(classes) > FEW:
         return _many_confusions(counts, classes, train_counts)
@@ -71,7 +71,7 @@ def _many_confusions(counts: NDArray[np.int64], classes: Sequence[str], train_co
     np.add.at(summed, (place[rows], place[columns]), counts[rows, columns])
     right.imshow(_shares(summed), cmap="Blues", vmin=0, vmax=1, extent=(0, len(classes), len(classes), 0))
     what = "evaluated" if train_counts is None else "training"
-    right.set_title(f"All classes in blocks, those with most {what} pictures first", fontsize=11)
+    right.set_title(f"All classes in blocks, those with most {what} images first", fontsize=11)
     right.set(xlabel="predicted", ylabel="true")
     return figure
 
@@ -109,7 +109,7 @@ def _shares(counts: NDArray) -> NDArray[np.float64]:
 
 
 def reliability_figure(found: Calibration) -> Figure:
-    """The reliability diagram, over how many pictures have which probability."""
+    """The reliability diagram, over how many images have which probability."""
     figure = _figure(5.6, 6)
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     lefts, width = found.edges[:-1], float(found.edges[1])
@@ -124,7 +124,7 @@ def reliability_figure(found: Calibration) -> Figure:
     upper.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1), title=f"Calibration: expected error {found.error:.3f}")
     figure.legend(fontsize=8, loc="outside lower center", ncols=3)  # where it covers no bar
     lower.bar(lefts, found.counts, width, align="edge", edgecolor="white", color="tab:gray")
-    lower.set(xlabel="probability of the predicted class", ylabel="pictures")
+    lower.set(xlabel="probability of the predicted class", ylabel="images")
     return figure
 
 
@@ -135,9 +135,9 @@ def classes_figure(
     train_counts: NDArray[np.int64] | None,
     what: str,
 ) -> Figure:
-    """``values`` (C,) in [0, 1] of the classes that have pictures, named or, of many, the best and the worst.
+    """``values`` (C,) in [0, 1] of the classes that have images, named or, of many, the best and the worst.
 
-    Many classes are also shown as a curve from worst to best, and, where that is known, over their training pictures.
+    Many classes are also shown as a curve from worst to best, and, where that is known, over their training images.
     """
     order = np.flatnonzero(support)[np.argsort(values[support > 0], kind="stable")]
     worst, best = (extremes(values, support, sign)[:EXTREMES] for sign in (1, -1))
@@ -147,7 +147,7 @@ def classes_figure(
         return figure
     figure = _figure(14, 8.5)
     grid = figure.add_gridspec(2, 2, width_ratios=(1, 1.1))
-    curve = figure.add_subplot(grid[0, 0], title=f"{what} of all {len(order)} classes with pictures, worst to best")
+    curve = figure.add_subplot(grid[0, 0], title=f"{what} of all {len(order)} classes with images, worst to best")
     curve.fill_between(np.arange(len(order)), values[order], alpha=0.3, step="mid")
     curve.plot(values[order], linewidth=1.5)
     curve.axhline(values[order].mean(), color="black", linestyle="--", linewidth=1, label="mean")
@@ -159,7 +159,7 @@ def classes_figure(
         below.set(title=f"How many classes reach which {what}", xlabel=what, ylabel="classes")
     else:
         below.plot(np.maximum(train_counts[order], 1), values[order], ".", alpha=0.4)
-        below.set(title="By training pictures", xlabel="training pictures of the class", ylabel=what, xscale="log")
+        below.set(title="By training images", xlabel="training images of the class", ylabel=what, xscale="log")
         below.set_ylim(-0.03, 1.03)
     named = np.concatenate([worst, best[::-1]])
     bars = figure.add_subplot(grid[:, 1], title=f"{what}: the {EXTREMES} worst and the {EXTREMES} best classes")
@@ -169,7 +169,7 @@ def classes_figure(
 
 
 def extremes(values: NDArray[np.float64], support: NDArray[np.int64], sign: int) -> NDArray[np.int64]:
-    """Classes with pictures, the worst (``sign`` 1) or the best (-1) first; of equal ones those with most pictures."""
+    """Classes with images, the worst (``sign`` 1) or the best (-1) first; of equal ones those with most images."""
     there = np.flatnonzero(support)
     return there[np.lexsort((-support[there], sign * values[there]))]
 
@@ -182,20 +182,20 @@ def _bars(
     axes.set_yticks(range(len(order)), labels, fontsize=8)
     for place, c in enumerate(order):
         axes.text(values[c] + 0.01, place, f"{values[c]:.2f}", va="center", fontsize=7)
-    axes.set(xlim=(0, 1.08), ylim=(-0.6, max(len(order), 1) - 0.4), ylabel="class (pictures)")
+    axes.set(xlim=(0, 1.08), ylim=(-0.6, max(len(order), 1) - 0.4), ylabel="class (images)")
 
 
 def sizes_figure(rows: Sequence[dict[str, Any]], name: str) -> Figure:
     """The metric ``name`` of each group of classes, see :func:`classification.metrics.by_class_size.by_size`."""
     figure = _figure(1.6 + 1.3 * max(len(rows), 3), 4)
-    axes = figure.add_subplot(title=f"{name} by training pictures of the class")
+    axes = figure.add_subplot(title=f"{name} by training images of the class")
     axes.bar(range(len(rows)), [row[name] or 0 for row in rows], color="tab:blue")
     for place, row in enumerate(rows):
-        text = "no pictures" if row[name] is None else f"{row[name]:.3f}"
+        text = "no images" if row[name] is None else f"{row[name]:.3f}"
         axes.text(place, (row[name] or 0) + 0.01, text, ha="center", fontsize=8)
-    labels = [f"{row['train_pictures']}\n{row['classes']} classes" for row in rows]
+    labels = [f"{row['train_images']}\n{row['classes']} classes" for row in rows]
     axes.set_xticks(range(len(rows)), labels, fontsize=8)
-    axes.set(xlabel="training pictures of a class", ylabel=name, ylim=(0, 1.08))
+    axes.set(xlabel="training images of a class", ylabel=name, ylim=(0, 1.08))
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What the evaluation of a model of one label a picture leaves in results/<split>/: numbers, tables and figures."""
+"""What the evaluation of a model of one label an image leaves in results/<split>/: numbers, tables and figures."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from classification.report.parts import (
     write_size_table,
 )
 from classification.report.plots import classes_figure, confusion_figure, reliability_figure
-from engine.datasets.labelled import LabelledPictures
+from engine.datasets.labelled import LabelledImages
 from engine.files import write_atomic
-from engine.images.image_io import Picture, write_picture
+from engine.images.image_io import ImageArray, write_image
 from engine.plots.curves import write_curves
-from engine.plots.figures import as_picture, write_figure
+from engine.plots.figures import as_image, write_figure
 from engine.text import csv_bytes, markdown_table
 
 CONFUSIONS = 15
@@ -47,12 +47,12 @@ def write_report(folder: Path, origin: Origin, metrics: dict[str, float], predic
     ``metrics``: those of the predictions, to which the calibration error and the groups of classes are added.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    pictures, settings = origin.pictures, origin.settings
-    classes = pictures.classes
+    images, settings = origin.images, origin.settings
+    classes = images.classes
     counts = confusion(predictions, len(classes))
     table = per_class(counts)
     if origin.train_counts is not None:
-        table = {"train_pictures": origin.train_counts, **table}
+        table = {"train_images": origin.train_counts, **table}
     found = calibrated(predictions, settings.calibration_bins)
     sizes = sizes_of(predictions, table["recall"], origin.train_counts, settings.size_bins)
     mistakes = worst_mistakes(predictions, None, SHOWN)
@@ -60,8 +60,8 @@ def write_report(folder: Path, origin: Origin, metrics: dict[str, float], predic
     write_metrics(folder, whole, sizes)
     write_class_table(folder, table, classes)
     write_atomic(folder / "confusion_matrix.csv", _matrix_csv(counts, classes))
-    write_atomic(folder / "confusions.csv", csv_bytes(["true", "predicted", "pictures"], _confusions(counts, classes)))
-    write_atomic(folder / "predictions.csv", csv_bytes(*_prediction_table(predictions, pictures)))
+    write_atomic(folder / "confusions.csv", csv_bytes(["true", "predicted", "images"], _confusions(counts, classes)))
+    write_atomic(folder / "predictions.csv", csv_bytes(*_prediction_table(predictions, images)))
     write_atomic(folder / "calibration.csv", _calibration_csv(found))
     write_figure(folder / "confusion_matrix.png", confusion_figure(counts, classes, origin.train_counts))
     write_figure(folder / "reliability.png", reliability_figure(found))
@@ -70,7 +70,7 @@ def write_report(folder: Path, origin: Origin, metrics: dict[str, float], predic
     if sizes:
         write_size_table(folder, sizes, "top1")
     if len(mistakes):
-        write_picture(folder / "worst_mistakes.png", mistakes_sheet(mistakes, predictions, None, pictures))
+        write_image(folder / "worst_mistakes.png", mistakes_sheet(mistakes, predictions, None, images))
     curves = write_curves(origin.history, folder / "curves.png", METRICS)
     parts = [
         f"# {origin.title}",
@@ -80,19 +80,19 @@ def write_report(folder: Path, origin: Origin, metrics: dict[str, float], predic
         *_class_part(table, classes),
         *_confusion_part(counts, classes),
         *_calibration_part(found),
-        *_mistakes_part(mistakes, predictions, pictures),
+        *_mistakes_part(mistakes, predictions, images),
         *curves_part(curves),
     ]
     write_atomic(folder / "report.md", "\n\n".join(parts).encode(errors="replace") + b"\n")
 
 
-def board_pictures(predictions: Predictions, pictures: LabelledPictures, train_counts: Counts) -> dict[str, Picture]:
+def board_images(predictions: Predictions, images: LabelledImages, train_counts: Counts) -> dict[str, ImageArray]:
     """What TensorBoard shows of an evaluation during training."""
-    counts = confusion(predictions, len(pictures.classes))
-    figure = confusion_figure(counts, pictures.classes, train_counts)
-    drawn = {"confusion_matrix": as_picture(figure, BOARD_DOTS_PER_INCH)}
+    counts = confusion(predictions, len(images.classes))
+    figure = confusion_figure(counts, images.classes, train_counts)
+    drawn = {"confusion_matrix": as_image(figure, BOARD_DOTS_PER_INCH)}
     mistakes = worst_mistakes(predictions, None, ON_BOARD)
-    return drawn | ({"worst_mistakes": mistakes_sheet(mistakes, predictions, None, pictures)} if len(mistakes) else {})
+    return drawn | ({"worst_mistakes": mistakes_sheet(mistakes, predictions, None, images)} if len(mistakes) else {})
 
 
 def calibrated(predictions: Predictions, groups: int) -> Calibration:
@@ -104,7 +104,7 @@ def calibrated(predictions: Predictions, groups: int) -> Calibration:
 def sizes_of(
     predictions: Predictions, recall: NDArray[np.float64], train_counts: Counts | None, bounds: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """The groups of classes by training pictures; empty if their numbers are unknown."""
+    """The groups of classes by training images; empty if their numbers are unknown."""
     return [] if train_counts is None else by_size(size_bins(bounds, train_counts), predictions, recall)
 
 
@@ -115,7 +115,7 @@ def _class_part(table: dict[str, NDArray], classes: Sequence[str]) -> list[str]:
 def _confusion_part(counts: Counts, classes: Sequence[str]) -> list[str]:
     rows = _confusions(counts, classes)
     more = f"The {CONFUSIONS} most frequent of {len(rows)}; all are in [confusions.csv](confusions.csv)."
-    listed = [markdown_table(("true", "predicted", "pictures"), rows[:CONFUSIONS])] if rows else ["None."]
+    listed = [markdown_table(("true", "predicted", "images"), rows[:CONFUSIONS])] if rows else ["None."]
     note = [more] if len(rows) > CONFUSIONS else []
     return ["## Confusions", *note, *listed, "![Confusion matrix](confusion_matrix.png)"]
 
@@ -133,21 +133,21 @@ def _calibration_part(found: Calibration) -> list[str]:
     return ["## Calibration", text, "![Reliability diagram](reliability.png)"]
 
 
-def _mistakes_part(mistakes: NDArray[np.int64], predictions: Predictions, pictures: LabelledPictures) -> list[str]:
+def _mistakes_part(mistakes: NDArray[np.int64], predictions: Predictions, images: LabelledImages) -> list[str]:
     if not len(mistakes):
-        return ["## Worst mistakes", "None: all pictures are classified rightly."]
+        return ["## Worst mistakes", "None: all images are classified rightly."]
     rows = [
         (
             place,
-            pictures.name(int(i)),
-            pictures.classes[predictions.labels[i]],
-            pictures.classes[predictions.top[i, 0]],
+            images.name(int(i)),
+            images.classes[predictions.labels[i]],
+            images.classes[predictions.top[i, 0]],
             f"{predictions.probabilities[i, 0]:.4f}",
         )
         for place, i in enumerate(mistakes, start=1)
     ]
-    table = markdown_table(("", "picture", "true", "predicted", "probability"), rows)
-    text = "Wrong predictions of the highest probability: hard pictures, or wrong labels."
+    table = markdown_table(("", "image", "true", "predicted", "probability"), rows)
+    text = "Wrong predictions of the highest probability: hard images, or wrong labels."
     return ["## Worst mistakes", text, "![Worst mistakes](worst_mistakes.png)", table]
 
 
@@ -165,21 +165,21 @@ def _confusions(counts: Counts, classes: Sequence[str]) -> list[tuple[str, str, 
 
 
 def _calibration_csv(found: Calibration) -> bytes:
-    header = ["above", "up_to", "pictures", "mean_probability", "accuracy"]
+    header = ["above", "up_to", "images", "mean_probability", "accuracy"]
     columns = found.edges[:-1], found.edges[1:], found.counts, found.confidence, found.accuracy
     rows = [["" if value != value else value.item() for value in row] for row in zip(*columns, strict=True)]
     return csv_bytes(header, rows)
 
 
-def _prediction_table(predictions: Predictions, pictures: LabelledPictures) -> tuple[list[str], list[list[Any]]]:
+def _prediction_table(predictions: Predictions, images: LabelledImages) -> tuple[list[str], list[list[Any]]]:
     places = range(1, predictions.top.shape[1] + 1)
-    header = ["picture", "true", *(f"{kind}_{place}" for place in places for kind in ("class", "probability")), "loss"]
+    header = ["image", "true", *(f"{kind}_{place}" for place in places for kind in ("class", "probability")), "loss"]
     rows = []
     for index, (label, top, probabilities, loss) in enumerate(
         zip(predictions.labels, predictions.top, predictions.probabilities, predictions.losses, strict=True)
     ):
         guesses = [
-            cell for c, p in zip(top, probabilities, strict=True) for cell in (pictures.classes[c], repr(float(p)))
+            cell for c, p in zip(top, probabilities, strict=True) for cell in (images.classes[c], repr(float(p)))
         ]
-        rows.append([pictures.name(index), pictures.classes[label], *guesses, repr(float(loss))])
+        rows.append([images.name(index), images.classes[label], *guesses, repr(float(loss))])
     return header, rows

@@ -1,4 +1,4 @@
-"""A random part of a picture that overlaps an object enough (arXiv:1512.02325, section 2.2)."""
+"""A random part of an image that overlaps an object enough (arXiv:1512.02325, section 2.2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class IoUCrop:
     torchvision's ``RandomIoUCrop``, but with all trials of an overlap looked at together: where objects are small most
     trials fail, and one after the other they cost more than all the rest of the augmentation. Objects whose centre is
     outside are dropped. Regions to ignore have no say in where the part is, and what it leaves of them is kept wherever
-    their centre is: it is as little background as before. A picture without objects stays whole. Draws from torch's
+    their centre is: it is as little background as before. An image without objects stays whole. Draws from torch's
     global generator.
     """
 
@@ -48,7 +48,7 @@ class IoUCrop:
 def choose_part(
     boxes: Tensor, size: tuple[int, int], config: IoUCropConfig
 ) -> tuple[tuple[int, int, int, int], Tensor] | None:
-    """A part and which objects have their centre in it, (n,) bool; None: the whole picture.
+    """A part and which objects have their centre in it, (n,) bool; None: the whole image.
 
     A least overlap is drawn, then ``config.trials`` parts; the first that is valid is taken, and if none is, another
     overlap is drawn. Valid is a part of a ratio within the bounds that has the centre of an object in it and overlaps
@@ -56,7 +56,7 @@ def choose_part(
 
     Args:
         boxes: (n, 4) xyxy in pixels.
-        size: the picture's height and width.
+        size: the image's height and width.
         config: bounds, and the overlaps to draw from.
     """
     extent = torch.tensor([size[1], size[0]])

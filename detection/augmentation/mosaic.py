@@ -1,4 +1,4 @@
-"""Four pictures as the quarters of one (mosaic, arXiv:2004.10934)."""
+"""Four images as the quarters of one (mosaic, arXiv:2004.10934)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def mosaic(
 ) -> Sample:
     """Puts four samples together: top left, top right, bottom left, bottom right.
 
-    Each picture covers its quarter in its own proportions, with the corner that lies inside the mosaic kept and what is
+    Each image covers its quarter in its own proportions, with the corner that lies inside the mosaic kept and what is
     too much cut off at the others.
 
     Args:
@@ -35,7 +35,7 @@ def mosaic(
     canvas = Image.new("RGB", (width, height))
     boxes, labels = [], []
     for number, (sample, (left, top, right, bottom)) in enumerate(zip(samples, quarters, strict=True)):
-        source = sample.picture
+        source = sample.image
         scale = max((right - left) / source.width, (bottom - top) / source.height)
         used = ((right - left) / scale, (bottom - top) / scale)
         cut_left = 0.0 if number % 2 else max(0.0, source.width - used[0])

@@ -1,4 +1,4 @@
-"""The `augmentation` section of detection: what training pictures go through at random, in this order. Null: not."""
+"""The `augmentation` section of detection: what training images go through at random, in this order. Null: not."""
 
 from typing import Annotated
 
@@ -22,10 +22,10 @@ Factors = Annotated[tuple[NonNegative, NonNegative], AfterValidator(_increasing)
 
 
 class MosaicConfig(Section):
-    """Four pictures as the quarters of one (arXiv:2004.10934)."""
+    """Four images as the quarters of one (arXiv:2004.10934)."""
 
     probability: Probability = 0.5
-    """Probability that a picture gets three partners."""
+    """Probability that an image gets three partners."""
     centre: Annotated[tuple[PartOfOne, PartOfOne], AfterValidator(_increasing)] = (0.3, 0.7)
     """Where the four meet, both ways, as parts of the whole."""
     visible: Probability = 0.3
@@ -48,7 +48,7 @@ class PhotometricConfig(Section):
 
 
 class ZoomOutConfig(Section):
-    """The picture somewhere on a larger one of the mean colour."""
+    """The image somewhere on a larger one of the mean colour."""
 
     probability: Probability = 0.5
     """Probability that it is done."""
@@ -57,10 +57,10 @@ class ZoomOutConfig(Section):
 
 
 class IoUCropConfig(Section):
-    """A part of the picture that overlaps an object at least so much as drawn (arXiv:1512.02325, section 2.2)."""
+    """A part of the image that overlaps an object at least so much as drawn (arXiv:1512.02325, section 2.2)."""
 
     overlaps: list[Annotated[float, Field(ge=0, lt=1)]] = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9]
-    """One is drawn as the least IoU with an object, or, as likely as each of them, the picture stays whole."""
+    """One is drawn as the least IoU with an object, or, as likely as each of them, the image stays whole."""
     scale: Annotated[tuple[PartOfOne, PartOfOne], AfterValidator(_increasing)] = (0.3, 1.0)
     """Least and largest part of each side."""
     ratio: Annotated[tuple[Positive, Positive], AfterValidator(_increasing)] = (0.5, 2.0)
@@ -70,10 +70,10 @@ class IoUCropConfig(Section):
 
 
 class AugmentationConfig(Section):
-    """Random changes to training pictures: SSD's, and mosaic."""
+    """Random changes to training images: SSD's, and mosaic."""
 
     mosaic: MosaicConfig | None = None
-    """Four pictures in one."""
+    """Four images in one."""
     zoom_out: ZoomOutConfig | None = ZoomOutConfig()
     """Smaller objects."""
     iou_crop: IoUCropConfig | None = IoUCropConfig()

@@ -1,4 +1,4 @@
-"""From a decoded picture and its boxes to the model's input: SSD's augmentation by torchvision."""
+"""From a decoded image and its boxes to the model's input: SSD's augmentation by torchvision."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from detection.augmentation.iou_crop import IoUCrop
 from detection.augmentation.mosaic import mosaic
 from detection.augmentation.sections import AugmentationConfig
-from detection.data.annotations import AnnotatedPictures
+from detection.data.annotations import AnnotatedImages
 from detection.data.sample import CROWD, Sample, read_sample
 from engine.data.batch_plan import Draw
 from engine.images.transforms import EvalTransform, to_tensor
@@ -29,7 +29,7 @@ class TrainTransform:
     Gives a dict of ``image``, uint8 (3, height, width), ``boxes`` (n, 4) xyxy in [0, 1], ``labels`` (n,) from 0 on, and
     ``ignored`` (k, 4), what is left of regions to ignore. Objects whose centre a crop leaves out are gone, as in SSD.
 
-    A picture larger than the smallest crop can use, such as a camera's, is made smaller first, to twice the model's
+    An image larger than the smallest crop can use, such as a camera's, is made smaller first, to twice the model's
     size at least.
     """
 
@@ -45,10 +45,10 @@ class TrainTransform:
 
     def __call__(self, sample: Sample, seed: int) -> dict[str, Tensor]:
         sample = shrunk(sample, self._enough, self._resampling)
-        canvas = (sample.picture.height, sample.picture.width)
+        canvas = (sample.image.height, sample.image.width)
         boxes = tv_tensors.BoundingBoxes(sample.boxes, format="XYXY", canvas_size=canvas)
         with sample_randomness(seed):
-            out = self._steps({"image": sample.picture, "boxes": boxes, "labels": sample.labels})
+            out = self._steps({"image": sample.image, "boxes": boxes, "labels": sample.labels})
         boxes, labels = out["boxes"].as_subclass(Tensor), out["labels"]
         sides = (boxes[:, 2:] - boxes[:, :2]).amin(dim=1)
         objects = (labels != CROWD) & (sides >= self._least)
@@ -61,7 +61,7 @@ class TrainTransform:
 
 
 class TrainReader:
-    """Reads and augments pictures; see :class:`engine.data.workers.SampleReader`.
+    """Reads and augments images; see :class:`engine.data.workers.SampleReader`.
 
     A sample is what :class:`TrainTransform` gives, with ``index``. Its randomness, the partners in a mosaic among it,
     follows from (seed, epoch, position).
@@ -69,33 +69,33 @@ class TrainReader:
 
     def __init__(
         self,
-        pictures: AnnotatedPictures,
+        images: AnnotatedImages,
         size: tuple[int, int],
         interpolation: str,
         mean: Channels,
         augmentation: AugmentationConfig,
         seed: int,
     ) -> None:
-        self.pictures = pictures
+        self.images = images
         self._transform = TrainTransform(size, interpolation, mean, augmentation)
         self._mosaic = augmentation.mosaic
-        self._canvas = (2 * size[0], 2 * size[1])  # so that a quarter is as fine as a picture of its own
+        self._canvas = (2 * size[0], 2 * size[1])  # so that a quarter is as fine as an image of its own
         self._seed = seed
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         seed = derive(self._seed, "augmentation", draw.epoch, draw.position)
         return {**self._transform(self._sample(draw), seed), "index": draw.index}
 
     def _sample(self, draw: Draw) -> Sample:
-        """The picture of a draw, or a mosaic that it is a part of."""
-        own = read_sample(self.pictures, draw.index)
+        """The image of a draw, or a mosaic that it is a part of."""
+        own = read_sample(self.images, draw.index)
         rng = generator(self._seed, "mosaic", draw.epoch, draw.position)
         if self._mosaic is None or rng.random() >= self._mosaic.probability:
             return own
-        partners = [read_sample(self.pictures, int(index)) for index in rng.integers(len(self.pictures), size=3)]
+        partners = [read_sample(self.images, int(index)) for index in rng.integers(len(self.images), size=3)]
         x, y = rng.uniform(*self._mosaic.centre, size=2).tolist()
         together = [own, *partners]
         order = rng.permutation(4)
@@ -103,33 +103,33 @@ class TrainReader:
 
 
 class EvalReader:
-    """Reads pictures as they are: ``image``, uint8 (3, height, width), and ``index``."""
+    """Reads images as they are: ``image``, uint8 (3, height, width), and ``index``."""
 
-    def __init__(self, pictures: AnnotatedPictures, transform: EvalTransform) -> None:
-        self.pictures = pictures
+    def __init__(self, images: AnnotatedImages, transform: EvalTransform) -> None:
+        self.images = images
         self._transform = transform
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        return {"image": self._transform(self.pictures.picture(draw.index)), "index": draw.index}
+        return {"image": self._transform(self.images.image(draw.index)), "index": draw.index}
 
 
 def shrunk(sample: Sample, enough: tuple[int, int], resampling: Image.Resampling) -> Sample:
     """``sample`` in its proportions, no larger than it takes to have at least the width and height ``enough``."""
-    before = sample.picture.size
+    before = sample.image.size
     factor = max(least / side for least, side in zip(enough, before, strict=True))
     if factor >= 1:
         return sample
     after = [round(side * factor) for side in before]
-    picture = sample.picture.resize((after[0], after[1]), resampling, reducing_gap=3.0)
+    image = sample.image.resize((after[0], after[1]), resampling, reducing_gap=3.0)
     scale = torch.tensor([new / old for new, old in zip(after, before, strict=True)] * 2)
-    return Sample(picture, sample.boxes * scale, sample.labels)
+    return Sample(image, sample.boxes * scale, sample.labels)
 
 
 def _steps(size: tuple[int, int], interpolation: str, mean: Channels, augmentation: AugmentationConfig) -> list[Any]:
-    """Flips and colours come last: on a picture of the model's size they cost a third of what they cost on a larger."""
+    """Flips and colours come last: on an image of the model's size they cost a third of what they cost on a larger."""
     steps: list[Any] = []
     if zoom := augmentation.zoom_out:
         fill = tuple(round(255 * channel) for channel in mean)

@@ -1,7 +1,7 @@
 """Boxes as numbers: forms, overlap, and the codes that the model predicts.
 
 Everywhere ``xyxy`` is (left, top, right, bottom) and ``cxcywh`` is (centre x, centre y, width, height). Coordinates are
-parts of the picture's width and height, in [0, 1], unless a docstring says pixels. Overlaps are the same in both, since
+parts of the image's width and height, in [0, 1], unless a docstring says pixels. Overlaps are the same in both, since
 stretching an axis changes all areas alike.
 """
 
@@ -45,7 +45,7 @@ def decode(codes: Tensor, priors: Tensor) -> Tensor:
     """The boxes (..., A, 4), xyxy, that ``codes`` (..., A, 4) mean at ``priors`` (..., A, 4), cxcywh.
 
     The inverse of :func:`encode`, but that sizes are at most 62.5 times the prior's and at least 1/62.5.
-    Not clipped to the picture.
+    Not clipped to the image.
     """
     x, y, width, height = codes.unbind(-1)
     prior_x, prior_y, prior_width, prior_height = priors.unbind(-1)

@@ -1,8 +1,8 @@
 """SSD's losses over a whole batch at once, without waiting for the device.
 
-Each picture has a loss of its own: the sum over its priors, divided by the number of its own priors that have objects
-(the N of arXiv:1512.02325, equation 1), or by a constant. The batch's loss is the mean over its pictures. It is
-therefore the same however the pictures are spread over ranks and micro-batches, which a division by the number of
+Each image has a loss of its own: the sum over its priors, divided by the number of its own priors that have objects
+(the N of arXiv:1512.02325, equation 1), or by a constant. The batch's loss is the mean over its images. It is
+therefore the same however the images are spread over ranks and micro-batches, which a division by the number of
 positives in the batch is not.
 """
 
@@ -25,7 +25,7 @@ from detection.boxes.sections import CrossEntropyConfig, FocalConfig, LossConfig
 def detection_loss(
     logits: Tensor, codes: Tensor, priors: Tensor, matches: Matches, config: LossConfig
 ) -> dict[str, Tensor]:
-    """``loss`` and its parts, ``loss_classes`` and ``loss_boxes``: means over the pictures, in fp32.
+    """``loss`` and its parts, ``loss_classes`` and ``loss_boxes``: means over the images, in fp32.
 
     Args:
         logits: (B, A, C + 1) with the background first for ``cross_entropy``, (B, A, C) for ``focal``.
@@ -46,7 +46,7 @@ def detection_loss(
 
 
 def mined_cross_entropy(logits: Tensor, matches: Matches, config: CrossEntropyConfig) -> Tensor:
-    """Softmax cross entropy of each picture, (B,), summed over its positives and its hardest negatives.
+    """Softmax cross entropy of each image, (B,), summed over its positives and its hardest negatives.
 
     Of negatives count those with the largest losses, ``config.negatives_per_positive`` for each positive and at least
     ``config.min_negatives`` (arXiv:1512.02325, "hard negative mining").
@@ -81,7 +81,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def focal_loss(logits: Tensor, matches: Matches, config: FocalConfig) -> Tensor:
-    """Sigmoid focal loss (arXiv:1708.02002) of each picture, (B,), summed over all priors that are not ignored."""
+    """Sigmoid focal loss (arXiv:1708.02002) of each image, (B,), summed over all priors that are not ignored."""
     targets = torch.zeros_like(logits)
     targets.scatter_(2, matches.labels.unsqueeze(-1), matches.positive.unsqueeze(-1).to(logits.dtype))
     losses = sigmoid_focal_loss(logits, targets, config.focal_alpha, config.focal_gamma, reduction="none").sum(dim=2)
@@ -89,7 +89,7 @@ def focal_loss(logits: Tensor, matches: Matches, config: FocalConfig) -> Tensor:
 
 
 def box_losses(codes: Tensor, priors: Tensor, matches: Matches, kind: str) -> Tensor:
-    """Loss of boxes of each picture, (B,), summed over its positives; ``kind`` as in `loss.boxes`."""
+    """Loss of boxes of each image, (B,), summed over its positives; ``kind`` as in `loss.boxes`."""
     if kind == "smooth_l1":
         losses = F.smooth_l1_loss(codes, encode(matches.boxes, priors), reduction="none").sum(dim=2)
     else:
@@ -110,7 +110,7 @@ def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
 def ciou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """1 - complete IoU (arXiv:1911.08287) of xyxy boxes (..., 4) of positive area: (...).
 
-    As torchvision's, but without selecting by a mask. Ratios of sides are those of the stretched picture, where inputs
+    As torchvision's, but without selecting by a mask. Ratios of sides are those of the stretched image, where inputs
     are not square.
     """
     found, wanted = boxes.unbind(-1), targets.unbind(-1)

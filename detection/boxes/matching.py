@@ -1,6 +1,6 @@
 """Which prior has to find which object: SSD's matching, over a padded batch at once and without waiting for the device.
 
-Shapes: B pictures, A priors, at most M objects a picture, at most R regions to ignore a picture.
+Shapes: B images, A priors, at most M objects an image, at most R regions to ignore an image.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def match(
         priors: (A, 4) cxcywh.
         boxes: (B, M, 4) xyxy; M is at least 1.
         labels: (B, M) int64, classes from 0 on.
-        mask: (B, M) bool, False where a row only fills up its picture.
+        mask: (B, M) bool, False where a row only fills up its image.
         ignored: (B, R, 4) xyxy, rows that only fill up are all zero; R may be 0.
     """
     prior_boxes = corners(priors)
@@ -68,15 +68,15 @@ def match(
 def _largest_overlaps(boxes: Tensor, prior_boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Each prior's largest IoU with an object and that object, (B, A), and each object's with a prior, (B, M).
 
-    On a CPU some pictures at a time, so that their table of overlaps, which is gone through a dozen times, stays in
+    On a CPU some images at a time, so that their table of overlaps, which is gone through a dozen times, stays in
     the core's cache.
     """
-    pictures = len(boxes)
+    images = len(boxes)
     if boxes.device.type == "cpu":
-        pictures = max(1, CACHED_OVERLAPS // (boxes.shape[1] * len(prior_boxes)))
+        images = max(1, CACHED_OVERLAPS // (boxes.shape[1] * len(prior_boxes)))
     found = []
-    for part in boxes.split(pictures):
-        iou = pairwise_iou(part, prior_boxes)  # (pictures, M, A)
+    for part in boxes.split(images):
+        iou = pairwise_iou(part, prior_boxes)  # (images, M, A)
         found.append((*iou.max(dim=1), *iou.max(dim=2)))
     best_iou, best_object, own_iou, own_prior = (torch.cat(column) for column in zip(*found, strict=True))
     return best_iou, best_object, own_iou, own_prior

@@ -1,6 +1,6 @@
-"""From the model's output to detections: a first cut, decoding, suppression of doubles, the best of each picture.
+"""From the model's output to detections: a first cut, decoding, suppression of doubles, the best of each image.
 
-Shapes: B pictures, A priors, C classes, N candidates a picture, D detections a picture at most.
+Shapes: B images, A priors, C classes, N candidates an image, D detections an image at most.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BOXES_A_CALL = 25_000
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections of a batch on its device, the best of each picture first; rows behind a picture's count are zero."""
+    """Detections of a batch on its device, the best of each image first; rows behind an image's count are zero."""
 
     boxes: Tensor
     """(B, D, 4) xyxy in [0, 1]."""
@@ -32,8 +32,8 @@ class Detections:
     counts: Tensor
     """(B,) int64."""
 
-    def pictures(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Boxes, scores and labels of each picture, on the CPU; one copy from the device."""
+    def images(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Boxes, scores and labels of each image, on the CPU; one copy from the device."""
         columns = [self.boxes, self.scores.unsqueeze(-1), self.labels.unsqueeze(-1)]
         counts = self.counts.view(-1, 1, 1).expand(-1, 1, 6)
         packed = torch.cat([torch.cat([column.float() for column in columns], dim=-1), counts.float()], dim=1).cpu()
@@ -54,7 +54,7 @@ def postprocess(
 ) -> Detections:
     """Detections of a batch.
 
-    Of each picture the ``config.candidates`` best pairs of prior and class are kept, whatever their class. Suppression
+    Of each image the ``config.candidates`` best pairs of prior and class are kept, whatever their class. Suppression
     goes from the best to the worst, so that this first cut changes no result but where fewer than
     ``config.detections`` of so many candidates are left.
 
@@ -62,7 +62,7 @@ def postprocess(
         scores: (B, A, C), see :func:`class_scores`.
         codes: (B, A, 4).
         priors: (A, 4) cxcywh.
-        together: suppress in many pictures by one call, for which the host waits once; else picture by picture, which
+        together: suppress in many images by one call, for which the host waits once; else image by image, which
             is faster on a CPU, whose work grows with the square of a call's boxes. None: what suits the device.
     """
     values, labels, numbers = best_pairs(scores, config.candidates)
@@ -76,9 +76,9 @@ def postprocess(
 
 
 def best_pairs(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best pairs of prior and class of each picture, best first: scores, classes and priors, (B, N) each.
+    """The best pairs of prior and class of each image, best first: scores, classes and priors, (B, N) each.
 
-    Only priors whose best class is among the ``count`` best of their picture can have a part in it, so the others are
+    Only priors whose best class is among the ``count`` best of their image can have a part in it, so the others are
     left out before all their classes are looked at.
     """
     priors = scores.amax(dim=2).topk(min(count, scores.shape[1]), dim=1).indices
@@ -96,33 +96,33 @@ def _apart(boxes: Tensor, groups: Tensor) -> Tensor:
 def suppress_together(
     boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float, boxes_a_call: int = BOXES_A_CALL
 ) -> Tensor:
-    """Which candidates (B, N) are kept, by a call for as many pictures as have ``boxes_a_call``, and one at least."""
-    pictures = max(1, boxes_a_call // boxes.shape[1])
-    split = [tensor.split(pictures) for tensor in (boxes, scores, labels, valid)]
+    """Which candidates (B, N) are kept, by a call for as many images as have ``boxes_a_call``, and one at least."""
+    images = max(1, boxes_a_call // boxes.shape[1])
+    split = [tensor.split(images) for tensor in (boxes, scores, labels, valid)]
     return torch.cat([_suppress_at_once(b, s, k, v, iou) for b, s, k, v in zip(*split, strict=True)])
 
 
 def _suppress_at_once(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float) -> Tensor:
     """The same by one call. Candidates that are not valid lose their area, so that they suppress none."""
-    pictures = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
-    groups = pictures * (labels.amax() + 1) + labels
+    images = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
+    groups = images * (labels.amax() + 1) + labels
     moved = _apart(boxes * valid.unsqueeze(-1), groups)
     kept = nms(moved.flatten(0, 1), scores.double().flatten(), iou)
     return torch.zeros_like(valid).flatten().index_fill_(0, kept, True).view_as(valid) & valid
 
 
 def suppress_each(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float) -> Tensor:
-    """The same picture by picture. Candidates come best first, so those that are valid come before the others."""
+    """The same image by image. Candidates come best first, so those that are valid come before the others."""
     keep = torch.zeros_like(valid)
     moved = _apart(boxes, labels)
-    for picture, count in enumerate(valid.sum(dim=1).tolist()):
-        kept = nms(moved[picture, :count], scores[picture, :count].double(), iou)
-        keep[picture, kept] = True
+    for image, count in enumerate(valid.sum(dim=1).tolist()):
+        kept = nms(moved[image, :count], scores[image, :count].double(), iou)
+        keep[image, kept] = True
     return keep
 
 
 def _best(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, count: int) -> Detections:
-    """The first ``count`` candidates of each picture that are kept, moved together."""
+    """The first ``count`` candidates of each image that are kept, moved together."""
     places = keep.cumsum(dim=1) - 1
     places = torch.where(keep & (places < count), places, count)  # a column more takes what is left out
     size = (len(boxes), count + 1)

@@ -23,7 +23,7 @@ class MatchingConfig(Section):
 
 
 class CommonLoss(Section):
-    """What all losses have in common: a loss of classes and one of boxes, summed over the priors of each picture."""
+    """What all losses have in common: a loss of classes and one of boxes, summed over the priors of each image."""
 
     classification: str
     """The loss of classes."""
@@ -32,7 +32,7 @@ class CommonLoss(Section):
     box_weight: NonNegative = 1.0
     """What the loss of boxes is multiplied by."""
     normalizer: Literal["positives"] | Positive = "positives"
-    """What a picture's sum is divided by: the number of its priors that have objects, or this number for all."""
+    """What an image's sum is divided by: the number of its priors that have objects, or this number for all."""
 
     @property
     def sigmoid(self) -> bool:
@@ -48,7 +48,7 @@ class CrossEntropyConfig(CommonLoss):
     negatives_per_positive: NonNegative = 3.0
     """For each prior that has an object, so many of the worst that have none are counted too."""
     min_negatives: Annotated[int, Field(ge=0)] = 3
-    """So many are counted at least, also of a picture without objects."""
+    """So many are counted at least, also of an image without objects."""
 
 
 class FocalConfig(CommonLoss):
@@ -75,11 +75,11 @@ class PostprocessConfig(Section):
     score_threshold: Probability = 0.01
     """Least score of a detection."""
     candidates: Count = 1000
-    """Best pairs of prior and class of a picture that go on to suppression; fewer are faster."""
+    """Best pairs of prior and class of an image that go on to suppression; fewer are faster."""
     nms_iou: PartOfOne = 0.45
     """Of two detections of a class that overlap by more than this (IoU), the one with the lower score is dropped."""
     detections: Count = 200
-    """Most detections of a picture; the COCO figures use the best 100."""
+    """Most detections of an image; the COCO figures use the best 100."""
 
     @model_validator(mode="after")
     def _candidates_suffice(self) -> "PostprocessConfig":

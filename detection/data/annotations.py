@@ -1,4 +1,4 @@
-"""What is known of a split's pictures: classes, sizes and boxes, as arrays that worker processes share."""
+"""What is known of a split's images: classes, sizes and boxes, as arrays that worker processes share."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Annotations:
-    """N pictures with T boxes of C classes; those of picture i are the rows from ``starts[i]`` to ``starts[i + 1]``."""
+    """N images with T boxes of C classes; those of image i are the rows from ``starts[i]`` to ``starts[i + 1]``."""
 
     classes: list[str]
     """Names; labels are places in this list."""
     category_ids: list[int | str]
     """What the data set itself calls each class."""
-    picture_ids: NDArray
-    """(N,) what the data set itself calls each picture: whole numbers or texts."""
+    image_ids: NDArray
+    """(N,) what the data set itself calls each image: whole numbers or texts."""
     sizes: NDArray[np.int64]
     """(N, 2) widths and heights in pixels."""
     starts: NDArray[np.int64]
     """(N + 1,)."""
     boxes: NDArray[np.float64]
-    """(T, 4) xyxy in pixels; the part within the picture has an area, but they may reach out of it."""
+    """(T, 4) xyxy in pixels; the part within the image has an area, but they may reach out of it."""
     labels: NDArray[np.int64]
     """(T,) classes from 0 on."""
     crowd: NDArray[np.bool_]
@@ -35,36 +35,36 @@ class Annotations:
     """(T,) what counts as small, medium or large: the data set's `area`, else that of the box."""
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of images."""
         return len(self.sizes)
 
     def of(self, index: int) -> slice:
-        """The boxes of a picture."""
+        """The boxes of an image."""
         return slice(int(self.starts[index]), int(self.starts[index + 1]))
 
 
-class AnnotatedPictures(Protocol):
-    """A split: pictures and what is on them."""
+class AnnotatedImages(Protocol):
+    """A split: images and what is on them."""
 
     @property
     def annotations(self) -> Annotations: ...
 
     def __len__(self) -> int: ...
 
-    def picture(self, index: int) -> Image.Image:
-        """The picture as 8-bit RGB."""
+    def image(self, index: int) -> Image.Image:
+        """The image as 8-bit RGB."""
         ...
 
     def name(self, index: int) -> str:
-        """What a person would call the picture."""
+        """What a person would call the image."""
         ...
 
 
-def digest(pictures: AnnotatedPictures) -> str:
-    """Twelve hexadecimal digits that stand for the pictures' names, in order, and their annotations."""
-    known, sha = pictures.annotations, hashlib.sha256()
-    for index in range(len(pictures)):
-        sha.update(pictures.name(index).encode(errors="surrogateescape") + b"\0")
+def digest(images: AnnotatedImages) -> str:
+    """Twelve hexadecimal digits that stand for the images' names, in order, and their annotations."""
+    known, sha = images.annotations, hashlib.sha256()
+    for index in range(len(images)):
+        sha.update(images.name(index).encode(errors="surrogateescape") + b"\0")
     for boxes in (known.boxes, known.areas):
         sha.update(boxes.round(2).tobytes())  # drawn ones may differ in their last bits between machines
     for array in (known.sizes, known.starts, known.labels, known.crowd):
@@ -72,7 +72,7 @@ def digest(pictures: AnnotatedPictures) -> str:
     return sha.hexdigest()[:12]
 
 
-def in_order(pictures: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For T boxes with their pictures: the order that brings those of one picture together, and ``starts``."""
-    order = np.argsort(pictures, kind="stable")
-    return order, np.searchsorted(pictures[order], np.arange(count + 1))
+def in_order(images: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For T boxes with their images: the order that brings those of one image together, and ``starts``."""
+    order = np.argsort(images, kind="stable")
+    return order, np.searchsorted(images[order], np.arange(count + 1))

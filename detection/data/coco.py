@@ -10,16 +10,16 @@ from PIL import Image
 
 from detection.data.annotations import Annotations
 from detection.data.coco_boxes import read_annotations
-from detection.data.coco_records import Record, read_categories, read_pictures
+from detection.data.coco_records import Record, read_categories, read_images
 from detection.data.issues import Finding, Findings, first_causes
 from detection.data.sections import CocoData, SplitFiles
 from engine.data.names import Names
 from engine.errors import UserError
-from engine.images.image_io import read_picture
+from engine.images.image_io import read_image
 
 
-class CocoPictures:
-    """One split: no Python object for any picture, but arrays that processes share."""
+class CocoImages:
+    """One split: no Python object for any image, but arrays that processes share."""
 
     def __init__(self, folder: Path, names: Iterable[str], annotations: Annotations) -> None:
         self.annotations = annotations
@@ -35,24 +35,24 @@ class CocoPictures:
     def path(self, index: int) -> Path:
         return self.folder / self.name(index)
 
-    def picture(self, index: int) -> Image.Image:
-        """The picture, upright.
+    def image(self, index: int) -> Image.Image:
+        """The image, upright.
 
         Raises:
             UserError: it cannot be read, or has another size than its annotations are for.
         """
-        picture = read_picture(self.path(index))
+        image = read_image(self.path(index))
         width, height = self.annotations.sizes[index].tolist()
-        if picture.size != (width, height):
+        if image.size != (width, height):
             raise UserError(
-                f"{self.path(index)}: the picture has {picture.width} x {picture.height} pixels, but its annotations "
-                f"are for {width} x {height}; correct width and height in the JSON file, or the picture"
+                f"{self.path(index)}: the image has {image.width} x {image.height} pixels, but its annotations "
+                f"are for {width} x {height}; correct width and height in the JSON file, or the image"
             )
-        return picture
+        return image
 
 
 def split_files(config: CocoData, split: str) -> tuple[Path, Path]:
-    """The folder of pictures and the annotation file of ``split``.
+    """The folder of images and the annotation file of ``split``.
 
     Raises:
         UserError: the split is not configured, or one of them is not there.
@@ -68,12 +68,12 @@ def split_files(config: CocoData, split: str) -> tuple[Path, Path]:
     return folder, file
 
 
-def read_split(config: CocoData, split: str) -> tuple[CocoPictures, list[Finding]]:
-    """The pictures of ``split`` and what is wrong with them.
+def read_split(config: CocoData, split: str) -> tuple[CocoImages, list[Finding]]:
+    """The images of ``split`` and what is wrong with them.
 
     Labels number the categories in the order of their ids. Boxes without area, with numbers that are none, outside
-    their picture, far out of it or of pictures that are not listed are left out; the others are kept as they are, even
-    if they reach out of their picture. Pictures without boxes stay. Where a finding is fatal the result must not be
+    their image, far out of it or of images that are not listed are left out; the others are kept as they are, even
+    if they reach out of their image. Images without boxes stay. Where a finding is fatal the result must not be
     trained on.
 
     Raises:
@@ -83,10 +83,10 @@ def read_split(config: CocoData, split: str) -> tuple[CocoPictures, list[Finding
     document = _load(file)
     findings = Findings(str(file))
     category_ids, classes = read_categories(document["categories"], findings)
-    pictures, faulty = read_pictures(document["images"], folder, findings)
-    annotations = read_annotations(document["annotations"], pictures, faulty, category_ids, classes, findings)
-    names = [picture["file_name"] for picture in pictures]
-    return CocoPictures(folder, names, annotations), first_causes(findings.found)
+    images, faulty = read_images(document["images"], folder, findings)
+    annotations = read_annotations(document["annotations"], images, faulty, category_ids, classes, findings)
+    names = [image["file_name"] for image in images]
+    return CocoImages(folder, names, annotations), first_causes(findings.found)
 
 
 def _load(file: Path) -> dict[str, list[Record]]:

@@ -24,10 +24,10 @@ from detection.data.coco_values import (
 from detection.data.issues import Findings
 
 ROUNDING = 0.01
-"""Pixels by which a box may reach out of its picture without being worth a word: COCO rounds to hundredths."""
+"""Pixels by which a box may reach out of its image without being worth a word: COCO rounds to hundredths."""
 
 FAR = 10
-"""How many times the picture's side a box may reach out of it; what reaches further cannot be meant."""
+"""How many times the image's side a box may reach out of it; what reaches further cannot be meant."""
 
 NAMED = 5
 """Unknown ids that a message names."""
@@ -35,7 +35,7 @@ NAMED = 5
 
 def read_annotations(
     records: list[Record],
-    pictures: list[Record],
+    images: list[Record],
     faulty: list[Record],
     category_ids: list[int | str],
     classes: list[str],
@@ -44,8 +44,8 @@ def read_annotations(
     """The boxes that can be used, and findings about the others.
 
     Args:
-        pictures: Whose boxes are wanted.
-        faulty: Other listed pictures; their boxes are left out without a word.
+        images: Whose boxes are wanted.
+        faulty: Other listed images; their boxes are left out without a word.
     """
     findings.add(
         "duplicate_annotation_ids",
@@ -56,30 +56,30 @@ def read_annotations(
     findings.add("malformed", "boxes are no list of four numbers; left out", ids_of(bad))
     records, bad = parted(records, lambda record: not all(map(is_finite, record["bbox"])))
     findings.add("not_finite", "boxes with NaN or infinity; left out", ids_of(bad))
-    place = {record["id"]: number for number, record in enumerate(pictures)}
+    place = {record["id"]: number for number, record in enumerate(images)}
     label = {category: number for number, category in enumerate(category_ids)}
     records, bad = parted(records, lambda record: not _in(place, record.get("image_id")))
     bad = _without_boxes_of(faulty, bad)
-    text = f"boxes of pictures that are not listed ({_unknown(bad, 'image_id', place)}); left out"
-    findings.add("unknown_picture", text, ids_of(bad))
+    text = f"boxes of images that are not listed ({_unknown(bad, 'image_id', place)}); left out"
+    findings.add("unknown_image", text, ids_of(bad))
     records, bad = parted(records, lambda record: not _in(label, record.get("category_id")))
     text = f"boxes of categories that are not listed ({_unknown(bad, 'category_id', label)})"
     findings.add("unknown_category", text, ids_of(bad), fatal=True)
     records, bad = parted(records, lambda record: min(record["bbox"][2:]) <= 0)
     findings.add("degenerate", "boxes without width or height; left out", ids_of(bad))
-    sizes = np.array([[p["width"], p["height"]] for p in pictures], np.int64).reshape(-1, 2)
+    sizes = np.array([[p["width"], p["height"]] for p in images], np.int64).reshape(-1, 2)
     where = np.array([place[record["image_id"]] for record in records], np.int64)
     corners = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
     with np.errstate(over="ignore"):  # what is infinite then lies outside
         corners[:, 2:] += corners[:, :2]
     used = _within(corners, sizes[where], np.array(ids_of(records), object), findings)
-    order, starts = in_order(where[used], len(pictures))
+    order, starts = in_order(where[used], len(images))
     boxes = corners[used][order]
     records = [records[number] for number in np.flatnonzero(used)[order]]
     return Annotations(
         classes=classes,
         category_ids=category_ids,
-        picture_ids=np.array([plain_id(record["id"]) for record in pictures]),
+        image_ids=np.array([plain_id(record["id"]) for record in images]),
         sizes=sizes,
         starts=starts,
         boxes=boxes,
@@ -98,9 +98,9 @@ def _in(known: Mapping[Any, int], value: Any) -> bool:
     return is_id(value) and value in known
 
 
-def _without_boxes_of(pictures: list[Record], boxes: list[Record]) -> list[Record]:
-    """Those of ``boxes`` that cannot be meant for any of ``pictures``, some of which may have no id."""
-    ids = {in_words(picture.get("id")) for picture in pictures}
+def _without_boxes_of(images: list[Record], boxes: list[Record]) -> list[Record]:
+    """Those of ``boxes`` that cannot be meant for any of ``images``, some of which may have no id."""
+    ids = {in_words(image.get("id")) for image in images}
     return [box for box in boxes if "none" not in ids and in_words(box.get("image_id")) not in ids]
 
 
@@ -119,11 +119,11 @@ def _unknown(boxes: list[Record], key: str, known: Mapping[Any, int]) -> str:
 def _within(
     corners: NDArray[np.float64], sizes: NDArray[np.int64], ids: NDArray[np.object_], findings: Findings
 ) -> NDArray[np.bool_]:
-    """Which boxes lie on their pictures, at least in part: (T,).
+    """Which boxes lie on their images, at least in part: (T,).
 
     Args:
         corners: (T, 4) xyxy in pixels.
-        sizes: (T, 2) width and height of each box's picture.
+        sizes: (T, 2) width and height of each box's image.
     """
     sides = np.tile(sizes, 2)
     clipped = np.clip(corners, 0, sides)
@@ -131,11 +131,11 @@ def _within(
     inside = np.asarray((clipped[:, 2:] > clipped[:, :2]).all(axis=1))
     far = inside & (beyond > FAR * sides).any(axis=1)
     reaches_out = inside & ~far & (beyond > ROUNDING).any(axis=1)
-    text = "boxes that reach out of their picture; clipped in training"
+    text = "boxes that reach out of their image; clipped in training"
     findings.add("partly_outside", text, ids[reaches_out].tolist())
-    text = f"boxes that reach out of their picture by more than {FAR} times its width or height; left out"
+    text = f"boxes that reach out of their image by more than {FAR} times its width or height; left out"
     findings.add("far_outside", text, ids[far].tolist())
-    findings.add("outside", "boxes that lie outside their picture; left out", ids[~inside].tolist())
+    findings.add("outside", "boxes that lie outside their image; left out", ids[~inside].tolist())
     return inside & ~far
 
 

@@ -1,4 +1,4 @@
-"""The categories and pictures of a COCO file; each kind of fault becomes a finding."""
+"""The categories and images of a COCO file; each kind of fault becomes a finding."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from detection.data.issues import Findings
 
 Record = dict[str, Any]
 
-_OF_PICTURES: dict[str, tuple[Callable[[Any], bool], str]] = {
+_OF_IMAGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "id": (is_id, "whole number or text"),
     "file_name": (is_file_name, "name of a file"),
     "width": (is_side, "whole number from 1 on"),
     "height": (is_side, "whole number from 1 on"),
 }
-"""What a picture's record has to have, and what each of it has to be."""
+"""What an image's record has to have, and what each of it has to be."""
 
 
 def read_categories(records: list[Record], findings: Findings) -> tuple[list[int | str], list[str]]:
@@ -38,45 +38,45 @@ def read_categories(records: list[Record], findings: Findings) -> tuple[list[int
     return ordered, [names[i] for i in ordered]
 
 
-def read_pictures(records: list[Record], folder: Path, findings: Findings) -> tuple[list[Record], list[Record]]:
+def read_images(records: list[Record], folder: Path, findings: Findings) -> tuple[list[Record], list[Record]]:
     """Records that have an id, a file name and a size; and the others, which training must not start with."""
     good, faulty = parted(records, lambda record: _wrong_key(record) is not None)
     _tell_faulty(faulty, findings)
     ids = [plain_id(record["id"]) for record in good]
-    findings.add("duplicate_picture_ids", "picture ids that occur more than once", repeated(ids), fatal=True)
+    findings.add("duplicate_image_ids", "image ids that occur more than once", repeated(ids), fatal=True)
     if len({type(i) for i in ids}) > 1:
-        findings.add("mixed_picture_ids", "picture ids of which some are numbers and some texts", ids, fatal=True)
+        findings.add("mixed_image_ids", "image ids of which some are numbers and some texts", ids, fatal=True)
     there = _files_in(folder, {os.path.dirname(record["file_name"]) for record in good})
     paths = [os.path.normpath(record["file_name"]) for record in good]
     missing = [i for i, path in zip(ids, paths, strict=True) if path not in there]
-    findings.add("missing_pictures", f"pictures that are not in {folder}", missing, fatal=True)
+    findings.add("missing_images", f"images that are not in {folder}", missing, fatal=True)
     twice = set(repeated(paths))
-    text = "pictures that share a file with another one: what is an object of the one is background of the other"
+    text = "images that share a file with another one: what is an object of the one is background of the other"
     findings.add("shared_files", text, [i for i, path in zip(ids, paths, strict=True) if path in twice])
     if not records:
-        findings.say("no_pictures", "the list of images is empty", fatal=True)
+        findings.say("no_images", "the list of images is empty", fatal=True)
     return good, faulty
 
 
 def _wrong_key(record: Record) -> str | None:
-    """The first of :data:`_OF_PICTURES` that is missing or not as it should be."""
-    return next((key for key, (is_right, _) in _OF_PICTURES.items() if not is_right(record.get(key))), None)
+    """The first of :data:`_OF_IMAGES` that is missing or not as it should be."""
+    return next((key for key, (is_right, _) in _OF_IMAGES.items() if not is_right(record.get(key))), None)
 
 
-def _tell_faulty(pictures: list[Record], findings: Findings) -> None:
+def _tell_faulty(images: list[Record], findings: Findings) -> None:
     """A fatal finding for each key that is missing or wrong."""
-    for key, (_, needed) in _OF_PICTURES.items():
-        here = [picture for picture in pictures if _wrong_key(picture) == key]
-        missing = [picture for picture in here if picture.get(key) is None]
-        wrong = [picture for picture in here if picture.get(key) is not None]
-        findings.add("malformed_picture", f"pictures without {key}", ids_of(missing), fatal=True)
+    for key, (_, needed) in _OF_IMAGES.items():
+        here = [image for image in images if _wrong_key(image) == key]
+        missing = [image for image in here if image.get(key) is None]
+        wrong = [image for image in here if image.get(key) is not None]
+        findings.add("malformed_image", f"images without {key}", ids_of(missing), fatal=True)
         if wrong:
-            text = f"pictures whose {key} is no {needed}, such as {in_words(wrong[0][key])}"
-            findings.add("malformed_picture", text, ids_of(wrong), fatal=True)
+            text = f"images whose {key} is no {needed}, such as {in_words(wrong[0][key])}"
+            findings.add("malformed_image", text, ids_of(wrong), fatal=True)
 
 
 def _files_in(folder: Path, below: set[str]) -> set[str]:
-    """Files of some folders below ``folder``, by one listing each: asking for each picture would take far longer."""
+    """Files of some folders below ``folder``, by one listing each: asking for each image would take far longer."""
     files = set[str]()
     for name in below:
         with suppress(OSError):  # no such folder, or none that may be listed

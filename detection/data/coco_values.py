@@ -25,7 +25,7 @@ def is_finite(value: float) -> bool:
 
 
 def is_side(value: Any) -> bool:
-    """Whether it is a picture's width or height: a whole number from 1 on."""
+    """Whether it is an image's width or height: a whole number from 1 on."""
     return is_number(value) and is_finite(value) and 1 <= value <= LARGEST_SIDE and value == int(value)
 
 

@@ -17,9 +17,9 @@ FOLLOWING = {
     "no_categories": _OF_CATEGORIES,
     "duplicate_category_ids": ("different_categories",),
     "unknown_category": ("no_objects", "never_seen"),
-    "no_pictures": ("unknown_picture", "no_objects"),
-    "malformed_picture": ("no_objects", "never_seen"),
-    "duplicate_picture_ids": ("shared_files",),
+    "no_images": ("unknown_image", "no_objects"),
+    "malformed_image": ("no_objects", "never_seen"),
+    "duplicate_image_ids": ("shared_files",),
 }
 """By the kind of a fatal fault, kinds of findings about the same file that may do no more than follow from it."""
 
@@ -35,7 +35,7 @@ class Finding:
     text: str
     """What is wrong and what becomes of it; to be read after a number, where there are ids."""
     ids: tuple[Any, ...]
-    """Ids of all annotations, pictures or categories that it concerns; empty where it concerns the whole."""
+    """Ids of all annotations, images or categories that it concerns; empty where it concerns the whole."""
     fatal: bool = False
     """Whether training refuses to start; else it works on what is good."""
 

@@ -1,4 +1,4 @@
-"""One annotated picture on its way to the model, and batches of them."""
+"""One annotated image on its way to the model, and batches of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from detection.data.annotations import AnnotatedPictures
+from detection.data.annotations import AnnotatedImages
 
 CROWD = -1
 """Label of a region that is neither object nor background."""
@@ -18,23 +18,23 @@ CROWD = -1
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and its n boxes."""
+    """An image and its n boxes."""
 
-    picture: Image.Image
+    image: Image.Image
     boxes: Tensor
-    """(n, 4) float32, xyxy in pixels, within the picture."""
+    """(n, 4) float32, xyxy in pixels, within the image."""
     labels: Tensor
     """(n,) int64, classes from 0 on or :data:`CROWD`."""
 
 
-def read_sample(pictures: AnnotatedPictures, index: int) -> Sample:
-    """A picture with its boxes, clipped to it."""
-    known, picture = pictures.annotations, pictures.picture(index)
+def read_sample(images: AnnotatedImages, index: int) -> Sample:
+    """An image with its boxes, clipped to it."""
+    known, image = images.annotations, images.image(index)
     rows = known.of(index)
     boxes = torch.from_numpy(known.boxes[rows]).clamp(min=0)
-    limits = torch.tensor([picture.width, picture.height] * 2)
+    limits = torch.tensor([image.width, image.height] * 2)
     labels = torch.from_numpy(known.labels[rows]).masked_fill(torch.from_numpy(known.crowd[rows]), CROWD)
-    return Sample(picture, boxes.minimum(limits).float(), labels)
+    return Sample(image, boxes.minimum(limits).float(), labels)
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
@@ -42,7 +42,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
 
     Returns:
         ``image`` uint8 (B, 3, H, W), ``index`` (B,), ``boxes`` (B, M, 4) xyxy in [0, 1], ``labels`` (B, M), ``mask``
-        (B, M), which is False where a row only fills up its picture, and ``ignored`` (B, R, 4), regions filled up with
+        (B, M), which is False where a row only fills up its image, and ``ignored`` (B, R, 4), regions filled up with
         zeros. M is the largest number of objects, at least 1; R that of regions, often 0.
     """
     batch, objects = len(samples), max(1, *(len(sample["labels"]) for sample in samples))

@@ -1,4 +1,4 @@
-"""The `data` section of detection: where pictures and boxes come from, and the size that the model sees them at."""
+"""The `data` section of detection: where images and boxes come from, and the size that the model sees them at."""
 
 from typing import Annotated, Literal
 
@@ -13,10 +13,10 @@ PartOfOne = Annotated[float, Field(gt=0, le=1)]
 
 
 class CommonData(ImageData):
-    """What every source of pictures has in common."""
+    """What every source of images has in common."""
 
     image_size: ImageSize = 300
-    """Pixels of the model's input: one number, or [height, width]; pictures are stretched to it."""
+    """Pixels of the model's input: one number, or [height, width]; images are stretched to it."""
     interpolation: Interpolation = "bilinear"
     """Filter for resizing."""
 
@@ -25,13 +25,13 @@ class SplitFiles(Section):
     """One split of a COCO-format data set; paths are taken from `data.root`."""
 
     images: str
-    """Folder of the pictures."""
+    """Folder of the images."""
     annotations: str
     """JSON file with `images`, `annotations` and `categories`."""
 
 
 class CocoData(CommonData):
-    """A data set in COCO's format: a folder of pictures and a JSON file for each split."""
+    """A data set in COCO's format: a folder of images and a JSON file for each split."""
 
     source: Literal["coco"]
     """Kind of data set."""
@@ -49,26 +49,26 @@ Shape = Literal["circle", "square", "triangle", "star", "ring", "cross"]
 
 
 class ShapesData(CommonData):
-    """Pictures drawn on the spot: coloured shapes on photographs or noise. Needs no files."""
+    """Images drawn on the spot: coloured shapes on photographs or noise. Needs no files."""
 
     source: Literal["shapes"]
     """Kind of data set."""
     classes: list[Shape] = ["circle", "square", "triangle", "star", "ring", "cross"]
     """Shapes that are drawn."""
-    train_pictures: Count = 1000
-    """Pictures of train."""
-    val_pictures: Count = 200
-    """Pictures of val."""
+    train_images: Count = 1000
+    """Images of train."""
+    val_images: Count = 200
+    """Images of val."""
     canvas_size: tuple[Side, Side] = (160, 200)
-    """[height, width] in pixels of each picture."""
+    """[height, width] in pixels of each image."""
     max_objects: Count = 6
-    """Most shapes on a picture; their number is drawn from 0 to this."""
+    """Most shapes on an image; their number is drawn from 0 to this."""
     scale: tuple[PartOfOne, PartOfOne] = (0.12, 0.5)
-    """Least and largest diameter of a shape, as a part of the picture's shorter side."""
+    """Least and largest diameter of a shape, as a part of the image's shorter side."""
     background: Literal["photos", "noise", "mixed"] = "mixed"
     """Parts of scikit-learn's two photographs, noise of several sizes, or either at random."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides all pictures; not the same as `experiment.seed`, so that runs of other seeds see the same data."""
+    """Decides all images; not the same as `experiment.seed`, so that runs of other seeds see the same data."""
 
     @model_validator(mode="after")
     def _possible(self) -> "ShapesData":
@@ -77,7 +77,7 @@ class ShapesData(CommonData):
         if self.scale[0] > self.scale[1]:
             raise ValueError(f"scale: the smaller number comes first, not {list(self.scale)}")
         if self.scale[0] * min(self.canvas_size) < 4:
-            raise ValueError(f"scale: the smallest shape has fewer than 4 pixels on a picture of {self.canvas_size}")
+            raise ValueError(f"scale: the smallest shape has fewer than 4 pixels on an image of {self.canvas_size}")
         return self
 
 

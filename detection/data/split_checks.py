@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from detection.data.annotations import Annotations
-from detection.data.coco import CocoPictures, split_files
+from detection.data.coco import CocoImages, split_files
 from detection.data.issues import Finding, Findings
 from detection.data.sections import CocoData
 
 
-def compare_splits(data: CocoData, opened: Mapping[str, CocoPictures], least: float) -> list[Finding]:
+def compare_splits(data: CocoData, opened: Mapping[str, CocoImages], least: float) -> list[Finding]:
     """Findings about the splits that were opened.
 
     Args:
@@ -21,17 +21,17 @@ def compare_splits(data: CocoData, opened: Mapping[str, CocoPictures], least: fl
         least: Pixels of a side at the model's size that an object must have to be trained on.
     """
     findings = []
-    for split, pictures in opened.items():
+    for split, images in opened.items():
         where = str(split_files(data, split)[1])
         if split == "train":
-            findings += trainable(pictures.annotations, where, data.size, least)
+            findings += trainable(images.annotations, where, data.size, least)
             continue
         if "train" in opened:
-            findings += compare_categories(opened["train"].annotations, pictures.annotations, where)
-            findings += in_both(opened["train"], pictures, where, "train")
+            findings += compare_categories(opened["train"].annotations, images.annotations, where)
+            findings += in_both(opened["train"], images, where, "train")
         if split == "test" and "val" in opened:
-            findings += in_both(opened["val"], pictures, where, "val")
-        if pictures.annotations.crowd.all():
+            findings += in_both(opened["val"], images, where, "val")
+        if images.annotations.crowd.all():
             there = Findings(where)
             there.say("no_objects", "there is no object to find, so that no figure is a number")
             findings += there.found
@@ -52,10 +52,10 @@ def trainable(train: Annotations, where: str, size: tuple[int, int], least: floa
     else:
         findings.say("no_objects", "there is no object to learn from", fatal=True)
     text = (
-        f"pictures with objects of less than {least:g} pixels on a side at the model's size ({size[0]} x {size[1]}), "
+        f"images with objects of less than {least:g} pixels on a side at the model's size ({size[0]} x {size[1]}), "
         "which training leaves out; a larger data.image_size would keep them"
     )
-    findings.add("too_small", text, train.picture_ids[np.unique(owners[small])].tolist())
+    findings.add("too_small", text, train.image_ids[np.unique(owners[small])].tolist())
     return findings.found
 
 
@@ -69,12 +69,12 @@ def compare_categories(train: Annotations, other: Annotations, where: str) -> li
     return findings.found
 
 
-def in_both(known: CocoPictures, other: CocoPictures, where: str, split: str) -> list[Finding]:
-    """A finding about pictures of ``other`` that are in ``known`` too: the ``split`` train or val."""
+def in_both(known: CocoImages, other: CocoImages, where: str, split: str) -> list[Finding]:
+    """A finding about images of ``other`` that are in ``known`` too: the ``split`` train or val."""
     paths = {os.path.normpath(known.path(index)) for index in range(len(known))}
     again = [index for index in range(len(other)) if os.path.normpath(other.path(index)) in paths]
     findings = Findings(where)
     uses = {"train": "", "val": ", by which the best checkpoint is chosen"}
-    text = f"pictures are in {split} as well{uses[split]}: what is measured on them says nothing about others"
-    findings.add("in_both", text, other.annotations.picture_ids[again].tolist())
+    text = f"images are in {split} as well{uses[split]}: what is measured on them says nothing about others"
+    findings.add("in_both", text, other.annotations.image_ids[again].tolist())
     return findings.found

@@ -1,6 +1,6 @@
 """A data set that needs no files: coloured shapes on photographs or noise, drawn when they are asked for.
 
-Which shapes a picture has, and where, follows from (seed, split, number) alone.
+Which shapes an image has, and where, follows from (seed, split, number) alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST_OVERLAP = 0.1
 
 @dataclass(frozen=True)
 class Drawn:
-    """One shape of a picture."""
+    """One shape of an image."""
 
     label: int
     outlines: list[NDArray[np.float64]]
@@ -41,25 +41,25 @@ class Drawn:
         return np.concatenate([self.outlines[0].min(axis=0), self.outlines[0].max(axis=0)])
 
 
-class ShapePictures:
-    """One split; see :class:`detection.data.annotations.AnnotatedPictures`."""
+class ShapeImages:
+    """One split; see :class:`detection.data.annotations.AnnotatedImages`."""
 
     def __init__(self, config: ShapesData, split: str) -> None:
         if split == "test":
-            raise UserError("data.source: shapes has no test split besides val, which holds its held-out pictures")
+            raise UserError("data.source: shapes has no test split besides val, which holds its held-out images")
         self._config, self._split = config, split
-        count = config.train_pictures if split == "train" else config.val_pictures
+        count = config.train_images if split == "train" else config.val_images
         shapes = [layout(config, split, index) for index in range(count)]
-        boxes = np.array([shape.box for picture in shapes for shape in picture]).reshape(-1, 4)
+        boxes = np.array([shape.box for image in shapes for shape in image]).reshape(-1, 4)
         height, width = config.canvas_size
         self.annotations = Annotations(
             classes=list(config.classes),
             category_ids=list(range(1, len(config.classes) + 1)),
-            picture_ids=np.arange(1, count + 1),
+            image_ids=np.arange(1, count + 1),
             sizes=np.tile(np.array([width, height]), (count, 1)),
             starts=np.cumsum([0, *map(len, shapes)]),
             boxes=boxes,
-            labels=np.array([shape.label for picture in shapes for shape in picture], np.int64),
+            labels=np.array([shape.label for image in shapes for shape in image], np.int64),
             crowd=np.zeros(len(boxes), bool),
             areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
         )
@@ -70,12 +70,12 @@ class ShapePictures:
     def name(self, index: int) -> str:
         return f"{self._split}_{index + 1:05d}.png"
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         return draw(self._config, self._split, index)
 
 
 def layout(config: ShapesData, split: str, index: int) -> list[Drawn]:
-    """The shapes of a picture, those drawn last at the end; they hardly cover each other."""
+    """The shapes of an image, those drawn last at the end; they hardly cover each other."""
     rng = generator(config.seed, "shapes", split, index)
     height, width = config.canvas_size
     placed: list[Drawn] = []
@@ -109,16 +109,16 @@ def outline(name: str, radius: float, angle: float) -> list[NDArray[np.float64]]
 
 
 def draw(config: ShapesData, split: str, index: int) -> Image.Image:
-    """A picture with its shapes, 8-bit RGB."""
+    """An image with its shapes, 8-bit RGB."""
     height, width = config.canvas_size
-    picture = _background(config, generator(config.seed, "background", split, index))
+    image = _background(config, generator(config.seed, "background", split, index))
     for shape in layout(config, split, index):
         mask = Image.new("L", (width * FINER, height * FINER))
         pencil = ImageDraw.Draw(mask)
         for points, value in zip(shape.outlines, (255, 0), strict=False):
             pencil.polygon([tuple(point) for point in (points * FINER).tolist()], fill=value)
-        picture.paste(shape.colour, mask=mask.resize((width, height), Image.Resampling.BOX))
-    return picture
+        image.paste(shape.colour, mask=mask.resize((width, height), Image.Resampling.BOX))
+    return image
 
 
 def _polar(radii: NDArray[np.float64], angle: float) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ def build_backbone(config: DetectorConfig, image_size: tuple[int, int], publishe
 
     Args:
         config: Its name and options.
-        image_size: Height and width of the pictures; only models with position embeddings are bound to it.
+        image_size: Height and width of the images; only models with position embeddings are bound to it.
         published: Start from the weights that timm publishes; not for our Swin.
 
     Raises:

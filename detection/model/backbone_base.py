@@ -34,12 +34,12 @@ class Backbone(nn.Module):
         self.extras = ExtraMaps(channels[-1], extra_channels, norm)
         self.channels = (*channels, *extra_channels)
 
-    def body_maps(self, pictures: Tensor) -> list[Tensor]:
+    def body_maps(self, images: Tensor) -> list[Tensor]:
         """The maps of the body: (B, 3, H, W) -> (B, C, h, w) each."""
         raise NotImplementedError
 
-    def forward(self, pictures: Tensor) -> list[Tensor]:
-        maps = self.body_maps(pictures)
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.body_maps(images)
         return [*maps, *self.extras(maps[-1])]
 
 
@@ -47,7 +47,7 @@ class ExtraMaps(nn.Module):
     """Maps that each halve the one before: (B, C, h, w) -> a list of (B, C', ceil(h / 2), ceil(w / 2)), …
 
     As in section 2.1 of the SSD paper each is a 1x1 convolution to half its channels and a 3x3 convolution of stride 2.
-    The last is not padded along sides of three cells or more, so that three become one: 38 cells of a picture of 300
+    The last is not padded along sides of three cells or more, so that three become one: 38 cells of an image of 300
     pixels are followed by 19, 10, 5, 3 and 1.
 
     Args:

@@ -1,6 +1,6 @@
 """The SSD head: a class and a box convolution for each map.
 
-B pictures, A priors of a picture in the order of :func:`detection.model.priors.make_priors`, K outputs of a prior.
+B images, A priors of an image in the order of :func:`detection.model.priors.make_priors`, K outputs of a prior.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small layers that backbones and necks share. B pictures, C channels, H and W a map's size."""
+"""Small layers that backbones and necks share. B images, C channels, H and W a map's size."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class HalvingConv(nn.Conv2d):
 class BatchNorm(nn.BatchNorm2d):
     """Batch norm that falls back on its running statistics where a batch gives it one value a channel.
 
-    That is a map of one cell in a batch of one picture, which has no variance; torch raises an error there.
+    That is a map of one cell in a batch of one image, which has no variance; torch raises an error there.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """SSD's default boxes: from the sizes of the maps to one list of boxes.
 
-A is the number of priors of a picture. Boxes are (centre x, centre y, width, height) as parts of the picture's width
+A is the number of priors of an image. Boxes are (centre x, centre y, width, height) as parts of the image's width
 and height.
 """
 
@@ -19,7 +19,7 @@ Size = tuple[int, int]
 
 
 def make_priors(
-    config: PriorsConfig, map_sizes: Sequence[Size], picture_size: Size, device: torch.device | None = None
+    config: PriorsConfig, map_sizes: Sequence[Size], image_size: Size, device: torch.device | None = None
 ) -> Tensor:
     """The default boxes of all maps, finest map first, cells row by row, the boxes of a cell as in :func:`cell_boxes`.
 
@@ -29,7 +29,7 @@ def make_priors(
     Args:
         config: Scales and ratios.
         map_sizes: Height and width of each map, in cells.
-        picture_size: Height and width, in pixels: what the boxes' proportions refer to.
+        image_size: Height and width, in pixels: what the boxes' proportions refer to.
         device: Where to make them.
 
     Returns:
@@ -39,7 +39,7 @@ def make_priors(
     for index, (rows, columns) in enumerate(map_sizes):
         y = (torch.arange(rows, device=device) + 0.5) / rows
         x = (torch.arange(columns, device=device) + 0.5) / columns
-        sides = torch.tensor(cell_boxes(config, index, picture_size), device=device)
+        sides = torch.tensor(cell_boxes(config, index, image_size), device=device)
         maps.append(
             torch.cat(
                 [
@@ -52,14 +52,14 @@ def make_priors(
     return torch.cat(maps)
 
 
-def cell_boxes(config: PriorsConfig, index: int, picture_size: Size) -> list[tuple[float, float]]:
-    """Widths and heights of the boxes in each cell of map ``index``, as parts of the picture's.
+def cell_boxes(config: PriorsConfig, index: int, image_size: Size) -> list[tuple[float, float]]:
+    """Widths and heights of the boxes in each cell of map ``index``, as parts of the image's.
 
     First the square of the map's scale, then the square of the geometric mean of this scale and the next, then lying
-    and upright boxes of each ratio with the first square's area. Squares and ratios are those seen in the picture: in
+    and upright boxes of each ratio with the first square's area. Squares and ratios are those seen in the image: in
     one that is not square, a scale is a part of the root of its area.
     """
-    height, width = picture_size
+    height, width = image_size
     scales = (*config.scales, config.scale_beyond)
     scale, between = scales[index], math.sqrt(scales[index] * scales[index + 1])
     shapes = [(scale, scale), (between, between)]

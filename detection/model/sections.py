@@ -49,7 +49,7 @@ class PriorsConfig(Section):
     scales: Annotated[tuple[Scale, ...], Field(min_length=NUM_MAPS, max_length=NUM_MAPS)] = (
         0.1, 0.2, 0.375, 0.55, 0.725, 0.9,
     )  # fmt: skip
-    """Side of each map's square, as a part of the picture's (of the root of its area, where it is not square)."""
+    """Side of each map's square, as a part of the image's (of the root of its area, where it is not square)."""
     scale_beyond: Scale = 1.0
     """What follows the last scale. Each map has a second square, of the geometric mean of its scale and the next."""
     ratios: Annotated[tuple[tuple[Ratio, ...], ...], Field(min_length=NUM_MAPS, max_length=NUM_MAPS)] = (
@@ -57,7 +57,7 @@ class PriorsConfig(Section):
     )  # fmt: skip
     """Width to height of each map's other boxes, of the square's area; each ratio is also taken upright (1 / ratio)."""
     clip: bool = True
-    """Make no box wider or higher than the picture."""
+    """Make no box wider or higher than the image."""
 
     @property
     def per_cell(self) -> tuple[int, ...]:

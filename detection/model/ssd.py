@@ -1,6 +1,6 @@
 """SSD (Liu et al., ECCV 2016): backbone, neck, head, and the priors that go with the maps.
 
-B pictures, A priors of a picture, K outputs of a prior.
+B images, A priors of an image, K outputs of a prior.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BODY = "backbone.body."
 """What the names of the backbone's own parameters, those that classifiers have too, begin with."""
 
 KEPT_SIZES = 16
-"""Sizes of pictures whose priors a model keeps."""
+"""Sizes of images whose priors a model keeps."""
 
 
 class SSDOutput(NamedTuple):
@@ -42,11 +42,11 @@ class SSDOutput(NamedTuple):
     codes: Tensor
     """(B, A, 4): each box relative to its prior."""
     priors: Tensor
-    """(A, 4) float32: centre x, centre y, width, height, as parts of the picture. Shared: not to be written to."""
+    """(A, 4) float32: centre x, centre y, width, height, as parts of the image. Shared: not to be written to."""
 
 
 class SSD(nn.Module):
-    """(B, 3, H, W) -> :class:`SSDOutput`, for pictures of any size.
+    """(B, 3, H, W) -> :class:`SSDOutput`, for images of any size.
 
     Whether the first of the K outputs means background is for the loss to know: with a softmax it does, with sigmoids
     there is no such output.
@@ -66,21 +66,21 @@ class SSD(nn.Module):
         self._priors_config = priors
         self._priors: dict[tuple[Any, ...], Tensor] = {}
 
-    def forward(self, pictures: Tensor) -> SSDOutput:
-        maps = self.neck(self.backbone(pictures))
+    def forward(self, images: Tensor) -> SSDOutput:
+        maps = self.neck(self.backbone(images))
         logits, codes = self.head(maps)
-        return SSDOutput(logits, codes, self._priors_of([size_of(x) for x in maps], size_of(pictures), pictures.device))
+        return SSDOutput(logits, codes, self._priors_of([size_of(x) for x in maps], size_of(images), images.device))
 
-    def _priors_of(self, map_sizes: list[Size], picture_size: Size, device: torch.device) -> Tensor:
+    def _priors_of(self, map_sizes: list[Size], image_size: Size, device: torch.device) -> Tensor:
         """The priors, made once for each size; anew for a compiler or exporter, whose graph must not own a tensor."""
         if being_recorded():
-            return make_priors(self._priors_config, map_sizes, picture_size, device)
-        key = (*map_sizes, picture_size, device)
+            return make_priors(self._priors_config, map_sizes, image_size, device)
+        key = (*map_sizes, image_size, device)
         if key not in self._priors:
             if len(self._priors) == KEPT_SIZES:
                 del self._priors[next(iter(self._priors))]
             with torch.inference_mode(False):  # what is made while evaluating must serve training too
-                self._priors[key] = make_priors(self._priors_config, map_sizes, picture_size, device)
+                self._priors[key] = make_priors(self._priors_config, map_sizes, image_size, device)
         return self._priors[key]
 
     # -- what the engine asks of any model -------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def build_detector(
         config: Backbone, neck and priors.
         finetune: Weights to start from.
         num_outputs: Outputs of a prior: the classes, and one for the background where the loss is a softmax.
-        image_size: Height and width of training pictures.
+        image_size: Height and width of training images.
         prior_probability: For sigmoid losses, see :class:`SSDHead`.
         classes: Their names, see :func:`detection.model.weights.load_start`.
 

@@ -1,6 +1,6 @@
-"""Backbones made of our Swin Transformer, for pictures of any size.
+"""Backbones made of our Swin Transformer, for images of any size.
 
-Pictures are padded with zeros at the bottom and the right to whole patches, as in the Swin paper's detection code.
+Images are padded with zeros at the bottom and the right to whole patches, as in the Swin paper's detection code.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class SwinPyramid(Backbone):
         super().__init__(body, body.channels, (512, 256, 256), LayerNorm2d)
         self.patch_size = config.patch_size
 
-    def body_maps(self, pictures: Tensor) -> list[Tensor]:
-        return self.body(whole_patches(pictures, self.patch_size))
+    def body_maps(self, images: Tensor) -> list[Tensor]:
+        return self.body(whole_patches(images, self.patch_size))
 
 
 class SwinA(Backbone):
@@ -44,8 +44,8 @@ class SwinA(Backbone):
         super().__init__(body, [2 * dim for dim in config.dims[:3]], (512, 256, 256), LayerNorm2d)
         self.patch_size = config.patch_size
 
-    def body_maps(self, pictures: Tensor) -> list[Tensor]:
-        return self.body(whole_patches(pictures, self.patch_size))
+    def body_maps(self, images: Tensor) -> list[Tensor]:
+        return self.body(whole_patches(images, self.patch_size))
 
 
 class SwinB(Backbone):
@@ -60,10 +60,10 @@ class SwinB(Backbone):
         self.patch_size = config.patch_size
         self.expand = PatchExpanding(dim).apply(init_weights)
 
-    def body_maps(self, pictures: Tensor) -> list[Tensor]:
-        (x,) = self.body(whole_patches(pictures, self.patch_size))
+    def body_maps(self, images: Tensor) -> list[Tensor]:
+        (x,) = self.body(whole_patches(images, self.patch_size))
         # The merging before the third stage added a row or column to odd sides.
-        rows, columns = (-(-side // (2 * self.patch_size)) for side in size_of(pictures))
+        rows, columns = (-(-side // (2 * self.patch_size)) for side in size_of(images))
         return [self.expand(x.permute(0, 2, 3, 1))[:, :rows, :columns].permute(0, 3, 1, 2)]
 
 
@@ -84,12 +84,12 @@ class MergedStages(SwinBackbone):
         return [y.permute(0, 3, 1, 2) for y in self.stages(x, merged=True)]
 
 
-def whole_patches(pictures: Tensor, patch: int) -> Tensor:
+def whole_patches(images: Tensor, patch: int) -> Tensor:
     """Pads (B, 3, H, W) with zeros to multiples of ``patch``."""
-    height, width = size_of(pictures)
+    height, width = size_of(images)
     if height % patch == 0 and width % patch == 0:
-        return pictures
-    return F.pad(pictures, (0, -width % patch, 0, -height % patch))
+        return images
+    return F.pad(images, (0, -width % patch, 0, -height % patch))
 
 
 SWIN_LAYOUTS: dict[str, type[SwinPyramid] | type[SwinA] | type[SwinB]] = {

@@ -41,8 +41,8 @@ class TimmBackbone(Backbone):
         super().__init__(body, _channels(body), extra_channels, norm)
         self.behind = nn.ModuleList(behind)
 
-    def body_maps(self, pictures: Tensor) -> list[Tensor]:
-        maps = self.body(pictures)
+    def body_maps(self, images: Tensor) -> list[Tensor]:
+        maps = self.body(images)
         if getattr(self.body, "output_fmt", None) == Format.NHWC:
             maps = [x.permute(0, 3, 1, 2) for x in maps]
         return [layer(x) for layer, x in zip(self.behind, maps, strict=True)]
@@ -51,7 +51,7 @@ class TimmBackbone(Backbone):
 def resnet50_a(options: dict[str, Any]) -> TimmBackbone:
     """C3, C4 and C5 of ResNet-50 (512, 1024, 2048 channels) and three extra maps; the first map is L2-normalised.
 
-    38, 19, 10, 5, 3 and 1 cells a side for pictures of 300 pixels.
+    38, 19, 10, 5, 3 and 1 cells a side for images of 300 pixels.
     """
     body = _maps_of("resnet50", (2, 3, 4), options)
     return TimmBackbone(body, EXTRA_CHANNELS, BatchNorm, [L2Norm(512), nn.Identity(), nn.Identity()])
@@ -60,7 +60,7 @@ def resnet50_a(options: dict[str, Any]) -> TimmBackbone:
 def resnet50_b(options: dict[str, Any]) -> TimmBackbone:
     """ResNet-50 up to its third stage, which here does not halve the map (1024 channels), and five extra maps.
 
-    38, 19, 10, 5, 3 and 1 cells a side for pictures of 300 pixels. (Huang et al., "Speed/accuracy trade-offs for modern
+    38, 19, 10, 5, 3 and 1 cells a side for images of 300 pixels. (Huang et al., "Speed/accuracy trade-offs for modern
     convolutional object detectors", CVPR 2017, cut ResNets likewise for SSD.)
     """
     body = _maps_of("resnet50", (3,), options)
@@ -75,11 +75,11 @@ def timm_maps(name: str, image_size: tuple[int, int], options: dict[str, Any]) -
 
     All six are normalised by LayerNorm, cell by cell. Some models' maps have values in the tens, from which a new head
     would begin with losses in the hundreds; and batch norm, of maps of a few cells in the small batches of detection,
-    learns statistics that single pictures then leave far behind.
+    learns statistics that single images then leave far behind.
 
     Args:
         name: timm's name.
-        image_size: Height and width of the pictures, for models that have to know.
+        image_size: Height and width of the images, for models that have to know.
         options: Further arguments of ``timm.create_model``.
 
     Raises:

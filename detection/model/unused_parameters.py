@@ -1,4 +1,4 @@
-"""A first pass through a new detector: whether it takes pictures of the configured size, and what has a part in it."""
+"""A first pass through a new detector: whether it takes images of the configured size, and what has a part in it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def first_pass(model: SSD, size: tuple[int, int], device: torch.device) -> list[
 
     Args:
         model: On ``device``.
-        size: Height and width of pictures.
+        size: Height and width of images.
 
     Raises:
-        UserError: the backbone cannot take pictures of this size.
+        UserError: the backbone cannot take images of this size.
     """
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     model.eval()  # neither moves statistics nor draws random numbers
@@ -31,7 +31,7 @@ def first_pass(model: SSD, size: tuple[int, int], device: torch.device) -> list[
         output = model(torch.zeros(1, 3, *size, device=device))
     except (RuntimeError, ValueError, AssertionError) as error:
         raise UserError(
-            f"data.image_size: the backbone cannot take pictures of {size[0]} x {size[1]} pixels ({error}); many of "
+            f"data.image_size: the backbone cannot take images of {size[0]} x {size[1]} pixels ({error}); many of "
             "timm's models need multiples of 32"
         ) from None
     total = output.logits.sum() + output.codes.sum()

@@ -9,7 +9,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from detection.data.annotations import AnnotatedPictures, Annotations
+from detection.data.annotations import AnnotatedImages, Annotations
 from detection.report.metric_names import METRICS
 from detection.report.predictions import Predictions
 from engine.distributed.ranks import Ranks
@@ -33,7 +33,7 @@ class CocoResult:
 def coco_evaluate(predictions: Predictions, known: Annotations) -> CocoResult:
     """Evaluates as pycocotools does, which the figures equal; crowd regions neither count nor cost anything.
 
-    COCO's evaluator sees numbers of its own for pictures and classes, so any ids of the data set will do.
+    COCO's evaluator sees numbers of its own for images and classes, so any ids of the data set will do.
     """
     evaluator = COCOeval_faster(_truth(known), _found(predictions, known), "bbox", print_function=_quiet)
     evaluator.evaluate()
@@ -60,13 +60,13 @@ def coco_evaluate(predictions: Predictions, known: Annotations) -> CocoResult:
 
 
 def measure_on_main(
-    predictions: Predictions, pictures: AnnotatedPictures, ranks: Ranks
+    predictions: Predictions, images: AnnotatedImages, ranks: Ranks
 ) -> tuple[dict[str, float], CocoResult | None]:
     """Returns COCO's twelve figures, on every rank; rank 0 works them out, and has all that the evaluation says."""
     found: list[CocoResult] = []
 
     def measure() -> dict[str, float]:
-        found.append(coco_evaluate(predictions, pictures.annotations))
+        found.append(coco_evaluate(predictions, images.annotations))
         return found[0].metrics
 
     ranks.heartbeat.at("measure")
@@ -100,13 +100,13 @@ def _dataset(known: Annotations, annotations: list[dict[str, Any]]) -> COCO:
 
 
 def _truth(known: Annotations) -> COCO:
-    pictures = np.repeat(np.arange(1, len(known) + 1), np.diff(known.starts)).tolist()
-    columns = (pictures, (known.labels + 1).tolist(), _xywh(known.boxes), known.areas.tolist(), known.crowd.tolist())
+    images = np.repeat(np.arange(1, len(known) + 1), np.diff(known.starts)).tolist()
+    columns = (images, (known.labels + 1).tolist(), _xywh(known.boxes), known.areas.tolist(), known.crowd.tolist())
     return _dataset(
         known,
         [
-            {"id": i, "image_id": picture, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
-            for i, (picture, label, box, area, crowd) in enumerate(zip(*columns, strict=True), start=1)
+            {"id": i, "image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
+            for i, (image, label, box, area, crowd) in enumerate(zip(*columns, strict=True), start=1)
         ],
     )
 
@@ -114,7 +114,7 @@ def _truth(known: Annotations) -> COCO:
 def _found(predictions: Predictions, known: Annotations) -> COCO:
     sides = predictions.boxes[:, 2:] - predictions.boxes[:, :2]
     columns = (
-        (predictions.pictures + 1).tolist(),
+        (predictions.images + 1).tolist(),
         (predictions.labels + 1).tolist(),
         _xywh(predictions.boxes),
         sides.prod(axis=1).tolist(),
@@ -125,14 +125,14 @@ def _found(predictions: Predictions, known: Annotations) -> COCO:
         [
             {
                 "id": i,
-                "image_id": picture,
+                "image_id": image,
                 "category_id": label,
                 "bbox": box,
                 "area": area,
                 "score": score,
                 "iscrowd": 0,
             }
-            for i, (picture, label, box, area, score) in enumerate(zip(*columns, strict=True), start=1)
+            for i, (image, label, box, area, score) in enumerate(zip(*columns, strict=True), start=1)
         ],
     )
 

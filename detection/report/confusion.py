@@ -1,4 +1,4 @@
-"""What is taken for what, and on which pictures a model does well: each detection beside the object that it found."""
+"""What is taken for what, and on which images a model does well: each detection beside the object that it found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Confusion:
     counts: NDArray[np.int64]
     """(C + 1, C + 1): row the object's class, column the detection's; last row: nothing there, last column: missed."""
     hits: NDArray[np.int64]
-    """(N,) objects of each picture that were found under their own class."""
+    """(N,) objects of each image that were found under their own class."""
     wrong: NDArray[np.int64]
     """(N,) detections without such an object."""
     missed: NDArray[np.int64]
@@ -34,21 +34,21 @@ class Confusion:
 
     @property
     def f1(self) -> NDArray[np.float64]:
-        """(N,) harmonic mean of precision and recall of each picture; NaN where there is nothing and nothing found."""
+        """(N,) harmonic mean of precision and recall of each image; NaN where there is nothing and nothing found."""
         total = 2 * self.hits + self.wrong + self.missed
         return np.divide(2 * self.hits, total, out=np.full(len(total), np.nan), where=total > 0)
 
 
 def confuse(predictions: Predictions, known: Annotations, score: float = SCORE, iou: float = IOU) -> Confusion:
-    """Pairs detections and objects of any classes, picture by picture.
+    """Pairs detections and objects of any classes, image by image.
 
     The best detection takes the object that it overlaps most, the next one of those that are left, and so on. What
     finds no object but lies by half in a crowd region does not count.
     """
-    classes, pictures = len(known.classes), len(known)
+    classes, images = len(known.classes), len(known)
     counts = np.zeros((classes + 1, classes + 1), np.int64)
-    hits, wrong, missed = (np.zeros(pictures, np.int64) for _ in range(3))
-    for index in range(pictures):
+    hits, wrong, missed = (np.zeros(images, np.int64) for _ in range(3))
+    for index in range(images):
         found, truth = predictions.of(index), known.of(index)
         good = predictions.scores[found] >= score
         crowd = known.crowd[truth]

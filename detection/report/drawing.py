@@ -1,4 +1,4 @@
-"""Pictures with boxes on them, for people."""
+"""Images with boxes on them, for people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.plots.figures import Tile, sheet
 from engine.plots.fonts import in_one_font
 from engine.text import LONGEST, shortened
 
-Picture = NDArray[np.uint8]
+ImageArray = NDArray[np.uint8]
 """(height, width, 3), red, green and blue."""
 
 Colour = tuple[int, int, int]
@@ -28,11 +28,11 @@ Edges = tuple[int, int, int, int]
 TRUTH_COLOUR = (255, 255, 255)
 
 CELL = 360
-"""Pixels of the longer side of a picture on a sheet."""
+"""Pixels of the longer side of an image on a sheet."""
 COLUMNS = 4
-"""Pictures in a row of a sheet."""
+"""Images in a row of a sheet."""
 MOST_BOXES = 50
-"""Detections that are drawn on a picture, the best ones: of more, none could be told from the others."""
+"""Detections that are drawn on an image, the best ones: of more, none could be told from the others."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _readable_on(colour: Colour) -> Colour:
     return (0, 0, 0) if bright else (255, 255, 255)
 
 
-def draw(pixels: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | None = None) -> Picture:
+def draw(pixels: ImageArray, found: Boxes, classes: Sequence[str], truth: Boxes | None = None) -> ImageArray:
     """``pixels`` with boxes in the colours of their classes, named where there is room, with scores if they have any.
 
     A better box lies over a worse one, and all names over the boxes. Of more detections than :data:`MOST_BOXES` the
@@ -94,7 +94,7 @@ def draw(pixels: Picture, found: Boxes, classes: Sequence[str], truth: Boxes | N
 def name_places(
     texts: Sequence[str], boxes: Sequence[Edges], font: ImageFont.FreeTypeFont, size: tuple[int, int]
 ) -> list[Edges | None]:
-    """Where names are written: in a corner of their boxes, within a picture of ``size`` pixels (width, height).
+    """Where names are written: in a corner of their boxes, within an image of ``size`` pixels (width, height).
 
     None where a name would hide more than half of its box, or in all four corners part of the name of an earlier one.
     """
@@ -126,18 +126,18 @@ def _names(found: Boxes, classes: Sequence[str]) -> list[str]:
 
 
 def _edges(boxes: Tensor, size: tuple[int, int]) -> list[Edges]:
-    """The outermost pixels of boxes (n, 4) in [0, 1] on a picture of ``size``; none lies outside it."""
+    """The outermost pixels of boxes (n, 4) in [0, 1] on an image of ``size``; none lies outside it."""
     scale = torch.tensor(size * 2)
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in (boxes * scale).floor().minimum(scale - 1).int().tolist()]
 
 
-def fit(pixels: Picture | Image.Image) -> Picture:
-    """A picture scaled to a sheet's cell; before boxes are drawn on it, so that their names can be read."""
+def fit(pixels: ImageArray | Image.Image) -> ImageArray:
+    """An image scaled to a sheet's cell; before boxes are drawn on it, so that their names can be read."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     return np.array(ImageOps.contain(image, (CELL, CELL), Image.Resampling.BICUBIC))
 
 
-def training_sheet(samples: Sequence[dict[str, Tensor]], classes: Sequence[str]) -> Picture:
+def training_sheet(samples: Sequence[dict[str, Tensor]], classes: Sequence[str]) -> ImageArray:
     """What the model is trained on: samples of :class:`detection.augmentation.transforms.TrainReader` with their boxes.
 
     Regions to ignore are outlined in white.
@@ -147,4 +147,4 @@ def training_sheet(samples: Sequence[dict[str, Tensor]], classes: Sequence[str])
         found = Boxes(sample["boxes"], sample["labels"])
         regions = Boxes(sample["ignored"], torch.zeros(len(sample["ignored"]), dtype=torch.int64))
         drawn.append(draw(fit(sample["image"].permute(1, 2, 0).numpy()), found, classes, regions))
-    return sheet([Tile(Image.fromarray(picture), []) for picture in drawn], COLUMNS, CELL)
+    return sheet([Tile(Image.fromarray(image), []) for image in drawn], COLUMNS, CELL)

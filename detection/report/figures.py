@@ -1,4 +1,4 @@
-"""What an evaluation shows: precision-recall curves, the confusion matrix, best and worst pictures."""
+"""What an evaluation shows: precision-recall curves, the confusion matrix, best and worst images."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from detection.data.annotations import AnnotatedPictures
+from detection.data.annotations import AnnotatedImages
 from detection.report.coco_metrics import RECALLS, CocoResult
 from detection.report.confusion import SCORE, Confusion
-from detection.report.drawing import CELL, COLUMNS, Boxes, Picture, draw, fit
+from detection.report.drawing import CELL, COLUMNS, Boxes, ImageArray, draw, fit
 from detection.report.predictions import Predictions
-from engine.plots.figures import Tile, as_picture, sheet, shown_name
+from engine.plots.figures import Tile, as_image, sheet, shown_name
 
 NAMED_CURVES = 12
 """Most classes whose curves have a colour and a name of their own; of more, only the mean has."""
@@ -23,24 +23,24 @@ LARGE_NAMES = 40
 SMALL_NAMES = 100
 """Most classes whose names stand there in small letters; of more, some have numbers."""
 SHOWN = 8
-"""Pictures on a sheet of the best or the worst."""
+"""Images on a sheet of the best or the worst."""
 
 
 def overview(
-    result: CocoResult, confusion: Confusion, predictions: Predictions, pictures: AnnotatedPictures
-) -> dict[str, Picture]:
-    """By name: precision_recall if there are objects, confusion_matrix, and best and worst if pictures are such."""
-    classes, drawn = pictures.annotations.classes, {}
+    result: CocoResult, confusion: Confusion, predictions: Predictions, images: AnnotatedImages
+) -> dict[str, ImageArray]:
+    """By name: precision_recall if there are objects, confusion_matrix, and best and worst if images are such."""
+    classes, drawn = images.annotations.classes, {}
     if not np.isnan(result.precision).all():
         drawn["precision_recall"] = curves(result, classes)
     drawn["confusion_matrix"] = confusion_matrix(confusion.counts, classes)
     for name, indices in zip(("best", "worst"), best_and_worst(confusion), strict=True):
         if indices:
-            drawn[name] = pictures_sheet(pictures, predictions, confusion, indices)
+            drawn[name] = images_sheet(images, predictions, confusion, indices)
     return drawn
 
 
-def curves(result: CocoResult, classes: Sequence[str]) -> Picture:
+def curves(result: CocoResult, classes: Sequence[str]) -> ImageArray:
     """Precision against recall at IoU 0.5, of each class that has objects, at least one, and their mean."""
     from matplotlib.figure import Figure
 
@@ -56,10 +56,10 @@ def curves(result: CocoResult, classes: Sequence[str]) -> Picture:
     mean = result.precision[known].mean(axis=0)
     axes.plot(RECALLS, mean, color="black", linewidth=2, label=f"mean (AP50 {result.metrics['AP50']:.3f})")
     figure.legend(loc="outside right upper", fontsize=8)
-    return as_picture(figure)
+    return as_image(figure)
 
 
-def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Picture:
+def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> ImageArray:
     """Counts (C + 1, C + 1), see :class:`detection.report.confusion.Confusion`; each row as shares.
 
     Of more than :data:`SMALL_NAMES` classes some have numbers, by their places in confusion_matrix.csv.
@@ -88,13 +88,13 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Pictu
         for row, column in zip(*np.nonzero(counts), strict=True):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    return as_picture(figure)
+    return as_image(figure)
 
 
 def best_and_worst(confusion: Confusion, count: int = SHOWN) -> tuple[list[int], list[int]]:
-    """Pictures with the highest and with the lowest F1, the most telling first: of equals, those with more objects.
+    """Images with the highest and with the lowest F1, the most telling first: of equals, those with more objects.
 
-    Pictures with nothing on them and nothing found are left out; no picture is in both lists.
+    Images with nothing on them and nothing found are left out; no image is in both lists.
     """
     f1, objects = confusion.f1, confusion.hits + confusion.missed
     order = [int(index) for index in np.lexsort((-objects, -f1)) if not np.isnan(f1[index])]
@@ -102,11 +102,11 @@ def best_and_worst(confusion: Confusion, count: int = SHOWN) -> tuple[list[int],
     return [index for index in order if index not in worst][:count], worst
 
 
-def pictures_sheet(
-    pictures: AnnotatedPictures, predictions: Predictions, confusion: Confusion, indices: Sequence[int]
-) -> Picture:
-    """Pictures with what was found on them, and in white what is there, over their names and counts."""
-    known = pictures.annotations
+def images_sheet(
+    images: AnnotatedImages, predictions: Predictions, confusion: Confusion, indices: Sequence[int]
+) -> ImageArray:
+    """Images with what was found on them, and in white what is there, over their names and counts."""
+    known = images.annotations
     tiles = []
     for index in indices:
         scale = np.tile(known.sizes[index], 2).astype(np.float64)
@@ -119,7 +119,7 @@ def pictures_sheet(
         objects = Boxes(
             torch.from_numpy(known.boxes[truth] / scale).float().clamp(0, 1), torch.from_numpy(known.labels[truth])
         )
-        drawn = draw(fit(pictures.picture(index)), detections, known.classes, objects)
+        drawn = draw(fit(images.image(index)), detections, known.classes, objects)
         counts = f"{confusion.hits[index]} found, {confusion.wrong[index]} wrong, {confusion.missed[index]} missed"
-        tiles.append(Tile(Image.fromarray(drawn), [(counts, "black"), (pictures.name(index), "dimgrey")]))
+        tiles.append(Tile(Image.fromarray(drawn), [(counts, "black"), (images.name(index), "dimgrey")]))
     return sheet(tiles, COLUMNS, CELL)

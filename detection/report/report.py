@@ -1,4 +1,4 @@
-"""What an evaluation leaves in results/<split>/: numbers for programs, tables and pictures for people."""
+"""What an evaluation leaves in results/<split>/: numbers for programs, tables and images for people."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from detection.data.annotations import AnnotatedPictures
+from detection.data.annotations import AnnotatedImages
 from detection.report.coco_metrics import RECALLS, CocoResult
 from detection.report.confusion import SCORE, Confusion, confuse
 from detection.report.figures import overview
 from detection.report.predictions import Predictions, as_coco
 from engine.files import write_atomic
-from engine.images.image_io import write_picture
+from engine.images.image_io import write_image
 from engine.text import csv_bytes, markdown_table
 
 SHOWN_CLASSES = 20
@@ -23,17 +23,17 @@ SHOWN_CLASSES = 20
 
 
 def write_report(
-    folder: Path, title: str, result: CocoResult, predictions: Predictions, pictures: AnnotatedPictures
+    folder: Path, title: str, result: CocoResult, predictions: Predictions, images: AnnotatedImages
 ) -> None:
     """Writes into ``folder``: metrics.json, report.md, per_class.csv, precision_recall.csv and .png,
-    confusion_matrix.csv and .png, pictures.csv, detections.json (COCO's results format), best.png and worst.png.
+    confusion_matrix.csv and .png, images.csv, detections.json (COCO's results format), best.png and worst.png.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    known = pictures.annotations
+    known = images.annotations
     confusion = confuse(predictions, known)
     classes = known.classes
     write_atomic(folder / "metrics.json", json.dumps(_without_nan(result.metrics), indent=2) + "\n")
-    shown = overview(result, confusion, predictions, pictures)
+    shown = overview(result, confusion, predictions, images)
     write_atomic(folder / "report.md", report_text(title, result, confusion, classes, list(shown)))
     per_class = [[name, *(_cell(column[i]) for column in result.per_class.values())] for i, name in enumerate(classes)]
     write_atomic(folder / "per_class.csv", csv_bytes(["class", *result.per_class], per_class))
@@ -42,19 +42,19 @@ def write_report(
     counts = [[name, *confusion.counts[i].tolist()] for i, name in enumerate([*classes, "nothing"])]
     write_atomic(folder / "confusion_matrix.csv", csv_bytes(["there \\ found", *classes, "missed"], counts))
     columns = (confusion.hits.tolist(), confusion.wrong.tolist(), confusion.missed.tolist(), map(_cell, confusion.f1))
-    rows = [[pictures.name(i), *row] for i, row in enumerate(zip(*columns, strict=True))]
-    write_atomic(folder / "pictures.csv", csv_bytes(["picture", "found", "wrong", "missed", "f1"], rows))
+    rows = [[images.name(i), *row] for i, row in enumerate(zip(*columns, strict=True))]
+    write_atomic(folder / "images.csv", csv_bytes(["image", "found", "wrong", "missed", "f1"], rows))
     write_atomic(folder / "detections.json", json.dumps(as_coco(predictions, known)))
-    for name, picture in shown.items():
-        write_picture(folder / f"{name}.png", picture)
+    for name, image in shown.items():
+        write_image(folder / f"{name}.png", image)
 
 
 def report_text(
     title: str, result: CocoResult, confusion: Confusion, classes: Sequence[str], shown: Sequence[str]
 ) -> str:
-    """The report as Markdown: figures, classes from best to worst, what is most often taken for what, and pictures.
+    """The report as Markdown: figures, classes from best to worst, what is most often taken for what, and images.
 
-    ``shown``: names of the pictures, which lie beside the report.
+    ``shown``: names of the images, which lie beside the report.
     """
     objects = result.per_class["objects"].astype(int)
     order = sorted(range(len(classes)), key=lambda c: -np.nan_to_num(result.per_class["AP"][c], nan=-1.0))
@@ -69,7 +69,7 @@ def report_text(
     parts = [
         f"# {title}",
         "",
-        f"{len(confusion.hits)} pictures with {objects.sum()} objects of {len(classes)} classes.",
+        f"{len(confusion.hits)} images with {objects.sum()} objects of {len(classes)} classes.",
         "",
         markdown_table(["metric", "value"], [[name, _number(value, 4)] for name, value in result.metrics.items()]),
         "",

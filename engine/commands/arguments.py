@@ -121,7 +121,7 @@ def parse_evaluate_arguments(task: str, argv: Sequence[str]) -> EvaluateArgument
         description="Evaluates a trained model and writes a report of it.",
     )
     add_experiment_arguments(parser)
-    parser.add_argument("--split", choices=("val", "test"), default="val", help="which pictures (default: val)")
+    parser.add_argument("--split", choices=("val", "test"), default="val", help="which images (default: val)")
     given = parser.parse_intermixed_args(argv)
     return EvaluateArguments(given.experiment, given.checkpoint, given.split, given.overrides)
 
@@ -142,7 +142,7 @@ def parse_predict_arguments(
         nargs="+",
         action="extend",
         metavar="PATH",
-        help="pictures, folders of them (searched to the bottom), and .csv files with a column of paths",
+        help="images, folders of them (searched to the bottom), and .csv files with a column of paths",
     )
     parser.add_argument("--path-column", default="path", metavar="NAME", help=".csv files' column (default: path)")
     parser.add_argument(

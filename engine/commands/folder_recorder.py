@@ -14,7 +14,7 @@ from engine.config.run import CheckpointConfig, LoggingConfig
 from engine.config.training import ProfileConfig
 from engine.devices.profiling import StepProfiler
 from engine.files import remove_leftovers, shown, write_atomic
-from engine.images.image_io import Picture, write_picture
+from engine.images.image_io import ImageArray, write_image
 from engine.plots.curves import write_curves
 from engine.process.time_limit import Walltime
 from engine.run_folder.environment import describe_start, record_start
@@ -29,7 +29,7 @@ from engine.training.state import RunState
 log = logging.getLogger(__name__)
 
 SAME_AS_TOP1 = ("precision_micro", "recall_micro", "f1_micro", "recall_weighted")
-"""With one label a picture."""
+"""With one label an image."""
 LAST_SAVE_SECONDS = 5.0
 """What a run that failed gives a checkpoint that is being written."""
 
@@ -119,19 +119,19 @@ class FolderRecorder(Recorder):
         log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
         self._write_readme()
 
-    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
+    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         if self._logging.tensorboard:
-            for name, picture in draw().items():
-                self._metrics.image(f"{split}/{name}", picture, state.step)
+            for name, image in draw().items():
+                self._metrics.image(f"{split}/{name}", image, state.step)
 
-    def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
-        for name, picture in draw().items():
+    def keep(self, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
+        for name, image in draw().items():
             path = self._folder.results / f"{name}.png"
             try:
-                write_picture(path, picture)
+                write_image(path, image)
             except OSError as error:
                 log.warning("%s cannot be written: %s; going on without", path, error.strerror or error)
-            self._metrics.image(name, picture, 0)
+            self._metrics.image(name, image, 0)
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
         self._last_save = time.monotonic()

@@ -51,7 +51,7 @@ def run_prediction(spec: TaskSpec, arguments: Namespace) -> int:
             hint = f"; relative paths in .csv files start from --root, {arguments.root.absolute()}"
             tables = any(text.lower().endswith(".csv") for text in arguments.images)
             first = f"the first: {answers.faults[0]}{hint * tables}"
-            raise UserError(f"--images: none of the {len(files)} pictures can be read; {first}")
+            raise UserError(f"--images: none of the {len(files)} images can be read; {first}")
         if ranks.is_main:
             _tell(answers, prediction.faults_in)
         prediction.write(inference, answers, ranks)
@@ -101,4 +101,4 @@ def _tell(answers: Answers, elsewhere: str) -> None:
         log.warning("left out: %s", fault)
     if answers.faults:
         more = f"; {elsewhere} has all" if elsewhere else ""
-        log.warning("%d of %d pictures cannot be read%s", len(answers.faults), len(answers.files), more)
+        log.warning("%d of %d images cannot be read%s", len(answers.faults), len(answers.files), more)

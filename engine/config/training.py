@@ -70,7 +70,7 @@ class TrainingConfig(Section):
     """Let matrix products and convolutions of fp32 numbers on GPUs round their factors to 10 bits, which is up to ten
     times as fast (Ampere and later). auto: yes, but not with `deterministic`."""
     channels_last: bool | Literal["auto"] = "auto"
-    """Keep pictures and weights in channels-last layout. auto: for convolutional models, which it makes faster."""
+    """Keep images and weights in channels-last layout. auto: for convolutional models, which it makes faster."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     grad_comm: Literal["fp32", "bf16"] = "fp32"
@@ -119,7 +119,7 @@ class FinetuneConfig(Section):
     """timm: what timm publishes for its models, from a cache, or else downloaded. Or a .safetensors, .pth or .pt file
     (one that is called timm: `./timm`), one of our checkpoints, or the folder of one of our experiments, whose best
     checkpoint is taken. The classifier is replaced if classes differ, and a Vision Transformer's positions are
-    interpolated if the pictures have another size. null: start from nothing."""
+    interpolated if the images have another size. null: start from nothing."""
     unfreeze: dict[Annotated[float, Field(ge=0, strict=False)], Stages] | None = None
     """What is trained from which epoch on (fractions are fine): `{0: head, 5: [stage_3, stage_4], 10: all}`. The stages
     are `stem`, `stage_1`, ..., `head`; what has not begun is frozen. In a file with a `base`, `!replace` before the

@@ -1,4 +1,4 @@
-"""Pictures in folders, one folder a class."""
+"""Images in folders, one folder a class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.data.names import Names
 from engine.datasets.holdout import HOW_TO_HOLD_OUT, part
-from engine.datasets.labelled import FilePictures, some
+from engine.datasets.labelled import FileImages, some
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
 
@@ -22,18 +22,18 @@ log = logging.getLogger(__name__)
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}
 
 
-def open_folder(config: FolderData, split: str, known: list[str] | None = None) -> FilePictures:
+def open_folder(config: FolderData, split: str, known: list[str] | None = None) -> FileImages:
     """Opens the images of one split below ``config.root``.
 
-    Hidden files and folders are left out, links are followed, and pictures may lie in folders below their class's. The
+    Hidden files and folders are left out, links are followed, and images may lie in folders below their class's. The
     classes are the folders of train, in sorted order; in val and test they may be missing or empty. Where train itself
     is missing, they are those that are ``known``, if any are.
 
     Raises:
-        UserError: a folder is missing, a class has no training pictures, or val or test has a class that train lacks.
+        UserError: a folder is missing, a class has no training images, or val or test has a class that train lacks.
     """
     if config.val_fraction is None or split != "val":  # which is in the folder of train: reported once
-        _tell_of_loose_pictures(split_folder(config.root, split), config.extensions)
+        _tell_of_loose_images(split_folder(config.root, split), config.extensions)
     if config.val_fraction is None or split == "test":
         return _open(config, split, known)
     if has_split(config.root, "val"):
@@ -41,7 +41,7 @@ def open_folder(config: FolderData, split: str, known: list[str] | None = None) 
     return part(_open(config, "train", None), config, split)
 
 
-def _open(config: FolderData, split: str, known: list[str] | None) -> FilePictures:
+def _open(config: FolderData, split: str, known: list[str] | None) -> FileImages:
     folder = split_folder(config.root, split)
     classes = found = _class_names(folder)
     if split != "train" and known is not None and not has_split(config.root, "train"):
@@ -61,24 +61,24 @@ def _open(config: FolderData, split: str, known: list[str] | None) -> FilePictur
             files = sorted(files_below(folder / name)) if name in present else []
             chosen = [file for file in files if file.lower().endswith(endings)]
             if not chosen and split == "train":
-                raise UserError(_no_pictures(folder / name, files, config.extensions))
+                raise UserError(_no_images(folder / name, files, config.extensions))
             counts.append(len(chosen))
             yield from (f"{name}/{file}" for file in chosen)
 
     names = Names(paths())
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if len(empty) == len(classes):
-        raise UserError(f"{folder}: no pictures in any class ({', '.join(config.extensions)})")
+        raise UserError(f"{folder}: no images in any class ({', '.join(config.extensions)})")
     if empty:
-        log.warning("%s: no pictures of %d of %d classes: %s", folder, len(empty), len(classes), some(empty))
-    return FilePictures(folder, classes, np.repeat(np.arange(len(classes)), counts), names)
+        log.warning("%s: no images of %d of %d classes: %s", folder, len(empty), len(classes), some(empty))
+    return FileImages(folder, classes, np.repeat(np.arange(len(classes)), counts), names)
 
 
-def _tell_of_loose_pictures(folder: Path, extensions: list[str]) -> None:
+def _tell_of_loose_images(folder: Path, extensions: list[str]) -> None:
     endings = tuple(ending.lower() for ending in extensions)
     names = (entry.name for entry in os.scandir(folder) if entry.is_file())
     if loose := sorted(name for name in names if name.lower().endswith(endings)):
-        log.warning("%s: pictures beside the folders of classes are of none and left out: %s", folder, some(loose))
+        log.warning("%s: images beside the folders of classes are of none and left out: %s", folder, some(loose))
 
 
 def has_split(root: Path, split: str) -> bool:
@@ -122,7 +122,7 @@ def _contents(folder: Path, wanted: str) -> str:
 def _class_names(folder: Path) -> list[str]:
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise UserError(f"{folder}: no folders of classes; expected {folder}/CLASS/PICTURE")
+        raise UserError(f"{folder}: no folders of classes; expected {folder}/CLASS/IMAGE")
     return names
 
 
@@ -136,11 +136,11 @@ def _check_same_classes(train: Path, folder: Path, classes: list[str], found: li
         )
 
 
-def _no_pictures(folder: Path, others: list[str], extensions: list[str]) -> str:
+def _no_images(folder: Path, others: list[str], extensions: list[str]) -> str:
     endings = Counter(Path(file).suffix or Path(file).name for file in others)
     found = ", ".join(f"{count} x {ending}" for ending, count in endings.most_common(3)) or "nothing"
     return (
-        f"{folder}: no pictures in this class (found: {found}); add some ({', '.join(extensions)}), "
+        f"{folder}: no images in this class (found: {found}); add some ({', '.join(extensions)}), "
         "name other endings in data.extensions, or remove the folder"
     )
 

@@ -1,4 +1,4 @@
-"""Pictures that CSV files list, with a class each or several."""
+"""Images that CSV files list, with a class each or several."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.datasets.csv_listing import NAMED, Listing, read_listing
 from engine.datasets.holdout import HOW_TO_HOLD_OUT, part
-from engine.datasets.labelled import FilePictures, class_counts, some
+from engine.datasets.labelled import FileImages, class_counts, some
 from engine.datasets.sections import CsvData
 from engine.errors import UserError
 
@@ -22,16 +22,16 @@ TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 """What a column of one class may say, in any case."""
 
 
-def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> FilePictures:
+def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> FileImages:
     """Opens the images of ``split``: train, val or test. All rows are checked, whichever split they are of.
 
-    Classes are numbered in sorted order of the training pictures' class names (as numbers, if all are), in the order of
+    Classes are numbered in sorted order of the training images' class names (as numbers, if all are), in the order of
     ``config.classes`` or of several label columns. Where no row is for training, they are those that are ``known``, if
     any are.
 
     Raises:
         UserError: a table or a column is missing, a row contradicts itself or another, a class is unknown or without
-            training pictures, or the split is not there.
+            training images, or the split is not there.
     """
     listing = read_listing(config)
     there = set(listing.splits.tolist())
@@ -50,15 +50,15 @@ def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> Fil
             f"(data.csv={{train: ..., {split}: ...}}){advice}"
         )
     classes, labels = _labels(config, listing, None if trains else known)
-    pictures = FilePictures(config.root, classes, labels, listing.paths)
-    counts = class_counts(pictures.subset(np.flatnonzero(listing.splits == "train")))
+    images = FileImages(config.root, classes, labels, listing.paths)
+    counts = class_counts(images.subset(np.flatnonzero(listing.splits == "train")))
     without = [classes[number] for number in np.flatnonzero(counts == 0)]
     if trains and without:
         raise UserError(
-            f"data: {len(without)} of {len(classes)} classes have no training pictures: {some(without)}; add some, or "
+            f"data: {len(without)} of {len(classes)} classes have no training images: {some(without)}; add some, or "
             f"take them out of data.{'classes' if len(config.label_columns) == 1 else 'label_columns'}"
         )
-    chosen = pictures.subset(np.flatnonzero(listing.splits == wanted))
+    chosen = images.subset(np.flatnonzero(listing.splits == wanted))
     return chosen if config.val_fraction is None or split == "test" else part(chosen, config, split)
 
 
@@ -83,7 +83,7 @@ def _labels(config: CsvData, listing: Listing, known: list[str] | None) -> tuple
     training = np.flatnonzero(listing.splits == "train")
     classes = config.classes or known or class_order(name for row in training for name in sets[row])
     number = {name: k for k, name in enumerate(classes)}
-    whose = "the model was not trained on it" if known else "the training pictures show no such class"
+    whose = "the model was not trained on it" if known else "the training images show no such class"
     _check_known(listing, sets, number, "data.classes names no such class" if config.classes else whose)
     if separator is None:
         return classes, np.array([number[cell] for cell in cells], np.int64)

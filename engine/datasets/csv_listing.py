@@ -1,4 +1,4 @@
-"""The rows of CSV files that list pictures: what they say, before class names become numbers."""
+"""The rows of CSV files that list images: what they say, before class names become numbers."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def read_listing(config: CsvData) -> Listing:
         np.repeat(np.arange(len(tables)), sizes),
         np.concatenate([table.lines for table in tables]),
     )
-    listing.check(config.path_column, listing.paths, bool, "the path of a picture")
+    listing.check(config.path_column, listing.paths, bool, "the path of an image")
     listing = replace(listing, paths=[os.path.normpath(path) for path in listing.paths])
     if config.split_column is not None:
         said = tables[0].columns[config.split_column]
@@ -97,7 +97,7 @@ def _without_repetitions(listing: Listing, root: Path) -> Listing:
     """Keeps each image once, however its path from ``root`` is written.
 
     Raises:
-        UserError: a picture is listed twice with different labels, or for two splits.
+        UserError: an image is listed twice with different labels, or for two splits.
     """
     first: dict[str, int] = {}
     labels = zip(listing.columns, listing.cells, strict=True)
@@ -115,7 +115,7 @@ def _without_repetitions(listing: Listing, root: Path) -> Listing:
             conflicts.append(f"{listing.place(row)}: {path} has {name} '{after}' here and '{before}' in {place}")
     if conflicts:
         more = [f"and {len(conflicts) - NAMED} more"] if len(conflicts) > NAMED else []
-        raise UserError("\n".join([*conflicts[:NAMED], *more, "list each picture once, with all that it shows"]))
+        raise UserError("\n".join([*conflicts[:NAMED], *more, "list each image once, with all that it shows"]))
     if len(kept) == len(listing.paths):
         return listing
     return replace(listing.chosen(np.array(kept)), repeated=len(listing.paths) - len(kept))

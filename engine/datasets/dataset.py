@@ -1,4 +1,4 @@
-"""From the `data` section to samples: opens a split and reads its pictures, augmented, one draw at a time."""
+"""From the `data` section to samples: opens a split and reads its images, augmented, one draw at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from engine.data.batch_plan import Draw
 from engine.datasets.class_folders import open_folder
 from engine.datasets.csv_labels import open_csv
-from engine.datasets.labelled import LabelledPictures, class_counts, open_digits
+from engine.datasets.labelled import LabelledImages, class_counts, open_digits
 from engine.datasets.sections import CsvData, DataConfig, DigitsData, FolderData, SplitData, TorchvisionData
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.distributed.ranks import Ranks
@@ -27,7 +27,7 @@ NAMED = 12
 """Classes that the log names."""
 
 Transform = Callable[[Image.Image, int], Tensor]
-"""Makes a uint8 (3, H, W) tensor of a picture; what is random about it follows from the 64-bit seed."""
+"""Makes a uint8 (3, H, W) tensor of an image; what is random about it follows from the 64-bit seed."""
 
 
 def prepare_data(data: DataConfig) -> None:
@@ -48,7 +48,7 @@ def prepare_on_all(data: DataConfig, ranks: Ranks) -> None:
     ranks.barrier()
 
 
-def open_pictures(data: DataConfig, split: str, classes: list[str] | None = None) -> LabelledPictures:
+def open_images(data: DataConfig, split: str, classes: list[str] | None = None) -> LabelledImages:
     """Opens the images of ``split``: train, val or test.
 
     ``classes``: those that a trained model knows; of class folders and CSV files, train need not be there then.
@@ -65,7 +65,7 @@ def open_pictures(data: DataConfig, split: str, classes: list[str] | None = None
             return open_torchvision(data, split)
         case DigitsData():
             if split == "test":
-                raise UserError("data.source: digits has no test split besides val, which holds its held-out pictures")
+                raise UserError("data.source: digits has no test split besides val, which holds its held-out images")
             return open_digits(split)
 
 
@@ -82,13 +82,13 @@ def split_made(data: DataConfig) -> dict[str, float]:
     return {"val_fraction": data.val_fraction, "split_seed": data.split_seed}
 
 
-def described(data: DataConfig, train: LabelledPictures, val: LabelledPictures, draws: int) -> str:
+def described(data: DataConfig, train: LabelledImages, val: LabelledImages, draws: int) -> str:
     """Describes the data in a line of the log: counts and classes, where val is from, what an epoch is."""
     counts = class_counts(train)
     few, many = counts.min(), counts.max()
     sizes = f"{few} to {many}" if few < many else str(few)
-    text = f"{len(train)} training pictures of {len(train.classes)} classes ({sizes} each), "
-    text += f"{len(val)} pictures of val"
+    text = f"{len(train)} training images of {len(train.classes)} classes ({sizes} each), "
+    text += f"{len(val)} images of val"
     if made := split_made(data):
         text += f", held out of train class by class (val_fraction {made['val_fraction']}, seed {made['split_seed']})"
     if data.sampling != "natural":
@@ -100,28 +100,28 @@ def described(data: DataConfig, train: LabelledPictures, val: LabelledPictures, 
     return f"{text}; classes: {named}{more}"
 
 
-class PictureReader:
-    """Reads and transforms pictures, for training or evaluation.
+class ImageReader:
+    """Reads and transforms images, for training or evaluation.
 
     A sample is a dict of ``image`` (uint8 tensor, 3 x H x W), ``label``, ``index``, ``epoch`` and ``position``. It is a
-    function of the draw and ``seed`` alone. The label is a class number, or with several labels a picture a float32
+    function of the draw and ``seed`` alone. The label is a class number, or with several labels an image a float32
     tensor (C,) of 0 and 1.
     """
 
-    def __init__(self, pictures: LabelledPictures, transform: Transform, seed: int) -> None:
-        self.pictures = pictures
+    def __init__(self, images: LabelledImages, transform: Transform, seed: int) -> None:
+        self.images = images
         self._transform = transform
         self._seed = seed
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        label = self.pictures.labels[draw.index]
+        label = self.images.labels[draw.index]
         seed = derive(self._seed, "augmentation", draw.epoch, draw.position)
         return {
-            "image": self._transform(self.pictures.picture(draw.index), seed),
-            "label": torch.from_numpy(label.astype(np.float32)) if self.pictures.multi_label else int(label),
+            "image": self._transform(self.images.image(draw.index), seed),
+            "label": torch.from_numpy(label.astype(np.float32)) if self.images.multi_label else int(label),
             "index": draw.index,
             "epoch": draw.epoch,
             "position": draw.position,

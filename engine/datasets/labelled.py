@@ -1,4 +1,4 @@
-"""Labelled pictures: what every source of data offers, and those that lie in files or in memory."""
+"""Labelled images: what every source of data offers, and those that lie in files or in memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.data.names import Names
-from engine.images.image_io import read_picture
+from engine.images.image_io import read_image
 
 
-class LabelledPictures(Protocol):
+class LabelledImages(Protocol):
     """One split of a data set."""
 
     classes: list[str]
@@ -23,15 +23,15 @@ class LabelledPictures(Protocol):
 
     @property
     def labels(self) -> NDArray[np.integer]:
-        """Class of each picture, (N,) int64; or, where it may show several, (N, C) uint8: 1 for those it shows."""
+        """Class of each image, (N,) int64; or, where it may show several, (N, C) uint8: 1 for those it shows."""
 
     @property
     def multi_label(self) -> bool:
-        """Whether a picture may show several classes, or none."""
+        """Whether an image may show several classes, or none."""
 
     def __len__(self) -> int: ...
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """Returns an image as 8-bit RGB. Raises UserError if it cannot be read."""
 
     def name(self, index: int) -> str:
@@ -43,21 +43,21 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
-def class_counts(pictures: LabelledPictures) -> NDArray[np.int64]:
-    """Pictures of each class, (C,); with several labels a picture counts for each of them."""
-    if pictures.multi_label:
-        return pictures.labels.sum(axis=0, dtype=np.int64)
-    return np.bincount(pictures.labels, minlength=len(pictures.classes)).astype(np.int64)
+def class_counts(images: LabelledImages) -> NDArray[np.int64]:
+    """Images of each class, (C,); with several labels an image counts for each of them."""
+    if images.multi_label:
+        return images.labels.sum(axis=0, dtype=np.int64)
+    return np.bincount(images.labels, minlength=len(images.classes)).astype(np.int64)
 
 
-def names_digest(pictures: LabelledPictures) -> str:
+def names_digest(images: LabelledImages) -> str:
     """Returns a digest of the names of all images, in whatever order; another one where files were replaced."""
-    names = sorted(pictures.name(index) for index in range(len(pictures)))
+    names = sorted(images.name(index) for index in range(len(images)))
     return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-class FilePictures:
-    """Pictures in files below one folder: no Python object for any of them, but arrays that processes share."""
+class FileImages:
+    """Images in files below one folder: no Python object for any of them, but arrays that processes share."""
 
     def __init__(self, root: Path, classes: list[str], labels: NDArray[np.integer], paths: Iterable[str]) -> None:
         """
@@ -80,25 +80,25 @@ class FilePictures:
         """Whether an image may have several labels."""
         return self.labels.ndim == 2
 
-    def subset(self, indices: NDArray[np.int64]) -> FilePictures:
-        """Returns the pictures with these numbers, in their order."""
-        return FilePictures(self.root, self.classes, self.labels[indices], self._names.take(indices))
+    def subset(self, indices: NDArray[np.int64]) -> FileImages:
+        """Returns the images with these numbers, in their order."""
+        return FileImages(self.root, self.classes, self.labels[indices], self._names.take(indices))
 
     def path(self, index: int) -> Path:
         """Returns the file of an image."""
         return self.root / self.name(index)
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """Reads an image's file."""
-        return read_picture(self.path(index))
+        return read_image(self.path(index))
 
     def name(self, index: int) -> str:
         """Returns its path as listed: below the root, unless it was given as an absolute one."""
         return self._names[index]
 
 
-class ArrayPictures:
-    """Pictures that are one array: greyscale (N, H, W) or RGB (N, H, W, 3), 0 to 255."""
+class ArrayImages:
+    """Images that are one array: greyscale (N, H, W) or RGB (N, H, W, 3), 0 to 255."""
 
     def __init__(self, classes: list[str], labels: NDArray[np.integer], pixels: NDArray[np.uint8]) -> None:
         self.classes = classes
@@ -113,11 +113,11 @@ class ArrayPictures:
         """Whether an image may have several labels."""
         return self.labels.ndim == 2
 
-    def subset(self, indices: NDArray[np.int64]) -> ArrayPictures:
-        """Returns the pictures with these numbers, in their order; they are renamed."""
-        return ArrayPictures(self.classes, self.labels[indices], self._pixels[indices])
+    def subset(self, indices: NDArray[np.int64]) -> ArrayImages:
+        """Returns the images with these numbers, in their order; they are renamed."""
+        return ArrayImages(self.classes, self.labels[indices], self._pixels[indices])
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         """Returns an image's pixels."""
         return Image.fromarray(self._pixels[index]).convert("RGB")
 
@@ -126,10 +126,10 @@ class ArrayPictures:
         return str(index)
 
 
-def open_digits(split: str) -> ArrayPictures:
+def open_digits(split: str) -> ArrayImages:
     """Opens Scikit-learn's 1,797 digits: 1,437 for ``train``, 360 for ``val``.
 
-    Every fifth picture, after sorting by class and otherwise in scikit-learn's order, is held out: the same ones in
+    Every fifth image, after sorting by class and otherwise in scikit-learn's order, is held out: the same ones in
     every run and of every class its share.
     """
     from sklearn.datasets import load_digits
@@ -140,4 +140,4 @@ def open_digits(split: str) -> ArrayPictures:
     held_out[by_class[::5]] = True
     chosen = np.flatnonzero(held_out if split == "val" else ~held_out)
     pixels = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
-    return ArrayPictures([str(name) for name in digits.target_names], digits.target[chosen].astype(np.int64), pixels)
+    return ArrayImages([str(name) for name in digits.target_names], digits.target[chosen].astype(np.int64), pixels)

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 ENDINGS = tuple(FolderData.model_fields["extensions"].default)
 """Of files in folders that are taken for images; a file that is named by itself may have any."""
-DETECTIONS, DRAWINGS = "detections.json", "pictures"
+DETECTIONS, DRAWINGS = "detections.json", "images"
 """A file, and the folder beside it, that a prediction leaves which draws what it has found: no images to look at."""
 
 
@@ -52,7 +52,7 @@ def find_images(images: Sequence[str], path_column: str, root: Path, delimiter: 
         found += [(name, file) for name, file in named if file not in once]
         once |= {file for _, file in named}
     if not found:
-        raise UserError(f"--images: no pictures ({', '.join(ENDINGS)}) in {', '.join(images)}")
+        raise UserError(f"--images: no images ({', '.join(ENDINGS)}) in {', '.join(images)}")
     return found
 
 
@@ -61,7 +61,7 @@ def _listed(table: Path, path_column: str, root: Path, delimiter: str) -> Iterat
     content = read_table(table, wanted, delimiter, source="--images", delimiter_key="--delimiter")
     for line, name in zip(content.lines, content.columns[path_column], strict=True):
         if not name:
-            raise UserError(f"{table}:{line}: {path_column}: must be the path of a picture, not ''")
+            raise UserError(f"{table}:{line}: {path_column}: must be the path of an image, not ''")
         yield name, root / name
 
 

@@ -10,19 +10,19 @@ from PIL import Image
 
 from engine.datasets.class_folders import split_folder
 from engine.datasets.csv_labels import open_csv
-from engine.datasets.labelled import FilePictures, LabelledPictures
+from engine.datasets.labelled import FileImages, LabelledImages
 from engine.datasets.sections import CsvData, DataConfig, FolderData, TorchvisionData
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.errors import UserError
 from engine.images.file_check import THREADS, look_at_some
-from engine.images.image_io import read_picture
+from engine.images.image_io import read_image
 
 NAMED = 5
-"""Broken or missing pictures that a message names."""
+"""Broken or missing images that a message names."""
 
 
 def look_for_data(data: DataConfig) -> None:
-    """Looks for the parts of a data set, not into each picture; fetches it if the run is to.
+    """Looks for the parts of a data set, not into each image; fetches it if the run is to.
 
     Raises:
         UserError: something is not there; the text says where it was looked for.
@@ -39,34 +39,34 @@ def look_for_data(data: DataConfig) -> None:
             open_torchvision(data, "val")
 
 
-def faults_of(data: DataConfig, train: LabelledPictures, val: LabelledPictures, open_train: bool = False) -> str:
+def faults_of(data: DataConfig, train: LabelledImages, val: LabelledImages, open_train: bool = False) -> str:
     """Lists what is wrong with images in files, a line each; empty if nothing is.
 
     That is those that a list names and that are not there, and those of val that are broken. Broken ones of train are
     met in the first epoch, and looked for here if ``open_train`` says so.
     """
-    in_files = [pictures for pictures in (train, val) if isinstance(pictures, FilePictures)]
+    in_files = [images for images in (train, val) if isinstance(images, FileImages)]
     if not isinstance(data, FolderData):  # whose folders were read a moment ago
-        missing = [text for pictures in in_files if (text := missing_pictures(pictures))]
+        missing = [text for images in in_files if (text := missing_images(images))]
         if missing:
             return "\n".join(missing)
-    looked_at = in_files if open_train else [pictures for pictures in in_files if pictures is val]
-    return "\n".join(text for pictures in looked_at if (text := broken_pictures(pictures)))
+    looked_at = in_files if open_train else [images for images in in_files if images is val]
+    return "\n".join(text for images in looked_at if (text := broken_images(images)))
 
 
-def missing_pictures(pictures: FilePictures) -> str:
+def missing_images(images: FileImages) -> str:
     """Says how many of the files are not there, and the first few; empty if all are.
 
     Lists each folder once, which a network's file system does far sooner than it looks for each file.
     """
     by_folder: dict[str, list[tuple[int, str]]] = {}
-    for index in range(len(pictures)):
-        folder, name = os.path.split(pictures.name(index))
+    for index in range(len(images)):
+        folder, name = os.path.split(images.name(index))
         by_folder.setdefault(folder, []).append((index, name))
 
     def missing_in(folder: str) -> list[int]:
         try:
-            there = set(os.listdir(pictures.root / folder))
+            there = set(os.listdir(images.root / folder))
         except OSError:
             there = set()
         return [index for index, name in by_folder[folder] if name not in there]
@@ -76,20 +76,20 @@ def missing_pictures(pictures: FilePictures) -> str:
     if not missing:
         return ""
     lines = [
-        f"data: {len(missing)} of {len(pictures)} pictures that are listed are not there (paths start from data.root, "
-        f"{pictures.root}):",
-        *(f"{pictures.path(index)}: no such picture" for index in missing[:NAMED]),
+        f"data: {len(missing)} of {len(images)} images that are listed are not there (paths start from data.root, "
+        f"{images.root}):",
+        *(f"{images.path(index)}: no such image" for index in missing[:NAMED]),
     ]
     return "\n".join([*lines, f"and {len(missing) - NAMED} more"] if len(missing) > NAMED else lines)
 
 
-def broken_pictures(pictures: FilePictures) -> str:
+def broken_images(images: FileImages) -> str:
     """Lists what is wrong with files that are no images by their headers, a line each; empty if nothing is."""
-    opens = look_at_some(len(pictures), lambda index: _opens(pictures.path(index)))
-    broken = [pictures.path(index) for index, fine in opens.items() if not fine]
+    opens = look_at_some(len(images), lambda index: _opens(images.path(index)))
+    broken = [images.path(index) for index, fine in opens.items() if not fine]
     lines = [_fault(path) for path in broken[:NAMED]]
     if len(broken) > NAMED:
-        lines.append(f"and {len(broken) - NAMED} more of the {len(opens)} pictures looked at")
+        lines.append(f"and {len(broken) - NAMED} more of the {len(opens)} images looked at")
     return "\n".join(lines)
 
 
@@ -104,7 +104,7 @@ def _opens(path: Path) -> bool:
 def _fault(path: Path) -> str:
     """Returns the words of whoever reads the image."""
     try:
-        read_picture(path)
+        read_image(path)
     except UserError as error:
         return str(error)
     return f"{path}: cannot be opened at times"

@@ -1,4 +1,4 @@
-"""Which training pictures an epoch takes, and how often, where classes are of very different sizes."""
+"""Which training images an epoch takes, and how often, where classes are of very different sizes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from engine.data.batch_plan import NaturalOrder, Order
 from engine.datasets.holdout import rarest_class
-from engine.datasets.labelled import LabelledPictures
+from engine.datasets.labelled import LabelledImages
 from engine.datasets.sections import CommonData
 from engine.seed import generator
 
 
-def build_order(config: CommonData, pictures: LabelledPictures, seed: int) -> Order:
+def build_order(config: CommonData, images: LabelledImages, seed: int) -> Order:
     """Builds the configured order of the training images, a function of (seed, epoch) alone."""
     if config.sampling == "natural" and config.oversample is None:
-        return NaturalOrder(len(pictures), seed)
-    groups = rarest_class(pictures)
+        return NaturalOrder(len(images), seed)
+    groups = rarest_class(images)
     sizes = np.bincount(groups)
     if config.oversample is not None:
         quotas = np.where(sizes > 0, np.maximum(sizes, math.ceil(config.oversample * sizes.max())), 0)
@@ -29,7 +29,7 @@ def build_order(config: CommonData, pictures: LabelledPictures, seed: int) -> Or
 
 
 def shares(sizes: NDArray[np.int64], weights: NDArray[np.number]) -> NDArray[np.int64]:
-    """Draws of each class in an epoch that is as long as there are pictures: (C,), in proportion to ``weights``.
+    """Draws of each class in an epoch that is as long as there are images: (C,), in proportion to ``weights``.
 
     Fractions are rounded down, and up for those with the largest, so that the sum stays that of ``sizes``.
     """
@@ -44,13 +44,13 @@ def shares(sizes: NDArray[np.int64], weights: NDArray[np.number]) -> NDArray[np.
 class QuotaOrder:
     """Of each class the same number of draws in every epoch, in random order.
 
-    A class's draws go through all its pictures in random order, then through all of them in another, and so on over
+    A class's draws go through all its images in random order, then through all of them in another, and so on over
     epochs: any two have been drawn equally often, or one once more. Each draw has a position of its own, so that a
-    picture that is drawn several times in an epoch is augmented differently each time.
+    image that is drawn several times in an epoch is augmented differently each time.
     """
 
     groups: NDArray[np.int64]
-    """Class of each picture, (N,)."""
+    """Class of each image, (N,)."""
     quotas: NDArray[np.int64]
     """Draws of each class in an epoch, (C,)."""
     seed: int

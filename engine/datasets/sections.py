@@ -1,4 +1,4 @@
-"""The `data` section: where the pictures come from and how they are brought to the model's size."""
+"""The `data` section: where the images come from and how they are brought to the model's size."""
 
 from typing import Annotated, Literal, get_args
 
@@ -16,31 +16,31 @@ class CommonData(ImageData):
     """Settings of every source of labelled images."""
 
     resize: Literal["crop", "squash", "pad"] = "crop"
-    """How a picture gets that size where nothing is random: crop: its middle, in its own proportions; squash: all of
+    """How an image gets that size where nothing is random: crop: its middle, in its own proportions; squash: all of
     it, stretched; pad: all of it in its own proportions, with bars at two sides."""
     pad_fill: Literal["mean", "edge"] | Colour = "mean"
-    """What `resize: pad` fills the bars with: the mean colour, the picture's outermost pixels, or [red, green, blue] in
+    """What `resize: pad` fills the bars with: the mean colour, the image's outermost pixels, or [red, green, blue] in
     0 to 255; what rotation uncovers has the same colour, or with edge the mean."""
     crop_pct: Annotated[Annotated[float, Field(gt=0, le=1)] | Literal["auto"], OnlyWith(("resize",), ("crop",))] = (
         "auto"
     )
-    """Part of the shorter side that `resize: crop` keeps; auto: the model's own, and all of pictures that are tiny."""
+    """Part of the shorter side that `resize: crop` keeps; auto: the model's own, and all of images that are tiny."""
     sampling: Literal["natural", "balanced", "square_root"] = "natural"
-    """How often a training picture is drawn; natural: each once an epoch; balanced: every class equally often;
-    square_root: a class of n pictures in proportion to the root of n. An epoch stays as long. Of several labels the
+    """How often a training image is drawn; natural: each once an epoch; balanced: every class equally often;
+    square_root: a class of n images in proportion to the root of n. An epoch stays as long. Of several labels the
     rarest counts."""
     oversample: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Draw the pictures of rare classes several times an epoch, augmented anew each time, until each class has at least
-    this part of the largest class's pictures. An epoch gets longer."""
+    """Draw the images of rare classes several times an epoch, augmented anew each time, until each class has at least
+    this part of the largest class's images. An epoch gets longer."""
 
     @property
     def tiny(self) -> bool:
-        """Whether the pictures are so small that none of their edges is to be cut off."""
+        """Whether the images are so small that none of their edges is to be cut off."""
         return False
 
     @property
     def multi_label(self) -> bool:
-        """Whether a picture may show several classes."""
+        """Whether an image may show several classes."""
         return False
 
     @model_validator(mode="after")
@@ -54,14 +54,14 @@ class SplitData(CommonData):
     """What sources have in common that may come without a val."""
 
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Part of each class's training pictures that is held out as val, at least one and never all, where the data have
+    """Part of each class's training images that is held out as val, at least one and never all, where the data have
     no val of their own."""
     split_seed: Annotated[int, OnlyWith(("val_fraction",))] = 0
     """Decides which ones; independent of experiment.seed, so that runs with several seeds can be compared."""
 
 
 class FolderData(SplitData):
-    """A folder with train, perhaps val (or validation) and test, each with one folder of pictures a class."""
+    """A folder with train, perhaps val (or validation) and test, each with one folder of images a class."""
 
     source: Literal["folder"]
     """Kind of data set."""
@@ -70,7 +70,7 @@ class FolderData(SplitData):
     extensions: list[Annotated[str, Field(pattern=r"^\.\S+$")]] = [
         ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif",
     ]  # fmt: skip
-    """Endings of files that are pictures, in any case; other files are left alone."""
+    """Endings of files that are images, in any case; other files are left alone."""
 
 
 Column = Annotated[str, Field(min_length=1)]
@@ -80,15 +80,15 @@ class CsvFiles(Section):
     """A table for each split."""
 
     train: AbsolutePath
-    """Pictures to train on."""
+    """Images to train on."""
     val: AbsolutePath | None = None
-    """Held-out pictures."""
+    """Held-out images."""
     test: AbsolutePath | None = None
-    """Pictures for the end."""
+    """Images for the end."""
 
 
 class CsvData(SplitData):
-    """Pictures that a CSV file lists, in UTF-8 with a header line."""
+    """Images that a CSV file lists, in UTF-8 with a header line."""
 
     source: Literal["csv"]
     """Kind of data set."""
@@ -97,9 +97,9 @@ class CsvData(SplitData):
     csv: AbsolutePath | CsvFiles
     """The table, or one for each split: {train: ..., val: ..., test: ...}."""
     path_column: Column = "file"
-    """Column with a picture's path."""
+    """Column with an image's path."""
     label_columns: Annotated[list[Column], Field(min_length=1)]
-    """One: the column with the picture's class. Several: classes of which a picture may show any number, each a column
+    """One: the column with the image's class. Several: classes of which an image may show any number, each a column
     of 0 and 1."""
     label_separator: Annotated[str, Field(min_length=1)] | None = None
     """What stands between several classes in the one label column ('cod|herring'); an empty cell is none of them."""
@@ -108,7 +108,7 @@ class CsvData(SplitData):
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
     """What separates the columns."""
     classes: Annotated[list[Column], Field(min_length=1)] | None = None
-    """The classes in the order of their numbers; null: those of the training pictures, sorted, numbers as numbers."""
+    """The classes in the order of their numbers; null: those of the training images, sorted, numbers as numbers."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "CsvData":
@@ -144,7 +144,7 @@ FileSource = Literal[
 class TorchvisionData(SplitData):
     """One of torchvision's data sets.
 
-    Its own val serves as val; without one it is its test, and with val_fraction a part of its training pictures.
+    Its own val serves as val; without one it is its test, and with val_fraction a part of its training images.
     """
 
     source: Literal[ArraySource, FileSource]

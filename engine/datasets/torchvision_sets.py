@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.datasets.holdout import HOW_TO_HOLD_OUT, part
-from engine.datasets.labelled import ArrayPictures, FilePictures
+from engine.datasets.labelled import ArrayImages, FileImages
 from engine.datasets.sections import TorchvisionData
 from engine.errors import UserError
 
@@ -116,7 +116,7 @@ SETS = {
 """By `data.source`."""
 
 
-def open_torchvision(config: TorchvisionData, split: str) -> ArrayPictures | FilePictures:
+def open_torchvision(config: TorchvisionData, split: str) -> ArrayImages | FileImages:
     """Opens a split of a data set of torchvision. Downloads nothing.
 
     ``val`` is the authors' val; where they made none their test, or what ``val_fraction`` takes from train; ``test`` is
@@ -136,12 +136,12 @@ def open_torchvision(config: TorchvisionData, split: str) -> ArrayPictures | Fil
             raise UserError(f"data.source: {config.source} has no official split into train and val; {HOW_TO_HOLD_OUT}")
         return _open(config, "test")
     if split == "test" and ("test" not in official or ("val" not in official and config.val_fraction is None)):
-        besides = " besides val, which holds its held-out pictures" if "test" in official else ""
+        besides = " besides val, which holds its held-out images" if "test" in official else ""
         raise UserError(f"data.source: {config.source} has no test split{besides}")
     return _open(config, split)
 
 
-def _open(config: TorchvisionData, official: str) -> ArrayPictures | FilePictures:
+def _open(config: TorchvisionData, official: str) -> ArrayImages | FileImages:
     named = SETS[config.source]
     try:
         if not (config.root / named.folder).is_dir():
@@ -157,10 +157,10 @@ def _open(config: TorchvisionData, official: str) -> ArrayPictures | FilePicture
     labels = np.asarray(labels)
     labels = labels if labels.ndim == 2 else labels.astype(np.int64)
     if isinstance(content, np.ndarray):
-        return ArrayPictures(classes, labels, content)
+        return ArrayImages(classes, labels, content)
     paths = [os.path.relpath(path, config.root) for path in content]
     order = np.argsort(np.array(paths), kind="stable")  # some sets are listed in the file system's order
-    return FilePictures(config.root, classes, labels[order], (paths[index] for index in order))
+    return FileImages(config.root, classes, labels[order], (paths[index] for index in order))
 
 
 def download(config: TorchvisionData) -> None:

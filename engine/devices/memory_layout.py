@@ -1,4 +1,4 @@
-"""How the memory of pictures and weights is ordered."""
+"""How the memory of images and weights is ordered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a picture goes through before the model whether it is trained or not, worked out from data and model."""
+"""What an image goes through before the model whether it is trained or not, worked out from data and model."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from engine.data.workers import WorkerSettings, resolve_workers
 from engine.devices.kinds import device_kind
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.images.image_io import read_picture
+from engine.images.image_io import read_image
 from engine.images.sections import ImageData
 
 
@@ -47,7 +47,7 @@ class ImageFileReader:
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         fault = ""
         try:
-            image = read_picture(Path(self._files[draw.index]))
+            image = read_image(Path(self._files[draw.index]))
         except UserError as error:
             image, fault = Image.new("RGB", (64, 64)), str(error)
         return {

@@ -16,7 +16,7 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
 class ImageData(Section):
-    """What every source of pictures has in common."""
+    """What every source of images has in common."""
 
     image_size: ImageSize = 224
     """Pixels of the model's input: one number, or [height, width]."""
@@ -27,9 +27,9 @@ class ImageData(Section):
     std: ChannelStd | Literal["auto"] = "auto"
     """What they are divided by then; auto: the model's own, else ImageNet's."""
     drop_last: bool = True
-    """Drop the pictures of an epoch that do not fill a global batch; false: train on them in a smaller one."""
+    """Drop the images of an epoch that do not fill a global batch; false: train on them in a smaller one."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Processes that read pictures, for each rank; 0: the main process reads; auto: the rank's cores less one."""
+    """Processes that read images, for each rank; 0: the main process reads; auto: the rank's cores less one."""
     prefetch: Annotated[int, Field(ge=1)] = 2
     """Micro-batches that each worker keeps ready."""
     multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None

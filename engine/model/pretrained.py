@@ -125,7 +125,7 @@ def _of_experiment(folder: Path) -> Path:
 def load_weights(model: nn.Module, state: Mapping[str, torch.Tensor], source: str, other_classes: bool = False) -> None:
     """Copies ``state`` into ``model``; a classifier of another size or other layers starts anew, with a log line.
 
-    Position embeddings of a square picture of another size are interpolated, with a log line, as timm does it.
+    Position embeddings of a square image of another size are interpolated, with a log line, as timm does it.
     Where it starts anew, its last layer is near zero, so that a trained body is not shaken by the first gradients.
 
     Args:
@@ -168,7 +168,7 @@ def _with_resized_positions(
 ) -> Mapping[str, torch.Tensor]:
     """Returns ``state`` with timm's position embeddings, (1, tokens, channels), resized for the model's patches.
 
-    Those of another picture that was not square stay as they are: how many rows they had is not known.
+    Those of another image that was not square stay as they are: how many rows they had is not known.
     """
     ours, theirs = getattr(model, POSITIONS, None), state.get(POSITIONS)
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)

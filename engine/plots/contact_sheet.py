@@ -1,4 +1,4 @@
-"""A sheet of training pictures with their classes under them."""
+"""A sheet of training images with their classes under them."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from engine.images.image_io import Picture
+from engine.images.image_io import ImageArray
 from engine.plots.figures import Tile, sheet
 
 SHOWN = 32
-"""Pictures on a sheet of training samples."""
+"""Images on a sheet of training samples."""
 COLUMNS = 8
 LINES = 3
-"""Classes that are named under a picture; of more, how many follows."""
+"""Classes that are named under an image; of more, how many follows."""
 
 
-def contact_sheet(pictures: Tensor, targets: Tensor, classes: list[str]) -> Picture:
-    """Pictures in rows, each over the names of its classes, with their shares where they are not whole.
+def contact_sheet(images: Tensor, targets: Tensor, classes: list[str]) -> ImageArray:
+    """Images in rows, each over the names of its classes, with their shares where they are not whole.
 
     Args:
-        pictures: (B, 3, H, W), values 0 to 255.
+        images: (B, 3, H, W), values 0 to 255.
         targets: (B, C) in [0, 1].
     """
-    values = pictures.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    values = images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     captions = [[(line, "black") for line in _caption(row, classes)] for row in targets]
     tiles = [Tile(Image.fromarray(value), lines) for value, lines in zip(values, captions, strict=True)]
     return sheet(tiles, COLUMNS)

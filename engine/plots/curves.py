@@ -33,20 +33,20 @@ Records = Sequence[Mapping[str, Any]]
 Directions = Mapping[str, Any]
 
 
-def write_curves(metrics: Path, picture: Path, directions: Directions) -> bool:
-    """Draws the file ``metrics`` into ``picture``, a PNG file; returns whether there was anything to draw.
+def write_curves(metrics: Path, image: Path, directions: Directions) -> bool:
+    """Draws the file ``metrics`` into ``image``, a PNG file; returns whether there was anything to draw.
 
     ``directions``: ``max`` or ``min`` of each metric whose best value is to be named.
 
     Raises:
-        OSError: the picture cannot be written.
+        OSError: the image cannot be written.
         UserError: the metrics cannot be read.
     """
     records = read_metrics(metrics) if metrics.is_file() else []
     figure = draw_curves(records, directions)
     if figure is not None:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        write_figure(picture, figure)
+        image.parent.mkdir(parents=True, exist_ok=True)
+        write_figure(image, figure)
     return figure is not None
 
 

@@ -1,4 +1,4 @@
-"""Figures and sheets of pictures: drawn without a display, as PNG files and as pictures for TensorBoard."""
+"""Figures and sheets of images: drawn without a display, as PNG files and as images for TensorBoard."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from engine.files import write_atomic
-from engine.images.image_io import Picture
+from engine.images.image_io import ImageArray
 from engine.plots.fonts import give_fonts, in_one_font, readable
 from engine.text import LONGEST, shortened
 
@@ -43,7 +43,7 @@ def write_figure(path: Path, figure: Figure) -> None:
     write_atomic(path, buffer.getvalue())
 
 
-def as_picture(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> Picture:
+def as_image(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> ImageArray:
     """Renders ``figure`` as pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -65,28 +65,28 @@ def shown_name(name: str) -> str:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture of a sheet."""
+    """An image of a sheet."""
 
-    picture: Image.Image
+    image: Image.Image
     caption: Sequence[tuple[str, str]]
     """Lines of text beneath it, each with its colour."""
 
 
-def sheet(tiles: Sequence[Tile], columns: int, side: int = TILE) -> Picture:
-    """Pictures in rows, left to right, each scaled to fit into a square of ``side`` pixels, with its caption beneath.
+def sheet(tiles: Sequence[Tile], columns: int, side: int = TILE) -> ImageArray:
+    """Images in rows, left to right, each scaled to fit into a square of ``side`` pixels, with its caption beneath.
 
-    Rows are as high as the highest picture.
+    Rows are as high as the highest image.
     """
-    fitted = [_fitted(tile.picture, side) for tile in tiles]
-    columns, high = max(1, min(columns, len(tiles))), max((picture.height for picture in fitted), default=0)
+    fitted = [_fitted(tile.image, side) for tile in tiles]
+    columns, high = max(1, min(columns, len(tiles))), max((image.height for image in fitted), default=0)
     width = side + MARGIN
     height = high + 2 * MARGIN + LINE * max((len(tile.caption) for tile in tiles), default=0)
     rows = -(-len(tiles) // columns)
     canvas = Image.new("RGB", (columns * width + MARGIN, max(rows, 1) * height + MARGIN), "white")
     draw = ImageDraw.Draw(canvas)
-    for place, (tile, picture) in enumerate(zip(tiles, fitted, strict=True)):
+    for place, (tile, image) in enumerate(zip(tiles, fitted, strict=True)):
         left, top = MARGIN + place % columns * width, MARGIN + place // columns * height
-        canvas.paste(picture, (left + (side - picture.width) // 2, top + high - picture.height))
+        canvas.paste(image, (left + (side - image.width) // 2, top + high - image.height))
         for number, (text, colour) in enumerate(tile.caption):
             (text,), file = in_one_font([text])
             font = _font(file)
@@ -94,10 +94,10 @@ def sheet(tiles: Sequence[Tile], columns: int, side: int = TILE) -> Picture:
     return np.asarray(canvas)
 
 
-def _fitted(picture: Image.Image, side: int) -> Image.Image:
+def _fitted(image: Image.Image, side: int) -> Image.Image:
     """Scales to a tile, the pixels of tiny images kept sharp."""
-    method = Image.Resampling.NEAREST if max(picture.size) <= side // 3 else Image.Resampling.BICUBIC
-    return ImageOps.contain(picture, (side, side), method)
+    method = Image.Resampling.NEAREST if max(image.size) <= side // 3 else Image.Resampling.BICUBIC
+    return ImageOps.contain(image, (side, side), method)
 
 
 def _fits(text: str, font: ImageFont.FreeTypeFont, width: int = TILE) -> str:

@@ -108,7 +108,7 @@ class MetricWriter:
             write_atomic(self._path, "".join(f"{line}\n" for line, _ in lines))
             kept = [record for _, record in lines if "source" not in record]
         if self._board is not None:
-            first_void = step + evaluated if step else 0  # a run's beginning shows its training pictures again
+            first_void = step + evaluated if step else 0  # a run's beginning shows its training images again
             # TensorBoard's void begins with a step, so what is kept of that step has to be told again.
             repeated = [scalars_of(record) for record in kept if record["step"] >= first_void]
             self._board.purge(first_void, repeated)

@@ -15,7 +15,7 @@ from engine.devices.precision import resolve_precision
 from engine.distributed.connect import choose_device
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
-from engine.images.image_io import read_picture, to_rgb, upright
+from engine.images.image_io import read_image, to_rgb, upright
 from engine.task.experiment import open_experiment
 from engine.task.inference import ImageInference, inference_mode
 from engine.task.spec import TaskSpec
@@ -45,7 +45,7 @@ class LoadedModel:
 
 
 def _as_rgb(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    return to_rgb(upright(image)) if isinstance(image, Image.Image) else read_picture(Path(image))
+    return to_rgb(upright(image)) if isinstance(image, Image.Image) else read_image(Path(image))
 
 
 def load_model(

@@ -12,11 +12,11 @@ from torch import nn
 from engine.data.batch_plan import Order
 from engine.data.workers import SampleReader, WorkerSettings
 from engine.distributed.ranks import Ranks
-from engine.images.image_io import Picture
+from engine.images.image_io import ImageArray
 from engine.task.metrics import Metrics
 
 
-def no_pictures() -> Mapping[str, Picture]:
+def no_images() -> Mapping[str, ImageArray]:
     """What a task shows that shows nothing."""
     return {}
 
@@ -28,8 +28,8 @@ class Evaluated:
     metrics: dict[str, float]
     findings: dict[str, Any] = field(default_factory=dict)
     """Plain values that belong to the weights from now on, such as tuned thresholds: they are kept in checkpoints."""
-    draw: Callable[[], Mapping[str, Picture]] = no_pictures
-    """Draws pictures for TensorBoard, by name. Called on rank 0, and only if the result is the best so far."""
+    draw: Callable[[], Mapping[str, ImageArray]] = no_images
+    """Draws images for TensorBoard, by name. Called on rank 0, and only if the result is the best so far."""
 
 
 class Task(Protocol):
@@ -70,8 +70,8 @@ class Task(Protocol):
         """Measures ``model`` on ``val`` or ``test``; every rank calls it and gets the same."""
         ...
 
-    def previews(self) -> Mapping[str, Picture]:
-        """Pictures of what the model is trained on, such as ``train_samples``: a sheet of augmented samples.
+    def previews(self) -> Mapping[str, ImageArray]:
+        """Images of what the model is trained on, such as ``train_samples``: a sheet of augmented samples.
 
         Asked for at a run's beginning, on rank 0.
         """

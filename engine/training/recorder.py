@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from engine.images.image_io import Picture
+from engine.images.image_io import ImageArray
 from engine.training.state import RunState
 
 
@@ -25,11 +25,11 @@ class Recorder:
     def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
         """Records an evaluation."""
 
-    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
+    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         """Shows images of an evaluation, which ``draw`` draws."""
 
-    def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
-        """Pictures of the training data, which ``draw`` draws, are to be kept."""
+    def keep(self, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
+        """Images of the training data, which ``draw`` draws, are to be kept."""
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
         """Saves a checkpoint."""

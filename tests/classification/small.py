@@ -47,7 +47,7 @@ def write_config(folder: Path, **changes: dict) -> Path:
     return path
 
 
-def write_pictures(folder: Path, classes: dict[str, int], seed: int = 0, size: int = 20) -> None:
+def write_images(folder: Path, classes: dict[str, int], seed: int = 0, size: int = 20) -> None:
     """A folder of JPEG files for each class: noise around a brightness of its own."""
     rng = np.random.default_rng(seed)
     for number, (name, count) in enumerate(classes.items()):
@@ -63,9 +63,9 @@ def folder_data(root: Path) -> dict:
 
 
 def write_multilabel_data(root: Path, train: int = 48, val: int = 24, test: int = 0, seed: int = 0) -> dict:
-    """Pictures in which red, green and blue are bright, each or not, and the data section for their table.
+    """Images in which red, green and blue are bright, each or not, and the data section for their table.
 
-    The colours are of unequal frequency, and some pictures show none.
+    The colours are of unequal frequency, and some images show none.
     """
     rng = np.random.default_rng(seed)
     splits = ["train"] * train + ["val"] * val + ["test"] * test

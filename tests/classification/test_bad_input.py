@@ -18,7 +18,7 @@ from engine.commands.arguments import TrainArguments
 from engine.commands.entry import exit_code
 from engine.commands.train import run_training
 from engine.process.signals import StopRequest
-from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
+from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_images
 from tests.distributed import launch
 
 
@@ -126,36 +126,36 @@ def test_a_batch_that_the_ranks_cannot_share(tmp_path):
 
 
 def test_folders_that_are_missing_empty_or_different(tmp_path):
-    write_pictures(tmp_path / "pictures" / "train", {"cat": 20, "dog": 20})
-    config = write_config(tmp_path, data=folder_data(tmp_path / "pictures"))
+    write_images(tmp_path / "images" / "train", {"cat": 20, "dog": 20})
+    config = write_config(tmp_path, data=folder_data(tmp_path / "images"))
     assert "val" in refused(config)
-    write_pictures(tmp_path / "pictures" / "val", {"cat": 2, "dgo": 2})
+    write_images(tmp_path / "images" / "val", {"cat": 2, "dgo": 2})
     message = refused(config)
     assert "dog" in message and "dgo" in message
-    (tmp_path / "pictures" / "val" / "dgo").rename(tmp_path / "pictures" / "val" / "dog")
-    (tmp_path / "pictures" / "train" / "emu").mkdir()
+    (tmp_path / "images" / "val" / "dgo").rename(tmp_path / "images" / "val" / "dog")
+    (tmp_path / "images" / "train" / "emu").mkdir()
     assert "emu" in refused(config)
     assert "did you mean" in refused(config, f"data.root={tmp_path / 'picturs'}")
 
 
-def test_a_broken_picture_is_named(tmp_path):
-    write_pictures(tmp_path / "pictures" / "train", {"cat": 20, "dog": 20})
-    write_pictures(tmp_path / "pictures" / "val", {"cat": 2, "dog": 2})
-    broken = tmp_path / "pictures" / "train" / "dog" / "007.jpg"
+def test_a_broken_image_is_named(tmp_path):
+    write_images(tmp_path / "images" / "train", {"cat": 20, "dog": 20})
+    write_images(tmp_path / "images" / "val", {"cat": 2, "dog": 2})
+    broken = tmp_path / "images" / "train" / "dog" / "007.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
-    config = write_config(tmp_path, data={**folder_data(tmp_path / "pictures"), "workers": 2}, training={"steps": 9})
+    config = write_config(tmp_path, data={**folder_data(tmp_path / "images"), "workers": 2}, training={"steps": 9})
     ended = launch(1, [*TRAIN, "--config", str(config)], cwd=tmp_path)
     assert ended[0].returncode == 2
     assert str(broken) in ended[0].output and "Traceback" not in ended[0].output
 
 
-def test_held_out_files_that_are_no_pictures_are_named_before_training(tmp_path):
-    write_pictures(tmp_path / "pictures" / "train", {"cat": 20, "dog": 20})
-    write_pictures(tmp_path / "pictures" / "val", {"cat": 2, "dog": 2})
-    broken = tmp_path / "pictures" / "val" / "dog" / "001.jpg"
+def test_held_out_files_that_are_no_images_are_named_before_training(tmp_path):
+    write_images(tmp_path / "images" / "train", {"cat": 20, "dog": 20})
+    write_images(tmp_path / "images" / "val", {"cat": 2, "dog": 2})
+    broken = tmp_path / "images" / "val" / "dog" / "001.jpg"
     broken.write_text("<html>not found</html>")
-    config = write_config(tmp_path, data=folder_data(tmp_path / "pictures"))
-    assert f"{broken}: cannot be read as a picture" in refused(config)
+    config = write_config(tmp_path, data=folder_data(tmp_path / "images"))
+    assert f"{broken}: cannot be read as an image" in refused(config)
 
 
 FISH = "file,species,split\n" + "".join(
@@ -172,18 +172,18 @@ FISH = "file,species,split\n" + "".join(
         (FISH, ["data.split_column=null"], "no row is for val; name a data.split_column"),
         ("", [], "fish.csv is empty"),
         (FISH.replace("hake,val", "heak,val"), [], "unknown class 'heak' (val; 2 rows in all); did you mean 'hake'?"),
-        (FISH, ["data.classes=[cod, hake, eel]"], "1 of 3 classes have no training pictures: eel"),
+        (FISH, ["data.classes=[cod, hake, eel]"], "1 of 3 classes have no training images: eel"),
         (FISH.replace("hake,train", "nan,train"), [], "fish.csv:22: species: must be the name of a class, not 'nan'"),
         (FISH + "cod/000.jpg,hake,train\n", [], "fish.csv:42: cod/000.jpg has species 'hake' here and 'cod' in"),
-        (FISH.replace("cod/", "kod/"), [], "2 of 4 pictures that are listed are not there"),
+        (FISH.replace("cod/", "kod/"), [], "2 of 4 images that are listed are not there"),
     ],
 )
 def test_a_csv_file_that_is_wrong(tmp_path, text, overrides, expected):
-    write_pictures(tmp_path / "pictures", {"cod": 20, "hake": 20})
+    write_images(tmp_path / "images", {"cod": 20, "hake": 20})
     table = tmp_path / "fish.csv"
     if text is not None:
         table.write_text(text)
-    data = {**folder_data(tmp_path / "pictures"), "source": "csv", "csv": str(table)}
+    data = {**folder_data(tmp_path / "images"), "source": "csv", "csv": str(table)}
     config = write_config(tmp_path, data={**data, "label_columns": ["species"], "split_column": "split"})
     message = refused(config, *overrides)
     assert expected.format(folder=tmp_path) in message

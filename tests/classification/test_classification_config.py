@@ -55,7 +55,7 @@ def test_data_and_the_models_name_are_enough(load):
     ],
 )
 def test_mistakes_in_the_data_section_are_named_by_their_key(load, override, text):
-    table = {"source": "csv", "root": "pictures", "csv": "fish.csv", "label_columns": ["species"]}
+    table = {"source": "csv", "root": "images", "csv": "fish.csv", "label_columns": ["species"]}
     with pytest.raises(UserError, match=text):
         load({**DIGITS, "data": table}, override)
 
@@ -80,7 +80,7 @@ def test_every_source_is_told_by_its_name(load, tmp_path):
 def test_the_resolved_configuration_reads_back_equal(load, tmp_path):
     tree = {
         "model": {"name": "swin", "embed_dim": 48, "depths": [2, 2, 2], "num_heads": [2, 4, 8], "patch_size": 2},
-        "data": {"source": "folder", "root": "pictures", "image_size": [32, 48], "mean": [0.5, 0.5, 0.5]},
+        "data": {"source": "folder", "root": "images", "image_size": [32, 48], "mean": [0.5, 0.5, 0.5]},
         "augmentation": {
             "randaugment": {"magnitude": 5},
             "random_erasing": {},
@@ -162,8 +162,8 @@ def test_zero_and_null_turn_mixing_off(keys, mixes):
         assert not AugmentationConfig(**keys, mixing_probability=0.0).mixes
 
 
-FOLDER = {"source": "folder", "root": "pictures"}
-SEVERAL = {"source": "csv", "root": "pictures", "csv": "a.csv", "label_columns": ["cod", "hake"]}
+FOLDER = {"source": "folder", "root": "images"}
+SEVERAL = {"source": "csv", "root": "images", "csv": "a.csv", "label_columns": ["cod", "hake"]}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Test-time augmentation: the probabilities of a picture and of its mirror image, averaged."""
+"""Test-time augmentation: the probabilities of an image and of its mirror image, averaged."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ def test_probabilities_are_the_means_of_both(multi_label):
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_a_mirrored_picture_is_said_the_same_and_without_it_is_not(multi_label):
+def test_a_mirrored_image_is_said_the_same_and_without_it_is_not(multi_label):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
-    pictures = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    images = torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
 
     def logits(tta: str, batch: torch.Tensor) -> torch.Tensor:
         cpu = torch.device("cpu")
         asked = Classifier(SQUARE, 3, cpu, multi_label=multi_label, tta=tta, channels_last=False)
         return asked.logits(model, batch)
 
-    torch.testing.assert_close(logits("flip", pictures), logits("flip", pictures.flip(3)))
-    assert not torch.allclose(logits("none", pictures), logits("none", pictures.flip(3)))
+    torch.testing.assert_close(logits("flip", images), logits("flip", images.flip(3)))
+    assert not torch.allclose(logits("none", images), logits("none", images.flip(3)))
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (SQUARE.mean, SQUARE.std))
-    torch.testing.assert_close(logits("none", pictures), model((pictures / 255 - mean) / std))
+    torch.testing.assert_close(logits("none", images), model((images / 255 - mean) / std))

@@ -1,4 +1,4 @@
-"""Whole runs on awkward data: rare classes, pictures that are missing or broken, a val out of train."""
+"""Whole runs on awkward data: rare classes, images that are missing or broken, a val out of train."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from engine.commands.evaluate import run_evaluation
 from engine.commands.train import run_training
 from engine.config.load import load_config
 from engine.data.batch_plan import NaturalOrder
-from engine.datasets.dataset import open_pictures
+from engine.datasets.dataset import open_images
 from engine.datasets.labelled import names_digest
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.plots.figures import MARGIN, TILE
 from engine.process.signals import StopRequest
-from tests.classification.small import TRAIN, folder_data, write_config, write_pictures
+from tests.classification.small import TRAIN, folder_data, write_config, write_images
 from tests.classification.test_training import MIXED, in_order, some_steps
 from tests.distributed import ROOT, launch, run_ranks
 
@@ -37,15 +37,15 @@ SINGLE = Ranks(Layout(), torch.device("cpu"))
 
 @pytest.fixture
 def fish(tmp_path) -> Path:
-    """A folder of pictures and fish.csv, which lists them."""
-    write_pictures(tmp_path / "pictures", SIZES)
+    """A folder of images and fish.csv, which lists them."""
+    write_images(tmp_path / "images", SIZES)
     lines = [f"{name}/{k:03d}.jpg,{name}" for name, count in SIZES.items() for k in range(count)]
     (tmp_path / "fish.csv").write_text("\n".join(["file,species", *lines]))
     return tmp_path
 
 
 def csv_data(folder: Path, **keys) -> dict:
-    given = {"source": "csv", "root": str(folder / "pictures"), "csv": str(folder / "fish.csv")}
+    given = {"source": "csv", "root": str(folder / "images"), "csv": str(folder / "fish.csv")}
     return {**given, "label_columns": ["species"], "val_fraction": 0.25, "image_size": 16, "workers": 0, **keys}
 
 
@@ -65,10 +65,10 @@ def test_sampling_is_the_same_on_other_ranks_and_after_a_resume(fish, balance):
     assert len(often) > 10 and len({pixels for _, pixels in often}) == len(often), "each copy is augmented anew"
 
 
-def test_a_run_shows_its_pictures_and_says_where_its_val_is_from(fish, caplog):
+def test_a_run_shows_its_images_and_says_where_its_val_is_from(fish, caplog):
     config = write_config(fish, data=csv_data(fish, resize="pad"), augmentation={"mixup": 0.8, "rotation": 20})
     assert run_training(SPEC, TrainArguments(config, None, False, ()), StopRequest()) == 0
-    assert "35 training pictures of 4 classes (1 to 22 each), 13 pictures of val, held out of train" in caplog.text
+    assert "35 training images of 4 classes (1 to 22 each), 13 images of val, held out of train" in caplog.text
     assert "; classes: ant, bee, cat, dog\n" in caplog.text
     lines = [message for message in caplog.messages if " val: " in message]
     assert lines and all("f1_macro" in line and "micro" not in line for line in lines)
@@ -85,7 +85,7 @@ def test_a_run_shows_its_pictures_and_says_where_its_val_is_from(fish, caplog):
 
 
 def test_a_single_class_is_warned_of(tmp_path, caplog):
-    write_pictures(tmp_path / "train", {"ant": 4})
+    write_images(tmp_path / "train", {"ant": 4})
     config = write_config(tmp_path, data={**folder_data(tmp_path), "val_fraction": 0.5})
     ClassificationTask(load_config(ClassificationConfig, config), SINGLE)
     assert "data: ant is the only class" in caplog.text
@@ -94,58 +94,56 @@ def test_a_single_class_is_warned_of(tmp_path, caplog):
 def test_top5_of_five_classes_is_no_measure(tmp_path):
     for count, right in ((5, False), (6, True)):
         root = tmp_path / str(count)
-        write_pictures(root / "train", dict.fromkeys("abcdef"[:count], 4))
+        write_images(root / "train", dict.fromkeys("abcdef"[:count], 4))
         data = {**folder_data(root), "val_fraction": 0.5}
         config = load_config(ClassificationConfig, write_config(root, data=data, evaluation={"metric": "top5"}))
         with nullcontext() if right else pytest.raises(UserError, match=r"top5 is always 1 with 5 classes.*take top1"):
             ClassificationTask(config, SINGLE)
 
 
-def test_pictures_that_came_later_are_warned_of(fish, caplog):
-    data = {**folder_data(fish / "pictures"), "val_fraction": 0.25}
-    (fish / "pictures").rename(fish / "train")
-    (fish / "pictures").mkdir()
-    (fish / "train").rename(fish / "pictures" / "train")
+def test_images_that_came_later_are_warned_of(fish, caplog):
+    data = {**folder_data(fish / "images"), "val_fraction": 0.25}
+    (fish / "images").rename(fish / "train")
+    (fish / "images").mkdir()
+    (fish / "train").rename(fish / "images" / "train")
     config = write_config(fish, data=data, training={"steps": 2, "global_batch_size": 8})
     assert run_training(SPEC, TrainArguments(config, None, False, ()), StopRequest()) == 0
     folder = fish / "experiments" / "experiment_0001"
     assert run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", [])) == 0
-    assert "pictures, but had" not in caplog.text
+    assert "images, but had" not in caplog.text
     for number in range(8):
-        shutil.copy(
-            fish / "pictures" / "train" / "dog" / "000.jpg", fish / "pictures" / "train" / "dog" / f"x{number}.jpg"
-        )
+        shutil.copy(fish / "images" / "train" / "dog" / "000.jpg", fish / "images" / "train" / "dog" / f"x{number}.jpg")
     assert run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", [])) == 0
-    assert "data: train has 41 pictures, but had 35 in training" in caplog.text
-    assert "data: val has 15 pictures, but had 13 in training" in caplog.text
+    assert "data: train has 41 images, but had 35 in training" in caplog.text
+    assert "data: val has 15 images, but had 13 in training" in caplog.text
     assert run_training(SPEC, TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
     changed = "the data have changed since the checkpoint: "
-    assert f"{changed}pictures.train: 35 -> 41" in caplog.text and caplog.text.count(changed) == 5
-    assert f"{changed}digest_of_picture_names.train: " in caplog.text
+    assert f"{changed}images.train: 35 -> 41" in caplog.text and caplog.text.count(changed) == 5
+    assert f"{changed}digest_of_image_names.train: " in caplog.text
     assert f"{changed}train_counts: [22, 9, 3, 1] -> [22, 9, 3, 7]" in caplog.text
 
 
-def test_pictures_that_took_the_place_of_others_are_warned_of(fish, caplog):
-    (fish / "pictures").rename(fish / "train")
+def test_images_that_took_the_place_of_others_are_warned_of(fish, caplog):
+    (fish / "images").rename(fish / "train")
     for split in ("train", "val"):
-        shutil.copytree(fish / "train", fish / "pictures" / split)
-    data = folder_data(fish / "pictures")
+        shutil.copytree(fish / "train", fish / "images" / split)
+    data = folder_data(fish / "images")
     config = write_config(fish, data=data, training={"steps": 2, "global_batch_size": 8})
     assert run_training(SPEC, TrainArguments(config, None, False, ()), StopRequest()) == 0
     folder = fish / "experiments" / "experiment_0001"
-    dogs = fish / "pictures" / "val" / "dog"
+    dogs = fish / "images" / "val" / "dog"
     sorted(dogs.iterdir())[0].rename(dogs / "other.jpg")
     assert run_evaluation(SPEC, EvaluateArguments(folder, "best", "val", [])) == 0
-    assert "data: val has as many pictures as in training, but of other names" in caplog.text
+    assert "data: val has as many images as in training, but of other names" in caplog.text
     assert run_training(SPEC, TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
     changed = "the data have changed since the checkpoint: "
-    assert f"{changed}digest_of_picture_names.val: " in caplog.text and caplog.text.count(changed) == 1
+    assert f"{changed}digest_of_image_names.val: " in caplog.text and caplog.text.count(changed) == 1
 
 
-def test_the_order_of_pictures_is_no_change(fish):
-    pictures = open_pictures(load_config(ClassificationConfig, write_config(fish, data=csv_data(fish))).data, "train")
-    order = np.random.default_rng(0).permutation(len(pictures))
-    assert names_digest(pictures.subset(order)) == names_digest(pictures) != names_digest(pictures.subset(order[1:]))
+def test_the_order_of_images_is_no_change(fish):
+    images = open_images(load_config(ClassificationConfig, write_config(fish, data=csv_data(fish))).data, "train")
+    order = np.random.default_rng(0).permutation(len(images))
+    assert names_digest(images.subset(order)) == names_digest(images) != names_digest(images.subset(order[1:]))
 
 
 def test_the_sheet_shows_what_the_model_sees(fish):
@@ -153,7 +151,7 @@ def test_the_sheet_shows_what_the_model_sees(fish):
     sections = {"data": csv_data(fish), "augmentation": {"mixup": 0.8}, "training": {"global_batch_size": 4}}
     task = ClassificationTask(load_config(ClassificationConfig, write_config(fish, **sections)), SINGLE)
     seen = []
-    task._mixed = lambda pictures, batch, mixed=task._mixed: seen.append(mixed(pictures, batch)) or seen[-1]
+    task._mixed = lambda images, batch, mixed=task._mixed: seen.append(mixed(images, batch)) or seen[-1]
     sheet = task.previews()["train_samples"]
     assert len(seen) == 8 and sum(len(targets) for _, targets in seen) == 32
     assert len({tuple(targets.max(1).values.tolist()) for _, targets in seen}) > 4
@@ -162,26 +160,26 @@ def test_the_sheet_shows_what_the_model_sees(fish):
     assert (sheet[one, one] == first).all()
 
 
-def test_a_broken_picture_on_the_sheet_ends_all_ranks(fish):
+def test_a_broken_image_on_the_sheet_ends_all_ranks(fish):
     """Rank 0 draws the sheet alone; the other one is in its first step then."""
     path = write_config(fish, data=csv_data(fish))
     data = load_config(ClassificationConfig, path).data
-    train = open_pictures(data, "train")
+    train = open_images(data, "train")
     broken = train.path(NaturalOrder(len(train), 0)(0)[31])  # of the second step
     broken.write_bytes(broken.read_bytes()[:300])
     ended = launch(2, [*TRAIN, "--config", str(path)], cwd=fish)
     assert [end.returncode for end in ended] == [2, 2]
-    assert f"{broken}: cannot be read as a picture" in ended[0].output and "Traceback" not in ended[0].output
+    assert f"{broken}: cannot be read as an image" in ended[0].output and "Traceback" not in ended[0].output
 
 
 def test_the_recipe_for_1758_species_trains_its_head_and_then_everything(fish, caplog):
-    """The shipped one, on a few small pictures and with a model to match."""
+    """The shipped one, on a few small images and with a model to match."""
     recipe = ROOT / "configs" / "classification" / "fish_species.yaml"
     config = load_config(ClassificationConfig, recipe)
     assert (config.data.resize, config.augmentation.random_resized_crop, config.loss.name) == ("pad", None, "focal")
     assert config.finetune.unfreeze == {0: ["head"], 30: ["all"]} and config.training.epochs == 30 + 50
     changes = [
-        f"data.root={fish / 'pictures'}", f"data.csv={fish / 'fish.csv'}", "data.image_size=32", "data.workers=0",
+        f"data.root={fish / 'images'}", f"data.csv={fish / 'fish.csv'}", "data.image_size=32", "data.workers=0",
         "model={name: timm/test_convnext}", "finetune.weights=null", "finetune.unfreeze={0: head, 1: all}",
         "training.epochs=2", "training.global_batch_size=16", "distributed.device=cpu",
         f"experiment.root={fish / 'experiments'}",

@@ -19,7 +19,7 @@ from classification.spec import SPEC
 from engine.commands.arguments import EvaluateArguments
 from engine.commands.evaluate import run_evaluation
 from engine.distributed.heartbeat import Heartbeat
-from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_multilabel_data, write_pictures
+from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_images, write_multilabel_data
 from tests.distributed import launch
 
 CLASSES = {"b|c": 4, "d$e$": 3, "Ähre": 12}
@@ -37,23 +37,23 @@ def read(results: Path) -> tuple[dict, list[dict[str, str]], list[dict[str, str]
     return json.loads((results / "metrics.json").read_text()), tables[0], tables[1]
 
 
-def assert_links_lead_to_pictures(results: Path) -> None:
+def assert_links_lead_to_images(results: Path) -> None:
     text = (results / "report.md").read_text()
     links = [part.split(")")[0] for part in text.split("](")[1:]]
     assert links and "](" in text
     for link in links:
         assert (results / link).is_file(), link
         if link.endswith(".png"):
-            with Image.open(results / link) as picture:
-                assert min(picture.size) > 150, link
+            with Image.open(results / link) as image:
+                assert min(image.size) > 150, link
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A run on three classes of 12, 4 and 3 training pictures."""
+    """A run on three classes of 12, 4 and 3 training images."""
     place = tmp_path_factory.mktemp("one label")
-    write_pictures(place / "train", CLASSES)
-    write_pictures(place / "val", {"b|c": 11, "d$e$": 20, "Ähre": 30}, seed=1)
+    write_images(place / "train", CLASSES)
+    write_images(place / "val", {"b|c": 11, "d$e$": 20, "Ähre": 30}, seed=1)
     for number in range(9):  # wrong labels, so that there are mistakes whatever the model has learned
         (place / "val" / "Ähre" / f"{number:03d}.jpg").rename(place / "val" / "b|c" / f"x{number}.jpg")
     sections = {"data": folder_data(place), "evaluation": {"batch_size": 7, "size_bins": [4, 10]}}
@@ -94,28 +94,28 @@ def test_every_number_is_that_of_the_listed_predictions(results):
     right = labels == said
     gaps = [group.mean() * abs(right[group].mean() - confidence[group].mean()) for group in groups if group.any()]
     expected["ece"] = sum(gaps)
-    sizes = {row.pop("train_pictures"): row for row in found.pop("size_bins")}
+    sizes = {row.pop("train_images"): row for row in found.pop("size_bins")}
     assert found == pytest.approx(expected, abs=1e-9)
     for name, members in {"0-3": [1], "4-9": [0], "10+": [2]}.items():
         chosen = np.isin(labels, members)
         accuracy = right[chosen].mean()
-        expected = {"classes": 1, "pictures": chosen.sum(), "top1": accuracy, "top5": 1.0, "recall_macro": accuracy}
+        expected = {"classes": 1, "images": chosen.sum(), "top1": accuracy, "top5": 1.0, "recall_macro": accuracy}
         assert sizes.pop(name) == pytest.approx(expected, abs=1e-9)
     assert not sizes
     scores = sk.precision_recall_fscore_support(labels, said, zero_division=0)
     for i, (name, count) in enumerate(CLASSES.items()):
-        assert (table[i]["class"], table[i]["train_pictures"]) == (name, str(count))
+        assert (table[i]["class"], table[i]["train_images"]) == (name, str(count))
         for column, values in zip(("precision", "recall", "f1", "support"), scores, strict=True):
             assert float(table[i][column]) == pytest.approx(values[i], abs=1e-9)
 
 
 def test_the_report_links_what_is_there_and_lists_the_worst_mistakes_first(results):
-    assert_links_lead_to_pictures(results)
+    assert_links_lead_to_images(results)
     _, rows, _ = read(results)
-    wrong = [(-float(row["probability_1"]), row["picture"]) for row in rows if row["true"] != row["class_1"]]
+    wrong = [(-float(row["probability_1"]), row["image"]) for row in rows if row["true"] != row["class_1"]]
     text = (results / "report.md").read_text()
     assert len(wrong) > 1, "an untrained model makes mistakes"
-    places = [text.index(picture.replace("|", "\\|")) for _, picture in sorted(wrong, key=lambda pair: pair[0])[:24]]
+    places = [text.index(image.replace("|", "\\|")) for _, image in sorted(wrong, key=lambda pair: pair[0])[:24]]
     assert places == sorted(places)
     with Image.open(results / "worst_mistakes.png") as sheet:
         assert sheet.width == 6 * 182 + 6
@@ -128,7 +128,7 @@ def test_two_ranks_report_the_same(folder, results):
     assert before == ((results / "metrics.json").read_text(), (results / "predictions.csv").read_text())
 
 
-def test_training_shows_pictures_and_leaves_curves(folder):
+def test_training_shows_images_and_leaves_curves(folder):
     tags = EventAccumulator(str(folder / "tensorboard")).Reload().Tags()["images"]
     assert {"val/confusion_matrix", "val/worst_mistakes"} <= set(tags)
     assert (folder / "results" / "curves.png").is_file()
@@ -150,7 +150,7 @@ def test_mirroring_averages_probabilities_and_keeps_the_earlier_results(folder, 
     assert read(results)[1] == whole
 
 
-def test_a_test_split_elsewhere_needs_no_training_pictures(folder, tmp_path, capsys):
+def test_a_test_split_elsewhere_needs_no_training_images(folder, tmp_path, capsys):
     shutil.copytree(folder.parents[1] / "val", tmp_path / "data" / "test")
     shutil.rmtree(tmp_path / "data" / "test" / "b|c")
     run_evaluation(SPEC, EvaluateArguments(folder, "best", "test", [f"data.root={tmp_path / 'data'}"]))
@@ -163,9 +163,9 @@ def test_a_test_split_elsewhere_needs_no_training_pictures(folder, tmp_path, cap
 
 @pytest.fixture(scope="module")
 def labels_folder(tmp_path_factory) -> Path:
-    """A run on pictures with several labels."""
+    """A run on images with several labels."""
     place = tmp_path_factory.mktemp("several labels")
-    data = write_multilabel_data(place / "pictures")
+    data = write_multilabel_data(place / "images")
     config = write_config(place, data=data, loss={"name": "bce"}, training={"steps": 3})
     succeed(1, [*TRAIN, "--config", str(config)], place)
     return place / "experiments" / "experiment_0001"
@@ -193,10 +193,10 @@ def test_reports_of_several_labels_equal_scikit_learn_on_any_number_of_ranks(lab
     assert found["mAP"] == pytest.approx(sk.average_precision_score(labels, values, average="macro"), abs=1e-9)
     scores = sk.precision_recall_fscore_support(labels, values >= thresholds, zero_division=0)
     for i, row in enumerate(table):
-        assert int(row["train_pictures"]) == saved["metadata"]["train_counts"][i]
+        assert int(row["train_images"]) == saved["metadata"]["train_counts"][i]
         for column, expected in zip(("precision", "recall", "f1", "support"), scores, strict=True):
             assert float(row[column]) == pytest.approx(expected[i], abs=1e-9)
     said = ["|".join(np.array(classes)[row]) for row in values >= thresholds]
     assert [row["predicted"] for row in rows] == said
-    assert_links_lead_to_pictures(results)
+    assert_links_lead_to_images(results)
     assert sum(row["positives"] for row in found["size_bins"]) == labels.sum()

@@ -1,4 +1,4 @@
-"""Runs on pictures with several labels, and with weights: ranks and interruptions change nothing."""
+"""Runs on images with several labels, and with weights: ranks and interruptions change nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from engine.errors import UserError
 from engine.training.recorder import Recorder
 from engine.training.state import RunState
 from engine.training.trainer import Trainer
-from tests.classification.small import folder_data, write_config, write_multilabel_data, write_pictures
+from tests.classification.small import folder_data, write_config, write_images, write_multilabel_data
 from tests.distributed import ROOT, run_ranks
 from tests.engine.toy import SINGLE
 
@@ -58,7 +58,7 @@ def trainer_for(config: Path, *overrides: str, ranks: Ranks = SINGLE) -> Trainer
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("several labels")
-    return write_config(folder, data=write_multilabel_data(folder / "pictures", test=8), **LEARNING)
+    return write_config(folder, data=write_multilabel_data(folder / "images", test=8), **LEARNING)
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +132,8 @@ def test_two_ranks_and_accumulation_train_and_measure_the_same(config):
 
 @pytest.mark.parametrize("name", ["cross_entropy", "focal", "bce"])
 def test_weights_do_not_depend_on_how_a_batch_is_cut(tmp_path, name):
-    write_pictures(tmp_path / "train", {"rare": 4, "some": 12, "many": 32})
-    write_pictures(tmp_path / "val", {"rare": 2, "some": 2, "many": 2})
+    write_images(tmp_path / "train", {"rare": 4, "some": 12, "many": 32})
+    write_images(tmp_path / "val", {"rare": 2, "some": 2, "many": 2})
     changes = {**LEARNING, "loss": {"name": name, "class_weights": "inverse", "label_smoothing": 0.1}}
     config = str(write_config(tmp_path, data=folder_data(tmp_path), **changes))
     alone = some_steps(SINGLE, config)
@@ -151,7 +151,7 @@ def test_a_loss_that_does_not_fit_the_data_is_refused(config, tmp_path):
 
 @pytest.mark.parametrize("cell", ["nan", "", "0.5", "yes"])
 def test_targets_that_are_no_numbers_are_refused(tmp_path, cell):
-    data = write_multilabel_data(tmp_path / "pictures")
+    data = write_multilabel_data(tmp_path / "images")
     table = tmp_path / "columns.csv"
     table.write_text(f"file,cat,dog,split\n000.jpg,1,0,train\n001.jpg,{cell},1,train\n048.jpg,1,1,val\n")
     data |= {"csv": str(table), "label_columns": ["cat", "dog"], "label_separator": None}

@@ -1,4 +1,4 @@
-"""Prediction from the command line: files, folders and tables in, one table out, broken pictures named."""
+"""Prediction from the command line: files, folders and tables in, one table out, broken images named."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from engine.commands.arguments import EvaluateArguments, parse_predict_arguments
 from engine.commands.entry import exit_code
 from engine.commands.evaluate import run_evaluation
 from engine.commands.predict import run_prediction
-from tests.classification.small import TRAIN, folder_data, write_config, write_multilabel_data, write_pictures
+from tests.classification.small import TRAIN, folder_data, write_config, write_images, write_multilabel_data
 from tests.distributed import Ended, launch
 
 PREDICT = [sys.executable, "-m", "classification.predict"]
@@ -25,10 +25,10 @@ PREDICT = [sys.executable, "-m", "classification.predict"]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
-    """A run on class folders, whose data are gone, and new pictures, some of them broken."""
+    """A run on class folders, whose data are gone, and new images, some of them broken."""
     place = tmp_path_factory.mktemp("predict")
-    write_pictures(place / "train", {"a": 8, "b, c": 8})
-    write_pictures(place / "val", {"a": 6, "b, c": 5}, seed=1)
+    write_images(place / "train", {"a": 8, "b, c": 8})
+    write_images(place / "val", {"a": 6, "b, c": 5}, seed=1)
     config = write_config(place, data=folder_data(place), training={"steps": 3, "global_batch_size": 8})
     (ended,) = launch(1, [*TRAIN, "--config", str(config)], cwd=place)
     assert ended.returncode == 0, ended.output
@@ -38,7 +38,7 @@ def place(tmp_path_factory) -> Path:
     (place / "new" / "deep" / "er").mkdir(parents=True)
     (place / "new" / "deep" / "er" / "broken.jpg").write_bytes((place / "new/a/000.jpg").read_bytes()[:300])
     (place / "new" / "empty.png").touch()
-    (place / "new" / "notes.txt").write_text("no picture")
+    (place / "new" / "notes.txt").write_text("no image")
     return place
 
 
@@ -58,8 +58,7 @@ def test_a_folder_is_predicted_as_evaluate_did_and_what_is_broken_is_said(place)
     rows = rows_of(place / "one.csv")
     assert list(rows[0]) == ["path", "class", "probability", "class_1", "probability_1", "error"]
     evaluated = {
-        f"new/{row['picture']}": row
-        for row in rows_of(place / "experiments/experiment_0001/results/val/predictions.csv")
+        f"new/{row['image']}": row for row in rows_of(place / "experiments/experiment_0001/results/val/predictions.csv")
     }
     fine = [row for row in rows if not row["error"]]
     assert {row["path"] for row in fine} == set(evaluated) and len(fine) == 11
@@ -69,8 +68,8 @@ def test_a_folder_is_predicted_as_evaluate_did_and_what_is_broken_is_said(place)
     broken = {row["path"]: row for row in rows if row["error"]}
     assert set(broken) == {"new/deep/er/broken.jpg", "new/empty.png"}
     assert "it is empty" in broken["new/empty.png"]["error"] and not broken["new/empty.png"]["class"]
-    assert "2 of 13 pictures cannot be read" in ended.output
-    assert "left out: new/deep/er/broken.jpg: cannot be read as a picture" in ended.output
+    assert "2 of 13 images cannot be read" in ended.output
+    assert "left out: new/deep/er/broken.jpg: cannot be read as an image" in ended.output
 
     two = predict(place, *arguments, "data.workers=1", "--output", "two.csv", ranks=2)
     assert two.returncode == 0, two.output
@@ -86,7 +85,7 @@ def test_files_and_tables_are_taken_in_their_order(place, monkeypatch):
     rows = rows_of(place / "mixed.csv")
     assert [row["path"] for row in rows] == ["a/001.jpg", "missing.jpg", "new/a/000.jpg"]
     assert [bool(row["class"]) for row in rows] == [True, False, True]
-    assert rows[1]["error"].endswith("no such picture")
+    assert rows[1]["error"].endswith("no such image")
     assert [name for name in rows[0] if name.startswith("class_")] == ["class_1", "class_2"], "no more than there are"
     assert float(rows[0]["probability_1"]) + float(rows[0]["probability_2"]) == pytest.approx(1, abs=2e-6)
 
@@ -100,7 +99,7 @@ def test_columns_may_be_separated_otherwise_and_the_outputs_folder_is_made(place
     assert parse_arguments("--experiment", "e", "--images", "a", "--delimiter", r"\t").delimiter == "\t"
 
 
-def test_a_picture_or_list_is_not_overwritten(place, monkeypatch, capsys):
+def test_a_image_or_list_is_not_overwritten(place, monkeypatch, capsys):
     monkeypatch.chdir(place)
     (place / "list.csv").write_text("path\nnew/a/001.jpg\n")
     (place / "linked").symlink_to("new", target_is_directory=True)
@@ -132,7 +131,7 @@ def test_a_checkpoint_that_is_none_is_said_in_our_words(place, monkeypatch, caps
     assert "weights_only" not in said
 
 
-def test_a_swin_takes_pictures_of_another_size_with_its_trained_windows(place, monkeypatch):
+def test_a_swin_takes_images_of_another_size_with_its_trained_windows(place, monkeypatch):
     monkeypatch.chdir(place)
     given = ["--experiment", "experiments/experiment_0001", "--images", "new"]
     for size in (32, 12):  # at 12, a model of its own would have a smaller window in its second stage
@@ -144,13 +143,13 @@ def test_a_swin_takes_pictures_of_another_size_with_its_trained_windows(place, m
     ("arguments", "message"),
     [
         (["--images", "nowhere"], "--images: there is no file or folder nowhere"),
-        (["--images", "new/deep/er/broken.jpg"], "--images: none of the 1 pictures can be read; the first: new/deep"),
-        (["--images", "new/notes.txt"], "cannot be read as a picture"),
+        (["--images", "new/deep/er/broken.jpg"], "--images: none of the 1 images can be read; the first: new/deep"),
+        (["--images", "new/notes.txt"], "cannot be read as an image"),
         (["--images", "new", "--output", "new"], "--output: new is a folder"),
         (["--images", "new", "optimizer.lr=1"], "optimizer.lr: cannot matter for a trained model"),
         (["--images", "list.csv"], "--path-column: list.csv has no column 'path' (it has: id, photo)"),
         (["--images", "other.csv"], "if ';' separates the columns, set --delimiter"),
-        (["--images", "gap.csv"], "gap.csv:3: path: must be the path of a picture, not ''"),
+        (["--images", "gap.csv"], "gap.csv:3: path: must be the path of an image, not ''"),
         (["--images", "new", "--output", "/proc/x.csv"], "--output: /proc cannot be written"),
     ],
 )
@@ -184,17 +183,15 @@ def parse_arguments(*arguments: str) -> Namespace:
 
 
 def test_several_labels_are_those_from_their_thresholds_on(tmp_path):
-    data = write_multilabel_data(tmp_path / "pictures")
+    data = write_multilabel_data(tmp_path / "images")
     config = write_config(tmp_path, data=data, loss={"name": "bce"}, training={"steps": 3})
     (ended,) = launch(1, [*TRAIN, "--config", str(config)], cwd=tmp_path)
     assert ended.returncode == 0, ended.output
     experiment = tmp_path / "experiments" / "experiment_0001"
     run_evaluation(SPEC, EvaluateArguments(experiment, "best", "val", []))
-    evaluated = {row["picture"]: row for row in rows_of(experiment / "results" / "val" / "predictions.csv")}
-    pictures, out = str(tmp_path / "pictures"), str(tmp_path / "out.csv")
-    assert (
-        run_here("--experiment", str(experiment), "--images", pictures, "--path-column", "file", "--output", out) == 0
-    )
+    evaluated = {row["image"]: row for row in rows_of(experiment / "results" / "val" / "predictions.csv")}
+    images, out = str(tmp_path / "images"), str(tmp_path / "out.csv")
+    assert run_here("--experiment", str(experiment), "--images", images, "--path-column", "file", "--output", out) == 0
     rows = {Path(row["path"]).name: row for row in rows_of(tmp_path / "out.csv")}
     for name, row in evaluated.items():
         assert rows[name]["classes"] == row["predicted"]

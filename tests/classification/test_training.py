@@ -27,7 +27,7 @@ from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.run_folder.metrics import MEASURED, read_metrics
 from engine.task.experiment import open_experiment
-from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
+from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_images
 from tests.distributed import launch, run_ranks
 from tools.chaos.compare import tree_difference
 
@@ -115,7 +115,7 @@ def test_evaluate_repeats_what_training_measured(finished, world_size):
     after = measured[-1]
     assert (after["source"], after["checkpoint"], after["epoch"]) == ("evaluate", "last.pt", 2.0)
     metrics = json.loads((folder / "results" / "val" / "metrics.json").read_text())
-    assert [row["train_pictures"] for row in metrics.pop("size_bins")] == ["2-9", "10-99", "100-499", "500+"]
+    assert [row["train_images"] for row in metrics.pop("size_bins")] == ["2-9", "10-99", "100-499", "500+"]
     assert metrics.pop("ece") == after["ece"]
     assert metrics == {name: during[name] for name in metrics} == {name: after[name] for name in metrics}
     results = {path.name for path in (folder / "results" / "val").iterdir()}
@@ -244,16 +244,16 @@ def predictions_of(ranks: Ranks, config: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_pictures_come_in_the_layout_that_the_model_is_run_with(finished, tmp_path, wanted):
+def test_images_come_in_the_layout_that_the_model_is_run_with(finished, tmp_path, wanted):
     ranks, layouts = Ranks(Layout(), torch.device("cpu")), []
     config = load_config(ClassificationConfig, write_config(tmp_path, training={"channels_last": wanted}))
     task = ClassificationTask(config, ranks)
     opened = open_experiment(finished[0], "best", ClassificationConfig)
     trained = ClassificationInference(replace(opened, config=config), ranks)
 
-    def model(pictures):
-        layouts.append(pictures.is_contiguous(memory_format=torch.channels_last))
-        return task.model(pictures)
+    def model(images):
+        layouts.append(images.is_contiguous(memory_format=torch.channels_last))
+        return task.model(images)
 
     batch = task.workers.collate([task.train_data[Draw(index, 0, index)] for index in range(4)])
     task.training_step(model, batch)
@@ -275,9 +275,9 @@ def test_figures_are_worked_out_in_a_phase_that_may_take_long(tmp_path, monkeypa
     assert phases == ["measure"]
 
 
-def test_101_pictures_are_evaluated_once_each_on_any_number_of_ranks(tmp_path):
-    write_pictures(tmp_path / "train", {"a": 4, "b": 4, "c": 4})
-    write_pictures(tmp_path / "val", {"a": 50, "b": 31, "c": 20})
+def test_101_images_are_evaluated_once_each_on_any_number_of_ranks(tmp_path):
+    write_images(tmp_path / "train", {"a": 4, "b": 4, "c": 4})
+    write_images(tmp_path / "val", {"a": 50, "b": 31, "c": 20})
     sections = {"data": folder_data(tmp_path), "evaluation": {"batch_size": 8}, "training": {"global_batch_size": 4}}
     config = str(write_config(tmp_path, **sections))
     one = predictions_of(Ranks(Layout(), torch.device("cpu")), config)

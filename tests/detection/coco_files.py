@@ -14,12 +14,12 @@ from detection.data.sections import CocoData
 CATEGORIES = [{"id": 7, "name": "dog"}, {"id": 2, "name": "cat"}, {"id": 90, "name": "owl"}]
 
 
-def box(number: int, picture: Any, bbox: Any, category: Any = 2, **keys: Any) -> dict:
-    return {"id": number, "image_id": picture, "category_id": category, "bbox": bbox, **keys}
+def box(number: int, image: Any, bbox: Any, category: Any = 2, **keys: Any) -> dict:
+    return {"id": number, "image_id": image, "category_id": category, "bbox": bbox, **keys}
 
 
 def write_split(root: Path, split: str, annotations: list[dict], count: int = 3, **changes: Any) -> None:
-    """Pictures 101, 102, ... of 40 x 30 noise, and their JSON; ``changes`` replaces lists of it."""
+    """Images 101, 102, ... of 40 x 30 noise, and their JSON; ``changes`` replaces lists of it."""
     (root / split).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     images = []

@@ -15,7 +15,7 @@ from detection.report.predictions import Predictions, as_coco
 
 
 def truth(
-    pictures: int,
+    images: int,
     boxes: Any = (),
     labels: Any = (),
     owners: Any = (),
@@ -23,15 +23,15 @@ def truth(
     ids: Any = None,
     side: int = 200,
 ) -> Annotations:
-    """Pictures of ``side`` squared pixels with boxes (T, 4) of the pictures ``owners``; class ids as given."""
+    """Images of ``side`` squared pixels with boxes (T, 4) of the images ``owners``; class ids as given."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    order, starts = in_order(np.asarray(owners, np.int64), pictures)
+    order, starts = in_order(np.asarray(owners, np.int64), images)
     category_ids = list(ids) if ids is not None else [1, 2, 3]
     return Annotations(
         classes=[f"class {number}" for number in category_ids],
         category_ids=category_ids,
-        picture_ids=np.arange(pictures) * 7 + 1000,
-        sizes=np.full((pictures, 2), side),
+        image_ids=np.arange(images) * 7 + 1000,
+        sizes=np.full((images, 2), side),
         starts=starts,
         boxes=boxes[order],
         labels=np.asarray(labels, np.int64)[order],
@@ -40,38 +40,38 @@ def truth(
     )
 
 
-def predictions(pictures: int, boxes: Any = (), labels: Any = (), scores: Any = (), owners: Any = ()) -> Predictions:
+def predictions(images: int, boxes: Any = (), labels: Any = (), scores: Any = (), owners: Any = ()) -> Predictions:
     boxes, scores = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(scores, np.float64)
     order = np.lexsort((-scores, np.asarray(owners, np.int64)))
-    starts = np.searchsorted(np.asarray(owners, np.int64)[order], np.arange(pictures + 1))
+    starts = np.searchsorted(np.asarray(owners, np.int64)[order], np.arange(images + 1))
     return Predictions(starts, np.asarray(labels, np.int64)[order], scores[order], boxes[order])
 
 
 def random_results(
-    seed: int, pictures: int = 20, objects: int = 60, detections: int = 400, classes: int = 3, crowds: float = 0.1
+    seed: int, images: int = 20, objects: int = 60, detections: int = 400, classes: int = 3, crowds: float = 0.1
 ) -> tuple[Annotations, Predictions]:
     """Objects and detections, many of which lie near an object; scores of few values, so that there are ties."""
     rng = np.random.default_rng(seed)
     corner, sides = rng.uniform(0, 100, (objects, 2)), rng.uniform(4, 100, (objects, 2))
-    boxes, owners = np.concatenate([corner, corner + sides], 1), rng.integers(pictures, size=objects)
+    boxes, owners = np.concatenate([corner, corner + sides], 1), rng.integers(images, size=objects)
     labels = rng.integers(classes, size=objects)
     ids = rng.permutation(90)[:classes] + 1
-    known = truth(pictures, boxes, labels, owners, rng.random(objects) < crowds, ids.tolist())
+    known = truth(images, boxes, labels, owners, rng.random(objects) < crowds, ids.tolist())
     near = rng.integers(objects, size=detections)
     moved = boxes[near] + rng.normal(0, 4, (detections, 4))
     moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
     guessed = np.where(rng.random(detections) < 0.8, labels[near], rng.integers(classes, size=detections))
-    where = np.where(rng.random(detections) < 0.9, owners[near], rng.integers(pictures, size=detections))
-    return known, predictions(pictures, moved, guessed, rng.integers(1, 50, detections) / 50, where)
+    where = np.where(rng.random(detections) < 0.9, owners[near], rng.integers(images, size=detections))
+    return known, predictions(images, moved, guessed, rng.integers(1, 50, detections) / 50, where)
 
 
 def by_pycocotools(found: Predictions, known: Annotations) -> COCOeval:
     """The evaluation of the same by COCO's own code, under the data set's ids."""
     coco = COCO()
-    owners = np.repeat(known.picture_ids, np.diff(known.starts)).tolist()
+    owners = np.repeat(known.image_ids, np.diff(known.starts)).tolist()
     coco.dataset = {
         "info": {},
-        "images": [{"id": number} for number in known.picture_ids.tolist()],
+        "images": [{"id": number} for number in known.image_ids.tolist()],
         "categories": [{"id": i, "name": n} for i, n in zip(known.category_ids, known.classes, strict=True)],
         "annotations": [
             {

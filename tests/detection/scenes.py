@@ -21,7 +21,7 @@ def grid_priors(cells: int = 6, sizes: tuple[float, ...] = (0.15, 0.3)) -> Tenso
 
 
 def padded(boxes: list[Tensor], labels: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (B, M, 4), labels (B, M) and mask (B, M) of pictures with any numbers of objects; M is at least 1."""
+    """Boxes (B, M, 4), labels (B, M) and mask (B, M) of images with any numbers of objects; M is at least 1."""
     most = max(1, *(len(each) for each in boxes))
     out = torch.zeros(len(boxes), most, 4), torch.zeros(len(boxes), most, dtype=torch.int64)
     mask = torch.zeros(len(boxes), most, dtype=torch.bool)

@@ -14,8 +14,8 @@ from detection.config import DetectionConfig
 SHAPES = {
     "source": "shapes",
     "classes": ["circle", "square"],
-    "train_pictures": 24,
-    "val_pictures": 10,
+    "train_images": 24,
+    "val_images": 10,
     "canvas_size": [48, 56],
     "max_objects": 2,
     "scale": [0.3, 0.6],

@@ -101,16 +101,16 @@ def test_categories_that_differ_are_named(tmp_path: Path) -> None:
     assert "val.json: 2 categories differ from train's: 90: 'owl' in train, None here" in error
 
 
-def test_pictures_that_are_not_as_annotated_are_named(tmp_path: Path) -> None:
+def test_images_that_are_not_as_annotated_are_named(tmp_path: Path) -> None:
     config = coco_config(tmp_path)
     Image.new("RGB", (30, 40)).save(tmp_path / "train" / "1.png")
-    (tmp_path / "val" / "2.png").write_bytes(b"no picture")
+    (tmp_path / "val" / "2.png").write_bytes(b"no image")
     error = refused(config)
-    assert re.search(r"train: 1 pictures whose width and height .* \(ids: 102\)", error), error
-    assert re.search(r"val: 1 files that are no pictures \(ids: 103\)", error), error
+    assert re.search(r"train: 1 images whose width and height .* \(ids: 102\)", error), error
+    assert re.search(r"val: 1 files that are no images \(ids: 103\)", error), error
 
 
-def test_pictures_that_lie_on_their_side_are_named(tmp_path: Path) -> None:
+def test_images_that_lie_on_their_side_are_named(tmp_path: Path) -> None:
     """Their pixels have the size of their annotations, but not once they are turned upright."""
     config = coco_config(tmp_path)
     exif = Image.Exif()
@@ -119,12 +119,12 @@ def test_pictures_that_lie_on_their_side_are_named(tmp_path: Path) -> None:
         Image.new("RGB", (40, 30)).save(tmp_path / split / "1.png", format=ending, exif=exif)
     error = refused(config)
     for split in ("train", "val"):
-        assert re.search(rf"{split}: 1 pictures whose width and height .* \(ids: 102\)", error), error
+        assert re.search(rf"{split}: 1 images whose width and height .* \(ids: 102\)", error), error
 
 
 def test_nothing_to_learn_from_is_refused(tmp_path: Path) -> None:
     config = coco_config(tmp_path)
-    write_split(tmp_path, "train", [box(1, "101", [2, 2, 10, 10])])  # a text, where the picture's id is a number
+    write_split(tmp_path, "train", [box(1, "101", [2, 2, 10, 10])])  # a text, where the image's id is a number
     assert "train.json: there is no object to learn from" in refused(config)
 
 

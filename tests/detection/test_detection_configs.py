@@ -15,7 +15,7 @@ CONFIGS = sorted(FOLDER.glob("*.yaml"))
 BACKBONES = ("resnet50_a", "resnet50_b", "swin_a", "swin_b")
 NECKS = ("none", "fpn", "pan", "dense_fpn")
 STEPS = 117_266 // 256
-"""In an epoch of COCO's training pictures."""
+"""In an epoch of COCO's training images."""
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

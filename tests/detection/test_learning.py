@@ -13,7 +13,7 @@ from detection.boxes.postprocess import class_scores, postprocess
 from detection.boxes.sections import LossConfig, MatchingConfig, PostprocessConfig
 from detection.data.sample import collate
 from detection.data.sections import ShapesData
-from detection.data.synthetic_shapes import ShapePictures
+from detection.data.synthetic_shapes import ShapeImages
 from detection.report.coco_metrics import coco_evaluate
 from detection.report.predictions import gather, rows
 from engine.data.batch_plan import Draw
@@ -22,9 +22,9 @@ from engine.distributed.ranks import Ranks
 from tests.detection.scenes import grid_priors
 from tests.sections import section
 
-PICTURES = ShapePictures(
+IMAGES = ShapeImages(
     ShapesData.model_validate(
-        {"source": "shapes", "train_pictures": 8, "canvas_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
+        {"source": "shapes", "train_images": 8, "canvas_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
     ),
     "train",
 )
@@ -36,7 +36,7 @@ PLAIN = AugmentationConfig(photometric=None, zoom_out=None, iou_crop=None, horiz
 )
 def test_following_the_loss_leads_to_perfect_detections(classification, boxes):
     config = section(LossConfig, classification=classification, boxes=boxes)
-    reader = TrainReader(PICTURES, (48, 64), "bilinear", (0.5, 0.5, 0.5), PLAIN, 0)
+    reader = TrainReader(IMAGES, (48, 64), "bilinear", (0.5, 0.5, 0.5), PLAIN, 0)
     batch = collate([reader[Draw(index, 0, index)] for index in range(8)])
     priors = grid_priors(8, (0.15, 0.3, 0.5))
     known = (batch["boxes"], batch["labels"], batch["mask"], batch["ignored"])
@@ -54,7 +54,7 @@ def test_following_the_loss_leads_to_perfect_detections(classification, boxes):
     assert losses[-1] < 0.05 * losses[0]
     with torch.no_grad():
         found = postprocess(class_scores(logits, config.sigmoid), codes, priors, PostprocessConfig(score_threshold=0.3))
-    sizes = torch.from_numpy(PICTURES.annotations.sizes)[batch["index"]]
+    sizes = torch.from_numpy(IMAGES.annotations.sizes)[batch["index"]]
     gathered = gather([rows(batch["index"], found, sizes)], 8, Ranks(Layout(), torch.device("cpu")))
-    metrics = coco_evaluate(gathered, PICTURES.annotations).metrics
+    metrics = coco_evaluate(gathered, IMAGES.annotations).metrics
     assert metrics["AP50"] == 1.0 and metrics["AP"] > 0.95

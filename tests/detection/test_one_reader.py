@@ -1,4 +1,4 @@
-"""With several ranks one of them reads annotations, looks for pictures, and reads checkpoints and weights, for all."""
+"""With several ranks one of them reads annotations, looks for images, and reads checkpoints and weights, for all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.witness import notes_of, touched, watched
 @pytest.mark.parametrize(
     "then", ["resume", *(pytest.param(name, marks=pytest.mark.full) for name in ("evaluate", "predict"))]
 )
-def test_the_second_rank_opens_pictures_and_nothing_else(tmp_path: Path, then: str) -> None:
+def test_the_second_rank_opens_images_and_nothing_else(tmp_path: Path, then: str) -> None:
     root = tmp_path / "coco"
     for split in ("train", "val"):
         boxes = [box(1 + number, 101 + number, [4, 4, 20, 20]) for number in range(8)]
@@ -46,13 +46,13 @@ def test_the_second_rank_opens_pictures_and_nothing_else(tmp_path: Path, then: s
         assert touched(notes, 1, root) == set(), name
         assert touched(notes, 0, root), name
         opened = [{path for action, path in notes_of(notes, rank) if path.endswith(".png")} for rank in (0, 1)]
-        assert all(opened), f"{name}: each has its share of the pictures"
+        assert all(opened), f"{name}: each has its share of the images"
 
 
 def opened(ranks: Ranks, config: str) -> list[str]:
     """Splits that this rank has opened by itself, when all three were used."""
-    splits, open_pictures = [], task_module.open_pictures
-    task_module.open_pictures = lambda data, split: splits.append(split) or open_pictures(data, split)  # type: ignore
+    splits, open_images = [], task_module.open_images
+    task_module.open_images = lambda data, split: splits.append(split) or open_images(data, split)  # type: ignore
     task = DetectionTask(load_config(DetectionConfig, Path(config)), ranks)
     with torch.inference_mode():
         task.evaluate(task.model.eval(), "test", ranks)

@@ -40,7 +40,7 @@ def batch_of(task: DetectionTask, count: int = 6) -> dict[str, Tensor]:
 
 
 def losses_on_one_batch(task: DetectionTask, steps: int, lr: float) -> list[float]:
-    """Losses of a training on the same few pictures again and again."""
+    """Losses of a training on the same few images again and again."""
     batch, losses = batch_of(task), []
     optimizer = torch.optim.AdamW(task.model.parameters(), lr, weight_decay=0.0)
     task.model.train()
@@ -154,7 +154,7 @@ NO_BATCH_NORM = {"backbone": "swin_b", "neck": "pan", "neck_channels": 16, "swin
 
 
 def test_ranks_accumulation_and_workers_change_neither_samples_nor_losses(tmp_path: Path) -> None:
-    """A quarter of the pictures has no objects, so that some ranks' batches have none."""
+    """A quarter of the images has no objects, so that some ranks' batches have none."""
     sections = {"augmentation": {"mosaic": {"probability": 0.3}}, "data": {**SHAPES, "max_objects": 1}}
     config = str(write_config(tmp_path, detection=NO_BATCH_NORM, training={"global_batch_size": 4}, **sections))
     whole = some_steps(SINGLE, config, [])
@@ -183,8 +183,8 @@ def evaluated(ranks: Ranks, config: str) -> dict[str, Tensor]:
     return {**columns, "metrics": torch.tensor(list(metrics.values()), dtype=torch.float64)}
 
 
-def test_101_pictures_are_evaluated_once_each_on_any_number_of_ranks(tmp_path: Path) -> None:
-    config = str(write_config(tmp_path, data={**SHAPES, "val_pictures": 101}, evaluation={"batch_size": 8}))
+def test_101_images_are_evaluated_once_each_on_any_number_of_ranks(tmp_path: Path) -> None:
+    config = str(write_config(tmp_path, data={**SHAPES, "val_images": 101}, evaluation={"batch_size": 8}))
     one = evaluated(SINGLE, config)
     assert len(one["starts"]) == 102 and one["starts"][-1] > 1000
     for world_size in (2, 3):
@@ -205,7 +205,7 @@ def test_what_it_shows_and_keeps() -> None:
     metadata = task.metadata()
     assert (metadata["classes"], metadata["category_ids"]) == (["circle", "square"], [1, 2])
     assert metadata["preprocessing"]["height"] == 48
-    assert metadata["pictures"] == {"train": 24, "val": 10}  # what a resumed run compares its data with
+    assert metadata["images"] == {"train": 24, "val": 10}  # what a resumed run compares its data with
     assert metadata["objects"]["val"] == len(task._opened["val"].annotations.boxes)
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from detection.data.synthetic_shapes import ShapePictures
+from detection.data.synthetic_shapes import ShapeImages
 from detection.prediction import DrawnPrediction
 from detection.spec import SPEC
 from engine.commands.arguments import EvaluateArguments, TrainArguments
@@ -89,20 +89,20 @@ def test_evaluate_takes_settings_of_its_own_and_refuses_others(finished: Path) -
     assert "was trained on other categories: 1: 'circle' there, 'square' here" in ended.output
 
 
-def test_predict_writes_coco_and_drawings_and_leaves_broken_pictures_out(finished: Path, tmp_path: Path) -> None:
-    folder, output = tmp_path / "pictures", tmp_path / "found"
+def test_predict_writes_coco_and_drawings_and_leaves_broken_images_out(finished: Path, tmp_path: Path) -> None:
+    folder, output = tmp_path / "images", tmp_path / "found"
     (folder / "below").mkdir(parents=True)
-    shapes = ShapePictures(config_of().data, "val")  # type: ignore[arg-type]
+    shapes = ShapeImages(config_of().data, "val")  # type: ignore[arg-type]
     long = f"below/{'a' * 250}.JPG"
     for index, name in enumerate(["b.png", long, "single"]):
-        shapes.picture(index).save(folder / name, format="png")
-    (folder / "broken.jpg").write_bytes(b"no picture")
-    (folder / "notes.txt").write_text("no picture either")
+        shapes.image(index).save(folder / name, format="png")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image either")
     (folder / "z.jpg").symlink_to("gone.jpg")
     command = [*PREDICT, "--experiment", str(finished), "--images", str(folder), str(folder / "single")]
     printed = succeed(1, [*command, "--output", str(output), "data.workers=1"], tmp_path)
-    assert "left out: " in printed and "broken.jpg: cannot be read as a picture" in printed
-    assert "z.jpg: no such picture" in printed and "2 files of other kinds left out; the first: " in printed
+    assert "left out: " in printed and "broken.jpg: cannot be read as an image" in printed
+    assert "z.jpg: no such image" in printed and "2 files of other kinds left out; the first: " in printed
     coco = COCO(str(output / "detections.json"))
     assert [image["file_name"] for image in coco.dataset["images"]] == [
         str(folder / name) for name in ("b.png", long, "single")
@@ -113,21 +113,21 @@ def test_predict_writes_coco_and_drawings_and_leaves_broken_pictures_out(finishe
     for found in coco.dataset["annotations"]:
         x, y, width, height = found["bbox"]
         assert 0 <= x <= x + width <= 56.001 and 0 <= y <= y + height <= 48.001 and 0 < found["score"] < 1
-    drawn = sorted(path.name for path in (output / "pictures").iterdir())
+    drawn = sorted(path.name for path in (output / "images").iterdir())
     assert drawn == ["00001_b.png", f"00002_{'a' * 40}.png", "00005_single.png"]
-    assert np.array(Image.open(output / "pictures" / drawn[0])).shape == (48, 56, 3)
+    assert np.array(Image.open(output / "images" / drawn[0])).shape == (48, 56, 3)
     (ended,) = launch(1, [*command, "--output", str(output)], cwd=tmp_path)
     assert ended.returncode == 2
     assert f"--output: {output}/detections.json is there already; remove it or name another folder" in ended.output
     (output / "detections.json").rename(tmp_path / "detections.json")
-    with pytest.raises(UserError, match=f"--output: {output}/pictures is there already"):
+    with pytest.raises(UserError, match=f"--output: {output}/images is there already"):
         DrawnPrediction(Namespace(output=output)).check_output([])
     again = succeed(2, [*command, "--output", str(tmp_path / "again")], tmp_path)
     assert "left out: " in again
     assert (tmp_path / "again" / "detections.json").read_text() == (tmp_path / "detections.json").read_text()
     command = [*PREDICT, "--experiment", str(finished), "--output", str(tmp_path / "none"), "--images"]
     (ended,) = launch(1, [*command, str(folder / "broken.jpg"), "detection.postprocess.score_threshold=0.5"])
-    assert ended.returncode == 2 and "none of the 1 pictures can be read; the first: " in ended.output
+    assert ended.returncode == 2 and "none of the 1 images can be read; the first: " in ended.output
     assert not (tmp_path / "none" / "detections.json").exists()
     (ended,) = launch(1, [*PREDICT, "--experiment", str(finished), "--images", "gone.png", "--output", "x"])
     assert ended.returncode == 2 and "--images: there is no file or folder gone.png" in ended.output
@@ -176,7 +176,7 @@ def test_data_that_changed_under_a_run_are_warned_of(tmp_path: Path, caplog: pyt
     folder = tmp_path / "experiments" / "experiment_0001"
     evaluation = EvaluateArguments(folder, "last", "val", [])
     resume = TrainArguments(None, str(folder), False, ("training.steps=2",))
-    told = "pictures or annotations of val are not those that training had"
+    told = "images or annotations of val are not those that training had"
     assert run_evaluation(SPEC, evaluation) == 0 and told not in caplog.text
     write_split(tmp_path, "val", [*boxes[:2], box(3, 103, [4, 3, 18, 21])])
     assert run_evaluation(SPEC, evaluation) == 0 and caplog.text.count(told) == 1

@@ -43,7 +43,7 @@ class FaultyTask(ToyTask):
             case "raise":
                 raise ValueError("the seventh seal is broken")
             case "user":
-                raise UserError("data: pictures/0815.jpg cannot be read")
+                raise UserError("data: images/0815.jpg cannot be read")
             case "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             case "launcher":

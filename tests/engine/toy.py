@@ -16,7 +16,7 @@ from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder, resolve_accu
 from engine.data.workers import WorkerSettings
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
-from engine.images.image_io import Picture
+from engine.images.image_io import ImageArray
 from engine.model.wrap import prepare_model, wrap_model
 from engine.task.metrics import Metrics
 from engine.task.task import Evaluated
@@ -67,7 +67,7 @@ class ToyTask:
         metrics = {"loss": float(loss), "score": self.scores.pop(0) if self.scores else 0.0}
         return Evaluated(metrics, {"threshold": metrics["score"]}, lambda: {"curve": BLACK})
 
-    def previews(self) -> Mapping[str, Picture]:
+    def previews(self) -> Mapping[str, ImageArray]:
         return {"train_samples": BLACK}
 
     def metadata(self) -> dict[str, Any]:
@@ -94,10 +94,10 @@ class Memory(Recorder):
     def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
         self.val.append({"step": state.step, "epoch": epoch, **metrics})
 
-    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, Picture]]) -> None:
+    def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         self.shown += [(state.step, f"{split}/{name}") for name in draw()]
 
-    def keep(self, draw: Callable[[], Mapping[str, Picture]]) -> None:
+    def keep(self, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         self.shown += [(0, name) for name in draw()]
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:

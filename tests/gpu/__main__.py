@@ -4,7 +4,7 @@
 none of the others from running. A table at the end says what passed, how long it took, what was measured and, with the
 end of its output, what was wrong. One card is used, the first that is visible, also in a job of Slurm.
 
-With ``--device cpu`` the same code runs on small models and pictures, a rehearsal without a GPU: nothing that it
+With ``--device cpu`` the same code runs on small models and images, a rehearsal without a GPU: nothing that it
 measures means anything.
 
 On a machine with torch but neither a network nor all that the suite needs, bring the rest along as wheels, made where

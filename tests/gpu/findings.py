@@ -27,7 +27,7 @@ class Findings:
 
     @property
     def small(self) -> bool:
-        """Whether this is a rehearsal on a CPU, whose models and pictures are small."""
+        """Whether this is a rehearsal on a CPU, whose models and images are small."""
         return self.device == "cpu"
 
     def figure(self, name: str, value: float | str) -> None:

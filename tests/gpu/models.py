@@ -48,9 +48,9 @@ def resnet_trainer(findings: Findings, *overrides: str, batch: int = 32) -> Trai
 
 def ssd_trainer(findings: Findings, *overrides: str) -> Trainer:
     """SSD with FPN on Swin-T, from random weights, on drawn shapes."""
-    side, pictures, batch, workers = (64, 8, 2, 0) if findings.small else (336, 64, 16, 4)
+    side, images, batch, workers = (64, 8, 2, 0) if findings.small else (336, 64, 16, 4)
     data = (
-        f"data={{source: shapes, train_pictures: {pictures}, val_pictures: {batch}, "
+        f"data={{source: shapes, train_images: {images}, val_images: {batch}, "
         f"canvas_size: [{side}, {side}], image_size: {side}, workers: {workers}}}"
     )
     size = f"training.global_batch_size={batch}"

@@ -89,18 +89,18 @@ def timms(trainer: Trainer, name: str, steps: int, batches: DeviceBatches, small
 
 
 def suppression(findings: Findings) -> None:
-    """Post-processing of a batch, with doubles suppressed in many pictures at once and picture by picture."""
+    """Post-processing of a batch, with doubles suppressed in many images at once and image by image."""
     size, device = QUICK if findings.small else FULL, torch.device(findings.device)
     rng = torch.Generator().manual_seed(0)
     priors = some_priors(size, rng)
     logits, codes = (tensor.detach() for tensor in output(size, rng, background=0.0))
     repeats = 1 if findings.small else 256 // size.batch
-    for pictures in (size.batch, size.batch * repeats):
-        inputs = [tensor.repeat(pictures // size.batch, 1, 1).to(device) for tensor in (logits, codes)]
+    for images in (size.batch, size.batch * repeats):
+        inputs = [tensor.repeat(images // size.batch, 1, 1).to(device) for tensor in (logits, codes)]
         given = (class_scores(inputs[0], sigmoid=False), inputs[1], priors.to(device), PostprocessConfig())
         found: dict[bool, Detections] = {}
         for together in (True, False):
-            name = f"{pictures} pictures {'together' if together else 'one by one'}"
+            name = f"{images} images {'together' if together else 'one by one'}"
             with findings.part(name):
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
@@ -115,7 +115,7 @@ def suppression(findings: Findings) -> None:
                     findings.figure(f"{name} peak GB", torch.cuda.max_memory_allocated() / 1e9)
         if len(found) == 2:
             same = all(torch.equal(vars(found[True])[key], vars(found[False])[key]) for key in ("labels", "counts"))
-            findings.check(same, f"{pictures} pictures: the two ways find other boxes")
+            findings.check(same, f"{images} images: the two ways find other boxes")
 
 
 def checkpoint(findings: Findings) -> None:

@@ -62,7 +62,7 @@ def test_every_parameter_gets_a_gradient(fields: dict[str, Any]) -> None:
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_drop_path_drops_whole_pictures_and_keeps_the_mean() -> None:
+def test_drop_path_drops_whole_images_and_keeps_the_mean() -> None:
     torch.manual_seed(0)
     branch = torch.ones(4000, 2, 3)
     dropped = branch * drop_path_factors(branch, 0.25)
@@ -74,7 +74,7 @@ def test_drop_path_drops_whole_pictures_and_keeps_the_mean() -> None:
 
 @pytest.mark.parametrize("branch", ["attn", "mlp"])
 def test_both_branches_have_drop_path(branch: str) -> None:
-    """With the other branch silent, a block either passes a picture through or changes it."""
+    """With the other branch silent, a block either passes an image through or changes it."""
     torch.manual_seed(0)
     block = SwinBlock(8, 2, (4, 4), drop_path=0.5)
     silent = block.mlp.fc2 if branch == "attn" else block.attn.proj

@@ -1,4 +1,4 @@
-"""Same weights, same picture: logits and gradients equal timm's and torchvision's."""
+"""Same weights, same image: logits and gradients equal timm's and torchvision's."""
 
 from __future__ import annotations
 

@@ -157,10 +157,10 @@ def test_what_follows_a_detector_is_measured_beside_torchvisions() -> None:
 
 def test_the_coco_evaluation_is_measured_beside_pycocotools_and_finds_the_same() -> None:
     table = bench_coco.run(quick=True)
-    assert set(table.samples["20 pictures, 500 boxes"]) == {"pycocotools", "ours"}
-    medians = table.medians()["20 pictures, 500 boxes"]
+    assert set(table.samples["20 images, 500 boxes"]) == {"pycocotools", "ours"}
+    medians = table.medians()["20 images, 500 boxes"]
     ratio = medians["pycocotools"] / medians["ours"]
-    assert table.ratios == {"20 pictures, 500 boxes: pycocotools / ours": {"ours": ratio}}
+    assert table.ratios == {"20 images, 500 boxes: pycocotools / ours": {"ours": ratio}}
 
 
 def test_a_detectors_steps_are_measured_beside_torchvisions() -> None:
@@ -173,7 +173,7 @@ def test_a_detectors_steps_are_measured_beside_torchvisions() -> None:
 
 
 def test_torchvisions_detector_is_ours() -> None:
-    """The same maps, heads and priors: on a picture with one object, where both divide alike, the same losses."""
+    """The same maps, heads and priors: on an image with one object, where both divide alike, the same losses."""
     config = bench_detection_step.configured(replace(bench_detection_step.QUICK[0], batch=2))
     trainer = bench_detection_step.build(config)
     data = trainer.batches().next().data

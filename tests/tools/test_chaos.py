@@ -150,10 +150,10 @@ def test_tensorboard_is_read_as_a_user_sees_it(tmp_path):
     assert compare.board_fault(whole, resumed, 9) == "train/loss: ends at step 8, not 9"
     lacking = write_board(tmp_path / "lacking", (range(1, 9), 1))
     for folder, steps in ((whole, (0, 5)), (resumed, (0, 5)), (lacking, (0,))):
-        with SummaryWriter(str(folder), filename_suffix=".pictures") as board:
+        with SummaryWriter(str(folder), filename_suffix=".images") as board:
             for step in steps:
                 board.add_image("train_samples", np.zeros((4, 4, 3), np.uint8), step, dataformats="HWC")
-    assert compare.board_fault(whole, resumed, 8) is None, "pictures need not go on to the end"
+    assert compare.board_fault(whole, resumed, 8) is None, "images need not go on to the end"
     assert compare.board_fault(whole, lacking, 8) == "train_samples: ends at step 0, not 5"
 
 

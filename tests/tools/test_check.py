@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from tests.classification.small import folder_data, write_config, write_pictures
+from tests.classification.small import folder_data, write_config, write_images
 from tests.detection.coco_files import box, write_split
 from tools.check.__main__ import main
 
@@ -28,7 +28,7 @@ def test_good_data_are_counted(tmp_path, detection, capsys):
     for split in ("train", "val"):
         write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20]), box(2, 102, [1, 2, 10, 20], iscrowd=1)])
     assert main(detection) == 0
-    counts = "3 pictures (1 without objects), 1 objects of 3 classes, 1 crowd regions"
+    counts = "3 images (1 without objects), 1 objects of 3 classes, 1 crowd regions"
     unseen = f"{tmp_path}/train.json: 2 categories of which there is no object to learn from (ids: 7, 90)"
     assert capsys.readouterr().out.splitlines()[1:] == [
         f"data: train: {counts}", f"data: val: {counts}", f"warning: {unseen}"
@@ -63,23 +63,23 @@ def test_everything_that_is_wrong_is_listed_by_its_ids(tmp_path, detection, caps
     document["images"].append({"id": 777, "file_name": "gone.png", "width": 40, "height": 30})
     document["images"][1]["width"] = 39
     (tmp_path / "train.json").write_text(json.dumps(document))
-    (tmp_path / "train" / "2.png").write_bytes(b"no picture")
+    (tmp_path / "train" / "2.png").write_bytes(b"no image")
     assert main(detection) == 2
     out, err = capsys.readouterr()
     for text in (
         "2 boxes without width or height; left out (ids: 11, 12)",
         "1 boxes with NaN or infinity; left out (ids: 13)",
-        "1 boxes that lie outside their picture; left out (ids: 14)",
-        "1 boxes that reach out of their picture; clipped in training (ids: 15)",
-        "1 boxes of pictures that are not listed (999); left out (ids: 16)",
+        "1 boxes that lie outside their image; left out (ids: 14)",
+        "1 boxes that reach out of their image; clipped in training (ids: 15)",
+        "1 boxes of images that are not listed (999); left out (ids: 16)",
         "1 annotation ids that occur more than once; all of their boxes are used (ids: 18)",
     ):
         assert f"warning: {tmp_path}/train.json: {text}" in out
     for text in (
         "train.json: 1 boxes of categories that are not listed (3) (ids: 17)",
-        f"train.json: 1 pictures that are not in {tmp_path}/train (ids: 777)",
-        "train: 1 files that are no pictures (ids: 103)",
-        "train: 1 pictures whose width and height are not those of their annotations (ids: 102)",
+        f"train.json: 1 images that are not in {tmp_path}/train (ids: 777)",
+        "train: 1 files that are no images (ids: 103)",
+        "train: 1 images whose width and height are not those of their annotations (ids: 102)",
         "val.json: 3 categories differ from train's: 2: 'cat' in train, 'lynx' here",
     ):
         assert f"error: {tmp_path}/{text}" in err
@@ -123,7 +123,7 @@ def test_what_a_start_refuses_is_an_error(tmp_path, detection, capsys, monkeypat
     assert main([*detection, override]) == 2
     out, err = capsys.readouterr()
     assert err.startswith("error: ") and message in err and err.count("error: ") == 1
-    assert "run.yaml: keys and types are right" in out and "data: train: 3 pictures" in out
+    assert "run.yaml: keys and types are right" in out and "data: train: 3 images" in out
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_a_batch_may_be_larger_if_the_rest_is_kept_and_weights_may_be_any_file_o
     assert main([*detection, override, "detection.backbone=resnet50_a", "data.drop_last=false"]) == 0
 
 
-def test_a_batch_is_not_measured_against_faulty_pictures(tmp_path, detection, capsys):
+def test_a_batch_is_not_measured_against_faulty_images(tmp_path, detection, capsys):
     images = [{"id": 101, "file_name": "0.png", "width": "40", "height": 30}]
     write_split(tmp_path, "train", [], images=images)
     write_split(tmp_path, "val", [box(1, 101, [1, 2, 10, 20])])
@@ -171,7 +171,7 @@ def test_what_a_start_of_classification_refuses_is_an_error(tmp_path, capsys, ov
 
 def test_top5_of_two_classes_is_refused(tmp_path, capsys):
     for split in ("train", "val"):
-        write_pictures(tmp_path / split, {"ant": 20, "bee": 20})
+        write_images(tmp_path / split, {"ant": 20, "bee": 20})
     config = write_config(tmp_path, data=folder_data(tmp_path))
     assert main(["--task", "classification", "--config", str(config), "evaluation.metric=top5"]) == 2
     assert "evaluation.metric: top5 is always 1 with 2 classes" in capsys.readouterr().err
@@ -179,16 +179,16 @@ def test_top5_of_two_classes_is_refused(tmp_path, capsys):
 
 def test_classification_is_counted_too(tmp_path, capsys):
     assert main(["--task", "classification", "--config", str(write_config(tmp_path))]) == 0
-    assert "data: train: 1437 pictures of 10 classes" in capsys.readouterr().out
+    assert "data: train: 1437 images of 10 classes" in capsys.readouterr().out
 
 
-def test_files_that_are_no_pictures_are_named_in_both_splits(tmp_path, capsys):
+def test_files_that_are_no_images_are_named_in_both_splits(tmp_path, capsys):
     for split in ("train", "val"):
-        write_pictures(tmp_path / split, {"ant": 2, "bee": 2})
+        write_images(tmp_path / split, {"ant": 2, "bee": 2})
     (tmp_path / "train" / "ant" / "empty.png").write_bytes(b"")
-    (tmp_path / "val" / "bee" / "text.png").write_text("no picture")
+    (tmp_path / "val" / "bee" / "text.png").write_text("no image")
     config = write_config(tmp_path, data=folder_data(tmp_path))
     assert main(["--task", "classification", "--config", str(config)]) == 2
     errors = capsys.readouterr().err
-    assert f"error: {tmp_path}/train/ant/empty.png: cannot be read as a picture" in errors
-    assert f"error: {tmp_path}/val/bee/text.png: cannot be read as a picture" in errors
+    assert f"error: {tmp_path}/train/ant/empty.png: cannot be read as an image" in errors
+    assert f"error: {tmp_path}/val/bee/text.png: cannot be read as an image" in errors

@@ -8,7 +8,7 @@ from engine.datasets.csv_labels import open_csv
 from engine.datasets.labelled import class_counts
 from engine.datasets.sections import CsvData
 from engine.errors import UserError
-from tests.classification.small import write_pictures
+from tests.classification.small import write_images
 from tools.long_tail import main, tail_sizes
 
 
@@ -16,13 +16,13 @@ def test_sizes_fall_from_most_to_least_by_equal_factors():
     assert tail_sizes([900, 800, 700], 7, 700) == [700, 70, 7]
     assert tail_sizes([20, 100, 40], 5, 20) == [5, 20, 10]
     assert tail_sizes([9], 3, 8) == [8]
-    with pytest.raises(UserError, match="a class would have to keep 10 pictures and has 9; choose less"):
+    with pytest.raises(UserError, match="a class would have to keep 10 images and has 9; choose less"):
         tail_sizes([30, 9, 8], 5, 20)
 
 
-def test_the_file_is_a_data_set_with_few_pictures_of_some_classes_and_all_of_val(tmp_path, capsys):
-    write_pictures(tmp_path / "data" / "train", {"a": 3, "b": 8, "c": 5})
-    write_pictures(tmp_path / "data" / "val", {"a": 2, "b": 2, "c": 2})
+def test_the_file_is_a_data_set_with_few_images_of_some_classes_and_all_of_val(tmp_path, capsys):
+    write_images(tmp_path / "data" / "train", {"a": 3, "b": 8, "c": 5})
+    write_images(tmp_path / "data" / "val", {"a": 2, "b": 2, "c": 2})
     command = ["--root", str(tmp_path / "data"), "--least", "2", "--most", "8"]
     for name, seed in (("1.csv", "0"), ("2.csv", "0"), ("3.csv", "1")):
         assert main([*command, "--output", str(tmp_path / "new" / name), "--seed", seed]) == 0

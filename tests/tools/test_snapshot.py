@@ -161,11 +161,9 @@ def test_a_copy_can_be_copied_also_where_a_clone_ignores_it(clone):
 
 
 def test_data_in_the_tree_are_refused_by_name(clone, tmp_path):
-    with (clone / "pictures.tar").open("wb") as file:
+    with (clone / "images.tar").open("wb") as file:
         file.truncate(snapshot.MOST_BYTES + 1)
-    with pytest.raises(
-        UserError, match=r"holds 1.1 GB .* name what is no code in .gitignore.*: pictures.tar \(1074 MB"
-    ):
+    with pytest.raises(UserError, match=r"holds 1.1 GB .* name what is no code in .gitignore.*: images.tar \(1074 MB"):
         take_snapshot(clone, tmp_path / "copies")
     assert not (tmp_path / "copies").exists()
 

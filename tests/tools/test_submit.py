@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
-from tests.classification.small import folder_data, write_config, write_pictures
+from tests.classification.small import folder_data, write_config, write_images
 from tests.detection import small as small_detection
 from tests.detection.coco_files import write_split
 from tests.distributed import ROOT, clean_environment
@@ -204,9 +204,9 @@ def test_options_that_do_not_go_together_are_refused(capsys, arguments, message)
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_missing_pictures_are_refused(tmp_path, capsys):
-    write_pictures(tmp_path / "pictures" / "train", {"a": 1, "b": 1})
-    config = write_config(tmp_path, data=folder_data(tmp_path / "pictures"))
+def test_missing_images_are_refused(tmp_path, capsys):
+    write_images(tmp_path / "images" / "train", {"a": 1, "b": 1})
+    config = write_config(tmp_path, data=folder_data(tmp_path / "images"))
     assert main(["--task", "classification", "--config", str(config), *LOCAL]) == 2
     assert "has no folder val or validation (val)" in capsys.readouterr().err
 

@@ -84,22 +84,22 @@ def main() -> None:
 
 
 class Training:
-    """A training step of one picture, as short as the model allows, so that many fit into a save."""
+    """A training step of one image, as short as the model allows, so that many fit into a save."""
 
     def __init__(self, model: nn.Module, size: int, device: torch.device = CPU) -> None:
-        """Trains ``model``, which lies on ``device``, on a picture of ``size`` x ``size`` pixels."""
+        """Trains ``model``, which lies on ``device``, on an image of ``size`` x ``size`` pixels."""
         self.model = model
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-        self._pictures = torch.randn(1, 3, size, size, device=device)
+        self._images = torch.randn(1, 3, size, size, device=device)
         self._labels = torch.zeros(1, dtype=torch.long, device=device)
 
     def step(self) -> float:
         """Milliseconds of a step."""
         begin = perf_counter()
-        F.cross_entropy(self.model(self._pictures), self._labels).backward()
+        F.cross_entropy(self.model(self._images), self._labels).backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self._pictures.is_cuda:
+        if self._images.is_cuda:
             torch.cuda.synchronize()
         return 1000 * (perf_counter() - begin)
 

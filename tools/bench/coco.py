@@ -19,24 +19,24 @@ from tools.bench.timing import Table, interleaved, timed
 
 CLASSES = 80
 MEAN_OBJECTS = 7
-"""Objects of a picture; COCO's mean."""
+"""Objects of an image; COCO's mean."""
 FULL, QUICK = (2000, 200_000), (20, 500)
-"""Pictures and detections."""
+"""Images and detections."""
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick`` is for seeing that it works: few pictures, one round."""
-    pictures, detections = QUICK if quick else FULL
-    samples = interleaved(evaluations(pictures, detections), 1 if quick else 2)
+    """Measures; ``quick`` is for seeing that it works: few images, one round."""
+    images, detections = QUICK if quick else FULL
+    samples = interleaved(evaluations(images, detections), 1 if quick else 2)
     table = Table("coco", "The COCO evaluation", "milliseconds", samples)
     for row, cells in table.medians().items():
         table.ratios[f"{row}: pycocotools / ours"] = {"ours": cells["pycocotools"] / cells["ours"]}
     return table
 
 
-def evaluations(pictures: int, detections: int) -> dict[tuple[str, str], Callable[[], float]]:
+def evaluations(images: int, detections: int) -> dict[tuple[str, str], Callable[[], float]]:
     """Returns the evaluations of the same detections; pycocotools' begins with its own lists of them already made."""
-    known, found = results(pictures, detections)
+    known, found = results(images, detections)
     truth, entries = truth_document(known), as_coco(found, known)
     figures: dict[str, list[float]] = {}
 
@@ -49,29 +49,29 @@ def evaluations(pictures: int, detections: int) -> dict[tuple[str, str], Callabl
     def theirs() -> None:
         figures["pycocotools"] = list(pycocotools_figures(truth, entries))
 
-    row = f"{pictures} pictures, {detections} boxes"
+    row = f"{images} images, {detections} boxes"
     return {(row, "pycocotools"): timed(theirs), (row, "ours"): timed(ours)}
 
 
-def results(pictures: int, detections: int) -> tuple[Annotations, Predictions]:
+def results(images: int, detections: int) -> tuple[Annotations, Predictions]:
     """Draws random objects, and detections of which most lie near one."""
     rng = generator(0, "bench detection")
-    count = MEAN_OBJECTS * pictures
+    count = MEAN_OBJECTS * images
     corner, sides = rng.uniform(0, 400, (count, 2)), rng.uniform(8, 200, (count, 2))
     boxes, labels = np.concatenate([corner, corner + sides], axis=1), rng.integers(CLASSES, size=count)
-    order, starts = in_order(rng.integers(pictures, size=count), pictures)
+    order, starts = in_order(rng.integers(images, size=count), images)
     known = Annotations(
         classes=[f"class {number}" for number in range(CLASSES)],
         category_ids=list(range(1, CLASSES + 1)),
-        picture_ids=np.arange(1, pictures + 1),
-        sizes=np.full((pictures, 2), 640),
+        image_ids=np.arange(1, images + 1),
+        sizes=np.full((images, 2), 640),
         starts=starts,
         boxes=boxes[order],
         labels=labels[order],
         crowd=rng.random(count) < 0.01,
         areas=sides.prod(axis=1)[order],
     )
-    owners = np.repeat(np.arange(pictures), np.diff(starts))
+    owners = np.repeat(np.arange(images), np.diff(starts))
     near = np.sort(rng.integers(count, size=detections))
     moved = known.boxes[near] + rng.normal(0, 12, (detections, 4))
     moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 2)
@@ -79,17 +79,17 @@ def results(pictures: int, detections: int) -> tuple[Annotations, Predictions]:
     order = np.lexsort((-scores, owners[near]))
     right = rng.random(detections) < 0.5
     guessed = np.where(right, known.labels[near], rng.integers(CLASSES, size=detections))
-    starts = np.searchsorted(owners[near], np.arange(pictures + 1))
+    starts = np.searchsorted(owners[near], np.arange(images + 1))
     return known, Predictions(starts, guessed[order], scores[order], moved[order])
 
 
 def truth_document(known: Annotations) -> dict[str, list[dict[str, Any]]]:
     """Builds the document of the objects as COCO's JSON has them."""
-    owners = np.repeat(known.picture_ids, np.diff(known.starts)).tolist()
+    owners = np.repeat(known.image_ids, np.diff(known.starts)).tolist()
     bbox = np.concatenate([known.boxes[:, :2], known.boxes[:, 2:] - known.boxes[:, :2]], axis=1).tolist()
     columns = (owners, known.labels.tolist(), bbox, known.areas.tolist(), known.crowd.tolist())
     return {
-        "images": [{"id": number} for number in known.picture_ids.tolist()],
+        "images": [{"id": number} for number in known.image_ids.tolist()],
         "categories": [{"id": i, "name": n} for i, n in zip(known.category_ids, known.classes, strict=True)],
         "annotations": [
             {

@@ -3,8 +3,8 @@
 - matching and loss: from boxes of objects and the model's output to gradients with respect to that output;
 - post-processing: from the model's output to detections, with scores that are above the threshold nearly everywhere
   (as of a model that has just begun) and nearly nowhere;
-- the suppression of doubles within it, on the GPU if there is one: of all pictures by one call, by calls of bounded
-  size, and picture by picture.
+- the suppression of doubles within it, on the GPU if there is one: of all images by one call, by calls of bounded
+  size, and image by image.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Size:
     classes: int
     rounds: int
     suppressed: int
-    """Pictures of the batch whose doubles are suppressed."""
+    """Images of the batch whose doubles are suppressed."""
 
 
 FULL = Size(batch=16, priors=8732, classes=80, rounds=7, suppressed=256 if torch.cuda.is_available() else 32)
@@ -49,13 +49,13 @@ QUICK = Size(batch=2, priors=300, classes=5, rounds=1, suppressed=2)
 WAYS: dict[str, Callable[..., Tensor]] = {
     "one call": partial(suppress_together, boxes_a_call=sys.maxsize),
     "bounded calls": suppress_together,
-    "each picture": suppress_each,
+    "each image": suppress_each,
 }
 """Of suppression, the same in their result."""
 MEAN_OBJECTS = 7
-"""Objects of a picture; COCO's mean."""
+"""Objects of an image; COCO's mean."""
 SIDE = 300
-"""Pixels of the model's input: torchvision's SSD works in pixels, ours in parts of the picture."""
+"""Pixels of the model's input: torchvision's SSD works in pixels, ours in parts of the image."""
 
 
 def run(quick: bool = False) -> Table:
@@ -63,7 +63,7 @@ def run(quick: bool = False) -> Table:
     size = QUICK if quick else FULL
     keep_large_blocks()  # as training on a CPU does; for both sides alike
     samples = interleaved(parts(size), size.rounds)
-    title = f"Behind the network: {size.batch} pictures, {size.priors} priors, {size.classes} classes"
+    title = f"Behind the network: {size.batch} images, {size.priors} priors, {size.classes} classes"
     table = Table("detection", title, "milliseconds", samples)
     for row, cells in table.medians().items():
         if "ours" in cells:
@@ -88,7 +88,7 @@ def parts(size: Size) -> dict[tuple[str, str], Callable[[], float]]:
     device = choose_device(DistributedConfig(), Layout())
     doubles = candidates(size, rng, device)
     for column, suppress in WAYS.items():
-        work[f"suppression, {size.suppressed} pictures on {device}", column] = timed(partial(kept, suppress, doubles))
+        work[f"suppression, {size.suppressed} images on {device}", column] = timed(partial(kept, suppress, doubles))
     return work
 
 
@@ -110,7 +110,7 @@ def output(size: Size, rng: torch.Generator, background: float) -> tuple[Tensor,
 
 
 def objects(size: Size, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (B, M, 4), labels (B, M) and mask (B, M) of pictures with 1 to about twice the mean number of objects."""
+    """Boxes (B, M, 4), labels (B, M) and mask (B, M) of images with 1 to about twice the mean number of objects."""
     counts = torch.randint(1, 2 * MEAN_OBJECTS, (size.batch,), generator=rng)
     most = int(counts.max())
     sides = 0.05 + 0.5 * torch.rand(size.batch, most, 2, generator=rng)
@@ -179,4 +179,4 @@ def kept(suppress: Callable[..., Tensor], given: tuple[Tensor, ...]) -> Tensor:
 
 @torch.no_grad()
 def our_detections(logits: Tensor, codes: Tensor, priors: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    return postprocess(class_scores(logits, sigmoid=False), codes, priors, PostprocessConfig()).pictures()
+    return postprocess(class_scores(logits, sigmoid=False), codes, priors, PostprocessConfig()).images()

@@ -2,7 +2,7 @@
 
 Ours is what ``python -m detection.train`` runs: the trainer with the shipped recipe on blood cells, channels last. Of
 torchvision's there is one model as it comes and one in channels last. Both start with the inputs on the device, in the
-form that they are given: a batch of 8-bit pictures with padded boxes here, lists of pictures and of targets there.
+form that they are given: a batch of 8-bit images with padded boxes here, lists of images and of targets there.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ START = (
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick`` is for seeing that it works: one case of tiny pictures, one round."""
+    """Measures; ``quick`` is for seeing that it works: one case of tiny images, one round."""
     command = [sys.executable, "-c", START, *(["quick"] if quick else [])]
     answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     table = Table("detection_step", "Training an SSD", "images/s", json.loads(answer))
@@ -105,8 +105,8 @@ def main() -> None:
 def configured(case: Case) -> DetectionConfig:
     """Returns the recipe's configuration, with drawn shapes as data and without trained weights."""
     data = (
-        f"data={{source: shapes, classes: [{', '.join(CLASSES)}], train_pictures: {case.batch}, val_pictures: 1, "
-        f"picture_size: [{case.side}, {case.side}], image_size: {case.side}, workers: 0}}"
+        f"data={{source: shapes, classes: [{', '.join(CLASSES)}], train_images: {case.batch}, val_images: 1, "
+        f"image_size: [{case.side}, {case.side}], image_size: {case.side}, workers: 0}}"
     )
     overrides = [
         f"detection.backbone={case.backbone}",
@@ -136,11 +136,11 @@ def theirs(
     """Images a second of the least of loops around torchvision's model, with the same optimizer and precision."""
     model = peer(config, trainer).to(memory_format=layout)
     optimizer = build_optimizer(model, config.optimizer, config.finetune)
-    pictures, targets = as_lists(batch.data)
+    images, targets = as_lists(batch.data)
 
     def step() -> None:
         with trainer.learner.precision.autocast():
-            loss = torch.stack([*model(pictures, targets).values()]).sum()
+            loss = torch.stack([*model(images, targets).values()]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -189,8 +189,8 @@ def peer(config: DetectionConfig, trainer: Trainer) -> SSD:
 
 def as_lists(data: dict[str, Tensor]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Returns a batch in torchvision's form: images in [0, 1], and boxes in pixels with labels from 1 on."""
-    pictures = [*(data["image"].float() / 255)]
+    images = [*(data["image"].float() / 255)]
     height, width = data["image"].shape[2:]
     scale = torch.tensor([width, height] * 2, device=data["boxes"].device)
     rows = zip(data["boxes"], data["labels"], data["mask"], strict=True)
-    return pictures, [{"boxes": b[there] * scale, "labels": k[there] + 1} for b, k, there in rows]
+    return images, [{"boxes": b[there] * scale, "labels": k[there] + 1} for b, k, there in rows]

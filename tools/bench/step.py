@@ -102,9 +102,9 @@ def by_hand(trainer: Trainer, steps: int, batches: DeviceBatches | None = None) 
         start = perf_counter()
         for _ in range(steps):
             batch = source.next().data
-            pictures = ((batch["image"].float() / 255 - mean) / std).contiguous(memory_format=layout)
+            images = ((batch["image"].float() / 255 - mean) / std).contiguous(memory_format=layout)
             with precision.autocast():
-                loss = F.cross_entropy(model(pictures).float(), batch["label"], label_smoothing=0.1)
+                loss = F.cross_entropy(model(images).float(), batch["label"], label_smoothing=0.1)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

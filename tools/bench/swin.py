@@ -43,7 +43,7 @@ WITHOUT = {
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; `quick` is for seeing that it works: two small pictures, one round."""
+    """Measures; `quick` is for seeing that it works: two small images, one round."""
     batch, size, rounds = (2, 64, 1) if quick else (8, 224, 5)
     with Worker(batch, size, keep=True) as kept, Worker(batch, size, keep=False) as plain:
         work = {}
@@ -57,7 +57,7 @@ def run(quick: bool = False) -> Table:
         samples = interleaved(work, rounds)
     order = [*(_named(row, keep) for keep in (False, True) for row in (*PEERS, OURS)), *WITHOUT]
     samples = {row: samples[row] for row in order}
-    table = Table("swin", f"Swin-T, batch {batch} at {size}", "ms per picture", samples)
+    table = Table("swin", f"Swin-T, batch {batch} at {size}", "ms per image", samples)
     medians = table.medians()
     for title, ours, theirs in (
         ("peers as they come / swin", True, False),
@@ -92,7 +92,7 @@ class Worker:
         self.process.communicate()
 
     def measure(self, row: str, mode: str) -> float:
-        """Milliseconds per picture of one step."""
+        """Milliseconds per image of one step."""
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps([row, mode]) + "\n")
         self.process.stdin.flush()
@@ -110,15 +110,15 @@ def serve(batch: int, size: int, questions: IO[str], answers: IO[str]) -> None:
         "torchvision": torchvision.models.swin_t(),
         OURS: swin.swin_tiny(),
     }
-    pictures, labels = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
+    images, labels = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
     for question in questions:
         row, mode = json.loads(question)
         with plainly(row):
-            seconds = step(models.get(row, models[OURS]), mode, pictures, labels)
+            seconds = step(models.get(row, models[OURS]), mode, images, labels)
         print(1000 * seconds / batch, file=answers, flush=True)
 
 
-def step(model: nn.Module, mode: str, pictures: Tensor, labels: Tensor) -> float:
+def step(model: nn.Module, mode: str, images: Tensor, labels: Tensor) -> float:
     """Seconds a batch: of forward and backward pass, or of forward passes alone.
 
     Inference takes several batches under one autocast, as an evaluation does; it then casts the weights only once.
@@ -129,7 +129,7 @@ def step(model: nn.Module, mode: str, pictures: Tensor, labels: Tensor) -> float
     start = perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=mode.endswith("bf16")), torch.inference_mode(not training):
         for _ in range(batches):
-            loss = F.cross_entropy(model(pictures).float(), labels)
+            loss = F.cross_entropy(model(images).float(), labels)
     if training:
         loss.backward()
     seconds = perf_counter() - start
@@ -162,7 +162,7 @@ def _shallow_mask(grid: Grid, device: torch.device) -> Tensor | None:
 
 
 if __name__ == "__main__":
-    pictures_a_batch, side, memory = sys.argv[1:]
+    images_a_batch, side, memory = sys.argv[1:]
     if memory == "keep":
         keep_large_blocks()
-    serve(int(pictures_a_batch), int(side), sys.stdin, sys.stdout)
+    serve(int(images_a_batch), int(side), sys.stdin, sys.stdout)

@@ -118,7 +118,7 @@ class Tag:
     """A series of TensorBoard, under one name."""
 
     steps: list[int]
-    is_picture: bool
+    is_image: bool
 
 
 def board_tags(folder: Path) -> dict[str, Tag]:
@@ -136,14 +136,14 @@ def board_tags(folder: Path) -> dict[str, Tag]:
 def board_fault(reference: Path, other: Path, last_step: int) -> str | None:
     """Returns None if both show the same tags, and each one's steps in ``other`` are ``reference``'s and in order.
 
-    Numbers go on to ``last_step``; pictures are drawn when there is something new to see.
+    Numbers go on to ``last_step``; images are drawn when there is something new to see.
     """
     left, right = board_tags(reference), board_tags(other)
     if not right or left.keys() != right.keys():
         return f"tags differ: {', '.join(sorted(left.keys() ^ right.keys())) or 'there are none'}"
     for name, tag in right.items():
         expected = left[name].steps
-        fault = order_fault(tag.steps, expected[-1] if tag.is_picture else last_step)
+        fault = order_fault(tag.steps, expected[-1] if tag.is_image else last_step)
         if fault is None and tag.steps != expected:
             fault = f"{len(tag.steps)} steps, but {len(expected)} in the reference"
         if fault:

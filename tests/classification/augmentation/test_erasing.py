@@ -16,11 +16,11 @@ def erased(config: RandomErasingConfig, seed: int, size=(40, 60)) -> torch.Tenso
     return erase(torch.full((3, *size), SENTINEL, dtype=torch.uint8), config, MEAN, STD, generator(seed))
 
 
-def changed(picture: torch.Tensor) -> np.ndarray:
-    return (picture != SENTINEL).any(0).numpy()
+def changed(image: torch.Tensor) -> np.ndarray:
+    return (image != SENTINEL).any(0).numpy()
 
 
-def test_one_rectangle_of_the_asked_area_and_aspect_inside_the_picture():
+def test_one_rectangle_of_the_asked_area_and_aspect_inside_the_image():
     config = RandomErasingConfig(probability=1.0)
     shares, tops = [], set()
     for seed in range(300):
@@ -45,9 +45,9 @@ def test_probability_of_erasing():
 
 def test_noise_has_the_data_sets_mean_and_deviation():
     config = RandomErasingConfig(probability=1.0, area=(0.3, 0.3))
-    picture = erased(config, 0, size=(300, 300))
-    mask = changed(picture)
-    values = picture[:, mask].double() / 255
+    image = erased(config, 0, size=(300, 300))
+    mask = changed(image)
+    values = image[:, mask].double() / 255
     assert values.mean(1).tolist() == pytest.approx(MEAN, abs=0.01)
     assert values.std(1).tolist() == pytest.approx(STD, abs=0.01)
 
@@ -66,6 +66,6 @@ def test_several_rectangles_share_the_area():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 50)])
-def test_tiny_pictures_are_never_written_outside(size):
+def test_tiny_images_are_never_written_outside(size):
     for seed in range(30):
         assert erased(RandomErasingConfig(probability=1.0), seed, size=size).shape == (3, *size)

@@ -47,13 +47,13 @@ def test_plans_differ_by_seed_epoch_and_step(mode):
 
 
 @pytest.mark.parametrize("mode", ["batch", "pair"])
-def test_a_last_picture_without_neighbour_stays_as_it_is(mode):
+def test_a_last_image_without_neighbour_stays_as_it_is(mode):
     found = rows(plan(config(mixing_mode=mode), range(6, 11)))
     assert found[-1] == (1.0, [0, 0, 0, 0], 1.0)
     assert found[:-1] == rows(plan(config(mixing_mode=mode), range(6, 10)))
-    pictures, labels = torch.rand(5, 3, *SIZE), torch.arange(5)
-    mixed, targets = apply_mixing(pictures, labels, 5, plan(config(mixing_mode=mode), range(6, 11)))
-    assert torch.equal(mixed[-1], pictures[-1])
+    images, labels = torch.rand(5, 3, *SIZE), torch.arange(5)
+    mixed, targets = apply_mixing(images, labels, 5, plan(config(mixing_mode=mode), range(6, 11)))
+    assert torch.equal(mixed[-1], images[-1])
     assert torch.equal(targets[-1], F.one_hot(labels, 5)[-1].float())
 
 
@@ -63,14 +63,14 @@ def test_pairs_torn_apart_are_a_bug():
 
 
 def test_mixup_adds_neighbours_and_their_labels():
-    pictures, labels = torch.rand(4, 3, *SIZE), torch.tensor([2, 0, 1, 1])
+    images, labels = torch.rand(4, 3, *SIZE), torch.tensor([2, 0, 1, 1])
     given = config(cutmix=None, mixing_mode="pair")
     drawn = plan(given, range(4))
-    mixed, targets = apply_mixing(pictures, labels, 3, drawn)
+    mixed, targets = apply_mixing(images, labels, 3, drawn)
     for own, other in ((0, 1), (1, 0), (2, 3), (3, 2)):
         weight = float(drawn.target_weights[own])
         assert 0 < weight < 1
-        assert torch.allclose(mixed[own], weight * pictures[own] + (1 - weight) * pictures[other], atol=1e-6)
+        assert torch.allclose(mixed[own], weight * images[own] + (1 - weight) * images[other], atol=1e-6)
         expected = torch.zeros(3)
         expected[labels[own]] += weight
         expected[labels[other]] += 1 - weight
@@ -78,16 +78,16 @@ def test_mixup_adds_neighbours_and_their_labels():
 
 
 def test_cutmix_fills_the_box_from_the_neighbour_and_weighs_labels_by_its_true_area():
-    pictures, labels = torch.rand(64, 3, *SIZE), torch.arange(64)
+    images, labels = torch.rand(64, 3, *SIZE), torch.arange(64)
     drawn = plan(config(mixup=None, mixing_mode="pair"), range(64))
-    mixed, targets = apply_mixing(pictures, labels, 64, drawn)
+    mixed, targets = apply_mixing(images, labels, 64, drawn)
     areas = set()
     for own in range(64):
         top, bottom, left, right = drawn.boxes[own].tolist()
         assert 0 <= top <= bottom <= SIZE[0]
         assert 0 <= left <= right <= SIZE[1]
-        expected = pictures[own].clone()
-        expected[:, top:bottom, left:right] = pictures[own ^ 1, :, top:bottom, left:right]
+        expected = images[own].clone()
+        expected[:, top:bottom, left:right] = images[own ^ 1, :, top:bottom, left:right]
         assert torch.equal(mixed[own], expected)
         share = (bottom - top) * (right - left) / (SIZE[0] * SIZE[1])
         assert float(targets[own, own]) == pytest.approx(1 - share, abs=1e-6)
@@ -98,20 +98,20 @@ def test_cutmix_fills_the_box_from_the_neighbour_and_weighs_labels_by_its_true_a
 
 @pytest.mark.parametrize("keys", [{"cutmix": None}, {"mixup": None}])
 def test_rows_of_several_labels_are_mixed_by_the_same_shares(keys):
-    pictures, labels = torch.rand(4, 3, *SIZE), torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 1, 1]])
+    images, labels = torch.rand(4, 3, *SIZE), torch.tensor([[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 1, 1]])
     drawn = plan(config(mixing_mode="pair", **keys), range(4))
-    mixed, targets = apply_mixing(pictures, labels.float(), 3, drawn)
+    mixed, targets = apply_mixing(images, labels.float(), 3, drawn)
     for own in range(4):
         weight = float(drawn.target_weights[own])
         expected = weight * labels[own] + (1 - weight) * labels[own ^ 1]
         assert torch.allclose(targets[own], expected, atol=1e-6)
     alone = torch.tensor([0, 2, 1, 1])
-    again = apply_mixing(pictures, F.one_hot(alone, 3).float(), 3, drawn)
-    assert all(torch.equal(a, b) for a, b in zip(again, apply_mixing(pictures, alone, 3, drawn), strict=True))
+    again = apply_mixing(images, F.one_hot(alone, 3).float(), 3, drawn)
+    assert all(torch.equal(a, b) for a, b in zip(again, apply_mixing(images, alone, 3, drawn), strict=True))
     assert torch.equal(mixed, again[0])
 
 
-def test_mixing_keeps_the_type_of_the_pictures():
+def test_mixing_keeps_the_type_of_the_images():
     drawn = plan(config(cutmix=None), range(4))
     mixed, targets = apply_mixing(torch.rand(4, 3, *SIZE).bfloat16(), torch.arange(4), 4, drawn)
     assert (mixed.dtype, targets.dtype) == (torch.bfloat16, torch.float32)
@@ -136,7 +136,7 @@ def test_strengths_are_distributed_as_timms(kind):
     ours = plan(given, range(8000), size=(224, 224)).target_weights[::2].numpy()
     np.random.seed(0)
     timms = Mixup(mixup_alpha=alpha * (kind == "mixup"), cutmix_alpha=alpha * (kind == "cutmix"), mode="batch")
-    pictures = torch.zeros(2, 3, 224, 224)
-    theirs = np.array([timms._mix_batch(pictures) for _ in range(2000)])
+    images = torch.zeros(2, 3, 224, 224)
+    theirs = np.array([timms._mix_batch(images) for _ in range(2000)])
     for quantile in (0.1, 0.25, 0.5, 0.75, 0.9):
         assert np.quantile(ours, quantile) == pytest.approx(np.quantile(theirs, quantile), abs=0.04)

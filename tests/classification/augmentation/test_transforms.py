@@ -29,9 +29,9 @@ def photo(width=90, height=60) -> Image.Image:
     return Image.fromarray(np.stack(channels, 2).astype(np.uint8))
 
 
-def train(picture=None, seed=0, size=32, **augmentation) -> torch.Tensor:
+def train(image=None, seed=0, size=32, **augmentation) -> torch.Tensor:
     transform = TrainTransform(preprocessing(size, size), AugmentationConfig(**augmentation))
-    return transform(picture or photo(), derive(seed))
+    return transform(image or photo(), derive(seed))
 
 
 ALL = {
@@ -71,20 +71,20 @@ def test_augmentation_follows_from_the_seed_alone(policy, interpolation):
     torch.manual_seed(99)
     again = [transform(photo(), seed) for seed in reversed(range(12))][::-1]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert len({picture.numpy().tobytes() for picture in first}) == 12
-    assert all(picture.dtype == torch.uint8 and picture.shape == (3, 32, 32) for picture in first)
-    assert all(picture.is_contiguous() for picture in first)
+    assert len({image.numpy().tobytes() for image in first}) == 12
+    assert all(image.dtype == torch.uint8 and image.shape == (3, 32, 32) for image in first)
+    assert all(image.is_contiguous() for image in first)
 
 
 @pytest.mark.parametrize("policy", [{"randaugment": "rand-m9-n1-mstd0.5-inc1"}, {"trivialaugment": True}])
 def test_what_a_policy_uncovers_has_the_colour_of_the_bars(policy):
-    """A picture of that colour alone stays one of a single colour, whichever operations are drawn."""
+    """An image of that colour alone stays one of a single colour, whichever operations are drawn."""
     ready = preprocessing(resize="pad", pad_fill=(200, 30, 90))
     transform = TrainTransform(ready, augmentation(**{**NONE, **policy}))
     plain = Image.new("RGB", (32, 32), ready.fill)
     drawn = [transform(plain, seed) for seed in range(60)]
-    assert all(len(torch.unique(picture.flatten(1), dim=1).T) == 1 for picture in drawn)
-    assert len({picture.numpy().tobytes() for picture in drawn}) > 5, "no operation has changed the colour"
+    assert all(len(torch.unique(image.flatten(1), dim=1).T) == 1 for image in drawn)
+    assert len({image.numpy().tobytes() for image in drawn}) > 5, "no operation has changed the colour"
 
 
 def test_augmentation_leaves_the_global_generators_alone():
@@ -113,14 +113,14 @@ def test_flips(flip):
     assert share == pytest.approx(0.3, abs=0.08)
 
 
-def test_shifts_move_the_picture_by_up_to_so_many_pixels_and_fill_with_black():
-    upright = train(**NONE).long() + 1  # so that black is no colour of the picture
-    picture = Image.fromarray((upright.permute(1, 2, 0)).clamp(max=255).to(torch.uint8).numpy())
-    values = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+def test_shifts_move_the_image_by_up_to_so_many_pixels_and_fill_with_black():
+    upright = train(**NONE).long() + 1  # so that black is no colour of the image
+    image = Image.fromarray((upright.permute(1, 2, 0)).clamp(max=255).to(torch.uint8).numpy())
+    values = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     padded = torch.zeros(3, 36, 36, dtype=torch.uint8)
     padded[:, 2:34, 2:34] = values
     windows = {padded[:, y : y + 32, x : x + 32].numpy().tobytes(): (y, x) for y in range(5) for x in range(5)}
-    found = {windows[train(picture, seed=k, **NONE, shift=2).numpy().tobytes()] for k in range(200)}
+    found = {windows[train(image, seed=k, **NONE, shift=2).numpy().tobytes()] for k in range(200)}
     assert len(found) == 25
 
 
@@ -131,7 +131,7 @@ def test_random_resized_crop_keeps_to_its_scale_and_ratio():
     )
     for seed in range(20):
         red = transform(photo(128, 128), seed)[0].float()
-        span = red[:, -1].mean() - red[:, 0].mean()  # red grows from left to right by 255 over the whole picture
+        span = red[:, -1].mean() - red[:, 0].mean()  # red grows from left to right by 255 over the whole image
         assert float(span) == pytest.approx(127, abs=6)
 
 
@@ -154,7 +154,7 @@ def test_evaluation_at_any_shape_fills_it(target, size):
         assert int(found.min()) == 255, "nothing is padded"
 
 
-def test_squash_keeps_all_of_the_picture():
+def test_squash_keeps_all_of_the_image():
     found = EvalTransform(preprocessing(resize="squash", crop_pct=0.5))(photo())
     expected = np.asarray(photo().resize((32, 32), Image.Resampling.BICUBIC))
     assert np.array_equal(found.permute(1, 2, 0).numpy(), expected)
@@ -176,7 +176,7 @@ def test_the_interpolation_asked_for_is_used():
 
 @pytest.mark.parametrize("size", [(90, 60), (60, 90), (64, 64), (500, 3), (3, 500), (7, 9)])
 @pytest.mark.parametrize("target", [(24, 48), (48, 24), (32, 32)])
-def test_padding_keeps_all_of_the_picture_in_its_proportions(size, target):
+def test_padding_keeps_all_of_the_image_in_its_proportions(size, target):
     height, width = target
     transform = EvalTransform(preprocessing(*target, resize="pad", pad_fill=(1, 2, 3)))
     found = transform(Image.new("RGB", size, "white"))
@@ -193,10 +193,10 @@ def test_padding_keeps_all_of_the_picture_in_its_proportions(size, target):
 
 
 def test_bars_have_the_mean_colour_or_repeat_the_edge():
-    picture = photo(60, 30)
-    mean = EvalTransform(preprocessing(resize="pad"))(picture)
+    image = photo(60, 30)
+    mean = EvalTransform(preprocessing(resize="pad"))(image)
     assert (mean[:, :8] == 128).all() and (mean[:, -8:] == 128).all()
-    edge = EvalTransform(preprocessing(resize="pad", pad_fill="edge"))(picture)
+    edge = EvalTransform(preprocessing(resize="pad", pad_fill="edge"))(image)
     assert torch.equal(edge[:, 8:24], mean[:, 8:24])
     assert (edge[:, :8] == edge[:, 8:9]).all() and (edge[:, 24:] == edge[:, 23:24]).all()
 
@@ -233,14 +233,14 @@ def spread(tensor: torch.Tensor) -> float:
 @pytest.mark.parametrize("keys", [{"sharpness": {"factor": 3}}, {"blur": {"sigma": (1.0, 2.0)}}])
 def test_sharpness_and_blur_are_applied_as_often_as_asked(keys):
     rng = np.random.default_rng(0)
-    picture = Image.fromarray(rng.integers(60, 190, (32, 32, 3), np.uint8))
-    plain = train(picture, **NONE)
+    image = Image.fromarray(rng.integers(60, 190, (32, 32, 3), np.uint8))
+    plain = train(image, **NONE)
     (name, given), *_ = keys.items()
-    found = [train(picture, seed, **NONE, **{name: {**given, "probability": 0.4}}) for seed in range(200)]
+    found = [train(image, seed, **NONE, **{name: {**given, "probability": 0.4}}) for seed in range(200)]
     changed = [one for one in found if not torch.equal(one, plain)]
     assert len(changed) / 200 == pytest.approx(0.4, abs=0.1)
     assert all((spread(one) > spread(plain)) == (name == "sharpness") for one in changed)
 
 
-def test_blur_of_a_picture_smaller_than_its_reach():
+def test_blur_of_a_image_smaller_than_its_reach():
     assert train(size=4, **NONE, blur={"sigma": (5.0, 9.0), "probability": 1.0}).shape == (3, 4, 4)

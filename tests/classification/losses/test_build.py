@@ -15,20 +15,20 @@ from torch.nn import functional as F
 
 from classification.losses.build import build_training_loss, warn_of_balancing_twice
 from classification.losses.sections import LossConfig, loss_fault
-from engine.datasets.labelled import ArrayPictures
+from engine.datasets.labelled import ArrayImages
 from engine.datasets.sections import DigitsData
 from engine.errors import UserError
 from tests.sections import section
 
 CPU = torch.device("cpu")
-ONE_LABEL = ArrayPictures(["a", "b", "c"], np.repeat([0, 1, 2], [1, 3, 12]), np.zeros((16, 2, 2), np.uint8))
+ONE_LABEL = ArrayImages(["a", "b", "c"], np.repeat([0, 1, 2], [1, 3, 12]), np.zeros((16, 2, 2), np.uint8))
 LOGITS = torch.tensor([[1.0, -0.5, 0.25], [2.0, 0.5, -3.0], [0.0, 1.0, 1.5]])
 LABELS = torch.tensor([0, 1, 2])
 SEVERAL = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
 
 
 class SeveralLabels:
-    """Four pictures of three classes: the first in two of them, the second in one, the third in all."""
+    """Four images of three classes: the first in two of them, the second in one, the third in all."""
 
     classes = ["a", "b", "c"]
     multi_label = True
@@ -37,7 +37,7 @@ class SeveralLabels:
     def __len__(self) -> int:
         return 4
 
-    def picture(self, index: int) -> Image.Image:
+    def image(self, index: int) -> Image.Image:
         return Image.new("RGB", (2, 2))
 
     def name(self, index: int) -> str:
@@ -59,8 +59,8 @@ def test_cross_entropy_is_the_default():
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "focal", "bce"])
-def test_a_pictures_loss_is_multiplied_by_the_weight_of_its_class(name):
-    """Inverse weights of 1, 3 and 12 pictures: 36/17, 12/17, 3/17."""
+def test_a_images_loss_is_multiplied_by_the_weight_of_its_class(name):
+    """Inverse weights of 1, 3 and 12 images: 36/17, 12/17, 3/17."""
     weights = torch.tensor([36 / 17, 12 / 17, 3 / 17])
     plain, weighted = one_label(name=name), one_label(name=name, class_weights="inverse")
     torch.testing.assert_close(weighted, plain * weights)
@@ -92,7 +92,7 @@ def test_alpha_of_one_label_is_a_factor():
 
 
 def test_positive_weights_make_a_label_and_its_absence_weigh_the_same():
-    """Of four pictures two show a, one b, all four c (whose missing pictures count as one)."""
+    """Of four images two show a, one b, all four c (whose missing images count as one)."""
     for given, factors in (("inverse", [1.0, 3.0, 0.25]), (2.0, [2.0] * 3), ([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])):
         expected = F.binary_cross_entropy_with_logits(
             LOGITS, SEVERAL, pos_weight=torch.tensor(factors), reduction="none"
@@ -152,10 +152,10 @@ def test_what_does_not_fit_several_labels(keys, message):
 
 
 @pytest.mark.parametrize("keys", [{"class_weights": "effective_number"}, {"name": "logit_adjusted"}])
-def test_what_needs_pictures_of_each_class(keys):
-    pictures = ArrayPictures(["a", "b", "c"], np.array([0, 0, 2]), np.zeros((3, 2, 2), np.uint8))
+def test_what_needs_images_of_each_class(keys):
+    images = ArrayImages(["a", "b", "c"], np.array([0, 0, 2]), np.zeros((3, 2, 2), np.uint8))
     with pytest.raises(UserError, match="without any: b;"):
-        build_training_loss(section(LossConfig, **keys), pictures, CPU)
+        build_training_loss(section(LossConfig, **keys), images, CPU)
 
 
 @pytest.mark.parametrize(

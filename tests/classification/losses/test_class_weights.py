@@ -49,7 +49,7 @@ def test_equal_classes_weigh_one_and_all_sum_to_their_number(kind):
     weights = class_weights(kind, counts, 0.999)
     assert weights.sum() == pytest.approx(1758)
     by_count = weights[np.argsort(counts)]
-    assert (np.diff(by_count) <= 0).all(), "the fewer pictures, the more each counts"
+    assert (np.diff(by_count) <= 0).all(), "the fewer images, the more each counts"
 
 
 def test_positive_weights_and_priors():
@@ -57,9 +57,9 @@ def test_positive_weights_and_priors():
     np.testing.assert_allclose(np.exp(log_priors(COUNTS)), [1 / 16, 3 / 16, 12 / 16])
 
 
-def test_classes_without_pictures_are_named():
+def test_classes_without_images_are_named():
     check_counts(COUNTS, ["a", "b", "c"], "loss.class_weights: log")
-    with pytest.raises(UserError, match=r"loss.class_weights: log: .*without any: b, c; add pictures"):
+    with pytest.raises(UserError, match=r"loss.class_weights: log: .*without any: b, c; add images"):
         check_counts(np.array([3, 0, 0]), ["a", "b", "c"], "loss.class_weights: log")
     with pytest.raises(UserError, match="and 5 more"):
         check_counts(np.zeros(15, np.int64), [f"class {i}" for i in range(15)], "loss.class_weights: log")

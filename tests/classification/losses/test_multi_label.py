@@ -1,4 +1,4 @@
-"""Losses for several labels a picture against formulas written out in float64, torchvision's and timm's."""
+"""Losses for several labels an image against formulas written out in float64, torchvision's and timm's."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_torchvisions_focal_loss_agrees():
 
 
 def test_timms_asymmetric_loss_agrees():
-    """timm's is the sum over the labels of a picture, and of all its pictures in older versions."""
+    """timm's is the sum over the labels of an image, and of all its images in older versions."""
     for settings in ({}, {"gamma_pos": 0.0, "gamma_neg": 2.0, "clip": 0.1}, {"clip": 0.0}):
         theirs = AsymmetricLossMultiLabel(**settings)
         expected = [float(theirs(LOGITS[i : i + 1], LABELS[i : i + 1])) / 4 for i in range(5)]

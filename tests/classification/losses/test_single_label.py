@@ -1,4 +1,4 @@
-"""Losses for one label a picture against formulas written out in float64, and against timm's."""
+"""Losses for one label an image against formulas written out in float64, and against timm's."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ WEIGHTS = torch.tensor([0.5, 2.0, 1.25, 0.25])
 SHIFTS = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
 
 Costs = Callable[[np.ndarray], np.ndarray]
-"""Of one picture's logits, what each class would cost were it the true one: (C,) -> (C,)."""
+"""Of one image's logits, what each class would cost were it the true one: (C,) -> (C,)."""
 
 
 def reference(costs: Costs, targets: torch.Tensor, smoothing: float, weights: torch.Tensor | None) -> list[float]:
-    """Each picture's loss, term by term: a target is a mix of classes, each class's cost a mix of costs."""
+    """Each image's loss, term by term: a target is a mix of classes, each class's cost a mix of costs."""
     if not targets.is_floating_point():
         targets = F.one_hot(targets, 4)
     found = []

@@ -1,4 +1,4 @@
-"""The calibration error against a formula written out, and classes by their training pictures."""
+"""The calibration error against a formula written out, and classes by their training images."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def test_the_error_is_that_of_guo_et_al(groups):
     assert found.counts.sum() == 1001
 
 
-def test_groups_without_pictures_count_nothing():
+def test_groups_without_images_count_nothing():
     found = calibration(np.array([0.95, 0.95]), np.array([True, False]), 10)
     assert found.error == pytest.approx(0.45)
     assert np.isnan(found.accuracy[:9]).all() and found.accuracy[9] == 0.5
 
 
-def test_each_class_is_in_the_group_of_its_training_pictures():
+def test_each_class_is_in_the_group_of_its_training_images():
     found = size_bins([2, 10, 100, 500], np.array([1, 2, 9, 10, 99, 100, 499, 500, 7000]))
     assert {one.name: one.classes.tolist() for one in found} == {
         "0-1": [0], "2-9": [1, 2], "10-99": [3, 4], "100-499": [5, 6], "500+": [7, 8],
@@ -42,7 +42,7 @@ def test_each_class_is_in_the_group_of_its_training_pictures():
     assert [one.name for one in size_bins([2, 3], np.array([7]))] == ["2", "3+"]
 
 
-def test_accuracy_of_a_group_is_over_its_pictures_and_recall_over_its_classes():
+def test_accuracy_of_a_group_is_over_its_images_and_recall_over_its_classes():
     labels = np.array([0, 0, 0, 1, 2])
     top = np.array([[0, 1], [0, 2], [1, 2], [0, 1], [2, 1]])
     predictions = Predictions(labels, top, np.full((5, 2), 0.5), np.zeros(5))
@@ -50,14 +50,14 @@ def test_accuracy_of_a_group_is_over_its_pictures_and_recall_over_its_classes():
     rows = by_size(size_bins([2, 10], np.array([5, 5, 20, 3])), predictions, recall)
     assert rows == [
         {
-            "train_pictures": "2-9",
+            "train_images": "2-9",
             "classes": 3,
-            "pictures": 4,
+            "images": 4,
             "top1": 0.5,
             "top5": 0.75,
             "recall_macro": pytest.approx(1 / 3),
         },
-        {"train_pictures": "10+", "classes": 1, "pictures": 1, "top1": 1.0, "top5": 1.0, "recall_macro": 1.0},
+        {"train_images": "10+", "classes": 1, "images": 1, "top1": 1.0, "top5": 1.0, "recall_macro": 1.0},
     ]
     assert by_size(size_bins([2, 50], np.array([5, 5, 20, 3])), predictions, recall)[1]["top1"] is None
 

@@ -143,7 +143,7 @@ def test_a_single_label_is_not_taken_for_two_classes():
     assert multilabel_per_class(several([[1], [0]], [[0.9], [0.2]]))["f1"].tolist() == [1.0]
 
 
-def test_pictures_without_any_label_are_measured():
+def test_images_without_any_label_are_measured():
     found = multilabel_metrics(several([[0, 0], [0, 0]], [[0.1, 0.2], [0.3, 0.4]]), 0.5, np.array([0.5, 0.5]))
     assert found["mAP"] == found["f1_macro"] == 0.0 and found["subset_accuracy"] == 1.0
 

@@ -57,7 +57,7 @@ def test_of_two_as_near_the_higher_is_taken():
     assert tuned([1, 0, 0, 1, 0], [0.875, 0.625, 0.5625, 0.375, 0.125]) == 0.75
 
 
-def test_the_order_of_pictures_does_not_matter():
+def test_the_order_of_images_does_not_matter():
     rng = np.random.default_rng(3)
     labels, probabilities = rng.random((40, 6)) < 0.3, rng.random((40, 6)).round(1)
     order = rng.permutation(40)

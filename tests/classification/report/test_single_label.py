@@ -17,14 +17,14 @@ from classification.report.mistakes import worst_mistakes, wrong_labels
 from classification.report.parts import LISTED, Origin
 from classification.report.plots import BLOCKS, CONFUSED, EXTREMES, classes_figure, confusion_figure, extremes
 from classification.report.single_label import write_report
-from engine.datasets.labelled import ArrayPictures
+from engine.datasets.labelled import ArrayImages
 
 MANY = 1000
 
 
 @pytest.fixture(scope="module")
-def many() -> tuple[Predictions, ArrayPictures, np.ndarray]:
-    """Predictions of 3,000 pictures of a thousand classes, the classes of more training pictures known better."""
+def many() -> tuple[Predictions, ArrayImages, np.ndarray]:
+    """Predictions of 3,000 images of a thousand classes, the classes of more training images known better."""
     rng = np.random.default_rng(0)
     train_counts = rng.integers(2, 700, MANY)
     labels = rng.permutation(np.repeat(np.arange(MANY - 1), 4)[:3000])  # some classes never occur
@@ -34,39 +34,39 @@ def many() -> tuple[Predictions, ArrayPictures, np.ndarray]:
     probabilities = np.sort(rng.dirichlet(np.ones(5), len(labels)), axis=1)[:, ::-1]
     predictions = Predictions(labels, top, probabilities, -np.log(probabilities[:, 0]))
     classes = [f"a species, {i} $x$" for i in range(MANY)]
-    return predictions, ArrayPictures(classes, labels, rng.integers(0, 255, (3000, 4, 6), dtype=np.uint8)), train_counts
+    return predictions, ArrayImages(classes, labels, rng.integers(0, 255, (3000, 4, 6), dtype=np.uint8)), train_counts
 
 
 def test_a_thousand_classes_make_a_short_report(many, tmp_path: Path):
-    predictions, pictures, train_counts = many
+    predictions, images, train_counts = many
     settings = ClassificationEvaluationConfig()
-    origin = Origin("many", pictures, train_counts, settings, tmp_path / "metrics.jsonl")
+    origin = Origin("many", images, train_counts, settings, tmp_path / "metrics.jsonl")
     write_report(tmp_path / "val", origin, metrics(predictions), predictions)
     text = (tmp_path / "val" / "report.md").read_text()
     assert len(text.splitlines()) < 150 and len(text) < 10_000
-    assert f"The best and the worst {LISTED // 2} of 750 by F1" in text and "250 classes have no pictures here" in text
+    assert f"The best and the worst {LISTED // 2} of 750 by F1" in text and "250 classes have no images here" in text
     assert (
         sum(row["classes"] for row in json.loads((tmp_path / "val" / "metrics.json").read_text())["size_bins"]) == MANY
     )
     for name, most in {"confusion_matrix": 2400, "per_class": 1700, "reliability": 700, "worst_mistakes": 1100}.items():
-        with Image.open(tmp_path / "val" / f"{name}.png") as picture:
-            assert max(picture.size) <= most, name
+        with Image.open(tmp_path / "val" / f"{name}.png") as image:
+            assert max(image.size) <= most, name
     confusions = list(csv.DictReader((tmp_path / "val" / "confusions.csv").open()))
     wrong = (predictions.top[:, 0] != predictions.labels).sum()
-    assert sum(int(row["pictures"]) for row in confusions) == wrong
+    assert sum(int(row["images"]) for row in confusions) == wrong
     assert not (tmp_path / "val" / "curves.png").exists()
 
 
 def test_figures_of_many_classes_name_only_those_that_tell_something(many):
-    predictions, pictures, train_counts = many
+    predictions, images, train_counts = many
     counts = np.zeros((MANY, MANY), np.int64)
     np.add.at(counts, (predictions.labels, predictions.top[:, 0]), 1)
-    confused, whole = confusion_figure(counts, pictures.classes, train_counts).axes
+    confused, whole = confusion_figure(counts, images.classes, train_counts).axes
     assert len(confused.get_yticks()) == CONFUSED and len(confused.get_xticks()) == CONFUSED + 1
     assert whole.images[0].get_array().shape == (BLOCKS, BLOCKS)
     np.testing.assert_allclose(whole.images[0].get_array().sum(axis=1), 1)
     recall, support = np.diag(counts) / np.maximum(counts.sum(axis=1), 1), counts.sum(axis=1)
-    *_, bars = classes_figure(recall, support, pictures.classes, train_counts, "accuracy").axes
+    *_, bars = classes_figure(recall, support, images.classes, train_counts, "accuracy").axes
     assert len(bars.patches) == 2 * EXTREMES
 
 
@@ -78,7 +78,7 @@ def test_the_title_of_a_small_confusion_matrix_is_whole(count):
     assert figure.bbox.x0 <= title.get_window_extent().x0 and title.get_window_extent().x1 <= figure.bbox.x1
 
 
-def test_of_equal_classes_those_with_most_pictures_come_first():
+def test_of_equal_classes_those_with_most_images_come_first():
     values, support = np.array([0.0, 1.0, 0.0, 1.0, 0.5]), np.array([2, 3, 9, 1, 0])
     assert extremes(values, support, 1).tolist() == [2, 0, 1, 3]
     assert extremes(values, support, -1).tolist() == [1, 3, 2, 0]

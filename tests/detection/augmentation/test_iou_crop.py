@@ -26,7 +26,7 @@ def test_a_part_keeps_to_its_bounds_and_overlaps_an_object_enough(least):
     config = IoUCropConfig(overlaps=[least], scale=(0.4, 0.9), ratio=(0.6, 1.8))
     found = [choose_part(BOXES, SIZE, config) for _ in range(200)]
     parts = [each for each in found if each is not None]
-    assert 50 < len(parts) < 150  # the whole picture is drawn as often as the one overlap
+    assert 50 < len(parts) < 150  # the whole image is drawn as often as the one overlap
     for (left, top, right, bottom), inside in parts:
         assert 0 <= left < right <= 160 and 0 <= top < bottom <= 120
         assert 63 <= right - left <= 144 and 47 <= bottom - top <= 108
@@ -54,7 +54,7 @@ def test_parts_are_drawn_as_torchvision_draws_them():
     assert (found.std(dim=0) - wanted.float().std(dim=0)).abs().max() < 5
 
 
-def test_what_is_impossible_leaves_the_picture_whole():
+def test_what_is_impossible_leaves_the_image_whole():
     small = torch.tensor([[10.0, 10.0, 12.0, 12.0]])
     torch.manual_seed(0)
     assert all(choose_part(small, SIZE, IoUCropConfig(overlaps=[0.9])) is None for _ in range(5))
@@ -63,7 +63,7 @@ def test_what_is_impossible_leaves_the_picture_whole():
     assert choose_part(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), (2, 2), tiny) is None  # every part is without area
 
 
-def test_picture_boxes_and_labels_are_cut_alike():
+def test_image_boxes_and_labels_are_cut_alike():
     boxes = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=SIZE)
     sample = {"image": Image.new("RGB", (160, 120)), "boxes": boxes, "labels": torch.tensor([0, 1, 2])}
     torch.manual_seed(1)
@@ -81,7 +81,7 @@ def test_picture_boxes_and_labels_are_cut_alike():
 CONFIG = IoUCropConfig(overlaps=[0.0], scale=(0.4, 0.7))
 
 
-def picture(region: tuple[int, int, int, int], size: tuple[int, int] = (80, 60)) -> Image.Image:
+def image(region: tuple[int, int, int, int], size: tuple[int, int] = (80, 60)) -> Image.Image:
     """Black, the region white."""
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     left, top, right, bottom = region
@@ -92,7 +92,7 @@ def picture(region: tuple[int, int, int, int], size: tuple[int, int] = (80, 60))
 def cropped(boxes: list, labels: list[int], seed: int, size: tuple[int, int] = (80, 60)) -> dict:
     regions = [box for box, label in zip(boxes, labels, strict=True) if label == CROWD] or [(0, 0, 0, 0)]
     sample = {
-        "image": picture(regions[0], size),
+        "image": image(regions[0], size),
         "boxes": tv_tensors.BoundingBoxes(
             torch.tensor(boxes).float().view(-1, 4), format="XYXY", canvas_size=(size[1], size[0])
         ),
@@ -144,7 +144,7 @@ def test_an_object_is_kept_if_its_centre_is() -> None:
     assert len(counts) > 1 and 0 not in counts
 
 
-def test_pictures_too_small_to_be_cropped_stay_whole() -> None:
+def test_images_too_small_to_be_cropped_stay_whole() -> None:
     for size in ((80, 2), (1, 1), (2, 80)):
         for seed in range(5):
             assert cropped([(0, 0, *size)], [0], seed, size)["image"].size == size
@@ -152,7 +152,7 @@ def test_pictures_too_small_to_be_cropped_stay_whole() -> None:
 
 def test_regions_are_kept_whatever_their_size_and_objects_from_a_size_on() -> None:
     boxes = torch.tensor([[0, 0, 4, 40], [10, 10, 20, 20], [30, 0, 34, 40], [40, 0, 40, 10]]).float()
-    sample = Sample(picture((0, 0, 1, 1)), boxes, torch.tensor([0, 1, CROWD, CROWD]))
+    sample = Sample(image((0, 0, 1, 1)), boxes, torch.tensor([0, 1, CROWD, CROWD]))
     plain = AugmentationConfig(photometric=None, zoom_out=None, iou_crop=None, horizontal_flip=0.0, min_box_pixels=5)
     found = TrainTransform((60, 80), "nearest", (0.5, 0.5, 0.5), plain)(sample, 0)
     assert found["labels"].tolist() == [1]

@@ -12,7 +12,7 @@ from detection.augmentation.sections import AugmentationConfig
 from detection.augmentation.transforms import EvalReader, TrainReader, TrainTransform, shrunk
 from detection.data.sample import CROWD, Sample, collate, read_sample
 from detection.data.sections import ShapesData
-from detection.data.synthetic_shapes import ShapePictures
+from detection.data.synthetic_shapes import ShapeImages
 from engine.data.batch_plan import Draw
 from engine.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from engine.images.transforms import EvalTransform
@@ -20,20 +20,20 @@ from tests.detection.coco_files import box, coco_data, write_split
 
 MEAN = (0.5, 0.4, 0.3)
 NONE: dict = {"photometric": None, "zoom_out": None, "iou_crop": None, "horizontal_flip": 0.0}
-PICTURES = ShapePictures(
+IMAGES = ShapeImages(
     ShapesData.model_validate(
-        {"source": "shapes", "train_pictures": 12, "canvas_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
+        {"source": "shapes", "train_images": 12, "canvas_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
     ),
     "train",
 )
 
 
 def reader(size=(48, 64), seed=0, **augmentation) -> TrainReader:
-    return TrainReader(PICTURES, size, "bilinear", MEAN, AugmentationConfig.model_validate(augmentation), seed)
+    return TrainReader(IMAGES, size, "bilinear", MEAN, AugmentationConfig.model_validate(augmentation), seed)
 
 
 def black_with(*boxes: tuple[int, int, int, int], labels: list[int] | None = None, size=(80, 60)) -> Sample:
-    """A black picture, the boxes on it in colours 100, 101, ..."""
+    """A black image, the boxes on it in colours 100, 101, ..."""
     pixels = np.zeros((size[1], size[0], 3), np.uint8)
     for number, (left, top, right, bottom) in enumerate(boxes):
         pixels[top:bottom, left:right] = 100 + 20 * number
@@ -92,9 +92,9 @@ def test_samples_are_whole():
 def test_without_augmentation_training_sees_what_evaluation_sees():
     own = reader(**NONE)[Draw(4, 0, 0)]
     ready = Preprocessing(48, 64, "squash", 1.0, "bilinear", IMAGENET_MEAN, IMAGENET_STD)
-    evaluated = EvalReader(PICTURES, EvalTransform(ready))[Draw(4, 0, 4)]
+    evaluated = EvalReader(IMAGES, EvalTransform(ready))[Draw(4, 0, 4)]
     assert torch.equal(own["image"], evaluated["image"]) and own["index"] == evaluated["index"] == 4
-    sample = read_sample(PICTURES, 4)
+    sample = read_sample(IMAGES, 4)
     torch.testing.assert_close(own["boxes"], sample.boxes / torch.tensor([80.0, 60.0, 80.0, 60.0]))
     assert torch.equal(own["labels"], sample.labels)
 
@@ -126,12 +126,12 @@ def test_zooming_out_shows_the_mean_colour():
     assert tuple(round(255 * channel) for channel in MEAN) in corners
 
 
-def test_large_pictures_are_made_smaller_before_they_are_enlarged():
-    """Zoomed out by 4, a picture of 12 million pixels would take 576 MB."""
+def test_large_images_are_made_smaller_before_they_are_enlarged():
+    """Zoomed out by 4, an image of 12 million pixels would take 576 MB."""
     boxes = ((500, 800, 2500, 3000), (2600, 400, 3900, 2000))
     sample = black_with(*boxes, size=(4000, 3000))
     small = shrunk(sample, (100, 100), Image.Resampling.BILINEAR)
-    assert small.picture.size == (133, 100)
+    assert small.image.size == (133, 100)
     torch.testing.assert_close(small.boxes, sample.boxes * torch.tensor([133 / 4000, 100 / 3000] * 2))
     assert shrunk(small, (100, 100), Image.Resampling.BILINEAR) is small
     sizes = []
@@ -148,7 +148,7 @@ def test_colours_change_and_boxes_do_not():
     assert torch.equal(found["boxes"], transformed(sample)["boxes"])
 
 
-def test_a_picture_without_objects_is_not_searched_for_a_crop():
+def test_a_image_without_objects_is_not_searched_for_a_crop():
     empty = Sample(Image.new("RGB", (80, 60)), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     for seed in range(5):
         found = transformed(empty, seed, zoom_out={}, iou_crop={"overlaps": []})
@@ -160,19 +160,19 @@ def test_crowds_travel_as_regions_and_small_boxes_are_left_out(tmp_path):
     write_split(tmp_path, "train", boxes)
     from detection.data.coco import read_split
 
-    pictures, _ = read_split(coco_data(tmp_path), "train")
-    found = TrainTransform((30, 40), "nearest", MEAN, AugmentationConfig(**NONE))(read_sample(pictures, 0), 0)
+    images, _ = read_split(coco_data(tmp_path), "train")
+    found = TrainTransform((30, 40), "nearest", MEAN, AugmentationConfig(**NONE))(read_sample(images, 0), 0)
     torch.testing.assert_close(found["ignored"], torch.tensor([[0.1, 0.1, 0.6, 0.6]]))
-    torch.testing.assert_close(found["boxes"], torch.tensor([[0.75, 2 / 3, 1.0, 1.0]]))  # clipped to the picture
+    torch.testing.assert_close(found["boxes"], torch.tensor([[0.75, 2 / 3, 1.0, 1.0]]))  # clipped to the image
 
 
-def test_a_mosaic_puts_each_picture_and_its_boxes_into_a_quarter():
+def test_a_mosaic_puts_each_image_and_its_boxes_into_a_quarter():
     samples = [black_with((10, 10, 70, 50), labels=[n]) for n in range(4)]
-    colours = [Image.fromarray(np.asarray(s.picture) // 5 * (n + 5)) for n, s in enumerate(samples)]
+    colours = [Image.fromarray(np.asarray(s.image) // 5 * (n + 5)) for n, s in enumerate(samples)]
     samples = [Sample(colour, s.boxes, s.labels) for colour, s in zip(colours, samples, strict=True)]
     made = mosaic(samples, (120, 160), (0.5, 0.5), 0.3, Image.Resampling.NEAREST)
-    assert made.picture.size == (160, 120) and made.labels.tolist() == [0, 1, 2, 3]
-    pixels = np.asarray(made.picture)[..., 0]
+    assert made.image.size == (160, 120) and made.labels.tolist() == [0, 1, 2, 3]
+    pixels = np.asarray(made.image)[..., 0]
     for number, corner in enumerate(made.boxes.tolist()):
         rows, columns = np.nonzero(pixels == 20 * (number + 5))
         assert corner == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]

@@ -21,23 +21,23 @@ PRIORS = grid_priors()
 
 
 def scene(counts: tuple[int, ...], seed: int = 0, crowds: int = 1, columns: int = CLASSES + 1):
-    """Logits, codes and matches of pictures with so many objects."""
+    """Logits, codes and matches of images with so many objects."""
     generator = torch.Generator().manual_seed(seed)
-    pictures = [random_boxes(count, generator=generator) for count in counts]
+    images = [random_boxes(count, generator=generator) for count in counts]
     labels = [torch.randint(0, CLASSES, (count,), generator=generator) for count in counts]
     regions = random_boxes(len(counts), crowds, generator=generator)
-    matches = match(PRIORS, *padded(pictures, labels), regions, MatchingConfig())
+    matches = match(PRIORS, *padded(images, labels), regions, MatchingConfig())
     logits = torch.randn(len(counts), len(PRIORS), columns, generator=generator)
     codes = torch.randn(len(counts), len(PRIORS), 4, generator=generator)
     return logits, codes, matches
 
 
-def only(matches: Matches, pictures: slice) -> Matches:
-    return Matches(*(getattr(matches, name)[pictures] for name in ("positive", "negative", "labels", "boxes")))
+def only(matches: Matches, images: slice) -> Matches:
+    return Matches(*(getattr(matches, name)[images] for name in ("positive", "negative", "labels", "boxes")))
 
 
 def by_hand(logits: Tensor, codes: Tensor, matches: Matches, config: LossConfig) -> tuple[list[float], list[float]]:
-    """Losses of classes and of boxes, a picture and a prior at a time."""
+    """Losses of classes and of boxes, an image and a prior at a time."""
     class_losses, box_losses = [], []
     for b in range(len(logits)):
         positives = matches.positive[b].nonzero().flatten().tolist()
@@ -78,7 +78,7 @@ def by_hand(logits: Tensor, codes: Tensor, matches: Matches, config: LossConfig)
         {"normalizer": 12.5, "box_weight": 2.0},
     ],
 )
-def test_it_is_the_mean_of_what_each_picture_gives_by_hand(changes):
+def test_it_is_the_mean_of_what_each_image_gives_by_hand(changes):
     config = section(LossConfig, **changes)
     logits, codes, matches = scene((0, 1, 6), columns=CLASSES + (config.classification != "focal"))
     assert matches.positive.any() and not (matches.positive | matches.negative).all()
@@ -89,7 +89,7 @@ def test_it_is_the_mean_of_what_each_picture_gives_by_hand(changes):
     assert found["loss"].item() == pytest.approx((sum(classes) + config.box_weight * sum(boxes)) / 3, rel=1e-5)
 
 
-def test_one_picture_is_what_torchvision_computes():
+def test_one_image_is_what_torchvision_computes():
     logits, codes, matches = scene((5,), crowds=0)
     model = SSD.__new__(SSD)
     model.__dict__.update(box_coder=_coder(), neg_to_pos_ratio=3.0)
@@ -109,7 +109,7 @@ def _coder():
 
 
 @pytest.mark.parametrize("changes", [{}, {"classification": "focal", "boxes": "ciou"}, {"normalizer": 7.0}])
-def test_it_does_not_depend_on_how_pictures_are_spread_over_ranks(changes):
+def test_it_does_not_depend_on_how_images_are_spread_over_ranks(changes):
     config = section(LossConfig, **changes)
     logits, codes, matches = scene((3, 0, 9, 1), columns=CLASSES + (config.classification != "focal"))
     whole = detection_loss(logits, codes, PRIORS, matches, config)

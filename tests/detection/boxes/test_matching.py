@@ -16,7 +16,7 @@ NO_REGIONS = torch.zeros(1, 0, 4)
 
 
 def by_hand(priors: Tensor, boxes: Tensor, ignored: Tensor) -> tuple[list[int], list[bool]]:
-    """The object of each prior (-1: none) in one picture, and whether it is ignored; one comparison at a time."""
+    """The object of each prior (-1: none) in one image, and whether it is ignored; one comparison at a time."""
     iou = box_iou(boxes, corners(priors)).tolist()
     found = []
     for prior in range(len(priors)):
@@ -39,16 +39,16 @@ def by_hand(priors: Tensor, boxes: Tensor, ignored: Tensor) -> tuple[list[int], 
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_batch_is_matched_as_one_picture_after_the_other_by_hand(seed):
+def test_a_batch_is_matched_as_one_image_after_the_other_by_hand(seed):
     generator = torch.Generator().manual_seed(seed)
     priors = grid_priors()
     counts = [0, 1, 5, 12]
-    pictures = [random_boxes(count, generator=generator) for count in counts]
+    images = [random_boxes(count, generator=generator) for count in counts]
     classes = [torch.randint(0, 9, (count,), generator=generator) for count in counts]
     regions = random_boxes(4, 2, generator=generator)
     regions[0] = 0
-    found = match(priors, *padded(pictures, classes), regions, CONFIG)
-    for i, (boxes, labels) in enumerate(zip(pictures, classes, strict=True)):
+    found = match(priors, *padded(images, classes), regions, CONFIG)
+    for i, (boxes, labels) in enumerate(zip(images, classes, strict=True)):
         objects, inside = by_hand(priors, boxes, regions[i])
         positive = [number >= 0 for number in objects]
         assert found.positive[i].tolist() == positive
@@ -103,10 +103,10 @@ def test_a_crowd_is_neither_object_nor_background_and_objects_in_it_count():
     assert found.positive.tolist() == [[True, False, False]] and found.negative.tolist() == [[False, True, False]]
 
 
-def test_objects_are_matched_alike_however_many_pictures_fit_the_cache(monkeypatch):
+def test_objects_are_matched_alike_however_many_images_fit_the_cache(monkeypatch):
     generator = torch.Generator().manual_seed(2)
-    pictures = [random_boxes(count, generator=generator) for count in (4, 0, 7, 1, 2)]
-    batch = padded(pictures, [torch.arange(len(boxes)) for boxes in pictures])
+    images = [random_boxes(count, generator=generator) for count in (4, 0, 7, 1, 2)]
+    batch = padded(images, [torch.arange(len(boxes)) for boxes in images])
     expected = match(grid_priors(), *batch, torch.zeros(5, 0, 4), CONFIG)
     for cached in (1, 2 * 7 * len(grid_priors())):
         monkeypatch.setattr("detection.boxes.matching.CACHED_OVERLAPS", cached)

@@ -16,15 +16,15 @@ from tests.detection.waits import CountWaits
 PRIORS = grid_priors(4)
 
 
-def output(classes: int = 5, pictures: int = 3, sharpness: float = 2.0, seed: int = 0) -> tuple[Tensor, Tensor]:
+def output(classes: int = 5, images: int = 3, sharpness: float = 2.0, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Logits with a background column and codes."""
     generator = torch.Generator().manual_seed(seed)
-    logits = sharpness * torch.randn(pictures, len(PRIORS), classes + 1, generator=generator)
-    return logits, torch.randn(pictures, len(PRIORS), 4, generator=generator)
+    logits = sharpness * torch.randn(images, len(PRIORS), classes + 1, generator=generator)
+    return logits, torch.randn(images, len(PRIORS), 4, generator=generator)
 
 
 def by_hand(scores: Tensor, boxes: Tensor, config: PostprocessConfig) -> list[tuple[float, int, int]]:
-    """(score, class, prior) of one picture's detections: greedy suppression over every pair, in plain loops."""
+    """(score, class, prior) of one image's detections: greedy suppression over every pair, in plain loops."""
     priors, classes = scores.shape
     pairs = [(scores[p, c].item(), c, p) for p in range(priors) for c in range(classes)]
     kept: list[tuple[float, int, int]] = []
@@ -43,7 +43,7 @@ def test_detections_are_those_of_plain_loops(changes, together):
     config = PostprocessConfig(**changes)
     logits, codes = output()
     scores = class_scores(logits, sigmoid=False)
-    found = postprocess(scores, codes, PRIORS, config, together).pictures()
+    found = postprocess(scores, codes, PRIORS, config, together).images()
     boxes = decode(codes, PRIORS).clamp(0, 1)
     for i, (own_boxes, own_scores, labels) in enumerate(found):
         expected = by_hand(scores[i], boxes[i], config)
@@ -63,7 +63,7 @@ def test_it_finds_what_torchvision_finds(sharpness):
     model.__dict__["detections_per_img"] = 200
     head = {"bbox_regression": codes, "cls_logits": logits}
     expected = SSD.postprocess_detections(model, head, [corners(PRIORS)] * 3, [(1, 1)] * 3)
-    found = postprocess(class_scores(logits, sigmoid=False), codes, PRIORS, config).pictures()
+    found = postprocess(class_scores(logits, sigmoid=False), codes, PRIORS, config).images()
     for theirs, (boxes, scores, labels) in zip(expected, found, strict=True):
         torch.testing.assert_close(scores, theirs["scores"])
         assert torch.equal(labels + 1, theirs["labels"])
@@ -96,16 +96,16 @@ def test_what_is_below_the_threshold_suppresses_nothing_and_is_not_found():
     scores[0, 3, 0], scores[0, 5, 0], scores[0, 7, 1] = 0.9, 0.8, 0.7
     for together in (True, False):
         found = postprocess(scores, codes, PRIORS, PostprocessConfig(score_threshold=0.5), together)
-        ((own, values, labels),) = found.pictures()
+        ((own, values, labels),) = found.images()
         torch.testing.assert_close(values, torch.tensor([0.9, 0.7]))
         assert labels.tolist() == [0, 1]
         torch.testing.assert_close(own, boxes[:2], rtol=0, atol=1e-6)
         nothing = postprocess(scores, codes, PRIORS, PostprocessConfig(score_threshold=0.95), together)
-        assert nothing.counts.tolist() == [0] and nothing.pictures()[0][0].shape == (0, 4)
+        assert nothing.counts.tolist() == [0] and nothing.images()[0][0].shape == (0, 4)
         assert not nothing.scores.any()
 
 
-def test_boxes_end_at_the_picture():
+def test_boxes_end_at_the_image():
     codes = 20 * output()[1]
     boxes = postprocess(class_scores(output()[0], sigmoid=False), codes, PRIORS, PostprocessConfig()).boxes
     assert boxes.min() == 0 and boxes.max() == 1
@@ -132,9 +132,9 @@ def test_the_host_waits_once_for_a_batch(threshold, sigmoid):
     assert count.waits == ["torchvision.nms.default"]
 
 
-@pytest.mark.parametrize("pictures", [1, 3, 4, 5, 9])
-def test_a_call_has_a_bounded_number_of_boxes_and_none_changes_the_result(pictures, monkeypatch):
-    """Here four pictures of 32 candidates: on a GPU one call for a whole batch takes memory for every pair of boxes."""
+@pytest.mark.parametrize("images", [1, 3, 4, 5, 9])
+def test_a_call_has_a_bounded_number_of_boxes_and_none_changes_the_result(images, monkeypatch):
+    """Here four images of 32 candidates: on a GPU one call for a whole batch takes memory for every pair of boxes."""
     calls = []
 
     def counted(boxes, scores, iou):
@@ -142,7 +142,7 @@ def test_a_call_has_a_bounded_number_of_boxes_and_none_changes_the_result(pictur
         return nms(boxes, scores, iou)
 
     monkeypatch.setattr("detection.boxes.postprocess.nms", counted)
-    logits, codes = output(pictures=pictures, sharpness=1.0, seed=pictures)
+    logits, codes = output(images=images, sharpness=1.0, seed=images)
     given = class_scores(logits, sigmoid=False), codes, PRIORS
     values, labels, numbers = best_pairs(given[0], 32)
     boxes = decode(codes.gather(1, numbers.unsqueeze(-1).expand(-1, -1, 4)), PRIORS[numbers]).clamp(0, 1)
@@ -151,7 +151,7 @@ def test_a_call_has_a_bounded_number_of_boxes_and_none_changes_the_result(pictur
     for limit in (1, 32, 127, 128, 129, 10_000):
         calls.clear()
         assert torch.equal(suppress_together(*candidates, boxes_a_call=limit), each)
-        assert max(calls) <= max(limit, 32) and sum(calls) == 32 * pictures
+        assert max(calls) <= max(limit, 32) and sum(calls) == 32 * images
     assert 0 < each.sum() < candidates[3].sum()  # some are suppressed
 
     calls.clear()
@@ -160,7 +160,7 @@ def test_a_call_has_a_bounded_number_of_boxes_and_none_changes_the_result(pictur
 
 
 @pytest.mark.parametrize(("device", "way"), [("cpu", "each"), ("meta", "together")])
-def test_pictures_are_suppressed_together_but_on_a_cpu(device, way, monkeypatch):
+def test_images_are_suppressed_together_but_on_a_cpu(device, way, monkeypatch):
     calls = []
     for name in ("each", "together"):
         noted = lambda boxes, scores, labels, valid, iou, name=name: calls.append(name) or valid  # noqa: E731
@@ -170,7 +170,7 @@ def test_pictures_are_suppressed_together_but_on_a_cpu(device, way, monkeypatch)
     assert calls == [way]
 
 
-def test_many_classes_and_pictures_are_kept_apart():
+def test_many_classes_and_images_are_kept_apart():
     """The offsets that keep groups apart must not eat up the boxes' precision."""
     generator = torch.Generator().manual_seed(5)
     scores = torch.rand(64, len(PRIORS), 90, generator=generator)

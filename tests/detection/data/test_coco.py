@@ -1,4 +1,4 @@
-"""Reading COCO files: labels, crowds, empty pictures, and everything that can be wrong."""
+"""Reading COCO files: labels, crowds, empty images, and everything that can be wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from detection.data.coco import read_split
-from detection.data.open import check_data, described, open_pictures
+from detection.data.open import check_data, described, open_images
 from detection.data.sections import CocoData
 from engine.data.names import Names
 from engine.errors import UserError
@@ -30,11 +30,11 @@ def kinds(findings) -> dict[str, tuple]:
 
 def test_sparse_ids_in_any_order_become_labels_and_back(tmp_path):
     boxes = [box(1, 103, GOOD, 90), box(2, 101, [0, 0, 5, 5], 7), box(3, 103, [3, 3, 4, 4], 2)]
-    pictures, findings = read(tmp_path, boxes)
-    known = pictures.annotations
+    images, findings = read(tmp_path, boxes)
+    known = images.annotations
     assert not findings
     assert (known.classes, known.category_ids) == (["cat", "dog", "owl"], [2, 7, 90])
-    assert known.picture_ids.tolist() == [101, 102, 103]
+    assert known.image_ids.tolist() == [101, 102, 103]
     assert [known.labels[known.of(i)].tolist() for i in range(3)] == [[1], [], [2, 0]]
     assert known.boxes[known.of(2)].tolist() == [[1, 2, 11, 22], [3, 3, 7, 7]]
     assert known.areas[known.of(2)].tolist() == [200, 16]
@@ -46,7 +46,7 @@ def test_ids_may_be_texts(tmp_path):
     found, findings = read(tmp_path, [box(1, "x", GOOD, "b")], images=images, categories=categories)
     assert not findings
     assert (found.annotations.classes, found.annotations.labels.tolist()) == (["ant", "bee"], [1])
-    assert found.annotations.picture_ids.tolist() == ["z", "y", "x"]
+    assert found.annotations.image_ids.tolist() == ["z", "y", "x"]
     assert found.annotations.starts.tolist() == [0, 0, 0, 1]
 
 
@@ -58,12 +58,12 @@ def test_crowds_are_kept_apart_and_a_missing_iscrowd_is_none(tmp_path):
 
 
 def test_all_is_kept_as_arrays(tmp_path):
-    pictures, _ = read(tmp_path, [box(1, 101, GOOD)])
-    arrays = [value for value in vars(pictures.annotations).values() if isinstance(value, np.ndarray)]
+    images, _ = read(tmp_path, [box(1, 101, GOOD)])
+    arrays = [value for value in vars(images.annotations).values() if isinstance(value, np.ndarray)]
     assert len(arrays) == 7 and not any(array.dtype == object for array in arrays)
-    assert len(pictures.annotations.classes) == 3
-    assert not any(isinstance(value, list) for value in vars(pictures).values())
-    assert isinstance(pictures._names, Names)
+    assert len(images.annotations.classes) == 3
+    assert not any(isinstance(value, list) for value in vars(images).values())
+    assert isinstance(images._names, Names)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_all_is_kept_as_arrays(tmp_path):
         ("malformed", box(9, 101, [3, 3, 4]), False),
         ("malformed", box(9, 101, [3, 3, "4", 4]), False),
         ("malformed", {"id": 9, "image_id": 101, "category_id": 2}, False),
-        ("unknown_picture", box(9, 5, GOOD), False),
+        ("unknown_image", box(9, 5, GOOD), False),
         ("outside", box(9, 101, [50, 3, 4, 4]), False),
         ("partly_outside", box(9, 101, [30, 20, 14, 14]), True),
         ("partly_outside", box(9, 101, [-400, -300, 440, 330]), True),
@@ -90,7 +90,7 @@ def test_all_is_kept_as_arrays(tmp_path):
 def test_boxes_that_are_wrong_are_counted_named_and_left_out(tmp_path, kind, bad, kept, caplog):
     write_split(tmp_path, "train", [box(1, 101, GOOD), bad])
     with caplog.at_level(logging.WARNING):
-        known = open_pictures(coco_data(tmp_path), "train").annotations
+        known = open_images(coco_data(tmp_path), "train").annotations
     assert len(known.boxes) == 1 + kept
     (finding,) = read_split(coco_data(tmp_path), "train")[1]
     assert (finding.kind, finding.ids, finding.fatal) == (kind, (9,), False)
@@ -105,10 +105,10 @@ def test_a_box_may_reach_out_by_what_rounding_does(tmp_path):
     ("kind", "ids", "changes"),
     [
         ("unknown_category", (9,), {"annotations": [box(9, 101, GOOD, 3)]}),
-        ("duplicate_picture_ids", (1,), {"images": [{"id": 1, "file_name": "0.png", "width": 40, "height": 30}] * 2}),
-        ("missing_pictures", (4,), {"images": [{"id": 4, "file_name": "gone.png", "width": 40, "height": 30}]}),
-        ("malformed_picture", (4,), {"images": [{"id": 4, "file_name": "0.png", "width": 0, "height": 30}]}),
-        ("no_pictures", (), {"images": []}),
+        ("duplicate_image_ids", (1,), {"images": [{"id": 1, "file_name": "0.png", "width": 40, "height": 30}] * 2}),
+        ("missing_images", (4,), {"images": [{"id": 4, "file_name": "gone.png", "width": 40, "height": 30}]}),
+        ("malformed_image", (4,), {"images": [{"id": 4, "file_name": "0.png", "width": 0, "height": 30}]}),
+        ("no_images", (), {"images": []}),
         ("duplicate_category_ids", (7,), {"categories": [*CATEGORIES, {"id": 7, "name": "wolf"}]}),
         ("malformed_category", ("none",), {"categories": [*CATEGORIES, {"name": "wolf"}]}),
         ("no_categories", (), {"categories": []}),
@@ -118,7 +118,7 @@ def test_what_training_cannot_do_without_is_refused_by_name(tmp_path, kind, ids,
     write_split(tmp_path, "train", **{"annotations": [], **changes})
     assert kinds(f for f in read_split(coco_data(tmp_path), "train")[1] if f.fatal)[kind] == ids
     with pytest.raises(UserError, match=rf"train\.json: .*\(ids: {ids[0]}" if ids else r"train\.json: the|there"):
-        open_pictures(coco_data(tmp_path), "train")
+        open_images(coco_data(tmp_path), "train")
 
 
 @pytest.mark.parametrize(
@@ -133,36 +133,36 @@ def test_what_training_cannot_do_without_is_refused_by_name(tmp_path, kind, ids,
         {"id": True, "file_name": "0.png", "width": 40, "height": 30},
     ],
 )
-def test_pictures_of_impossible_names_and_sizes_are_named(tmp_path, images):
+def test_images_of_impossible_names_and_sizes_are_named(tmp_path, images):
     _, findings = read(tmp_path, [], images=[images])
-    assert kinds(findings) == {"malformed_picture": (images["id"],)}
+    assert kinds(findings) == {"malformed_image": (images["id"],)}
 
 
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        ({"width": None}, "pictures without width"),
-        ({"file_name": None}, "pictures without file_name"),
-        ({"width": 0}, "pictures whose width is no whole number from 1 on, such as 0"),
-        ({"height": "160"}, 'pictures whose height is no whole number from 1 on, such as the text "160"'),
-        ({"file_name": 7}, "pictures whose file_name is no name of a file, such as 7"),
-        ({"id": 4.5}, "pictures whose id is no whole number or text, such as 4.5"),
-        ({"id": None}, "pictures without id"),
+        ({"width": None}, "images without width"),
+        ({"file_name": None}, "images without file_name"),
+        ({"width": 0}, "images whose width is no whole number from 1 on, such as 0"),
+        ({"height": "160"}, 'images whose height is no whole number from 1 on, such as the text "160"'),
+        ({"file_name": 7}, "images whose file_name is no name of a file, such as 7"),
+        ({"id": 4.5}, "images whose id is no whole number or text, such as 4.5"),
+        ({"id": None}, "images without id"),
     ],
 )
-def test_what_is_wrong_with_a_picture_is_told_and_nothing_of_its_boxes(tmp_path, wrong, text):
+def test_what_is_wrong_with_a_image_is_told_and_nothing_of_its_boxes(tmp_path, wrong, text):
     images = [{"id": 101 + i, "file_name": f"{i}.png", "width": 40, "height": 30} for i in range(3)]
     images[0] |= wrong
     boxes = [box(1, images[0]["id"] or 101, GOOD), box(2, 102, GOOD, 7), box(3, 103, GOOD, 90)]
     write_split(tmp_path, "train", boxes, images=images)
     write_split(tmp_path, "val", [box(1, 101, GOOD)])
     (finding,) = check_data(coco_data(tmp_path), 1.0)[1]
-    assert (finding.kind, finding.text, finding.fatal) == ("malformed_picture", text, True)
+    assert (finding.kind, finding.text, finding.fatal) == ("malformed_image", text, True)
 
 
-def test_boxes_of_unlisted_pictures_are_told_beside_faulty_ones(tmp_path):
+def test_boxes_of_unlisted_images_are_told_beside_faulty_ones(tmp_path):
     images = [{"id": 4, "file_name": "0.png", "width": 0, "height": 30}]
-    assert kinds(read(tmp_path, [box(1, 4.0, GOOD), box(2, 5, GOOD)], images=images)[1])["unknown_picture"] == (2,)
+    assert kinds(read(tmp_path, [box(1, 4.0, GOOD), box(2, 5, GOOD)], images=images)[1])["unknown_image"] == (2,)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_boxes_of_unlisted_pictures_are_told_beside_faulty_ones(tmp_path):
         ("category_id", 2, None, "categories that are not listed (none)"),
         ("image_id", 101, "101", '(the text "101"; the text "101" is the number 101 in the list); left out'),
         ("image_id", "101", 101, '(101; 101 is the text "101" in the list); left out'),
-        ("image_id", 101, [1], "pictures that are not listed ([1]); left out"),
+        ("image_id", 101, [1], "images that are not listed ([1]); left out"),
     ],
 )
 def test_ids_that_are_not_listed_are_named_with_the_other_type_that_is(tmp_path, key, listed, given, text):
@@ -208,7 +208,7 @@ def test_what_follows_from_faulty_categories_is_not_told(tmp_path, kind, categor
     write_split(tmp_path, "train", boxes, categories=categories)
     write_split(tmp_path, "val", [box(1, "101", GOOD)])
     findings = check_data(coco_data(tmp_path), 1.0)[1]
-    assert [(f.kind, f.fatal) for f in findings] == [(kind, True), ("unknown_picture", False), ("no_objects", False)]
+    assert [(f.kind, f.fatal) for f in findings] == [(kind, True), ("unknown_image", False), ("no_objects", False)]
 
 
 def test_whole_numbers_may_be_written_with_a_point(tmp_path):
@@ -217,18 +217,18 @@ def test_whole_numbers_may_be_written_with_a_point(tmp_path):
     found, findings = read(tmp_path, [box(1.0, 1, GOOD, 3.0)], images=images, categories=categories)
     assert not findings
     known = found.annotations
-    assert known.picture_ids.tolist() == [0, 1] and known.picture_ids.dtype == np.int64
+    assert known.image_ids.tolist() == [0, 1] and known.image_ids.dtype == np.int64
     assert known.category_ids == [0, 3] and [type(i) for i in known.category_ids] == [int, int]
     assert known.labels.tolist() == [1] and known.starts.tolist() == [0, 0, 1]
 
 
 def test_a_crowd_may_be_any_0_or_1_and_what_else_it_is_is_told(tmp_path):
     boxes = [box(i, 101, GOOD, iscrowd=value) for i, value in enumerate([0, 1, False, True, 0.0, 1.0, None])]
-    pictures, findings = read(tmp_path, boxes)
-    assert not findings and pictures.annotations.crowd.tolist() == [False, True] * 3 + [False]
+    images, findings = read(tmp_path, boxes)
+    assert not findings and images.annotations.crowd.tolist() == [False, True] * 3 + [False]
     odd = ["1", 2, -1, 0.5, float("nan"), "0", "yes", "true", [1], {}]
-    pictures, findings = read(tmp_path, [box(i, 101, GOOD, iscrowd=value) for i, value in enumerate(odd)])
-    assert pictures.annotations.crowd.tolist() == [True] * 5 + [False] * 5
+    images, findings = read(tmp_path, [box(i, 101, GOOD, iscrowd=value) for i, value in enumerate(odd)])
+    assert images.annotations.crowd.tolist() == [True] * 5 + [False] * 5
     assert [(f.text, f.ids) for f in findings] == [
         ("boxes whose iscrowd is neither 0 nor 1; taken as 0", (5, 6, 7, 8, 9)),
         ("boxes whose iscrowd is neither 0 nor 1; taken as 1", (0, 1, 2, 3, 4)),
@@ -238,14 +238,14 @@ def test_a_crowd_may_be_any_0_or_1_and_what_else_it_is_is_told(tmp_path):
 def test_an_area_that_is_none_is_the_boxs_and_told_unless_it_is_missing(tmp_path):
     odd = [0, 0.0, -5, float("nan"), float("inf"), 10**400, "big", "12", True, [3]]
     boxes = [box(i, 101, GOOD, area=value) for i, value in enumerate(odd)]
-    pictures, findings = read(tmp_path, [*boxes, box(90, 101, GOOD), box(91, 101, GOOD, area=None)])
-    assert pictures.annotations.areas.tolist() == [200] * 12
+    images, findings = read(tmp_path, [*boxes, box(90, 101, GOOD), box(91, 101, GOOD, area=None)])
+    assert images.annotations.areas.tolist() == [200] * 12
     assert [(f.kind, f.ids) for f in findings] == [("odd_area", tuple(range(10)))]
-    pictures, findings = read(tmp_path, [box(1, 102, GOOD, area=0.5), box(2, 101, [0, 0, 3, 3], area=7)])
-    assert not findings and pictures.annotations.areas.tolist() == [7, 0.5]
+    images, findings = read(tmp_path, [box(1, 102, GOOD, area=0.5), box(2, 101, [0, 0, 3, 3], area=7)])
+    assert not findings and images.annotations.areas.tolist() == [7, 0.5]
 
 
-def test_pictures_that_share_a_file_are_told(tmp_path):
+def test_images_that_share_a_file_are_told(tmp_path):
     images = [
         {"id": i, "file_name": name, "width": 40, "height": 30} for i, name in enumerate(["0.png", "1.png", "./0.png"])
     ]
@@ -253,9 +253,9 @@ def test_pictures_that_share_a_file_are_told(tmp_path):
 
 
 def test_ids_that_occur_twice_are_told_and_their_boxes_used(tmp_path):
-    pictures, findings = read(tmp_path, [box(5, 101, GOOD), box(5, 102, GOOD)])
+    images, findings = read(tmp_path, [box(5, 101, GOOD), box(5, 102, GOOD)])
     assert kinds(findings) == {"duplicate_annotation_ids": (5,)}
-    assert len(pictures.annotations.boxes) == 2
+    assert len(images.annotations.boxes) == 2
 
 
 @pytest.mark.parametrize(
@@ -272,38 +272,38 @@ def test_files_that_are_something_else(tmp_path, content, message):
     write_split(tmp_path, "train", [])
     (tmp_path / "train.json").write_text(content)
     with pytest.raises(UserError, match=message):
-        open_pictures(coco_data(tmp_path), "train")
+        open_images(coco_data(tmp_path), "train")
 
 
 def test_folders_and_files_that_are_not_there(tmp_path):
     write_split(tmp_path, "train", [])
     with pytest.raises(UserError, match=r"data\.val\.images: there is no folder .*/val"):
-        open_pictures(coco_data(tmp_path), "val")
+        open_images(coco_data(tmp_path), "val")
     (tmp_path / "val").mkdir()
     with pytest.raises(UserError, match=r"data\.val\.annotations: there is no file .*/val\.json"):
-        open_pictures(coco_data(tmp_path), "val")
+        open_images(coco_data(tmp_path), "val")
     with pytest.raises(UserError, match=r"data\.test: is not set"):
-        open_pictures(coco_data(tmp_path), "test")
+        open_images(coco_data(tmp_path), "test")
 
 
-def test_a_picture_of_another_size_is_refused_when_it_is_read(tmp_path):
-    pictures, _ = read(tmp_path, [])
+def test_a_image_of_another_size_is_refused_when_it_is_read(tmp_path):
+    images, _ = read(tmp_path, [])
     Image.new("RGB", (30, 40)).save(tmp_path / "train" / "1.png")
-    assert pictures.picture(0).size == (40, 30)
-    with pytest.raises(UserError, match=r"1\.png: the picture has 30 x 40 pixels, .* for 40 x 30"):
-        pictures.picture(1)
+    assert images.image(0).size == (40, 30)
+    with pytest.raises(UserError, match=r"1\.png: the image has 30 x 40 pixels, .* for 40 x 30"):
+        images.image(1)
 
 
-def test_outlines_are_dropped_and_pictures_may_lie_in_folders(tmp_path):
+def test_outlines_are_dropped_and_images_may_lie_in_folders(tmp_path):
     write_split(tmp_path, "train", [box(1, 1, GOOD, segmentation=[[1.0] * 1000])])
     (tmp_path / "train" / "a").mkdir()
     (tmp_path / "train" / "0.png").rename(tmp_path / "train" / "a" / "ü.png")
     document = json.loads((tmp_path / "train.json").read_text())
     document["images"] = [{"id": 1, "file_name": "a/ü.png", "width": 40.0, "height": 30}]
     (tmp_path / "train.json").write_text(json.dumps(document))
-    pictures, findings = read_split(coco_data(tmp_path), "train")
+    images, findings = read_split(coco_data(tmp_path), "train")
     assert not findings
-    assert pictures.name(0) == "a/ü.png" and pictures.picture(0).size == (40, 30)
+    assert images.name(0) == "a/ü.png" and images.image(0).size == (40, 30)
 
 
 def test_the_blood_cells_have_one_degenerate_box_in_each_split(shared_data):
@@ -311,7 +311,7 @@ def test_the_blood_cells_have_one_degenerate_box_in_each_split(shared_data):
     config = CocoData.model_validate({"source": "coco", "root": str(shared_data / "bccd"), **files})
     opened, findings = check_data(config, 1.0)
     assert [(finding.kind, finding.ids) for finding in findings] == [("degenerate", (2288,)), ("degenerate", (887,))]
-    assert described("train", opened["train"]).startswith("train: 205 pictures (0 without objects), 2804 objects of 3")
-    known = open_pictures(config, "val").annotations
+    assert described("train", opened["train"]).startswith("train: 205 images (0 without objects), 2804 objects of 3")
+    known = open_images(config, "val").annotations
     assert (known.classes, known.category_ids) == (["RBC", "WBC", "Platelets"], [2, 5, 11])
     assert len(known) == 87 and len(known.boxes) == 1137

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from detection.data.coco import CocoPictures, read_split
+from detection.data.coco import CocoImages, read_split
 from detection.data.issues import Finding
 from detection.data.open import check_data, look_first
 from detection.data.sections import CocoData
@@ -20,7 +20,7 @@ GOOD = [1, 2, 10, 20]
 ALL = [box(1, 101, GOOD, 2), box(2, 102, GOOD, 7), box(3, 103, GOOD, 90)]
 
 
-def written(root: Path, train: Any = ALL, val: Any = ALL, **data: Any) -> tuple[CocoData, dict[str, CocoPictures]]:
+def written(root: Path, train: Any = ALL, val: Any = ALL, **data: Any) -> tuple[CocoData, dict[str, CocoImages]]:
     """A data set whose splits have these annotations, or lists of other things."""
     for split, content in (("train", train), ("val", val)):
         write_split(root, split, **(content if isinstance(content, dict) else {"annotations": content}))
@@ -84,21 +84,21 @@ def test_objects_that_are_too_small_to_be_trained_on_are_told(tmp_path: Path) ->
     assert "less than 7 pixels on a side at the model's size (30 x 80)" in str(finding)
 
 
-def test_pictures_in_both_splits_are_named(tmp_path: Path) -> None:
+def test_images_in_both_splits_are_named(tmp_path: Path) -> None:
     config, opened = written(tmp_path, val={"annotations": ALL})
-    assert not compare_splits(config, opened, least=1.0)  # files of one name in two folders are two pictures
+    assert not compare_splits(config, opened, least=1.0)  # files of one name in two folders are two images
     same = coco_data(tmp_path, val={"images": "./train/", "annotations": "val.json"})
     opened = {split: read_split(same, split)[0] for split in ("train", "val")}
     assert kinds(compare_splits(same, opened, least=1.0)) == {"in_both": (101, 102, 103)}
 
 
-def test_pictures_of_test_that_decided_or_taught_before_are_named(tmp_path: Path) -> None:
+def test_images_of_test_that_decided_or_taught_before_are_named(tmp_path: Path) -> None:
     written(tmp_path)
     for split in ("train", "val"):
         config = coco_data(tmp_path, test={"images": split, "annotations": "val.json"})
         (finding,) = check_data(config, 1.0)[1]
         assert (finding.kind, finding.ids, finding.where) == ("in_both", (101, 102, 103), str(tmp_path / "val.json"))
-        assert f"pictures are in {split} as well" in finding.text
+        assert f"images are in {split} as well" in finding.text
 
 
 def test_what_is_wrong_with_one_split_does_not_hide_the_other(tmp_path: Path) -> None:
@@ -106,5 +106,5 @@ def test_what_is_wrong_with_one_split_does_not_hide_the_other(tmp_path: Path) ->
     (tmp_path / "val.json").unlink()
     opened, findings = check_data(config, 1.0)
     assert [*opened] == ["train"]
-    assert [finding.kind for finding in findings] == ["unknown_picture", "unusable"]
+    assert [finding.kind for finding in findings] == ["unknown_image", "unusable"]
     assert str(findings[1]).startswith("data.val.annotations: there is no file") and findings[1].fatal

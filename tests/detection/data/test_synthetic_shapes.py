@@ -5,20 +5,20 @@ import pytest
 from pydantic import ValidationError
 
 from detection.data.sections import ShapesData
-from detection.data.synthetic_shapes import ShapePictures, draw, layout
+from detection.data.synthetic_shapes import ShapeImages, draw, layout
 from engine.errors import UserError
 
-SMALL = {"source": "shapes", "train_pictures": 8, "val_pictures": 3, "canvas_size": (60, 80)}
+SMALL = {"source": "shapes", "train_images": 8, "val_images": 3, "canvas_size": (60, 80)}
 
 
 def shapes(**changes) -> ShapesData:
     return ShapesData.model_validate({**SMALL, **changes})
 
 
-def test_pictures_follow_from_the_seed_the_split_and_their_number():
-    one, other = ShapePictures(shapes(), "train"), ShapePictures(shapes(train_pictures=20), "train")
+def test_images_follow_from_the_seed_the_split_and_their_number():
+    one, other = ShapeImages(shapes(), "train"), ShapeImages(shapes(train_images=20), "train")
     for index in (0, 3, 7):
-        assert one.picture(index).tobytes() == other.picture(index).tobytes()
+        assert one.image(index).tobytes() == other.image(index).tobytes()
         assert np.array_equal(
             one.annotations.boxes[one.annotations.of(index)], other.annotations.boxes[other.annotations.of(index)]
         )
@@ -40,8 +40,8 @@ def test_boxes_are_tight_around_what_is_drawn(name):
             assert (shape.box[:2] >= 0).all() and (shape.box[2:] <= (80, 60)).all()
 
 
-def test_annotations_have_all_classes_sizes_and_pictures_without_objects():
-    known = ShapePictures(shapes(train_pictures=300), "train").annotations
+def test_annotations_have_all_classes_sizes_and_images_without_objects():
+    known = ShapeImages(shapes(train_images=300), "train").annotations
     counts = np.diff(known.starts)
     assert counts.min() == 0 and counts.max() <= 6 and counts.sum() == len(known.boxes)
     assert set(known.labels.tolist()) == set(range(6))
@@ -61,4 +61,4 @@ def test_what_cannot_be_drawn_is_refused():
         with pytest.raises(ValidationError):
             shapes(**changes)
     with pytest.raises(UserError, match="no test split"):
-        ShapePictures(shapes(), "test")
+        ShapeImages(shapes(), "test")

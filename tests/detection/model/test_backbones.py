@@ -1,4 +1,4 @@
-"""Backbones: channels and sizes of their maps for pictures of any size, and what each is known for."""
+"""Backbones: channels and sizes of their maps for images of any size, and what each is known for."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_channels_and_sizes(name: str, size: int, channels: tuple[int, ...], sid
 
 @pytest.mark.parametrize("name", ["resnet50_a", "resnet50_b", "swin_a", "swin_b", "swin_tiny", "timm/resnet18"])
 @pytest.mark.parametrize("size", [(300, 533), (32, 97)])
-def test_pictures_that_are_not_square(name: str, size: tuple[int, int]) -> None:
+def test_images_that_are_not_square(name: str, size: tuple[int, int]) -> None:
     found = shapes(name, size)
     rows, columns = (-(-side // 8) for side in size)
     assert found[0][1:] == (rows, columns)
@@ -158,7 +158,7 @@ def test_swin_pyramid_is_the_swin_packages() -> None:
 
 
 @pytest.mark.parametrize("name", ["swin_a", "swin_b", "swin_tiny"])
-def test_pictures_are_padded_to_whole_patches(name: str) -> None:
+def test_images_are_padded_to_whole_patches(name: str) -> None:
     backbone = build(name, swin=TINY_SWIN).eval()
     x = torch.randn(1, 3, 41, 50)
     padded = torch.zeros(1, 3, 44, 52)
@@ -194,7 +194,7 @@ def test_extra_maps_are_normalised(name: str, kind: type[nn.Module]) -> None:
     assert len(norms) == 2 * len(extras.halve) and all(isinstance(norm, kind) for norm in norms)
 
 
-def test_extra_maps_of_one_picture_and_one_cell_can_be_trained() -> None:
+def test_extra_maps_of_one_image_and_one_cell_can_be_trained() -> None:
     maps = ExtraMaps(8, (8, 8, 8), BatchNorm)(torch.randn(1, 8, 2, 2))
     assert [tuple(y.shape) for y in maps] == [(1, 8, 1, 1)] * 3
     torch.stack(maps).sum().backward()

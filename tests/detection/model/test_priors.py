@@ -52,7 +52,7 @@ def test_places_by_hand() -> None:
     assert priors[-4:, :2].tolist() == [[0.5, 0.5]] * 4
 
 
-def test_squares_are_squares_in_any_picture() -> None:
+def test_squares_are_squares_in_any_image() -> None:
     height, width = 240, 540
     for index in range(6):
         boxes = cell_boxes(PriorsConfig(clip=False), index, (height, width))
@@ -63,11 +63,11 @@ def test_squares_are_squares_in_any_picture() -> None:
     assert clipped[:, 2:].max() == 1
 
 
-def test_square_pictures_have_torchvisions_boxes() -> None:
+def test_square_images_have_torchvisions_boxes() -> None:
     config = PriorsConfig()
     theirs = DefaultBoxGenerator([list(map(int, r)) for r in config.ratios], scales=[*config.scales, 1.0])
-    pictures = ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)])
-    (corners,) = theirs(pictures, [torch.zeros(1, 1, *size) for size in SSD300])
+    images = ImageList(torch.zeros(1, 3, 300, 300), [(300, 300)])
+    (corners,) = theirs(images, [torch.zeros(1, 1, *size) for size in SSD300])
     ours = make_priors(config, SSD300, (300, 300))
     expected = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], dim=1) / 300
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)

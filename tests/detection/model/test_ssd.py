@@ -50,9 +50,9 @@ def nudged(model: SSD) -> SSD:
     return model
 
 
-def loss_of(model: nn.Module, pictures: Tensor) -> Tensor:
+def loss_of(model: nn.Module, images: Tensor) -> Tensor:
     """Depends on every output, in another way on each."""
-    logits, codes, _ = model(pictures)
+    logits, codes, _ = model(images)
     return (
         nn.functional.cross_entropy(logits.flatten(0, 1), torch.arange(logits[..., 0].numel()) % 4)
         + (codes - torch.linspace(-1, 1, codes.numel()).view_as(codes)).square().mean()
@@ -232,11 +232,11 @@ def losses_of_steps(ranks: Ranks, backbone: str) -> list[float]:
     model = small(backbone, neck="pan", drop_path=0.0 if backbone.startswith("swin") else None)
     network = prepare_network(model, TrainingConfig(), ranks)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-4)
-    pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(ranks.rank))
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(ranks.rank))
     losses = []
     for _ in range(4):
         optimizer.zero_grad()
-        loss = loss_of(network, pictures)
+        loss = loss_of(network, images)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -252,11 +252,11 @@ def test_a_batch_learned_by_heart() -> None:
     torch.manual_seed(0)
     model = small("timm/test_byobnet", neck="fpn").train()
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    pictures = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32)
     losses = []
     for _ in range(30):
         optimizer.zero_grad()
-        loss = loss_of(model, pictures)
+        loss = loss_of(model, images)
         loss.backward()
         optimizer.step()
         losses.append(loss.item())

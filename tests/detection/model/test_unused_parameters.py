@@ -34,7 +34,7 @@ def test_nothing_is_taken_out_of_models_that_are_used_whole() -> None:
 
 def test_a_size_that_the_backbone_cannot_take_is_refused() -> None:
     with pytest.raises(
-        UserError, match=r"data.image_size: the backbone cannot take pictures of 48 x 48 pixels \(.*of 32"
+        UserError, match=r"data.image_size: the backbone cannot take images of 48 x 48 pixels \(.*of 32"
     ):
         small_task(detection=HRNET)
 

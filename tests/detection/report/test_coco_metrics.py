@@ -20,7 +20,7 @@ A, B = [10, 10, 60, 50], [100, 100, 180, 190]
         {},
         {"classes": 1, "crowds": 0.0},
         {"classes": 12, "objects": 15},
-        {"pictures": 2, "detections": 900},
+        {"images": 2, "detections": 900},
         {"crowds": 0.5},
         {"objects": 3},
     ],

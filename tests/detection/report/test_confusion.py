@@ -28,7 +28,7 @@ def test_doubles_unsure_ones_and_crowds():
     assert (result.counts[0, 0], result.counts[3, 0], result.counts.sum()) == (1, 1, 2)
 
 
-def test_pictures_with_nothing_on_them_have_no_score():
+def test_images_with_nothing_on_them_have_no_score():
     result = confuse(predictions(3, [A], [0], [0.9], [1]), truth(3))
     assert math.isnan(result.f1[0]) and result.f1[1] == 0 and math.isnan(result.f1[2])
 

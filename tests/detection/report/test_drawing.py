@@ -22,7 +22,7 @@ GREY = np.full((60, 80, 3), 90, np.uint8)
 BOX = torch.tensor([[0.25, 0.5, 0.75, 0.9]])
 
 
-def test_boxes_are_drawn_where_they_are_and_the_picture_stays():
+def test_boxes_are_drawn_where_they_are_and_the_image_stays():
     found = draw(GREY, Boxes(BOX, torch.tensor([1])), ["cat", "dog"])
     rows, columns = np.nonzero((found == class_colour(1)).all(axis=2))
     assert (columns.min(), rows.max()) == (20, 54) and columns.max() in (59, 60)
@@ -42,7 +42,7 @@ def test_classes_have_colours_of_their_own():
     assert len({class_colour(label) for label in range(90)}) == 90
 
 
-def test_pictures_fill_the_cells_of_a_sheet():
+def test_images_fill_the_cells_of_a_sheet():
     assert fit(GREY).shape == (CELL * 60 // 80, CELL, 3)
     assert fit(np.zeros((3000, 200, 3), np.uint8)).shape == (CELL, CELL // 15, 3)
     assert fit(Image.fromarray(GREY)).shape == fit(GREY).shape
@@ -56,19 +56,19 @@ def test_a_sheet_of_training_samples():
         "ignored": BOX * 0.5,
     }
     made = training_sheet([sample] * 5, ["cat"])
-    assert made.shape[1] > COLUMNS * CELL and made.shape[0] < 2 * CELL  # two rows of pictures wider than high
+    assert made.shape[1] > COLUMNS * CELL and made.shape[0] < 2 * CELL  # two rows of images wider than high
     for colour in (class_colour(0), TRUTH_COLOUR):
         assert (made == colour).all(axis=2).any()
 
 
-def test_a_box_around_the_whole_picture_is_seen_on_all_sides():
+def test_a_box_around_the_whole_image_is_seen_on_all_sides():
     whole = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
     made = draw(GREY, Boxes(whole, torch.tensor([1])), ["cat", "dog"])
     for side in (made[0], made[-1], made[:, 0], made[:, -1]):
         assert (side == class_colour(1)).all()
 
 
-def test_pictures_of_one_pixel_and_names_of_any_script():
+def test_images_of_one_pixel_and_names_of_any_script():
     tiny = np.full((1, 1, 3), 90, np.uint8)
     assert draw(tiny, Boxes(BOX, torch.tensor([0])), ["犬 $x_"]).shape == (1, 1, 3)
 
@@ -91,7 +91,7 @@ def test_of_many_detections_the_best_are_drawn():
     assert there == [False, True]
 
 
-def test_names_lie_within_the_picture_and_never_on_each_other():
+def test_names_lie_within_the_image_and_never_on_each_other():
     font = ImageFont.truetype(default_file(), 10)
     boxes = [(0, 0, 199, 99)] * 5 + [(190, 20, 199, 79), (0, 0, 9, 9)]
     places = name_places(["some name"] * 5 + ["i", "small"], boxes, font, (200, 100))

@@ -24,12 +24,12 @@ from tests.detection.results import predictions, truth
 from tests.detection.scenes import grid_priors
 from tests.distributed import run_ranks
 
-PICTURES = 101
+IMAGES = 101
 ALONE = Ranks(Layout(), torch.device("cpu"))
 
 
 class Outputs:
-    """Predictions of each picture that follow from its number."""
+    """Predictions of each image that follow from its number."""
 
     def __getitem__(self, draw):
         generator = torch.Generator().manual_seed(draw.index)
@@ -45,25 +45,25 @@ def found_on(scores: torch.Tensor, codes: torch.Tensor) -> Detections:
     return postprocess(scores, codes, grid_priors(4), PostprocessConfig(score_threshold=0.2, detections=20))
 
 
-def known_pictures() -> Annotations:
+def known_images() -> Annotations:
     """Objects near every third thing that is found."""
     rng, boxes, labels, owners = np.random.default_rng(3), [], [], []
-    for index in range(PICTURES):
+    for index in range(IMAGES):
         output = Outputs()[Draw(index, 0, index)]
-        ((found, _, classes),) = found_on(output["scores"][None], output["codes"][None]).pictures()
+        ((found, _, classes),) = found_on(output["scores"][None], output["codes"][None]).images()
         boxes += [200 * box.numpy() + rng.normal(0, 3, 4) for box in found[::3]]
         labels += classes[::3].tolist()
         owners += [index] * len(classes[::3])
-    return truth(PICTURES, boxes, labels, owners)
+    return truth(IMAGES, boxes, labels, owners)
 
 
 def evaluate(ranks: Ranks) -> list[str]:
-    """Figures and detections of 101 pictures, as every rank has them."""
-    known, parts = known_pictures(), []
-    for batch in EvalLoader(Outputs(), PICTURES, 8, WorkerSettings(), ranks):
+    """Figures and detections of 101 images, as every rank has them."""
+    known, parts = known_images(), []
+    for batch in EvalLoader(Outputs(), IMAGES, 8, WorkerSettings(), ranks):
         found = found_on(batch.data["scores"], batch.data["codes"])
         parts.append(rows(batch.data["index"], found, torch.from_numpy(known.sizes[batch.indices])))
-    gathered = gather(parts, PICTURES, ranks)
+    gathered = gather(parts, IMAGES, ranks)
     return [json.dumps(coco_evaluate(gathered, known).metrics), json.dumps(as_coco(gathered, known))]
 
 
@@ -75,7 +75,7 @@ def test_any_number_of_ranks_finds_the_same():
             assert found == [metrics, detections]
 
 
-def test_boxes_become_pixels_of_their_own_picture_and_places_are_kept():
+def test_boxes_become_pixels_of_their_own_image_and_places_are_kept():
     detections = Detections(
         boxes=torch.tensor([[[0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 1.0, 1.0]], [[0.1, 0.2, 0.3, 0.4], [0, 0, 0, 0]]]),
         scores=torch.tensor([[0.75, 0.5], [0.25, 0.0]]),
@@ -87,7 +87,7 @@ def test_boxes_become_pixels_of_their_own_picture_and_places_are_kept():
     assert table.shape == (3, WIDTH)
     found = gather([table], 3, ALONE)
     assert found.starts.tolist() == [0, 1, 1, 3]
-    assert found.pictures.tolist() == [0, 2, 2]
+    assert found.images.tolist() == [0, 2, 2]
     np.testing.assert_allclose(found.boxes, [[10, 10, 30, 20], [0, 150, 100, 300], [0, 0, 200, 300]], rtol=1e-6)
     assert (found.labels.tolist(), found.scores.tolist()) == ([1, 2, 0], [0.25, 0.75, 0.5])
     with pytest.raises(AssertionError, match="evaluated twice"):

@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves, and the pictures in them."""
+"""The files that an evaluation leaves, and the images in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from detection.data.sections import ShapesData
-from detection.data.synthetic_shapes import ShapePictures
+from detection.data.synthetic_shapes import ShapeImages
 from detection.report.coco_metrics import coco_evaluate
 from detection.report.confusion import confuse
 from detection.report.figures import best_and_worst, confusion_matrix, curves
@@ -22,17 +22,17 @@ from detection.report.predictions import Predictions
 from detection.report.report import report_text, write_report
 from tests.detection.results import predictions, random_results, truth
 
-PICTURES = ShapePictures(
+IMAGES = ShapeImages(
     ShapesData.model_validate(
-        {"source": "shapes", "val_pictures": 12, "canvas_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
+        {"source": "shapes", "val_images": 12, "canvas_size": (60, 80), "background": "noise", "scale": (0.2, 0.5)}
     ),
     "val",
 )
 
 
 def found() -> Predictions:
-    """Almost all objects, the last picture's under another class."""
-    known = PICTURES.annotations
+    """Almost all objects, the last image's under another class."""
+    known = IMAGES.annotations
     owners = np.repeat(np.arange(12), np.diff(known.starts))
     labels = np.where(owners == owners.max(), (known.labels + 1) % 6, known.labels)
     scores = np.linspace(0.95, 0.5, len(owners))
@@ -40,10 +40,10 @@ def found() -> Predictions:
 
 
 def test_all_files_are_written_and_agree(tmp_path):
-    result = coco_evaluate(found(), PICTURES.annotations)
-    write_report(tmp_path / "val", "A title", result, found(), PICTURES)
+    result = coco_evaluate(found(), IMAGES.annotations)
+    write_report(tmp_path / "val", "A title", result, found(), IMAGES)
     names = {path.name for path in (tmp_path / "val").iterdir()}
-    tables = {f"{name}.csv" for name in ("per_class", "precision_recall", "confusion_matrix", "pictures")}
+    tables = {f"{name}.csv" for name in ("per_class", "precision_recall", "confusion_matrix", "images")}
     shown = {f"{name}.png" for name in ("precision_recall", "confusion_matrix", "best", "worst")}
     assert names == {"metrics.json", "report.md", "detections.json", *tables, *shown}
     metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
@@ -63,10 +63,10 @@ def test_all_files_are_written_and_agree(tmp_path):
 
 
 def test_the_text_says_what_matters():
-    result, confusion = coco_evaluate(found(), PICTURES.annotations), confuse(found(), PICTURES.annotations)
-    text = report_text("A title", result, confusion, PICTURES.annotations.classes, ["best"])
-    objects = len(PICTURES.annotations.boxes)
-    assert text.startswith(f"# A title\n\n12 pictures with {objects} objects of 6 classes.")
+    result, confusion = coco_evaluate(found(), IMAGES.annotations), confuse(found(), IMAGES.annotations)
+    text = report_text("A title", result, confusion, IMAGES.annotations.classes, ["best"])
+    objects = len(IMAGES.annotations.boxes)
+    assert text.startswith(f"# A title\n\n12 images with {objects} objects of 6 classes.")
     assert f"| AP50 | {result.metrics['AP50']:.4f} |" in text and "| AP_large | - |" in text
     assert "| there | found | times |" in text and text.endswith("\n![best](best.png)\n")
 
@@ -83,7 +83,7 @@ def test_many_classes_are_shown_by_their_best_and_worst():
     assert curves(coco_evaluate(some, known), known.classes).dtype == np.uint8
 
 
-def test_best_and_worst_are_other_pictures():
+def test_best_and_worst_are_other_images():
     known, some = random_results(2)
     confusion = confuse(some, known)
     best, worst = best_and_worst(confusion, 5)
@@ -96,28 +96,28 @@ def test_best_and_worst_are_other_pictures():
 
 def test_an_evaluation_without_objects_or_detections_is_written_too(tmp_path):
     nothing = predictions(12)
-    write_report(tmp_path, "Nothing found", coco_evaluate(nothing, PICTURES.annotations), nothing, PICTURES)
+    write_report(tmp_path, "Nothing found", coco_evaluate(nothing, IMAGES.annotations), nothing, IMAGES)
     assert json.loads((tmp_path / "detections.json").read_text()) == []
     assert json.loads((tmp_path / "metrics.json").read_text())["AP"] == 0.0
 
 
 def test_names_of_classes_may_hold_anything(tmp_path):
     names = ["a|b", "<b>", "US$ and C$ \\frac", "犬", "_hidden", "a very long name of a class " * 4]
-    known = replace(PICTURES.annotations, classes=names)
-    pictures = Mock(wraps=PICTURES, annotations=known)
+    known = replace(IMAGES.annotations, classes=names)
+    images = Mock(wraps=IMAGES, annotations=known)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write_report(tmp_path, "Names", coco_evaluate(found(), known), found(), pictures)
+        write_report(tmp_path, "Names", coco_evaluate(found(), known), found(), images)
     text = (tmp_path / "report.md").read_text()
     assert "| a\\|b |" in text and "&lt;b>" in text
     assert [row[0] for row in csv.reader((tmp_path / "per_class.csv").open(encoding="utf-8"))][1:] == names
 
 
-def test_only_pictures_that_are_there_are_shown(tmp_path):
+def test_only_images_that_are_there_are_shown(tmp_path):
     known = truth(3)
-    pictures = Mock(annotations=known)
-    pictures.name = str
-    write_report(tmp_path, "Nothing at all", coco_evaluate(predictions(3), known), predictions(3), pictures)
+    images = Mock(annotations=known)
+    images.name = str
+    write_report(tmp_path, "Nothing at all", coco_evaluate(predictions(3), known), predictions(3), images)
     text = (tmp_path / "report.md").read_text()
     for name in ("best", "worst", "precision_recall"):
         assert f"{name}.png" not in text and not (tmp_path / f"{name}.png").exists()

@@ -151,8 +151,8 @@ def test_a_mistake_of_the_user_that_one_rank_finds_is_one_message(tmp_path: Path
     config = configure(tmp_path)
     ended = run(2, config, "user 1 5")
     assert [rank.returncode for rank in ended] == [2, 2]
-    assert ended[0].output.count("pictures/0815.jpg cannot be read") == 1
-    assert "error: data: pictures/0815.jpg" in ended[0].output
+    assert ended[0].output.count("images/0815.jpg cannot be read") == 1
+    assert "error: data: images/0815.jpg" in ended[0].output
     assert "0815.jpg" not in ended[1].output, "srun shows what all ranks write"
     assert "Traceback" not in ended[0].output + ended[1].output
     assert failure(config)["exit_code"] == 2

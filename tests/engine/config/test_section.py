@@ -341,8 +341,8 @@ def test_another_variant_than_the_bases_leaves_out_what_it_does_not_have() -> No
 
 
 def test_paths_are_taken_from_the_current_directory(tmp_path: Path) -> None:
-    config = load_config(Run, write("data: {source: folder, root: pictures}\n", "configs/deep/run.yaml"))
-    assert config.data.root == tmp_path / "pictures"
+    config = load_config(Run, write("data: {source: folder, root: images}\n", "configs/deep/run.yaml"))
+    assert config.data.root == tmp_path / "images"
     assert config.root == tmp_path / "experiments"
     assert load(MINIMAL, "data.root=~/x").data.root == Path.home() / "x"
     assert load(MINIMAL, "data.csv={train: a, val: /b}").data.csv == {"train": tmp_path / "a", "val": Path("/b")}

@@ -26,7 +26,7 @@ class Alone(Ranks):
 
 
 class Noise:
-    """A data set whose samples are random as augmented pictures are."""
+    """A data set whose samples are random as augmented images are."""
 
     def __getitem__(self, draw: Draw):
         rng = generator(derive(1, draw.epoch, draw.position))

@@ -30,7 +30,7 @@ class Numbers:
 
     def __getitem__(self, draw: Draw):
         if self.broken and draw.index == 5:
-            raise UserError("pictures/5.jpg: cannot be read\nreplace it")
+            raise UserError("images/5.jpg: cannot be read\nreplace it")
         if self.bug and draw.index == 5:
             raise ZeroDivisionError
         return {"value": 10 * draw.index, "pid": os.getpid(), "threads": torch.get_num_threads()}
@@ -93,7 +93,7 @@ def test_a_users_error_arrives_as_it_was_raised(workers):
     assert next(reading)["value"].tolist() == [20, 30]
     with pytest.raises(UserError) as caught:
         next(reading)
-    assert str(caught.value) == "pictures/5.jpg: cannot be read\nreplace it"
+    assert str(caught.value) == "images/5.jpg: cannot be read\nreplace it"
 
 
 def test_a_bug_in_a_worker_keeps_its_traceback():

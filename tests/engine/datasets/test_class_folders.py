@@ -10,7 +10,7 @@ from engine.data.batch_plan import BatchLayout, NaturalOrder
 from engine.data.loaders import MicroBatchSampler, TrainLoader
 from engine.data.workers import WorkerSettings
 from engine.datasets.class_folders import open_folder
-from engine.datasets.dataset import PictureReader, open_pictures
+from engine.datasets.dataset import ImageReader, open_images
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
 
@@ -34,20 +34,20 @@ def data(root, **keys) -> FolderData:
 
 
 def test_class_folders_in_sorted_order(root):
-    pictures = open_pictures(data(root), "train")
-    assert pictures.classes == ["Cat", "ant", "bee"]
-    assert pictures.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert pictures.labels.dtype == np.int64
-    assert len(pictures) == 9
-    assert [pictures.name(k) for k in (0, 4, 8)] == ["Cat/0.png", "ant/1.png", "bee/2.png"]
-    assert [int(np.asarray(pictures.picture(k))[0, 0, 0]) for k in range(9)] == [20, 21, 22, 0, 1, 2, 10, 11, 12]
+    images = open_images(data(root), "train")
+    assert images.classes == ["Cat", "ant", "bee"]
+    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert images.labels.dtype == np.int64
+    assert len(images) == 9
+    assert [images.name(k) for k in (0, 4, 8)] == ["Cat/0.png", "ant/1.png", "bee/2.png"]
+    assert [int(np.asarray(images.image(k))[0, 0, 0]) for k in range(9)] == [20, 21, 22, 0, 1, 2, 10, 11, 12]
 
 
-def test_pictures_beside_the_classes_are_told_of(root, caplog):
+def test_images_beside_the_classes_are_told_of(root, caplog):
     save(root / "train" / "stray.PNG")
     (root / "train" / "notes.txt").touch()
     assert len(open_folder(data(root), "train")) == 9
-    told = "pictures beside the folders of classes are of none and left out: stray.PNG"
+    told = "images beside the folders of classes are of none and left out: stray.PNG"
     assert caplog.messages == [f"{root}/train: {told}"]
     shutil.rmtree(root / "val")
     for split in ("train", "val"):  # which is held out of the same folder
@@ -76,10 +76,10 @@ def test_folders_below_a_class_links_and_any_case_of_endings_count(root, tmp_pat
     (root / "train" / "ant" / "linked").symlink_to(elsewhere)
     (root / "train" / "ant" / "loop").symlink_to(root / "train" / "ant")
     (root / "train" / "ant" / "file.png").symlink_to(elsewhere / "x.png")
-    pictures = open_folder(data(root), "train")
-    names = [pictures.name(k) for k in np.flatnonzero(pictures.labels == 1)]
+    images = open_folder(data(root), "train")
+    names = [images.name(k) for k in np.flatnonzero(images.labels == 1)]
     assert names == [f"ant/{file}" for file in ("0.png", "1.png", "2.png", "file.png", "linked/x.png", "more/deep.PNG")]
-    assert pictures.picture(3 + names.index("ant/linked/x.png")).size == (8, 6)
+    assert images.image(3 + names.index("ant/linked/x.png")).size == (8, 6)
 
 
 def test_hidden_and_other_files_are_left_alone(root):
@@ -87,22 +87,22 @@ def test_hidden_and_other_files_are_left_alone(root):
     save(root / "train" / "ant" / ".thumbnails" / "0.png")
     save(root / "train" / ".cache" / "0.png")
     save(root / "train" / "stray.png")
-    (root / "train" / "ant" / "notes.txt").write_text("not a picture")
+    (root / "train" / "ant" / "notes.txt").write_text("not an image")
     assert len(open_folder(data(root), "train")) == 9
 
 
 def test_extensions_can_be_named(root):
     save(root / "train" / "ant" / "a.ppm")
-    pictures = open_folder(data(root, extensions=[".ppm", ".PNG"]), "train")
-    assert len(pictures) == 10
+    images = open_folder(data(root, extensions=[".ppm", ".PNG"]), "train")
+    assert len(images) == 10
 
 
 def test_names_outside_ascii_come_back(root):
     save(root / "train" / "ant" / "größe 蟻.png", 77)
-    pictures = open_folder(data(root), "train")
-    last = int(np.flatnonzero(pictures.labels == 1)[-1])
-    assert pictures.name(last) == "ant/größe 蟻.png"
-    assert np.asarray(pictures.picture(last)).max() == 77
+    images = open_folder(data(root), "train")
+    last = int(np.flatnonzero(images.labels == 1)[-1])
+    assert images.name(last) == "ant/größe 蟻.png"
+    assert np.asarray(images.image(last)).max() == 77
 
 
 def test_a_missing_root_names_the_nearest_that_exists(root):
@@ -121,7 +121,7 @@ def test_a_missing_split_names_what_is_there(root):
 
 def test_an_empty_class_is_an_error_that_says_what_was_found(root):
     (root / "train" / "dog").mkdir()
-    with pytest.raises(UserError, match=r"train/dog: no pictures in this class \(found: nothing\)"):
+    with pytest.raises(UserError, match=r"train/dog: no images in this class \(found: nothing\)"):
         open_folder(data(root), "train")
     for k in range(2):
         (root / "train" / "dog" / f"{k}.heic").write_bytes(b"x")
@@ -131,7 +131,7 @@ def test_an_empty_class_is_an_error_that_says_what_was_found(root):
 
 def test_a_split_without_classes_is_an_error(tmp_path):
     save(tmp_path / "train" / "a.png")
-    with pytest.raises(UserError, match=r"train: no folders of classes; expected .*train/CLASS/PICTURE"):
+    with pytest.raises(UserError, match=r"train: no folders of classes; expected .*train/CLASS/IMAGE"):
         open_folder(data(tmp_path), "train")
 
 
@@ -149,39 +149,39 @@ def test_val_may_lack_classes_that_train_has(root, caplog):
     (root / "val" / "bee").rmdir()
     for k in range(2):
         (root / "val" / "ant" / f"{k}.png").unlink()
-    pictures = open_folder(data(root), "val")
-    assert pictures.classes == ["Cat", "ant", "bee"] and pictures.labels.tolist() == [0, 0]
-    assert "no pictures of 2 of 3 classes: ant, bee" in caplog.text
+    images = open_folder(data(root), "val")
+    assert images.classes == ["Cat", "ant", "bee"] and images.labels.tolist() == [0, 0]
+    assert "no images of 2 of 3 classes: ant, bee" in caplog.text
     for k in range(2):
         (root / "val" / "Cat" / f"{k}.png").unlink()
-    with pytest.raises(UserError, match=r"val: no pictures in any class"):
+    with pytest.raises(UserError, match=r"val: no images in any class"):
         open_folder(data(root), "val")
 
 
-def test_a_part_of_the_pictures_keeps_their_names_and_labels(root):
-    pictures = open_folder(data(root), "train")
-    chosen = pictures.subset(np.array([7, 2]))
+def test_a_part_of_the_images_keeps_their_names_and_labels(root):
+    images = open_folder(data(root), "train")
+    chosen = images.subset(np.array([7, 2]))
     assert [chosen.name(k) for k in (0, 1)] == ["bee/1.png", "Cat/2.png"]
     assert chosen.labels.tolist() == [2, 0] and len(chosen) == 2
-    assert np.asarray(chosen.picture(1)).max() == 22
+    assert np.asarray(chosen.image(1)).max() == 22
 
 
 class ToTensor:
-    def __call__(self, picture, seed):
+    def __call__(self, image, seed):
         import torch
 
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_picture_names_its_path_through_worker_processes(root, workers):
+def test_a_broken_image_names_its_path_through_worker_processes(root, workers):
     broken = root / "train" / "bee" / "1.png"
     broken.write_bytes(broken.read_bytes()[:40])
-    pictures = open_pictures(data(root), "train")
+    images = open_images(data(root), "train")
     sampler = MicroBatchSampler(NaturalOrder(9, 0), BatchLayout(9, 3), stop_step=3)
     with pytest.raises(UserError) as caught:
-        list(TrainLoader(PictureReader(pictures, ToTensor(), 0), sampler, WorkerSettings(workers)))
-    assert str(caught.value).startswith(f"{broken}: cannot be read as a picture (")
+        list(TrainLoader(ImageReader(images, ToTensor(), 0), sampler, WorkerSettings(workers)))
+    assert str(caught.value).startswith(f"{broken}: cannot be read as an image (")
     assert "Traceback" not in str(caught.value)
 
 
@@ -189,7 +189,7 @@ def test_the_reader_gives_a_dict_of_the_draw(root):
     from engine.data.batch_plan import Draw
 
     seeds = []
-    reader = PictureReader(open_pictures(data(root), "train"), lambda picture, seed: seeds.append(seed) or seed, 5)
+    reader = ImageReader(open_images(data(root), "train"), lambda image, seed: seeds.append(seed) or seed, 5)
     sample = reader[Draw(4, 2, 7)]
     assert {key: sample[key] for key in ("label", "index", "epoch", "position")} == {
         "label": 1, "index": 4, "epoch": 2, "position": 7,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from engine.datasets.csv_labels import class_order, open_csv
-from engine.datasets.dataset import open_pictures
+from engine.datasets.dataset import open_images
 from engine.datasets.labelled import class_counts
 from engine.datasets.sections import CsvData
 from engine.errors import UserError
-from tests.classification.small import write_pictures
+from tests.classification.small import write_images
 
 ONE = """\
 file,species,split
@@ -44,22 +44,22 @@ def data(tmp_path):
     return make
 
 
-def names(pictures) -> list[str]:
-    return [pictures.name(index) for index in range(len(pictures))]
+def names(images) -> list[str]:
+    return [images.name(index) for index in range(len(images))]
 
 
 def test_splits_of_one_table(data, tmp_path):
-    write_pictures(tmp_path, {"cod": 2, "hake": 3})
+    write_images(tmp_path, {"cod": 2, "hake": 3})
     config = data(ONE, split_column="split")
-    opened = {split: open_pictures(config, split) for split in ("train", "val", "test")}
-    assert [pictures.classes for pictures in opened.values()] == [["cod", "hake"]] * 3
-    assert {split: names(pictures) for split, pictures in opened.items()} == {
+    opened = {split: open_images(config, split) for split in ("train", "val", "test")}
+    assert [images.classes for images in opened.values()] == [["cod", "hake"]] * 3
+    assert {split: names(images) for split, images in opened.items()} == {
         "train": ["cod/000.jpg", "hake/000.jpg"], "val": ["cod/001.jpg", "hake/001.jpg"], "test": ["hake/002.jpg"],
     }  # fmt: skip
-    assert [pictures.labels.tolist() for pictures in opened.values()] == [[0, 1], [0, 1], [1]]
+    assert [images.labels.tolist() for images in opened.values()] == [[0, 1], [0, 1], [1]]
     assert opened["train"].labels.dtype == np.int64 and not opened["train"].multi_label
-    cod, hake = (np.asarray(opened["val"].picture(k)).mean() for k in (0, 1))
-    assert cod < 80 < hake, "the pictures are those of their names"
+    cod, hake = (np.asarray(opened["val"].image(k)).mean() for k in (0, 1))
+    assert cod < 80 < hake, "the images are those of their names"
 
 
 def test_a_table_for_each_split(data, tmp_path):
@@ -83,7 +83,7 @@ def test_classes_in_an_order_of_ones_own(data):
     assert open_csv(data(ONE, split_column="split", classes=["hake", "cod"]), "val").labels.tolist() == [1, 0]
 
 
-def test_many_species_of_two_pictures(data):
+def test_many_species_of_two_images(data):
     rows = [f"{k}-{copy}.jpg,species {k:04d}" for k in range(1758) for copy in range(2)]
     config = data("\n".join(["file,species", *rows]), val_fraction=0.1)
     train, val = open_csv(config, "train"), open_csv(config, "val")
@@ -93,18 +93,18 @@ def test_many_species_of_two_pictures(data):
 
 
 def test_several_columns_of_0_and_1(data):
-    pictures = open_csv(data(MARKS, label_columns=["hake", "cod", "crab"]), "train")
-    assert pictures.multi_label and pictures.labels.dtype == np.uint8
-    assert pictures.classes == ["hake", "cod", "crab"]
-    assert pictures.labels.tolist() == [[0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 0, 1]]
-    assert class_counts(pictures).tolist() == [2, 2, 1]
+    images = open_csv(data(MARKS, label_columns=["hake", "cod", "crab"]), "train")
+    assert images.multi_label and images.labels.dtype == np.uint8
+    assert images.classes == ["hake", "cod", "crab"]
+    assert images.labels.tolist() == [[0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 0, 1]]
+    assert class_counts(images).tolist() == [2, 2, 1]
 
 
 def test_several_classes_in_one_column(data):
     config = data("file,species\na,hake| cod\nb,cod\nc,\nd,cod|cod|\n", label_separator="|")
-    pictures = open_csv(config, "train")
-    assert pictures.classes == ["cod", "hake"] and pictures.multi_label
-    assert pictures.labels.tolist() == [[1, 1], [1, 0], [0, 0], [1, 0]]
+    images = open_csv(config, "train")
+    assert images.classes == ["cod", "hake"] and images.multi_label
+    assert images.labels.tolist() == [[1, 1], [1, 0], [0, 0], [1, 0]]
 
 
 def test_repeated_rows_count_once_and_are_told(data, caplog):
@@ -119,16 +119,16 @@ def test_repeated_rows_count_once_and_are_told(data, caplog):
 
 def test_a_test_set_needs_no_training_rows_where_the_classes_are_known(data):
     table = data("file,species,split\na,hake,test\nb,cod,test\n", split_column="split")
-    pictures = open_pictures(table, "test", ["cod", "eel", "hake"])
-    assert pictures.classes == ["cod", "eel", "hake"] and pictures.labels.tolist() == [2, 0]
+    images = open_images(table, "test", ["cod", "eel", "hake"])
+    assert images.classes == ["cod", "eel", "hake"] and images.labels.tolist() == [2, 0]
     with pytest.raises(UserError, match=r"unknown class 'cod' .*\nthe model was not trained on it; there are 2: eel"):
-        open_pictures(table, "test", ["eel", "hake"])
+        open_images(table, "test", ["eel", "hake"])
     for split, known in (("test", None), ("val", ["cod", "hake"])):
         with pytest.raises(UserError, match="no row is for"):
-            open_pictures(table, split, known)
+            open_images(table, split, known)
 
 
-def test_a_picture_in_two_splits_is_found_however_it_is_written(data, tmp_path):
+def test_a_image_in_two_splits_is_found_however_it_is_written(data, tmp_path):
     for other in (f"../{tmp_path.name}/p.jpg", f"{tmp_path}/./p.jpg"):
         table = data(f"file,species,split\np.jpg,cod,train\n{other},cod,val\n", split_column="split")
         with pytest.raises(UserError, match=r"fish\.csv:3: .*p\.jpg has split 'val' here and 'train' in"):
@@ -136,8 +136,8 @@ def test_a_picture_in_two_splits_is_found_however_it_is_written(data, tmp_path):
 
 
 def test_paths_may_be_absolute(data, tmp_path):
-    pictures = open_csv(data("file,species\n/else/a.jpg,cod\nb.jpg,hake\n"), "train")
-    assert [pictures.path(0), pictures.path(1)] == [Path("/else/a.jpg"), tmp_path / "b.jpg"]
+    images = open_csv(data("file,species\n/else/a.jpg,cod\nb.jpg,hake\n"), "train")
+    assert [images.path(0), images.path(1)] == [Path("/else/a.jpg"), tmp_path / "b.jpg"]
 
 
 COLUMNS = {"label_columns": ["cod", "hake", "crab"]}
@@ -153,27 +153,27 @@ COLUMNS = {"label_columns": ["cod", "hake", "crab"]}
         (ONE.replace("hake,test", "nan,test"), {"split_column": "split"}, "train",
          r"fish\.csv:6: species: must be the name of a class, not 'nan'"),
         (ONE.replace("hake/000.jpg", ""), {"split_column": "split"}, "train",
-         r"fish\.csv:4: file: must be the path of a picture, not ''"),
+         r"fish\.csv:4: file: must be the path of an image, not ''"),
         (ONE.replace("cod,val", "cot,val"), {"split_column": "split"}, "train",
          r"fish\.csv:3: unknown class 'cot' \(val; 1 rows in all\); did you mean 'cod'\?\n"
-         r"the training pictures show no such class; there are 2: cod, hake"),
+         r"the training images show no such class; there are 2: cod, hake"),
         (ONE, {"split_column": "split", "classes": ["cod", "heak"]}, "train",
          r"unknown class 'hake' .*did you mean 'heak'\?\ndata\.classes names no such class"),
         (ONE, {"split_column": "split", "classes": ["cod", "eel", "hake"]}, "val",
-         r"1 of 3 classes have no training pictures: eel; add some, or take them out of data\.classes"),
+         r"1 of 3 classes have no training images: eel; add some, or take them out of data\.classes"),
         (ONE, {}, "val", r"no row is for val; name a data\.split_column .*val_fraction=0\.1 would hold out a part"),
         (ONE, {"split_column": "split", "val_fraction": 0.5}, "val", r"data\.val_fraction: the table has a val"),
         (ONE.replace("test", "val"), {"split_column": "split"}, "test", "no row is for test"),
         (ONE.replace("train", "test"), {"split_column": "split"}, "val", "no row is for training; .*found: test, val"),
         (f"{ONE}cod/000.jpg,hake,train\n", {"split_column": "split"}, "train",
-         r"fish\.csv:7: cod/000\.jpg has species 'hake' here and 'cod' in .*fish\.csv:2\nlist each picture once"),
+         r"fish\.csv:7: cod/000\.jpg has species 'hake' here and 'cod' in .*fish\.csv:2\nlist each image once"),
         (f"{ONE}cod/000.jpg,cod,val\n", {"split_column": "split"}, "train",
          r"fish\.csv:7: cod/000\.jpg has split 'val' here and 'train' in"),
         (f"{MARKS}e,2,0,0\n", COLUMNS, "train", r"fish\.csv:6: cod: must be 0 or 1, not '2'"),
         (f"{MARKS}e,1,0,\n", COLUMNS, "train", r"fish\.csv:6: crab: must be 0 or 1, not ''"),
         (f"{MARKS}e,1,0,NaN\n", COLUMNS, "train", r"fish\.csv:6: crab: must be 0 or 1, not 'NaN'"),
         (MARKS.replace("d,0,1,1", "d,0,1,0"), COLUMNS, "train",
-         r"1 of 3 classes have no training pictures: crab; .*take them out of data\.label_columns"),
+         r"1 of 3 classes have no training images: crab; .*take them out of data\.label_columns"),
         ("file,species\n" + "".join(f"{k},\n" for k in range(7)), {}, "train", r"\nand 2 more rows$"),
         ("file,species\na,cod|nan\nb,NaN\n", {"label_separator": "|"}, "train", r"fish\.csv:3: species: must be"),
     ],

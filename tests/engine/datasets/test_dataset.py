@@ -15,7 +15,7 @@ from engine.data.loaders import MicroBatchSampler, TrainLoader
 from engine.data.names import Names
 from engine.data.workers import WorkerSettings
 from engine.datasets import dataset as datasets
-from engine.datasets.dataset import PictureReader, open_pictures, prepare_on_all
+from engine.datasets.dataset import ImageReader, open_images, prepare_on_all
 from engine.datasets.sections import CsvData, FolderData
 from engine.distributed.ranks import Ranks
 from engine.images.preprocessing import Preprocessing
@@ -36,7 +36,7 @@ AUGMENTATION = AugmentationConfig.model_validate(
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for k in range(27):
         path = folder / "train" / f"class_{k % 3}" / f"{k}.jpg"
@@ -47,16 +47,16 @@ def root(tmp_path_factory):
 
 
 def read(root, *, ranks=1, accumulation=1, workers=0, start_step=0) -> dict[tuple[int, int], tuple]:
-    """For each step and position that counts: index, label, and the bytes of the augmented and of the mixed picture."""
-    pictures = open_pictures(FolderData(source="folder", root=root), "train")
+    """For each step and position that counts: index, label, and the bytes of the augmented and of the mixed image."""
+    images = open_images(FolderData(source="folder", root=root), "train")
     size = Preprocessing(
         32, 32, resize="crop", crop_pct=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
     )
-    reader = PictureReader(pictures, TrainTransform(size, AUGMENTATION), SEED)
-    layout = BatchLayout(len(pictures), GLOBAL_BATCH, accumulation, ranks, drop_last=False)
+    reader = ImageReader(images, TrainTransform(size, AUGMENTATION), SEED)
+    layout = BatchLayout(len(images), GLOBAL_BATCH, accumulation, ranks, drop_last=False)
     found = {}
     for rank in range(ranks):
-        sampler = MicroBatchSampler(NaturalOrder(len(pictures), SEED), layout, rank, start_step, STEPS)
+        sampler = MicroBatchSampler(NaturalOrder(len(images), SEED), layout, rank, start_step, STEPS)
         for batch in TrainLoader(reader, sampler, WorkerSettings(workers)):
             slot, data = batch.slot, batch.data
             assert data["image"].dtype == torch.uint8
@@ -75,7 +75,7 @@ def reference(root):
     return read(root)
 
 
-def test_epochs_take_every_picture_once_and_augment_anew(reference):
+def test_epochs_take_every_image_once_and_augment_anew(reference):
     epochs = [[row for (step, _), row in reference.items() if step // 4 == epoch] for epoch in (0, 1)]
     assert sorted(row[0] for row in epochs[0]) == list(range(27))
     seen_again = {row[0]: row[2] for row in epochs[0]}
@@ -100,17 +100,17 @@ def test_resuming_in_the_middle_of_an_epoch_changes_no_byte(root, reference):
     assert len(resumed) == 16
 
 
-def test_memory_holds_no_object_per_picture(root):
+def test_memory_holds_no_object_per_image(root):
     """Worker processes would copy each of them by counting references to it."""
     names = [f"{path.relative_to(root)},{path.parent.name}" for path in root.rglob("*.jpg")]
     (root / "table.csv").write_text("\n".join(["file,kind", *names]))
     table = CsvData(source="csv", root=root, csv=root / "table.csv", label_columns=["kind"], val_fraction=0.2)
     for data in (FolderData(source="folder", root=root), table):
-        pictures = open_pictures(data, "train")
-        containers = [value for value in vars(pictures).values() if isinstance(value, list | tuple | dict | set)]
-        assert containers == [pictures.classes]
-        assert isinstance(pictures.labels, np.ndarray) and isinstance(pictures._names, Names)
-        assert all(isinstance(value, np.ndarray) for value in vars(pictures._names).values())
+        images = open_images(data, "train")
+        containers = [value for value in vars(images).values() if isinstance(value, list | tuple | dict | set)]
+        assert containers == [images.classes]
+        assert isinstance(images.labels, np.ndarray) and isinstance(images._names, Names)
+        assert all(isinstance(value, np.ndarray) for value in vars(images._names).values())
 
 
 def prepared(ranks: Ranks) -> list[int]:

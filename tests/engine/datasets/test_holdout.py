@@ -9,22 +9,22 @@ import pytest
 
 from engine.datasets.class_folders import open_folder
 from engine.datasets.holdout import held_out, part, rarest_class
-from engine.datasets.labelled import FilePictures, class_counts
+from engine.datasets.labelled import FileImages, class_counts
 from engine.datasets.sections import FolderData, TorchvisionData
 from engine.errors import UserError
-from tests.classification.small import write_pictures
+from tests.classification.small import write_images
 
 SIZES = [100, 33, 10, 4, 3, 2, 1]
 
 
-def listed(labels, names=None) -> FilePictures:
+def listed(labels, names=None) -> FileImages:
     labels = np.asarray(labels)
     count = len(labels) if labels.ndim == 1 else labels.shape[1]
     names = names or [f"{index}.jpg" for index in range(len(labels))]
-    return FilePictures(Path("/"), [str(k) for k in range(count)], labels, names)
+    return FileImages(Path("/"), [str(k) for k in range(count)], labels, names)
 
 
-def single(sizes=SIZES) -> FilePictures:
+def single(sizes=SIZES) -> FileImages:
     return listed(np.repeat(np.arange(len(sizes)), sizes))
 
 
@@ -33,9 +33,9 @@ def single(sizes=SIZES) -> FilePictures:
     [(0.2, [20, 7, 2, 1, 1, 1, 0]), (0.01, [1, 1, 1, 1, 1, 1, 0]), (0.95, [95, 31, 9, 3, 2, 1, 0])],
 )
 def test_each_class_gives_its_share_and_keeps_one(fraction, expected):
-    pictures = single()
-    held = held_out(pictures, fraction, 0)
-    assert np.bincount(pictures.labels[held], minlength=len(SIZES)).tolist() == expected
+    images = single()
+    held = held_out(images, fraction, 0)
+    assert np.bincount(images.labels[held], minlength=len(SIZES)).tolist() == expected
 
 
 def test_classes_that_val_cannot_have_are_named(caplog):
@@ -43,17 +43,17 @@ def test_classes_that_val_cannot_have_are_named(caplog):
     part(single(), config, "train")
     assert not caplog.messages
     part(single(), config, "val")
-    assert caplog.messages == ["data.val_fraction: classes of which no picture is held out, since they have one: 6"]
+    assert caplog.messages == ["data.val_fraction: classes of which no image is held out, since they have one: 6"]
 
 
 def test_a_seed_decides_which():
-    pictures = single()
-    assert (held_out(pictures, 0.2, 3) == held_out(pictures, 0.2, 3)).all()
-    assert (held_out(pictures, 0.2, 3) != held_out(pictures, 0.2, 4)).any()
+    images = single()
+    assert (held_out(images, 0.2, 3) == held_out(images, 0.2, 3)).all()
+    assert (held_out(images, 0.2, 3) != held_out(images, 0.2, 4)).any()
 
 
 def test_neither_the_order_of_a_list_nor_what_is_added_later_changes_the_choice_of_others():
-    names = [f"picture {index}.jpg" for index in range(200)]
+    names = [f"image {index}.jpg" for index in range(200)]
     held = held_out(listed(np.zeros(200, np.int64), names), 0.2, 0)
     chosen = {name for name, taken in zip(names, held, strict=True) if taken}
     held = held_out(listed(np.zeros(200, np.int64), names[::-1]), 0.2, 0)
@@ -68,16 +68,16 @@ def test_several_labels_count_by_the_rarest():
     assert rarest_class(listed(labels)).tolist() == [1, 0, 2, 2, 3, 0]
     rng = np.random.default_rng(0)
     labels = (rng.random((400, 6)) < [0.6, 0.3, 0.1, 0.05, 0.02, 0.01]).astype(np.uint8)
-    pictures = listed(labels)
-    held = held_out(pictures, 0.25, 0)
-    assert class_counts(pictures.subset(np.flatnonzero(~held))).min() > 0
+    images = listed(labels)
+    held = held_out(images, 0.25, 0)
+    assert class_counts(images.subset(np.flatnonzero(~held))).min() > 0
     shares = labels[held].sum(axis=0) / labels.sum(axis=0)
     assert np.abs(shares[:3] - 0.25).max() < 0.05 and held.mean() == pytest.approx(0.25, abs=0.02)
 
 
-def test_a_class_whose_pictures_would_all_go_is_refused():
+def test_a_class_whose_images_would_all_go_is_refused():
     shown = np.zeros((6, 4), np.uint8)
-    for pair in range(3):  # class 3 is seen beside rarer ones only, in one picture of two each
+    for pair in range(3):  # class 3 is seen beside rarer ones only, in one image of two each
         shown[2 * pair : 2 * pair + 2, pair] = 1
         shown[2 * pair, 3] = 1
     refused = 0
@@ -86,18 +86,18 @@ def test_a_class_whose_pictures_would_all_go_is_refused():
         try:
             assert class_counts(part(listed(shown), data, "train"))[3] > 0
         except UserError as error:
-            assert "all pictures that show 3 would be held out; choose another data.split_seed" in str(error)
+            assert "all images that show 3 would be held out; choose another data.split_seed" in str(error)
             refused += 1
     assert 0 < refused < 20
 
 
 def test_nothing_to_hold_out_is_refused():
-    with pytest.raises(UserError, match="no class has two pictures"):
+    with pytest.raises(UserError, match="no class has two images"):
         part(single([1, 1]), TorchvisionData(source="mnist", root="/", val_fraction=0.5), "val")
 
 
 def test_a_train_folder_without_val(tmp_path):
-    write_pictures(tmp_path / "train", {"ant": 10, "bee": 2})
+    write_images(tmp_path / "train", {"ant": 10, "bee": 2})
     data = FolderData(source="folder", root=tmp_path)
     with pytest.raises(
         UserError, match=r"has no folder val or validation .*data\.val_fraction=0\.1 would hold out a p"
@@ -106,11 +106,11 @@ def test_a_train_folder_without_val(tmp_path):
     data = data.model_copy(update={"val_fraction": 0.2})
     train, val = open_folder(data, "train"), open_folder(data, "val")
     assert class_counts(train).tolist() == [8, 1] and class_counts(val).tolist() == [2, 1]
-    both = [pictures.name(index) for pictures in (train, val) for index in range(len(pictures))]
+    both = [images.name(index) for images in (train, val) for index in range(len(images))]
     assert len(set(both)) == 12
-    assert val.picture(2).size == (20, 20) and val.path(2) == tmp_path / "train" / val.name(2)
+    assert val.image(2).size == (20, 20) and val.path(2) == tmp_path / "train" / val.name(2)
     with pytest.raises(UserError, match="has no folder test"):
         open_folder(data, "test")
-    write_pictures(tmp_path / "val", {"ant": 1})
+    write_images(tmp_path / "val", {"ant": 1})
     with pytest.raises(UserError, match=r"data\.val_fraction: .* has a val of its own"):
         open_folder(data, "val")

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from engine.datasets.dataset import open_pictures
-from engine.datasets.labelled import ArrayPictures, class_counts, open_digits
+from engine.datasets.dataset import open_images
+from engine.datasets.labelled import ArrayImages, class_counts, open_digits
 from engine.datasets.sections import DigitsData
 from engine.errors import UserError
 
@@ -21,32 +21,30 @@ def test_digits_are_split_once_for_all():
     assert hashlib.sha256(val.labels.tobytes()).hexdigest()[:16] == "89df99af78caf580"
 
 
-def test_digits_hold_every_picture_of_scikit_learn_once():
+def test_digits_hold_every_image_of_scikit_learn_once():
     from sklearn.datasets import load_digits
 
-    ours = [
-        np.asarray(part.picture(k))[..., 0] for part in map(open_digits, ("train", "val")) for k in range(len(part))
-    ]
+    ours = [np.asarray(part.image(k))[..., 0] for part in map(open_digits, ("train", "val")) for k in range(len(part))]
     theirs = np.round(load_digits().images * 255 / 16).astype(np.uint8)
-    assert sorted(picture.tobytes() for picture in ours) == sorted(picture.tobytes() for picture in theirs)
+    assert sorted(image.tobytes() for image in ours) == sorted(image.tobytes() for image in theirs)
 
 
-def test_a_digit_is_a_grey_rgb_picture_of_8_by_8():
-    picture = open_digits("val").picture(3)
-    assert (picture.mode, picture.size) == ("RGB", (8, 8))
-    values = np.asarray(picture)
+def test_a_digit_is_a_grey_rgb_image_of_8_by_8():
+    image = open_digits("val").image(3)
+    assert (image.mode, image.size) == ("RGB", (8, 8))
+    values = np.asarray(image)
     assert (values[..., 0] == values[..., 2]).all()
     assert values.max() == 255
 
 
 def test_digits_have_no_test_split():
     with pytest.raises(UserError, match=r"data\.source: digits has no test split besides val"):
-        open_pictures(DigitsData(source="digits"), "test")
+        open_images(DigitsData(source="digits"), "test")
 
 
-def test_pictures_of_each_class_are_counted():
+def test_images_of_each_class_are_counted():
     assert class_counts(open_digits("val")).tolist() == np.bincount(open_digits("val").labels).tolist()
-    several = ArrayPictures(["a", "b", "c"], np.array([[1, 1, 0], [1, 0, 0]], np.uint8), np.zeros((2, 4, 4), np.uint8))
+    several = ArrayImages(["a", "b", "c"], np.array([[1, 1, 0], [1, 0, 0]], np.uint8), np.zeros((2, 4, 4), np.uint8))
     assert several.multi_label and not open_digits("val").multi_label
     assert class_counts(several).tolist() == [2, 1, 0]
     assert class_counts(several).dtype == np.int64

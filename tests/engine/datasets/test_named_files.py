@@ -27,8 +27,8 @@ def test_folders_are_searched_and_files_are_taken_at_their_word(tmp_path: Path) 
 
 
 def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for name in ("a.jpg", "notes.txt", "photo", ".a.jpg", "._a.jpg", ".thumbs/a.jpg", "found/pictures/00001_a.png",
-                 "found/detections.json", "pictures/b.jpg", "elsewhere/c.jpg"):  # fmt: skip
+    for name in ("a.jpg", "notes.txt", "photo", ".a.jpg", "._a.jpg", ".thumbs/a.jpg", "found/images/00001_a.png",
+                 "found/detections.json", "images/b.jpg", "elsewhere/c.jpg"):  # fmt: skip
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).touch()
     (tmp_path / "in" / "elsewhere").rename(tmp_path / "elsewhere")
@@ -38,16 +38,16 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, caplog: pytest.Log
     with caplog.at_level(logging.INFO):
         found = files_of([tmp_path / "in"])
     names = [str(path.relative_to(tmp_path / "in")) for path in found]
-    assert names == ["a.jpg", "gone.jpg", "link/c.jpg", "pictures/b.jpg"]
+    assert names == ["a.jpg", "gone.jpg", "link/c.jpg", "images/b.jpg"]
     first, second = caplog.messages
     assert first == f"--images: 3 files of other kinds left out; the first: {tmp_path}/in/found/detections.json"
-    assert second.startswith("--images: 1 folders pictures beside a detections.json, which predict has drawn,")
-    (named,) = files_of([tmp_path / "in" / "found" / "pictures"])
+    assert second.startswith("--images: 1 folders images beside a detections.json, which predict has drawn,")
+    (named,) = files_of([tmp_path / "in" / "found" / "images"])
     assert named.name == "00001_a.png"
 
 
 def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--images: no pictures \(.jpg, .*\) in "):
+    with pytest.raises(UserError, match=r"--images: no images \(.jpg, .*\) in "):
         files_of([tmp_path])
     with pytest.raises(UserError, match="--images: there is no file or folder gone"):
         files_of([Path("gone")])

@@ -1,4 +1,4 @@
-"""With several ranks one of them looks for pictures, and reads checkpoints and weights, for all."""
+"""With several ranks one of them looks for images, and reads checkpoints and weights, for all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from classification.spec import SPEC
 from classification.task import ClassificationTask
 from engine.config.load import load_config
 from engine.distributed.ranks import Ranks
-from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_pictures
+from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_images
 from tests.distributed import launch, run_ranks
 from tests.witness import notes_of, touched, watched
 
@@ -23,10 +23,10 @@ PREDICT = [EVALUATE[0], "-m", "classification.predict"]
 @pytest.mark.parametrize(
     "then", ["resume", *(pytest.param(name, marks=pytest.mark.full) for name in ("evaluate", "predict"))]
 )
-def test_the_second_rank_opens_pictures_and_nothing_else(tmp_path: Path, then: str) -> None:
-    root = tmp_path / "pictures"
-    write_pictures(root / "train", {"a": 20, "b": 20})
-    write_pictures(root / "val", {"a": 8, "b": 8}, seed=1)
+def test_the_second_rank_opens_images_and_nothing_else(tmp_path: Path, then: str) -> None:
+    root = tmp_path / "images"
+    write_images(root / "train", {"a": 20, "b": 20})
+    write_images(root / "val", {"a": 8, "b": 8}, seed=1)
     weights = tmp_path / "start.pt"
     config = write_config(tmp_path, data=folder_data(root), evaluation={"batch_size": 4})
     loaded = load_config(SPEC.schema(), config)
@@ -47,13 +47,13 @@ def test_the_second_rank_opens_pictures_and_nothing_else(tmp_path: Path, then: s
         assert touched(notes, 1, root) == set(), name
         assert touched(notes, 0, root), name
         opened = [{path for action, path in notes_of(notes, rank) if path.endswith(".jpg")} for rank in (0, 1)]
-        assert all(opened), f"{name}: each has its share of the pictures"
+        assert all(opened), f"{name}: each has its share of the images"
 
 
 def opened(ranks: Ranks, config: str) -> list[str]:
     """Splits that this rank has opened by itself, when all three were used."""
-    splits, open_pictures = [], task_module.open_pictures
-    task_module.open_pictures = lambda data, split: splits.append(split) or open_pictures(data, split)
+    splits, open_images = [], task_module.open_images
+    task_module.open_images = lambda data, split: splits.append(split) or open_images(data, split)
     task = ClassificationTask(load_config(SPEC.schema(), Path(config)), ranks)
     with torch.inference_mode():
         task.evaluate(task.model.eval(), "test", ranks)
@@ -62,6 +62,6 @@ def opened(ranks: Ranks, config: str) -> list[str]:
 
 def test_the_second_rank_opens_no_split(tmp_path: Path) -> None:
     for seed, split in enumerate(("train", "val", "test")):
-        write_pictures(tmp_path / split, {"a": 4, "b": 4}, seed)
+        write_images(tmp_path / split, {"a": 4, "b": 4}, seed)
     config = write_config(tmp_path, data=folder_data(tmp_path))
     assert run_ranks(2, opened, str(config)) == [["train", "val", "test"], []]

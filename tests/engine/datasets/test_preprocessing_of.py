@@ -42,6 +42,6 @@ def test_what_is_given_wins(tmp_path):
     assert preprocessing_of(folder(tmp_path, crop_pct=1.0), LITE).crop_pct == 1.0
 
 
-def test_all_of_a_tiny_picture_is_kept():
+def test_all_of_a_tiny_image_is_kept():
     assert preprocessing_of(DigitsData(source="digits", image_size=32), SWIN).crop_pct == 1.0
     assert preprocessing_of(DigitsData(source="digits", crop_pct=0.8), SWIN).crop_pct == 0.8

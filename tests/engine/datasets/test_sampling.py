@@ -1,4 +1,4 @@
-"""How often classes and pictures are drawn, over epochs, and that nothing but seed and epoch decides it."""
+"""How often classes and images are drawn, over epochs, and that nothing but seed and epoch decides it."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import numpy as np
 import pytest
 
 from engine.data.batch_plan import NaturalOrder
-from engine.datasets.labelled import FilePictures
+from engine.datasets.labelled import FileImages
 from engine.datasets.sampling import build_order, shares
 from engine.datasets.sections import DigitsData
 
 SIZES = np.array([50, 1, 9, 4])
 
 
-def pictures(labels=None) -> FilePictures:
+def images(labels=None) -> FileImages:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(4), SIZES)) if labels is None else labels
     count = labels.shape[1] if labels.ndim == 2 else 4
-    return FilePictures(Path("/"), [str(k) for k in range(count)], labels, map(str, range(len(labels))))
+    return FileImages(Path("/"), [str(k) for k in range(count)], labels, map(str, range(len(labels))))
 
 
 def order(seed=0, own=None, **keys):
-    return build_order(DigitsData(source="digits", **keys), own or pictures(), seed)
+    return build_order(DigitsData(source="digits", **keys), own or images(), seed)
 
 
-def test_natural_is_each_picture_once():
+def test_natural_is_each_image_once():
     assert order() == NaturalOrder(64, 0)
 
 
@@ -43,12 +43,12 @@ def test_draws_of_each_class(keys, expected):
     for epoch in (0, 1, 7):
         drawn = made(epoch)
         assert len(drawn) == made.num_samples == sum(expected)
-        assert np.bincount(pictures().labels[drawn]).tolist() == expected
+        assert np.bincount(images().labels[drawn]).tolist() == expected
 
 
 @pytest.mark.parametrize("keys", [{"sampling": "balanced"}, {"sampling": "square_root"}, {"oversample": 0.3}])
-def test_pictures_of_a_class_are_drawn_equally_often(keys):
-    made, labels = order(**keys), pictures().labels
+def test_images_of_a_class_are_drawn_equally_often(keys):
+    made, labels = order(**keys), images().labels
     times = np.zeros(64, int)
     for epoch in range(9):
         times += np.bincount(made(epoch), minlength=64)
@@ -66,7 +66,7 @@ def test_an_epoch_follows_from_seed_and_number_alone():
 
 
 def test_an_epoch_is_shuffled():
-    drawn = pictures().labels[order(sampling="balanced")(0)]
+    drawn = images().labels[order(sampling="balanced")(0)]
     assert 30 < np.count_nonzero(np.diff(drawn)) < 62  # of 63 neighbours, three in four differ
 
 
@@ -76,8 +76,8 @@ def test_oversampling_drops_nothing():
 
 def test_of_several_labels_the_rarest_counts():
     labels = np.zeros((20, 3), np.uint8)
-    labels[:18, 0], labels[:4, 1], labels[:1, 2] = 1, 1, 1  # two pictures are of no class
-    drawn = order(own=pictures(labels), sampling="balanced")(0)
+    labels[:18, 0], labels[:4, 1], labels[:1, 2] = 1, 1, 1  # two images are of no class
+    drawn = order(own=images(labels), sampling="balanced")(0)
     assert [np.isin(drawn, rows).sum() for rows in (range(4, 18), range(1, 4), [0], [18, 19])] == [5, 5, 5, 5]
 
 

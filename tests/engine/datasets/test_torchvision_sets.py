@@ -20,7 +20,7 @@ import scipy.io
 from PIL import Image
 from torchvision import datasets
 
-from engine.datasets.dataset import open_pictures, prepare_data
+from engine.datasets.dataset import open_images, prepare_data
 from engine.datasets.labelled import class_counts
 from engine.datasets.sections import ArraySource, FileSource, TorchvisionData
 from engine.datasets.torchvision_sets import SETS
@@ -28,7 +28,7 @@ from engine.errors import UserError
 
 RNG = np.random.default_rng(0)
 COUNTS = {"train": 4, "val": 2, "test": 1}
-"""Pictures of each of two classes that the fakes have; those of class 0 are dark, those of class 1 bright."""
+"""Images of each of two classes that the fakes have; those of class 0 are dark, those of class 1 bright."""
 
 
 def save(path: Path, label: int) -> str:
@@ -43,7 +43,7 @@ def write(path: Path, lines: list[str]) -> None:
 
 
 def each(split: str) -> list[tuple[int, int]]:
-    """(label, running number) of the pictures of a split; the numbers differ between splits."""
+    """(label, running number) of the images of a split; the numbers differ between splits."""
     first = {"train": 1, "val": 5, "test": 7}[split]
     return [(label, first + k) for label in (0, 1) for k in range(COUNTS[split])]
 
@@ -241,13 +241,13 @@ def test_each_named_set_has_a_fake():
     assert set(SETS) == set(FAKES) | REST == set(get_args(ArraySource)) | set(get_args(FileSource))
 
 
-def check(pictures, split: str) -> None:
-    """Whether these are a fake's pictures of ``split``, dark and bright ones of classes 0 and 1."""
-    labels = pictures.labels[:, 0] if pictures.multi_label else pictures.labels
-    shown = [np.asarray(pictures.picture(k)).mean() > 110 for k in range(len(pictures))]
+def check(images, split: str) -> None:
+    """Whether these are a fake's images of ``split``, dark and bright ones of classes 0 and 1."""
+    labels = images.labels[:, 0] if images.multi_label else images.labels
+    shown = [np.asarray(images.image(k)).mean() > 110 for k in range(len(images))]
     assert shown == labels.astype(bool).tolist()
     assert np.bincount(labels).tolist() == [COUNTS[split]] * 2
-    assert len({pictures.name(k) for k in range(len(pictures))}) == len(pictures)
+    assert len({images.name(k) for k in range(len(images))}) == len(images)
 
 
 @pytest.mark.parametrize("source", list(FAKES))
@@ -255,42 +255,42 @@ def test_splits_and_labels_of_named_sets(tmp_path, unchecked, source):
     fake, official = FAKES[source]
     fake(tmp_path)
     data = TorchvisionData(source=source, root=tmp_path)
-    train = open_pictures(data, "train")
+    train = open_images(data, "train")
     check(train, "train")
     assert len(train.classes) >= 2 and all(isinstance(name, str) for name in train.classes)
     if not official:
         with pytest.raises(UserError, match=rf"{source} has no official split into train and val; data\.val_fraction"):
-            open_pictures(data, "val")
+            open_images(data, "val")
     else:
-        val = open_pictures(data, "val")
+        val = open_images(data, "val")
         check(val, "val" if "val" in official else "test")
         assert val.classes == train.classes
     if official == "val test":
-        check(open_pictures(data, "test"), "test")
+        check(open_images(data, "test"), "test")
     else:
         with pytest.raises(UserError, match=f"{source} has no test split"):
-            open_pictures(data, "test")
+            open_images(data, "test")
     data = TorchvisionData(source=source, root=tmp_path, val_fraction=0.25)
     if "val" in official:
         with pytest.raises(UserError, match=f"{source} has a val of its own"):
-            open_pictures(data, "train")
+            open_images(data, "train")
         return
-    assert class_counts(open_pictures(data, "train"))[:2].tolist() == [3, 3]
-    assert class_counts(open_pictures(data, "val"))[:2].tolist() == [1, 1]
+    assert class_counts(open_images(data, "train"))[:2].tolist() == [3, 3]
+    assert class_counts(open_images(data, "val"))[:2].tolist() == [1, 1]
     if official == "test":
-        check(open_pictures(data, "test"), "test")
+        check(open_images(data, "test"), "test")
 
 
 @pytest.mark.parametrize("source", list(FAKES))
 def test_named_sets_that_are_not_there(tmp_path, source):
     with pytest.raises(UserError, match=rf"data\.root: .* does not hold all files of {source}, .*data\.download=true"):
-        open_pictures(TorchvisionData(source=source, root=tmp_path), "train")
+        open_images(TorchvisionData(source=source, root=tmp_path), "train")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_set_without_official_test_says_so(tmp_path):
     with pytest.raises(UserError, match=r"data\.source: mnist has no test split besides val"):
-        open_pictures(TorchvisionData(source="mnist", root=tmp_path), "test")
+        open_images(TorchvisionData(source="mnist", root=tmp_path), "test")
 
 
 def write_idx(path, array: np.ndarray) -> None:
@@ -312,11 +312,11 @@ def test_mnist_and_its_likes_are_read_from_their_files(tmp_path, source, folder)
         write_idx(tmp_path / folder / "raw" / f"{part}-labels-idx1-ubyte", labels)
         written[part] = images, labels
     for split, part in (("train", "train"), ("val", "t10k")):
-        found = open_pictures(TorchvisionData(source=source, root=tmp_path), split)
+        found = open_images(TorchvisionData(source=source, root=tmp_path), split)
         images, labels = written[part]
         assert found.labels.tolist() == labels.tolist()
         assert len(found.classes) == 10
-        assert np.array_equal(np.asarray(found.picture(4)), np.stack([images[4]] * 3, 2))
+        assert np.array_equal(np.asarray(found.image(4)), np.stack([images[4]] * 3, 2))
 
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100"])
@@ -346,10 +346,10 @@ def test_cifar_is_read_from_its_files(tmp_path, monkeypatch, source):
     monkeypatch.setattr(kind, "meta", {**kind.meta, "md5": write(kind.meta["filename"], {key: names})})
 
     for split, part in (("train", "train_list"), ("val", "test_list")):
-        found = open_pictures(TorchvisionData(source=source, root=tmp_path), split)
+        found = open_images(TorchvisionData(source=source, root=tmp_path), split)
         assert found.classes == names
         assert found.labels.tolist() == written[part][1]
-        assert np.array_equal(np.asarray(found.picture(2)), written[part][0][2])
+        assert np.array_equal(np.asarray(found.image(2)), written[part][0][2])
 
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100", "mnist", "fashion_mnist", "kmnist"])
@@ -359,7 +359,7 @@ def test_missing_files_are_a_user_error_with_the_cure(tmp_path, source):
     with pytest.raises(
         UserError, match=rf"data\.root: .*nowhere does not hold all files of {source}.*data\.download=true"
     ):
-        open_pictures(data, "train")
+        open_images(data, "train")
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -368,11 +368,11 @@ def test_a_broken_file_is_a_user_error(tmp_path):
         write_idx(tmp_path / "MNIST" / "raw" / f"{part}-images-idx3-ubyte", RNG.integers(0, 256, (3, 28, 28), np.uint8))
         write_idx(tmp_path / "MNIST" / "raw" / f"{part}-labels-idx1-ubyte", np.zeros(3, np.uint8))
     data = TorchvisionData(source="mnist", root=tmp_path)
-    assert len(open_pictures(data, "train")) == 3
+    assert len(open_images(data, "train")) == 3
     broken = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(UserError, match=r"data\.root: .* does not hold all files of mnist, whole"):
-        open_pictures(data, "train")
+        open_images(data, "train")
 
 
 def test_a_download_happens_only_when_asked_for_and_fails_with_the_cure(tmp_path, monkeypatch):
@@ -402,4 +402,4 @@ def test_a_download_brings_the_files(tmp_path, monkeypatch):
         monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{httpd.server_port}/"])
         prepare_data(config)
         httpd.shutdown()
-    assert (len(open_pictures(config, "train")), len(open_pictures(config, "val"))) == (6, 4)
+    assert (len(open_images(config, "train")), len(open_images(config, "val"))) == (6, 4)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import UserError
-from engine.images.image_io import read_picture, write_picture
+from engine.images.image_io import read_image, write_image
 
 COLOURS = (
     np.array([[[250, 0, 0], [0, 250, 0], [0, 0, 250]], [[250, 250, 0], [0, 250, 250], [40, 80, 160]]], np.uint8)
@@ -19,14 +19,14 @@ COLOURS = (
 
 
 def pixels(path) -> np.ndarray:
-    picture = read_picture(path)
-    assert picture.mode == "RGB"
-    return np.asarray(picture)
+    image = read_image(path)
+    assert image.mode == "RGB"
+    return np.asarray(image)
 
 
 @pytest.mark.parametrize("ending", ["png", "bmp", "tif", "webp", "ppm"])
 def test_formats_without_loss_come_back_exactly(tmp_path, ending):
-    path = tmp_path / f"picture.{ending}"
+    path = tmp_path / f"image.{ending}"
     Image.fromarray(COLOURS).save(path, **({"lossless": True} if ending == "webp" else {}))
     assert np.array_equal(pixels(path), COLOURS)
 
@@ -48,7 +48,7 @@ INVERSE = {
     7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
     8: lambda a: np.rot90(a, -1),
 }
-"""How a camera stores an upright picture under each orientation, by the EXIF standard's table."""
+"""How a camera stores an upright image under each orientation, by the EXIF standard's table."""
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -95,11 +95,11 @@ def test_a_palette_is_looked_up(tmp_path):
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparent_parts_are_white(tmp_path, mode):
-    picture = Image.fromarray(COLOURS).convert(mode)
+    image = Image.fromarray(COLOURS).convert(mode)
     alpha = np.zeros(COLOURS.shape[:2], np.uint8)
     alpha[:, 24:] = 255
-    picture.putalpha(Image.fromarray(alpha))
-    picture.save(tmp_path / "a.png")
+    image.putalpha(Image.fromarray(alpha))
+    image.save(tmp_path / "a.png")
     found = pixels(tmp_path / "a.png")
     assert (found[:, :24] == 255).all()
     assert np.array_equal(found[:, 24:], np.asarray(Image.fromarray(COLOURS).convert(mode[:-1]).convert("RGB"))[:, 24:])
@@ -130,16 +130,16 @@ def jpeg(tmp_path):
 def damaged(path, how: str) -> None:
     data = path.read_bytes()
     path.write_bytes(
-        {"truncated": data[: len(data) // 2], "empty": b"", "text": b"not a picture", "head": data[:30]}[how]
+        {"truncated": data[: len(data) // 2], "empty": b"", "text": b"not an image", "head": data[:30]}[how]
     )
 
 
 @pytest.mark.parametrize("how", ["truncated", "empty", "text", "head"])
-def test_a_broken_picture_is_a_user_error_with_its_path(jpeg, how):
+def test_a_broken_image_is_a_user_error_with_its_path(jpeg, how):
     damaged(jpeg, how)
     with pytest.raises(UserError) as caught:
-        read_picture(jpeg)
-    assert str(caught.value).startswith(f"{jpeg}: cannot be read as a picture (")
+        read_image(jpeg)
+    assert str(caught.value).startswith(f"{jpeg}: cannot be read as an image (")
     assert ("it is empty" in str(caught.value)) == (how == "empty")
 
 
@@ -149,19 +149,19 @@ def test_a_broken_png_is_a_user_error_with_its_path(tmp_path):
     data = bytearray(path.read_bytes())
     data[data.index(b"IDAT") + 6] ^= 0xFF
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"a\.png: cannot be read as a picture"):
-        read_picture(path)
+    with pytest.raises(UserError, match=r"a\.png: cannot be read as an image"):
+        read_image(path)
 
 
-def test_a_missing_picture_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match=r"b\.jpg: no such picture"):
-        read_picture(tmp_path / "b.jpg")
+def test_a_missing_image_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match=r"b\.jpg: no such image"):
+        read_image(tmp_path / "b.jpg")
 
 
 def test_floating_point_pixels_are_refused(tmp_path):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(UserError, match=r"a\.tif: .*floating-point"):
-        read_picture(tmp_path / "a.tif")
+        read_image(tmp_path / "a.tif")
 
 
 def test_a_decompression_bomb_is_refused_before_it_unpacks(tmp_path):
@@ -172,11 +172,11 @@ def test_a_decompression_bomb_is_refused_before_it_unpacks(tmp_path):
     data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
     (tmp_path / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
     with pytest.raises(UserError, match=r"bomb\.png: .*(bomb|exceeds limit)"):
-        read_picture(tmp_path / "bomb.png")
+        read_image(tmp_path / "bomb.png")
 
 
-def test_a_written_picture_reads_back_exactly_and_leaves_nothing_else(tmp_path):
-    write_picture(tmp_path / "results" / "sheet.png", COLOURS)
-    write_picture(tmp_path / "results" / "sheet.png", COLOURS[::-1])
+def test_a_written_image_reads_back_exactly_and_leaves_nothing_else(tmp_path):
+    write_image(tmp_path / "results" / "sheet.png", COLOURS)
+    write_image(tmp_path / "results" / "sheet.png", COLOURS[::-1])
     assert np.array_equal(pixels(tmp_path / "results" / "sheet.png"), COLOURS[::-1])
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["sheet.png"]

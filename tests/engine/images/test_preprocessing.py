@@ -1,4 +1,4 @@
-"""What the model expects of a picture."""
+"""What the model expects of an image."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def test_a_broken_image_says_why(tmp_path: Path) -> None:
     good, bad = (reader[Draw(index, 0, index)] for index in range(2))
     assert good["fault"] == "" and good["size"].tolist() == [40, 30] and good["image"].shape == (3, 16, 24)
     assert good["image"][0].eq(255).all()
-    assert "bad.png: cannot be read as a picture (it is empty)" in bad["fault"]
+    assert "bad.png: cannot be read as an image (it is empty)" in bad["fault"]
     assert bad["image"].shape == (3, 16, 24)
 
 

@@ -303,7 +303,7 @@ def test_a_new_phase_has_a_new_wrapper_and_lets_the_old_one_go() -> None:
 
 
 def gradients_around_a_frozen_stage(ranks: Ranks, checkpointing: bool) -> dict[str, torch.Tensor]:
-    """Of the same pictures on each rank; with what lies before and behind the frozen stage in training."""
+    """Of the same images on each rank; with what lies before and behind the frozen stage in training."""
     torch.manual_seed(0)
     model = swin_tiny(num_classes=5, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=2, drop_path=0.0)
     freezing = Freezing(model, FinetuneConfig(unfreeze={0: ["stem", "head"], 1: ["stage_2"]}), 1)

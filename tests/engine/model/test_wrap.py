@@ -147,10 +147,10 @@ def gradients_of_steps(ranks: Ranks, steps: int, grad_comm: str) -> list[torch.T
     torch.manual_seed(0)
     model = swin_tiny(num_classes=5, img_size=32, window_size=2, drop_path=0.0, depths=(1, 1, 1, 1))
     wrapped = prepare_network(model, TrainingConfig(grad_comm=grad_comm), ranks)
-    pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(ranks.rank))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(ranks.rank))
     found = []
     for _ in range(steps):
-        wrapped(pictures).square().sum().backward()
+        wrapped(images).square().sum().backward()
         found.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))  # type: ignore[union-attr]
         wrapped.zero_grad(set_to_none=True)
     return found
@@ -237,7 +237,7 @@ def test_gradients_sent_in_bf16_are_rounded_and_nothing_else() -> None:
 
 def compiled_losses(ranks: Ranks, cases: list[dict[str, Any]]) -> dict[str, Any]:
     """Losses of three steps of a small Swin with each of some settings, names of its weights, and graphs compiled."""
-    pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(ranks.rank))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(ranks.rank))
     losses, names, graphs = [], [], []
     for case in cases:
         torch.use_deterministic_algorithms(case.get("deterministic", False))
@@ -249,7 +249,7 @@ def compiled_losses(ranks: Ranks, cases: list[dict[str, Any]]) -> dict[str, Any]
         losses.append([])
         for step in range(3):
             torch.manual_seed(step)
-            loss = wrapped(pictures).square().mean()
+            loss = wrapped(images).square().mean()
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

@@ -10,7 +10,7 @@ CLASSES = [
     "cod",
     "größe 蟻",
     "hake",
-    "a name that is longer than a picture on the sheet is wide",
+    "a name that is longer than an image on the sheet is wide",
     *map(str, range(996)),
 ]
 
@@ -19,20 +19,20 @@ def one_hot(labels) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(labels), len(CLASSES)).float()
 
 
-def test_each_picture_is_on_the_sheet_over_its_name():
-    pictures = torch.stack([torch.full((3, 32, 48), value) for value in range(20, 240, 20)]).float()
-    sheet = contact_sheet(pictures, one_hot([k % 3 for k in range(11)]), CLASSES)
+def test_each_image_is_on_the_sheet_over_its_name():
+    images = torch.stack([torch.full((3, 32, 48), value) for value in range(20, 240, 20)]).float()
+    sheet = contact_sheet(images, one_hot([k % 3 for k in range(11)]), CLASSES)
     assert sheet.dtype == np.uint8 and sheet.shape[1] > COLUMNS * TILE
     values, counts = np.unique(sheet[..., 0], return_counts=True)
     shown = dict(zip(values.tolist(), counts.tolist(), strict=True))
     assert all(shown[value] >= TILE * (TILE * 32 // 48) for value in range(20, 240, 20))
     height = TILE * 32 // 48
     below = sheet[MARGIN + height : MARGIN + height + LINE, MARGIN : MARGIN + TILE]
-    assert (below < 128).any(), "a name stands under the first picture"
+    assert (below < 128).any(), "a name stands under the first image"
     assert (sheet[MARGIN : MARGIN + height, MARGIN : MARGIN + TILE] == 20).all(), "and not on it"
 
 
-def test_one_picture_makes_a_small_sheet():
+def test_one_image_makes_a_small_sheet():
     assert contact_sheet(torch.zeros(1, 3, 4, 4), one_hot([0]), CLASSES).shape[1] == TILE + 2 * MARGIN
 
 

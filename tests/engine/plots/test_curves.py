@@ -71,5 +71,5 @@ def test_nothing_measured_is_nothing_drawn(tmp_path: Path):
     assert not (tmp_path / "results").exists()
     (tmp_path / "metrics.jsonl").write_text(json.dumps(record("train", 1, loss=None)) + "\n")
     assert write_curves(tmp_path / "metrics.jsonl", tmp_path / "results" / "curves.png", DIRECTIONS)
-    with Image.open(tmp_path / "results" / "curves.png") as picture:
-        assert picture.format == "PNG" and min(picture.size) > 200
+    with Image.open(tmp_path / "results" / "curves.png") as image:
+        assert image.format == "PNG" and min(image.size) > 200

@@ -1,4 +1,4 @@
-"""Sheets of pictures, names in figures, and tables as text."""
+"""Sheets of images, names in figures, and tables as text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from engine.plots.figures import LINE, MARGIN, TILE, Tile, _fits, _font, as_picture, sheet, shown_name
+from engine.plots.figures import LINE, MARGIN, TILE, Tile, _fits, _font, as_image, sheet, shown_name
 from engine.plots.fonts import default_file
 from engine.text import csv_bytes, markdown_table, shortened
 
 
-def test_a_sheet_holds_each_picture_in_its_place_over_its_caption():
+def test_a_sheet_holds_each_image_in_its_place_over_its_caption():
     colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
     tiles = [
         Tile(Image.new("RGB", (40 * (i + 1), 60), colour), [("a name", "black")]) for i, colour in enumerate(colours)
@@ -25,14 +25,14 @@ def test_a_sheet_holds_each_picture_in_its_place_over_its_caption():
     assert drawn.shape == (2 * row + MARGIN, 2 * (TILE + MARGIN) + MARGIN, 3)
     middle = MARGIN + TILE // 2
     for (down, across), colour in zip(((0, 0), (0, 1), (1, 0)), colours, strict=True):
-        # Pictures stand on their captions, whatever their proportions.
+        # Images stand on their captions, whatever their proportions.
         assert tuple(drawn[down * row + MARGIN + TILE - 3, across * (TILE + MARGIN) + middle]) == colour
     assert (drawn[row + MARGIN + TILE // 2, -middle] == 255).all()
     assert (drawn[MARGIN + TILE + 2 : row] < 100).any(), "the captions"
 
 
-def test_a_caption_is_one_line_no_wider_than_its_picture():
-    font, name = _font(Path(default_file())), "a name that is longer than a picture on the sheet is wide"
+def test_a_caption_is_one_line_no_wider_than_its_image():
+    font, name = _font(Path(default_file())), "a name that is longer than an image on the sheet is wide"
     cut = _fits(name, font)
     assert "…" in cut and len(cut) > 10 and name.startswith(cut.partition("…")[0]) and font.getlength(cut) <= TILE
     assert _fits("cod", font) == "cod"
@@ -44,7 +44,7 @@ def test_names_stay_short_and_are_no_formulas():
     assert shown_name("a$b$\nc") == r"a\$b\$ c"
     figure = Figure(figsize=(2, 1))
     figure.text(0, 0.5, shown_name("$\\broken{$ 鱼"))
-    assert as_picture(figure, 50).shape == (50, 100, 3)
+    assert as_image(figure, 50).shape == (50, 100, 3)
 
 
 def test_tables_keep_what_is_in_their_cells():

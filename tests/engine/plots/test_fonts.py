@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from PIL import Image, ImageFont
 
-from engine.plots.figures import Tile, as_picture, sheet, shown_name
+from engine.plots.figures import Tile, as_image, sheet, shown_name
 from engine.plots.fonts import default_file, give_fonts, in_one_font, readable, text_width
 
 CAT, DOG = "猫", "犬"
@@ -57,8 +57,8 @@ def labelled(name: str) -> Figure:
 
 def ink(figure: Figure) -> int:
     """Dark pixels left of the axes: those of the label."""
-    picture = as_picture(figure, 100)
-    return int((picture[:, :140].mean(axis=2) < 100).sum())
+    image = as_image(figure, 100)
+    return int((image[:, :140].mean(axis=2) < 100).sum())
 
 
 def test_what_no_font_has_is_written_as_numbers_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:

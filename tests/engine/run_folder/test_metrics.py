@@ -91,7 +91,7 @@ def test_evaluations_from_outside_are_marked_and_may_repeat_a_step(run_dir: RunD
     assert scalars(run_dir, "val/top1") == [(10, 0.5), (20, pytest.approx(0.6))]
 
 
-def test_tensorboard_has_the_same_scalars_pictures_and_text(run_dir: RunDir) -> None:
+def test_tensorboard_has_the_same_scalars_images_and_text(run_dir: RunDir) -> None:
     writer = MetricWriter(run_dir)
     writer.write(1, 0.5, "train", {"loss": 2.0, "images_per_second": 100.0})
     writer.write(2, 1.0, "train", {"loss": 1.0, "images_per_second": 110.0})
@@ -102,8 +102,8 @@ def test_tensorboard_has_the_same_scalars_pictures_and_text(run_dir: RunDir) -> 
     tags = board(run_dir).Tags()
     assert sorted(tags["scalars"]) == ["train/images_per_second", "train/loss"]
     assert tags["images"] == ["samples"]
-    (picture,) = board(run_dir).Images("samples")
-    assert (picture.width, picture.height) == (16, 8)
+    (image,) = board(run_dir).Images("samples")
+    assert (image.width, image.height) == (16, 8)
     assert tags["tensors"] == ["notes/text_summary"]
 
 
@@ -167,7 +167,7 @@ def test_resuming_at_the_beginning_forgets_everything(run_dir: RunDir) -> None:
     assert scalars(run_dir, "train/loss") == [(1, 3.0)]
 
 
-def test_pictures_of_the_beginning_are_there_once_when_it_is_repeated(run_dir: RunDir) -> None:
+def test_images_of_the_beginning_are_there_once_when_it_is_repeated(run_dir: RunDir) -> None:
     for _ in range(3):  # the first two are killed before they save
         writer = MetricWriter(run_dir)
         writer.resume_at(0)

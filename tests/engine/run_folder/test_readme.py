@@ -11,7 +11,7 @@ from engine.run_folder.readme import readme_text, write_readme
 CONFIG = {
     "experiment": {"name": "first | try", "tags": ["small"], "notes": "To see\nwhether it works.", "seed": 3},
     "model": {"name": "swin_tiny"},
-    "data": {"source": "folder", "root": "/pictures"},
+    "data": {"source": "folder", "root": "/images"},
     "optimizer": {"name": "adamw", "lr": 0.001},
     "training": {"epochs": 3, "steps": None, "global_batch_size": 64},
 }

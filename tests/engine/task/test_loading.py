@@ -68,7 +68,7 @@ def test_a_classifier_says_what_predict_says(tmp_path: Path, images: Path) -> No
             (row[f"class_{place}"], pytest.approx(float(row[f"probability_{place}"]), abs=1e-6))
             for place in range(1, 6)
         ]
-    with pytest.raises(UserError, match=r"gone.png: no such picture"):
+    with pytest.raises(UserError, match=r"gone.png: no such image"):
         classifier(["gone.png"])
     with pytest.raises(UserError, match=r"optimizer.lr: cannot matter for a trained model"):
         load_classifier(folder, overrides=["optimizer.lr=1"])

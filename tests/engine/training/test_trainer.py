@@ -170,7 +170,7 @@ def test_plateau_lowers_the_rate_and_early_stopping_ends_the_run():
     assert rates[12] == pytest.approx(0.01) and rates[15] == pytest.approx(0.005)
 
 
-def test_pictures_are_kept_at_the_beginning_and_shown_with_each_best_evaluation():
+def test_images_are_kept_at_the_beginning_and_shown_with_each_best_evaluation():
     task = ToyTask(toy_model())
     task.scores = [0.5, 0.4, 0.6]
     recorder = train(task, training={"epochs": 3}, evaluation={"metric": "score"})
