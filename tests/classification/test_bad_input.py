@@ -135,7 +135,7 @@ def test_folders_that_are_missing_empty_or_different(tmp_path):
     (tmp_path / "images" / "val" / "dgo").rename(tmp_path / "images" / "val" / "dog")
     (tmp_path / "images" / "train" / "emu").mkdir()
     assert "emu" in refused(config)
-    assert "did you mean" in refused(config, f"data.root={tmp_path / 'picturs'}")
+    assert "did you mean" in refused(config, f"data.root={tmp_path / 'imges'}")
 
 
 def test_a_broken_image_is_named(tmp_path):

@@ -169,10 +169,13 @@ SEVERAL = {"source": "csv", "root": "images", "csv": "a.csv", "label_columns": [
 @pytest.mark.parametrize(
     ("tree", "text"),
     [
-        ({"evaluation": {"thresholds": 0.4}}, r"evaluation\.thresholds: has an effect only with several labels a pict"),
+        (
+            {"evaluation": {"thresholds": 0.4}},
+            r"evaluation\.thresholds: has an effect only with several labels an image",
+        ),
         (
             {"data": SEVERAL, "evaluation": {"calibration_bins": 5}},
-            r"calibration_bins: .* only with one label a pict",
+            r"calibration_bins: .* only with one label an image",
         ),
         ({"data": {**FOLDER, "pad_fill": "edge"}}, r"data\.pad_fill: has an effect only with data\.resize: pad"),
         ({"data": {**FOLDER, "pad_fill": "edge"}, "augmentation": {"rotation": 9}}, r"data\.pad_fill: .*resize: pad"),
