@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.errors import UserError
+from engine.run_folder.failure import read_failure
 from engine.run_folder.paths import RunDir
 from tests.classification.small import folder_data, write_config, write_pictures
 from tests.detection import small as small_detection
@@ -144,6 +146,25 @@ def test_a_local_job_of_two_ranks_goes_on_after_a_warning_ends_when_told_to_and_
     ]
     assert steps == sorted(set(steps))
     assert "nothing to retry" in submit("--retry", run).stdout
+
+
+def test_a_controller_that_is_killed_takes_its_rank_with_it(tmp_path):
+    config = write_config(tmp_path, training={"steps": 100_000}, logging={"every_steps": 1})
+    assert submit_config(config, *LOCAL).returncode == 0
+    run = tmp_path / "experiments" / "experiment_0001"
+    controller = int(read_note(RunDir(run)).job)
+    wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text(), "the first record")
+    (rank,) = (device["pid"] for device in starts(run)[-1]["devices"])
+    os.kill(controller, signal.SIGKILL)
+    try:
+        wait_for(lambda: not Path(f"/proc/{rank}").exists(), "it trains on, and nobody sees it", 30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rank, signal.SIGKILL)
+    failure = read_failure(RunDir(run).failed)
+    assert failure is not None and failure.retry
+    assert f"the launcher (pid {controller}) of rank 0" in failure.reason
+    assert state(run) == "failed"
 
 
 def test_debug_runs_in_this_process_and_exits_with_the_runs_code(tmp_path):
