@@ -185,6 +185,16 @@ def test_nccl_without_gpus_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     assert connect(config, Layout(), tmp_path).device.type == "cpu", "one process has no group"
 
 
+@pytest.mark.parametrize("key", ["timeout_seconds", "start_timeout_seconds"])
+def test_a_time_limit_that_no_clock_counts_to_is_refused(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"distributed:\n  {key}: 1e30\n")
+    with pytest.raises(UserError, match=rf"run.yaml:2: distributed\.{key}: must be at most 2592000"):
+        load_config(RunConfig, path)
+    longest = DistributedConfig(device="cpu", **{key: 30 * 86400})
+    assert connect(longest, Layout(), tmp_path).world_size == 1
+
+
 def test_what_needs_gpus_does_not_go_with_cpus(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text("distributed:\n  sync_batchnorm: true\n  backend: nccl\n  device: cpu\n")
