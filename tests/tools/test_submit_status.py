@@ -191,6 +191,16 @@ def test_only_what_has_stopped_unfinished_is_queued_again_and_as_one_array(tmp_p
     assert json.loads(runs[2].status.read_text())["step"] == 30, "how far it got is still known"
 
 
+def test_a_local_run_is_not_retried_with_what_only_slurm_grants(tmp_path, queued):
+    failed = make_run(tmp_path, "failed")
+    local = make_run(tmp_path, "failed", 2, job=str(2**22 + 1), cluster="local")
+    views = [look(run, GONE) for run in (failed, local)]
+    with pytest.raises(UserError, match="--mem: --cluster local takes "):
+        retry(views, {"mem": "1G"})
+    assert queued == []
+    assert len(retry(views, {"time": "90"})[0]) == 2
+
+
 def test_what_is_refused_is_as_it_was(tmp_path, monkeypatch):
     def refuse(*arguments: object) -> None:
         raise UserError("Slurm does not take the job")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import shown
-from tools.submit.resources import OWN, Resources, check, flag
+from tools.submit.resources import OWN, Resources, check, check_known, flag
 
 if TYPE_CHECKING:
     from tools.submit.overview import View
@@ -128,7 +128,7 @@ def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
     if options.task not in tasks():
         raise UserError(f"--task: there is no '{options.task}'; there is {', '.join(tasks())}")
     cluster = options.cluster or "slurm"
-    _say_ignored(cluster, given)
+    check_known(cluster, given)
     configs = resolve(options.task, options.config, options.overrides, options.sweep, options.name)
     device = configs[0].distributed.device
     if cluster == "local":
@@ -144,13 +144,6 @@ def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
         debug(options.task, configs[0])
     _report(submit(options.task, configs, combinations(options.sweep), cluster, resources))
     return 0
-
-
-def _say_ignored(cluster: str, given: dict[str, Any]) -> None:
-    known = {"slurm": given, "local": ("nodes", "gpus_per_node", "tasks_per_node", "time"), "debug": ()}[cluster]
-    ignored = ", ".join(flag(name) for name in given if name not in known)
-    if ignored:
-        print(f"--cluster {cluster} does without {ignored}", file=sys.stderr)
 
 
 def _report(submitted: Sequence[Submitted]) -> None:
