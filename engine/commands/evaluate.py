@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from engine.checkpoints.disk_space import check_writable
 from engine.commands.experiment import Experiment, open_experiment
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import listed
 from engine.commands.session import run_session
 from engine.config.sections import RunConfig
 from engine.distributed.ranks import Ranks, detect_layout
-from engine.files import shown
+from engine.files import check_writable, shown
 from engine.log import setup_logging
 from engine.run_folder.metrics import MetricWriter
 from engine.run_folder.results import begin_results

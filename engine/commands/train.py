@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from engine.checkpoints import store
-from engine.checkpoints.disk_space import check_free_space, check_writable
+from engine.checkpoints.disk_space import check_free_space
 from engine.commands.arguments import TrainArguments
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import FolderRecorder
@@ -32,7 +32,7 @@ from engine.distributed.slurm import job_end, note_folder, waiting_job
 from engine.distributed.start_guard import StartGuard
 from engine.distributed.time_limit import Walltime
 from engine.errors import EXIT_INTERRUPTED, UserError
-from engine.files import shown
+from engine.files import check_writable, shown
 from engine.log import RunLog, setup_logging
 from engine.model.batch_norm import uses_batch_norm
 from engine.requeue.restart_limit import reason_to_give_up

@@ -29,7 +29,8 @@ import tempfile
 from pathlib import Path
 
 from engine.distributed.signals import StopRequest
-from engine.errors import EXIT_INTERRUPTED
+from engine.errors import EXIT_INTERRUPTED, UserError
+from engine.files import check_writable
 from tests.gpu.runner import Result, run_stages, table, write_json
 from tests.gpu.stages import STAGES
 
@@ -59,6 +60,14 @@ def main(arguments: list[str] | None = None, stop: StopRequest | None = None) ->
     options = parser.parse_args(arguments)
     if options.json is not None and not options.json.parent.is_dir():
         parser.error(f"--json: there is no folder {options.json.parent}")
+    if options.json is not None and options.json.is_dir():
+        parser.error(f"--json: {options.json} is a folder; name a file")
+    try:
+        for option, folder in (("--json", options.json and options.json.parent), ("--output", options.output)):
+            if folder is not None:
+                check_writable(folder, option)
+    except UserError as error:
+        parser.error(str(error))
     if options.device == "cuda" and not gpu_visible():
         from engine.distributed.ranks import unseen_gpus
 

@@ -150,10 +150,25 @@ def test_a_job_that_was_given_a_gpu_which_torch_does_not_see_has_failed(
     assert "CUDA_VISIBLE_DEVICES wrong ('abc')" in (tmp_path / "gpu.json").read_text()
 
 
-@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--json", "/nowhere/gpu.json"]])
-def test_options_that_cannot_work_are_refused_before_anything_runs(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--jobs", "0", "a whole number from 1 on is wanted"),
+        ("--json", "/nowhere/gpu.json", "there is no folder /nowhere"),
+        ("--json", "/tmp", "/tmp is a folder; name a file"),
+        ("--json", "/proc/gpu.json", "/proc cannot be written"),
+        ("--output", __file__, "a folder is needed here, and this is none"),
+        ("--output", "/proc/nope", "/proc cannot be written"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_before_anything_runs(
+    option: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "run_stages", None)
     with pytest.raises(SystemExit, match="2"):
-        command.main(arguments)
+        command.main(["--device", "cpu", option, value])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{option}: " in error and why in error
 
 
 def test_every_stage_names_a_function() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.checkpoints.disk_space import check_writable
 from engine.config.sections import RunConfig
 from engine.distributed.ranks import Layout, choose_device
+from engine.files import check_writable
 from engine.model.wrap import check_sync_batchnorm
 from tools.check.checked import Checked, refusals
 
