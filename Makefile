@@ -11,6 +11,11 @@ LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-slurm test-gpu test-full test-lowest lint schemas
+ifneq ($(SYSTEM_SITE),)
+ifneq ($(SYSTEM_SITE),1)
+$(error SYSTEM_SITE=$(SYSTEM_SITE): 1 is on; leave it away for an environment of its own)
+endif
+endif
 ifneq ($(TORCH_INDEX)$(SYSTEM_SITE),)
 .PHONY: $(INSTALLED)  # another build is wanted, whatever is there
 endif
@@ -20,11 +25,12 @@ help:  ## list the commands
 
 install: $(INSTALLED)  ## make .venv and install the suite and its development tools into it
 
+# pip takes an old torch away once it has the new one; what this needs and is not there comes after.
 $(INSTALLED): setup.py
 	$(if $(SYSTEM_SITE),,test -x $(BIN)/python ||) $(PYTHON) -m venv $(if $(SYSTEM_SITE),--system-site-packages) $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 ifneq ($(TORCH_INDEX),)
-	$(BIN)/python -m pip uninstall --quiet --yes torch torchvision
+	$(BIN)/python -m pip install --quiet --index-url '$(TORCH_INDEX)' --force-reinstall --no-deps torch torchvision
 	$(BIN)/python -m pip install --quiet --index-url '$(TORCH_INDEX)' torch torchvision
 endif
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'

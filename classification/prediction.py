@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from classification.inference import ClassificationInference
-from engine.checkpoints.disk_space import check_writable
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.files import shown, write_atomic
+from engine.files import check_writable, shown, write_atomic
 from engine.task.inference import Answers
 from engine.text import csv_bytes
 

@@ -18,11 +18,10 @@ from detection.inference import DetectionInference
 from detection.report.confusion import SCORE
 from detection.report.drawing import Boxes, draw
 from detection.report.predictions import Predictions, from_rows, rows
-from engine.checkpoints.disk_space import check_writable
 from engine.datasets.named_files import DETECTIONS, DRAWINGS
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.files import shown, write_atomic
+from engine.files import check_writable, shown, write_atomic
 from engine.images.image_io import read_image, write_image
 from engine.task.inference import Answers
 

@@ -1,4 +1,4 @@
-"""Files that are either the old or the new one, whatever happens while they are written; and how paths are shown."""
+"""Files that are either the old or the new one, whatever happens meanwhile; and how paths are shown."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import contextlib
 import os
 import re
 import shlex
+import tempfile
 import uuid
 from pathlib import Path
+
+from engine.errors import UserError
 
 _ASIDE = re.compile(r"\..+\.[0-9a-f]{12}")
 
@@ -47,6 +50,25 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_writable(folder: Path, key: str = "experiment.root") -> None:
+    """Makes sure that files can be made in ``folder``, or that it can be made.
+
+    Args:
+        key: the setting or option that names it.
+
+    Raises:
+        UserError: it is no folder, or this user may not write there.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"{key}: {existing}: a folder is needed here, and this is none")
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise UserError(f"{key}: {existing} cannot be written: {error.strerror}; name a folder that can be") from None
 
 
 def usable_path(path: Path) -> str:

@@ -6,6 +6,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -34,9 +36,19 @@ def test_torch_is_installed_from_the_index_that_is_named(tmp_path: Path) -> None
     (tmp_path / "venv" / ".installed").touch()
     assert last not in planned(tmp_path), "it is there"
     other = planned(tmp_path, "TORCH_INDEX=https://example.org/cu126")
-    index = f"{pip} install --quiet --index-url 'https://example.org/cu126' torch torchvision"
-    assert other.index(f"{pip} uninstall --quiet --yes torch torchvision") < other.index(index) < other.index(last)
+    index = f"{pip} install --quiet --index-url 'https://example.org/cu126'"
+    replaced, completed = f"{index} --force-reinstall --no-deps torch torchvision", f"{index} torch torchvision"
+    assert other.index(replaced) < other.index(completed) < other.index(last)
+    assert not any("uninstall" in line for line in other), "an index that is mistyped takes nothing away"
     assert f"-m venv --system-site-packages {tmp_path}/venv" in " ".join(planned(tmp_path, "SYSTEM_SITE=1"))
+
+
+@pytest.mark.parametrize("value", ["0", "no", "true"])
+def test_only_1_turns_the_interpreters_packages_on(tmp_path: Path, value: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as ended:
+        planned(tmp_path, f"SYSTEM_SITE={value}")
+    assert ended.value.returncode == 2
+    assert f"SYSTEM_SITE={value}: 1 is on" in ended.value.stderr
 
 
 def test_the_citation_is_of_this_version() -> None:

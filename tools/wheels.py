@@ -25,6 +25,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from engine.errors import EXIT_USER_ERROR, UserError
+from engine.files import check_writable
 
 LACKING = ("pydantic", "submitit", "pycocotools", "faster-coco-eval")
 THERE = ("torch", "torchvision", "numpy")
@@ -66,8 +67,9 @@ def download(packages: Sequence[str], python: str, machine: str, folder: Path) -
     """Downloads wheels of ``packages`` and of what they need into ``folder``; returns them.
 
     Raises:
-        UserError: the folder holds something, or pip finds no wheels that fit.
+        UserError: the folder holds something, is none or cannot be made, or pip finds no wheels that fit.
     """
+    check_writable(folder, "--output")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"--output {folder}: is not empty; a second version of a package would stop the installation")
     target = target_options(python, machine)

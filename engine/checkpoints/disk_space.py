@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -50,25 +49,6 @@ def check_free_space(folder: Path, bytes_each: int, keep: int) -> None:
             f"{shown_bytes(bytes_each)}; checkpoint.keep={keep}, the best one, and one being written); make room, "
             f"lower checkpoint.keep (at least 2), or set experiment.root to a folder on a larger disk"
         )
-
-
-def check_writable(folder: Path, key: str = "experiment.root") -> None:
-    """Makes sure that files can be made in ``folder``, or that it can be made.
-
-    Args:
-        key: the setting or option that names it.
-
-    Raises:
-        UserError: it is no folder, or this user may not write there.
-    """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise UserError(f"{key}: {existing}: a folder is needed here, and this is none")
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise UserError(f"{key}: {existing} cannot be written: {error.strerror}; name a folder that can be") from None
 
 
 def free_bytes(folder: Path) -> int:

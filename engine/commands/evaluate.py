@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from engine.checkpoints.disk_space import check_writable
 from engine.commands.arguments import EvaluateArguments
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import listed
@@ -16,7 +15,7 @@ from engine.commands.session import run_session
 from engine.devices.precision import resolve_precision
 from engine.distributed.layout import detect_layout
 from engine.distributed.ranks import Ranks
-from engine.files import shown
+from engine.files import check_writable, shown
 from engine.log import setup_logging
 from engine.run_folder.metrics import MetricWriter
 from engine.run_folder.results import begin_results

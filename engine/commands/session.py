@@ -50,7 +50,7 @@ def run_session(
         Limits(settings.timeout_seconds, settings.start_timeout_seconds),
         report,
         lambda: report.folder.log_file(ranks.rank) if report.folder is not None else None,
-        guard.launcher_pid if guard is not None else 0,
+        guard.launcher_pid if guard is not None else None,
     ) as watchdog:
         if guard is not None:
             guard.close()

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.checkpoints import store
-from engine.checkpoints.disk_space import check_free_space, check_writable
+from engine.checkpoints.disk_space import check_free_space
 from engine.commands.arguments import TrainArguments
 from engine.commands.build import build_trainer
 from engine.commands.failure_report import FailureReport
@@ -24,7 +24,7 @@ from engine.distributed.layout import detect_layout
 from engine.distributed.ranks import Ranks
 from engine.distributed.slurm import job_end, note_folder, waiting_job
 from engine.errors import EXIT_INTERRUPTED, UserError
-from engine.files import shown
+from engine.files import check_writable, shown
 from engine.log import RunLog, setup_logging
 from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard

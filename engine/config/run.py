@@ -22,6 +22,7 @@ from engine.config.section import OnlyWith, Section, Unused, UnusedKeys
 from engine.config.training import EvaluationConfig, FinetuneConfig, TrainingConfig
 
 Positive = Annotated[float, Field(gt=0)]
+WaitSeconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -67,9 +68,9 @@ class DistributedConfig(Section):
     """auto: CUDA where there is one."""
     backend: Literal["auto", "nccl", "gloo"] = "auto"
     """auto: nccl on whole GPUs, gloo on CPUs and MIG slices."""
-    timeout_seconds: Positive = 600.0
-    """Longest wait for another rank, or without progress, before the run is ended."""
-    start_timeout_seconds: Positive = 1800.0
+    timeout_seconds: WaitSeconds = 600.0
+    """Longest wait for another rank, or without progress, before the run is ended; 30 days at most."""
+    start_timeout_seconds: WaitSeconds = 1800.0
     """The same until a rank's first step is done, where listing, downloads and compiling give no sign of progress, and
     for whatever else gives none: a step that compiles anew, figures computed by rank 0 alone. Half an hour is more than
     any of these takes at a reasonable scale, and little beside the day that a job lasts which nobody looks at."""

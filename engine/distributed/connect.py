@@ -104,6 +104,9 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path, stop
     Args:
         meeting_place: a folder that all nodes see, where Slurm's ranks find each other.
         stop: set by this process's signal handlers, if it has any.
+
+    Raises:
+        UserError: the device or the backend cannot be had here, or the others cannot be met.
     """
     stop = StopRequest() if stop is None else stop  # a request that was not made is false
     device = choose_device(config, layout)
@@ -111,9 +114,9 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path, stop
         torch.cuda.set_device(device)
     elif layout.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(_own_cores(layout))
+    backend = choose_backend(config, device, os.environ)  # also of one process: it may be a rehearsal for many
     if layout.world_size == 1:
         return Ranks(layout, device, stop=stop)
-    backend = choose_backend(config, device, os.environ)
     timeout = timedelta(seconds=max(config.timeout_seconds, config.start_timeout_seconds) + HANG_REPORT_SECONDS)
     prepare_flight_recorder()
     if layout.launcher == "torchrun":

@@ -22,7 +22,7 @@ class StartGuard:
 
     Importing torch and meeting the other ranks take long, the latter up to a timeout if one of them or the launcher has
     died. There is nothing to save yet. The main thread may wait for them in C++, and hear of no signal: this one does.
-    Does nothing in a process that neither torchrun nor srun has started: that one meets nobody.
+    Does nothing in a process that no launcher has started: that one meets nobody, and outlives whoever typed it.
     """
 
     def __init__(
@@ -31,12 +31,21 @@ class StartGuard:
         environment: Mapping[str, str] = os.environ,
         exit_process: Callable[[int], object] = os._exit,
         stop_seconds: float = STOP_SECONDS,
+        launcher: int | None = None,
     ) -> None:
-        self.launcher_pid = os.getppid()
+        """Begins to watch.
+
+        Args:
+            launcher: number of the process that started this one, for who knows it; else it is the parent of a process
+                with torchrun's or srun's variables.
+        """
+        started = "RANK" in environment or ("SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment)
+        self.launcher_pid = launcher if launcher is not None else os.getppid() if started else None
+        """Whose end is this process's; None if no launcher has started it."""
         self._stop, self._stop_seconds, self._exit = stop, stop_seconds, exit_process
         self._closed = threading.Event()
         self._pipe: SignalPipe | None = None
-        if "RANK" in environment or ("SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment):
+        if self.launcher_pid is not None:
             self._pipe = SignalPipe()
             threading.Thread(target=self._watch, args=(self._pipe,), name="start guard", daemon=True).start()
 

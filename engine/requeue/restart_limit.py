@@ -35,10 +35,13 @@ def restart_limit_reason(folder: RunDir, step: int, environment: Mapping[str, st
 def crashes(failures: Collection[Failure], step: int) -> str | None:
     """Says that several starts crashed at one step that is still to come; None if they did not.
 
-    Who survives a rank's death may say the step before: it can be seen that late.
+    Who survives a rank's death says where it stands itself, which may be the step before or after. What a start left
+    that ended without a word may be many steps old: two of those at one step need not have ended at one, and are left
+    to :func:`idle_starts`.
     """
-    for failure in sorted(failures, key=lambda failure: failure.time, reverse=True):
-        same = [other for other in failures if abs(other.step - failure.step) <= 1]
+    known = [failure for failure in failures if failure.step_known]
+    for failure in sorted(known, key=lambda failure: failure.time, reverse=True):
+        same = [other for other in known if abs(other.step - failure.step) <= 1]
         if failure.step >= step and len(same) >= CRASHES_AT_A_STEP:
             return f"{len(same)} starts have failed at step {failure.step}, the last one: {failure.reason}"
     return None

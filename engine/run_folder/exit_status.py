@@ -58,5 +58,5 @@ def add_wait_status(path: Path, rank: int | None, status: int, since: float = 0.
     state = read_status(path.with_name("status.json")) or {}
     step = int(state.get("step", 0))
     who = "a process" if rank is None else f"rank {rank}"
-    failure = Failure(rank, "", step, f"{who} ended at about step {step}: {meaning}")
+    failure = Failure(rank, "", step, f"{who} ended, last heard of at step {step}: {meaning}", step_known=False)
     put(path, {**failure.to_json(), "wait_status": meaning})

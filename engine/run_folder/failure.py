@@ -46,6 +46,8 @@ class Failure:
     """Name of the start that failed, the same on all of its ranks; empty if unknown."""
     message: str = ""
     """What the exception says."""
+    step_known: bool = True
+    """Whether ``step`` is where it happened, give or take one; not where a start has told nothing of its end."""
     retry: bool = False
     """Whether the same start may well succeed: a rank that vanished, a hang, an error of NCCL or of the hardware."""
     time: float = field(default_factory=time.time)
@@ -111,8 +113,11 @@ def record_silent_end(folder: RunDir) -> Failure | None:
         return None
     step = _reached(folder, int(status.get("step", 0)))
     hosts = [str(host) for host in last.get("hosts", [])]
-    reason = f"ended without a word at about step {step}: killed (SIGKILL), out of memory, or the node went down"
-    failure = Failure(None, ", ".join(hosts), step, f"{reason} ({', '.join(hosts)})" if hosts else reason, retry=True)
+    reason = (
+        f"ended without a word, last heard of at step {step}: killed (SIGKILL), out of memory, or the node went down"
+    )
+    reason = f"{reason} ({', '.join(hosts)})" if hosts else reason
+    failure = Failure(None, ", ".join(hosts), step, reason, step_known=False, retry=True)
     return failure if put(folder.failed, failure.to_json()) else None
 
 

@@ -138,6 +138,12 @@ class RunLock:
         return max(writer.since, status["updated"] if status else 0.0)
 
 
+def live_writer(run_dir: RunDir) -> Writer | None:
+    """Returns the process of this host that writes in a run's folder; None if there is none, or it cannot be seen."""
+    writer = _read(run_dir.lock)
+    return writer if writer is not None and writer.has_ended() is False else None
+
+
 def _refusal(run_dir: RunDir, other: Writer | None) -> str:
     return f"{_occupied(run_dir, other)}; wait until it ends, or stop it first"
 

@@ -121,9 +121,14 @@ class Limits(NamedTuple):
 
 
 def vanished(member: Member, own: Place, why: str = "killed, out of memory, crashed, or its node went down") -> Failure:
-    """Returns the failure of ``member``, who is gone. A survivor, at ``own``, may know better in which step."""
-    step, phase = max(member.place, own)[0], f" ({member.place.phase})" if member.place.step >= own.step else ""
-    return Failure(member.rank, member.host, step, f"{member.name} vanished at step {step}{phase}: {why}", retry=True)
+    """Returns the failure of ``member``, who is gone; its step is that of a survivor at ``own``, if that is further.
+
+    The member's own was true at its last heartbeat, many fast steps ago. No rank gets further than a step ahead of one
+    that is gone: where the survivor stands is where it happened, to one step.
+    """
+    said, place = f"{member.name} vanished, last heard of at step {member.place.step}", member.place
+    said += f", while the others were at step {own.step}" if own.step > place.step else f" ({place.phase})"
+    return Failure(member.rank, member.host, max(place.step, own.step), f"{said}: {why}", retry=True)
 
 
 def late_ranks(members: Collection[Member], now: float, timeout: float, beat: float = 1.0) -> list[Member]:

@@ -46,18 +46,23 @@ class Watchdog(AbstractContextManager["Watchdog"]):
     """Watches over all ranks until :meth:`close`. A context manager; an error that leaves it is settled first."""
 
     def __init__(
-        self, ranks: Ranks, limits: verdict.Limits, on_end: Report, log_file: LogFile = lambda: None, launcher: int = 0
+        self,
+        ranks: Ranks,
+        limits: verdict.Limits,
+        on_end: Report,
+        log_file: LogFile = lambda: None,
+        launcher: int | None = None,
     ) -> None:
         """Starts the watch, on all ranks at once. Raises a :class:`UserError` if rank 0 cannot be reached from here.
 
         Args:
             on_end: records a failure that is not this rank's own doing, in a thread and some seconds, before the end.
             log_file: names this rank's log, once there is one: there go the stacks of a rank that holds Python's lock.
-            launcher: number of the process whose end ends this one, if one started it; the parent by default.
+            launcher: number of the process whose end ends this one; torchrun's and srun's is the parent.
         """
         self._heartbeat, self._member = ranks.heartbeat, verdict.Member(ranks.rank, socket.gethostname())
         self._stop, self._limits, self._on_end, self._log_file = ranks.stop, limits, on_end, log_file
-        self._launcher = None if ranks.layout.launcher == "single" else launcher or os.getppid()
+        self._launcher = os.getppid() if launcher is None and ranks.layout.launcher != "single" else launcher
         self._beat, self._pace = verdict.beat_seconds(ranks.world_size), verdict.Pace()
         self._verdict: Failure | None = None  # the first known here, this rank's own failure or another's
         self._own = self._leaving = self._stop_told = False

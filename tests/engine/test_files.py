@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.files import remove_leftovers, shown, write_atomic
+from engine.errors import UserError
+from engine.files import check_writable, remove_leftovers, shown, write_atomic
 
 WRITER = """
 import sys
@@ -89,3 +90,8 @@ def test_a_path_is_shown_as_it_can_be_used_from_here(tmp_path: Path, monkeypatch
     assert shown(tmp_path / "beside") == str(tmp_path / "beside")
     (tmp_path / "link").symlink_to(here)
     assert shown(tmp_path / "link" / "a") == "a"
+
+
+def test_a_place_that_cannot_be_written_is_refused_under_its_key() -> None:
+    with pytest.raises(UserError, match=r"^experiment\.root: /proc cannot be written"):
+        check_writable(Path("/proc/runs"))

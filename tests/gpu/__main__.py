@@ -2,7 +2,8 @@
 
 ``make test-gpu`` runs it. Each stage is a process of its own with a time limit: one that fails, crashes or hangs keeps
 none of the others from running. A table at the end says what passed, how long it took, what was measured and, with the
-end of its output, what was wrong. One card is used, the first that is visible, also in a job of Slurm.
+end of its output, what was wrong. One card is used, the first that is visible, also in a job of Slurm. SIGTERM and
+Ctrl-C kill the stages that run; the table then shows what was known, and the exit code is 75, or 130 for Ctrl-C.
 
 With ``--device cpu`` the same code runs on small models and images, a rehearsal without a GPU: nothing that it
 measures means anything.
@@ -22,18 +23,30 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
+from engine.errors import EXIT_INTERRUPTED, UserError
+from engine.files import check_writable
+from engine.process.signals import StopRequest
 from tests.gpu.runner import Result, run_stages, table, write_json
 from tests.gpu.stages import STAGES
 
 NO_GPU = "torch sees no GPU here"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs the stages that the command line names; returns 0 if all of them passed, or no GPU is to be had here."""
+def main(arguments: list[str] | None = None, stop: StopRequest | None = None) -> int:
+    """Runs the stages that the command line names.
+
+    Args:
+        stop: set by the process's signal handlers, if it has any.
+
+    Returns:
+        0 if all of them passed, or no GPU is to be had here; 75 where a signal came first, 130 for Ctrl-C; else 1.
+    """
+    stop = StopRequest() if stop is None else stop  # one that nothing has set is false
     names = [stage.name for stage in STAGES]
     parser = argparse.ArgumentParser(
         allow_abbrev=False, prog="python -m tests.gpu", description="Everything that only a GPU shows, as one table."
@@ -47,6 +60,14 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.json is not None and not options.json.parent.is_dir():
         parser.error(f"--json: there is no folder {options.json.parent}")
+    if options.json is not None and options.json.is_dir():
+        parser.error(f"--json: {options.json} is a folder; name a file")
+    try:
+        for option, folder in (("--json", options.json and options.json.parent), ("--output", options.output)):
+            if folder is not None:
+                check_writable(folder, option)
+    except UserError as error:
+        parser.error(str(error))
     if options.device == "cuda" and not gpu_visible():
         from engine.distributed.connect import unseen_gpus
 
@@ -73,9 +94,11 @@ def main(arguments: list[str] | None = None) -> int:
         folder = options.output or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         chosen = [stage for stage in STAGES if stage.name in options.stages]
-        results = run_stages(chosen, options.device, folder, options.within, options.jobs, tell)
+        results = run_stages(chosen, options.device, folder, options.within, options.jobs, tell, stop)
         write(results)
     print("", table(results), sep="\n")
+    if stop.signal is not None:
+        return 128 + signal.SIGINT if stop.signal == signal.SIGINT else EXIT_INTERRUPTED
     return 0 if all(result.outcome == "passed" for result in results) else 1
 
 
@@ -98,4 +121,4 @@ def gpu_visible() -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(stop=StopRequest().install()))

@@ -1,4 +1,7 @@
-"""``python -m tests.gpu.findings MODULE:FUNCTION cuda|cpu FILE SECONDS``: one stage, in a process of its own."""
+"""``python -m tests.gpu.findings MODULE:FUNCTION cuda|cpu FILE SECONDS RUNNER``: one stage, in a process of its own.
+
+It leads its process group, which ends as soon as RUNNER, the number of the process that started it, is gone.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,11 @@ import contextlib
 import faulthandler
 import importlib
 import json
+import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +21,9 @@ from typing import Any
 
 _STACKS_AFTER = 0.9
 """Part of the time limit after which a stage that still runs shows the stacks of its threads."""
+
+
+_LOOK_SECONDS = 0.5
 
 
 class Findings:
@@ -55,8 +65,15 @@ class Findings:
             file.write(json.dumps(entry) + "\n")
 
 
-def main(work: str, device: str, file: str, seconds: str) -> int:
+def _end_with(runner: int) -> None:
+    while os.getppid() == runner:
+        time.sleep(_LOOK_SECONDS)
+    os.killpg(os.getpid(), signal.SIGKILL)
+
+
+def main(work: str, device: str, file: str, seconds: str, runner: str) -> int:
     """Runs a stage; returns 1 if it found a fault."""
+    threading.Thread(target=_end_with, args=(int(runner),), name="runner's end", daemon=True).start()
     faulthandler.dump_traceback_later(_STACKS_AFTER * float(seconds))
     findings = Findings(device, Path(file))
     module, _, function = work.partition(":")

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from engine.files import write_atomic
+from engine.process.signals import StopRequest
 from tests.environment import ROOT, clean_environment
 
 OUTPUT_LINES = 30
 """Last lines of a stage's output that are shown if it did not pass."""
-_KILL_SECONDS = 10.0
+_KILL_SECONDS, _LOOK_SECONDS = 10.0, 0.05
 _WIDTH = 120
 
 
@@ -58,6 +59,7 @@ def run_stages(
     within: float,
     jobs: int = 1,
     told: Callable[[Result], None] = lambda result: None,
+    stop: StopRequest | None = None,
 ) -> list[Result]:
     """Runs all stages: first those that may share the device, ``jobs`` at once, then one by one those that may not.
 
@@ -66,19 +68,23 @@ def run_stages(
         folder: where each stage keeps its output and findings.
         within: seconds for all of them; a stage whose turn comes later is not run.
         told: called with each result as soon as it is known.
+        stop: set by signal handlers: then stages that run are killed, and no other is started.
 
     Returns:
         The results in the order of the stages, those that share the device first.
     """
     deadline = time.monotonic() + within
     environment = stage_environment(device, os.environ)
+    stop = StopRequest() if stop is None else stop  # one that nothing has set is false
 
     def run(stage: Stage) -> Result:
         left = deadline - time.monotonic()
+        if stop.signal is not None:
+            return Result(stage.name, "not run", faults=[f"{stop.signal.name} came first"])
         if left <= 0:
             return Result(stage.name, "not run", faults=[f"the {within:g} s for all stages were over"])
         try:
-            return run_stage(stage, device, folder, min(left, stage.seconds), environment)
+            return run_stage(stage, device, folder, min(left, stage.seconds), environment, stop)
         except OSError as error:
             return Result(stage.name, "failed", faults=[f"cannot be run: {error}"])
 
@@ -99,11 +105,17 @@ def stage_environment(device: str, environment: Mapping[str, str]) -> dict[str, 
     return clean_environment({"CUDA_VISIBLE_DEVICES": first if device == "cuda" else "", **unbuffered})
 
 
-def run_stage(stage: Stage, device: str, folder: Path, limit: float, environment: Mapping[str, str]) -> Result:
-    """Runs one stage for ``limit`` seconds at most; it and all that it started are killed after that."""
+def run_stage(
+    stage: Stage, device: str, folder: Path, limit: float, environment: Mapping[str, str], stop: StopRequest
+) -> Result:
+    """Runs one stage for ``limit`` seconds at most; it and all that it started are killed after that, or to stop.
+
+    The stage is told whose end is its own: nobody else would kill it after this process was.
+    """
     findings, output = folder / f"{stage.name}.jsonl", folder / f"{stage.name}.txt"
     findings.unlink(missing_ok=True)  # an earlier run's
-    command = [sys.executable, "-m", "tests.gpu.findings", stage.work, device, str(findings), str(limit)]
+    arguments = [stage.work, device, str(findings), str(limit), str(os.getpid())]
+    command = [sys.executable, "-m", "tests.gpu.findings", *arguments]
     begin = time.monotonic()
     with output.open("wb") as file:
         process = subprocess.Popen(
@@ -115,13 +127,14 @@ def run_stage(stage: Stage, device: str, folder: Path, limit: float, environment
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        try:
-            code: int | None = process.wait(limit)
-        except subprocess.TimeoutExpired:
-            code = None
+        while (code := process.poll()) is None and not stop and time.monotonic() < begin + limit:
+            time.sleep(_LOOK_SECONDS)
         _kill_session(process)
     seconds = time.monotonic() - begin
     figures, faults = read_findings(findings)
+    if code is None and stop.signal is not None:
+        faults.append(f"stopped by {stop.signal.name} after {seconds:.1f} s")
+        return Result(stage.name, "not run", seconds, figures, faults)
     if code is None:
         faults.append(f"still running after {limit:g} s")
     elif code and not faults:

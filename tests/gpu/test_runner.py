@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.environment import ROOT, clean_environment
 from tests.gpu import __main__ as command
 from tests.gpu.runner import Stage, run_stages, stage_environment, table
 from tests.gpu.stages import STAGES
@@ -16,6 +22,15 @@ FAKES = tuple(
     Stage(name, f"tests.gpu.staged:{name}", 4 if name == "hangs" else 120, alone=name == "good")
     for name in ("hangs", "raises", "crashes", "wrong", "good")
 )
+STOPPABLE = """
+import sys
+from engine.process.signals import StopRequest
+from tests.gpu import __main__ as command
+from tests.gpu.runner import Stage
+command.STAGES = [Stage("good", "tests.gpu.staged:good", 60), Stage("hangs", "tests.gpu.staged:hangs", 600),
+                  Stage("late", "tests.gpu.staged:good", 60, alone=True)]
+sys.exit(command.main(sys.argv[1:], StopRequest().install()))
+"""
 OUTCOMES = {"hangs": "timed out", "raises": "failed", "crashes": "failed", "wrong": "failed", "good": "passed"}
 
 
@@ -25,6 +40,52 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def until_gone(pid: int) -> None:
+    deadline = time.monotonic() + 60
+    while is_running(pid):
+        assert time.monotonic() < deadline, "what a stage started outlives it"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def stoppable(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The command while it runs a stage that hangs, and the number of a process that this stage has started."""
+    arguments = ["--device", "cpu", "--jobs", "1", "--output", str(tmp_path)]
+    command_line = [sys.executable, "-c", STOPPABLE, *arguments]
+    findings, child = tmp_path / "hangs.jsonl", 0
+    with subprocess.Popen(
+        command_line, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (findings.exists() and findings.read_text().endswith("\n")):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        child = json.loads(findings.read_text())["value"]
+        yield process, child
+        process.kill()
+    if is_running(child):
+        os.killpg(os.getpgid(child), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_who_is_told_to_stop_kills_its_stages_and_shows_what_is_known(
+    stoppable: tuple[subprocess.Popen[str], int], number: signal.Signals, code: int
+) -> None:
+    process, child = stoppable
+    process.send_signal(number)
+    shown, _ = process.communicate(timeout=60)
+    assert process.returncode == code, shown
+    until_gone(child)
+    for words in ("good   passed", "hangs  not run", f"stopped by {number.name}", "late   not run", "1 of 3 stages"):
+        assert words in shown
+
+
+def test_stages_end_with_who_runs_them(stoppable: tuple[subprocess.Popen[str], int]) -> None:
+    process, child = stoppable
+    process.kill()
+    until_gone(child)
 
 
 def test_no_stage_stops_the_rest(
@@ -46,10 +107,7 @@ def test_no_stage_stops_the_rest(
     assert stages["crashes"]["faults"] == ["ended with exit code -6"]
     assert stages["crashes"]["figures"] == {"before": 1}
     assert "time.sleep(3600)" in stages["hangs"]["output"] or "in hangs" in stages["hangs"]["output"]
-    deadline = time.monotonic() + 60
-    while is_running(stages["hangs"]["figures"]["child"]):
-        assert time.monotonic() < deadline, "what a stage started outlives it"
-        time.sleep(0.05)
+    until_gone(stages["hangs"]["figures"]["child"])
     shown = capsys.readouterr().out
     for words in (
         "good     passed",
@@ -92,10 +150,25 @@ def test_a_job_that_was_given_a_gpu_which_torch_does_not_see_has_failed(
     assert "CUDA_VISIBLE_DEVICES wrong ('abc')" in (tmp_path / "gpu.json").read_text()
 
 
-@pytest.mark.parametrize("arguments", [["--jobs", "0"], ["--json", "/nowhere/gpu.json"]])
-def test_options_that_cannot_work_are_refused_before_anything_runs(arguments: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--jobs", "0", "a whole number from 1 on is wanted"),
+        ("--json", "/nowhere/gpu.json", "there is no folder /nowhere"),
+        ("--json", "/tmp", "/tmp is a folder; name a file"),
+        ("--json", "/proc/gpu.json", "/proc cannot be written"),
+        ("--output", __file__, "a folder is needed here, and this is none"),
+        ("--output", "/proc/nope", "/proc cannot be written"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_before_anything_runs(
+    option: str, value: str, why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "run_stages", None)
     with pytest.raises(SystemExit, match="2"):
-        command.main(arguments)
+        command.main(["--device", "cpu", option, value])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"{option}: " in error and why in error
 
 
 def test_every_stage_names_a_function() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.errors import UserError
+from engine.run_folder.failure import read_failure
 from engine.run_folder.paths import RunDir
 from tests.classification.small import folder_data, write_config, write_images
 from tests.detection import small as small_detection
@@ -146,6 +148,25 @@ def test_a_local_job_of_two_ranks_goes_on_after_a_warning_ends_when_told_to_and_
     assert "nothing to retry" in submit("--retry", run).stdout
 
 
+def test_a_controller_that_is_killed_takes_its_rank_with_it(tmp_path):
+    config = write_config(tmp_path, training={"steps": 100_000}, logging={"every_steps": 1})
+    assert submit_config(config, *LOCAL).returncode == 0
+    run = tmp_path / "experiments" / "experiment_0001"
+    controller = int(read_note(RunDir(run)).job)
+    wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text(), "the first record")
+    (rank,) = (device["pid"] for device in starts(run)[-1]["devices"])
+    os.kill(controller, signal.SIGKILL)
+    try:
+        wait_for(lambda: not Path(f"/proc/{rank}").exists(), "it trains on, and nobody sees it", 30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rank, signal.SIGKILL)
+    failure = read_failure(RunDir(run).failed)
+    assert failure is not None and failure.retry
+    assert f"the launcher (pid {controller}) of rank 0" in failure.reason
+    assert state(run) == "failed"
+
+
 def test_debug_runs_in_this_process_and_exits_with_the_runs_code(tmp_path):
     config = write_config(tmp_path, training={"steps": 2})
     done = submit_config(config, "--cluster", "debug")
@@ -168,8 +189,7 @@ def test_debug_runs_in_this_process_and_exits_with_the_runs_code(tmp_path):
         (["finetune.weights=nowhere.pt"], "finetune.weights: .*nowhere.pt does not exist; fetch it first"),
         (["--time", "soon"], "--time: 'soon' is no time"),
         (["--nodes", "2"], "--nodes 2: --cluster local has one"),
-        (["--cpus-per-task", "0"], "--cpus-per-task: must be 1 or more, not 0"),
-        (["--array-parallelism", "0"], "--array-parallelism: must be 1 or more, not 0"),
+        (["--tasks-per-node", "0"], "--tasks-per-node: must be 1 or more, not 0"),
         (["--time", "2"], "--time: 2 is too short: a job is told to save 120 s before"),
         (["--sweep", "training.epochs=1,2", "training.epochs=3"], "--sweep: training.epochs: swept, and given a"),
     ],
@@ -249,10 +269,19 @@ def test_an_unknown_task_names_those_that_there_are(tmp_path, capsys):
 
 def test_a_sweep_cannot_be_debugged(tmp_path, capsys):
     arguments = ["--task", "classification", "--config", str(write_config(tmp_path)), "--cluster", "debug"]
-    assert main([*arguments, "--sweep", "optimizer.lr=1,2", "--mem", "1G"]) == 2
-    error = capsys.readouterr().err
-    assert "--cluster debug does without --mem" in error
-    assert "leave --sweep away" in error
+    assert main([*arguments, "--sweep", "optimizer.lr=1,2"]) == 2
+    assert "leave --sweep away" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cluster", ["local", "debug"])
+@pytest.mark.parametrize(
+    "option", [("--partition", "fast"), ("--mem", "1G"), ("--exclude-failed",), ("--slurm", "comment=mine")], ids=str
+)
+def test_what_only_slurm_grants_is_refused_elsewhere(tmp_path, capsys, cluster, option):
+    config = str(write_config(tmp_path))
+    assert main(["--task", "classification", "--config", config, "--cluster", cluster, *option]) == 2
+    assert f"error: {option[0]}: --cluster {cluster} takes " in capsys.readouterr().err
+    assert not list((tmp_path / "experiments").glob("experiment_*"))
 
 
 def test_nothing_heavy_is_imported_to_submit(tmp_path):
@@ -419,6 +448,8 @@ def test_a_job_of_slurm_says_what_it_gets():
             Resources(gpus_per_node=4, tasks_per_node=2),
             "2 process(es) but 4 GPU(s) on each node, and every GPU takes one",
         ),
+        (Resources(cpus_per_task=0), "--cpus-per-task: must be 1 or more, not 0"),
+        (Resources(array_parallelism=0), "--array-parallelism: must be 1 or more, not 0"),
         (Resources(gpus_per_node=0, slurm={"gres": "gpu:a100:4"}), "1 process(es) but 4 GPU(s) on each node"),
         (
             Resources(slurm={"gres": "gpu:4"}),
@@ -426,7 +457,7 @@ def test_a_job_of_slurm_says_what_it_gets():
         ),
     ],
 )
-def test_every_gpu_takes_one_process(resources, words):
+def test_numbers_are_large_enough_and_every_gpu_takes_one_process(resources, words):
     with pytest.raises(UserError) as caught:
         check(resources)
     assert words in str(caught.value)

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from engine.errors import UserError
 from engine.run_folder.failure import Failure, write_failure
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import LOST_AFTER
+from engine.run_folder.writer_lock import RunLock, Writer
 from tools.submit import retry as retry_module
 from tools.submit.__main__ import main
 from tools.submit.folders import PLACE, Note, give_back, read_note, write_note, write_status
@@ -189,6 +191,16 @@ def test_only_what_has_stopped_unfinished_is_queued_again_and_as_one_array(tmp_p
     assert json.loads(runs[2].status.read_text())["step"] == 30, "how far it got is still known"
 
 
+def test_a_local_run_is_not_retried_with_what_only_slurm_grants(tmp_path, queued):
+    failed = make_run(tmp_path, "failed")
+    local = make_run(tmp_path, "failed", 2, job=str(2**22 + 1), cluster="local")
+    views = [look(run, GONE) for run in (failed, local)]
+    with pytest.raises(UserError, match="--mem: --cluster local takes "):
+        retry(views, {"mem": "1G"})
+    assert queued == []
+    assert len(retry(views, {"time": "90"})[0]) == 2
+
+
 def test_what_is_refused_is_as_it_was(tmp_path, monkeypatch):
     def refuse(*arguments: object) -> None:
         raise UserError("Slurm does not take the job")
@@ -207,6 +219,24 @@ def test_a_run_whose_job_may_still_wait_is_not_queued_twice(tmp_path, queued):
         retry([look(run, None)], {})
     assert retry([look(run, WAITS)], {}) == ([], [])
     assert retry([look(run, RUNS)], {}) == ([], [])
+    assert queued == []
+
+
+def test_a_process_that_writes_in_the_folder_runs_whatever_has_become_of_its_job(tmp_path, queued):
+    gone = str(2**22 + 1)
+    run = make_run(tmp_path, "running", job=gone, cluster="local")
+    lock = RunLock(run)
+    for written in ("queued", "running", "interrupted", "failed"):
+        write_status(run, written)
+        view = look(run, None)
+        assert (view.state, view.alive) == ("running", True), written
+        assert f"process {os.getpid()} " in view.why
+        assert retry([view], {}) == ([], [])
+    lock.release()
+    write_status(run, "running")
+    assert look(run, None).state == "lost"
+    run.lock.write_text(json.dumps({**asdict(Writer.this_process()), "born": "earlier"}))
+    assert look(run, None).state == "lost", "its number is another process's now"
     assert queued == []
 
 

@@ -41,6 +41,15 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path, capsys: pytest
     assert "not empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", [__file__, f"{__file__}/wheels", "/proc/nope"])
+def test_a_folder_that_cannot_be_made_is_refused_before_pip_is_asked(
+    place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wheels, "_pip", None)
+    assert wheels.main(["--python", "3.12", "--output", place]) == 2
+    assert capsys.readouterr().err.startswith("error: --output: ")
+
+
 @pytest.mark.parametrize("version", ["NONSENSE", "2.7", "312", "3.x"])
 def test_what_is_no_version_of_python_is_refused_before_pip_is_asked(
     version: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.checkpoints.disk_space import check_writable
 from engine.config.run import RunConfig
 from engine.distributed.connect import choose_device
 from engine.distributed.layout import Layout
+from engine.files import check_writable
 from engine.model.wrap import check_sync_batchnorm
 from engine.task.preflight import Checked, refusals
 from engine.task.spec import TaskSpec

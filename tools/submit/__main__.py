@@ -12,7 +12,7 @@ from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import shown
 from engine.task.spec import known_tasks
-from tools.submit.resources import OWN, Resources, check, flag
+from tools.submit.resources import OWN, Resources, check, check_known, flag
 
 if TYPE_CHECKING:
     from tools.submit.overview import View
@@ -129,7 +129,7 @@ def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
     from tools.submit.sweep import combinations
 
     cluster = options.cluster or "slurm"
-    _say_ignored(cluster, given)
+    check_known(cluster, given)
     configs = resolve(options.task, options.config, options.overrides, options.sweep, options.name)
     device = configs[0].distributed.device
     if cluster == "local":
@@ -145,13 +145,6 @@ def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
         debug(options.task, configs[0])
     _report(submit(options.task, configs, combinations(options.sweep), cluster, resources))
     return 0
-
-
-def _say_ignored(cluster: str, given: dict[str, Any]) -> None:
-    known = {"slurm": given, "local": ("nodes", "gpus_per_node", "tasks_per_node", "time"), "debug": ()}[cluster]
-    ignored = ", ".join(flag(name) for name in given if name not in known)
-    if ignored:
-        print(f"--cluster {cluster} does without {ignored}", file=sys.stderr)
 
 
 def _report(submitted: Sequence[Submitted]) -> None:

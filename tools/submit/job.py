@@ -57,7 +57,7 @@ class Job:
         raise_descriptor_limit()
         environment = JobEnvironment()
         _tell_rank(environment)
-        guard = StartGuard(stop)
+        guard = StartGuard(stop, launcher=_controller(environment))
         with contextlib.suppress(OSError):  # it may not be there on this node: then paths are absolute
             os.chdir(self.directory)
         if environment.global_rank == 0:
@@ -95,6 +95,14 @@ class Job:
                 folder.failed, Failure(0, socket.gethostname(), status.get("step", 0), reason, exit_code=code)
             )
             write_status(folder, "failed")
+
+
+def _controller(environment: JobEnvironment) -> int | None:
+    """Returns the number of the process that started this one of a local job, which submitit names the job by.
+
+    A process of Slurm has srun's variables; one that is debugged was typed by a user.
+    """
+    return int(environment.job_id) if environment.name() == "local" else None
 
 
 def _tell_rank(environment: JobEnvironment) -> None:

@@ -15,6 +15,7 @@ from engine.files import usable_path
 from engine.run_folder.failure import read_failure
 from engine.run_folder.paths import RunDir, experiment_number
 from engine.run_folder.status import read_status
+from engine.run_folder.writer_lock import live_writer
 from tools.submit.folders import Note, read_note
 
 OVER = ("failed", "interrupted", "lost")
@@ -37,7 +38,7 @@ class View:
     job: str
     """Its last job, or process; empty if it had none."""
     alive: bool | None
-    """Whether its job waits or runs; None if nobody knows."""
+    """Whether its job waits or runs, or a process of this host writes in its folder; None if nobody knows."""
 
     @property
     def in_slurm(self) -> bool:
@@ -75,7 +76,7 @@ def slurm_queue() -> dict[str, tuple[str, str]] | None:
 
 
 def look(run: RunDir, queue: Mapping[str, tuple[str, str]] | None) -> View:
-    """Says what status.json, FAILED.json and Slurm's queue (:func:`slurm_queue`) together tell of a run."""
+    """Says what status.json, FAILED.json, the writer's lock and Slurm's queue (:func:`slurm_queue`) tell of a run."""
     status, note = read_status(run.status) or {}, read_note(run)
     written = str(status.get("state", "unknown"))
     job = note.job if note is not None else last_job(run) or ""
@@ -85,6 +86,8 @@ def look(run: RunDir, queue: Mapping[str, tuple[str, str]] | None) -> View:
     state, why = written, ""
     if written == "finished":
         pass
+    elif not alive and (writer := live_writer(run)) is not None:
+        state, why, alive = "running", f"process {writer.pid} of this machine writes here", True
     elif waits_for is not None:
         state, why = "waiting", waits_for
     elif written == "queued" and alive is not False:

@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,19 @@ def check(resources: Resources) -> Resources:
     if resources.minutes is not None and resources.minutes * 60 <= SIGNAL_SECONDS:
         raise UserError(f"--time: {resources.time} is too short: a job is told to save {SIGNAL_SECONDS} s before")
     return resources
+
+
+def check_known(cluster: str, given: Iterable[str]) -> None:
+    """Refuses names of resources that ``cluster`` would leave unread.
+
+    Raises:
+        UserError: there are some.
+    """
+    known = {"local": ("nodes", "gpus_per_node", "tasks_per_node", "time"), "debug": ()}.get(cluster)
+    unread = [flag(name) for name in given if known is not None and name not in known]
+    if unread:
+        does = f"takes {', '.join(map(flag, known))} alone" if known else "takes what this process has"
+        raise UserError(f"{', '.join(unread)}: --cluster {cluster} {does}; leave away what only Slurm can grant")
 
 
 def _check_gpus(resources: Resources) -> None:

@@ -11,7 +11,7 @@ from engine.errors import UserError
 from engine.files import usable_path, write_atomic
 from tools.submit.folders import Note, write_status
 from tools.submit.overview import OVER, View
-from tools.submit.resources import Resources
+from tools.submit.resources import Resources, check_known
 from tools.submit.submission import Submitted, queue
 
 
@@ -24,7 +24,8 @@ def retry(views: Sequence[View], changed: Mapping[str, Any]) -> tuple[list[Submi
         The queued runs; and those that stopped, but were not submitted by this tool.
 
     Raises:
-        UserError: they are refused, their states are as before; or nobody can tell whether they still wait.
+        UserError: they are refused, their states are as before; or nobody can tell whether they still wait; or a run
+            was started where one of ``changed`` means nothing. Nothing is queued then.
     """
     over = [view for view in views if view.state in OVER and not view.alive]
     unclear = [usable_path(view.folder.path) for view in over if view.alive is None and view.note is not None]
@@ -36,6 +37,7 @@ def retry(views: Sequence[View], changed: Mapping[str, Any]) -> tuple[list[Submi
     groups: dict[str, list[View]] = {}
     for view in over:
         if view.note is not None:
+            check_known(view.note.cluster, changed)
             groups.setdefault(_alike(view.note, view.folder.path.parent), []).append(view)
     queued: list[Submitted] = []
     for group in groups.values():

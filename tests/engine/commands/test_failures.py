@@ -94,7 +94,7 @@ def test_a_rank_that_is_killed_is_named_by_a_survivor(tmp_path: Path) -> None:
         assert codes == [1, 1], group.output(0)
         assert "rank 1 on" in group.output(0) and "vanished" in group.output(0)
     assert failure(config)["rank"] == 1
-    assert "vanished at step" in failure(config)["reason"]
+    assert "vanished, last heard of at step" in failure(config)["reason"]
     assert "vanished" in last_line(config)
 
 

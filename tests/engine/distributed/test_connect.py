@@ -106,9 +106,19 @@ def test_a_gpu_that_is_named_and_not_seen_is_told_of(
 def test_nccl_without_gpus_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = DistributedConfig(backend="nccl")
-    with pytest.raises(UserError, match=r"distributed\.backend: nccl needs GPUs"):
-        connect(config, Layout(0, 2, 0, 1, "torchrun"), tmp_path)
-    assert connect(config, Layout(), tmp_path).device.type == "cpu", "one process has no group"
+    for layout in (Layout(0, 2, 0, 1, "torchrun"), Layout()):
+        with pytest.raises(UserError, match=r"distributed\.backend: nccl needs GPUs"):
+            connect(config, layout, tmp_path)
+
+
+@pytest.mark.parametrize("key", ["timeout_seconds", "start_timeout_seconds"])
+def test_a_time_limit_that_no_clock_counts_to_is_refused(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"distributed:\n  {key}: 1e30\n")
+    with pytest.raises(UserError, match=rf"run.yaml:2: distributed\.{key}: must be at most 2592000"):
+        load_config(RunConfig, path)
+    longest = DistributedConfig(device="cpu", **{key: 30 * 86400})
+    assert connect(longest, Layout(), tmp_path).world_size == 1
 
 
 def test_what_needs_gpus_does_not_go_with_cpus(tmp_path: Path) -> None:

@@ -73,6 +73,13 @@ def test_a_process_without_a_launcher_is_left_alone() -> None:
     assert exits == []
 
 
+def test_a_launcher_that_is_known_by_its_number_may_have_died_before_anybody_looked() -> None:
+    ended: queue.Queue[int] = queue.Queue()
+    guard = StartGuard(StopRequest(), {}, ended.put, launcher=2**22 + 1)
+    assert ended.get(timeout=15) == 1
+    guard.close()
+
+
 def test_a_closed_guard_looks_no_more() -> None:
     exits: list[int] = []
     guard = StartGuard(StopRequest(), {"RANK": "0"}, exits.append)

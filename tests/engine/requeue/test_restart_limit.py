@@ -83,6 +83,18 @@ def test_a_crash_that_is_told_a_step_early_is_one_at_the_same_step(folder: RunDi
     assert (restart_limit_reason(folder, 40, environment(1)) or "").startswith("2 starts have failed at step 49")
 
 
+def test_what_was_last_heard_of_at_one_step_need_not_have_ended_there(folder: RunDir) -> None:
+    record_start(folder.environment, start(0, 0))
+    for number in range(2):  # killed at 57 and at 98: records are written every 50 steps
+        failure = Failure(None, "n1", 50, "ended without a word", start=str(number), step_known=False)
+        write_failure(folder.failed, replace(failure, time=time.time() + number))
+    assert restart_limit_reason(folder, 40, environment(1)) is None
+    write_failure(folder.failed, Failure(1, "n1", 50, "rank 1 failed", start="c", time=time.time() + 3))
+    assert restart_limit_reason(folder, 40, environment(2)) is None, (
+        "that start is the only one known to have failed there"
+    )
+
+
 def test_hangs_count_as_crashes(folder: RunDir) -> None:
     record_start(folder.environment, start(0, 0))
     for number, rank in enumerate((1, 3)):

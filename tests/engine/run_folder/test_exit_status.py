@@ -60,7 +60,7 @@ def test_without_one_it_is_written(tmp_path: Path) -> None:
     add_wait_status(path, None, 137)
     failure = read_failure(path)
     assert failure is not None
-    assert failure.reason.startswith("a process ended at about step 40: SIGKILL: usually out of memory")
+    assert failure.reason.startswith("a process ended, last heard of at step 40: SIGKILL: usually out of memory")
     assert json.loads(path.read_text())["wait_status"].startswith("SIGKILL: ")
 
 
@@ -71,4 +71,4 @@ def test_an_older_starts_file_is_kept_as_it_is(tmp_path: Path) -> None:
     add_wait_status(path, 0, 139, since=failure.time + 1)
     assert (tmp_path / "FAILED_1.json").read_text() == before
     written = read_failure(path)
-    assert written is not None and written.reason.startswith("rank 0 ended at about step 0: SIGSEGV: ")
+    assert written is not None and written.reason.startswith("rank 0 ended, last heard of at step 0: SIGSEGV: ")

@@ -136,9 +136,11 @@ def test_an_end_without_a_word_is_recorded_by_the_next_start(folder: RunDir, age
     failure = record_silent_end(folder)
     assert failure is not None
     assert failure.reason == (
-        "ended without a word at about step 40: killed (SIGKILL), out of memory, or the node went down (n1, n2)"
+        "ended without a word, last heard of at step 40: killed (SIGKILL), out of memory, "
+        "or the node went down (n1, n2)"
     )
     assert (failure.rank, failure.host, failure.step) == (None, "n1, n2", 40)
+    assert not failure.step_known, "the status may be half a minute old"
     assert failure.retry, "who was killed may well succeed on another start"
     assert read_failure(folder.failed) == failure
 

@@ -92,7 +92,7 @@ def test_all_hear_of_one_that_vanishes_where_it_was_last(start: Callable[..., Co
     failures = {verdict(connection) for connection in ranks.values()}
     assert len(failures) == 1
     (failure,) = failures
-    assert failure.reason.startswith("rank 7 on n7 vanished at step 12 (data): ")
+    assert failure.reason.startswith("rank 7 on n7 vanished, last heard of at step 12 (data): ")
     assert (failure.rank, failure.host, failure.retry) == (7, "n7", True)
 
 
@@ -165,7 +165,7 @@ def test_a_coordinator_that_fails_ends_nobody(
 def test_a_rank_that_never_joins_is_missed(start: Callable[..., Coordinator], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "JOIN_SECONDS", 1.0)
     failure = verdict(start(2).own)
-    assert failure.reason.startswith("rank 1 vanished at step 0 (start): ")
+    assert failure.reason.startswith("rank 1 vanished, last heard of at step 0 (start): ")
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training goes on", "all wait"])
