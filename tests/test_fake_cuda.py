@@ -159,7 +159,7 @@ def check_on_fake_cuda(config: Any, patch: pytest.MonkeyPatch) -> None:
         task.model.eval()
         images = {name: fake.from_tensor(tensor) for name, tensor in batch.items()}
         if isinstance(task, ClassificationTask):
-            judged = task._inference.judged(task.model, images)
+            judged = task._classifier.judged(task.model, images)
             assert {leaf.device for leaf in tree_leaves(judged)} == {RANKS.device}
         else:
             fake.shape_env = ShapeEnv()  # suppression finds any number of boxes, and the host waits for it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -270,6 +271,10 @@ def test_a_run_that_fails_in_peace_is_the_users_business(tmp_path, capsys, monke
     monkeypatch.chdir(ROOT)
     config = write_config(tmp_path, training={"step": 50})
     arguments = ["--config", str(config), "--kills", "1", "--output", str(tmp_path / "out")]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "--task is needed" in error and re.search(r"as classification: .*did you mean 'steps'\?", error)
+    arguments += ["--task", "classification"]
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert "the run fails even when it is left in peace" in error and "did you mean 'steps'?" in error

@@ -106,7 +106,7 @@ def configured(case: Case) -> DetectionConfig:
     """Returns the recipe's configuration, with drawn shapes as data and without trained weights."""
     data = (
         f"data={{source: shapes, classes: [{', '.join(CLASSES)}], train_images: {case.batch}, val_images: 1, "
-        f"image_size: [{case.side}, {case.side}], image_size: {case.side}, workers: 0}}"
+        f"canvas_size: [{case.side}, {case.side}], image_size: {case.side}, workers: 0}}"
     )
     overrides = [
         f"detection.backbone={case.backbone}",

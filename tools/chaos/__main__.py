@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import shutil
 import signal
@@ -76,13 +75,18 @@ def _folder(output: Path | None) -> Path:
 
 def task_of(config: Path, overrides: Sequence[str]) -> str:
     """Returns the known task whose configuration it is. Raises a UserError if there is not exactly one."""
-    fitting = []
+    faults: dict[str, str] = {}
     for task in known_tasks():
-        with contextlib.suppress(UserError):
+        try:
             load_config(find_spec(task).schema(), config, overrides)
-            fitting.append(task)
-    if len(fitting) != 1:
-        raise UserError(f"--task is needed: {' and '.join(fitting) or 'no task'} can read {config} with these settings")
+        except UserError as error:
+            faults[task] = str(error)
+    fitting = [task for task in known_tasks() if task not in faults]
+    if not fitting:
+        told = "\n".join(f"as {task}: {fault}" for task, fault in faults.items())
+        raise UserError(f"--task is needed: no task can read {config} with these settings\n{told}")
+    if len(fitting) > 1:
+        raise UserError(f"--task is needed: {' and '.join(fitting)} can read {config} with these settings")
     return fitting[0]
 
 

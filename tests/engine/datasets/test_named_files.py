@@ -38,7 +38,7 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, caplog: pytest.Log
     with caplog.at_level(logging.INFO):
         found = files_of([tmp_path / "in"])
     names = [str(path.relative_to(tmp_path / "in")) for path in found]
-    assert names == ["a.jpg", "gone.jpg", "link/c.jpg", "images/b.jpg"]
+    assert names == ["a.jpg", "gone.jpg", "images/b.jpg", "link/c.jpg"]
     first, second = caplog.messages
     assert first == f"--images: 3 files of other kinds left out; the first: {tmp_path}/in/found/detections.json"
     assert second.startswith("--images: 1 folders images beside a detections.json, which predict has drawn,")
