@@ -58,7 +58,7 @@ def test_scontrol_requeue_runs_the_code_and_settings_of_the_first_start(
     code = copy_code(tmp_path / "code")
     job = submit(cluster, tmp_path, *TWO_NODES, code=code)
     job.wait_training()
-    (code / "engine" / "trainer.py").write_text("raise SystemExit('edited')\n")
+    (code / "engine" / "training" / "trainer.py").write_text("raise SystemExit('edited')\n")
     configuration = tmp_path / "run.yaml"
     configuration.write_text(configuration.read_text().replace("every_steps: 5", "every_steps: 6"))
     cluster.run("scontrol", "requeue", job.number)
