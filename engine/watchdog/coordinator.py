@@ -121,8 +121,8 @@ class Coordinator:
         member.host, member.heard, member.connection = host, self._now, connection
         self._selector.register(connection, selectors.EVENT_READ, (member, connection))
         if not self._missing:
-            self.complete.set()
             self._listener.close()
+            self.complete.set()
         if self._verdict is not None:
             member.tell("verdict", self._verdict)
 
