@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -14,6 +14,7 @@ from engine.config.model_names import check_published, check_timm, unknown_model
 from engine.config.run import RunConfig
 from engine.config.section import Section, Variants, may_import, refuse_unused
 from engine.datasets.sections import DataConfig
+from engine.model.swin_shape import SwinShapeConfig
 from swin.config import SHAPES, SwinConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -64,37 +65,19 @@ class CommonModel(Section):
         return self
 
 
-class SwinModel(CommonModel):
+class SwinModel(SwinShapeConfig, CommonModel):
     """A Swin Transformer of our own."""
 
     name: Literal["swin_tiny", "swin_small", "swin_base", "swin_large", "swin"]
     """swin_tiny, swin_small, swin_base, swin_large; or swin for a shape of one's own."""
-    patch_size: Count | None = None
-    """Pixels of a patch's side; null: the model's own, as for all that follow."""
-    window_size: Count | None = None
-    """Patches of a window's side."""
-    embed_dim: Count | None = None
-    """Channels of the first stage."""
-    depths: tuple[Count, ...] | None = None
-    """Blocks of each stage."""
-    num_heads: tuple[Count, ...] | None = None
-    """Attention heads of each stage."""
-    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
-    """Hidden width of the MLPs, relative to their input."""
-
-    @property
-    def swin_fields(self) -> dict[str, Any]:
-        """What is given of the shape, under the names of :class:`swin.SwinConfig`."""
-        own = type(self).model_fields.keys() - CommonModel.model_fields.keys()
-        return {name: value for name, value in self if name in own and value is not None}
 
     def swin_shape(self) -> SwinConfig:
         """The shape. A ``ValueError`` names fields that do not fit together."""
-        return replace(SWIN_SHAPES[self.name], **self.swin_fields)
+        return replace(SWIN_SHAPES[self.name], **self.given)
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SwinModel":
-        missing = [key for key in ("embed_dim", "depths", "num_heads") if key not in self.swin_fields]
+        missing = [key for key in ("embed_dim", "depths", "num_heads") if key not in self.given]
         if self.name == "swin" and missing:
             raise ValueError(f"a swin of one's own shape also needs {' and '.join(missing)}")
         self.swin_shape()  # checks itself

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from detection.boxes.sections import MatchingConfig, PostprocessConfig
 from engine.config.model_names import check_timm, unknown_model
 from engine.config.section import OnlyWith, Section, Variants, may_import
+from engine.model.swin_shape import SwinShapeConfig
 from swin.config import SHAPES, SwinConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -63,28 +64,6 @@ class PriorsConfig(Section):
     def per_cell(self) -> tuple[int, ...]:
         """Boxes in each cell of each map."""
         return tuple(2 + 2 * len(ratios) for ratios in self.ratios)
-
-
-class SwinShapeConfig(Section):
-    """Changes to a backbone's shape; null: as its name says."""
-
-    patch_size: Count | None = None
-    """Pixels of a patch's side."""
-    window_size: Count | None = None
-    """Patches of a window's side."""
-    embed_dim: Count | None = None
-    """Channels of the first stage."""
-    depths: tuple[Count, ...] | None = None
-    """Blocks of each stage."""
-    num_heads: tuple[Count, ...] | None = None
-    """Attention heads of each stage."""
-    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
-    """Hidden width of the MLPs, relative to their input."""
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """What is not null, under the names of :class:`swin.SwinConfig`."""
-        return {name: value for name, value in self if value is not None}
 
 
 class CommonDetector(Section):

@@ -183,7 +183,7 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _aside(path: Path) -> Iterator[Path]:
-    """Returns where the file is written that will be ``path``; it is removed if that fails."""
+    """Yields where the file is written that will be ``path``; it is removed if that fails."""
     aside = path.with_name(path.name + ".part")
     try:
         yield aside

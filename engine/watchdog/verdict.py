@@ -121,11 +121,7 @@ class Limits(NamedTuple):
 
 
 def vanished(member: Member, own: Place, why: str = "killed, out of memory, crashed, or its node went down") -> Failure:
-    """Returns the failure of ``member``, who is gone; its step is that of a survivor at ``own``, if that is further.
-
-    The member's own was true at its last heartbeat, many fast steps ago. No rank gets further than a step ahead of one
-    that is gone: where the survivor stands is where it happened, to one step.
-    """
+    """Returns the failure of ``member``, who is gone, at most a step behind a survivor at ``own``: its beat is old."""
     said, place = f"{member.name} vanished, last heard of at step {member.place.step}", member.place
     said += f", while the others were at step {own.step}" if own.step > place.step else f" ({place.phase})"
     return Failure(member.rank, member.host, max(place.step, own.step), f"{said}: {why}", retry=True)

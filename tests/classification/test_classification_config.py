@@ -260,7 +260,7 @@ def test_randaugment_as_keys_means_the_same_as_text():
 
 @pytest.mark.parametrize("name", [name for name in SWIN_SHAPES if name != "swin"])
 def test_our_models_may_change_single_fields(name):
-    assert section(ModelConfig, name=name).swin_fields == {}
+    assert section(ModelConfig, name=name).given == {}
     assert section(ModelConfig, name=name).swin_shape() == SWIN_SHAPES[name]
     assert section(ModelConfig, name=name, window_size=8).swin_shape() == replace(SWIN_SHAPES[name], window_size=8)
 
@@ -268,7 +268,7 @@ def test_our_models_may_change_single_fields(name):
 def test_a_swin_of_ones_own_shape_needs_its_shape(load):
     shape = {"embed_dim": 48, "depths": [2, 2, 2], "num_heads": [2, 4, 8]}
     config = load({**DIGITS, "model": {"name": "swin", **shape, "patch_size": 2, "window_size": 4}})
-    assert config.model.swin_fields == {
+    assert config.model.given == {
         "embed_dim": 48, "depths": (2, 2, 2), "num_heads": (2, 4, 8), "patch_size": 2, "window_size": 4,
     }  # fmt: skip
     with pytest.raises(UserError, match="also needs embed_dim and num_heads"):

@@ -14,8 +14,8 @@ from classification.task import ClassificationTask
 from engine.config.load import load_config
 from engine.distributed.ranks import Ranks
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_images
-from tests.distributed import launch, run_ranks
-from tests.witness import notes_of, touched, watched
+from tests.distributed import run_ranks
+from tests.second_rank import check_second_rank
 
 PREDICT = [EVALUATE[0], "-m", "classification.predict"]
 
@@ -40,14 +40,7 @@ def test_the_second_rank_opens_images_and_nothing_else(tmp_path: Path, then: str
     }
     start = [*TRAIN, "--config", str(config), f"finetune.weights={weights}", "training.steps=2"]
     commands = {"train": start, then: afterwards[then]}
-    for name, command in commands.items():
-        notes = tmp_path / "notes" / name
-        ended = launch(2, watched(command, notes), cwd=tmp_path)
-        assert [end.returncode for end in ended] == [0, 0], ended[0].output + ended[1].output
-        assert touched(notes, 1, root) == set(), name
-        assert touched(notes, 0, root), name
-        opened = [{path for action, path in notes_of(notes, rank) if path.endswith(".jpg")} for rank in (0, 1)]
-        assert all(opened), f"{name}: each has its share of the images"
+    check_second_rank(commands, tmp_path, root)
 
 
 def opened(ranks: Ranks, config: str) -> list[str]:

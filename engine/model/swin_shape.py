@@ -1,0 +1,32 @@
+"""Keys of a Swin Transformer's shape, for every section that builds one."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from engine.config.section import Section
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class SwinShapeConfig(Section):
+    """Changes to a Swin Transformer's shape; null: as its name says."""
+
+    patch_size: Count | None = None
+    """Pixels of a patch's side; null: the model's own, as for all that follow."""
+    window_size: Count | None = None
+    """Patches of a window's side."""
+    embed_dim: Count | None = None
+    """Channels of the first stage."""
+    depths: tuple[Count, ...] | None = None
+    """Blocks of each stage."""
+    num_heads: tuple[Count, ...] | None = None
+    """Attention heads of each stage."""
+    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
+    """Hidden width of the MLPs, relative to their input."""
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What of the shape is not null, under the names of :class:`swin.SwinConfig`."""
+        own = {name: getattr(self, name) for name in SwinShapeConfig.model_fields}
+        return {name: value for name, value in own.items() if value is not None}
