@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from classification.spec import SPEC
 from engine.commands.build import assemble_trainer
 from engine.config.run import DistributedConfig
 from engine.config.training import TrainingConfig
@@ -47,7 +48,7 @@ def group_of_one(findings: Findings) -> None:
         config = swin_config(
             findings, "training.precision=bf16", f"training.micro_batch_size={1 if findings.small else 8}"
         )
-        bare = build(config)
+        bare = build(SPEC, config)
         trainer = assemble_trainer(bare.task, bare.layout, config, ranks)
         network = trainer.learner.network
         findings.check(

@@ -8,14 +8,16 @@ import time
 import torch
 
 from classification.config import ClassificationConfig
+from classification.spec import SPEC as CLASSIFICATION
 from detection.config import DetectionConfig
+from detection.spec import SPEC as DETECTION
 from engine.config.load import load_config
 from engine.data.device_prefetch import DeviceBatches
 from engine.training.state import Window
 from engine.training.trainer import Trainer
 from tests.environment import ROOT
 from tests.gpu.findings import Findings
-from tools.bench import detection_step, step
+from tools.bench import step
 
 SKIPS = 4
 """Most steps of ten in which fp16's scale may still be too large."""
@@ -37,13 +39,15 @@ def swin_config(findings: Findings, *overrides: str, batch: int = 32) -> Classif
 
 def swin_trainer(findings: Findings, *overrides: str, batch: int = 32) -> Trainer:
     """The trainer of :func:`swin_config`."""
-    return step.build(swin_config(findings, *overrides, batch=batch))
+    return step.build(CLASSIFICATION, swin_config(findings, *overrides, batch=batch))
 
 
 def resnet_trainer(findings: Findings, *overrides: str, batch: int = 32) -> Trainer:
     """ResNet-50 on digits of 224 x 224 pixels."""
     size = f"training.global_batch_size={4 if findings.small else batch}"
-    return step.build(step.configured([*_RESNET[findings.small], "training.steps=1000000", size, *overrides]))
+    return step.build(
+        CLASSIFICATION, step.configured([*_RESNET[findings.small], "training.steps=1000000", size, *overrides])
+    )
 
 
 def ssd_trainer(findings: Findings, *overrides: str) -> Trainer:
@@ -56,7 +60,7 @@ def ssd_trainer(findings: Findings, *overrides: str) -> Trainer:
     size = f"training.global_batch_size={batch}"
     steps = ["training.steps=1000000", "schedule.warmup_epochs=0", "finetune.weights=null"]
     recipe = ROOT / "configs" / "detection" / "swin_b_fpn.yaml"
-    return detection_step.build(load_config(DetectionConfig, recipe, [data, size, *steps, *overrides]))
+    return step.build(DETECTION, load_config(DetectionConfig, recipe, [data, size, *steps, *overrides]))
 
 
 def losses(trainer: Trainer, batches: DeviceBatches, steps: int) -> list[float]:

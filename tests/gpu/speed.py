@@ -25,7 +25,7 @@ from tests.gpu.findings import Findings
 from tests.gpu.models import losses, resnet_trainer, swin_trainer
 from tools.bench.checkpoint import Saving, Training
 from tools.bench.detection import FULL, QUICK, output, some_priors
-from tools.bench.step import by_hand, bybuild
+from tools.bench.step import by_hand, by_trainer
 from tools.bench.timing import interleaved
 
 LARGEST_DIFFERENCE = 0.02
@@ -40,7 +40,7 @@ def throughput(findings: Findings) -> None:
         with findings.part(name):
             trainer, other = (build(findings, "training.precision=bf16", batch=128) for _ in range(2))
             batch = trainer.batches().next()
-            work[name, "trainer"] = bybuild(trainer, steps, _again(trainer, batch))
+            work[name, "trainer"] = by_trainer(trainer, steps, _again(trainer, batch))
             work[name, "by hand"] = by_hand(other, steps, _again(other, batch))
             work[name, "timm"] = timms(trainer, name, steps, _again(trainer, batch), findings.small)
     for name, cells in interleaved(work, rounds).items():
@@ -52,7 +52,7 @@ def throughput(findings: Findings) -> None:
         findings.figure("peak GB, all at once", torch.cuda.max_memory_allocated() / 1e9)
     with findings.part("from the loader"):
         trainer = swin_trainer(findings, "training.precision=bf16", batch=128)
-        measure = bybuild(trainer, steps)
+        measure = by_trainer(trainer, steps)
         findings.figure("swin trainer from the loader images/s", [measure() for _ in range(2)][-1])
 
 
@@ -151,7 +151,7 @@ def compiled(findings: Findings) -> None:
             first = losses(trainer, batches, 1)
             findings.figure(f"{name} first step s", perf_counter() - begin)
             found[name] = first + losses(trainer, batches, 4)
-            findings.figure(f"{name} images/s", bybuild(trainer, 1 if findings.small else 20, batches)())
+            findings.figure(f"{name} images/s", by_trainer(trainer, 1 if findings.small else 20, batches)())
     if len(found) == 2:
         off = max(abs(one / other - 1) for one, other in zip(*found.values(), strict=True))
         findings.figure("losses apart", off)

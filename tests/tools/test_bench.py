@@ -175,7 +175,7 @@ def test_a_detectors_steps_are_measured_beside_torchvisions() -> None:
 def test_torchvisions_detector_is_ours() -> None:
     """The same maps, heads and priors: on an image with one object, where both divide alike, the same losses."""
     config = bench_detection_step.configured(replace(bench_detection_step.QUICK[0], batch=2))
-    trainer = bench_detection_step.build(config)
+    trainer = bench_step.build(bench_detection_step.SPEC, config)
     data = trainer.batches().next().data
     data = {name: tensor[:1] for name, tensor in data.items()}
     data["mask"] = torch.arange(data["mask"].shape[1]).unsqueeze(0) < 1

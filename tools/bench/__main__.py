@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import itertools
 import json
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
-from engine.errors import EXIT_USER_ERROR, UserError
+from engine.commands.entry import exit_code, wait_politely
+from engine.errors import UserError
 
 MODULES = {
     "swin": ["swin"],
@@ -18,10 +21,10 @@ MODULES = {
     "checkpoint": ["checkpoint"],
     "resume": ["resume"],
 }
-"""Each benchmark's modules, which have ``run(quick) -> Table``; imported when they are asked for."""
+"""Modules of each benchmark, which have ``run(quick) -> Table``."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the command line names and returns the exit code."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False, prog="python -m tools.bench", description="Our speed beside that of the peers."
@@ -30,20 +33,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to FILE")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and few rounds, to see that it runs")
     options = parser.parse_args(arguments)
-    modules = [*itertools.chain(*MODULES.values())] if options.name == "all" else MODULES[options.name]
-    try:
-        if options.json is not None and not options.json.parent.is_dir():
-            raise UserError(f"--json {options.json}: there is no folder {options.json.parent}")
-        tables = []
-        for module in modules:
-            table = importlib.import_module(f"tools.bench.{module}").run(quick=options.quick)
-            print(table.text(), flush=True)
-            tables.append(table.as_dict())
-        if options.json is not None:
-            options.json.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return EXIT_USER_ERROR
+    return exit_code(lambda: bench(options.name, options.json, options.quick))
+
+
+def bench(name: str, file: Path | None, quick: bool) -> int:
+    """Prints the tables of a benchmark, each measured in a process of its own that is set up as one that trains.
+
+    Raises:
+        UserError: the samples cannot be written to ``file``.
+    """
+    if file is not None and not file.parent.is_dir():
+        raise UserError(f"--json {file}: there is no folder {file.parent}")
+    from tools.bench.timing import run_benchmark
+
+    tables = []
+    for module in [*itertools.chain(*MODULES.values())] if name == "all" else MODULES[name]:
+        # Threads are told how to wait before the function, and with it torch, is imported there.
+        with ProcessPoolExecutor(1, get_context("spawn"), initializer=wait_politely) as apart:
+            table = apart.submit(run_benchmark, module, quick).result()
+        print(table.text(), flush=True)
+        tables.append(table.as_dict())
+    if file is not None:
+        file.write_text(json.dumps(tables, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

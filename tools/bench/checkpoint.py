@@ -9,9 +9,6 @@ not get its turn. Files lie in a temporary folder: TMPDIR says on which disk.
 from __future__ import annotations
 
 import itertools
-import json
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -29,36 +26,14 @@ from engine.checkpoints import store
 from engine.checkpoints.background_saver import Saver
 from engine.devices.allocator import keep_large_blocks
 from engine.training.optimizer import named_state
-from tools.bench.timing import Table, interleaved
+from tools.bench.timing import CPU, Table, interleaved, timed
 
 BLOCKED, ON_DISK, STEP, PAUSE = "loop blocked", "until on disk", "training step", "longest pause"
 BACKGROUND, SYNCHRONOUS, IDLE = "background", "synchronous", "nothing saved"
 
 
-CPU = torch.device("cpu")
-START = (
-    "from engine.commands.entry import wait_politely; wait_politely(); from tools.bench.checkpoint import main; main()"
-)
-"""A process that measures is set up as one that trains: before torch is imported."""
-
-
 def run(quick: bool = False) -> Table:
-    """Measures; `quick` is for seeing that it works: a small model, one round."""
-    command = [sys.executable, "-c", START, *(["quick"] if quick else [])]
-    answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    size, samples = answer["bytes"], answer["samples"]
-    table = Table("checkpoint", f"Saving Swin-T with AdamW, {size / 1e6:.0f} MB", "milliseconds", samples)
-    medians = table.medians()
-    for other, columns in ((SYNCHRONOUS, (BLOCKED, ON_DISK)), (IDLE, (STEP,))):
-        table.ratios[f"{BACKGROUND} / {other}"] = {
-            column: medians[BACKGROUND][column] / medians[other][column] for column in columns
-        }
-    return table
-
-
-def main() -> None:
-    """Measures: prints the checkpoint's size and all samples as JSON."""
-    quick = "quick" in sys.argv
+    """Measures; ``quick``: a small model, one round."""
     keep_large_blocks()
     torch.manual_seed(0)
     model = swin.swin_tiny(embed_dim=24, num_heads=(1, 2, 4, 8)) if quick else swin.swin_tiny()
@@ -80,7 +55,10 @@ def main() -> None:
         samples = interleaved(work, 1 if quick else 9)
         saver.close()
         size = max(file.stat().st_size for file in Path(name).rglob("step_*.pt"))
-    print(json.dumps({"bytes": size, "samples": {row: samples[row] for row in (SYNCHRONOUS, BACKGROUND, IDLE)}}))
+    table = Table("checkpoint", f"Saving Swin-T with AdamW, {size / 1e6:.0f} MB", "milliseconds", samples)
+    table.compare_rows(BACKGROUND, SYNCHRONOUS, (BLOCKED, ON_DISK))
+    table.compare_rows(BACKGROUND, IDLE, (STEP,))
+    return table
 
 
 class Training:
@@ -92,16 +70,13 @@ class Training:
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
         self._images = torch.randn(1, 3, size, size, device=device)
         self._labels = torch.zeros(1, dtype=torch.long, device=device)
+        self.step = timed(self._step, device=device)
+        """Makes a step and returns its milliseconds."""
 
-    def step(self) -> float:
-        """Milliseconds of a step."""
-        begin = perf_counter()
+    def _step(self) -> None:
         F.cross_entropy(self.model(self._images), self._labels).backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self._images.is_cuda:
-            torch.cuda.synchronize()
-        return 1000 * (perf_counter() - begin)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint holds of it."""
@@ -121,22 +96,17 @@ class Saving:
 
     def synchronous(self) -> float:
         """Measures until a save in the loop returns, with the file on disk."""
-        begin = perf_counter()
-        store.save(self._folder, next(self._numbers), self._training.state_dict(), keep=2)
-        return 1000 * (perf_counter() - begin)
+        return timed(lambda: store.save(self._folder, next(self._numbers), self._training.state_dict(), keep=2))()
 
     def blocked(self) -> float:
         """Measures until a save in the background lets the loop go on."""
-        milliseconds = self._hand_over()
+        milliseconds = timed(self._hand_over)()
         self._saver.wait()
         return milliseconds
 
     def on_disk(self) -> float:
         """Measures until a save in the background is complete, with the loop waiting for it."""
-        begin = perf_counter()
-        self._hand_over()
-        self._saver.wait()
-        return 1000 * (perf_counter() - begin)
+        return timed(lambda: (self._hand_over(), self._saver.wait()))()
 
     def steps(self) -> float:
         """Measures the training steps that were begun while the thread wrote; returns the middle one."""
@@ -151,10 +121,8 @@ class Saving:
         self._hand_over()
         return longest_pause(self._saver.wait)
 
-    def _hand_over(self) -> float:
-        begin = perf_counter()
+    def _hand_over(self) -> None:
         self._saver.save(next(self._numbers), self._training.state_dict())
-        return 1000 * (perf_counter() - begin)
 
 
 def longest_pause(work: Callable[[], object]) -> float:

@@ -59,15 +59,12 @@ SIDE = 300
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick`` is for seeing that it works: tiny sizes, one round."""
+    """Measures; ``quick``: tiny sizes, one round."""
     size = QUICK if quick else FULL
     keep_large_blocks()  # as training on a CPU does; for both sides alike
-    samples = interleaved(parts(size), size.rounds)
     title = f"Behind the network: {size.batch} images, {size.priors} priors, {size.classes} classes"
-    table = Table("detection", title, "milliseconds", samples)
-    for row, cells in table.medians().items():
-        if "ours" in cells:
-            table.ratios[f"{row}: torchvision / ours"] = {"ours": cells["torchvision"] / cells["ours"]}
+    table = Table("detection", title, "milliseconds", interleaved(parts(size), size.rounds))
+    table.compare_columns("torchvision", "ours", shown="ours")
     return table
 
 
@@ -96,21 +93,21 @@ def parts(size: Size) -> dict[tuple[str, str], Callable[[], float]]:
 
 
 def some_priors(size: Size, rng: torch.Generator) -> Tensor:
-    """Boxes (A, 4), cxcywh, anywhere and of any shape."""
+    """Draws boxes (A, 4), cxcywh, anywhere and of any shape."""
     return torch.cat(
         [torch.rand(size.priors, 2, generator=rng), 0.05 + torch.rand(size.priors, 2, generator=rng) / 2], 1
     )
 
 
 def output(size: Size, rng: torch.Generator, background: float) -> tuple[Tensor, Tensor]:
-    """Logits whose background is higher by ``background``, and codes; leaves that gradients are computed for."""
+    """Draws logits whose background is higher by ``background``, and codes; leaves that gradients are computed for."""
     logits = torch.randn(size.batch, size.priors, size.classes + 1, generator=rng)
     logits[..., 0] += background
     return logits.requires_grad_(), torch.randn(size.batch, size.priors, 4, generator=rng).requires_grad_()
 
 
 def objects(size: Size, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (B, M, 4), labels (B, M) and mask (B, M) of images with 1 to about twice the mean number of objects."""
+    """Draws boxes (B, M, 4), labels (B, M) and mask (B, M) of images with 1 to about twice the mean of objects."""
     counts = torch.randint(1, 2 * MEAN_OBJECTS, (size.batch,), generator=rng)
     most = int(counts.max())
     sides = 0.05 + 0.5 * torch.rand(size.batch, most, 2, generator=rng)
@@ -120,7 +117,7 @@ def objects(size: Size, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def candidates(size: Size, rng: torch.Generator, device: torch.device) -> tuple[Tensor, ...]:
-    """Boxes (B, N, 4), scores, best first, labels and whether they count, (B, N) each: the default number of them."""
+    """Draws boxes (B, N, 4), scores, best first, labels and whether they count, (B, N) each: as many as by default."""
     shape = (size.suppressed, min(PostprocessConfig().candidates, size.priors))
     corner, sides = torch.rand(*shape, 2, generator=rng) * 0.7, 0.05 + torch.rand(*shape, 2, generator=rng) / 4
     boxes, labels = torch.cat([corner, corner + sides], dim=-1), torch.randint(0, size.classes, shape, generator=rng)
@@ -160,7 +157,7 @@ def our_loss(
 
 
 def differentiated(loss: Tensor, logits: Tensor, codes: Tensor) -> dict[str, Tensor]:
-    """Gradients with respect to the model's output."""
+    """Returns the gradients with respect to the model's output."""
     logits_gradient, codes_gradient = torch.autograd.grad(loss, (logits, codes))
     return {"logits": logits_gradient, "codes": codes_gradient}
 

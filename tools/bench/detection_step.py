@@ -8,14 +8,10 @@ form that they are given: a batch of 8-bit images with padded boxes here, lists 
 from __future__ import annotations
 
 import itertools
-import json
-import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -28,18 +24,14 @@ from detection.model.backbone import build_backbone
 from detection.model.backbone_base import Backbone
 from detection.model.ssd import SSD as Detector
 from detection.spec import SPEC
-from engine.commands.build import build_trainer
 from engine.config.load import load_config
-from engine.config.run import DistributedConfig
 from engine.data.device_prefetch import DeviceBatches
 from engine.data.loaders import MicroBatch
-from engine.distributed.connect import choose_device
-from engine.distributed.layout import Layout
-from engine.distributed.ranks import Ranks
 from engine.images.preprocessing import resolve_preprocessing
 from engine.training.optimizer import build_optimizer
 from engine.training.trainer import Trainer
-from tools.bench.timing import Table, interleaved
+from tools.bench.step import build, by_trainer
+from tools.bench.timing import Table, image_rate, interleaved
 
 RECIPE = Path(__file__).resolve().parents[2] / "configs" / "detection" / "ssd_lite0_bccd.yaml"
 PLAIN, CHANNELS_LAST, OURS = "torchvision", "torchvision, channels last", "ours"
@@ -71,35 +63,20 @@ FULL = [
 QUICK = [Case(LITE0, 2, 64, "fp32")]
 
 
-START = (
-    "from engine.commands.entry import wait_politely; wait_politely(); "
-    "from tools.bench.detection_step import main; main()"
-)
-"""A process that measures is set up as one that trains: before torch is imported."""
-
-
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick`` is for seeing that it works: one case of tiny images, one round."""
-    command = [sys.executable, "-c", START, *(["quick"] if quick else [])]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    table = Table("detection_step", "Training an SSD", "images/s", json.loads(answer))
-    for row, cells in table.medians().items():
-        table.ratios[f"{row}: ours / peer"] = {peer: cells[OURS] / cells[peer] for peer in (PLAIN, CHANNELS_LAST)}
-    return table
-
-
-def main() -> None:
-    """Measures: prints all samples as JSON. Its memory is kept for both sides alike."""
-    quick = "quick" in sys.argv
+    """Measures; ``quick``: one case of tiny images, one round. Memory is kept for both sides alike."""
     work: dict[tuple[str, str], Callable[[], float]] = {}
     for case in QUICK if quick else FULL:
         config = configured(case)
-        trainer = build(config)
+        trainer = build(SPEC, config)
         batch = trainer.batches().next()
-        work[case.row, PLAIN] = theirs(config, trainer, batch, case, torch.contiguous_format)
-        work[case.row, CHANNELS_LAST] = theirs(config, trainer, batch, case, torch.channels_last)
-        work[case.row, OURS] = ours(trainer, batch, case)
-    print(json.dumps(interleaved(work, 1 if quick else 5)))
+        work[case.row, PLAIN] = theirs(config, trainer, batch, torch.contiguous_format)
+        work[case.row, CHANNELS_LAST] = theirs(config, trainer, batch, torch.channels_last)
+        work[case.row, OURS] = by_trainer(trainer, 1, DeviceBatches(itertools.repeat(batch), trainer.ranks.device))
+    table = Table("detection_step", "Training an SSD", "images/s", interleaved(work, 1 if quick else 5))
+    for row, cells in table.medians().items():
+        table.ratios[f"{row}: ours / peer"] = {peer: cells[OURS] / cells[peer] for peer in (PLAIN, CHANNELS_LAST)}
+    return table
 
 
 def configured(case: Case) -> DetectionConfig:
@@ -119,21 +96,10 @@ def configured(case: Case) -> DetectionConfig:
     return load_config(DetectionConfig, RECIPE, [data, *overrides])
 
 
-def build(config: DetectionConfig) -> Trainer:
-    """Builds a detector's trainer, in a process of its own."""
-    return build_trainer(SPEC, config, Ranks(Layout(), choose_device(DistributedConfig(), Layout())))
-
-
-def ours(trainer: Trainer, batch: MicroBatch, case: Case) -> Callable[[], float]:
-    """Images a second of the trainer's own steps on one batch again and again."""
-    batches = DeviceBatches(itertools.repeat(batch), trainer.ranks.device)
-    return _rate(lambda: trainer.train_step(batches), case, trainer.ranks.device)
-
-
 def theirs(
-    config: DetectionConfig, trainer: Trainer, batch: MicroBatch, case: Case, layout: torch.memory_format
+    config: DetectionConfig, trainer: Trainer, batch: MicroBatch, layout: torch.memory_format
 ) -> Callable[[], float]:
-    """Images a second of the least of loops around torchvision's model, with the same optimizer and precision."""
+    """Measures images a second of the least of loops around torchvision's model, with the trainer's own optimizer."""
     model = peer(config, trainer).to(memory_format=layout)
     optimizer = build_optimizer(model, config.optimizer, config.finetune)
     images, targets = as_lists(batch.data)
@@ -144,20 +110,8 @@ def theirs(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        loss.item()
 
-    return _rate(step, case, trainer.ranks.device)
-
-
-def _rate(step: Callable[[], Any], case: Case, device: torch.device) -> Callable[[], float]:
-    def measure() -> float:
-        start = perf_counter()
-        step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return case.batch / (perf_counter() - start)
-
-    return measure
+    return image_rate(step, len(images), trainer.ranks.device)
 
 
 class SixMaps(nn.Module):

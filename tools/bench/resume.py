@@ -9,56 +9,44 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from time import perf_counter
 
+from classification.spec import SPEC
 from engine.data.batch_plan import BatchLayout, NaturalOrder
 from engine.data.loaders import MicroBatchSampler
 from engine.training.trainer import Trainer
 from tools.bench.step import build, configured
-from tools.bench.timing import Table, interleaved
+from tools.bench.timing import Table, interleaved, timed
 
 IMAGENET = 1_281_167
 SETTINGS = ["training.precision=fp32", "training.steps=1000000"]
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; `quick` is for seeing that it works: few steps, one round."""
-    before = 2 if quick else 100
-    whole, resumed = (build(configured(SETTINGS)) for _ in range(2))
-    batches = whole.batches()
-    for _ in range(before):
-        whole.train_step(batches)
+    """Measures; ``quick``: few steps, one round."""
+    before, count = (2, 1) if quick else (100, 10)
+    whole, resumed = (build(SPEC, configured(SETTINGS)) for _ in range(2))
+    _advanced(whole, before)
     resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
     work = {
-        ("uninterrupted", "step"): steps(whole, before, 1 if quick else 10),
-        ("resumed", "step"): steps(resumed, before, 1 if quick else 10),
-        ("resumed", "way into the epoch"): way_in,
+        ("uninterrupted", "step"): timed(_advanced(whole, before), count),
+        ("resumed", "step"): timed(_advanced(resumed, before), count),
+        ("resumed", "way into the epoch"): timed(way_in),
     }
     table = Table("resume", "After a resume", "milliseconds", interleaved(work, 1 if quick else 9))
-    medians = table.medians()
-    table.ratios["resumed / uninterrupted"] = {"step": medians["resumed"]["step"] / medians["uninterrupted"]["step"]}
+    table.compare_rows("resumed", "uninterrupted", ["step"])
     return table
 
 
-def steps(trainer: Trainer, before: int, count: int) -> Callable[[], float]:
-    """Milliseconds of a step, the mean of ``count``, after ``before`` that are made now."""
+def _advanced(trainer: Trainer, steps: int) -> Callable[[], object]:
+    """Makes ``steps`` steps from where the trainer is; returns what makes the next."""
     batches = trainer.batches()
-    for _ in range(before):
+    for _ in range(steps):
         trainer.train_step(batches)
-
-    def measure() -> float:
-        begin = perf_counter()
-        for _ in range(count):
-            trainer.train_step(batches)
-        return 1000 * (perf_counter() - begin) / count
-
-    return measure
+    return lambda: trainer.train_step(batches)
 
 
-def way_in() -> float:
-    """Milliseconds until the first draws in the middle of an epoch are known."""
+def way_in() -> None:
+    """Goes the way to the first draws in the middle of an epoch."""
     layout = BatchLayout(IMAGENET, 1024)
     step = 90 * layout.steps_per_epoch + layout.steps_per_epoch // 2
-    begin = perf_counter()
     next(iter(MicroBatchSampler(NaturalOrder(IMAGENET, seed=0), layout, start_step=step)))
-    return 1000 * (perf_counter() - begin)

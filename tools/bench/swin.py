@@ -1,20 +1,21 @@
 """Swin-T beside timm's and torchvision's: training and inference in fp32 and bf16.
 
 Everything runs in one command, round by round. The allocator setting of :mod:`engine.devices.allocator` cannot be
-undone in a process, so there are two workers, one with it and one without, which take turns: only one computes
+undone in a process, so there are two of them, one with it and one without, which take turns: only one computes
 at a time. "As they come" compares us as the suite runs, with the setting, with peers as a user gets them, without.
 The rows "without ..." show what each departure from the plainest code is worth.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from itertools import product
+from multiprocessing import get_context
 from time import perf_counter
-from typing import IO, Any
+from typing import Any
 from unittest.mock import patch
 
 import timm
@@ -43,21 +44,23 @@ WITHOUT = {
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; `quick` is for seeing that it works: two small images, one round."""
+    """Measures; ``quick``: two small images, one round."""
     batch, size, rounds = (2, 64, 1) if quick else (8, 224, 5)
-    with Worker(batch, size, keep=True) as kept, Worker(batch, size, keep=False) as plain:
-        work = {}
-        for row in (*PEERS, OURS):
-            for mode in MODES:
-                work[_named(row, keep=False), mode] = lambda row=row, mode=mode: plain.measure(row, mode)
-                work[_named(row, keep=True), mode] = lambda row=row, mode=mode: kept.measure(row, mode)
-        for row, modes in WITHOUT.items():
-            for mode in modes:
-                work[row, mode] = lambda row=row, mode=mode: kept.measure(row, mode)
-        samples = interleaved(work, rounds)
-    order = [*(_named(row, keep) for keep in (False, True) for row in (*PEERS, OURS)), *WITHOUT]
-    samples = {row: samples[row] for row in order}
-    table = Table("swin", f"Swin-T, batch {batch} at {size}", "ms per image", samples)
+    context = get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, context) as plain,
+        ProcessPoolExecutor(1, context, initializer=keep_large_blocks) as kept,
+    ):
+
+        def asked(process: ProcessPoolExecutor, row: str, mode: str) -> Callable[[], float]:
+            return lambda: process.submit(milliseconds, batch, size, row, mode).result()
+
+        work = {
+            (_named(row, keep), mode): asked(kept if keep else plain, row, mode)
+            for keep, row, mode in product((False, True), (*PEERS, OURS), MODES)
+        }
+        work |= {(row, mode): asked(kept, row, mode) for row, modes in WITHOUT.items() for mode in modes}
+        table = Table("swin", f"Swin-T, batch {batch} at {size}", "ms per image", interleaved(work, rounds))
     medians = table.medians()
     for title, ours, theirs in (
         ("peers as they come / swin", True, False),
@@ -69,7 +72,7 @@ def run(quick: bool = False) -> Table:
             for mode in MODES
         }
     for row, modes in WITHOUT.items():
-        table.ratios[f"{row} / with"] = {mode: medians[row][mode] / medians[_named(OURS, True)][mode] for mode in modes}
+        table.compare_rows(row, _named(OURS, keep=True), modes, f"{row} / with")
     return table
 
 
@@ -77,49 +80,27 @@ def _named(row: str, keep: bool) -> str:
     return f"{row}, memory kept" if keep else row
 
 
-class Worker:
-    """A process that holds all models and measures one of them whenever it is asked to."""
-
-    def __init__(self, batch: int, size: int, keep: bool) -> None:
-        command = [sys.executable, "-m", "tools.bench.swin", str(batch), str(size), "keep" if keep else "plain"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-    def measure(self, row: str, mode: str) -> float:
-        """Milliseconds per image of one step."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps([row, mode]) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
-        if not answer:
-            raise RuntimeError(f"the measuring process ended with {self.process.wait()}")
-        return float(answer)
-
-
-def serve(batch: int, size: int, questions: IO[str], answers: IO[str]) -> None:
-    """Serves as the worker: a line ``[row, mode]`` in, a line with milliseconds per image out, until input ends."""
+@lru_cache(maxsize=1)
+def _prepared(batch: int, size: int) -> tuple[dict[str, nn.Module], Tensor, Tensor]:
+    """Builds all models, and draws images and labels, in the process that measures."""
     torch.manual_seed(0)
     models: dict[str, nn.Module] = {
         "timm": timm.create_model("swin_tiny_patch4_window7_224", img_size=size),
         "torchvision": torchvision.models.swin_t(),
         OURS: swin.swin_tiny(),
     }
-    images, labels = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
-    for question in questions:
-        row, mode = json.loads(question)
-        with plainly(row):
-            seconds = step(models.get(row, models[OURS]), mode, images, labels)
-        print(1000 * seconds / batch, file=answers, flush=True)
+    return models, torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,))
+
+
+def milliseconds(batch: int, size: int, row: str, mode: str) -> float:
+    """Measures one step, per image, in the process that this is called in."""
+    models, images, labels = _prepared(batch, size)
+    with plainly(row):
+        return 1000 * step(models.get(row, models[OURS]), mode, images, labels) / batch
 
 
 def step(model: nn.Module, mode: str, images: Tensor, labels: Tensor) -> float:
-    """Seconds a batch: of forward and backward pass, or of forward passes alone.
+    """Measures the seconds of a batch: of forward and backward pass, or of forward passes alone.
 
     Inference takes several batches under one autocast, as an evaluation does; it then casts the weights only once.
     """
@@ -159,10 +140,3 @@ def _shallow_mask(grid: Grid, device: torch.device) -> Tensor | None:
     """Returns the mask with the -100 of other implementations."""
     mask = shift_mask(grid, device)
     return None if mask is None else mask.clamp(min=-100.0)
-
-
-if __name__ == "__main__":
-    images_a_batch, side, memory = sys.argv[1:]
-    if memory == "keep":
-        keep_large_blocks()
-    serve(int(images_a_batch), int(side), sys.stdin, sys.stdout)

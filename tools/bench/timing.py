@@ -1,9 +1,10 @@
-"""What all benchmarks share: interleaved rounds, medians, the table, the machine's name."""
+"""The harness of all benchmarks: interleaved rounds, medians, the table, the machine's name."""
 
 from __future__ import annotations
 
+import importlib
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -11,6 +12,8 @@ from time import perf_counter
 from typing import Any
 
 import torch
+
+CPU = torch.device("cpu")
 
 Samples = dict[str, dict[str, list[float]]]
 """Measured values: row -> column -> one value a round."""
@@ -32,6 +35,17 @@ class Table:
         return {
             row: {column: median(values) for column, values in cells.items()} for row, cells in self.samples.items()
         }
+
+    def compare_columns(self, over: str, under: str, shown: str) -> None:
+        """Adds the ratio of two columns, below the column ``shown``, for each row that has both."""
+        for row, cells in self.medians().items():
+            if over in cells and under in cells:
+                self.ratios[f"{row}: {over} / {under}"] = {shown: cells[over] / cells[under]}
+
+    def compare_rows(self, over: str, under: str, columns: Iterable[str], title: str | None = None) -> None:
+        """Adds the ratio of two rows in each of ``columns``."""
+        cells = self.medians()
+        self.ratios[title or f"{over} / {under}"] = {name: cells[over][name] / cells[under][name] for name in columns}
 
     def text(self) -> str:
         """Formats the table for people: medians, then ratios, then where it was measured."""
@@ -69,15 +83,29 @@ def interleaved(work: Mapping[tuple[str, str], Callable[[], float]], rounds: int
     return samples
 
 
-def timed(work: Callable[[], Any]) -> Callable[[], float]:
-    """Measures one call of ``work`` in milliseconds."""
+def timed(work: Callable[[], Any], calls: int = 1, device: torch.device = CPU) -> Callable[[], float]:
+    """Returns a measurement of the milliseconds of one call of ``work``: the mean of ``calls``, until all is done."""
 
     def measure() -> float:
         start = perf_counter()
-        work()
-        return (perf_counter() - start) * 1000
+        for _ in range(calls):
+            work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return (perf_counter() - start) * 1000 / calls
 
     return measure
+
+
+def image_rate(step: Callable[[], Any], batch_size: int, device: torch.device, steps: int = 1) -> Callable[[], float]:
+    """Returns a measurement of the images a second of ``steps`` steps."""
+    milliseconds = timed(step, steps, device)
+    return lambda: 1000 * batch_size / milliseconds()
+
+
+def run_benchmark(name: str, quick: bool) -> Table:
+    """Runs a benchmark, which is a module of this package; ``quick``: of the smallest size, to see that it works."""
+    return importlib.import_module(f"tools.bench.{name}").run(quick=quick)
 
 
 def machine() -> dict[str, str | int]:
