@@ -21,7 +21,7 @@ from tests.classification.small import write_config
 from tests.distributed import clean_environment
 from tools.chaos import compare, samples
 from tools.chaos.__main__ import main, task_of
-from tools.chaos.diary import Cut, Diaries, DiaryReader, DiaryWriter, Fed, diary_file
+from tools.chaos.diary import Diaries, DiaryReader, DiaryWriter, Fed, diary_file
 from tools.chaos.plan import VICTIMS, plan_kills
 from tools.chaos.processes import Start
 from tools.chaos.report import check_results
@@ -171,17 +171,16 @@ def test_a_status_that_is_not_finished_or_differs_is_found(tmp_path):
 
 # -- samples -------------------------------------------------------------------------------------------------------
 
-CUT = Cut(num_samples=29, global_batch_size=8, accumulation=2, world_size=2, drop_last=False)
+CUT = BatchLayout(num_samples=29, global_batch_size=8, accumulation=2, world_size=2, drop_last=False)
 STEPS = 10
 """Two epochs of four steps, of which the last has no sample for one slot, and half of a third."""
 
 
-def fed_by(first: int, last: int, cut: Cut = CUT) -> list[Fed]:
+def fed_by(first: int, last: int, layout: BatchLayout = CUT) -> list[Fed]:
     """What the suite's own loader gives all ranks in the steps from ``first`` to before ``last``."""
-    layout = BatchLayout(cut.num_samples, cut.global_batch_size, cut.accumulation, cut.world_size, cut.drop_last)
-    order = NaturalOrder(cut.num_samples, seed=1)
+    order = NaturalOrder(layout.num_samples, seed=1)
     found = []
-    for rank in range(cut.world_size):
+    for rank in range(layout.world_size):
         sampler = MicroBatchSampler(order, layout, rank, first, last)
         for slot, draws in zip(sampler.slots(), sampler, strict=True):
             found.append(Fed(slot.step, slot.micro_step, rank, 1, tuple(draws)))
@@ -245,14 +244,14 @@ def test_a_diary_is_readable_while_it_is_written(tmp_path):
     with diary_file(tmp_path, 1).open("a") as file:
         file.write('{"step": 7, "micro_')
     reader.read()
-    assert reader.cut == CUT
+    assert reader.layout == CUT
     assert reader.fed == [Fed(7, 0, 1, 4711, (Draw(5, 0, 56), Draw(6, 0, 57)))]
     with diary_file(tmp_path, 1).open("a") as file:
         file.write('step": 1, "reader": 4711, "draws": []}\n')
     reader.read()
     assert [fed.place for fed in reader.fed] == [(7, 0, 1), (7, 1, 1)]
     both = Diaries(tmp_path, 2).read()
-    assert (both.cut, both.step, both.first_step, both.readers(0), both.readers(1)) == (CUT, 7, 7, [], [4711])
+    assert (both.layout, both.step, both.first_step, both.readers(0), both.readers(1)) == (CUT, 7, 7, [], [4711])
 
 
 # -- real processes ------------------------------------------------------------------------------------------------

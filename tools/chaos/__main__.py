@@ -12,25 +12,28 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.commands.entry import exit_code
 from engine.config.load import load_config
-from engine.errors import EXIT_USER_ERROR, UserError
+from engine.errors import UserError
 from engine.task.spec import find_spec, known_tasks
 from tools.chaos.plan import plan_kills
 from tools.chaos.rounds import Run, RunFailed, Struck, run_in_peace, run_under_fire
 
+RUNS = ("reference", "killed")
+"""Folders of the two runs."""
 
-def main(arguments: list[str] | None = None) -> int:
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the command line asks for. Returns 0 if every bit is the same, 1 if not, 2 for wrong input."""
     options = _parser().parse_intermixed_args(arguments)
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it says of each restart what it purged
-    try:
-        folder = _folder(options.output)
-        same = _chaos(options, folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
+    return exit_code(lambda: _compare(options, _folder(options.output)))
+
+
+def _compare(options: argparse.Namespace, folder: Path) -> int:
+    same = _chaos(options, folder)
     if same and not options.keep:
-        for part in ("reference", "killed"):
+        for part in RUNS:
             shutil.rmtree(folder / part)
         if options.output is None:
             folder.rmdir()
@@ -67,7 +70,7 @@ def _count(text: str) -> int:
 def _folder(output: Path | None) -> Path:
     if output is None:
         return Path(tempfile.mkdtemp(prefix="chaos_"))
-    taken = [name for name in ("reference", "killed") if (output / name).exists()]
+    taken = [name for name in RUNS if (output / name).exists()]
     if taken:
         raise UserError(f"--output {output}: holds a {taken[0]} run already; remove it or choose another folder")
     return output
@@ -93,9 +96,7 @@ def task_of(config: Path, overrides: Sequence[str]) -> str:
 def _chaos(options: argparse.Namespace, folder: Path) -> bool:
     """Makes both runs and compares them, telling as it goes; returns whether all is the same."""
     task = find_spec(options.task).name if options.task else task_of(options.config, options.overrides)
-    reference, killed = (
-        Run(folder / name, task, options.config, options.overrides, options.ranks) for name in ("reference", "killed")
-    )
+    reference, killed = (Run(folder / name, task, options.config, options.overrides, options.ranks) for name in RUNS)
     begin = time.monotonic()
     try:
         pace = run_in_peace(reference)

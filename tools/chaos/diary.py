@@ -8,31 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.data.batch_plan import Draw
+from engine.data.batch_plan import BatchLayout, Draw
 
 FOLDER = "SWIN_CHAOS_DIARY"
 """Environment variable that names the folder of a start's diaries. All its processes inherit it and are known by it."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A cut of the run's epochs into micro-batches."""
-
-    num_samples: int
-    global_batch_size: int
-    accumulation: int
-    world_size: int
-    drop_last: bool
-
-    @property
-    def used(self) -> int:
-        """Positions of an epoch that are trained on."""
-        return self.num_samples - (self.num_samples % self.global_batch_size if self.drop_last else 0)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch; a short last one counts unless it is dropped."""
-        return -(-self.used // self.global_batch_size)
 
 
 @dataclass(frozen=True)
@@ -56,11 +35,11 @@ class Fed:
 class DiaryWriter:
     """One rank's diary. Each line is one write, so that a killed process leaves whole lines, but for the last one."""
 
-    def __init__(self, folder: Path, rank: int, cut: Cut) -> None:
+    def __init__(self, folder: Path, rank: int, layout: BatchLayout) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._rank = rank
         self._file = os.open(diary_file(folder, rank), os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, 0o644)
-        self._append(asdict(cut))
+        self._append(asdict(layout))
 
     def fed(self, step: int, micro_step: int, reader: int, draws: Sequence[Sequence[int]]) -> None:
         """Notes ``draws``: index, epoch and position of each sample."""
@@ -75,7 +54,7 @@ class DiaryReader:
 
     def __init__(self, folder: Path, rank: int) -> None:
         self._path, self._rank, self._offset = diary_file(folder, rank), rank, 0
-        self.cut: Cut | None = None
+        self.layout: BatchLayout | None = None
         """None as long as the rank has not come so far."""
         self.fed: list[Fed] = []
 
@@ -90,8 +69,8 @@ class DiaryReader:
         whole = new[: new.rfind(b"\n") + 1]
         self._offset += len(whole)
         for entry in map(json.loads, whole.splitlines()):
-            if self.cut is None:
-                self.cut = Cut(**entry)
+            if self.layout is None:
+                self.layout = BatchLayout(**entry)
                 continue
             draws = tuple(Draw(*draw) for draw in entry.pop("draws"))
             self.fed.append(Fed(rank=self._rank, draws=draws, **entry))
@@ -110,9 +89,9 @@ class Diaries:
         return self
 
     @property
-    def cut(self) -> Cut | None:
-        """None if no rank has come so far."""
-        return next((reader.cut for reader in self._readers if reader.cut is not None), None)
+    def layout(self) -> BatchLayout | None:
+        """How epochs are cut into micro-batches; None if no rank has come so far."""
+        return next((reader.layout for reader in self._readers if reader.layout is not None), None)
 
     @property
     def fed(self) -> Iterable[Fed]:

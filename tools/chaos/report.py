@@ -32,7 +32,7 @@ def kill_line(number: int, struck: Struck) -> str:
 
 
 def check_kills(outcome: Outcome, planned: int) -> list[Check]:
-    """Returns whether the run went through all kills, and each start ended in time."""
+    """Checks whether the run went through all kills, and each start ended in time."""
     slow = [f"after kill {number}" for number, struck in enumerate(outcome.kills, 1) if struck.seconds is None]
     made = len(outcome.kills)
     return [
@@ -75,12 +75,12 @@ def _checkpoint_checks(left: RunDir, right: RunDir) -> Sequence[Check]:
 
 def _sample_checks(reference: Run, killed: Run, total_steps: int) -> Sequence[Check]:
     (peaceful,), starts = reference.diaries(), killed.diaries()
-    cut = peaceful.cut
-    assert cut is not None, "the reference has finished"
+    layout = peaceful.layout
+    assert layout is not None, "the reference has finished"
     fed = samples.last_fed(start.fed for start in starts)
     return [
         Check("repeated steps had the same samples", samples.repeat_fault(start.fed for start in starts)),
-        Check(f"{cut.used} samples once an epoch", samples.epochs_fault(fed, cut, total_steps)),
+        Check(f"{samples.epoch_size(layout)} samples once an epoch", samples.epochs_fault(fed, layout, total_steps)),
         Check("samples of each step", samples.difference(samples.last_fed([peaceful.fed]), fed)),
     ]
 

@@ -1,11 +1,12 @@
-"""From the diaries of all starts: was every sample trained on once an epoch, and did repeated steps have the same?"""
+"""Checks of the diaries of all starts: every sample once an epoch, and the same samples in repeated steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import product
 
-from engine.data.batch_plan import Draw
-from tools.chaos.diary import Cut, Fed
+from engine.data.batch_plan import BatchLayout, Draw
+from tools.chaos.diary import Fed
 
 Place = tuple[int, int, int]
 """Step, micro-step and rank."""
@@ -27,12 +28,16 @@ def repeat_fault(starts: Iterable[Iterable[Fed]]) -> str | None:
     return None
 
 
-def epochs_fault(fed: dict[Place, Fed], cut: Cut, total_steps: int) -> str | None:
+def epoch_size(layout: BatchLayout) -> int:
+    """Returns how many positions of an epoch are trained on."""
+    return min(layout.num_samples, layout.steps_per_epoch * layout.global_batch_size)
+
+
+def epochs_fault(fed: dict[Place, Fed], layout: BatchLayout, total_steps: int) -> str | None:
     """Returns None if each of ``total_steps`` has had all its samples and no epoch one twice, else the first fault."""
-    for epoch in range(-(-total_steps // cut.steps_per_epoch)):
-        first = epoch * cut.steps_per_epoch
-        steps = range(first, min(first + cut.steps_per_epoch, total_steps))
-        fault = _epoch_fault(fed, cut, epoch, steps)
+    for epoch, first in enumerate(range(0, total_steps, layout.steps_per_epoch)):
+        steps = range(first, min(first + layout.steps_per_epoch, total_steps))
+        fault = _epoch_fault(fed, layout, epoch, steps)
         if fault is not None:
             return f"epoch {epoch}: {fault}"
     surplus = [place for place in fed if place[0] >= total_steps]
@@ -50,36 +55,28 @@ def difference(reference: dict[Place, Fed], other: dict[Place, Fed]) -> str | No
     return None
 
 
-def _epoch_fault(fed: dict[Place, Fed], cut: Cut, epoch: int, steps: range) -> str | None:
+def _epoch_fault(fed: dict[Place, Fed], layout: BatchLayout, epoch: int, steps: range) -> str | None:
     seen: dict[int, Draw] = {}
     positions: list[int] = []
-    for step in steps:
-        end = min((step - steps.start + 1) * cut.global_batch_size, cut.used)
-        for micro_step in range(cut.accumulation):
-            for rank in range(cut.world_size):
-                place = step, micro_step, rank
-                if place not in fed:
-                    return f"{_named(place)} is missing"
-                if not _counts(cut, step - steps.start, micro_step, rank):
-                    continue
-                for draw in fed[place].draws:
-                    if draw.epoch != epoch:
-                        return f"{_named(place)} had sample {draw.index} of epoch {draw.epoch}"
-                    if draw.index in seen:
-                        places = f"{seen[draw.index].position} and {draw.position}"
-                        return f"sample {draw.index} came twice, at positions {places}"
-                    seen[draw.index] = draw
-                    positions.append(draw.position)
+    for number, step in enumerate(steps, 1):
+        for place in product([step], range(layout.accumulation), range(layout.world_size)):
+            if place not in fed:
+                return f"{_named(place)} is missing"
+            if not layout.slot(*place).num_samples:  # it only keeps step in an epoch's last, short batch
+                continue
+            for draw in fed[place].draws:
+                if draw.epoch != epoch:
+                    return f"{_named(place)} had sample {draw.index} of epoch {draw.epoch}"
+                if draw.index in seen:
+                    places = f"{seen[draw.index].position} and {draw.position}"
+                    return f"sample {draw.index} came twice, at positions {places}"
+                seen[draw.index] = draw
+                positions.append(draw.position)
+        end = min(number * layout.global_batch_size, epoch_size(layout))
         if positions != list(range(end)):
             return f"up to step {step} positions 0 to {end - 1} are due, but {_uneven(positions, end)}"
-    strange = [index for index in seen if not 0 <= index < cut.num_samples]
+    strange = [index for index in seen if not 0 <= index < layout.num_samples]
     return f"there is no sample {strange[0]}" if strange else None
-
-
-def _counts(cut: Cut, step_in_epoch: int, micro_step: int, rank: int) -> bool:
-    """Returns whether this place has samples left in an epoch's last, short batch; else it only keeps step."""
-    size = cut.global_batch_size // (cut.accumulation * cut.world_size)
-    return step_in_epoch * cut.global_batch_size + (micro_step * cut.world_size + rank) * size < cut.used
 
 
 def _uneven(positions: Sequence[int], end: int) -> str:

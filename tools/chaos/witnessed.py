@@ -11,15 +11,16 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from engine.commands.build import batch_layout
 from engine.config.run import RunConfig
-from engine.data.batch_plan import Draw, resolve_accumulation
+from engine.data.batch_plan import Draw
 from engine.data.workers import SampleReader
 from engine.distributed.heartbeat import Heartbeat
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.task.spec import TaskSpec
 from engine.task.task import Task
-from tools.chaos.diary import FOLDER, Cut, DiaryWriter
+from tools.chaos.diary import FOLDER, DiaryWriter
 
 DRAWS, READER = "witness_draws", "witness_reader"
 """What a batch carries besides the task's own: (B, 3) index, epoch and position of its samples; who read them."""
@@ -83,18 +84,6 @@ def witnessed(spec: TaskSpec, config: RunConfig, ranks: Ranks) -> Task:
     if not os.environ.get(FOLDER):
         raise UserError(f"{FOLDER} is not set; this module is for python -m tools.chaos, which sets it")
     task = spec.task(config, ranks)
-    diary = DiaryWriter(Path(os.environ[FOLDER]), ranks.rank, _cut(config, task, ranks))
+    layout = batch_layout(task, config.training, ranks)
+    diary = DiaryWriter(Path(os.environ[FOLDER]), ranks.rank, layout)
     return cast(Task, WitnessedTask(task, ranks.heartbeat, diary))
-
-
-def _cut(config: RunConfig, task: Task, ranks: Ranks) -> Cut:
-    training = config.training
-    accumulation, _ = resolve_accumulation(
-        training.global_batch_size,
-        training.micro_batch_size,
-        training.accumulation,
-        ranks.world_size,
-        multiple_of=task.slot_multiple,
-    )
-    samples, batch = task.train_order.num_samples, training.global_batch_size
-    return Cut(samples, batch, accumulation, ranks.world_size, task.drop_last)
