@@ -90,7 +90,8 @@ def print_config(config: RunConfig, form: str) -> int:
 
 def first_rank() -> bool:
     """Whether this process is the one whose messages count, as far as can be told before the ranks have met."""
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+    names = ("RANK", "SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID")
+    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 
 def wait_politely() -> None:

@@ -30,6 +30,9 @@ The group keeps the limit of the start, which is the longer one, for good: older
 change it, and it only counts where the watchdog has failed.
 """
 
+LOCAL_PATIENCE = timedelta(minutes=2)
+"""Longest wait for rank 0 where all ranks are started at once and nobody ends them when it dies."""
+
 
 def choose_device(
     config: DistributedConfig, layout: Layout, environment: MutableMapping[str, str] = os.environ
@@ -102,7 +105,7 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path, stop
     """Joins the process group that ``layout`` describes; a single process needs none.
 
     Args:
-        meeting_place: a folder that all nodes see, where Slurm's ranks find each other.
+        meeting_place: a folder that all nodes see, where ranks find each other that torchrun has not started.
         stop: set by this process's signal handlers, if it has any.
 
     Raises:
@@ -122,10 +125,11 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path, stop
     if layout.launcher == "torchrun":
         dist.init_process_group(backend, timeout=timeout)
     else:
-        store = shared_store(meeting_place, layout.rank, layout.world_size, timeout)
+        patience = min(timeout, LOCAL_PATIENCE) if layout.launcher == "submitit" else timeout
+        store = shared_store(meeting_place, layout.rank, layout.world_size, patience)
         dist.init_process_group(backend, store=store, rank=layout.rank, world_size=layout.world_size, timeout=timeout)
     ranks = Ranks(layout, device, backend, stop=stop)
-    if layout.launcher == "slurm":
+    if layout.launcher != "torchrun":
         ranks.barrier()  # nccl's ranks may get here before all have met
         if ranks.is_main:
             forget_meeting(meeting_place)

@@ -1,4 +1,4 @@
-"""Which process of how many this is, by the variables of torchrun or of a Slurm step; a single one without either.
+"""Which process of how many this is, by the variables of its launcher; a single one without any.
 
 Imports no torch.
 """
@@ -12,6 +12,7 @@ from engine.distributed.slurm import expand_counts
 from engine.errors import UserError
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+SUBMITIT = ("GLOBALID", "NTASKS", "LOCALID", "NTASKS")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Layout:
     local_rank: int = 0
     local_world_size: int = 1
     launcher: str = "single"
-    """single, torchrun or slurm."""
+    """single, torchrun, slurm, or submitit for a job on this machine."""
 
 
 def detect_layout(environment: Mapping[str, str]) -> Layout:
@@ -43,6 +44,8 @@ def detect_layout(environment: Mapping[str, str]) -> Layout:
     elif "SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
         launcher = "slurm"
+    elif environment.get("SUBMITIT_EXECUTOR") == "local":
+        names, launcher = tuple(f"SUBMITIT_LOCAL_{name}" for name in SUBMITIT), "submitit"
     else:
         return Layout()
     try:

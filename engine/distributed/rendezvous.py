@@ -1,4 +1,4 @@
-"""How the ranks of a Slurm step find each other: rank 0 publishes addresses that it already listens on.
+"""How ranks that no torchrun has started find each other: rank 0 publishes addresses that it already listens on.
 
 No port is chosen in advance, so jobs on one node cannot collide, and no host name has to resolve. All addresses of rank
 0's node are offered and tried at once: a cluster's default network may be closed to jobs and another one open.
@@ -38,6 +38,8 @@ _NETWORK = "network"
 
 def meeting_name(environment: Mapping[str, str]) -> str:
     """Returns a name that only the ranks of this very start share: cluster, job, step and restart count."""
+    if "SUBMITIT_LOCAL_JOB_ID" in environment:
+        return f"{socket.gethostname()}.{environment['SUBMITIT_LOCAL_JOB_ID']}"
     keys = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
     return ".".join(environment.get(key, "0") for key in keys)
 
@@ -65,7 +67,7 @@ class Met:
 
 
 def shared_store(folder: Path, rank: int, world_size: int, timeout: timedelta) -> dist.TCPStore:
-    """Opens a store that all ranks of this Slurm step share.
+    """Opens a store that all ranks share.
 
     Rank 0 listens on a port of the system's choice and writes ``address address ... port`` into a file in ``folder``,
     which all nodes see; the others read it and take the best address that answers. Where that is not the first one,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -148,10 +149,12 @@ def test_a_batch_is_not_measured_against_faulty_images(tmp_path, detection, caps
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 @pytest.mark.parametrize("override", ["distributed.sync_batchnorm=true", "distributed.device=cuda"])
-def test_a_gpu_that_is_not_here_may_be_where_the_run_will_be(tmp_path, detection, capsys, override):
+def test_a_gpu_that_is_not_here_is_an_error_but_on_a_login_node(tmp_path, detection, capsys, override):
     for split in ("train", "val"):
         write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20])])
-    assert main([*detection, override]) == 0
+    assert main([*detection, override]) == 2
+    assert re.search(r"^error: distributed\..* --login-node", capsys.readouterr().err, re.MULTILINE)
+    assert main([*detection, override, "--login-node"]) == 0
     assert "warning: on this machine: distributed." in capsys.readouterr().out
 
 

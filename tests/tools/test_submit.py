@@ -30,7 +30,7 @@ from tests.distributed import ROOT, clean_environment
 from tools.submit import local_devices
 from tools.submit.__main__ import main
 from tools.submit.folders import read_note
-from tools.submit.job import LOCAL_GPUS, Job, _tell_rank
+from tools.submit.job import LOCAL_GPUS, Job, take_local_gpus
 from tools.submit.resources import (
     Resources,
     check,
@@ -423,14 +423,14 @@ def test_a_local_job_says_and_sees_what_it_trains_on(
 
 
 @pytest.mark.parametrize("listed", ["", "MIG-a,MIG-b"])
-def test_a_local_jobs_process_has_the_gpus_of_its_submission(monkeypatch, listed):
+def test_a_local_jobs_process_has_the_gpus_of_its_submission(monkeypatch, tmp_path, listed):
     names = {"JOB_ID": "7", "NTASKS": "1", "GLOBALID": "0", "LOCALID": "0", "NODEID": "0", "JOB_NUM_NODES": "1"}
     for name, value in names.items():
         monkeypatch.setenv(f"SUBMITIT_LOCAL_{name}", value)
     monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "submitit's")
     monkeypatch.setenv(LOCAL_GPUS, listed)
-    _tell_rank(JobEnvironment())
+    take_local_gpus(JobEnvironment())
     assert os.environ["CUDA_VISIBLE_DEVICES"] == listed
 
 

@@ -22,36 +22,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m tools.check",
         description="Reads a run's configuration and looks at its data and weights; builds and trains nothing.",
     )
-    parser.add_argument(
-        "--task",
-        required=True,
-        metavar="TASK",
-        help=f"what is to be trained: {', '.join(known_tasks())}, or a package of your own",
-    )
+    tasks = f"what is to be trained: {', '.join(known_tasks())}, or a package of your own"
+    parser.add_argument("--task", required=True, metavar="TASK", help=tasks)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's configuration")
+    parser.add_argument(
+        "--login-node", action="store_true", help="warn of what this machine lacks: the run will be on another"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
     options = parser.parse_intermixed_args(arguments)
-    return exit_code(lambda: check(options.task, options.config, options.overrides))
+    return exit_code(lambda: check(options.task, options.config, options.overrides, options.login_node))
 
 
-def check(task: str, config_file: Path, overrides: Sequence[str]) -> int:
-    """The check itself; a mistake in keys, types or what does not go together is raised as a UserError."""
+def check(task: str, config_file: Path, overrides: Sequence[str], login_node: bool = False) -> int:
+    """Checks a run; a mistake in keys, types or what does not go together is raised as a UserError."""
     spec = find_spec(task)
     config = load_config(spec.schema(), config_file, overrides)
     print(f"configuration: {config_file}: keys and types are right")
 
     from tools.check.settings import check_settings
 
-    wrong = False
-    for checked in (check_settings(spec, config), *look(spec, config)):
+    code = 0
+    for checked in (check_settings(spec, config, login_node), *look(spec, config)):
         for line in checked.lines:
             print(f"data: {line}")
         for warning in checked.warnings:
             print(f"warning: {warning}")
         for error in checked.errors:
             print(f"error: {error}", file=sys.stderr)
-            wrong = True
-    return EXIT_USER_ERROR if wrong else 0
+            code = EXIT_USER_ERROR
+    return code
 
 
 def look(spec: TaskSpec, config: RunConfig) -> Iterator[Checked]:

@@ -13,8 +13,8 @@ from engine.task.preflight import Checked, refusals
 from engine.task.spec import TaskSpec
 
 
-def check_settings(spec: TaskSpec, config: RunConfig) -> Checked:
-    """Asks the checks that training makes. What another machine may have, such as a GPU, is a warning."""
+def check_settings(spec: TaskSpec, config: RunConfig, login_node: bool) -> Checked:
+    """Asks the checks that training makes. What a ``login_node`` lacks, such as a GPU, is a warning, else an error."""
     errors = refusals(
         lambda: check_writable(config.experiment.root),
         lambda: _check_weights(config),
@@ -22,7 +22,11 @@ def check_settings(spec: TaskSpec, config: RunConfig) -> Checked:
     )
     wanted = config.distributed
     lacking = refusals(lambda: check_sync_batchnorm(wanted, choose_device(wanted, Layout())))
-    return Checked(warnings=[f"on this machine: {line}" for line in lacking], errors=errors)
+    if login_node:
+        return Checked(warnings=[f"on this machine: {line}" for line in lacking], errors=errors)
+    return Checked(
+        errors=[*errors, *(f"{line}; --login-node if the run will be on another machine" for line in lacking)]
+    )
 
 
 def _check_weights(config: RunConfig) -> None:

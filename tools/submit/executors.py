@@ -107,11 +107,9 @@ def _log(folder: Path, job: str) -> Path:
 @contextlib.contextmanager
 def _outside_of_a_job() -> Iterator[None]:
     """Hides the variables of the job that this process may run in: they would become the new one's."""
-    hidden = {}
-    if "SLURM_JOB_ID" in os.environ:
-        hidden = {name: os.environ[name] for name in os.environ if name.startswith(_OF_A_JOB) and name != "SLURM_CONF"}
-    for name in hidden:
-        del os.environ[name]
+    inside = "SLURM_JOB_ID" in os.environ
+    names = [name for name in os.environ if inside and name.startswith(_OF_A_JOB) and name != "SLURM_CONF"]
+    hidden = {name: os.environ.pop(name) for name in names}
     try:
         yield
     finally:

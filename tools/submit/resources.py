@@ -47,8 +47,6 @@ _AFTER = (
 )
 """Lines of the batch script around srun."""
 
-_TIME = re.compile(r"(?:(?P<days>\d+)-(?P<dh>\d+)(?::(?P<dm>\d+)(?::(?P<ds>\d+))?)?|(?P<plain>\d+(?::\d+){0,2}))$")
-
 
 @dataclass(frozen=True)
 class Resources:
@@ -126,14 +124,10 @@ def _check_gpus(resources: Resources) -> None:
         )
     gpus = by_gres or resources.gpus_per_node
     if gpus and resources.tasks != gpus:
-        cure = (
-            f"set it to {gpus}"
-            if by_gres
-            else f"leave it away, or add --gpus-per-node {resources.tasks}, or --gpus-per-node 0 to train on CPUs"
-        )
+        leave = f"leave it away, or add --gpus-per-node {resources.tasks}, or --gpus-per-node 0 to train on CPUs"
         raise UserError(
             f"--tasks-per-node: {resources.tasks} process(es) but {gpus} GPU(s) on each node, and every GPU takes one; "
-            f"{cure}"
+            + (f"set it to {gpus}" if by_gres else leave)
         )
 
 
@@ -162,18 +156,15 @@ def parse_minutes(text: str) -> int:
     Raises:
         UserError: it is none of these.
     """
-    match = _TIME.match(text)
-    if match is None:
+    days, dash, clock = text.rpartition("-")
+    parts = clock.split(":")
+    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
+    if len(parts) > len(units) or not all(re.fullmatch("[0-9]+", part) for part in (*parts, days if dash else "0")):
         raise UserError(f"--time: '{text}' is no time; write hours:minutes:seconds (12:00:00) or days-hours (2-12)")
-    if match["plain"]:
-        parts = [int(part) for part in match["plain"].split(":")]
-        days, hours, minutes, seconds = 0, *{1: [0, *parts, 0], 2: [0, *parts]}.get(len(parts), parts)
-    else:
-        days, hours, minutes, seconds = (int(match[key] or 0) for key in ("days", "dh", "dm", "ds"))
-    total = math.ceil((((days * 24 + hours) * 60 + minutes) * 60 + seconds) / 60)
-    if total < 1:
+    seconds = 86400 * int(days or 0) + sum(int(part) * unit for part, unit in zip(parts, units, strict=False))
+    if not seconds:
         raise UserError(f"--time: '{text}' is no time at all")
-    return total
+    return math.ceil(seconds / 60)
 
 
 def environment_place(environment: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from engine.run_folder.paths import RunDir
 from engine.task.spec import find_spec
 from tools.snapshot import take_snapshot
 from tools.submit import folders
-from tools.submit.executors import Queued, queue_slurm, run_here, start_local
+from tools.submit.executors import queue_slurm, run_here, start_local
 from tools.submit.folders import Note
 from tools.submit.inputs import check_inputs
 from tools.submit.job import Job
@@ -103,16 +103,13 @@ def queue(
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
-    return [_noted(task, *each, cluster, resources, snapshot.hash) for each in zip(runs, swept, queued, strict=True)]
-
-
-def _noted(
-    task: str, run: RunDir, swept: tuple[str, ...], queued: Queued, cluster: str, resources: Resources, code: str
-) -> Submitted:
-    host = socket.gethostname()
-    note = Note(task, cluster, queued.job, host, str(queued.log), code, asdict(resources), swept)
-    folders.write_note(run, note)
-    return Submitted(run, note, queued.devices)
+    submitted = []
+    for run, values, each in zip(runs, swept, queued, strict=True):
+        where = (cluster, each.job, socket.gethostname(), str(each.log))
+        note = Note(task, *where, snapshot.hash, asdict(resources), values)
+        folders.write_note(run, note)
+        submitted.append(Submitted(run, note, each.devices))
+    return submitted
 
 
 def debug(task: str, config: RunConfig) -> None:

@@ -39,6 +39,11 @@ def test_slurm_with_unequal_nodes(node: int, local: int) -> None:
     assert detect_layout(environment) == Layout(2 * node, 7, 0, local, "slurm")
 
 
+def test_ranks_of_a_job_that_submitit_starts_on_this_machine() -> None:
+    environment = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_LOCALID": "1"}
+    assert detect_layout({**environment, "SUBMITIT_LOCAL_NTASKS": "2"}) == Layout(1, 2, 1, 2, "submitit")
+
+
 @pytest.mark.parametrize("name", TORCHRUN)
 def test_half_set_torchrun_names_what_is_missing(name: str) -> None:
     environment = torchrun_environment(0, 2, 29500)

@@ -111,6 +111,8 @@ def test_meeting_names_differ_by_cluster_job_step_and_restart() -> None:
     names = [meeting_name({**base, **change}) for change in changes]
     assert len(set(names)) == len(names)
     assert meeting_name({**base, "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}) == names[0]
+    names += [meeting_name({"SUBMITIT_LOCAL_JOB_ID": pid}) for pid in ("411", "412")]
+    assert len(set(names)) == len(names)
     assert all("/" not in name for name in names)
 
 
