@@ -35,7 +35,7 @@ def coco_evaluate(predictions: Predictions, known: Annotations) -> CocoResult:
 
     COCO's evaluator sees numbers of its own for images and classes, so any ids of the data set will do.
     """
-    evaluator = COCOeval_faster(_truth(known), _found(predictions, known), "bbox", print_function=_quiet)
+    evaluator = COCOeval_faster(coco_objects(known), _found(predictions, known), "bbox", print_function=_quiet)
     evaluator.evaluate()
     evaluator.accumulate()
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
@@ -99,7 +99,8 @@ def _dataset(known: Annotations, annotations: list[dict[str, Any]]) -> COCO:
     return dataset
 
 
-def _truth(known: Annotations) -> COCO:
+def coco_objects(known: Annotations) -> COCO:
+    """Returns the objects to be found as COCO's evaluators take them, by numbers in place of ids."""
     images = np.repeat(np.arange(1, len(known) + 1), np.diff(known.starts)).tolist()
     columns = (images, (known.labels + 1).tolist(), _xywh(known.boxes), known.areas.tolist(), known.crowd.tolist())
     return _dataset(

@@ -21,7 +21,7 @@ from tests.classification.small import write_config
 from tests.distributed import clean_environment
 from tools.chaos import compare, samples
 from tools.chaos.__main__ import main, task_of
-from tools.chaos.diary import Diaries, DiaryReader, DiaryWriter, Fed, diary_file
+from tools.chaos.diary import Diaries, DiaryWriter, Fed, diary_file
 from tools.chaos.plan import VICTIMS, plan_kills
 from tools.chaos.processes import Start
 from tools.chaos.report import check_results
@@ -239,19 +239,18 @@ def test_repeated_steps_with_other_samples_are_found():
 
 
 def test_a_diary_is_readable_while_it_is_written(tmp_path):
-    writer, reader = DiaryWriter(tmp_path, 1, CUT), DiaryReader(tmp_path, 1)
+    writer, diaries = DiaryWriter(tmp_path, 1, CUT), Diaries(tmp_path, 2)
     writer.fed(7, 0, 4711, [[5, 0, 56], [6, 0, 57]])
     with diary_file(tmp_path, 1).open("a") as file:
         file.write('{"step": 7, "micro_')
-    reader.read()
-    assert reader.layout == CUT
-    assert reader.fed == [Fed(7, 0, 1, 4711, (Draw(5, 0, 56), Draw(6, 0, 57)))]
+    diaries.read()
+    assert diaries.layout == CUT
+    assert [*diaries.fed] == [Fed(7, 0, 1, 4711, (Draw(5, 0, 56), Draw(6, 0, 57)))]
     with diary_file(tmp_path, 1).open("a") as file:
         file.write('step": 1, "reader": 4711, "draws": []}\n')
-    reader.read()
-    assert [fed.place for fed in reader.fed] == [(7, 0, 1), (7, 1, 1)]
-    both = Diaries(tmp_path, 2).read()
-    assert (both.layout, both.step, both.first_step, both.readers(0), both.readers(1)) == (CUT, 7, 7, [], [4711])
+    diaries.read()
+    assert [fed.place for fed in diaries.fed] == [(7, 0, 1), (7, 1, 1)]
+    assert (diaries.step, diaries.first_step, diaries.readers(0), diaries.readers(1)) == (7, 7, [], [4711])
 
 
 # -- real processes ------------------------------------------------------------------------------------------------

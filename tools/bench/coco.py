@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detection.data.annotations import Annotations, in_order
-from detection.report.coco_metrics import coco_evaluate
+from detection.report.coco_metrics import coco_evaluate, coco_objects
 from detection.report.predictions import Predictions, as_coco
 from engine.seed import generator
 from tools.bench.timing import Table, interleaved, timed
@@ -25,32 +25,21 @@ FULL, QUICK = (2000, 200_000), (20, 500)
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick``: few images, one round."""
+    """Measures; ``quick``: few images, one round. pycocotools begins with its lists of objects and boxes made."""
     images, detections = QUICK if quick else FULL
-    table = Table(
-        "coco", "The COCO evaluation", "milliseconds", interleaved(evaluations(images, detections), 1 if quick else 2)
-    )
+    known, found = results(images, detections)
+    given = coco_objects(known).dataset, as_coco(found, known)
+    theirs = pycocotools_figures(*given)
+    ours = [*coco_evaluate(found, known).metrics.values()]
+    np.testing.assert_allclose(ours, np.where(theirs == -1, np.nan, theirs), rtol=0, atol=1e-6)
+    row = f"{images} images, {detections} boxes"
+    work = {
+        (row, "pycocotools"): timed(partial(pycocotools_figures, *given)),
+        (row, "ours"): timed(partial(coco_evaluate, found, known)),
+    }
+    table = Table("coco", "The COCO evaluation", "milliseconds", interleaved(work, 1 if quick else 2))
     table.compare_columns("pycocotools", "ours", shown="ours")
     return table
-
-
-def evaluations(images: int, detections: int) -> dict[tuple[str, str], Callable[[], float]]:
-    """Returns the evaluations of the same detections; pycocotools' begins with its own lists of them already made."""
-    known, found = results(images, detections)
-    truth, entries = truth_document(known), as_coco(found, known)
-    figures: dict[str, list[float]] = {}
-
-    def ours() -> None:
-        figures["ours"] = list(coco_evaluate(found, known).metrics.values())
-        if "pycocotools" in figures:
-            theirs = [np.nan if value == -1 else value for value in figures["pycocotools"]]
-            np.testing.assert_allclose(figures["ours"], theirs, rtol=0, atol=1e-6)
-
-    def theirs() -> None:
-        figures["pycocotools"] = list(pycocotools_figures(truth, entries))
-
-    row = f"{images} images, {detections} boxes"
-    return {(row, "pycocotools"): timed(theirs), (row, "ours"): timed(ours)}
 
 
 def results(images: int, detections: int) -> tuple[Annotations, Predictions]:
@@ -83,29 +72,7 @@ def results(images: int, detections: int) -> tuple[Annotations, Predictions]:
     return known, Predictions(starts, guessed[order], scores[order], moved[order])
 
 
-def truth_document(known: Annotations) -> dict[str, list[dict[str, Any]]]:
-    """Builds the document of the objects as COCO's JSON has them."""
-    owners = np.repeat(known.image_ids, np.diff(known.starts)).tolist()
-    bbox = np.concatenate([known.boxes[:, :2], known.boxes[:, 2:] - known.boxes[:, :2]], axis=1).tolist()
-    columns = (owners, known.labels.tolist(), bbox, known.areas.tolist(), known.crowd.tolist())
-    return {
-        "images": [{"id": number} for number in known.image_ids.tolist()],
-        "categories": [{"id": i, "name": n} for i, n in zip(known.category_ids, known.classes, strict=True)],
-        "annotations": [
-            {
-                "id": place,
-                "image_id": owner,
-                "category_id": known.category_ids[label],
-                "bbox": box,
-                "area": area,
-                "iscrowd": int(crowd),
-            }
-            for place, (owner, label, box, area, crowd) in enumerate(zip(*columns, strict=True), start=1)
-        ],
-    }
-
-
-def pycocotools_figures(truth: dict[str, list[dict[str, Any]]], entries: list[dict[str, Any]]) -> np.ndarray:
+def pycocotools_figures(truth: dict[str, Any], entries: list[dict[str, Any]]) -> np.ndarray:
     """Computes the twelve figures by COCO's own code; -1 where there is nothing to find."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()

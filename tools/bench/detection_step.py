@@ -50,16 +50,11 @@ class Case:
 
     @property
     def row(self) -> str:
-        """What the table calls it."""
         return f"{self.backbone.removeprefix('timm/')} at {self.side}, batch {self.batch}, {self.precision}"
 
 
 LITE0, RESNET50 = "timm/tf_efficientnet_lite0", "timm/resnet50"
-FULL = [
-    Case(LITE0, 16, 320, "fp32"),
-    Case(LITE0, 16, 320, "bf16"),
-    Case(RESNET50, 4, 320, "bf16"),
-]
+FULL = [Case(LITE0, 16, 320, "fp32"), Case(LITE0, 16, 320, "bf16"), Case(RESNET50, 4, 320, "bf16")]
 QUICK = [Case(LITE0, 2, 64, "fp32")]
 
 

@@ -31,11 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CASES = {
     "digits Swin, batch 32": (["training.global_batch_size=32"], 20),
     "EfficientNet-Lite0 at 224, batch 16": (
-        [
-            "model={name: timm/tf_efficientnet_lite0}",
-            "data.image_size=224",
-            "training.global_batch_size=16",
-        ],
+        ["model={name: timm/tf_efficientnet_lite0}", "data.image_size=224", "training.global_batch_size=16"],
         5,
     ),
     "Swin-T at 224, batch 8": (

@@ -8,10 +8,10 @@ The rows "without ..." show what each departure from the plainest code is worth.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from multiprocessing import get_context
 from time import perf_counter
@@ -34,13 +34,33 @@ MODES = ("train fp32", "train bf16", "inference fp32", "inference bf16")
 PEERS = ("timm", "torchvision")
 OURS = "swin"
 EVALUATED_BATCHES = 3
-WITHOUT = {
-    "without learned-bias attention": ("train fp32", "train bf16"),
-    "without fused attention": ("inference fp32", "inference bf16"),
-    "without one-pass reordering": MODES,
-    "without exact zeros in masks": MODES,
+
+
+@lru_cache(maxsize=16)
+def _shallow_mask(grid: Grid, device: torch.device) -> Tensor | None:
+    """Returns the mask with the -100 of other implementations."""
+    mask = shift_mask(grid, device)
+    return None if mask is None else mask.clamp(min=-100.0)
+
+
+WITHOUT: dict[str, tuple[Sequence[str], Callable[[], AbstractContextManager[Any]]]] = {
+    "without learned-bias attention": (MODES[:2], partial(patch, "swin.attention.attend", fused_attention)),
+    "without fused attention": (
+        MODES[2:],
+        partial(patch, "swin.attention.attend", lambda qkv, bias, mask, _: ComposedAttention.apply(qkv, bias, mask)),
+    ),
+    "without one-pass reordering": (
+        MODES,
+        partial(
+            patch.multiple,
+            "swin.block",
+            partition=lambda x, grid: cut(pad(x, grid), grid),
+            merge=lambda windows, grid: crop(join(windows, grid), grid),
+        ),
+    ),
+    "without exact zeros in masks": (MODES, partial(patch, "swin.model.shift_mask", _shallow_mask)),
 }
-"""Our own model with one thing done plainly, and the modes that it touches."""
+"""Our own model with one thing done plainly: the modes that it touches, and what puts the plain way in place."""
 
 
 def run(quick: bool = False) -> Table:
@@ -59,7 +79,7 @@ def run(quick: bool = False) -> Table:
             (_named(row, keep), mode): asked(kept if keep else plain, row, mode)
             for keep, row, mode in product((False, True), (*PEERS, OURS), MODES)
         }
-        work |= {(row, mode): asked(kept, row, mode) for row, modes in WITHOUT.items() for mode in modes}
+        work |= {(row, mode): asked(kept, row, mode) for row, (modes, _) in WITHOUT.items() for mode in modes}
         table = Table("swin", f"Swin-T, batch {batch} at {size}", "ms per image", interleaved(work, rounds))
     medians = table.medians()
     for title, ours, theirs in (
@@ -71,7 +91,7 @@ def run(quick: bool = False) -> Table:
             mode: min(medians[_named(peer, theirs)][mode] for peer in PEERS) / medians[_named(OURS, ours)][mode]
             for mode in MODES
         }
-    for row, modes in WITHOUT.items():
+    for row, (modes, _) in WITHOUT.items():
         table.compare_rows(row, _named(OURS, keep=True), modes, f"{row} / with")
     return table
 
@@ -95,7 +115,7 @@ def _prepared(batch: int, size: int) -> tuple[dict[str, nn.Module], Tensor, Tens
 def milliseconds(batch: int, size: int, row: str, mode: str) -> float:
     """Measures one step, per image, in the process that this is called in."""
     models, images, labels = _prepared(batch, size)
-    with plainly(row):
+    with WITHOUT[row][1]() if row in WITHOUT else nullcontext():
         return 1000 * step(models.get(row, models[OURS]), mode, images, labels) / batch
 
 
@@ -116,27 +136,3 @@ def step(model: nn.Module, mode: str, images: Tensor, labels: Tensor) -> float:
     seconds = perf_counter() - start
     model.zero_grad(set_to_none=True)
     return seconds / batches
-
-
-def plainly(row: str) -> AbstractContextManager[Any]:
-    """Puts the plain way of one thing in place of ours; nothing for rows that are whole models."""
-    if row == "without learned-bias attention":
-        return patch("swin.attention.attend", fused_attention)
-    if row == "without fused attention":
-        return patch("swin.attention.attend", lambda qkv, bias, mask, _: ComposedAttention.apply(qkv, bias, mask))
-    if row == "without one-pass reordering":
-        return patch.multiple(
-            "swin.block",
-            partition=lambda x, grid: cut(pad(x, grid), grid),
-            merge=lambda windows, grid: crop(join(windows, grid), grid),
-        )
-    if row == "without exact zeros in masks":
-        return patch("swin.model.shift_mask", _shallow_mask)
-    return nullcontext()
-
-
-@lru_cache(maxsize=16)
-def _shallow_mask(grid: Grid, device: torch.device) -> Tensor | None:
-    """Returns the mask with the -100 of other implementations."""
-    mask = shift_mask(grid, device)
-    return None if mask is None else mask.clamp(min=-100.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -49,68 +51,50 @@ class DiaryWriter:
         os.write(self._file, json.dumps(entry).encode() + b"\n")
 
 
-class DiaryReader:
-    """Follows one rank's diary while it is written."""
-
-    def __init__(self, folder: Path, rank: int) -> None:
-        self._path, self._rank, self._offset = diary_file(folder, rank), rank, 0
-        self.layout: BatchLayout | None = None
-        """None as long as the rank has not come so far."""
-        self.fed: list[Fed] = []
-
-    def read(self) -> None:
-        """Takes in what has been written since the last call; a line that is not whole waits for the next."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                new = file.read()
-        except FileNotFoundError:
-            return
-        whole = new[: new.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for entry in map(json.loads, whole.splitlines()):
-            if self.layout is None:
-                self.layout = BatchLayout(**entry)
-                continue
-            draws = tuple(Draw(*draw) for draw in entry.pop("draws"))
-            self.fed.append(Fed(rank=self._rank, draws=draws, **entry))
-
-
 class Diaries:
-    """The diaries of all ranks of one start."""
+    """The diaries of all ranks of one start, followed while they are written."""
 
     def __init__(self, folder: Path, ranks: int) -> None:
-        self._readers = [DiaryReader(folder, rank) for rank in range(ranks)]
+        self._files = {diary_file(folder, rank): 0 for rank in range(ranks)}
+        """With how many bytes of each have been read."""
+        self._fed: list[list[Fed]] = [[] for _ in range(ranks)]
+        self.layout: BatchLayout | None = None
+        """How epochs are cut into micro-batches; None if no rank has come so far."""
 
     def read(self) -> Diaries:
-        """Takes in what is new. Returns itself."""
-        for reader in self._readers:
-            reader.read()
+        """Takes in what has been written since the last call; a line that is not whole waits for the next."""
+        for rank, (path, offset) in enumerate(self._files.items()):
+            with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+                file.seek(offset)
+                new = file.read()
+                whole = new[: new.rfind(b"\n") + 1]
+                self._files[path] += len(whole)
+                for entry in map(json.loads, whole.splitlines()):
+                    if "draws" in entry:
+                        draws = tuple(Draw(*draw) for draw in entry.pop("draws"))
+                        self._fed[rank].append(Fed(rank=rank, draws=draws, **entry))
+                    else:
+                        self.layout = BatchLayout(**entry)
         return self
-
-    @property
-    def layout(self) -> BatchLayout | None:
-        """How epochs are cut into micro-batches; None if no rank has come so far."""
-        return next((reader.layout for reader in self._readers if reader.layout is not None), None)
 
     @property
     def fed(self) -> Iterable[Fed]:
         """All that was written so far, rank after rank."""
-        return (entry for reader in self._readers for entry in reader.fed)
+        return itertools.chain(*self._fed)
 
     @property
     def step(self) -> int | None:
         """The furthest step that a rank has begun."""
-        return max((reader.fed[-1].step for reader in self._readers if reader.fed), default=None)
+        return max((fed[-1].step for fed in self._fed if fed), default=None)
 
     @property
     def first_step(self) -> int | None:
         """The step that this start began with."""
-        return min((reader.fed[0].step for reader in self._readers if reader.fed), default=None)
+        return min((fed[0].step for fed in self._fed if fed), default=None)
 
     def readers(self, rank: int) -> list[int]:
-        """Processes that have read samples for ``rank``."""
-        return sorted({entry.reader for entry in self._readers[rank].fed})
+        """Returns the processes that have read samples for ``rank``."""
+        return sorted({entry.reader for entry in self._fed[rank]})
 
 
 def diary_file(folder: Path, rank: int) -> Path:
