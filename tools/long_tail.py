@@ -10,8 +10,6 @@ Cui et al. (arXiv:1901.05555) make CIFAR-10-LT; val and test stay as they are. N
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +22,11 @@ from engine.datasets.sections import FolderData
 from engine.errors import UserError
 from engine.files import write_atomic
 from engine.seed import generator
+from engine.text import csv_bytes
 
 
 def tail_sizes(available: Sequence[int], least: int, most: int) -> list[int]:
-    """Images to keep of each class, in the order of ``available``: the larger a class is, the more.
+    """Returns how many images to keep of each class, in the order of ``available``: the larger a class is, the more.
 
     Raises:
         UserError: a class has too few images for its place in the row.
@@ -81,11 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not 1 <= options.least <= options.most:
             raise UserError(f"--least {options.least} --most {options.most}: must be 1 <= least <= most")
         kept = rows(options.root, options.least, options.most, options.seed)
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("file", "label", "split"), *kept])
         try:
             options.output.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(options.output, text.getvalue())
+            write_atomic(options.output, csv_bytes(("file", "label", "split"), kept))
         except OSError as error:
             raise UserError(f"--output: {options.output} cannot be written: {error.strerror}") from None
         sizes = np.unique([label for _, label, split in kept if split == "train"], return_counts=True)

@@ -24,7 +24,8 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from engine.errors import EXIT_USER_ERROR, UserError
+from engine.commands.entry import exit_code
+from engine.errors import UserError
 from engine.files import check_writable
 
 LACKING = ("pydantic", "submitit", "pycocotools", "faster-coco-eval")
@@ -46,15 +47,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--machine", default="x86_64", choices=("x86_64", "aarch64"), help="its processor (x86_64)")
     parser.add_argument("packages", nargs="*", default=LACKING, help=f"what it lacks ({', '.join(LACKING)})")
     options = parser.parse_args(arguments)
-    try:
+
+    def command() -> int:
         wheels = download(options.packages, options.python, options.machine, options.output)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    for wheel in wheels:
-        print(f"{wheel.stat().st_size / 1e6:6.1f} MB  {wheel.name}")
-    print(f"{sum(wheel.stat().st_size for wheel in wheels) / 1e6:6.1f} MB  in {options.output}")
-    return 0
+        for wheel in wheels:
+            print(f"{wheel.stat().st_size / 1e6:6.1f} MB  {wheel.name}")
+        print(f"{sum(wheel.stat().st_size for wheel in wheels) / 1e6:6.1f} MB  in {options.output}")
+        return 0
+
+    return exit_code(command)
 
 
 def _version(text: str) -> str:
@@ -75,17 +76,8 @@ def download(packages: Sequence[str], python: str, machine: str, folder: Path) -
     target = target_options(python, machine)
     with tempfile.TemporaryDirectory() as name:
         report = Path(name) / "report.json"
-        _pip(
-            "install",
-            "--dry-run",
-            "--ignore-installed",
-            "--target",
-            name,
-            "--report",
-            report,
-            *target,
-            *wanted(packages),
-        )
+        aside = ("--dry-run", "--ignore-installed", "--target", name, "--report", report)
+        _pip("install", *aside, *target, *wanted(packages))
         pinned = chosen(json.loads(report.read_text(encoding="utf-8")), packages)
     _pip("download", "--no-deps", "--dest", folder, *target, *pinned)
     return sorted(folder.glob("*.whl"))

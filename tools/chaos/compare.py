@@ -1,4 +1,4 @@
-"""What two runs have left behind, compared bit by bit. Each function returns the first difference, or None."""
+"""Comparison, bit by bit, of what two runs have left behind. Each function returns the first difference, or None."""
 
 from __future__ import annotations
 
@@ -46,18 +46,13 @@ def tree_difference(left: Any, right: Any, path: str = "") -> str | None:
 def _tensor_difference(left: Tensor, right: Tensor) -> str | None:
     if (left.dtype, left.shape) != (right.dtype, right.shape):
         return f"{left.dtype} {tuple(left.shape)} != {right.dtype} {tuple(right.shape)}"
-    one, two = (tensor.detach().contiguous().reshape(-1) for tensor in (left, right))
-    unequal = (_bytes(one) != _bytes(two)).any(dim=1).nonzero().flatten().tolist()
+    flat = [tensor.detach().contiguous().reshape(-1) for tensor in (left, right)]
+    bits = [each.view(torch.uint8).reshape(len(each), each.element_size()) for each in flat]
+    unequal = (bits[0] != bits[1]).any(dim=1).nonzero().flatten().tolist()
     if not unequal:
         return None
-    first = unequal[0]
-    values = " != ".join(repr(flat[first].item()) for flat in (one, two))
-    return f"{len(unequal)} of {len(one)} elements differ, first [{first}]: {values}"
-
-
-def _bytes(flat: Tensor) -> Tensor:
-    """Returns (N, bytes of an element)."""
-    return flat.view(torch.uint8).reshape(len(flat), flat.element_size())
+    values = " != ".join(repr(each[unequal[0]].item()) for each in flat)
+    return f"{len(unequal)} of {len(flat[0])} elements differ, first [{unequal[0]}]: {values}"
 
 
 def read_checkpoint(folder: RunDir) -> dict[str, Any]:
@@ -107,8 +102,7 @@ def order_fault(steps: list[int], last_step: int) -> str | None:
 def metrics_order_fault(path: Path, last_step: int) -> str | None:
     """Returns None if in each split of a metrics.jsonl the steps strictly increase, up to ``last_step``."""
     for split in ("train", "val"):
-        fault = order_fault([int(record["step"]) for record in records(path, split)], last_step)
-        if fault:
+        if fault := order_fault([int(record["step"]) for record in records(path, split)], last_step):
             return f"{split}: {fault}"
     return None
 

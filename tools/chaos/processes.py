@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from tools.chaos.diary import FOLDER, Diaries
 from tools.chaos.plan import Kill
@@ -50,7 +49,7 @@ class Start:
     def __enter__(self) -> Start:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+    def __exit__(self, *error: object) -> None:
         self.wait_gone(0.0)
 
     @property
@@ -64,7 +63,7 @@ class Start:
 
     def living(self) -> list[Process]:
         """Returns all processes of this start, but those that have ended and only wait to be collected."""
-        return [process for process in map(self._process, _pids()) if process is not None]
+        return [found for name in os.listdir("/proc") if name.isdigit() and (found := self._process(int(name)))]
 
     def targets(self, kill: Kill) -> tuple[str, list[int]]:
         """Returns what ``kill`` is to strike now, in words and as process ids.
@@ -115,7 +114,3 @@ def kill_all(pids: Iterable[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-
-
-def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]

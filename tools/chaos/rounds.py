@@ -44,17 +44,14 @@ class Run:
         arguments = ["--config", str(self.config), *self.overrides, f"experiment.root={self.folder / 'experiments'}"]
         if self.experiment is not None:
             arguments = ["--resume", str(self.experiment)]
-        return Start(self.task, arguments, self.ranks, self._diaries(number), self.folder / f"start_{number:02d}.log")
+        diaries = self.folder.resolve() / f"diary_{number:02d}"
+        diaries.mkdir(parents=True)
+        return Start(self.task, arguments, self.ranks, diaries, self.folder / f"start_{number:02d}.log")
 
     def diaries(self) -> list[Diaries]:
         """Returns what each start has written, in their order."""
         folders = sorted(self.folder.glob("diary_*"))
         return [Diaries(folder, self.ranks).read() for folder in folders]
-
-    def _diaries(self, number: int) -> Path:
-        folder = self.folder / f"diary_{number:02d}"
-        folder.mkdir(parents=True)
-        return folder.resolve()
 
 
 @dataclass(frozen=True)
@@ -128,16 +125,15 @@ def _strike(run: Run, start: Start, kill: Kill, pace: Pace) -> Struck | None:
     """Waits for the moment of ``kill``, strikes, and waits for the end. None if the run had finished before."""
     if kill.moment == "start":
         _until(start, lambda: _has_begun(start) or start.seconds >= kill.delay * pace.seconds_to_first_step)
-        what, pids = start.targets(kill)
     else:
         _until(start, lambda: _has_begun(start, kill.step))
-        what, pids = start.targets(kill)
-        if kill.moment == "save":
-            before = _checkpoint_names(run)
-            _until(start, lambda: _checkpoint_names(run) != before or _has_begun(start, kill.latest))
-            time.sleep(kill.delay * 0.02)
-        else:
-            time.sleep(kill.delay * 1.5 * pace.seconds_per_step)
+    what, pids = start.targets(kill)
+    if kill.moment == "save":
+        before = _checkpoint_names(run)
+        _until(start, lambda: _checkpoint_names(run) != before or _has_begun(start, kill.latest))
+        time.sleep(kill.delay * 0.02)
+    elif kill.moment == "step":
+        time.sleep(kill.delay * 1.5 * pace.seconds_per_step)
     if start.code() is not None:
         _expect_success(start)
         return None

@@ -10,8 +10,10 @@ from pathlib import Path
 from engine.commands.entry import exit_code
 from engine.config.load import load_config
 from engine.config.run import RunConfig
+from engine.distributed.layout import Layout
 from engine.errors import EXIT_USER_ERROR, UserError
-from engine.task.preflight import Checked
+from engine.files import check_writable
+from engine.task.preflight import Checked, refusals
 from engine.task.spec import TaskSpec, find_spec, known_tasks
 
 
@@ -39,8 +41,6 @@ def check(task: str, config_file: Path, overrides: Sequence[str], login_node: bo
     config = load_config(spec.schema(), config_file, overrides)
     print(f"configuration: {config_file}: keys and types are right")
 
-    from tools.check.settings import check_settings
-
     code = 0
     for checked in (check_settings(spec, config, login_node), *look(spec, config)):
         for line in checked.lines:
@@ -51,6 +51,31 @@ def check(task: str, config_file: Path, overrides: Sequence[str], login_node: bo
             print(f"error: {error}", file=sys.stderr)
             code = EXIT_USER_ERROR
     return code
+
+
+def check_settings(spec: TaskSpec, config: RunConfig, login_node: bool) -> Checked:
+    """Asks the checks that training makes. What a ``login_node`` lacks, such as a GPU, is a warning, else an error."""
+    from engine.distributed.connect import choose_device
+    from engine.model.wrap import check_sync_batchnorm
+
+    errors = refusals(
+        lambda: check_writable(config.experiment.root),
+        lambda: _check_weights(config),
+        lambda: spec.metrics(config).deciding(config.evaluation),
+    )
+    wanted = config.distributed
+    lacking = refusals(lambda: check_sync_batchnorm(wanted, choose_device(wanted, Layout())))
+    if login_node:
+        return Checked(warnings=[f"on this machine: {line}" for line in lacking], errors=errors)
+    errors += [f"{line}; --login-node if the run will be on another machine" for line in lacking]
+    return Checked(errors=errors)
+
+
+def _check_weights(config: RunConfig) -> None:
+    if isinstance(config.finetune.weights, Path):
+        from engine.model.pretrained import weights_file
+
+        weights_file(config.finetune.weights)
 
 
 def look(spec: TaskSpec, config: RunConfig) -> Iterator[Checked]:

@@ -206,23 +206,18 @@ def slurm_parameters(resources: Resources, name: str, folder: Path, code: Path, 
         place: what sets up their environment, see :func:`environment_place`.
     """
     variables = {"code": code, "notes": folder, "environment": place, "python": sys.executable}
+    alike = ("nodes", "cpus_per_task", "mem", "partition", "account", "qos", "constraint")
     return {
         "job_name": " ".join(name.split()),
-        "nodes": resources.nodes,
+        **{option: getattr(resources, option) for option in alike},
         "ntasks_per_node": resources.tasks,
         "gpus_per_node": None if _gpus_by_gres(resources) else resources.gpus_per_node,
-        "cpus_per_task": resources.cpus_per_task,
-        "mem": resources.mem,
         "time": resources.minutes,
-        "partition": resources.partition,
-        "account": resources.account,
-        "qos": resources.qos,
-        "constraint": resources.constraint,
         "wckey": None,
         "signal_delay_s": SIGNAL_SECONDS,
         "stderr_to_stdout": True,
         "setup": [
-            *(f"{name}={shlex.quote(str(value))}" for name, value in variables.items()),
+            *(f"{variable}={shlex.quote(str(value))}" for variable, value in variables.items()),
             *(["export SWIN_EXCLUDE_FAILED=1"] if resources.exclude_failed else []),
             *_BEFORE,
         ],

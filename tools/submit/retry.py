@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
@@ -38,7 +37,8 @@ def retry(views: Sequence[View], changed: Mapping[str, Any]) -> tuple[list[Submi
     for view in over:
         if view.note is not None:
             check_known(view.note.cluster, changed)
-            groups.setdefault(_alike(view.note, view.folder.path.parent), []).append(view)
+            alike = (view.folder.path.parent, view.note.task, view.note.cluster, sorted(view.note.resources.items()))
+            groups.setdefault(repr(alike), []).append(view)
     queued: list[Submitted] = []
     for group in groups.values():
         note = group[0].note
@@ -47,10 +47,6 @@ def retry(views: Sequence[View], changed: Mapping[str, Any]) -> tuple[list[Submi
         resources = replace(before, **{**changed, "slurm": {**before.slurm, **changed.get("slurm", {})}})
         queued += _queue_again(group, note, resources)
     return queued, [view for view in over if view.note is None]
-
-
-def _alike(note: Note, root: Path) -> str:
-    return repr((root, note.task, note.cluster, sorted(note.resources.items(), key=str)))
 
 
 def _queue_again(group: Sequence[View], note: Note, resources: Resources) -> list[Submitted]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.config.load import load_config
+from pydantic import BaseModel
+
+from engine.config.load import is_below, load_config
 from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
@@ -17,10 +19,9 @@ from tools.snapshot import take_snapshot
 from tools.submit import folders
 from tools.submit.executors import queue_slurm, run_here, start_local
 from tools.submit.folders import Note
-from tools.submit.inputs import check_inputs
 from tools.submit.job import Job
 from tools.submit.resources import Resources
-from tools.submit.sweep import combinations, named, write_hparams
+from tools.submit.sweep import combinations, write_hparams
 
 CODE = Path(__file__).resolve().parents[2]
 
@@ -48,14 +49,33 @@ def resolve(task: str, config: Path, overrides: Sequence[str], sweeps: Sequence[
     for swept in combinations(sweeps):
         run = load_config(spec.schema(), config, [*overrides, *swept])
         own = run.experiment
-        update = {"name": named(name or own.name, swept), "tags": [*own.tags, *(["sweep", *swept] if swept else [])]}
+        named = " ".join(filter(None, [name or own.name, *swept]))
+        update = {"name": named, "tags": [*own.tags, *(["sweep", *swept] if swept else [])]}
         configs.append(run.model_copy(update={"experiment": own.model_copy(update=update)}))
     if len({run.experiment.root for run in configs}) > 1:
         raise UserError("--sweep: experiment.root: the runs of a sweep lie in one folder; submit one sweep for each")
     for run in configs:
         spec.metrics(run).deciding(run.evaluation)
-        check_inputs(spec, run)
+        _check_paths(run)
+        spec.inputs(run)
     return configs
+
+
+def _check_paths(config: RunConfig) -> None:
+    """Looks for what a run reads where there is a network and somebody who can still fetch it: on the login node."""
+    fetched = ("data",) if getattr(getattr(config, "data", None), "download", False) else ()
+    for key, path in _paths(config):
+        if not path.exists() and not is_below(key, ("experiment", *fetched)):
+            raise UserError(f"{key}: {path} does not exist; fetch it first, as nodes may have no network")
+
+
+def _paths(section: BaseModel, prefix: str = "") -> Iterator[tuple[str, Path]]:
+    """Yields the paths in a configuration under their dotted keys."""
+    for name, value in section:
+        if isinstance(value, BaseModel):
+            yield from _paths(value, f"{prefix}{name}.")
+        elif isinstance(value, Path):
+            yield f"{prefix}{name}", value
 
 
 def submit(

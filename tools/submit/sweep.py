@@ -51,11 +51,6 @@ def _values(key: str, text: str) -> list[str]:
     return values
 
 
-def named(name: str, swept: Sequence[str]) -> str:
-    """Names a run by what is special about it."""
-    return " ".join(filter(None, [name, *swept]))
-
-
 def write_hparams(folder: RunDir, swept: Sequence[str]) -> None:
     """Tells TensorBoard what is special about this run, in the run itself rather than one below it."""
     from tensorboard.compat.proto.event_pb2 import Event
