@@ -183,7 +183,8 @@ def _same(one: Path, other: Path) -> bool:
     return other.is_file() and one.stat().st_mode == other.stat().st_mode and filecmp.cmp(one, other, shallow=False)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Takes a snapshot as the command line says. Returns 0, or 2 for input that is wrong."""
     parser = argparse.ArgumentParser(
         allow_abbrev=False, prog="python -m tools.snapshot", description=__doc__.partition("\n")[0]
     )

@@ -33,7 +33,7 @@ BACKGROUND, SYNCHRONOUS, IDLE = "background", "synchronous", "nothing saved"
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick``: a small model, one round."""
+    """Runs the benchmark; ``quick``: a small model, one round."""
     keep_large_blocks()
     torch.manual_seed(0)
     model = swin.swin_tiny(embed_dim=24, num_heads=(1, 2, 4, 8)) if quick else swin.swin_tiny()

@@ -25,7 +25,7 @@ FULL, QUICK = (2000, 200_000), (20, 500)
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick``: few images, one round. pycocotools begins with its lists of objects and boxes made."""
+    """Runs the benchmark; ``quick``: few images, one round. pycocotools begins with its lists made."""
     images, detections = QUICK if quick else FULL
     known, found = results(images, detections)
     given = coco_objects(known).dataset, as_coco(found, known)

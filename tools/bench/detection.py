@@ -59,7 +59,7 @@ SIDE = 300
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick``: tiny sizes, one round."""
+    """Runs the benchmark; ``quick``: tiny sizes, one round."""
     size = QUICK if quick else FULL
     keep_large_blocks()  # as training on a CPU does; for both sides alike
     title = f"Behind the network: {size.batch} images, {size.priors} priors, {size.classes} classes"
@@ -164,6 +164,7 @@ def differentiated(loss: Tensor, logits: Tensor, codes: Tensor) -> dict[str, Ten
 
 @torch.no_grad()
 def their_detections(peer: SSD, logits: Tensor, codes: Tensor, priors: Tensor) -> list[dict[str, Tensor]]:
+    """Returns what torchvision makes of a model's output."""
     head = {"bbox_regression": codes, "cls_logits": logits}
     return peer.postprocess_detections(head, [corners(priors) * SIDE] * len(logits), [(SIDE, SIDE)] * len(logits))
 
@@ -176,4 +177,5 @@ def kept(suppress: Callable[..., Tensor], given: tuple[Tensor, ...]) -> Tensor:
 
 @torch.no_grad()
 def our_detections(logits: Tensor, codes: Tensor, priors: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Returns what we make of a model's output."""
     return postprocess(class_scores(logits, sigmoid=False), codes, priors, PostprocessConfig()).images()

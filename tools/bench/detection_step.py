@@ -59,7 +59,7 @@ QUICK = [Case(LITE0, 2, 64, "fp32")]
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick``: one case of tiny images, one round. Memory is kept for both sides alike."""
+    """Runs the benchmark, with memory kept for both sides alike; ``quick``: one case of tiny images, one round."""
     work: dict[tuple[str, str], Callable[[], float]] = {}
     for case in QUICK if quick else FULL:
         config = configured(case)

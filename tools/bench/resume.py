@@ -22,7 +22,7 @@ SETTINGS = ["training.precision=fp32", "training.steps=1000000"]
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick``: few steps, one round."""
+    """Runs the benchmark; ``quick``: few steps, one round."""
     before, count = (2, 1) if quick else (100, 10)
     whole, resumed = (build(SPEC, configured(SETTINGS)) for _ in range(2))
     _advanced(whole, before)

@@ -43,7 +43,7 @@ CASES = {
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick``: the smallest case, one round of two steps."""
+    """Runs the benchmark; ``quick``: the smallest case, one round of two steps."""
     work: dict[tuple[str, str], Callable[[], float]] = {}
     for case, (overrides, steps) in [*CASES.items()][: 1 if quick else None]:
         for precision in ("fp32",) if quick else ("fp32", "bf16"):

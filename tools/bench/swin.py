@@ -64,7 +64,7 @@ WITHOUT: dict[str, tuple[Sequence[str], Callable[[], AbstractContextManager[Any]
 
 
 def run(quick: bool = False) -> Table:
-    """Measures; ``quick``: two small images, one round."""
+    """Runs the benchmark; ``quick``: two small images, one round."""
     batch, size, rounds = (2, 64, 1) if quick else (8, 224, 5)
     context = get_context("spawn")
     with (

@@ -113,19 +113,19 @@ def _chaos(options: argparse.Namespace, folder: Path) -> bool:
     from tools.chaos.report import HEAD, check_kills, check_results, kill_line
 
     print(HEAD)
-    told: list[Struck] = []
-
-    def tell(struck: Struck) -> None:
-        told.append(struck)
-        print(kill_line(len(told), struck), flush=True)
-
-    outcome = run_under_fire(killed, kills, pace, tell)
-    checks = check_kills(outcome, len(kills))
-    if outcome.failure is None:
+    struck, failure = list[Struck](), None
+    try:
+        for each in run_under_fire(killed, kills, pace):
+            struck.append(each)
+            print(kill_line(len(struck), each), flush=True)
+    except RunFailed as error:
+        failure = str(error)
+    checks = check_kills(struck, failure, len(kills))
+    if failure is None:
         checks += check_results(reference, killed)
     print("", *checks, sep="\n")
     faults = sum(check.fault is not None for check in checks)
-    print(f"\n{faults or 'no'} fault(s) after {len(told)} kills in {time.monotonic() - begin:.0f} s")
+    print(f"\n{faults or 'no'} fault(s) after {len(struck)} kills in {time.monotonic() - begin:.0f} s")
     return faults == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
@@ -64,8 +63,7 @@ def read_checkpoint(folder: RunDir) -> dict[str, Any]:
 def checkpoint_differences(reference: RunDir, other: RunDir) -> dict[str, str | None]:
     """Returns what differs in each entry (model, ema, optimizer, run, ...) of the newest checkpoints."""
     left, right = read_checkpoint(reference), read_checkpoint(other)
-    names = [*left, *(name for name in right if name not in left)]
-    return {name: tree_difference(left.get(name), right.get(name)) for name in names}
+    return {name: tree_difference(left.get(name), right.get(name)) for name in dict.fromkeys([*left, *right])}
 
 
 def records(path: Path, split: str) -> list[dict[str, str]]:
@@ -107,19 +105,11 @@ def metrics_order_fault(path: Path, last_step: int) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Tag:
-    """A series of TensorBoard, under one name."""
-
-    steps: list[int]
-    is_image: bool
-
-
-def board_tags(folder: Path) -> dict[str, Tag]:
-    """Returns the tags and their steps as the TensorBoard web page reads them from ``folder``."""
+def board_tags(folder: Path) -> dict[str, tuple[list[int], bool]]:
+    """Returns the steps of each tag as the TensorBoard web page reads them, and whether they have images."""
     board = EventAccumulator(str(folder), STORE_EVERYTHING_SIZE_GUIDANCE).Reload()
     return {
-        name: Tag(
+        name: (
             [event.step for event in board.Tensors(name)],
             board.SummaryMetadata(name).plugin_data.plugin_name == "images",
         )
@@ -135,11 +125,11 @@ def board_fault(reference: Path, other: Path, last_step: int) -> str | None:
     left, right = board_tags(reference), board_tags(other)
     if not right or left.keys() != right.keys():
         return f"tags differ: {', '.join(sorted(left.keys() ^ right.keys())) or 'there are none'}"
-    for name, tag in right.items():
-        expected = left[name].steps
-        fault = order_fault(tag.steps, expected[-1] if tag.is_image else last_step)
-        if fault is None and tag.steps != expected:
-            fault = f"{len(tag.steps)} steps, but {len(expected)} in the reference"
+    for name, (steps, is_image) in right.items():
+        expected, _ = left[name]
+        fault = order_fault(steps, expected[-1] if is_image else last_step)
+        if fault is None and steps != expected:
+            fault = f"{len(steps)} steps, but {len(expected)} in the reference"
         if fault:
             return f"{name}: {fault}"
     return None

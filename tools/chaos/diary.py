@@ -30,7 +30,7 @@ class Fed:
 
     @property
     def place(self) -> tuple[int, int, int]:
-        """What no two calls of one uninterrupted run have in common."""
+        """Names what no two calls of one uninterrupted run have in common."""
         return self.step, self.micro_step, self.rank
 
 
@@ -79,17 +79,17 @@ class Diaries:
 
     @property
     def fed(self) -> Iterable[Fed]:
-        """All that was written so far, rank after rank."""
+        """Chains all that was written so far, rank after rank."""
         return itertools.chain(*self._fed)
 
     @property
     def step(self) -> int | None:
-        """The furthest step that a rank has begun."""
+        """Returns the furthest step that a rank has begun."""
         return max((fed[-1].step for fed in self._fed if fed), default=None)
 
     @property
     def first_step(self) -> int | None:
-        """The step that this start began with."""
+        """Returns the step that this start began with."""
         return min((fed[0].step for fed in self._fed if fed), default=None)
 
     def readers(self, rank: int) -> list[int]:

@@ -54,7 +54,7 @@ class Start:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Counts since the start."""
         return time.monotonic() - self.began
 
     def code(self) -> int | None:

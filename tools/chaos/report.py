@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.run_folder.paths import RunDir
 from tools.chaos import compare, samples
-from tools.chaos.rounds import GONE_WITHIN, Outcome, Run, Struck
+from tools.chaos.rounds import GONE_WITHIN, Run, Struck
 
 HEAD = f"{'kill':>4}  {'when':<5}  {'what':<16}  {'step':>5} {'':>5}  {'all gone after':>14}  {'resumed at':>10}"
 
@@ -31,13 +31,13 @@ def kill_line(number: int, struck: Struck) -> str:
     return f"{number:>4}  {struck.kill.moment:<5}  {struck.what:<16}  {step:>5} {on:>5}  {gone:>14}  {resumed:>10}"
 
 
-def check_kills(outcome: Outcome, planned: int) -> list[Check]:
+def check_kills(kills: Sequence[Struck], failure: str | None, planned: int) -> list[Check]:
     """Checks whether the run went through all kills, and each start ended in time."""
-    slow = [f"after kill {number}" for number, struck in enumerate(outcome.kills, 1) if struck.seconds is None]
-    made = len(outcome.kills)
+    slow = [f"after kill {number}" for number, struck in enumerate(kills, 1) if struck.seconds is None]
+    made = len(kills)
     left = f"some had to be killed {', '.join(slow)}" if slow else None
     return [
-        Check("every start but the killed ones succeeded", outcome.failure),
+        Check("every start but the killed ones succeeded", failure),
         Check(f"{planned} kills", None if made == planned else f"only {made} were made before the run ended"),
         Check(f"all processes gone within {GONE_WITHIN:g} s", left),
     ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tools.chaos.diary import Diaries
@@ -79,15 +79,6 @@ class Struck:
     """First step of the next start; None if that was killed before it."""
 
 
-@dataclass
-class Outcome:
-    """Outcome of a run."""
-
-    kills: list[Struck] = field(default_factory=list)
-    failure: str | None = None
-    """Why it was given up."""
-
-
 def run_in_peace(run: Run) -> Pace:
     """Runs to the end. Raises RunFailed if that fails."""
     with run.start(0) as start:
@@ -99,26 +90,31 @@ def run_in_peace(run: Run) -> Pace:
         return Pace(to_first, (start.seconds - to_first) / steps)
 
 
-def run_under_fire(run: Run, kills: Sequence[Kill], pace: Pace, tell: Callable[[Struck], None]) -> Outcome:
-    """Runs to the end with all of ``kills`` on the way; ``tell`` is called with each as soon as it is over."""
-    outcome = Outcome()
+def run_under_fire(run: Run, kills: Sequence[Kill], pace: Pace) -> Iterator[Struck]:
+    """Runs to the end with all of ``kills`` on the way; yields each as soon as it is over.
+
+    Raises:
+        RunFailed: a start has failed that was not struck.
+    """
+    before: Struck | None = None
     for number, kill in enumerate([*kills, None]):
-        struck = None
+        struck = failure = None
         with run.start(number) as start:
             try:
                 struck = _strike(run, start, kill, pace) if kill else None
                 if struck is None:
                     _until(start, lambda: False)
                     _expect_success(start)
-            except RunFailed as failure:
-                outcome.failure = str(failure)
-            if outcome.kills:
-                outcome.kills[-1].resumed_at = start.diaries.read().first_step
-                tell(outcome.kills[-1])
-            if struck is None or outcome.failure:
-                return outcome
-            outcome.kills.append(struck)
-    return outcome
+            except RunFailed as error:
+                failure = error
+            if before is not None:
+                before.resumed_at = start.diaries.read().first_step
+                yield before
+        if failure is not None:
+            raise failure
+        if struck is None:
+            return
+        before = struck
 
 
 def _strike(run: Run, start: Start, kill: Kill, pace: Pace) -> Struck | None:

@@ -4,27 +4,16 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 from engine.commands.entry import train
-from engine.task.spec import find_spec
-
-if TYPE_CHECKING:
-    from engine.config.run import RunConfig
-    from engine.distributed.ranks import Ranks
-    from engine.task.task import Task
+from engine.task.spec import Later, find_spec
 
 
 def main(task: str) -> None:
-    """Trains; imports what is heavy only after the signal handlers stand."""
+    """Trains, and imports what is heavy only after the signal handlers stand."""
     spec = find_spec(task)
-
-    def build(config: RunConfig, ranks: Ranks) -> Task:
-        from tools.chaos.witnessed import witnessed
-
-        return witnessed(spec, config, ranks)
-
-    train(replace(spec, task=build))
+    train(replace(spec, task=partial(Later("tools.chaos.witnessed:witnessed"), spec)))
 
 
 if __name__ == "__main__":

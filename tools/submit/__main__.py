@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 _RESOURCES = {
     "--nodes": (int, "N", "nodes (1)"),
-    "--gpus-per-node": (
-        int,
-        "G",
-        "GPUs on each node, one process for each (1; local: if there is one); 0: CPUs",
-    ),
+    "--gpus-per-node": (int, "G", "GPUs on each node, one process for each (1; local: if there is one); 0: CPUs"),
     "--tasks-per-node": (int, "N", "processes on each node, if not one a GPU"),
     "--cpus-per-task": (int, "C", "cores for each process and its data workers"),
     "--mem": (str, "M", "memory on each node, such as 64G"),
@@ -51,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command() -> int:
         if options.status is not None:
             _refuse_surplus(parser, options, "status", [*given])
-            return _status(options.status)
+            from tools.submit.overview import table
+
+            print(table(_views(options.status)))
+            return 0
         if options.retry is not None:
             _refuse_surplus(parser, options, "retry", [])
             return _retry(options.retry, given)
@@ -171,13 +170,6 @@ def _views(places: Sequence[Path]) -> list[View]:
     if queued is None and any(view.in_slurm for view in views):
         print("Slurm does not answer (squeue): which of its jobs wait or run is not known", file=sys.stderr)
     return views
-
-
-def _status(places: Sequence[Path]) -> int:
-    from tools.submit.overview import table
-
-    print(table(_views(places)))
-    return 0
 
 
 def _retry(places: Sequence[Path], given: dict[str, Any]) -> int:

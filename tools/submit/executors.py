@@ -1,4 +1,4 @@
-"""Jobs handed to submitit: to Slurm, to this machine, or to this very process."""
+"""Jobs handed to submitit: to Slurm, or to this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from submitit import DebugExecutor, LocalExecutor, SlurmExecutor
+from submitit import LocalExecutor, SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from engine.errors import UserError
@@ -93,11 +93,6 @@ def _start_local(job: Job, parameters: dict[str, Any], gpus: Sequence[str], plac
         for number, stream in enumerate((nothing, file, file)):
             os.dup2(stream.fileno(), number)
     return executor.submit(job).job_id
-
-
-def run_here(job: Job, folder: Path) -> None:
-    """Runs a job in this process, where breakpoints work, and which then exits with its code."""
-    DebugExecutor(folder).submit(job).results()
 
 
 def _log(folder: Path, job: str) -> Path:

@@ -42,7 +42,7 @@ class View:
 
     @property
     def in_slurm(self) -> bool:
-        """Whether Slurm may know more of it: it was queued there, and is not known to be finished."""
+        """Tells whether Slurm may know more of it: it was queued there, and is not known to be finished."""
         local = self.note is not None and self.note.cluster == "local"
         return bool(self.job) and not local and self.state != "finished"
 
@@ -139,9 +139,8 @@ def table(views: Sequence[View]) -> str:
     rows = [("experiment", "state", "step", "epoch", "job", "what", "why")]
     for view in views:
         what = " ".join(view.note.swept) if view.note else ""
-        rows.append(
-            (usable_path(view.folder.path), view.state, str(view.step), f"{view.epoch:.4g}", view.job, what, view.why)
-        )
+        figures = (view.state, str(view.step), f"{view.epoch:.4g}", view.job)
+        rows.append((usable_path(view.folder.path), *figures, what, view.why))
     used = [column for column in range(len(rows[0])) if any(row[column] for row in rows[1:])]
     widths = {column: max(len(row[column]) for row in rows) for column in used}
     lines = ["  ".join(row[column].ljust(widths[column]) for column in used).rstrip() for row in rows]

@@ -76,7 +76,7 @@ class Resources:
 
     @property
     def minutes(self) -> int | None:
-        """The time, rounded up as Slurm does.
+        """Returns the time, rounded up as Slurm does.
 
         Raises:
             UserError: it is none.

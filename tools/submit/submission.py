@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
+from submitit import DebugExecutor
 
 from engine.config.load import is_below, load_config
 from engine.config.run import RunConfig
@@ -17,7 +18,7 @@ from engine.run_folder.paths import RunDir
 from engine.task.spec import find_spec
 from tools.snapshot import take_snapshot
 from tools.submit import folders
-from tools.submit.executors import queue_slurm, run_here, start_local
+from tools.submit.executors import queue_slurm, start_local
 from tools.submit.folders import Note
 from tools.submit.job import Job
 from tools.submit.resources import Resources
@@ -133,6 +134,6 @@ def queue(
 
 
 def debug(task: str, config: RunConfig) -> None:
-    """Runs in this process, with the code as it is, and exits with the run's code."""
+    """Runs in this process, where breakpoints work, with the code as it is; exits with the run's code."""
     folder = folders.claim([config])[0]
-    run_here(Job(task, folder.config, Path.cwd()), folders.files_folder(folder))
+    DebugExecutor(folders.files_folder(folder)).submit(Job(task, folder.config, Path.cwd())).results()
