@@ -12,7 +12,6 @@ from engine.distributed.slurm import expand_counts
 from engine.errors import UserError
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-SUBMITIT = ("GLOBALID", "NTASKS", "LOCALID", "NTASKS")
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ def detect_layout(environment: Mapping[str, str]) -> Layout:
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
         launcher = "slurm"
     elif environment.get("SUBMITIT_EXECUTOR") == "local":
-        names, launcher = tuple(f"SUBMITIT_LOCAL_{name}" for name in SUBMITIT), "submitit"
+        names = ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID", "SUBMITIT_LOCAL_NTASKS")
+        launcher = "submitit"
     else:
         return Layout()
     try:

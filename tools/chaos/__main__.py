@@ -78,19 +78,17 @@ def _folder(output: Path | None) -> Path:
 
 def task_of(config: Path, overrides: Sequence[str]) -> str:
     """Returns the known task whose configuration it is. Raises a UserError if there is not exactly one."""
-    faults: dict[str, str] = {}
+    fitting, faults = [], []
     for task in known_tasks():
         try:
             load_config(find_spec(task).schema(), config, overrides)
+            fitting.append(task)
         except UserError as error:
-            faults[task] = str(error)
-    fitting = [task for task in known_tasks() if task not in faults]
-    if not fitting:
-        told = "\n".join(f"as {task}: {fault}" for task, fault in faults.items())
-        raise UserError(f"--task is needed: no task can read {config} with these settings\n{told}")
-    if len(fitting) > 1:
-        raise UserError(f"--task is needed: {' and '.join(fitting)} can read {config} with these settings")
-    return fitting[0]
+            faults.append(f"\nas {task}: {error}")
+    if len(fitting) == 1:
+        return fitting[0]
+    can = f"{' and '.join(fitting)} can" if fitting else "no task can"
+    raise UserError(f"--task is needed: {can} read {config} with these settings{'' if fitting else ''.join(faults)}")
 
 
 def _chaos(options: argparse.Namespace, folder: Path) -> bool:
@@ -100,8 +98,8 @@ def _chaos(options: argparse.Namespace, folder: Path) -> bool:
     begin = time.monotonic()
     try:
         pace = run_in_peace(reference)
-    except RunFailed as failure:
-        raise UserError(f"the run fails even when it is left in peace: {failure}") from None
+    except RunFailed as error:
+        raise UserError(f"the run fails even when it is left in peace: {error}") from None
     steps = (reference.diaries()[0].step or 0) + 1
     kills = plan_kills(options.kills, steps, pace.seconds_per_step, options.seed)
     print(

@@ -19,28 +19,26 @@ if TYPE_CHECKING:
     from tools.submit.submission import Submitted
 
 _RESOURCES = {
-    "--nodes": (int, "N", "nodes (1)"),
-    "--gpus-per-node": (int, "G", "GPUs on each node, one process for each (1; local: if there is one); 0: CPUs"),
-    "--tasks-per-node": (int, "N", "processes on each node, if not one a GPU"),
-    "--cpus-per-task": (int, "C", "cores for each process and its data workers"),
-    "--mem": (str, "M", "memory on each node, such as 64G"),
-    "--time": (str, "T", "time limit, such as 12:00:00 or 2-00; a job that reaches it saves and goes on in another"),
-    "--partition": (str, "P", "Slurm's partition"),
-    "--account": (str, "A", "Slurm's account"),
-    "--qos": (str, "Q", "Slurm's quality of service"),
-    "--constraint": (str, "C", "features that nodes must have"),
-    "--array-parallelism": (int, "K", "most runs of a sweep at once"),
+    "nodes": (int, "N", "nodes (1)"),
+    "gpus_per_node": (int, "G", "GPUs on each node, one process for each (1; local: if there is one); 0: CPUs"),
+    "tasks_per_node": (int, "N", "processes on each node, if not one a GPU"),
+    "cpus_per_task": (int, "C", "cores for each process and its data workers"),
+    "mem": (str, "M", "memory on each node, such as 64G"),
+    "time": (str, "T", "time limit, such as 12:00:00 or 2-00; a job that reaches it saves and goes on in another"),
+    "partition": (str, "P", "Slurm's partition"),
+    "account": (str, "A", "Slurm's account"),
+    "qos": (str, "Q", "Slurm's quality of service"),
+    "constraint": (str, "C", "features that nodes must have"),
+    "array_parallelism": (int, "K", "most runs of a sweep at once"),
 }
-_EXCLUDE = "--exclude-failed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line asks for. Returns 0, or 2 for input that is wrong."""
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
-    given = {
-        _field(name): value for name in (*_RESOURCES, _EXCLUDE) if (value := getattr(options, _field(name))) is not None
-    }
+    names = (*_RESOURCES, "exclude_failed")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if options.slurm:
         given["slurm"] = dict(options.slurm)
 
@@ -68,9 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Queues a training, or one for each combination of swept values, and returns at once. A copy of "
         "the code is made, so that later edits do not change what waits.",
     )
-    parser.add_argument(
-        "--task", metavar="TASK", help=f"what is trained: {', '.join(known_tasks())}, or a package of your own"
-    )
+    tasks = f"what is trained: {', '.join(known_tasks())}, or a package of your own"
+    parser.add_argument("--task", metavar="TASK", help=tasks)
     parser.add_argument("--config", type=Path, metavar="FILE", help="the run's configuration")
     parser.add_argument("--cluster", choices=("slurm", "local", "debug"), help="where to (slurm)")
     parser.add_argument("--name", default="", help="the experiment's name")
@@ -78,10 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         "--sweep", action="append", default=[], metavar="key.path=a,b,c", help="one run a value; may be repeated"
     )
     for name, (kind, metavar, text) in _RESOURCES.items():
-        parser.add_argument(name, type=kind, metavar=metavar, help=text)
-    parser.add_argument(
-        _EXCLUDE, action="store_true", default=None, help="after a failure, requeue without the node that failed"
-    )
+        parser.add_argument(flag(name), type=kind, metavar=metavar, help=text)
+    exclude = "after a failure, requeue without the node that failed"
+    parser.add_argument("--exclude-failed", action="store_true", default=None, help=exclude)
     parser.add_argument(
         "--slurm", action="append", type=_option, metavar="OPTION=VALUE", help="any other option of sbatch, without --"
     )
@@ -105,15 +101,11 @@ def _refuse_surplus(
         parser.error(f"--{what} does without {', '.join(surplus)}")
 
 
-def _field(option: str) -> str:
-    return option.removeprefix("--").replace("-", "_")
-
-
 def _option(text: str) -> tuple[str, str]:
     name, equals, value = text.removeprefix("--").partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form OPTION=VALUE")
-    if f"--{name}" in _RESOURCES:
+    if name.replace("-", "_") in _RESOURCES:
         raise argparse.ArgumentTypeError(f"'{text}': use --{name}")
     if name in OWN:
         raise argparse.ArgumentTypeError(f"'{text}': --{name} is what tools.submit itself decides")

@@ -11,7 +11,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from submitit import LocalExecutor, SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -20,14 +19,15 @@ from engine.errors import UserError
 from tools.submit.job import LOCAL_GPUS, Job
 from tools.submit.local_devices import describe_devices, divide_gpus
 from tools.submit.resources import (
+    SIGNAL_SECONDS,
     Resources,
     describe_request,
     environment_place,
     launcher,
-    local_parameters,
     slurm_parameters,
 )
 
+_FOREVER_MINUTES = 366 * 24 * 60
 _OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "PMI", "SUBMITIT_")
 
 
@@ -77,16 +77,21 @@ def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: P
         for number, (job, gpus) in enumerate(zip(jobs, divided, strict=True)):
             place = folder / str(number)  # process numbers are used again
             with ProcessPoolExecutor(1, get_context("fork"), initializer=os.setsid) as apart:
-                started = apart.submit(_start_local, job, local_parameters(resources), gpus, place, launcher(code))
+                started = apart.submit(_start_local, job, resources, gpus, place, launcher(code))
             devices = describe_devices(gpus, resources.tasks)
             queued.append(Queued(started.result(), _log(place, started.result()), devices))
     return queued
 
 
-def _start_local(job: Job, parameters: dict[str, Any], gpus: Sequence[str], place: Path, python: str) -> str:
+def _start_local(job: Job, resources: Resources, gpus: Sequence[str], place: Path, python: str) -> str:
     """Starts a job with the session of this process and without its streams; returns the number of its process."""
     executor = LocalExecutor(place, python=python)
-    executor.update_parameters(**parameters)
+    executor.update_parameters(
+        tasks_per_node=resources.tasks,
+        timeout_min=resources.minutes or _FOREVER_MINUTES,
+        signal_delay_s=SIGNAL_SECONDS,
+        stderr_to_stdout=True,
+    )
     os.environ[LOCAL_GPUS] = ",".join(gpus)
     place.mkdir(parents=True, exist_ok=True)
     with open(os.devnull, "rb") as nothing, (place / "controller.out").open("ab") as file:

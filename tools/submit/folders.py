@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import shutil
 import time
@@ -98,11 +100,9 @@ def files_folder(first: RunDir) -> Path:
     """Makes a new folder for submitit's files of one submission, named by its first run."""
     place = first.path.parent / PLACE
     place.mkdir(exist_ok=True)
-    name, number = first.name, 1
-    while True:
-        try:
-            (place / name).mkdir()
-            return place / name
-        except FileExistsError:
-            number += 1
-            name = f"{first.name}.{number}"
+    for number in itertools.count(1):
+        folder = place / (first.name if number == 1 else f"{first.name}.{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            break
+    return folder

@@ -23,8 +23,6 @@ OWN = (
 )
 """Options of sbatch that follow from others, or that a job here could not do without."""
 
-_FOREVER_MINUTES = 366 * 24 * 60
-
 _BEFORE = (
     'run_python() { "$python" "$code/tools/submit/launcher.py" "$@"; }',
     '. "$code/slurm/requeue.sh"',
@@ -185,16 +183,6 @@ def environment_place(environment: Mapping[str, str]) -> str:
 def launcher(code: Path) -> str:
     """Returns the command, as a shell takes it, that runs Python with a copy of the code."""
     return shlex.join([sys.executable, str(code / "tools" / "submit" / "launcher.py")])
-
-
-def local_parameters(resources: Resources) -> dict[str, Any]:
-    """Returns the arguments of submitit's local executor, but for GPUs: it knows them by numbers alone."""
-    return {
-        "tasks_per_node": resources.tasks,
-        "timeout_min": resources.minutes or _FOREVER_MINUTES,
-        "signal_delay_s": SIGNAL_SECONDS,
-        "stderr_to_stdout": True,
-    }
 
 
 def slurm_parameters(resources: Resources, name: str, folder: Path, code: Path, place: str = "") -> dict[str, Any]:
