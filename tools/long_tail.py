@@ -18,6 +18,7 @@ import numpy as np
 
 from engine.commands.entry import exit_code
 from engine.datasets.class_folders import SPLIT_FOLDERS, has_split, open_folder
+from engine.datasets.labelled import class_counts
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
 from engine.files import write_atomic
@@ -51,11 +52,11 @@ def rows(root: Path, least: int, most: int, seed: int) -> list[tuple[str, str, s
         images = open_folder(FolderData(source="folder", root=root), split)
         chosen = np.arange(len(images))
         if split == "train":
-            counts = np.bincount(images.labels, minlength=len(images.classes))
-            sizes = tail_sizes(counts.tolist(), least, most)
-            members = [np.flatnonzero(images.labels == number) for number in range(len(sizes))]
-            draws = [generator(seed, "long tail", number).permutation(len(own)) for number, own in enumerate(members)]
-            kept = [own[draw[:size]] for own, draw, size in zip(members, draws, sizes, strict=True)]
+            sizes = tail_sizes(class_counts(images).tolist(), least, most)
+            kept = [
+                generator(seed, "long tail", number).permutation(np.flatnonzero(images.labels == number))[:size]
+                for number, size in enumerate(sizes)
+            ]
             chosen = np.sort(np.concatenate(kept))
         folder = images.root.relative_to(root)
         labels = [images.classes[number] for number in images.labels[chosen]]

@@ -76,11 +76,9 @@ def run(quick: bool = False) -> Table:
 
 def configured(case: Case) -> DetectionConfig:
     """Returns the recipe's configuration, with drawn shapes as data and without trained weights."""
-    data = (
-        f"data={{source: shapes, classes: [{', '.join(CLASSES)}], train_images: {case.batch}, val_images: 1, "
-        f"canvas_size: [{case.side}, {case.side}], image_size: {case.side}, workers: 0}}"
-    )
     overrides = [
+        f"data={{source: shapes, classes: [{', '.join(CLASSES)}], train_images: {case.batch}, val_images: 1, "
+        f"canvas_size: [{case.side}, {case.side}], image_size: {case.side}, workers: 0}}",
         f"detection.backbone={case.backbone}",
         "detection.neck=none",  # which torchvision's SSD does not have
         f"training.global_batch_size={case.batch}",
@@ -88,7 +86,7 @@ def configured(case: Case) -> DetectionConfig:
         "training.steps=1000",
         "finetune.weights=null",
     ]
-    return load_config(DetectionConfig, RECIPE, [data, *overrides])
+    return load_config(DetectionConfig, RECIPE, overrides)
 
 
 def theirs(

@@ -34,10 +34,7 @@ CASES = {
         ["model={name: timm/tf_efficientnet_lite0}", "data.image_size=224", "training.global_batch_size=16"],
         5,
     ),
-    "Swin-T at 224, batch 8": (
-        ["model={name: swin_tiny}", "data.image_size=224", "training.global_batch_size=8"],
-        2,
-    ),
+    "Swin-T at 224, batch 8": (["model={name: swin_tiny}", "data.image_size=224", "training.global_batch_size=8"], 2),
 }
 """Settings on top of the quickstart's, and the steps of one sample."""
 
@@ -69,9 +66,8 @@ def build(spec: TaskSpec, config: RunConfig) -> Trainer:
 def by_trainer(trainer: Trainer, steps: int, batches: DeviceBatches | None = None) -> Callable[[], float]:
     """Measures images a second of ``steps`` steps of the suite's loop, over ``batches`` or the trainer's own."""
     batches = batches or trainer.batches()
-    return image_rate(
-        lambda: trainer.train_step(batches), trainer.layout.global_batch_size, trainer.ranks.device, steps
-    )
+    images, device = trainer.layout.global_batch_size, trainer.ranks.device
+    return image_rate(lambda: trainer.train_step(batches), images, device, steps)
 
 
 def by_hand(trainer: Trainer, steps: int, batches: DeviceBatches | None = None) -> Callable[[], float]:

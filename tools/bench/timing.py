@@ -97,10 +97,10 @@ def timed(work: Callable[[], Any], calls: int = 1, device: torch.device = CPU) -
     return measure
 
 
-def image_rate(step: Callable[[], Any], batch_size: int, device: torch.device, steps: int = 1) -> Callable[[], float]:
-    """Returns a measurement of the images a second of ``steps`` steps."""
+def image_rate(step: Callable[[], Any], images: int, device: torch.device, steps: int = 1) -> Callable[[], float]:
+    """Returns a measurement of the images a second of ``steps`` steps of ``images`` each."""
     milliseconds = timed(step, steps, device)
-    return lambda: 1000 * batch_size / milliseconds()
+    return lambda: 1000 * images / milliseconds()
 
 
 def run_benchmark(name: str, quick: bool) -> Table:

@@ -59,7 +59,7 @@ def queue_slurm(jobs: Sequence[Job], resources: Resources, name: str, folder: Pa
         except (FailedJobError, FailedSubmissionError) as error:
             raise UserError(f"Slurm does not take the job: {error}") from None
     devices = describe_request(resources)
-    return [Queued(job.job_id, _log(folder, job.job_id), devices) for job in queued]
+    return [Queued(job.job_id, job.paths.stdout, devices) for job in queued]
 
 
 def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: Path) -> list[Queued]:
@@ -78,13 +78,12 @@ def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: P
             place = folder / str(number)  # process numbers are used again
             with ProcessPoolExecutor(1, get_context("fork"), initializer=os.setsid) as apart:
                 started = apart.submit(_start_local, job, resources, gpus, place, launcher(code))
-            devices = describe_devices(gpus, resources.tasks)
-            queued.append(Queued(started.result(), _log(place, started.result()), devices))
+            queued.append(started.result())
     return queued
 
 
-def _start_local(job: Job, resources: Resources, gpus: Sequence[str], place: Path, python: str) -> str:
-    """Starts a job with the session of this process and without its streams; returns the number of its process."""
+def _start_local(job: Job, resources: Resources, gpus: Sequence[str], place: Path, python: str) -> Queued:
+    """Starts a job with the session of this process and without its streams."""
     executor = LocalExecutor(place, python=python)
     executor.update_parameters(
         tasks_per_node=resources.tasks,
@@ -97,11 +96,8 @@ def _start_local(job: Job, resources: Resources, gpus: Sequence[str], place: Pat
     with open(os.devnull, "rb") as nothing, (place / "controller.out").open("ab") as file:
         for number, stream in enumerate((nothing, file, file)):
             os.dup2(stream.fileno(), number)
-    return executor.submit(job).job_id
-
-
-def _log(folder: Path, job: str) -> Path:
-    return folder / f"{job}_0_log.out"
+    started = executor.submit(job)
+    return Queued(started.job_id, started.paths.stdout, describe_devices(gpus, resources.tasks))
 
 
 @contextlib.contextmanager
