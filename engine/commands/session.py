@@ -35,7 +35,7 @@ def run_session(
     and ends them all. With several ranks such a process ends here.
 
     Args:
-        meeting_place: a folder that all nodes see, where Slurm's ranks find each other.
+        meeting_place: a folder that all nodes see, where ranks find each other that torchrun has not started.
         stop: set by the process's signal handlers, if it has any.
         guard: ends this process until the ranks have met.
 

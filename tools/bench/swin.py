@@ -3,7 +3,8 @@
 Everything runs in one command, round by round. The allocator setting of :mod:`engine.devices.allocator` cannot be
 undone in a process, so there are two of them, one with it and one without, which take turns: only one computes
 at a time. "As they come" compares us as the suite runs, with the setting, with peers as a user gets them, without.
-The rows "without ..." show what each departure from the plainest code is worth.
+Threads wait for each other alike on all sides. The rows "without ..." show what each departure from the plainest code
+is worth.
 """
 
 from __future__ import annotations

@@ -39,7 +39,6 @@ class DiaryWriter:
 
     def __init__(self, folder: Path, rank: int, layout: BatchLayout) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._rank = rank
         self._file = os.open(diary_file(folder, rank), os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, 0o644)
         self._append(asdict(layout))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.files import usable_path, write_atomic
+from engine.run_folder.paths import RunDir
 from tools.submit.folders import Note, write_status
 from tools.submit.overview import OVER, View
 from tools.submit.resources import Resources, check_known
@@ -33,29 +34,26 @@ def retry(views: Sequence[View], changed: Mapping[str, Any]) -> tuple[list[Submi
             f"--retry: nobody here can tell whether {', '.join(unclear)} still waits or runs: Slurm does not answer, "
             "or it was started on another machine; try again there"
         )
-    groups: dict[str, list[View]] = {}
+    groups: dict[str, dict[RunDir, Note]] = {}
     for view in over:
-        if view.note is not None:
-            check_known(view.note.cluster, changed)
-            alike = (view.folder.path.parent, view.note.task, view.note.cluster, sorted(view.note.resources.items()))
-            groups.setdefault(repr(alike), []).append(view)
-    queued: list[Submitted] = []
-    for group in groups.values():
-        note = group[0].note
-        assert note is not None
-        before = Resources(**note.resources)
-        resources = replace(before, **{**changed, "slurm": {**before.slurm, **changed.get("slurm", {})}})
-        queued += _queue_again(group, note, resources)
+        if (note := view.note) is not None:
+            check_known(note.cluster, changed)
+            alike = (view.folder.path.parent, note.task, note.cluster, sorted(note.resources.items()))
+            groups.setdefault(repr(alike), {})[view.folder] = note
+    queued = [each for group in groups.values() for each in _queue_again(group, changed)]
     return queued, [view for view in over if view.note is None]
 
 
-def _queue_again(group: Sequence[View], note: Note, resources: Resources) -> list[Submitted]:
-    before = {view.folder: view.folder.status.read_text(encoding="utf-8") for view in group}
+def _queue_again(group: Mapping[RunDir, Note], changed: Mapping[str, Any]) -> list[Submitted]:
+    note = next(iter(group.values()))
+    asked = Resources(**note.resources)
+    resources = replace(asked, **{**changed, "slurm": {**asked.slurm, **changed.get("slurm", {})}})
+    before = {folder: folder.status.read_text(encoding="utf-8") for folder in group}
     try:
-        for view in group:
-            write_status(view.folder, "queued")
-        swept = [view.note.swept if view.note else () for view in group]
-        return queue(note.task, list(before), swept, note.cluster, resources, note.task)
+        for folder in group:
+            write_status(folder, "queued")
+        swept = [each.swept for each in group.values()]
+        return queue(note.task, list(group), swept, note.cluster, resources, note.task)
     except BaseException:
         for folder, text in before.items():
             write_atomic(folder.status, text)
