@@ -17,9 +17,6 @@ from torch import Tensor
 from engine.run_folder.metrics import MEASURED
 from engine.run_folder.paths import RunDir
 
-NOT_COMPARED = ("config",)
-"""Entry of a checkpoint in which the two runs differ: it names the folder."""
-
 
 def tree_difference(left: Any, right: Any, path: str = "") -> str | None:
     """Compares mappings, sequences, tensors and plain values; numbers by their bits, so that NaN equals NaN."""
@@ -55,9 +52,9 @@ def _tensor_difference(left: Tensor, right: Tensor) -> str | None:
 
 
 def read_checkpoint(folder: RunDir) -> dict[str, Any]:
-    """Reads the newest checkpoint, without what is not compared."""
+    """Reads the newest checkpoint, without the configuration: that of another run names another folder."""
     saved = torch.load(folder.checkpoints / "last.pt", map_location="cpu", weights_only=True)
-    return {name: entry for name, entry in saved.items() if name not in NOT_COMPARED}
+    return {name: entry for name, entry in saved.items() if name != "config"}
 
 
 def checkpoint_differences(reference: RunDir, other: RunDir) -> dict[str, str | None]:

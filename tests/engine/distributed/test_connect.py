@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -133,3 +134,19 @@ def test_what_needs_gpus_does_not_go_with_cpus(tmp_path: Path) -> None:
     path.write_text("distributed:\n  sync_batchnorm: true\n  backend: nccl\n")
     laptop = load_config(RunConfig, path, ["distributed.device=cpu"]).distributed
     assert (laptop.sync_batchnorm, laptop.backend) == (False, "auto"), "the command line has turned them off"
+
+
+@pytest.mark.parametrize(("launcher", "patience"), [("submitit", 120.0), ("slurm", 1860.0)])
+def test_ranks_of_a_local_job_wait_less_long_for_rank_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str, patience: float
+) -> None:
+    """Nobody ends them when rank 0 dies before it listens; srun's are ended by srun."""
+
+    def refuse(folder: Path, rank: int, world_size: int, timeout: timedelta) -> None:
+        raise UserError(f"{folder.name} {rank} {world_size} {timeout.total_seconds()}")
+
+    monkeypatch.setattr("engine.distributed.connect.shared_store", refuse)
+    monkeypatch.setattr("engine.distributed.connect.prepare_flight_recorder", lambda: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(UserError, match=f"{tmp_path.name} 1 2 {patience}"):
+        connect(DistributedConfig(device="cpu"), Layout(1, 2, 1, 2, launcher), tmp_path)
