@@ -94,9 +94,8 @@ def parts(size: Size) -> dict[tuple[str, str], Callable[[], float]]:
 
 def some_priors(size: Size, rng: torch.Generator) -> Tensor:
     """Draws boxes (A, 4), cxcywh, anywhere and of any shape."""
-    return torch.cat(
-        [torch.rand(size.priors, 2, generator=rng), 0.05 + torch.rand(size.priors, 2, generator=rng) / 2], 1
-    )
+    centers, sides = (torch.rand(size.priors, 2, generator=rng) for _ in range(2))
+    return torch.cat([centers, 0.05 + sides / 2], dim=1)
 
 
 def output(size: Size, rng: torch.Generator, background: float) -> tuple[Tensor, Tensor]:

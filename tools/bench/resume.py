@@ -18,13 +18,13 @@ from tools.bench.step import build, configured
 from tools.bench.timing import Table, interleaved, timed
 
 IMAGENET = 1_281_167
-SETTINGS = ["training.precision=fp32", "training.steps=1000000"]
 
 
 def run(quick: bool = False) -> Table:
     """Runs the benchmark; ``quick``: few steps, one round."""
     before, count = (2, 1) if quick else (100, 10)
-    whole, resumed = (build(SPEC, configured(SETTINGS)) for _ in range(2))
+    config = configured(["training.precision=fp32", "training.steps=1000000"])
+    whole, resumed = (build(SPEC, config) for _ in range(2))
     _advanced(whole, before)
     resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
     work = {

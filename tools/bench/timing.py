@@ -121,13 +121,10 @@ def machine() -> dict[str, str | int]:
 
 def _processor() -> str:
     """Reads the model's name from the file where Linux has it; other systems have it in `platform`."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    text = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in text.splitlines())}
     if "model name" not in facts:
-        return platform.machine()
+        return platform.processor() or platform.machine()
     features = facts.get("flags", "").split()
     special = [name for name in ("avx2", "avx512f", "amx_bf16") if name in features]
     return f"{facts['model name']} ({' '.join(special)})"

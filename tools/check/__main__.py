@@ -56,26 +56,20 @@ def check(task: str, config_file: Path, overrides: Sequence[str], login_node: bo
 def check_settings(spec: TaskSpec, config: RunConfig, login_node: bool) -> Checked:
     """Asks the checks that training makes. What a ``login_node`` lacks, such as a GPU, is a warning, else an error."""
     from engine.distributed.connect import choose_device
+    from engine.model.pretrained import weights_file
     from engine.model.wrap import check_sync_batchnorm
 
+    wanted, weights = config.distributed, config.finetune.weights
     errors = refusals(
         lambda: check_writable(config.experiment.root),
-        lambda: _check_weights(config),
+        lambda: isinstance(weights, Path) and weights_file(weights),
         lambda: spec.metrics(config).deciding(config.evaluation),
     )
-    wanted = config.distributed
     lacking = refusals(lambda: check_sync_batchnorm(wanted, choose_device(wanted, Layout())))
     if login_node:
         return Checked(warnings=[f"on this machine: {line}" for line in lacking], errors=errors)
     errors += [f"{line}; --login-node if the run will be on another machine" for line in lacking]
     return Checked(errors=errors)
-
-
-def _check_weights(config: RunConfig) -> None:
-    if isinstance(config.finetune.weights, Path):
-        from engine.model.pretrained import weights_file
-
-        weights_file(config.finetune.weights)
 
 
 def look(spec: TaskSpec, config: RunConfig) -> Iterator[Checked]:
