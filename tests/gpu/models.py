@@ -90,6 +90,6 @@ def train(findings: Findings, name: str, trainer: Trainer, steps: int = 10) -> l
     begin = time.perf_counter()
     metrics = trainer.evaluate("val").metrics
     findings.figure(f"{name} evaluation s", time.perf_counter() - begin)
-    value = metrics[trainer.task.metric]
-    findings.check(0.0 <= value <= 1.0, f"{name}: {trainer.task.metric} is {value}")
+    decisive = trainer.task.metrics.default
+    findings.check(0.0 <= metrics[decisive] <= 1.0, f"{name}: {decisive} is {metrics[decisive]}")
     return found
