@@ -18,7 +18,7 @@ from classification.config import ClassificationConfig
 from classification.metrics.measure import measure
 from classification.metrics.predictions import Predictions
 from classification.metrics.thresholds import thresholds_in_use
-from classification.model import build_model
+from classification.model.build import build_model
 from classification.report.multi_label import write_multilabel_report
 from classification.report.parts import Origin
 from classification.report.single_label import calibrated, write_report

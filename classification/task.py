@@ -21,7 +21,7 @@ from classification.metrics.measure import check_top5, find, measure
 from classification.metrics.names import measured
 from classification.metrics.predictions import AnyPredictions, Predictions
 from classification.metrics.thresholds import thresholds_in_use
-from classification.model import build_model
+from classification.model.build import build_model
 from classification.report.multi_label import multilabel_board_images
 from classification.report.single_label import board_images
 from engine.data.batch_plan import Draw

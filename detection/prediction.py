@@ -18,7 +18,7 @@ from detection.inference import DetectionInference
 from detection.report.confusion import SCORE
 from detection.report.drawing import Boxes, draw
 from detection.report.predictions import Predictions, from_rows, rows
-from engine.datasets.named_files import DETECTIONS, DRAWINGS
+from engine.commands.named_files import DETECTIONS, DRAWINGS
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.files import check_writable, shown, write_atomic

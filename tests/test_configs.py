@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from classification.config import ClassificationConfig
-from classification.model import build_model
+from classification.model.build import build_model
 from engine.config.load import load_config
 from engine.training.optimizer import build_optimizer
 from engine.training.schedule import build_schedule

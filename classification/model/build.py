@@ -13,8 +13,8 @@ import timm
 from safetensors import SafetensorError
 from torch import nn
 
-from classification.config import ModelConfig, SwinModel, TimmModel
-from classification.heads import replace_head
+from classification.model.heads import replace_head
+from classification.model.sections import ModelConfig, SwinModel, TimmModel
 from engine.config.training import FinetuneConfig
 from engine.datasets.labelled import some
 from engine.errors import UserError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from classification.config import HeadConfig
+from classification.model.sections import HeadConfig
 from engine.errors import UserError
 from engine.model.pretrained import start_small
 from engine.model.stages import classifier_paths

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from engine.commands.evaluate import with_experiment
+from engine.commands.named_files import find_images
 from engine.data.loaders import EvalLoader
 from engine.data.names import Names
-from engine.datasets.named_files import find_images
 from engine.devices.precision import resolve_precision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError

@@ -9,8 +9,9 @@ import timm
 import yaml
 
 from classification.augmentation.sections import AugmentationConfig, RandAugmentConfig
-from classification.config import SWIN_SHAPES, ClassificationConfig, ModelConfig, TimmModel
+from classification.config import ClassificationConfig
 from classification.losses.sections import CrossEntropyConfig
+from classification.model.sections import SWIN_SHAPES, ModelConfig, TimmModel
 from engine.config.load import dump_config, load_config
 from engine.config.reference import json_schema
 from engine.datasets.sections import DigitsData, FolderData, TorchvisionData

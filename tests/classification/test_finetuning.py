@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from classification.config import ClassificationConfig
-from classification.model import build_model
+from classification.model.build import build_model
 from classification.spec import SPEC
 from engine.checkpoints import store
 from engine.commands.build import build_trainer

@@ -16,8 +16,8 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 from timm.models import get_pretrained_cfg
 
-from classification.config import ModelConfig
-from classification.model import build_model
+from classification.model.build import build_model
+from classification.model.sections import ModelConfig
 from engine.config.training import FinetuneConfig
 from engine.errors import UserError
 from engine.model.timm_weights import cached_file, no_way_to

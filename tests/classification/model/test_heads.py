@@ -11,9 +11,9 @@ import timm
 import torch
 from torch import nn
 
-from classification.config import HeadConfig, ModelConfig
-from classification.heads import HiddenHead, replace_head
-from classification.model import build_model
+from classification.model.build import build_model
+from classification.model.heads import HiddenHead, replace_head
+from classification.model.sections import HeadConfig, ModelConfig
 from engine.config.training import FinetuneConfig
 from engine.errors import UserError
 from tests.sections import section

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from classification.config import ClassificationConfig
-from classification.model import build_model
+from classification.model.build import build_model
 from classification.spec import SPEC
 from engine.commands.build import build_trainer
 from engine.config.load import load_config
@@ -20,7 +20,7 @@ from engine.model.freezing import Freezing
 from engine.model.stages import stages
 from tests.engine.toy import SINGLE
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "classification"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs" / "classification"
 MODELS = sorted((CONFIGS / "models").glob("*.yaml"))
 PUBLISHED = {
     "convnext_tiny": 28_589_128,

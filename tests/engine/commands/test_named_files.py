@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.datasets.named_files import find_images
+from engine.commands.named_files import find_images
 from engine.errors import UserError
 
 

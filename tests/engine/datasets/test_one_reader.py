@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from classification import task as task_module
-from classification.model import build_model
+from classification.model.build import build_model
 from classification.spec import SPEC
 from classification.task import ClassificationTask
 from engine.config.load import load_config
