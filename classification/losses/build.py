@@ -23,6 +23,7 @@ from classification.losses.sections import (
     AsymmetricConfig,
     BceConfig,
     CommonLoss,
+    CrossEntropyConfig,
     FocalConfig,
     LogitAdjustedConfig,
     LossConfig,
@@ -63,8 +64,9 @@ def build_training_loss(config: LossConfig, images: LabelledImages, device: torc
         check_counts(class_counts(images), images.classes, "loss.name: logit_adjusted")
         shifts = config.tau * log_priors(class_counts(images))
         return partial(logit_adjusted, shifts=_tensor(shifts, device), **common)
-    if not isinstance(config, BceConfig):
+    if isinstance(config, CrossEntropyConfig):
         return partial(cross_entropy, **common)
+    assert isinstance(config, BceConfig), f"nothing computes {config.name}"
     if not images.multi_label:
         return partial(one_against_all, **common)
     if config.pos_weight != "none":
