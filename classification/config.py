@@ -26,6 +26,7 @@ class ClassificationConfig(RunConfig):
         "evaluation.size_bins",
         "evaluation.calibration_bins",
     )
+    only_to_train: ClassVar[tuple[str, ...]] = ("data.drop_last", "data.sampling", "data.oversample")
 
     model: ModelConfig
     """What is trained."""

@@ -19,7 +19,13 @@ DESCRIPTION = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds ``--output`` and ``--top-k``."""
-    parser.add_argument("--output", type=Path, default=Path("prediction.csv"), metavar="FILE", help="where to write")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("prediction.csv"),
+        metavar="FILE",
+        help="the table to write (default: prediction.csv)",
+    )
     parser.add_argument("--top-k", type=_count, default=5, metavar="K", help="classes listed of each (default: 5)")
 
 

@@ -20,6 +20,7 @@ class DetectionConfig(RunConfig):
 
     of_other_tasks: ClassVar[Mapping[str, str]] = {"model": "classification", "diffusion": "diffusion"}
     used_when_trained: ClassVar[tuple[str, ...]] = ("detection.postprocess",)
+    only_to_train: ClassVar[tuple[str, ...]] = ("data.drop_last",)
 
     detection: DetectorConfig = TimmDetector()
     """What is trained, and how its output is read."""

@@ -6,10 +6,12 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from engine.config.run import RunConfig
     from engine.config.section import Section
 
 
@@ -37,16 +39,27 @@ def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[
     Args:
         load_schema: Imports the type of the configuration, of whose keys ``--help`` tells.
     """
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=f"python -m {task}.train",
-        description=f"Trains a {task} model as a YAML file says. Settings after the options override the file's.",
+    command = f"python -m {task}.train"
+    parser = command_parser(
+        command,
+        f"Trains a {task} model as a YAML file says. Settings after the options override the file's.",
+        [
+            f"{command} --config run.yaml",
+            f"{command} --config run.yaml --dry-run optimizer.lr=3e-4",
+            f"{command} --resume experiments/experiment_0001",
+            f"torchrun --nproc-per-node=4 -m {task}.train --config run.yaml",
+        ],
         add_help=False,
     )
-    parser.add_argument(
-        "-h", "--help", nargs="?", action=_Help, const=load_schema, metavar="SECTION",
-        help="show this, or the keys of a section such as optimizer or training.ema, and exit",
-    )  # fmt: skip
+
+    def told(section: str | None) -> str:
+        from engine.config.reference import describe, overview
+
+        if section is not None:
+            return describe(load_schema(), section)
+        return f"settings, in the YAML file or as key.path=value ({SECTIONS}):\n{overview(load_schema())}"
+
+    _add_help(parser, told)
     parser.add_argument("--config", type=Path, metavar="FILE", help="the run's configuration")
     parser.add_argument("--resume", metavar="DIR|auto", help="go on in this experiment folder, or find the right one")
     parser.add_argument(
@@ -71,19 +84,55 @@ def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[
     )
 
 
+SECTIONS = "--help SECTION says what they are"
+
+
+class _Format(argparse.HelpFormatter):
+    """Wraps descriptions and leaves examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
+
+
+EXAMPLES = "examples:\n"
+
+
+def command_parser(
+    command: str, description: str, examples: Sequence[str], add_help: bool = True
+) -> argparse.ArgumentParser:
+    """Builds the parser of a command, such as ``python -m tools.check``, with examples below its options."""
+    return argparse.ArgumentParser(
+        prog=command,
+        description=description,
+        epilog=EXAMPLES + "\n".join(f"  {example}" for example in examples),
+        formatter_class=_Format,
+        allow_abbrev=False,
+        add_help=add_help,
+    )
+
+
+def _add_help(parser: argparse.ArgumentParser, told: Callable[[str | None], str]) -> None:
+    """Adds ``--help [SECTION]``.
+
+    Args:
+        told: Returns what there is to say of a section or key; of None, which there are.
+    """
+    parser.add_argument(
+        "-h", "--help", nargs="?", action=_Help, const=told, metavar="SECTION",
+        help="show this, or the keys of a section such as data or data.root, and exit",
+    )  # fmt: skip
+
+
 class _Help(argparse.Action):
     """Prints the options and the sections of the configuration, or the keys of the section that is named."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
-        from engine.config.reference import describe, overview
         from engine.errors import UserError
 
-        schema = self.const()
         try:
-            text = f"{parser.format_help()}\n{overview(schema)}" if values is self.const else describe(schema, values)
+            print(f"{parser.format_help()}\n{self.const(None)}" if values is self.const else self.const(values), end="")
         except UserError as error:
             parser.error(str(error))
-        print(text, end="")
         parser.exit()
 
 
@@ -95,11 +144,30 @@ def _with_form(argv: Sequence[str]) -> list[str]:
     return [f"{text}=yaml" if alone else text for text, alone in zip(argv, plain, strict=True)]
 
 
-def add_experiment_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--experiment``, ``--checkpoint`` and overrides, for the commands that use a trained model."""
+def add_experiment_arguments(parser: argparse.ArgumentParser, load_schema: Callable[[], type[RunConfig]]) -> None:
+    """Adds ``--help``, ``--experiment``, ``--checkpoint`` and overrides, for the commands that use a trained model.
+
+    Args:
+        load_schema: Imports the type of the configuration, of whose keys ``--help`` tells: those that matter then.
+    """
+
+    def told(section: str | None) -> str:
+        from engine.config.reference import describe, overview
+        from engine.run_folder.used_config import matters
+
+        schema = load_schema()
+        if section is not None:
+            return describe(schema, section, partial(matters, schema))
+        used = overview(schema, partial(matters, schema))
+        title = f"settings that matter for a trained model, as key.path=value; by default the run's own ({SECTIONS}):"
+        return f"{title}\n{used}"
+
+    _add_help(parser, told)
     parser.add_argument("--experiment", type=Path, required=True, metavar="DIR", help="the experiment's folder")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|FILE", help="which weights (default: best)")
-    parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the run's own")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.path=value", help="settings that win over the run's own, see below"
+    )
 
 
 @dataclass(frozen=True)
@@ -113,29 +181,47 @@ class EvaluateArguments:
     overrides: Sequence[str]
 
 
-def parse_evaluate_arguments(task: str, argv: Sequence[str]) -> EvaluateArguments:
-    """Parses the command line of ``python -m TASK.evaluate``; a mistake prints the usage and exits with 2."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog=f"python -m {task}.evaluate",
-        description="Evaluates a trained model and writes a report of it.",
+def parse_evaluate_arguments(
+    task: str, argv: Sequence[str], load_schema: Callable[[], type[RunConfig]]
+) -> EvaluateArguments:
+    """Parses the command line of ``python -m TASK.evaluate``; a mistake prints the usage and exits with 2.
+
+    Args:
+        load_schema: See :func:`add_experiment_arguments`.
+    """
+    command = f"python -m {task}.evaluate --experiment experiments/experiment_0001"
+    parser = command_parser(
+        f"python -m {task}.evaluate",
+        "Evaluates a trained model, and writes a report of it into results/SPLIT/ in the experiment's folder.",
+        [command, f"{command} --split test --checkpoint last", f"{command} data.root=/elsewhere"],
+        add_help=False,
     )
-    add_experiment_arguments(parser)
+    add_experiment_arguments(parser, load_schema)
     parser.add_argument("--split", choices=("val", "test"), default="val", help="which images (default: val)")
     given = parser.parse_intermixed_args(argv)
     return EvaluateArguments(given.experiment, given.checkpoint, given.split, given.overrides)
 
 
 def parse_predict_arguments(
-    task: str, description: str, add_arguments: Callable[[argparse.ArgumentParser], None], argv: Sequence[str]
+    task: str,
+    description: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    argv: Sequence[str],
+    load_schema: Callable[[], type[RunConfig]],
 ) -> argparse.Namespace:
     """Parses the command line of ``python -m TASK.predict``; a mistake prints the usage and exits with 2.
 
     Args:
         add_arguments: Adds ``--output`` and what else the task's command takes.
+        load_schema: See :func:`add_experiment_arguments`.
     """
-    parser = argparse.ArgumentParser(allow_abbrev=False, prog=f"python -m {task}.predict", description=description)
-    add_experiment_arguments(parser)
+    command = f"python -m {task}.predict --experiment experiments/experiment_0001"
+    examples = [
+        f"{command} --images new/ holiday.jpg --output found",
+        f"{command} --images list.csv --path-column file --root images --output found",
+    ]
+    parser = command_parser(f"python -m {task}.predict", description, examples, add_help=False)
+    add_experiment_arguments(parser, load_schema)
     parser.add_argument(
         "--images",
         required=True,
@@ -144,9 +230,15 @@ def parse_predict_arguments(
         metavar="PATH",
         help="images, folders of them (searched to the bottom), and .csv files with a column of paths",
     )
-    parser.add_argument("--path-column", default="path", metavar="NAME", help=".csv files' column (default: path)")
     parser.add_argument(
-        "--root", type=Path, default=Path(), metavar="DIR", help="what relative paths in .csv files start from (here)"
+        "--path-column", default="path", metavar="NAME", help="the column of .csv files (default: path)"
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="what relative paths in .csv files start from (default: here)",
     )
     parser.add_argument(
         "--delimiter",

@@ -46,7 +46,7 @@ def train(spec: TaskSpec) -> None:
 
 def evaluate(spec: TaskSpec) -> None:
     """Runs ``python -m TASK.evaluate`` and exits with the code of its outcome."""
-    arguments = parse_evaluate_arguments(spec.name, sys.argv[1:])
+    arguments = parse_evaluate_arguments(spec.name, sys.argv[1:], spec.schema)
 
     def command() -> int:
         from engine.run_folder.used_config import used_config
@@ -65,7 +65,7 @@ def predict(spec: TaskSpec, description: str, add_arguments: Callable[[ArgumentP
 
     ``add_arguments`` adds ``--output`` and what else the command takes.
     """
-    arguments = parse_predict_arguments(spec.name, description, add_arguments, sys.argv[1:])
+    arguments = parse_predict_arguments(spec.name, description, add_arguments, sys.argv[1:], spec.schema)
 
     def command() -> int:
         from engine.run_folder.used_config import used_config

@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic.fields import FieldInfo
@@ -18,20 +18,32 @@ from engine.errors import UserError
 WIDTH = 100
 
 
-def overview(schema: type[Section]) -> str:
-    """Returns the sections of a configuration, each with what it is for and the names of its keys."""
-    lines = ["settings, in the YAML file or as key.path=value (--help SECTION says what they are):"]
+def every_key(path: str) -> bool:
+    """Returns that a key is to be told of, whichever it is."""
+    return True
+
+
+def overview(schema: type[Section], told: Callable[[str], bool] = every_key) -> str:
+    """Returns the sections of a configuration, each with what it is for and the names of its keys.
+
+    Args:
+        told: Says of a dotted key whether it is among those that a command reads.
+    """
+    lines: list[str] = []
     for name, field in schema.model_fields.items():
-        lines += _wrapped(f"{name}: {field.description}", 2)
-        lines += _wrapped(", ".join(dict.fromkeys(key for key, _ in _keys(field))), 6)
+        keys = dict.fromkeys(key for key, _ in _keys(field) if told(f"{name}.{key}"))
+        lines += [*_wrapped(f"{name}: {field.description}", 2), *_wrapped(", ".join(keys), 6)] if keys else []
     return "\n".join(lines) + "\n"
 
 
-def describe(schema: type[Section], path: str) -> str:
+def describe(schema: type[Section], path: str, told: Callable[[str], bool] = every_key) -> str:
     """Returns what there is to know of the section or key at the dotted ``path``: types, defaults, meaning, variants.
 
+    Args:
+        told: Says of a dotted key whether it is among those that a command reads.
+
     Raises:
-        UserError: there is none; with the nearest.
+        UserError: there is none, with the nearest; or only training reads it.
     """
     known = dict.fromkeys(".".join(keys) for keys, _ in key_paths(schema))
     found = [field for keys, field in key_paths(schema) if ".".join(keys) == path]
@@ -39,33 +51,37 @@ def describe(schema: type[Section], path: str) -> str:
         near = difflib.get_close_matches(path, known, 1) or [key for key in known if key.endswith(f".{path}")][:1]
         hint = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(schema.model_fields)}"
         raise UserError(f"--help: there is no key '{path}'{hint}")
+    if not any(told(key) for key in known if f"{key}.".startswith(f"{path}.")):
+        raise UserError(f"--help: only training reads {path}")
     lines: list[str] = []
     for field in _distinct(found):
         lines += _entry(path, field)
         variants = variants_of(field)
         if variants is None:
-            lines += [line for name, inner in _keys(field) for line in _entry(f"{path}.{name}", inner, 2)]
+            keys = [(f"{path}.{name}", inner) for name, inner in _keys(field)]
+            lines += [line for key, inner in keys if told(key) for line in _entry(key, inner, 2)]
         else:
-            lines += _of_variants(path, variants)
+            lines += _of_variants(path, variants, told)
     return "\n".join(lines) + "\n"
 
 
-def _of_variants(path: str, variants: Variants) -> Iterator[str]:
-    """Yields the keys that all variants share, then those of each."""
+def _of_variants(path: str, variants: Variants, told: Callable[[str], bool]) -> Iterator[str]:
+    """Yields the keys that all variants share, then those of each; of both those that are ``told``."""
     first, *others = variants.members
     shared = [
         name
         for name, field in first.model_fields.items()
         if name != variants.key and all(_same(field, other.model_fields.get(name)) for other in others)
     ]
-    for name in shared:
+    for name in filter(lambda name: told(f"{path}.{name}"), shared):
         yield from _entry(f"{path}.{name}", first.model_fields[name], 2)
     for member in variants.members:
-        own = [name for name in member.model_fields if name not in (*shared, variants.key)]
+        own = [key for key in member.model_fields if key not in (*shared, variants.key) and told(f"{path}.{key}")]
         about = (member.__doc__ or "").partition("\n")[0]
         default = "" if member.model_fields[variants.key].is_required() else " (default)"
         names = one_of(list(variants.names(member)) or ["any other"]) + default
-        yield from ["", *_wrapped(f"{path}.{variants.key}: {names}: {about}", 2)]
+        if told(f"{path}.{variants.key}"):
+            yield from ["", *_wrapped(f"{path}.{variants.key}: {names}: {about}", 2)]
         for name in own:
             yield from _entry(f"{path}.{name}", member.model_fields[name], 4)
 

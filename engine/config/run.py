@@ -90,6 +90,8 @@ class RunConfig(Section):
 
     used_when_trained: ClassVar[tuple[str, ...]] = ()
     """A task's own settings that matter where a trained model is used."""
+    only_to_train: ClassVar[tuple[str, ...]] = ()
+    """Settings of the data that do not."""
 
     experiment: ExperimentConfig = ExperimentConfig()
     """Name, place and seed of the run."""

@@ -28,6 +28,11 @@ COUNTING = (
 """Settings that matter where a trained model is used, besides :attr:`RunConfig.used_when_trained`."""
 
 
+def matters(schema: type[RunConfig], key: str) -> bool:
+    """Returns whether a setting has an effect where a trained model is used."""
+    return is_below(key, (*COUNTING, *schema.used_when_trained)) and not is_below(key, schema.only_to_train)
+
+
 def used_config(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> tuple[C, tuple[str, ...]]:
     """Reads the configuration of the experiment in the folder ``path``, with changes.
 
@@ -48,9 +53,10 @@ def used_config(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> t
     own = ["finetune.weights=null"]
     config = load_config(schema, file, [*own, *overrides], trained=True)
     changes = differences(load_config(schema, file, own, trained=True), config)
-    counting = (*COUNTING, *schema.used_when_trained)
-    idle = ", ".join(key for key, _, _ in changes if not is_below(key, counting))
+    idle = ", ".join(key for key, _, _ in changes if not matters(schema, key))
     if idle:
-        raise UserError(f"command line: {idle}: cannot matter for a trained model; what can: {', '.join(counting)}")
+        counting = ", ".join((*COUNTING, *schema.used_when_trained))
+        less = f" (but not {', '.join(schema.only_to_train)})" if schema.only_to_train else ""
+        raise UserError(f"command line: {idle}: cannot matter for a trained model; what can: {counting}{less}")
     shown = {key: new if isinstance(new, str) else json.dumps(new) for key, _, new in changes}
     return config, tuple(f"{key}={value}" for key, value in shown.items() if not is_below(key, IDLE))

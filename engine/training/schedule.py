@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.config.optimization import (
-    ConstantSchedule,
     CosineSchedule,
     MilestonesSchedule,
     OneCycleSchedule,
     OptimizerConfig,
-    PlateauSchedule,
     ScheduleConfig,
     WarmUp,
 )
@@ -75,8 +73,7 @@ class Schedule:
         if isinstance(config, OneCycleSchedule):
             progress = done / max(1, span - 1)  # the last step gets the end, as in torch
             return one_cycle(progress, config.one_cycle_rise, config.one_cycle_start, config.one_cycle_end)
-        assert isinstance(config, ConstantSchedule | PlateauSchedule), f"nothing computes {config.name}"
-        return 1.0  # plateau multiplies by its own scale
+        return 1.0  # constant; plateau multiplies by its own scale
 
     def rate(self, step: int, plateau_scale: float) -> float:
         """Returns the base learning rate of optimizer step ``step``; other schedules than plateau ignore its scale."""

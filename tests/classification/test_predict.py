@@ -179,7 +179,7 @@ def run_here(*arguments: str) -> int:
 
 
 def parse_arguments(*arguments: str) -> Namespace:
-    return parse_predict_arguments("classification", "", add_arguments, arguments)
+    return parse_predict_arguments("classification", "", add_arguments, arguments, SPEC.schema)
 
 
 def test_several_labels_are_those_from_their_thresholds_on(tmp_path):

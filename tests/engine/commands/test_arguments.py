@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +19,9 @@ from engine.config.run import RunConfig
 ROOT = Path(__file__).resolve().parents[3]
 RUN = """
 import runpy, sys
-task, *sys.argv[1:] = sys.argv[1:]
+command, *sys.argv[1:] = sys.argv[1:]
 try:
-    runpy.run_module(f"{task}.train", run_name="__main__", alter_sys=True)
+    runpy.run_module(command if "." in command else f"{command}.train", run_name="__main__", alter_sys=True)
 finally:
     heavy = {"torch", "timm", "torchvision", "numpy"} & set(sys.modules)
     assert not heavy, heavy
@@ -28,7 +29,7 @@ finally:
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """``python -m TASK.train …``, which fails if it imports what is slow."""
+    """``python -m TASK.train …``, or of another command, which fails if it imports what is slow."""
     return subprocess.run(
         [sys.executable, "-c", RUN, *arguments],
         capture_output=True,
@@ -50,6 +51,21 @@ def test_help_tells_of_a_section_and_of_the_nearest_to_one_that_there_is_not() -
     assert said.returncode == 0 and "optimizer.lr: a number > 0 (default 0.001)" in said.stdout
     said = run("detection", "--help", "optimzer")
     assert said.returncode == 2 and "did you mean 'optimizer'?" in said.stderr and not said.stdout
+
+
+@pytest.mark.parametrize("command", ["classification.evaluate", "classification.predict", "detection.predict"])
+def test_help_of_commands_that_use_a_model_lists_what_they_read(command: str) -> None:
+    said = run(command, "--help")
+    assert said.returncode == 0, said.stderr
+    examples, settings = said.stdout.partition("examples:")[2].split("settings that matter")
+    assert f"  python -m {command} --experiment " in examples
+    listed = set(re.findall(r"\w+", settings))
+    assert {"data", "root", "image_size", "weights"} <= listed
+    assert not listed & {"optimizer", "schedule", "loss", "augmentation", "epochs", "sampling", "drop_last", "metric"}
+    said = run(command, "--help", "data")
+    assert "data.image_size: " in said.stdout and "data.drop_last" not in said.stdout
+    said = run(command, "--help", "training.ema")
+    assert said.returncode == 2 and "--help: only training reads training.ema" in said.stderr
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
@@ -76,6 +92,6 @@ def test_a_form_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str])
 def test_settings_may_stand_behind_the_images() -> None:
     setting = "detection.postprocess.score_threshold=0.5"
     given = ["--experiment", "e", "--output", "o", "--images", "a.jpg", "--images", "b.jpg", setting]
-    arguments = parse_predict_arguments("detection", "", add_arguments, given)
+    arguments = parse_predict_arguments("detection", "", add_arguments, given, lambda: RunConfig)
     assert arguments.images == ["a.jpg", "b.jpg"] and arguments.overrides == [setting]
     assert arguments.output == Path("o")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from classification.config import ClassificationConfig
 from engine.config.load import dump_config
 from engine.config.run import RunConfig
 from engine.config.training import FinetuneConfig
@@ -23,3 +24,12 @@ def test_a_trained_model_needs_no_weights_to_start_from(tmp_path: Path, weights:
     assert changes == ("evaluation.weights=model",)
     with pytest.raises(UserError, match=r"finetune\.weights: cannot matter for a trained model"):
         used_config(tmp_path, RunConfig, ["finetune.weights=timm"])
+
+
+@pytest.mark.parametrize("key", ["data.sampling=balanced", "data.oversample=0.5", "data.drop_last=false"])
+def test_what_of_the_data_only_training_reads_is_refused(tmp_path: Path, key: str) -> None:
+    run = {"model": {"name": "swin_tiny"}, "data": {"source": "digits"}}
+    RunDir(tmp_path).config.write_text(dump_config(ClassificationConfig.model_validate(run)))
+    assert used_config(tmp_path, ClassificationConfig, ["data.image_size=64"])[1] == ("data.image_size=64",)
+    with pytest.raises(UserError, match=f"{key.partition('=')[0]}: cannot matter for a trained model"):
+        used_config(tmp_path, ClassificationConfig, [key])
