@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 setup(
     name="swin-hpc",
     version="0.1.0",
-    description="Distributed training suite for computer vision on Slurm clusters: Swin, SSD and Swin U-Net on PyTorch",
+    description="Distributed training suite for computer vision on Slurm clusters: Swin and SSD on PyTorch",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",

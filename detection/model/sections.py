@@ -22,7 +22,7 @@ NUM_MAPS = 6
 """Maps of every backbone and neck, the finest first."""
 
 SwinLayout = Literal["a", "b", "pyramid"]
-"""Which maps of a Swin Transformer the backbone takes, see :mod:`detection.backbones.swin_stages`."""
+"""Which maps of a Swin Transformer the backbone takes, see :mod:`detection.model.swin_backbone`."""
 
 SwinName = Literal[
     "swin_a", "swin_b", "swin_tiny", "swin_tiny_a", "swin_tiny_b", "swin_small", "swin_small_a", "swin_small_b",

@@ -27,7 +27,7 @@ CLASSES = "head.classes."
 
 
 def load_start(model: nn.Module, path: Path, classes: Sequence[str] | None = None) -> None:
-    """Copies weights into a detector (:class:`detection.model.SSD`), in place.
+    """Copies weights into a detector (:class:`detection.model.ssd.SSD`), in place.
 
     A file with the names of a whole detector is loaded whole, but for the class convolutions where it has other
     classes. Anything else is taken for a classifier, ours or timm's (for Swin also Microsoft's or torchvision's), and

@@ -1,1 +1,1 @@
-"""Detections of a split, COCO's figures, and what is drawn of them."""
+"""Detections of a split, COCO's metrics (mAP), and what is drawn of them."""
