@@ -9,13 +9,13 @@ Cui et al. (arXiv:1901.05555) make CIFAR-10-LT; val and test stay as they are. N
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.datasets.class_folders import SPLIT_FOLDERS, has_split, open_folder
 from engine.datasets.labelled import class_counts
@@ -67,14 +67,16 @@ def rows(root: Path, least: int, most: int, seed: int) -> list[tuple[str, str, s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the file and says what is in it. Returns 0, or 2 for input that is wrong."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m tools.long_tail", description="Makes an even data set awkward."
+    parser = command_parser(
+        "python -m tools.long_tail",
+        "Lists a part of a data set's images, so that the sizes of its classes fall by equal factors, in a CSV file.",
+        ["python -m tools.long_tail --root data/clothing --output data/long_tail.csv --least 8 --most 700"],
     )
     parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="class folders: DIR/train/CLASS, …")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the CSV file to write")
-    parser.add_argument("--least", type=int, default=8, metavar="N", help="images of the smallest class (8)")
-    parser.add_argument("--most", type=int, default=700, metavar="N", help="images of the largest class (700)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides which images are kept (0)")
+    parser.add_argument("--least", type=int, default=8, metavar="N", help="images of the smallest class (default: 8)")
+    parser.add_argument("--most", type=int, default=700, metavar="N", help="images of the largest class (default: 700)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides which images are kept (default: 0)")
     options = parser.parse_args(arguments)
 
     def command() -> int:

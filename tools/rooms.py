@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from engine.commands.arguments import command_parser
 from engine.files import write_atomic
 from engine.task.spec import known_tasks
 
@@ -91,8 +92,10 @@ def redrawn(page: str, root: Path) -> str:
     return pattern.sub(lambda _: f"{drawing(root)}\n", page)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Draws the page anew."""
+    description = f"Draws the rooms of the house, from its imports, into {PAGE}."
+    command_parser("python -m tools.rooms", description, ["python -m tools.rooms"]).parse_args(arguments)
     page = ROOT / PAGE
     write_atomic(page, redrawn(page.read_text(encoding="utf-8"), ROOT))
 

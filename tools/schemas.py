@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 
+from engine.commands.arguments import command_parser
 from engine.config.reference import json_schema
 from engine.task.spec import find_spec, known_tasks
 
@@ -39,8 +39,10 @@ def write(folder: Path = FOLDER) -> list[Path]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Writes the schemas, or with ``--check`` only tells which are stale."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m tools.schemas", description="Write configs/schema/<task>.json."
+    parser = command_parser(
+        "python -m tools.schemas",
+        "Writes configs/schema/TASK.json, by which editors complete and check configurations.",
+        ["python -m tools.schemas --check"],
     )
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a file is stale")
     check = parser.parse_args(arguments).check

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import filecmp
 import hashlib
 import json
@@ -19,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import write_atomic
@@ -185,8 +185,10 @@ def _same(one: Path, other: Path) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Takes a snapshot as the command line says. Returns 0, or 2 for input that is wrong."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m tools.snapshot", description=__doc__.partition("\n")[0]
+    parser = command_parser(
+        "python -m tools.snapshot",
+        "Copies the suite's code as it is now, so that later edits do not change jobs that wait or are started again.",
+        ["python -m tools.snapshot --root . --output experiments/.snapshots"],
     )
     parser.add_argument("--root", type=Path, required=True, metavar="CODE", help="the working tree to copy")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder of all snapshots")

@@ -24,6 +24,7 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import check_writable
@@ -37,15 +38,19 @@ GLIBC = range(17, 36)
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs what the command line asks for and returns the exit code."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m tools.wheels", description="Wheels for a machine without a network."
+    parser = command_parser(
+        "python -m tools.wheels",
+        "Downloads what a machine without a network lacks beside PyTorch, as wheels that pip installs there.",
+        ["python -m tools.wheels --python 3.12 --output dist/wheels"],
     )
     parser.add_argument(
         "--python", type=_version, required=True, metavar="X.Y", help="Python's version on that machine, such as 3.12"
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="a new or empty folder for them")
-    parser.add_argument("--machine", default="x86_64", choices=("x86_64", "aarch64"), help="its processor (x86_64)")
-    parser.add_argument("packages", nargs="*", default=LACKING, help=f"what it lacks ({', '.join(LACKING)})")
+    parser.add_argument(
+        "--machine", default="x86_64", choices=("x86_64", "aarch64"), help="its processor (default: x86_64)"
+    )
+    parser.add_argument("packages", nargs="*", default=LACKING, help=f"what it lacks (default: {', '.join(LACKING)})")
     options = parser.parse_args(arguments)
 
     def command() -> int:

@@ -28,6 +28,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from engine.commands.arguments import command_parser
 from engine.errors import EXIT_INTERRUPTED, UserError
 from engine.files import check_writable
 from engine.process.signals import StopRequest
@@ -48,15 +49,21 @@ def main(arguments: list[str] | None = None, stop: StopRequest | None = None) ->
     """
     stop = StopRequest() if stop is None else stop  # one that nothing has set is false
     names = [stage.name for stage in STAGES]
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m tests.gpu", description="Everything that only a GPU shows, as one table."
+    parser = command_parser(
+        "python -m tests.gpu",
+        "Checks on one card what only a GPU shows, in stages, and ends with a table of them.",
+        ["python -m tests.gpu --json gpu.json", "python -m tests.gpu --stages attention hang --output stages"],
     )
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, small (cuda)")
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal, small (default: cuda)"
+    )
     parser.add_argument("--stages", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--within", type=float, default=480.0, metavar="S", help="seconds for all stages (480)")
+    parser.add_argument(
+        "--within", type=float, default=480.0, metavar="S", help="seconds for all stages (default: 480)"
+    )
     parser.add_argument("--jobs", type=_count, default=jobs(), metavar="N", help="stages at once that measure no time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything to FILE, as it is found")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="keep what each stage printed (nowhere)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="keep what each stage printed (default: nowhere)")
     options = parser.parse_args(arguments)
     if options.json is not None and not options.json.parent.is_dir():
         parser.error(f"--json: there is no folder {options.json.parent}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import sys
@@ -11,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code, wait_politely
 from engine.errors import UserError
 
@@ -26,8 +26,10 @@ MODULES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what the command line names and returns the exit code."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, prog="python -m tools.bench", description="Our speed beside that of the peers."
+    parser = command_parser(
+        "python -m tools.bench",
+        "Measures our speed beside that of peers, which take turns within one run (docs/benchmarks.md).",
+        ["python -m tools.bench step", "python -m tools.bench all --quick --json bench.json"],
     )
     parser.add_argument("name", choices=[*MODULES, "all"], help="what to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to FILE")

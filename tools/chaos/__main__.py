@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.config.load import load_config
 from engine.errors import UserError
@@ -43,18 +44,24 @@ def _compare(options: argparse.Namespace, folder: Path) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="python -m tools.chaos",
-        description="Trains a model twice, once in peace and once killed at random and resumed, again "
-        "and again, and compares everything that is left behind.",
+    parser = command_parser(
+        "python -m tools.chaos",
+        "Trains a model twice, once in peace and once killed at random and resumed, again and again, and compares "
+        "everything that is left behind. Exits with 0 if every bit is the same, with 1 if not.",
+        ["python -m tools.chaos --config configs/classification/chaos.yaml --ranks 2 --kills 10"],
     )
-    parser.add_argument("--task", metavar="TASK", help="what is trained (the task that can read the configuration)")
+    parser.add_argument(
+        "--task", metavar="TASK", help="what is trained (default: the task that can read the configuration)"
+    )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the run's configuration")
-    parser.add_argument("--ranks", type=_count, default=1, metavar="N", help="processes, started by torchrun (1)")
+    parser.add_argument(
+        "--ranks", type=_count, default=1, metavar="N", help="processes, started by torchrun (default: 1)"
+    )
     parser.add_argument("--kills", type=_count, required=True, metavar="N", help="how often the run is killed")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides what is killed when (0)")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where both runs are kept (a temporary folder)")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="decides what is killed when (default: 0)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where both runs are kept (default: a temporary folder)"
+    )
     parser.add_argument("--keep", action="store_true", help="keep them even if they are the same")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
     return parser

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.config.load import load_config
 from engine.config.run import RunConfig
@@ -19,10 +19,11 @@ from engine.task.spec import TaskSpec, find_spec, known_tasks
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Checks settings and data and prints what it finds. Returns 0, or 2 if training would refuse to start."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="python -m tools.check",
-        description="Reads a run's configuration and looks at its data and weights; builds and trains nothing.",
+    parser = command_parser(
+        "python -m tools.check",
+        "Reads a run's configuration and looks at its data and weights; builds and trains nothing. Exits with 2 if "
+        "training would refuse to start.",
+        ["python -m tools.check --task classification --config run.yaml data.root=/scratch/shop"],
     )
     tasks = f"what is to be trained: {', '.join(known_tasks())}, or a package of your own"
     parser.add_argument("--task", required=True, metavar="TASK", help=tasks)

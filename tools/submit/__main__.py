@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import shown
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from tools.submit.submission import Submitted
 
 _RESOURCES = {
-    "nodes": (int, "N", "nodes (1)"),
-    "gpus_per_node": (int, "G", "GPUs on each node, one process for each (1; local: if there is one); 0: CPUs"),
+    "nodes": (int, "N", "nodes (default: 1)"),
+    "gpus_per_node": (
+        int,
+        "G",
+        "GPUs on each node, one process for each (default: 1; local: if there is one); 0: CPUs",
+    ),
     "tasks_per_node": (int, "N", "processes on each node, if not one a GPU"),
     "cpus_per_task": (int, "C", "cores for each process and its data workers"),
     "mem": (str, "M", "memory on each node, such as 64G"),
@@ -60,16 +65,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False,
-        prog="python -m tools.submit",
-        description="Queues a training, or one for each combination of swept values, and returns at once. A copy of "
-        "the code is made, so that later edits do not change what waits.",
+    command = "python -m tools.submit --task classification --config run.yaml"
+    parser = command_parser(
+        "python -m tools.submit",
+        "Queues a training, or one for each combination of swept values, and returns at once. A copy of the code is "
+        "made, so that later edits do not change what waits.",
+        [
+            f"{command} --gpus-per-node 4 --time 12:00:00 --partition gpu",
+            f"{command} --array-parallelism 4 --sweep optimizer.lr=1e-4,3e-4 --sweep model.drop_path=0.1,0.2",
+            f"{command} --cluster local --gpus-per-node 0",
+            "python -m tools.submit --status",
+            "python -m tools.submit --retry experiments/experiment_0007",
+        ],
     )
     tasks = f"what is trained: {', '.join(known_tasks())}, or a package of your own"
     parser.add_argument("--task", metavar="TASK", help=tasks)
     parser.add_argument("--config", type=Path, metavar="FILE", help="the run's configuration")
-    parser.add_argument("--cluster", choices=("slurm", "local", "debug"), help="where to (slurm)")
+    parser.add_argument("--cluster", choices=("slurm", "local", "debug"), help="where to (default: slurm)")
     parser.add_argument("--name", default="", help="the experiment's name")
     parser.add_argument(
         "--sweep", action="append", default=[], metavar="key.path=a,b,c", help="one run a value; may be repeated"
@@ -83,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument(
-        "--status", nargs="*", type=Path, metavar="DIR", help="how the runs in DIR (experiments) are doing"
+        "--status", nargs="*", type=Path, metavar="DIR", help="how the runs in DIR (default: experiments) are doing"
     )
     looks.add_argument("--retry", nargs="*", type=Path, metavar="DIR", help="queue again what stopped unfinished there")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
