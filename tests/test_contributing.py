@@ -18,7 +18,7 @@ from engine.datasets.labelled import open_digits
 from tests.classification.small import TINY, merged
 from tests.environment import ROOT, clean_environment
 
-COPIED = ("classification", "configs", "detection", "engine", "swin", "tests", "tools", "pyproject.toml")
+COPIED = ("classification", "configs", "detection", "docs", "engine", "swin", "tests", "tools", "pyproject.toml")
 DRIVER = """
 import json, runpy, sys, traceback
 from contextlib import redirect_stderr, redirect_stdout
@@ -119,15 +119,16 @@ def test_whoever_follows_a_page_can_train(tmp_path: Path, heading: str, misspelt
     files = list(map(str, changed))
     tests = [file for file in files if file.startswith("tests/")]
     train = ["classification.train", "--config", "run.yaml"]
-    schemas, told, refused, tested, trained = run(
+    schemas, rooms, told, refused, tested, trained = run(
         tree,
         ["tools.schemas"],
+        ["tools.rooms"],
         ["classification.train", "--help", section],
         [*train, f"{misspelt}=1"],
-        ["pytest", "-q", "-p", "no:cacheprovider", *tests],
+        ["pytest", "-q", "-p", "no:cacheprovider", "tests/test_rooms.py", *tests],
         train,
     )
-    assert schemas[0] == 0
+    assert schemas[0] == 0 and rooms[0] == 0
     (described,) = [
         kind
         for kind in json.loads((tree / "configs/schema/classification.json").read_text())["$defs"].values()
