@@ -140,7 +140,7 @@ def _with_form(argv: Sequence[str]) -> list[str]:
     """Returns the arguments so that a setting behind ``--print-config`` is not taken for a form."""
     forms = ("yaml", "json")
     following = [*argv[1:], ""]
-    plain = [text == "--print-config" and after not in forms for text, after in zip(argv, following, strict=True)]
+    plain = [text == "--print-config" and after not in forms for text, after in zip(argv, following, strict=False)]
     return [f"{text}=yaml" if alone else text for text, alone in zip(argv, plain, strict=True)]
 
 

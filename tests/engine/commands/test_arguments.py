@@ -89,6 +89,12 @@ def test_a_form_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str])
     assert "invalid choice: 'xml'" in capsys.readouterr().err
 
 
+def test_a_command_without_arguments_says_what_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_train_arguments("toy", [], lambda: RunConfig)
+    assert "--config FILE is needed" in capsys.readouterr().err
+
+
 def test_settings_may_stand_behind_the_images() -> None:
     setting = "detection.postprocess.score_threshold=0.5"
     given = ["--experiment", "e", "--output", "o", "--images", "a.jpg", "--images", "b.jpg", setting]
