@@ -48,7 +48,7 @@ class CommonModel(Section):
 
     @property
     def timm_name(self) -> str | None:
-        """timm's name of the model; None for ours."""
+        """Returns timm's name of the model; None for ours."""
         return None
 
     @model_validator(mode="after")
@@ -65,7 +65,7 @@ class SwinModel(SwinShapeConfig, CommonModel):
     """swin_tiny, swin_small, swin_base, swin_large; or swin for a shape of one's own."""
 
     def swin_shape(self) -> SwinConfig:
-        """The shape. A ``ValueError`` names fields that do not fit together."""
+        """Returns the shape. A ``ValueError`` names fields that do not fit together."""
         return replace(SWIN_SHAPES[self.name], **self.given)
 
     @model_validator(mode="after")
@@ -85,7 +85,7 @@ class TimmModel(CommonModel):
 
     @property
     def timm_name(self) -> str:
-        """timm's name of the model."""
+        """Returns timm's name of the model."""
         return self.name.removeprefix("timm/")
 
     @field_validator("name")
