@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from classification.config import ClassificationConfig
+from detection.config import DetectionConfig
+from engine.config.type_words import key_paths
 from tests.environment import ROOT
 
 PACKAGES = ("classification", "detection", "engine", "swin", "tests", "tools")
@@ -58,3 +61,12 @@ def test_a_page_names_files_that_are_there(page: str) -> None:
     written = re.findall(r"^```python\n# (\S+)$", text, re.MULTILINE)  # by whoever follows the page
     named = re.findall(rf"(?<![\w/.])((?:{'|'.join(PACKAGES)}|slurm|configs)/[a-z_/0-9]+\.[a-z]+)", text)
     assert not [name for name in named if name not in written and not Path(ROOT, name).is_file()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_names_keys_that_there_are(page: str) -> None:
+    known = {".".join(keys) for schema in (ClassificationConfig, DetectionConfig) for keys, _ in key_paths(schema)}
+    sections = "|".join(key for key in known if "." not in key)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(rf"`((?:{sections})(?:\.[a-z_]+)+)", text)
+    assert not [name for name in named if name not in known and not is_there(name) and not name.endswith(".py")]
