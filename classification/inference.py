@@ -20,7 +20,7 @@ from classification.metrics.predictions import Predictions
 from classification.metrics.thresholds import thresholds_in_use
 from classification.model import build_model
 from classification.report.multi_label import write_multilabel_report
-from classification.report.parts import Origin
+from classification.report.parts import Report
 from classification.report.single_label import calibrated, write_report
 from engine.datasets.dataset import open_images, prepare_on_all, preprocessing_of, split_made
 from engine.datasets.labelled import LabelledImages, names_digest
@@ -118,11 +118,11 @@ class ClassificationInference:
         train_counts = None if counts is None else np.array(counts, np.int64)
 
         def write(folder: Path, title: str) -> None:
-            origin = Origin(title, images, train_counts, config.evaluation, self._experiment.folder.metrics)
+            report = Report(folder, title, images, train_counts, config.evaluation, self._experiment.folder.metrics)
             if isinstance(predictions, Predictions):
-                write_report(folder, origin, values, predictions)
+                write_report(report, values, predictions)
             else:
-                write_multilabel_report(folder, origin, values, predictions, self.thresholds)
+                write_multilabel_report(report, values, predictions, self.thresholds)
 
         return Measured(values, write)
 
