@@ -70,7 +70,7 @@ class ClassificationInference:
             preprocessing,
             len(self.classes),
             ranks.device,
-            multi_label=metadata.get("multi_label", False),
+            multi_label=metadata["multi_label"],
             tta=config.evaluation.tta,
             channels_last=uses_channels_last(config.training.channels_last, model),
         )
@@ -114,8 +114,7 @@ class ClassificationInference:
         values = measure(predictions, config.evaluation.thresholds, saved["run"]["findings"])
         if isinstance(predictions, Predictions):
             values["ece"] = calibrated(predictions, config.evaluation.calibration_bins).error
-        counts = saved["metadata"].get("train_counts")
-        train_counts = None if counts is None else np.array(counts, np.int64)
+        train_counts = np.array(saved["metadata"]["train_counts"])
 
         def write(folder: Path, title: str) -> None:
             report = Report(folder, title, images, train_counts, config.evaluation, self._experiment.folder.metrics)
@@ -153,11 +152,11 @@ def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: Lab
     if any(change.startswith(OTHER_DATA) for change in experiment.changes):
         return
     data, metadata = experiment.config.data, experiment.saved["metadata"]
-    then, names = (metadata.get(key, {}) for key in ("images", "digest_of_image_names"))  # older ones lack them
+    then, names = metadata["images"], metadata["digest_of_image_names"]
     now = {"val": val, "train": open_images(data, "train")} if split_made(data) else {"val": val}
     for split, images in now.items():
         mixed = ": images that the model was trained on may be in val now" if "train" in now else ""
-        if len(images) != then.get(split, len(images)):
+        if len(images) != then[split]:
             log.warning("data: %s has %d images, but had %d in training%s", split, len(images), then[split], mixed)
-        elif split in names and names_digest(images) != names[split]:
+        elif names_digest(images) != names[split]:
             log.warning("data: %s has as many images as in training, but of other names%s", split, mixed)

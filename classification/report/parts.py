@@ -46,8 +46,8 @@ class Report:
     title: str
     images: LabelledImages
     """Those that were evaluated."""
-    train_counts: Counts | None
-    """Training images of each class, (C,); None if unknown."""
+    train_counts: Counts
+    """Training images of each class, (C,)."""
     settings: ClassificationEvaluationConfig
     history: Path
     """The run's metrics.jsonl."""
@@ -78,8 +78,7 @@ def metrics_part(
     Each metric is shown once, with its value at tuned thresholds beside it where it has one. What is not finite, as of
     a model that has diverged, is null in metrics.json.
     """
-    counts = report.train_counts
-    sizes = [] if counts is None else by_size(size_bins(report.settings.size_bins, counts), predictions, table)
+    sizes = by_size(size_bins(report.settings.size_bins, report.train_counts), predictions, table)
     values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
     write_atomic(report.folder / "metrics.json", json.dumps({**values, "size_bins": sizes}, indent=2) + "\n")
     shown = {name: f"{value:.4f}" for name, value in metrics.items()}
@@ -90,8 +89,6 @@ def metrics_part(
         rows = [(name, shown[name], shown.get(f"{name}_tuned", "")) for name in plain]
         note = "Thresholds are tuned on val: on val itself, the last column flatters the model."
         parts = [markdown_table(("metric", "at threshold 0.5", "at tuned thresholds"), rows), note]
-    if not sizes:
-        return parts
     report.csv("size_bins.csv", list(sizes[0]), [list(row.values()) for row in sizes])
     line = report.figure("size_bins", sizes_figure(sizes, drawn), "By training images")
     return [*parts, "## By training images of a class", _values_table(sizes[0], map(dict.values, sizes)), line]
@@ -112,8 +109,7 @@ def class_part(report: Report, table: Table, column: str, name: str) -> list[str
     if without := len(classes) - len(best):
         text += f" {without} classes have no images here."
     figure = classes_figure(table[column], table["support"], classes, report.train_counts, name)
-    if report.train_counts is not None:
-        table = {"train_images": report.train_counts, **table}
+    table = {"train_images": report.train_counts, **table}
     rows = [[name, *(column[i].item() for column in table.values())] for i, name in enumerate(classes)]
     report.csv("per_class.csv", ["class", *table], rows)
     line = report.figure("per_class", figure, f"{name.capitalize()} of each class")

@@ -35,7 +35,7 @@ TITLE_INCHES = 3.4
 """Width that the title of a confusion matrix needs."""
 
 
-def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], train_counts: NDArray | None) -> Figure:
+def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], train_counts: NDArray[np.int64]) -> Figure:
     """Draws the confusion matrix (C, C), rows as shares of their true class.
 
     Of many classes two: those that are most often confused, and all of them in blocks, from those with most training
@@ -52,7 +52,7 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], train_co
     return figure
 
 
-def _many_confusions(counts: NDArray[np.int64], classes: Sequence[str], train_counts: NDArray | None) -> Figure:
+def _many_confusions(counts: NDArray[np.int64], classes: Sequence[str], train_counts: NDArray[np.int64]) -> Figure:
     worst = _most_confused(counts)
     others = counts[worst].sum(axis=1) - counts[np.ix_(worst, worst)].sum(axis=1)
     names = [classes[c] for c in worst]
@@ -62,14 +62,12 @@ def _many_confusions(counts: NDArray[np.int64], classes: Sequence[str], train_co
     _matrix(left, np.column_stack([counts[np.ix_(worst, worst)], others]), names, [*names, "(others)"], numbers=True)
     left.set_title(f"{len(worst)} of {len(classes)} classes: the most frequent confusions", fontsize=11)
     right = _axes(figure, margin + side + 1.4, margin, side, side)
-    order = np.argsort(-(counts.sum(axis=1) if train_counts is None else train_counts), kind="stable")
-    place = np.argsort(order) * BLOCKS // len(classes)
+    place = np.argsort(np.argsort(-train_counts, kind="stable")) * BLOCKS // len(classes)
     summed = np.zeros((BLOCKS, BLOCKS))
     rows, columns = np.nonzero(counts)
     np.add.at(summed, (place[rows], place[columns]), counts[rows, columns])
     right.imshow(_shares(summed), cmap="Blues", vmin=0, vmax=1, extent=(0, len(classes), len(classes), 0))
-    what = "evaluated" if train_counts is None else "training"
-    right.set_title(f"All classes in blocks, those with most {what} images first", fontsize=11)
+    right.set_title("All classes in blocks, those with most training images first", fontsize=11)
     right.set(xlabel="predicted", ylabel="true")
     return figure
 
@@ -127,12 +125,12 @@ def classes_figure(
     values: NDArray[np.float64],
     support: NDArray[np.int64],
     classes: Sequence[str],
-    train_counts: NDArray[np.int64] | None,
+    train_counts: NDArray[np.int64],
     what: str,
 ) -> Figure:
     """Draws ``values`` (C,) in [0, 1] of the classes that have images, named or, of many, the best and the worst.
 
-    Many classes are also shown as a curve from worst to best, and, where that is known, over their training images.
+    Many classes are also shown as a curve from worst to best, and over their training images.
     """
     order = np.flatnonzero(support)[np.argsort(values[support > 0], kind="stable")]
     worst, best = (extremes(values, support, sign)[:EXTREMES] for sign in (1, -1))
@@ -149,13 +147,9 @@ def classes_figure(
     curve.set(xlabel="classes", ylabel=what, ylim=(-0.02, 1.02))
     curve.legend(fontsize=8)
     below = figure.add_subplot(grid[1, 0])
-    if train_counts is None:
-        below.hist(values[order], bins=20, range=(0, 1), edgecolor="white")
-        below.set(title=f"How many classes reach which {what}", xlabel=what, ylabel="classes")
-    else:
-        below.plot(np.maximum(train_counts[order], 1), values[order], ".", alpha=0.4)
-        below.set(title="By training images", xlabel="training images of the class", ylabel=what, xscale="log")
-        below.set_ylim(-0.03, 1.03)
+    below.plot(np.maximum(train_counts[order], 1), values[order], ".", alpha=0.4)
+    below.set(title="By training images", xlabel="training images of the class", ylabel=what, xscale="log")
+    below.set_ylim(-0.03, 1.03)
     named = np.concatenate([worst, best[::-1]])
     bars = figure.add_subplot(grid[:, 1], title=f"{what}: the {EXTREMES} worst and the {EXTREMES} best classes")
     _bars(bars, values, support, classes, named)

@@ -72,7 +72,7 @@ def test_figures_of_many_classes_name_only_those_that_tell_something(many):
 
 @pytest.mark.parametrize("count", [2, 4, 12])
 def test_the_title_of_a_small_confusion_matrix_is_whole(count):
-    figure = confusion_figure(np.eye(count, dtype=np.int64), [f"c{k}" for k in range(count)], None)
+    figure = confusion_figure(np.eye(count, dtype=np.int64), [f"c{k}" for k in range(count)], np.ones(count))
     figure.draw_without_rendering()
     (title,) = figure.texts
     assert figure.bbox.x0 <= title.get_window_extent().x0 and title.get_window_extent().x1 <= figure.bbox.x1
