@@ -2,16 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from engine.config.section import Section
 
 Side = Annotated[int, Field(ge=1)]
 ImageSize = Side | tuple[Side, Side]
-ChannelMean = tuple[
-    Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]
-]
-ChannelStd = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+ChannelMean = tuple[Fraction, Fraction, Fraction]
+ChannelStd = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -37,5 +36,5 @@ class ImageData(Section):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the model's input."""
+        """Returns height and width of the model's input."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size

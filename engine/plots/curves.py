@@ -76,22 +76,18 @@ def draw_curves(records: Records, directions: Directions) -> Figure | None:
 
 
 def grouped(names: Sequence[str]) -> dict[str, list[str]]:
-    """Metrics of one panel, by the words that they all begin with: ``f1_macro`` and ``f1_micro`` share ``f1``."""
+    """Groups metrics into panels, by the words that they all begin with: ``f1_macro`` and ``f1_micro`` share ``f1``."""
     panels: dict[str, list[str]] = {}
     for name in names:
-        head = name.partition("_")[0]
-        alike = [other for other in names if other.partition("_")[0] == head]
-        places = itertools.takewhile(lambda words: len(set(words)) == 1, zip(*map(_words, alike), strict=False))
-        panels["_".join(words[0] for words in places)] = alike
+        alike = [other for other in names if other.partition("_")[0] == name.partition("_")[0]]
+        words = zip(*(other.split("_") for other in alike), strict=False)
+        shared = itertools.takewhile(lambda word: len(set(word)) == 1, words)
+        panels["_".join(word[0] for word in shared)] = alike
     return panels
 
 
-def _words(name: str) -> list[str]:
-    return name.split("_")
-
-
 def line(records: Records, split: str, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Epochs and values of a metric, at most :data:`MOST_POINTS`; a value that is missing or null is NaN."""
+    """Returns epochs and values of a metric, at most :data:`MOST_POINTS`; a value that is missing or null is NaN."""
     there = [record for record in records if record["split"] == split and name in record]
     epochs = np.array([record.get("epoch", record["step"]) for record in there], float)
     values = np.array([np.nan if record[name] is None else record[name] for record in there], float)

@@ -73,7 +73,7 @@ class Tile:
 
 
 def sheet(tiles: Sequence[Tile], columns: int, side: int = TILE) -> ImageArray:
-    """Images in rows, left to right, each scaled to fit into a square of ``side`` pixels, with its caption beneath.
+    """Arranges images in rows, left to right, each scaled to fit into a square of ``side`` pixels, with its caption beneath.
 
     Rows are as high as the highest image.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,14 +35,18 @@ def text_width(text: str) -> int:
 
 
 def give_fonts(figure: Figure) -> None:
-    """Has the texts of ``figure`` fall back, character by character, on fonts that have what the usual one lacks."""
+    """Lets the texts of ``figure`` fall back, character by character, on fonts that have what the usual one lacks:
+
+    first on that with most of it.
+    """
     from matplotlib.text import Text
 
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
     missing = _lacking("".join(text.get_text() for text in texts), default_file())
-    families = [entry.name for entry in _fallbacks(missing)]
-    for text in texts if families else ():
-        text.set_fontfamily([*text.get_fontfamily(), *families])
+    able = [entry for entry in _others() if missing & _characters(entry.fname)] if missing else []
+    able.sort(key=lambda entry: -len(missing & _characters(entry.fname)))
+    for text in texts if able else ():
+        text.set_fontfamily([*text.get_fontfamily(), *(entry.name for entry in able)])
 
 
 def in_one_font(texts: Sequence[str]) -> tuple[list[str], Path]:
@@ -66,16 +70,6 @@ def default_file() -> str:
     return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 
 
-def _fallbacks(missing: frozenset[str]) -> Iterable[FontEntry]:
-    """Fonts that together have what can be had of ``missing``, each the one that adds most."""
-    while missing:
-        best = max(_others(), key=lambda entry: len(missing & _characters(entry.fname)), default=None)
-        if best is None or not missing & _characters(best.fname):
-            return
-        yield best
-        missing -= _characters(best.fname)
-
-
 def _others() -> list[FontEntry]:
     """Returns the machine's upright fonts of normal weight, in a fixed order; the first of a file of several."""
     from matplotlib.font_manager import fontManager
@@ -86,7 +80,7 @@ def _others() -> list[FontEntry]:
 
 
 def _lacking(text: str, file: str) -> frozenset[str]:
-    """Characters of ``text`` that a font has not; of blanks and line ends none is asked for."""
+    """Returns the characters of ``text`` that a font has not; of blanks and line ends none is asked for."""
     return frozenset(character for character in text if not character.isspace()) - _characters(file)
 
 
