@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,16 +73,12 @@ class ClassificationInference:
             tta=config.evaluation.tta,
             channels_last=uses_channels_last(config.training.channels_last, model),
         )
+        self.multi_label: bool = metadata["multi_label"]
         findings = experiment.saved["run"]["findings"]
         self.thresholds: NDArray[np.float64] = np.empty(0)
         """With several labels an image: probability of each class, (C,), from which on it is said."""
         if self.multi_label:
             self.thresholds = thresholds_in_use(config.evaluation.thresholds, findings, len(self.classes))
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether an image may show several classes."""
-        return self.classifier.multi_label
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Returns (B, C) float64 on the device, of uint8 images (B, 3, H, W)."""
@@ -92,14 +87,13 @@ class ClassificationInference:
         return logits.sigmoid() if self.multi_label else logits.softmax(1)
 
     def answers(self, images: Tensor, sizes: Tensor) -> list[ClassAnswer]:
-        return [self._answer(row) for row in self.probabilities(images).cpu().numpy()]
-
-    def _answer(self, row: np.ndarray) -> ClassAnswer:
-        order = np.argsort(-row, kind="stable")
-        said: Sequence[int] = np.flatnonzero(row >= self.thresholds).tolist() if self.multi_label else [order[0]]
-        return ClassAnswer(
-            tuple(self.classes[c] for c in said), {self.classes[c]: float(row[c]) for c in order.tolist()}
-        )
+        found = []
+        for row in self.probabilities(images).cpu().numpy():
+            order = np.argsort(-row, kind="stable")
+            said = np.flatnonzero(row >= self.thresholds) if self.multi_label else order[:1]
+            probabilities = {self.classes[c]: float(row[c]) for c in order}
+            found.append(ClassAnswer(tuple(self.classes[c] for c in said), probabilities))
+        return found
 
     def evaluate(self, split: str, ranks: Ranks) -> Measured:
         config, saved = self._config, self._experiment.saved
@@ -139,7 +133,7 @@ class ClassificationInference:
 
 
 def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preprocessing:
-    """What the run's own evaluations did to images, as its checkpoint says, with the user's changes."""
+    """Returns what the run's own evaluations did to images, as its checkpoint says, with the user's changes."""
     run, _ = used_config(experiment.folder.path, ClassificationConfig)
     before, now = (asdict(preprocessing_of(config.data, config.model.timm_name)) for config in (run, experiment.config))
     kept = {**before, **experiment.saved["metadata"]["preprocessing"]}
@@ -148,7 +142,7 @@ def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preproce
 
 
 def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: LabelledImages) -> None:
-    """Of other images than there were in training; where val is a part of train, of train's as well."""
+    """Warns of other images than there were in training; where val is a part of train, of train's as well."""
     if any(change.startswith(OTHER_DATA) for change in experiment.changes):
         return
     data, metadata = experiment.config.data, experiment.saved["metadata"]

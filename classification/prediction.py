@@ -47,8 +47,9 @@ class TablePrediction:
         check_writable(output.absolute().parent, "--output")
 
     def rows(self, inference: ClassificationInference, batch: dict[str, Tensor]) -> Tensor:
-        """Number of the image, then each class's probability where there may be several; else the numbers of the
-        ``top_k`` most probable classes, best first, and their probabilities.
+        """Returns the number of the image, then each class's probability where there may be several.
+
+        Else, the numbers of the ``top_k`` most probable classes, best first, and their probabilities.
         """
         probabilities = inference.probabilities(batch["image"])
         index = batch["index"].to(probabilities)[:, None]
@@ -67,7 +68,7 @@ class TablePrediction:
 
 
 def _holds_predictions(path: Path) -> bool:
-    """Whether a file begins as the tables that are written here do; those, and empty files, are written anew."""
+    """Returns whether a file begins as the tables written here do; those, and empty files, are written anew."""
     try:
         with path.open("rb") as file:
             return file.read(len(FIRST_COLUMN) + 1).decode(errors="replace") in ("", f"{FIRST_COLUMN},")
@@ -76,7 +77,7 @@ def _holds_predictions(path: Path) -> bool:
 
 
 def _same_file(output: Path, other: Path) -> bool:
-    """Whether two paths lead to one file; links are only followed for files of one name, as there may be many."""
+    """Returns whether two paths lead to one file; only for files of one name links are followed: there may be many."""
     return output.name == other.name and other.exists() and output.samefile(other)
 
 

@@ -89,35 +89,38 @@ class ClassificationTask:
         self.train_order = build_order(data, images, seed)
         log.info("data: %s", described(data, images, held_out, self.train_order.num_samples))
         if len(self.classes) == 1 and not self._multi_label and ranks.is_main:
-            log.warning(
-                "data: %s is the only class: there is nothing to learn, and any answer is right", self.classes[0]
-            )
+            only = self.classes[0]
+            log.warning("data: %s is the only class: there is nothing to learn, and any answer is right", only)
         self.drop_last = data.drop_last
         self.slot_multiple = 2 if config.augmentation.mixes else 1
         self.workers = worker_settings(data, ranks, TrainCollate(config, self._preprocessing))
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: what :class:`TrainCollate` makes. Mean loss over the micro-batch."""
+        """Returns the mean loss over a micro-batch, which :class:`TrainCollate` has made."""
         images, targets = self._mixed(self._classifier.normalized(batch["image"]), batch)
         inputs = laid_out(images, self._classifier.channels_last)
         return {"loss": self._loss(model(inputs), targets).mean()}
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
-        predictions, thresholds = self.predict(model, split, ranks), self._config.evaluation.thresholds
+        if split not in self._opened:
+            self._opened[split] = ranks.from_main(partial(open_images, self._config.data, split))
+        images, settings = self._opened[split], self._config.evaluation
+        thresholds = settings.thresholds
+        predictions = self._classifier.predict(model, images, settings.batch_size, self.workers, ranks)
         ranks.heartbeat.at("measure")
         findings = find(predictions, thresholds) if split == "val" else {}
         draw = partial(self._draw, predictions, split, findings)
         return Evaluated(measure(predictions, thresholds, findings), findings, draw)
 
     def _draw(self, predictions: AnyPredictions, split: str, findings: dict[str, Any]) -> Mapping[str, ImageArray]:
-        images, counts = self.images(split), self._train_counts
+        images, counts = self._opened[split], self._train_counts
         if isinstance(predictions, Predictions):
             return board_images(predictions, images, counts)
         thresholds = thresholds_in_use(self._config.evaluation.thresholds, findings, len(self.classes))
         return multilabel_board_images(predictions, images, thresholds, counts)
 
     def previews(self) -> Mapping[str, ImageArray]:
-        """The first training images as the model sees them, mixed if they are, with their classes."""
+        """Draws the first training images as the model sees them, mixed if they are, with their classes."""
         size, order = self._config.training.global_batch_size, self.train_order(0)[:SHOWN]
         draws = [Draw(int(index), 0, position) for position, index in enumerate(order)]
         steps = [draws[first : first + size] for first in range(0, len(draws), size)]
@@ -126,32 +129,20 @@ class ClassificationTask:
         images, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
         return {"train_samples": contact_sheet(images, as_rows(targets, len(self.classes)), self.classes)}
 
-    def images(self, split: str) -> LabelledImages:
-        """Those of ``train`` or ``val``, or of another split that was predicted before."""
-        return self._opened[split]
-
-    def predict(self, model: nn.Module, split: str, ranks: Ranks) -> AnyPredictions:
-        """What ``model`` says of each image of ``split``; the same on every rank.
-
-        Raises:
-            UserError: the data have no such split.
-        """
-        if split not in self._opened:
-            self._opened[split] = ranks.from_main(partial(open_images, self._config.data, split))
-        batch_size = self._config.evaluation.batch_size
-        return self._classifier.predict(model, self.images(split), batch_size, self.workers, ranks)
-
     def metadata(self) -> dict[str, Any]:
-        made = {"split": made} if (made := split_made(self._config.data)) else {}
-        used = {"multi_label": self._multi_label, "preprocessing": asdict(self._preprocessing)}
-        there = {
-            "images": {split: len(self.images(split)) for split in SPLITS},
+        made = split_made(self._config.data)
+        return {
+            "classes": self.classes,
+            "train_counts": self._train_counts.tolist(),
+            "images": {split: len(self._opened[split]) for split in SPLITS},
             "digest_of_image_names": self._names,
+            "multi_label": self._multi_label,
+            "preprocessing": asdict(self._preprocessing),
+            **({"split": made} if made else {}),
         }
-        return {"classes": self.classes, "train_counts": self._train_counts.tolist(), **there, **used, **made}
 
     def _mixed(self, images: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) and the batch's targets: both as :class:`TrainCollate` has planned to mix them."""
+        """Returns images (B, 3, H, W) and the batch's targets, mixed as :class:`TrainCollate` has planned."""
         if "target_weights" not in batch:
             return images, batch["label"]
         plan = MixingPlan(batch["pixel_weights"], batch["boxes"], batch["target_weights"])
@@ -159,7 +150,7 @@ class ClassificationTask:
 
 
 def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledImages], dict[str, str]]:
-    """Train and val, and a digest of the names of each.
+    """Opens train and val, with a digest of the names of each.
 
     Raises:
         UserError: they are not there, or not as they should be: better known before training than after an epoch.

@@ -73,7 +73,7 @@ class Tile:
 
 
 def sheet(tiles: Sequence[Tile], columns: int, side: int = TILE) -> ImageArray:
-    """Arranges images in rows, left to right, each scaled to fit into a square of ``side`` pixels, with its caption beneath.
+    """Draws images in rows, left to right, each scaled to fit into a square of ``side`` pixels, over its caption.
 
     Rows are as high as the highest image.
     """

@@ -35,18 +35,18 @@ def text_width(text: str) -> int:
 
 
 def give_fonts(figure: Figure) -> None:
-    """Lets the texts of ``figure`` fall back, character by character, on fonts that have what the usual one lacks:
-
-    first on that with most of it.
-    """
+    """Lets the texts of ``figure`` fall back, character by character, on fonts that have what the usual one lacks."""
     from matplotlib.text import Text
 
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
     missing = _lacking("".join(text.get_text() for text in texts), default_file())
-    able = [entry for entry in _others() if missing & _characters(entry.fname)] if missing else []
-    able.sort(key=lambda entry: -len(missing & _characters(entry.fname)))
-    for text in texts if able else ():
-        text.set_fontfamily([*text.get_fontfamily(), *(entry.name for entry in able)])
+    families = []
+    while missing and (able := [entry for entry in _others() if missing & _characters(entry.fname)]):
+        most = max(able, key=lambda entry: len(missing & _characters(entry.fname)))
+        families.append(most.name)
+        missing -= _characters(most.fname)
+    for text in texts if families else ():
+        text.set_fontfamily([*text.get_fontfamily(), *families])
 
 
 def in_one_font(texts: Sequence[str]) -> tuple[list[str], Path]:
