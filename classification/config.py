@@ -27,7 +27,7 @@ SWIN_SHAPES = {**SHAPES, "swin": SHAPES["swin_tiny"]}
 class HeadConfig(Section):
     """A hidden layer before the classes: dropout, linear layer, activation, batch norm, dropout, linear layer."""
 
-    hidden: Annotated[int, Field(ge=1)]
+    hidden: Count
     """Width of the hidden layer."""
     dropout: Fraction = 0.0
     """Dropout of the backbone's features."""
@@ -55,7 +55,7 @@ class CommonModel(Section):
 
     @property
     def timm_name(self) -> str | None:
-        """timm's name of the model; None for ours."""
+        """Returns timm's name of the model; None for ours."""
         return None
 
     @model_validator(mode="after")
@@ -72,7 +72,7 @@ class SwinModel(SwinShapeConfig, CommonModel):
     """swin_tiny, swin_small, swin_base, swin_large; or swin for a shape of one's own."""
 
     def swin_shape(self) -> SwinConfig:
-        """The shape. A ``ValueError`` names fields that do not fit together."""
+        """Returns the shape. A ``ValueError`` names fields that do not fit together."""
         return replace(SWIN_SHAPES[self.name], **self.given)
 
     @model_validator(mode="after")
@@ -92,7 +92,7 @@ class TimmModel(CommonModel):
 
     @property
     def timm_name(self) -> str:
-        """timm's name of the model."""
+        """Returns timm's name of the model."""
         return self.name.removeprefix("timm/")
 
     @field_validator("name")
@@ -162,19 +162,17 @@ class ClassificationConfig(RunConfig):
         size, most = self.training.global_batch_size, self.training.micro_batch_size
         if self.augmentation.mixes:
             why = ", ".join(f"augmentation.{key}" for key in ("mixup", "cutmix") if getattr(self.augmentation, key))
+            pairs = f"to mix pairs of images ({why})"
             if size % 2:
-                raise ValueError(
-                    f"training.global_batch_size: must be even, not {size}, to mix pairs of images ({why})"
-                )
+                raise ValueError(f"training.global_batch_size: must be even, not {size}, {pairs}")
             if most == 1:
-                raise ValueError(f"training.micro_batch_size: must be at least 2 to mix pairs of images ({why})")
+                raise ValueError(f"training.micro_batch_size: must be at least 2 {pairs}")
         return self
 
     @model_validator(mode="after")
     def _images_hold_a_patch(self) -> "ClassificationConfig":
-        size = self.data.image_size
-        sides = (size, size) if isinstance(size, int) else size
         patch = self.model.swin_shape().patch_size if isinstance(self.model, SwinModel) else 1
-        if min(sides) < patch:
+        if min(self.data.size) < patch:
+            size = self.data.image_size
             raise ValueError(f"data.image_size: must be at least model.patch_size ({patch}), not {size}")
         return self

@@ -61,9 +61,8 @@ class TablePrediction:
     def write(self, inference: ClassificationInference, answers: Answers, ranks: Ranks) -> None:
         if not ranks.is_main:
             return
-        table = _labels_table if inference.multi_label else _classes_table
         self._output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._output, csv_bytes(*table(inference, answers)))
+        write_atomic(self._output, csv_bytes(*_table(inference, answers)))
         log.info("predictions of %d images: %s", len(answers.readable), shown(self._output))
 
 
@@ -81,25 +80,26 @@ def _same_file(output: Path, other: Path) -> bool:
     return output.name == other.name and other.exists() and output.samefile(other)
 
 
-def _classes_table(inference: ClassificationInference, answers: Answers) -> tuple[list[str], list[list[str]]]:
-    """``path, class, probability``, the most probable classes with theirs, best first, and ``error``."""
-    count = answers.rows.shape[1] // 2
-    header = [f"{kind}_{place}" for place in range(1, count + 1) for kind in ("class", "probability")]
-    rows = {index: [answers.names[index], *[""] * (2 + 2 * count), fault] for index, fault in answers.faults.items()}
-    for index, *row in answers.rows.tolist():
-        pairs = zip(row[:count], row[count:], strict=True)
-        cells = [cell for c, p in pairs for cell in (inference.classes[int(c)], f"{p:.6f}")]
-        rows[int(index)] = [answers.names[int(index)], *cells[:2], *cells, ""]
-    return [FIRST_COLUMN, "class", "probability", *header, "error"], [rows[index] for index in sorted(rows)]
+def _table(inference: ClassificationInference, answers: Answers) -> tuple[list[str], list[list[str]]]:
+    """Makes the table's heading and rows, in the order of the images.
 
-
-def _labels_table(inference: ClassificationInference, answers: Answers) -> tuple[list[str], list[list[str]]]:
-    """``path, classes``: those from their thresholds on, ``error``, and the probability of every class."""
-    names = inference.classes
-    rows = {index: [answers.names[index], "", fault, *[""] * len(names)] for index, fault in answers.faults.items()}
-    for row in answers.rows:
-        index, probabilities = int(row[0]), row[1:]
-        classes = SEPARATOR.join(names[c] for c in np.flatnonzero(probabilities >= inference.thresholds))
-        rows[index] = [answers.names[index], classes, "", *(f"{value:.6f}" for value in probabilities)]
-    header = [FIRST_COLUMN, "classes", "error", *(f"probability_{name}" for name in names)]
-    return header, [rows[index] for index in sorted(rows)]
+    With one label an image, they have the most probable classes with their probabilities, best first; with several,
+    those from their thresholds on, and the probability of every class.
+    """
+    names, rows = inference.classes, {}
+    if inference.multi_label:
+        heading = ["classes", "error", *(f"probability_{name}" for name in names)]
+        for index, *values in answers.rows.tolist():
+            said = SEPARATOR.join(names[c] for c in np.flatnonzero(values >= inference.thresholds))
+            rows[int(index)] = [said, "", *(f"{value:.6f}" for value in values)]
+    else:
+        count = answers.rows.shape[1] // 2
+        places = [f"{kind}_{place}" for place in range(1, count + 1) for kind in ("class", "probability")]
+        heading = ["class", "probability", *places, "error"]
+        for index, *values in answers.rows.tolist():
+            pairs = zip(values[:count], values[count:], strict=True)
+            cells = [cell for c, p in pairs for cell in (names[int(c)], f"{p:.6f}")]
+            rows[int(index)] = [*cells[:2], *cells, ""]
+    for index, fault in answers.faults.items():
+        rows[index] = [fault if column == "error" else "" for column in heading]
+    return [FIRST_COLUMN, *heading], [[answers.names[index], *rows[index]] for index in sorted(rows)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from classification.augmentation.mixing import MixingPlan, apply_mixing, as_rows, plan_mixing
+from classification.augmentation.sections import AugmentationConfig
 from classification.augmentation.transforms import TrainTransform
 from classification.classifier import Classifier
 from classification.config import ClassificationConfig
@@ -25,14 +26,7 @@ from classification.model import build_model
 from classification.report.multi_label import multilabel_board_images
 from classification.report.single_label import board_images
 from engine.data.batch_plan import Draw
-from engine.datasets.dataset import (
-    ImageReader,
-    described,
-    open_images,
-    prepare_on_all,
-    preprocessing_of,
-    split_made,
-)
+from engine.datasets.dataset import ImageReader, described, open_images, prepare_on_all, preprocessing_of, split_made
 from engine.datasets.labelled import LabelledImages, class_counts, names_digest
 from engine.datasets.preflight import faults_of
 from engine.datasets.sampling import build_order
@@ -93,7 +87,8 @@ class ClassificationTask:
             log.warning("data: %s is the only class: there is nothing to learn, and any answer is right", only)
         self.drop_last = data.drop_last
         self.slot_multiple = 2 if config.augmentation.mixes else 1
-        self.workers = worker_settings(data, ranks, TrainCollate(config, self._preprocessing))
+        collate = TrainCollate(config.augmentation, seed, config.training.global_batch_size, self._preprocessing)
+        self.workers = worker_settings(data, ranks, collate)
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Returns the mean loss over a micro-batch, which :class:`TrainCollate` has made."""
@@ -161,19 +156,20 @@ def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledImages], dict[str
     return opened, {split: names_digest(images) for split, images in opened.items()}
 
 
+@dataclass(frozen=True)
 class TrainCollate:
     """Makes a micro-batch of samples, with the plan of how its neighbours are mixed, in the worker that read them."""
 
-    def __init__(self, config: ClassificationConfig, preprocessing: Preprocessing) -> None:
-        self._augmentation = config.augmentation
-        self._seed = config.experiment.seed
-        self._global_batch_size = config.training.global_batch_size
-        self._size = preprocessing.size
+    augmentation: AugmentationConfig
+    seed: int
+    global_batch_size: int
+    preprocessing: Preprocessing
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch = default_collate(samples)
-        if self._augmentation.mixes:
+        if self.augmentation.mixes:
             epoch, positions = samples[0]["epoch"], [sample["position"] for sample in samples]
-            step = positions[0] // self._global_batch_size
-            batch |= vars(plan_mixing(self._augmentation, self._seed, epoch, step, positions, *self._size))
+            step = positions[0] // self.global_batch_size
+            size = self.preprocessing.size
+            batch |= vars(plan_mixing(self.augmentation, self.seed, epoch, step, positions, *size))
         return batch

@@ -40,10 +40,8 @@ def _from_timm(name: str) -> str:
 
 def _from_torchvision(name: str) -> str:
     """Translates `features`, which alternates: embedding (0), blocks (1), merging (2), blocks (3), …"""
-    name = re.sub(r"^features\.0\.0\.", "patch_embed.proj.", name)
-    name = re.sub(r"^features\.0\.2\.", "patch_embed.norm.", name)
-    name = re.sub(r"\.mlp\.0\.", ".mlp.fc1.", name)
-    name = re.sub(r"\.mlp\.3\.", ".mlp.fc2.", name)
+    name = name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")
+    name = name.replace("features.0.0.", "patch_embed.proj.").replace("features.0.2.", "patch_embed.norm.")
 
     def place(found: re.Match[str]) -> str:
         stage, merging = divmod(int(found[1]) - 1, 2)

@@ -34,8 +34,7 @@ def measure(predictions: AnyPredictions, thresholds: float | str, findings: Mapp
     """Measures any split.
 
     With several labels an image and tuned thresholds, metrics that need thresholds are given twice: at 0.5 under their
-    plain names, and at the thresholds of ``findings`` with ``_tuned`` behind. On val, where the thresholds come from,
-    the latter flatter the model; on test they are as honest as the former.
+    plain names, and at the thresholds of ``findings`` with ``_tuned`` behind, which flatters the model on val.
 
     Args:
         thresholds: `evaluation.thresholds`.

@@ -66,8 +66,8 @@ def wrong_labels(
     """
     labels, values = predictions.labels[index], predictions.probabilities[index]
     said = values >= thresholds
-    missed = sorted(np.flatnonzero(labels & ~said), key=lambda c: values[c])
-    wrong = sorted(np.flatnonzero(said & ~labels), key=lambda c: -values[c])
+    missed = sorted(np.flatnonzero(labels & ~said).tolist(), key=lambda c: values[c])
+    wrong = sorted(np.flatnonzero(said & ~labels).tolist(), key=lambda c: -values[c])
     named = [", ".join(f"{classes[c]} {values[c]:.{digits}f}" for c in numbers) for numbers in (missed, wrong)]
     return named[0], named[1]
 

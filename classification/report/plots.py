@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_curve
 
 from classification.metrics.calibration import Calibration
 from classification.metrics.predictions import MultiLabelPredictions
+from classification.metrics.single_label import confusions
 from engine.plots.figures import shown_name
 from engine.plots.fonts import text_width
 
@@ -53,7 +54,8 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], train_co
 
 
 def _many_confusions(counts: NDArray[np.int64], classes: Sequence[str], train_counts: NDArray[np.int64]) -> Figure:
-    worst = _most_confused(counts)
+    most_confused = dict.fromkeys(c for pair in confusions(counts)[: 2 * CONFUSED] for c in pair)  # side by side
+    worst = np.array(list(most_confused)[:CONFUSED] or range(CONFUSED))
     others = counts[worst].sum(axis=1) - counts[np.ix_(worst, worst)].sum(axis=1)
     names = [classes[c] for c in worst]
     side, margin = 0.3 * len(worst), _margin([*names, "(others)"])
@@ -70,16 +72,6 @@ def _many_confusions(counts: NDArray[np.int64], classes: Sequence[str], train_co
     right.set_title("All classes in blocks, those with most training images first", fontsize=11)
     right.set(xlabel="predicted", ylabel="true")
     return figure
-
-
-def _most_confused(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Classes of the most frequent confusions, those that are confused side by side; of few confusions fewer."""
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    rows, columns = np.nonzero(wrong)
-    order = np.argsort(-wrong[rows, columns], kind="stable")
-    classes = dict.fromkeys(c for i in order[: 2 * CONFUSED] for c in (int(rows[i]), int(columns[i])))
-    return np.array(list(classes)[:CONFUSED] or range(CONFUSED))
 
 
 def _matrix(
@@ -217,7 +209,7 @@ def _curve(labels: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> tup
     return np.append(recall[:-1:step], recall[-1]), np.append(precision[:-1:step], precision[-1])
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained") -> Figure:
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """Makes a figure of a size in inches.
 
     Without a layout its axes are placed by :func:`_axes`: quicker by far than to have matplotlib find room for labels.

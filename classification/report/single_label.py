@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from classification.metrics.calibration import Calibration, calibration
 from classification.metrics.names import METRICS
 from classification.metrics.predictions import Predictions
-from classification.metrics.single_label import confusion, per_class
+from classification.metrics.single_label import confusion, confusions, per_class
 from classification.report.parts import Counts, Report, board, class_part, curves_part, metrics_part, mistakes_part
 from classification.report.plots import confusion_figure, reliability_figure
 from engine.datasets.labelled import LabelledImages
@@ -58,7 +57,8 @@ def _confusion_part(report: Report, counts: Counts) -> list[str]:
     classes = report.images.classes
     matrix = [[name, *row] for name, row in zip(classes, counts.tolist(), strict=True)]
     report.csv("confusion_matrix.csv", ["true \\ predicted", *classes], matrix)
-    heading, rows = ("true", "predicted", "images"), _confusions(counts, classes)
+    heading = ("true", "predicted", "images")
+    rows = [(classes[true], classes[said], int(counts[true, said])) for true, said in confusions(counts)]
     report.csv("confusions.csv", heading, rows)
     more = f"The {CONFUSIONS} most frequent of {len(rows)}; all are in [confusions.csv](confusions.csv)."
     listed = markdown_table(heading, rows[:CONFUSIONS]) if rows else "None."
@@ -81,13 +81,6 @@ def _calibration_part(report: Report, found: Calibration) -> list[str]:
         f"Expected calibration error in {len(found.counts)} groups: {found.error:.4f}."
     )
     return ["## Calibration", text, report.figure("reliability", reliability_figure(found), "Reliability diagram")]
-
-
-def _confusions(counts: Counts, classes: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Lists what was taken for what, and how often; most frequent first."""
-    rows, columns = np.nonzero(counts * ~np.eye(len(counts), dtype=bool))
-    found = [(classes[i], classes[j], int(counts[i, j])) for i, j in zip(rows, columns, strict=True)]
-    return sorted(found, key=lambda confusion: -confusion[2])
 
 
 def _prediction_table(predictions: Predictions, images: LabelledImages) -> tuple[list[str], list[list[Any]]]:

@@ -74,8 +74,8 @@ def read_listing(config: CsvData) -> tuple[list[Row], int]:
     columns, conflicts = ("split", *config.label_columns), []
     for row in rows:
         earlier = first.setdefault(os.path.normpath(os.path.join(config.root, row.path)), row)
-        cells = zip(columns, (earlier.split, *earlier.labels), (row.split, *row.labels), strict=True)
-        if different := [(name, before, after) for name, before, after in cells if before != after]:
+        said_twice = zip(columns, (earlier.split, *earlier.labels), (row.split, *row.labels), strict=True)
+        if different := [(name, before, after) for name, before, after in said_twice if before != after]:
             name, before, after = different[-1]
             conflicts.append(f"{row.place}: {row.path} has {name} '{after}' here and '{before}' in {earlier.place}")
     if conflicts:

@@ -34,13 +34,8 @@ class CommonData(ImageData):
     this part of the largest class's images. An epoch gets longer."""
 
     @property
-    def tiny(self) -> bool:
-        """Whether the images are so small that none of their edges is to be cut off."""
-        return False
-
-    @property
     def multi_label(self) -> bool:
-        """Whether an image may show several classes."""
+        """Returns whether an image may show several classes."""
         return False
 
     @model_validator(mode="after")
@@ -129,11 +124,13 @@ class CsvData(SplitData):
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image may have several labels."""
+        """Returns whether an image may show several classes."""
         return len(self.label_columns) > 1 or self.label_separator is not None
 
 
 ArraySource = Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "kmnist", "svhn", "stl10", "usps"]
+TINY = ("digits", *get_args(ArraySource))
+"""Sources of images so small that none of their edges is cut off."""
 FileSource = Literal[
     "caltech101", "caltech256", "celeba", "country211", "dtd", "eurosat", "fgvc_aircraft", "flowers102", "food101",
     "gtsrb", "imagenette", "oxford_iiit_pet", "places365", "places365_small", "rendered_sst2", "stanford_cars",
@@ -155,13 +152,8 @@ class TorchvisionData(SplitData):
     """Fetch the files when they are not there."""
 
     @property
-    def tiny(self) -> bool:
-        """Whether images are so small that preprocessing keeps all of them."""
-        return self.source in get_args(ArraySource)
-
-    @property
     def multi_label(self) -> bool:
-        """Whether an image may have several labels."""
+        """Returns whether an image may show several classes."""
         return self.source == "celeba"
 
 
@@ -170,11 +162,6 @@ class DigitsData(CommonData):
 
     source: Literal["digits"]
     """Kind of data set."""
-
-    @property
-    def tiny(self) -> bool:
-        """Always: they have 8 x 8 pixels."""
-        return True
 
 
 DataConfig = Annotated[FolderData | CsvData | TorchvisionData | DigitsData, Variants("source")]

@@ -61,11 +61,11 @@ def may_be_sideways(image: Image.Image) -> bool:
     return _orientation(image) in (5, 6, 7, 8)
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(ExifTags.Base.Orientation)
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # written by many cameras and tools, and not always well; the pixels are fine
-        return None
+        return 1
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -34,12 +34,12 @@ class Preprocessing:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Returns height and width."""
         return self.height, self.width
 
     @property
     def fill(self) -> tuple[int, int, int]:
-        """The colour, 0 to 255, of what rotation and the like uncover: that of the bars, else the mean."""
+        """Returns the colour, 0 to 255, of what rotation and the like uncover: that of the bars, else the mean."""
         if isinstance(self.pad_fill, tuple):
             return self.pad_fill
         red, green, blue = (min(255, round(255 * channel)) for channel in self.mean)
