@@ -42,8 +42,10 @@ def build_model(
         UserError: the weights cannot be read or do not fit, the model refuses its settings, or it has more parameters
             than ``model.max_parameters``.
     """
+    model: nn.Module
     if isinstance(config, SwinModel):
-        model = _swin(config, num_classes, image_size)
+        shape = replace(config.swin_shape(), num_classes=num_classes, img_size=image_size, drop_rate=config.drop_rate)
+        model = SwinTransformer(shape if config.drop_path is None else replace(shape, drop_path=config.drop_path))
     else:
         model = _timm(config, num_classes, image_size, published=finetune.weights == "timm")
     if config.head is not None:
@@ -82,14 +84,6 @@ def _load(model: nn.Module, file: Path, classes: Sequence[str] | None) -> None:
         load_swin_weights(model, state)
     except WeightsError as error:
         raise UserError(f"finetune.weights: {file}: {error}") from None
-
-
-def _swin(config: SwinModel, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
-    shape = config.swin_shape()
-    drop_path = shape.drop_path if config.drop_path is None else config.drop_path
-    return SwinTransformer(
-        replace(shape, num_classes=num_classes, img_size=image_size, drop_rate=config.drop_rate, drop_path=drop_path)
-    )
 
 
 def _timm(config: TimmModel, num_classes: int, image_size: tuple[int, int], published: bool) -> nn.Module:

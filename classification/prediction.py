@@ -40,7 +40,8 @@ class TablePrediction:
         if output.is_dir():
             raise UserError(f"--output: {output} is a folder; name a file, such as prediction.csv")
         if output.exists():
-            if any(_same_file(output, path) for path in inputs):
+            alike = [path for path in inputs if path.name == output.name]  # whose links alone are followed
+            if any(path.exists() and output.samefile(path) for path in alike):
                 raise UserError(f"--output: {output} is one of --images and would be overwritten; name another file")
             if not _holds_predictions(output):
                 raise UserError(f"--output: {output} is there already and holds no predictions; name another file")
@@ -73,11 +74,6 @@ def _holds_predictions(path: Path) -> bool:
             return file.read(len(FIRST_COLUMN) + 1).decode(errors="replace") in ("", f"{FIRST_COLUMN},")
     except OSError as error:
         raise UserError(f"--output: {path} cannot be read: {error.strerror}; name another file") from None
-
-
-def _same_file(output: Path, other: Path) -> bool:
-    """Returns whether two paths lead to one file; only for files of one name links are followed: there may be many."""
-    return output.name == other.name and other.exists() and output.samefile(other)
 
 
 def _table(inference: ClassificationInference, answers: Answers) -> tuple[list[str], list[list[str]]]:

@@ -18,7 +18,7 @@ from classification.losses.class_weights import (
     per_class,
     positive_weights,
 )
-from classification.losses.multi_label import asymmetric, binary_cross_entropy, sigmoid_focal
+from classification.losses.multi_label import asymmetric, binary_cross_entropy
 from classification.losses.sections import (
     AsymmetricConfig,
     BceConfig,
@@ -55,10 +55,12 @@ def build_training_loss(config: LossConfig, images: LabelledImages, device: torc
         else:  # of a class, alpha is one more weight
             common["weights"] = alpha * common.get("weights", 1.0)
     if isinstance(config, FocalConfig):
-        return partial(sigmoid_focal if images.multi_label else focal, gamma=config.gamma, **common)
+        if images.multi_label:
+            return partial(asymmetric, gamma_pos=config.gamma, gamma_neg=config.gamma, **common)
+        return partial(focal, gamma=config.gamma, **common)
     if isinstance(config, AsymmetricConfig):
-        own: dict[str, Any] = {"gamma_pos": config.gamma_pos, "gamma_neg": config.gamma_neg, "clip": config.clip}
-        return partial(asymmetric, **own, **common)
+        common["clip"] = config.clip
+        return partial(asymmetric, gamma_pos=config.gamma_pos, gamma_neg=config.gamma_neg, **common)
     if isinstance(config, LogitAdjustedConfig):
         counts = check_counts(class_counts(images), images.classes, "loss.name: logit_adjusted")
         return partial(logit_adjusted, shifts=_tensor(config.tau * log_priors(counts), device), **common)

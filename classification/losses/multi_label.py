@@ -35,44 +35,24 @@ def binary_cross_entropy(
     return _mean(targets, present, -F.logsigmoid(-logits), label_smoothing, weights)
 
 
-def sigmoid_focal(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    gamma: float,
-    alpha: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """Computes the focal loss of each image's labels (Lin et al., arXiv:1708.02002), (B,).
-
-    With p a label's probability, it is ``-(1 - p)^gamma log p`` where the label is there, else ``-p^gamma log(1 - p)``.
-    ``alpha``, (C,) in (0, 1), multiplies the first and 1 - alpha the second. Other arguments are those of
-    :func:`binary_cross_entropy`.
-    """
-    log_p, log_not_p = F.logsigmoid(logits.float()), F.logsigmoid(-logits.float())
-    present, absent = -torch.exp(gamma * log_not_p) * log_p, -torch.exp(gamma * log_p) * log_not_p
-    if alpha is not None:
-        present, absent = alpha * present, (1 - alpha) * absent
-    return _mean(targets, present, absent, label_smoothing, weights)
-
-
 def asymmetric(
     logits: Tensor,
     targets: Tensor,
     *,
     gamma_pos: float,
     gamma_neg: float,
-    clip: float,
+    clip: float = 0.0,
+    alpha: Tensor | None = None,
     label_smoothing: float = 0.0,
     weights: Tensor | None = None,
 ) -> Tensor:
     """Computes the asymmetric loss of each image's labels (Ridnik et al., arXiv:2009.14119), (B,).
 
     With p a label's probability, it is ``-(1 - p)^gamma_pos log p`` where the label is there, else
-    ``-q^gamma_neg log(1 - q)`` with ``q = max(p - clip, 0)``. The published code takes the sum over labels, and by
-    default no gradient through the powers; here the gradient is the whole loss's. Other arguments are those of
-    :func:`binary_cross_entropy`.
+    ``-q^gamma_neg log(1 - q)`` with ``q = max(p - clip, 0)``; ``alpha``, (C,) in (0, 1), multiplies the first and
+    1 - alpha the second. With one gamma and no clip it is the focal loss (Lin et al., arXiv:1708.02002). The published
+    code takes the sum over labels, and by default no gradient through the powers; here the gradient is the whole
+    loss's. Other arguments are those of :func:`binary_cross_entropy`.
     """
     log_p, log_not_p = F.logsigmoid(logits.float()), F.logsigmoid(-logits.float())
     present = -torch.exp(gamma_pos * log_not_p) * log_p
@@ -81,6 +61,8 @@ def asymmetric(
         absent = -(q**gamma_neg) * torch.log1p(-q)
     else:
         absent = -torch.exp(gamma_neg * log_p) * log_not_p
+    if alpha is not None:
+        present, absent = alpha * present, (1 - alpha) * absent
     return _mean(targets, present, absent, label_smoothing, weights)
 
 

@@ -142,7 +142,11 @@ def files_below(folder: Path) -> Iterator[str]:
     to it. Folders that cannot be read are named in the log.
     """
     seen: set[tuple[int, int]] = set()
-    for path, subfolders, files in os.walk(folder, onerror=_tell_unreadable, followlinks=True):
+
+    def tell(error: OSError) -> None:
+        log.warning("left out: the folder %s cannot be read: %s", error.filename, error.strerror)
+
+    for path, subfolders, files in os.walk(folder, onerror=tell, followlinks=True):
         status = os.stat(path)
         if (status.st_dev, status.st_ino) in seen:
             subfolders.clear()
@@ -151,7 +155,3 @@ def files_below(folder: Path) -> Iterator[str]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         prefix = "" if path == os.fspath(folder) else os.path.relpath(path, folder) + os.sep
         yield from (prefix + name for name in files if not name.startswith("."))
-
-
-def _tell_unreadable(error: OSError) -> None:
-    log.warning("left out: the folder %s cannot be read: %s", error.filename, error.strerror)

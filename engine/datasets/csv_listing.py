@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
     @property
     def place(self) -> str:
-        """FILE:LINE."""
+        """Returns FILE:LINE."""
         return f"{self.file}:{self.line}"
 
 

@@ -33,7 +33,7 @@ class LabelledImages(ABC):
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image may show several classes, or none."""
+        """Returns whether an image may show several classes, or none."""
         return self.labels.ndim == 2
 
     @abstractmethod

@@ -107,13 +107,11 @@ class CsvData(SplitData):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "CsvData":
-        if len(self.label_columns) > 1:
-            given = [key for key in ("label_separator", "classes") if getattr(self, key) is not None]
-            if given:
-                raise ValueError(f"{given[0]} is for a single label column; with several, they are the classes")
+        given = [key for key in ("label_separator", "classes") if getattr(self, key) is not None]
+        if given and len(self.label_columns) > 1:
+            raise ValueError(f"{given[0]} is for a single label column; with several, they are the classes")
         names = self.label_columns if len(self.label_columns) > 1 else self.classes or []
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
+        if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"the class {twice[0]!r} is named twice")
         if isinstance(self.csv, CsvFiles):
             if self.split_column is not None:

@@ -59,8 +59,7 @@ def resolve_preprocessing(
     if timm_name is not None:
         from timm.models import get_pretrained_cfg
 
-        published = get_pretrained_cfg(timm_name)
-        if published is not None:
+        if (published := get_pretrained_cfg(timm_name)) is not None:
             mean, std = cast(Channels, published.mean), cast(Channels, published.std)
             interpolation, crop = published.interpolation, published.crop_pct
     return Preprocessing(

@@ -9,8 +9,6 @@ from engine.config.section import Section
 Side = Annotated[int, Field(ge=1)]
 ImageSize = Side | tuple[Side, Side]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-ChannelMean = tuple[Fraction, Fraction, Fraction]
-ChannelStd = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -21,9 +19,9 @@ class ImageData(Section):
     """Pixels of the model's input: one number, or [height, width]."""
     interpolation: Interpolation | Literal["auto"] = "auto"
     """Filter for resizing; auto: the model's own, else bicubic."""
-    mean: ChannelMean | Literal["auto"] = "auto"
+    mean: tuple[Fraction, Fraction, Fraction] | Literal["auto"] = "auto"
     """What is subtracted from red, green and blue in [0, 1]; auto: the model's own, else ImageNet's."""
-    std: ChannelStd | Literal["auto"] = "auto"
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | Literal["auto"] = "auto"
     """What they are divided by then; auto: the model's own, else ImageNet's."""
     drop_last: bool = True
     """Drop the images of an epoch that do not fill a global batch; false: train on them in a smaller one."""

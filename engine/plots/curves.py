@@ -56,8 +56,9 @@ def draw_curves(records: Records, directions: Directions) -> Figure | None:
     from matplotlib.figure import Figure
 
     own = [record for record in records if "source" not in record]
-    names = sorted({name for record in own for name in record} - NOT_DRAWN, key=_importance)
-    panels = grouped(names)
+    names = sorted({name for record in own for name in record} - NOT_DRAWN)
+    # Losses come first, the optimizer's numbers last.
+    panels = grouped(sorted(names, key=lambda name: (name in ("lr", "grad_norm"), "loss" not in name)))
     if not panels:
         return None
     columns = min(COLUMNS, len(panels))
@@ -128,8 +129,3 @@ def _draw_panel(axes: Axes, title: str, members: Sequence[str], records: Records
         axes.legend(fontsize=6.5, ncols=2, loc="upper center")
     else:
         axes.legend(fontsize=7)
-
-
-def _importance(name: str) -> tuple[bool, bool, str]:
-    """Losses first, the optimizer's numbers last."""
-    return name in ("lr", "grad_norm"), "loss" not in name, name

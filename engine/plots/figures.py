@@ -19,7 +19,6 @@ from engine.text import LONGEST, shortened
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DOTS_PER_INCH = 110
 TILE = 176
 """Pixels of a sheet's tile."""
 MARGIN = 6
@@ -32,7 +31,7 @@ def write_figure(path: Path, figure: Figure) -> None:
     write_image(path, as_image(figure))
 
 
-def as_image(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> ImageArray:
+def as_image(figure: Figure, dots_per_inch: int = 110) -> ImageArray:
     """Renders ``figure`` as pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontEntry
 
-PLACEHOLDERS = "Last Resort"
-"""In the names of fonts that draw a box for any character."""
-
 
 def readable(text: str) -> str:
     """Replaces runs of characters that no font here has by their numbers: ``猫犬`` becomes ``<U+732B 72AC>``."""
@@ -75,7 +72,8 @@ def _others() -> list[FontEntry]:
     from matplotlib.font_manager import fontManager
 
     plain = [entry for entry in fontManager.ttflist if entry.style == "normal" and entry.weight in (400, "normal")]
-    usable = [entry for entry in plain if PLACEHOLDERS not in entry.name and getattr(entry, "index", 0) == 0]
+    # "Last Resort" draws a box for any character.
+    usable = [entry for entry in plain if "Last Resort" not in entry.name and getattr(entry, "index", 0) == 0]
     return sorted(usable, key=lambda entry: (entry.name, entry.fname))
 
 
