@@ -110,7 +110,7 @@ def class_part(report: Report, table: Table, column: str, name: str) -> list[str
         text += f" {without} classes have no images here."
     figure = classes_figure(table[column], table["support"], classes, report.train_counts, name)
     table = {"train_images": report.train_counts, **table}
-    rows = [[name, *(column[i].item() for column in table.values())] for i, name in enumerate(classes)]
+    rows = [[label, *(values[i].item() for values in table.values())] for i, label in enumerate(classes)]
     report.csv("per_class.csv", ["class", *table], rows)
     line = report.figure("per_class", figure, f"{name.capitalize()} of each class")
     return ["## Classes", text, _values_table(["class", *table], [rows[i] for i in order]), line]
