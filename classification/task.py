@@ -97,11 +97,7 @@ class ClassificationTask:
         return {"loss": self._loss(model(inputs), targets).mean()}
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
-        if split not in self._opened:
-            self._opened[split] = ranks.from_main(partial(open_images, self._config.data, split))
-        images, settings = self._opened[split], self._config.evaluation
-        thresholds = settings.thresholds
-        predictions = self._classifier.predict(model, images, settings.batch_size, self.workers, ranks)
+        predictions, thresholds = self.predict(model, split, ranks), self._config.evaluation.thresholds
         ranks.heartbeat.at("measure")
         findings = find(predictions, thresholds) if split == "val" else {}
         draw = partial(self._draw, predictions, split, findings)
@@ -123,6 +119,13 @@ class ClassificationTask:
         mixed = [self._mixed(batch["image"].float(), batch) for batch in batches]
         images, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
         return {"train_samples": contact_sheet(images, as_rows(targets, len(self.classes)), self.classes)}
+
+    def predict(self, model: nn.Module, split: str, ranks: Ranks) -> AnyPredictions:
+        """Predicts each image of ``split``, the same on every rank. Raises UserError if there is no such split."""
+        if split not in self._opened:
+            self._opened[split] = ranks.from_main(partial(open_images, self._config.data, split))
+        batch_size = self._config.evaluation.batch_size
+        return self._classifier.predict(model, self._opened[split], batch_size, self.workers, ranks)
 
     def metadata(self) -> dict[str, Any]:
         made = split_made(self._config.data)
