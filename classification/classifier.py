@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
@@ -24,28 +24,24 @@ from engine.images.preprocessing import Preprocessing
 from engine.images.transforms import EvalTransform
 
 
+@dataclass
 class Classifier:
-    """Asks a model of ``num_classes`` classes; ``tta`` is `evaluation.tta`.
+    """Asks a model. Its methods are given it: it may be wrapped for training, or be its moving average."""
 
-    Its methods are given the model, which may be wrapped for training, or its moving average.
-    """
+    preprocessing: Preprocessing
+    num_classes: int
+    device: torch.device
+    _: KW_ONLY
+    multi_label: bool
+    tta: str
+    """`evaluation.tta`."""
+    channels_last: bool
 
-    def __init__(
-        self,
-        preprocessing: Preprocessing,
-        num_classes: int,
-        device: torch.device,
-        *,
-        multi_label: bool,
-        tta: str,
-        channels_last: bool,
-    ) -> None:
-        self.preprocessing, self.num_classes, self.device = preprocessing, num_classes, device
-        self.multi_label, self.tta, self.channels_last = multi_label, tta, channels_last
-        self.normalized = Normalization(preprocessing, device)
+    def __post_init__(self) -> None:
+        self.normalized = Normalization(self.preprocessing, self.device)
 
     def logits(self, model: nn.Module, images: Tensor) -> Tensor:
-        """Of uint8 images (B, 3, H, W) on the device: (B, C), float32, or float64 with test-time augmentation."""
+        """Maps uint8 images (B, 3, H, W) on the device to (B, C): float32, or with test-time augmentation float64."""
         inputs = laid_out(self.normalized(images), self.channels_last)
         logits = model(inputs).float()
         if self.tta == "none":
@@ -53,7 +49,7 @@ class Classifier:
         return mean_of_two(logits, model(laid_out(inputs.flip(3), self.channels_last)).float(), self.multi_label)
 
     def judged(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
-        """Of a collated batch, which may lie anywhere, what :meth:`predict` gathers, on the device.
+        """Returns what :meth:`predict` gathers of a collated batch, which may lie anywhere; on the device.
 
         The loss is plain cross entropy, or with several labels an image plain binary cross entropy: smoothing, mixing
         and weights belong to training.
@@ -66,7 +62,7 @@ class Classifier:
     def predict(
         self, model: nn.Module, images: LabelledImages, batch_size: int, workers: WorkerSettings, ranks: Ranks
     ) -> AnyPredictions:
-        """What ``model`` says of each image; the same on every rank."""
+        """Predicts each image; the same on every rank."""
         reader = ImageReader(images, EvalTransform(self.preprocessing), 0)
         settings = replace(workers, collate=default_collate)
         batches = EvalLoader(reader, len(reader), batch_size, settings, ranks)
@@ -75,7 +71,7 @@ class Classifier:
 
 
 def mean_of_two(one: Tensor, other: Tensor, multi_label: bool) -> Tensor:
-    """Logits (B, C), float64, whose probabilities are the means of those of ``one`` and ``other``.
+    """Returns logits (B, C), float64, whose probabilities are the means of those of ``one`` and ``other``.
 
     Computed from logarithms, so that a probability near 0 or 1 keeps its digits.
     """

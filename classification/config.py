@@ -71,19 +71,17 @@ class ClassificationConfig(RunConfig):
         size, most = self.training.global_batch_size, self.training.micro_batch_size
         if self.augmentation.mixes:
             why = ", ".join(f"augmentation.{key}" for key in ("mixup", "cutmix") if getattr(self.augmentation, key))
+            pairs = f"to mix pairs of images ({why})"
             if size % 2:
-                raise ValueError(
-                    f"training.global_batch_size: must be even, not {size}, to mix pairs of images ({why})"
-                )
+                raise ValueError(f"training.global_batch_size: must be even, not {size}, {pairs}")
             if most == 1:
-                raise ValueError(f"training.micro_batch_size: must be at least 2 to mix pairs of images ({why})")
+                raise ValueError(f"training.micro_batch_size: must be at least 2 {pairs}")
         return self
 
     @model_validator(mode="after")
     def _images_hold_a_patch(self) -> "ClassificationConfig":
-        size = self.data.image_size
-        sides = (size, size) if isinstance(size, int) else size
         patch = self.model.swin_shape().patch_size if isinstance(self.model, SwinModel) else 1
-        if min(sides) < patch:
+        if min(self.data.size) < patch:
+            size = self.data.image_size
             raise ValueError(f"data.image_size: must be at least model.patch_size ({patch}), not {size}")
         return self

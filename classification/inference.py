@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from classification.metrics.predictions import Predictions
 from classification.metrics.thresholds import thresholds_in_use
 from classification.model.build import build_model
 from classification.report.multi_label import write_multilabel_report
-from classification.report.parts import Origin
+from classification.report.parts import Report
 from classification.report.single_label import calibrated, write_report
 from engine.datasets.dataset import open_images, prepare_on_all, preprocessing_of, split_made
 from engine.datasets.labelled import LabelledImages, names_digest
@@ -70,20 +69,16 @@ class ClassificationInference:
             preprocessing,
             len(self.classes),
             ranks.device,
-            multi_label=metadata.get("multi_label", False),
+            multi_label=metadata["multi_label"],
             tta=config.evaluation.tta,
             channels_last=uses_channels_last(config.training.channels_last, model),
         )
+        self.multi_label: bool = metadata["multi_label"]
         findings = experiment.saved["run"]["findings"]
         self.thresholds: NDArray[np.float64] = np.empty(0)
         """With several labels an image: probability of each class, (C,), from which on it is said."""
         if self.multi_label:
             self.thresholds = thresholds_in_use(config.evaluation.thresholds, findings, len(self.classes))
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether an image may show several classes."""
-        return self.classifier.multi_label
 
     def probabilities(self, images: Tensor) -> Tensor:
         """Returns (B, C) float64 on the device, of uint8 images (B, 3, H, W)."""
@@ -92,14 +87,13 @@ class ClassificationInference:
         return logits.sigmoid() if self.multi_label else logits.softmax(1)
 
     def answers(self, images: Tensor, sizes: Tensor) -> list[ClassAnswer]:
-        return [self._answer(row) for row in self.probabilities(images).cpu().numpy()]
-
-    def _answer(self, row: np.ndarray) -> ClassAnswer:
-        order = np.argsort(-row, kind="stable")
-        said: Sequence[int] = np.flatnonzero(row >= self.thresholds).tolist() if self.multi_label else [order[0]]
-        return ClassAnswer(
-            tuple(self.classes[c] for c in said), {self.classes[c]: float(row[c]) for c in order.tolist()}
-        )
+        found = []
+        for row in self.probabilities(images).cpu().numpy():
+            order = np.argsort(-row, kind="stable")
+            said = np.flatnonzero(row >= self.thresholds) if self.multi_label else order[:1]
+            probabilities = {self.classes[c]: float(row[c]) for c in order}
+            found.append(ClassAnswer(tuple(self.classes[c] for c in said), probabilities))
+        return found
 
     def evaluate(self, split: str, ranks: Ranks) -> Measured:
         config, saved = self._config, self._experiment.saved
@@ -114,15 +108,14 @@ class ClassificationInference:
         values = measure(predictions, config.evaluation.thresholds, saved["run"]["findings"])
         if isinstance(predictions, Predictions):
             values["ece"] = calibrated(predictions, config.evaluation.calibration_bins).error
-        counts = saved["metadata"].get("train_counts")
-        train_counts = None if counts is None else np.array(counts, np.int64)
+        train_counts = np.array(saved["metadata"]["train_counts"])
 
         def write(folder: Path, title: str) -> None:
-            origin = Origin(title, images, train_counts, config.evaluation, self._experiment.folder.metrics)
+            report = Report(folder, title, images, train_counts, config.evaluation, self._experiment.folder.metrics)
             if isinstance(predictions, Predictions):
-                write_report(folder, origin, values, predictions)
+                write_report(report, values, predictions)
             else:
-                write_multilabel_report(folder, origin, values, predictions, self.thresholds)
+                write_multilabel_report(report, values, predictions, self.thresholds)
 
         return Measured(values, write)
 
@@ -140,7 +133,7 @@ class ClassificationInference:
 
 
 def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preprocessing:
-    """What the run's own evaluations did to images, as its checkpoint says, with the user's changes."""
+    """Returns what the run's own evaluations did to images, as its checkpoint says, with the user's changes."""
     run, _ = used_config(experiment.folder.path, ClassificationConfig)
     before, now = (asdict(preprocessing_of(config.data, config.model.timm_name)) for config in (run, experiment.config))
     kept = {**before, **experiment.saved["metadata"]["preprocessing"]}
@@ -149,15 +142,15 @@ def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preproce
 
 
 def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: LabelledImages) -> None:
-    """Of other images than there were in training; where val is a part of train, of train's as well."""
+    """Warns of other images than there were in training; where val is a part of train, of train's as well."""
     if any(change.startswith(OTHER_DATA) for change in experiment.changes):
         return
     data, metadata = experiment.config.data, experiment.saved["metadata"]
-    then, names = (metadata.get(key, {}) for key in ("images", "digest_of_image_names"))  # older ones lack them
+    then, names = metadata["images"], metadata["digest_of_image_names"]
     now = {"val": val, "train": open_images(data, "train")} if split_made(data) else {"val": val}
     for split, images in now.items():
         mixed = ": images that the model was trained on may be in val now" if "train" in now else ""
-        if len(images) != then.get(split, len(images)):
+        if len(images) != then[split]:
             log.warning("data: %s has %d images, but had %d in training%s", split, len(images), then[split], mixed)
-        elif split in names and names_digest(images) != names[split]:
+        elif names_digest(images) != names[split]:
             log.warning("data: %s has as many images as in training, but of other names%s", split, mixed)

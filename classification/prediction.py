@@ -40,15 +40,17 @@ class TablePrediction:
         if output.is_dir():
             raise UserError(f"--output: {output} is a folder; name a file, such as prediction.csv")
         if output.exists():
-            if any(_same_file(output, path) for path in inputs):
+            alike = [path for path in inputs if path.name == output.name]  # whose links alone are followed
+            if any(path.exists() and output.samefile(path) for path in alike):
                 raise UserError(f"--output: {output} is one of --images and would be overwritten; name another file")
             if not _holds_predictions(output):
                 raise UserError(f"--output: {output} is there already and holds no predictions; name another file")
         check_writable(output.absolute().parent, "--output")
 
     def rows(self, inference: ClassificationInference, batch: dict[str, Tensor]) -> Tensor:
-        """Number of the image, then each class's probability where there may be several; else the numbers of the
-        ``top_k`` most probable classes, best first, and their probabilities.
+        """Returns the number of the image, then each class's probability where there may be several.
+
+        Else, the numbers of the ``top_k`` most probable classes, best first, and their probabilities.
         """
         probabilities = inference.probabilities(batch["image"])
         index = batch["index"].to(probabilities)[:, None]
@@ -60,14 +62,13 @@ class TablePrediction:
     def write(self, inference: ClassificationInference, answers: Answers, ranks: Ranks) -> None:
         if not ranks.is_main:
             return
-        table = _labels_table if inference.multi_label else _classes_table
         self._output.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self._output, csv_bytes(*table(inference, answers)))
+        write_atomic(self._output, csv_bytes(*_table(inference, answers)))
         log.info("predictions of %d images: %s", len(answers.readable), shown(self._output))
 
 
 def _holds_predictions(path: Path) -> bool:
-    """Whether a file begins as the tables that are written here do; those, and empty files, are written anew."""
+    """Returns whether a file begins as the tables written here do; those, and empty files, are written anew."""
     try:
         with path.open("rb") as file:
             return file.read(len(FIRST_COLUMN) + 1).decode(errors="replace") in ("", f"{FIRST_COLUMN},")
@@ -75,30 +76,26 @@ def _holds_predictions(path: Path) -> bool:
         raise UserError(f"--output: {path} cannot be read: {error.strerror}; name another file") from None
 
 
-def _same_file(output: Path, other: Path) -> bool:
-    """Whether two paths lead to one file; links are only followed for files of one name, as there may be many."""
-    return output.name == other.name and other.exists() and output.samefile(other)
+def _table(inference: ClassificationInference, answers: Answers) -> tuple[list[str], list[list[str]]]:
+    """Makes the table's heading and rows, in the order of the images.
 
-
-def _classes_table(inference: ClassificationInference, answers: Answers) -> tuple[list[str], list[list[str]]]:
-    """``path, class, probability``, the most probable classes with theirs, best first, and ``error``."""
-    count = answers.rows.shape[1] // 2
-    header = [f"{kind}_{place}" for place in range(1, count + 1) for kind in ("class", "probability")]
-    rows = {index: [answers.names[index], *[""] * (2 + 2 * count), fault] for index, fault in answers.faults.items()}
-    for index, *row in answers.rows.tolist():
-        pairs = zip(row[:count], row[count:], strict=True)
-        cells = [cell for c, p in pairs for cell in (inference.classes[int(c)], f"{p:.6f}")]
-        rows[int(index)] = [answers.names[int(index)], *cells[:2], *cells, ""]
-    return [FIRST_COLUMN, "class", "probability", *header, "error"], [rows[index] for index in sorted(rows)]
-
-
-def _labels_table(inference: ClassificationInference, answers: Answers) -> tuple[list[str], list[list[str]]]:
-    """``path, classes``: those from their thresholds on, ``error``, and the probability of every class."""
-    names = inference.classes
-    rows = {index: [answers.names[index], "", fault, *[""] * len(names)] for index, fault in answers.faults.items()}
-    for row in answers.rows:
-        index, probabilities = int(row[0]), row[1:]
-        classes = SEPARATOR.join(names[c] for c in np.flatnonzero(probabilities >= inference.thresholds))
-        rows[index] = [answers.names[index], classes, "", *(f"{value:.6f}" for value in probabilities)]
-    header = [FIRST_COLUMN, "classes", "error", *(f"probability_{name}" for name in names)]
-    return header, [rows[index] for index in sorted(rows)]
+    With one label an image, they have the most probable classes with their probabilities, best first; with several,
+    those from their thresholds on, and the probability of every class.
+    """
+    names, rows = inference.classes, {}
+    if inference.multi_label:
+        heading = ["classes", "error", *(f"probability_{name}" for name in names)]
+        for index, *values in answers.rows.tolist():
+            said = SEPARATOR.join(names[c] for c in np.flatnonzero(values >= inference.thresholds))
+            rows[int(index)] = [said, "", *(f"{value:.6f}" for value in values)]
+    else:
+        count = answers.rows.shape[1] // 2
+        places = [f"{kind}_{place}" for place in range(1, count + 1) for kind in ("class", "probability")]
+        heading = ["class", "probability", *places, "error"]
+        for index, *values in answers.rows.tolist():
+            pairs = zip(values[:count], values[count:], strict=True)
+            cells = [cell for c, p in pairs for cell in (names[int(c)], f"{p:.6f}")]
+            rows[int(index)] = [*cells[:2], *cells, ""]
+    for index, fault in answers.faults.items():
+        rows[index] = [fault if column == "error" else "" for column in heading]
+    return [FIRST_COLUMN, *heading], [[answers.names[index], *rows[index]] for index in sorted(rows)]

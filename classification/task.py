@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from classification.augmentation.mixing import MixingPlan, apply_mixing, as_rows, plan_mixing
+from classification.augmentation.sections import AugmentationConfig
 from classification.augmentation.transforms import TrainTransform
 from classification.classifier import Classifier
 from classification.config import ClassificationConfig
@@ -25,14 +26,7 @@ from classification.model.build import build_model
 from classification.report.multi_label import multilabel_board_images
 from classification.report.single_label import board_images
 from engine.data.batch_plan import Draw
-from engine.datasets.dataset import (
-    ImageReader,
-    described,
-    open_images,
-    prepare_on_all,
-    preprocessing_of,
-    split_made,
-)
+from engine.datasets.dataset import ImageReader, described, open_images, prepare_on_all, preprocessing_of, split_made
 from engine.datasets.labelled import LabelledImages, class_counts, names_digest
 from engine.datasets.preflight import faults_of
 from engine.datasets.sampling import build_order
@@ -89,15 +83,15 @@ class ClassificationTask:
         self.train_order = build_order(data, images, seed)
         log.info("data: %s", described(data, images, held_out, self.train_order.num_samples))
         if len(self.classes) == 1 and not self._multi_label and ranks.is_main:
-            log.warning(
-                "data: %s is the only class: there is nothing to learn, and any answer is right", self.classes[0]
-            )
+            only = self.classes[0]
+            log.warning("data: %s is the only class: there is nothing to learn, and any answer is right", only)
         self.drop_last = data.drop_last
         self.slot_multiple = 2 if config.augmentation.mixes else 1
-        self.workers = worker_settings(data, ranks, TrainCollate(config, self._preprocessing))
+        collate = TrainCollate(config.augmentation, seed, config.training.global_batch_size, self._preprocessing)
+        self.workers = worker_settings(data, ranks, collate)
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: what :class:`TrainCollate` makes. Mean loss over the micro-batch."""
+        """Returns the mean loss over a micro-batch, which :class:`TrainCollate` has made."""
         images, targets = self._mixed(self._classifier.normalized(batch["image"]), batch)
         inputs = laid_out(images, self._classifier.channels_last)
         return {"loss": self._loss(model(inputs), targets).mean()}
@@ -110,14 +104,14 @@ class ClassificationTask:
         return Evaluated(measure(predictions, thresholds, findings), findings, draw)
 
     def _draw(self, predictions: AnyPredictions, split: str, findings: dict[str, Any]) -> Mapping[str, ImageArray]:
-        images, counts = self.images(split), self._train_counts
+        images, counts = self._opened[split], self._train_counts
         if isinstance(predictions, Predictions):
             return board_images(predictions, images, counts)
         thresholds = thresholds_in_use(self._config.evaluation.thresholds, findings, len(self.classes))
         return multilabel_board_images(predictions, images, thresholds, counts)
 
     def previews(self) -> Mapping[str, ImageArray]:
-        """The first training images as the model sees them, mixed if they are, with their classes."""
+        """Draws the first training images as the model sees them, mixed if they are, with their classes."""
         size, order = self._config.training.global_batch_size, self.train_order(0)[:SHOWN]
         draws = [Draw(int(index), 0, position) for position, index in enumerate(order)]
         steps = [draws[first : first + size] for first in range(0, len(draws), size)]
@@ -126,32 +120,27 @@ class ClassificationTask:
         images, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
         return {"train_samples": contact_sheet(images, as_rows(targets, len(self.classes)), self.classes)}
 
-    def images(self, split: str) -> LabelledImages:
-        """Those of ``train`` or ``val``, or of another split that was predicted before."""
-        return self._opened[split]
-
     def predict(self, model: nn.Module, split: str, ranks: Ranks) -> AnyPredictions:
-        """What ``model`` says of each image of ``split``; the same on every rank.
-
-        Raises:
-            UserError: the data have no such split.
-        """
+        """Predicts each image of ``split``, the same on every rank. Raises UserError if there is no such split."""
         if split not in self._opened:
             self._opened[split] = ranks.from_main(partial(open_images, self._config.data, split))
         batch_size = self._config.evaluation.batch_size
-        return self._classifier.predict(model, self.images(split), batch_size, self.workers, ranks)
+        return self._classifier.predict(model, self._opened[split], batch_size, self.workers, ranks)
 
     def metadata(self) -> dict[str, Any]:
-        made = {"split": made} if (made := split_made(self._config.data)) else {}
-        used = {"multi_label": self._multi_label, "preprocessing": asdict(self._preprocessing)}
-        there = {
-            "images": {split: len(self.images(split)) for split in SPLITS},
+        made = split_made(self._config.data)
+        return {
+            "classes": self.classes,
+            "train_counts": self._train_counts.tolist(),
+            "images": {split: len(self._opened[split]) for split in SPLITS},
             "digest_of_image_names": self._names,
+            "multi_label": self._multi_label,
+            "preprocessing": asdict(self._preprocessing),
+            **({"split": made} if made else {}),
         }
-        return {"classes": self.classes, "train_counts": self._train_counts.tolist(), **there, **used, **made}
 
     def _mixed(self, images: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) and the batch's targets: both as :class:`TrainCollate` has planned to mix them."""
+        """Returns images (B, 3, H, W) and the batch's targets, mixed as :class:`TrainCollate` has planned."""
         if "target_weights" not in batch:
             return images, batch["label"]
         plan = MixingPlan(batch["pixel_weights"], batch["boxes"], batch["target_weights"])
@@ -159,7 +148,7 @@ class ClassificationTask:
 
 
 def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledImages], dict[str, str]]:
-    """Train and val, and a digest of the names of each.
+    """Opens train and val, with a digest of the names of each.
 
     Raises:
         UserError: they are not there, or not as they should be: better known before training than after an epoch.
@@ -170,19 +159,20 @@ def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledImages], dict[str
     return opened, {split: names_digest(images) for split, images in opened.items()}
 
 
+@dataclass(frozen=True)
 class TrainCollate:
     """Makes a micro-batch of samples, with the plan of how its neighbours are mixed, in the worker that read them."""
 
-    def __init__(self, config: ClassificationConfig, preprocessing: Preprocessing) -> None:
-        self._augmentation = config.augmentation
-        self._seed = config.experiment.seed
-        self._global_batch_size = config.training.global_batch_size
-        self._size = preprocessing.size
+    augmentation: AugmentationConfig
+    seed: int
+    global_batch_size: int
+    preprocessing: Preprocessing
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         batch = default_collate(samples)
-        if self._augmentation.mixes:
+        if self.augmentation.mixes:
             epoch, positions = samples[0]["epoch"], [sample["position"] for sample in samples]
-            step = positions[0] // self._global_batch_size
-            batch |= vars(plan_mixing(self._augmentation, self._seed, epoch, step, positions, *self._size))
+            step = positions[0] // self.global_batch_size
+            size = self.preprocessing.size
+            batch |= vars(plan_mixing(self.augmentation, self.seed, epoch, step, positions, *size))
         return batch

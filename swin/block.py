@@ -33,7 +33,6 @@ class Mlp(nn.Module):
         self.drop = nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (..., C) to (..., C)."""
         return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
 
 

@@ -80,12 +80,12 @@ class SwinConfig:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels per token of each stage."""
+        """Returns the pixels per token of each stage."""
         return tuple(self.patch_size * 2**stage for stage in range(len(self.depths)))
 
     @property
     def windows(self) -> tuple[tuple[int, int], ...]:
-        """Window of each stage: `window_size`, or the whole map where that is smaller at `img_size`."""
+        """Returns the window of each stage: `window_size`, or the whole map where that is smaller at `img_size`."""
         window = pair(self.window_size)
         if self.img_size is None:
             return (window,) * len(self.depths)
@@ -97,7 +97,7 @@ class SwinConfig:
 
     @property
     def drop_paths(self) -> tuple[tuple[float, ...], ...]:
-        """Probability of dropping a branch, for each block of each stage: linear over the model's whole depth."""
+        """Returns each block's probability of dropping a branch, by stages: linear over the model's whole depth."""
         total = sum(self.depths)
         rates = iter([self.drop_path * block / max(total - 1, 1) for block in range(total)])
         return tuple(tuple(next(rates) for _ in range(depth)) for depth in self.depths)

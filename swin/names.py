@@ -19,18 +19,15 @@ def to_own_names(state: Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
         without buffers. Names that nobody uses are kept as they are.
     """
     rename: Callable[[str], str]
+    # A stage begins with its merging in timm's models, and ends with it in ours.
+    merges_first = "layers.1.downsample.norm.weight" in state and "layers.0.downsample.norm.weight" not in state
     if any(name.startswith("features.") for name in state):
         source, rename = "torchvision", _from_torchvision
-    elif "head.fc.weight" in state or _merges_first(state):
+    elif "head.fc.weight" in state or merges_first:
         source, rename = "timm", _from_timm
     else:
         source, rename = "microsoft", str
     return source, {rename(name): tensor for name, tensor in state.items() if not name.endswith(BUFFERS)}
-
-
-def _merges_first(state: Mapping[str, Tensor]) -> bool:
-    """Returns whether a stage begins with its merging (timm) instead of ending with it."""
-    return "layers.1.downsample.norm.weight" in state and "layers.0.downsample.norm.weight" not in state
 
 
 def _from_timm(name: str) -> str:
@@ -40,10 +37,8 @@ def _from_timm(name: str) -> str:
 
 def _from_torchvision(name: str) -> str:
     """Translates `features`, which alternates: embedding (0), blocks (1), merging (2), blocks (3), …"""
-    name = re.sub(r"^features\.0\.0\.", "patch_embed.proj.", name)
-    name = re.sub(r"^features\.0\.2\.", "patch_embed.norm.", name)
-    name = re.sub(r"\.mlp\.0\.", ".mlp.fc1.", name)
-    name = re.sub(r"\.mlp\.3\.", ".mlp.fc2.", name)
+    name = name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")
+    name = name.replace("features.0.0.", "patch_embed.proj.").replace("features.0.2.", "patch_embed.norm.")
 
     def place(found: re.Match[str]) -> str:
         stage, merging = divmod(int(found[1]) - 1, 2)

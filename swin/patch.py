@@ -18,7 +18,6 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(dim) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps images (B, in_chans, H, W) to patches (B, H / patch, W / patch, dim)."""
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 
@@ -35,7 +34,6 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps (B, H, W, C) to (B, H / 2, W / 2, 2C), odd sides padded."""
         _, height, width, channels = x.shape
         if height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, width % 2, 0, height % 2))

@@ -38,12 +38,12 @@ class Grid(NamedTuple):
 
     @property
     def windows(self) -> int:
-        """M, windows of one image."""
+        """Returns M, windows of one image."""
         return self.rows_and_columns[0] * self.rows_and_columns[1]
 
     @property
     def tokens(self) -> int:
-        """N, tokens of one window."""
+        """Returns N, tokens of one window."""
         return self.window[0] * self.window[1]
 
 
@@ -165,10 +165,8 @@ def shift_mask(grid: Grid, device: torch.device) -> Tensor | None:
     """
     if grid.shift == (0, 0):
         return None
-    grid = grid._replace(size=grid.padded)
-    if being_recorded():  # the graph must not own a cached tensor
-        return _make_shift_mask(grid, device)
-    return _cached_shift_mask(grid, device)
+    make = _make_shift_mask if being_recorded() else _cached_shift_mask  # a graph must not own a cached tensor
+    return make(grid._replace(size=grid.padded), device)
 
 
 def _make_shift_mask(grid: Grid, device: torch.device) -> Tensor:

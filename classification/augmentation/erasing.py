@@ -11,8 +11,6 @@ from torch import Tensor
 from classification.augmentation.sections import RandomErasingConfig
 from engine.images.preprocessing import Channels
 
-_ATTEMPTS = 10
-
 
 def erase(
     image: Tensor, config: RandomErasingConfig, mean: Channels, std: Channels, rng: np.random.Generator
@@ -42,7 +40,7 @@ def _rectangle(
 ) -> tuple[slice, slice] | None:
     """Rows and columns of one of ``count`` rectangles; None if none was found that is smaller than the image."""
     log_aspect = math.log(config.min_aspect)
-    for _ in range(_ATTEMPTS):
+    for _ in range(10):
         area = rng.uniform(*config.area) * height * width / count
         aspect = math.exp(rng.uniform(log_aspect, -log_aspect))
         rows, columns = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))

@@ -40,7 +40,7 @@ def plan_mixing(
     height: int,
     width: int,
 ) -> MixingPlan:
-    """The plan for the images at ``positions`` of an epoch: consecutive, the first one even.
+    """Decides for the images at ``positions`` of an epoch, which are consecutive, the first one even.
 
     A last image without a neighbour stays as it is.
     """
@@ -89,7 +89,7 @@ def apply_mixing(images: Tensor, labels: Tensor, num_classes: int, plan: MixingP
 
 
 def as_rows(labels: Tensor, num_classes: int) -> Tensor:
-    """Class numbers (B,) as rows of 0 and 1, (B, num_classes) in fp32; what are rows already keep their values."""
+    """Turns class numbers (B,) into rows of 0 and 1, (B, num_classes) in fp32; rows keep their values."""
     return (labels if labels.ndim == 2 else F.one_hot(labels, num_classes)).float()
 
 
@@ -109,13 +109,12 @@ def _draw(config: AugmentationConfig, rng: np.random.Generator, height: int, wid
     weight = float(rng.beta(alpha, alpha))
     if not cuts:
         return weight, (0, 0, 0, 0), weight
-    box = _box(weight, rng, height, width)
-    top, bottom, left, right = box
+    top, bottom, left, right = box = _box(weight, rng, height, width)
     return 1.0, box, 1.0 - (bottom - top) * (right - left) / (height * width)
 
 
 def _box(weight: float, rng: np.random.Generator, height: int, width: int) -> tuple[int, int, int, int]:
-    """A box of ``1 - weight`` of the image's area, centred anywhere in it and cut off at its edges."""
+    """Draws a box of ``1 - weight`` of the image's area, centred anywhere in it and cut off at its edges."""
     side = np.sqrt(1 - weight)
     box_height, box_width = int(height * side), int(width * side)
     middle_row, middle_column = int(rng.integers(height)), int(rng.integers(width))

@@ -3,13 +3,11 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from engine.config.section import OnlyWith, Section
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
 PartOfArea = Annotated[float, Field(gt=0, le=1)]
 
 _NUMBER = r"\d+(\.\d+)?"
@@ -49,18 +47,18 @@ class RandomResizedCropConfig(Section):
 
     scale: Annotated[tuple[PartOfArea, PartOfArea], AfterValidator(_increasing)] = (0.08, 1.0)
     """Least and largest part of the area."""
-    ratio: Annotated[tuple[Positive, Positive], AfterValidator(_increasing)] = (0.75, 1.3333333333333333)
+    ratio: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_increasing)] = (0.75, 1.3333333333333333)
     """Least and largest width divided by height."""
 
 
 class ColorJitterConfig(Section):
     """Random changes of colour, as torchvision's ColorJitter makes them."""
 
-    brightness: NonNegative = 0.4
+    brightness: NonNegativeFloat = 0.4
     """The factor is drawn from [1 - value, 1 + value]; 0 turns it off, here and below."""
-    contrast: NonNegative = 0.4
+    contrast: NonNegativeFloat = 0.4
     """The factor is drawn from [1 - value, 1 + value]."""
-    saturation: NonNegative = 0.4
+    saturation: NonNegativeFloat = 0.4
     """The factor is drawn from [1 - value, 1 + value]."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """The shift is drawn from [-value, value] of the colour circle."""
@@ -73,7 +71,7 @@ class AffineConfig(Section):
     """The rotation is drawn from [-value, value]."""
     translate: tuple[Probability, Probability] = (0.1, 0.1)
     """Largest shift across and down, as parts of width and height, both ways."""
-    scale: Annotated[tuple[Positive, Positive], AfterValidator(_increasing)] = (0.9, 1.1)
+    scale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_increasing)] = (0.9, 1.1)
     """Least and largest magnification."""
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
     """The horizontal shear in degrees is drawn from [-value, value]."""
@@ -82,7 +80,7 @@ class AffineConfig(Section):
 class SharpnessConfig(Section):
     """A change of sharpness."""
 
-    factor: NonNegative = 2.0
+    factor: NonNegativeFloat = 2.0
     """0 blurs, 1 changes nothing, 2 doubles the sharpness."""
     probability: Probability = 0.5
     """Probability that it is applied."""
@@ -91,7 +89,7 @@ class SharpnessConfig(Section):
 class BlurConfig(Section):
     """Gaussian blur."""
 
-    sigma: Annotated[tuple[Positive, Positive], AfterValidator(_increasing)] = (0.1, 2.0)
+    sigma: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_increasing)] = (0.1, 2.0)
     """Least and largest standard deviation, in pixels of the model's input."""
     probability: Probability = 0.5
     """Probability that it is applied."""
@@ -106,14 +104,14 @@ class RandAugmentConfig(Section):
     """Operations drawn for an image."""
     probability: Probability = 0.5
     """Probability that a drawn operation is applied."""
-    magnitude_std: NonNegative = 0.5
+    magnitude_std: NonNegativeFloat = 0.5
     """Standard deviation of the magnitude."""
     increasing: bool = True
     """Use operations whose effect grows with the magnitude."""
 
     @property
     def text(self) -> str:
-        """The same in timm's notation."""
+        """Returns the same in timm's notation."""
         return (
             f"rand-m{self.magnitude}-n{self.layers}-p{self.probability}-mstd{self.magnitude_std}"
             f"-inc{int(self.increasing)}"
@@ -168,9 +166,9 @@ class AugmentationConfig(Section):
     """TrivialAugment (arXiv:2103.10158) as torchvision's TrivialAugmentWide."""
     random_erasing: RandomErasingConfig | None = None
     """Rectangles of noise."""
-    mixup: NonNegative | None = None
+    mixup: NonNegativeFloat | None = None
     """Mixup (arXiv:1710.09412): its Beta distribution's alpha, for example 0.8."""
-    cutmix: NonNegative | None = None
+    cutmix: NonNegativeFloat | None = None
     """CutMix (arXiv:1905.04899): its Beta distribution's alpha, for example 1.0."""
     mixing_probability: Annotated[Probability, MIXES] = 1.0
     """Probability that Mixup or CutMix is applied."""
@@ -181,22 +179,17 @@ class AugmentationConfig(Section):
 
     @model_validator(mode="after")
     def _one_policy(self) -> "AugmentationConfig":
-        policies = {
-            "randaugment": self.randaugment,
-            "autoaugment": self.autoaugment,
-            "trivialaugment": self.trivialaugment,
-        }
-        used = [name for name, value in policies.items() if value]
+        used = [name for name in ("randaugment", "autoaugment", "trivialaugment") if getattr(self, name)]
         if len(used) > 1:
             raise ValueError(f"{' and '.join(used)} are alternatives; keep one and set the others to null or false")
         return self
 
     @property
     def uncovers(self) -> bool:
-        """Whether images are turned or moved, which leaves areas to fill."""
+        """Returns whether images are turned or moved, which leaves areas to fill."""
         return any(getattr(self, key) for key in UNCOVERING)
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed at all."""
+        """Returns whether images are mixed at all."""
         return bool(self.mixup or self.cutmix) and self.mixing_probability > 0

@@ -9,8 +9,8 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from classification.augmentation.erasing import erase
-from classification.augmentation.sections import AugmentationConfig, RandAugmentConfig, RandomErasingConfig
-from engine.images.preprocessing import Channels, Preprocessing
+from classification.augmentation.sections import AugmentationConfig, RandAugmentConfig
+from engine.images.preprocessing import Preprocessing
 from engine.images.transforms import ImageStep, resize_steps, to_tensor
 from engine.seed import generator, sample_randomness
 
@@ -20,24 +20,21 @@ class TrainTransform:
 
     def __init__(self, preprocessing: Preprocessing, augmentation: AugmentationConfig) -> None:
         self._steps = v2.Compose(_augment(preprocessing, augmentation))
-        self._erasing: RandomErasingConfig | None = augmentation.random_erasing
-        self._mean: Channels = preprocessing.mean
-        self._std: Channels = preprocessing.std
+        self._erasing, self._preprocessing = augmentation.random_erasing, preprocessing
 
     def __call__(self, image: Image.Image, seed: int) -> Tensor:
         with sample_randomness(seed):
             tensor = to_tensor(self._steps(image))
         if self._erasing is not None:
-            erase(tensor, self._erasing, self._mean, self._std, generator(seed, "erasing"))
+            mean, std = self._preprocessing.mean, self._preprocessing.std
+            erase(tensor, self._erasing, mean, std, generator(seed, "erasing"))
         return tensor
 
 
 def _augment(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[ImageStep]:
-    size = (preprocessing.height, preprocessing.width)
-    interpolation = v2.InterpolationMode(preprocessing.interpolation)
-    steps = resize_steps(preprocessing)
+    size, steps = preprocessing.size, resize_steps(preprocessing)
     if crop := augmentation.random_resized_crop:
-        steps = [v2.RandomResizedCrop(size, crop.scale, crop.ratio, interpolation)]
+        steps = [v2.RandomResizedCrop(size, crop.scale, crop.ratio, v2.InterpolationMode(preprocessing.interpolation))]
     if augmentation.shift:
         steps.append(v2.RandomCrop(size, padding=augmentation.shift))
     if augmentation.horizontal_flip:
@@ -61,7 +58,7 @@ def _augment(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> 
 
 
 def _turning_filter(preprocessing: Preprocessing) -> str:
-    """The filter of geometric operations: Pillow's know no Lanczos filter."""
+    """Returns the filter of geometric operations: Pillow's know no Lanczos filter."""
     return preprocessing.interpolation if preprocessing.interpolation != "lanczos" else "bicubic"
 
 
@@ -73,12 +70,11 @@ def _policy(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> l
     if augmentation.trivialaugment:
         return [v2.TrivialAugmentWide(31, v2.InterpolationMode(filter_name), list(preprocessing.fill))]
     settings = {
-        "translate_const": int(0.45 * min(preprocessing.height, preprocessing.width)),
+        "translate_const": int(0.45 * min(preprocessing.size)),
         "img_mean": preprocessing.fill,
         "interpolation": Image.Resampling[filter_name.upper()],
     }
-    if augmentation.randaugment is not None:
-        given = augmentation.randaugment
+    if (given := augmentation.randaugment) is not None:
         return [rand_augment_transform(given.text if isinstance(given, RandAugmentConfig) else given, settings)]
     if augmentation.autoaugment is not None:
         return [auto_augment_transform(augmentation.autoaugment, settings)]

@@ -18,7 +18,7 @@ from classification.losses.class_weights import (
     per_class,
     positive_weights,
 )
-from classification.losses.multi_label import asymmetric, binary_cross_entropy, sigmoid_focal
+from classification.losses.multi_label import asymmetric, binary_cross_entropy
 from classification.losses.sections import (
     AsymmetricConfig,
     BceConfig,
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def build_training_loss(config: LossConfig, images: LabelledImages, device: torch.device) -> SampleLoss:
-    """The configured loss for the training ``images``, with its weights on ``device``.
+    """Builds the configured loss for the training ``images``, with its weights on ``device``.
 
     Raises:
         UserError: lists of numbers have another length than the classes; a class without images has no weight.
@@ -45,8 +45,8 @@ def build_training_loss(config: LossConfig, images: LabelledImages, device: torc
     assert not loss_fault(config, images.multi_label), "the configuration checks itself"
     common: dict[str, Any] = {"label_smoothing": config.label_smoothing}
     if config.class_weights != "none":
-        check_counts(class_counts(images), images.classes, f"loss.class_weights: {config.class_weights}")
-        values = class_weights(config.class_weights, class_counts(images), config.beta)
+        counts = check_counts(class_counts(images), images.classes, f"loss.class_weights: {config.class_weights}")
+        values = class_weights(config.class_weights, counts, config.beta)
         _log_weights(f"class weights ({config.class_weights})", values, images.classes)
         common["weights"] = _tensor(values, device)
     if isinstance(config, FocalConfig) and config.alpha is not None:
@@ -56,14 +56,15 @@ def build_training_loss(config: LossConfig, images: LabelledImages, device: torc
         else:  # of a class, alpha is one more weight
             common["weights"] = alpha * common.get("weights", 1.0)
     if isinstance(config, FocalConfig):
-        return partial(sigmoid_focal if images.multi_label else focal, gamma=config.gamma, **common)
+        if images.multi_label:
+            return partial(asymmetric, gamma_pos=config.gamma, gamma_neg=config.gamma, **common)
+        return partial(focal, gamma=config.gamma, **common)
     if isinstance(config, AsymmetricConfig):
-        own: dict[str, Any] = {"gamma_pos": config.gamma_pos, "gamma_neg": config.gamma_neg, "clip": config.clip}
-        return partial(asymmetric, **own, **common)
+        common["clip"] = config.clip
+        return partial(asymmetric, gamma_pos=config.gamma_pos, gamma_neg=config.gamma_neg, **common)
     if isinstance(config, LogitAdjustedConfig):
-        check_counts(class_counts(images), images.classes, "loss.name: logit_adjusted")
-        shifts = config.tau * log_priors(class_counts(images))
-        return partial(logit_adjusted, shifts=_tensor(shifts, device), **common)
+        counts = check_counts(class_counts(images), images.classes, "loss.name: logit_adjusted")
+        return partial(logit_adjusted, shifts=_tensor(config.tau * log_priors(counts), device), **common)
     if isinstance(config, CrossEntropyConfig):
         return partial(cross_entropy, **common)
     assert isinstance(config, BceConfig), f"nothing computes {config.name}"
@@ -94,8 +95,7 @@ def warn_of_balancing_twice(config: CommonLoss, data: CommonData) -> None:
 def _positive_weights(given: str | float | list[float], images: LabelledImages) -> PerClass:
     if not isinstance(given, str):
         return per_class(given, images.classes, "loss.pos_weight")
-    counts = class_counts(images)
-    check_counts(counts, images.classes, f"loss.pos_weight: {given}")
+    counts = check_counts(class_counts(images), images.classes, f"loss.pos_weight: {given}")
     values = positive_weights(counts, len(images))
     _log_weights("weights of labels that are there", values, images.classes)
     return values

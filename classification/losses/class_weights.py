@@ -17,7 +17,7 @@ PerClass = NDArray[np.float64]
 
 
 def class_weights(kind: str, counts: Counts, beta: float) -> PerClass:
-    """Weights of classes with ``counts`` images each (none of them 0), normalised to sum C.
+    """Computes weights of classes with ``counts`` images each (none of them 0), normalised to sum C.
 
     With n images of a class and N in all, counted once for each label:
 
@@ -26,30 +26,28 @@ def class_weights(kind: str, counts: Counts, beta: float) -> PerClass:
     - ``log``: log(1 + N/(n C))
     - ``none``: 1
     """
+    weights = np.ones(len(counts))
     if kind == "inverse":
         weights = 1 / counts
-    elif kind == "effective_number":
-        weights = (1 - beta) / -np.expm1(counts * np.log(beta)) if beta else np.ones(len(counts))
+    elif kind == "effective_number" and beta:
+        weights = (1 - beta) / -np.expm1(counts * np.log(beta))
     elif kind == "log":
         weights = np.log1p(counts.sum() / (counts * len(counts)))
-    else:
-        assert kind == "none", kind
-        weights = np.ones(len(counts))
     return weights * (len(counts) / weights.sum())
 
 
 def positive_weights(counts: Counts, num_images: int) -> PerClass:
-    """Of each class, images without the label (one at least) by images with it: both then weigh the same."""
+    """Divides, for each class, images without the label (one at least) by those with it: both then weigh the same."""
     return np.maximum(num_images - counts, 1) / counts
 
 
 def log_priors(counts: Counts) -> PerClass:
-    """Logarithm of each class's share of the training images."""
+    """Returns the logarithm of each class's share of the training images."""
     return np.log(counts / counts.sum())
 
 
-def check_counts(counts: Counts, classes: Sequence[str], key: str) -> None:
-    """For what divides by a class's images.
+def check_counts(counts: Counts, classes: Sequence[str], key: str) -> Counts:
+    """Returns the counts, for what divides by them.
 
     Raises:
         UserError: a class has none; ``key`` is the setting that needs them.
@@ -60,10 +58,11 @@ def check_counts(counts: Counts, classes: Sequence[str], key: str) -> None:
             f"{key}: needs training images of every class; without any: {some(empty)}; "
             "add images, remove these classes, or choose another setting"
         )
+    return counts
 
 
 def per_class(values: float | list[float], classes: Sequence[str], key: str) -> PerClass:
-    """A number for each class, from one for all or a list in the order of the classes.
+    """Returns a number for each class, from one for all or a list in the order of the classes.
 
     Raises:
         UserError: the list has another length.

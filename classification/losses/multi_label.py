@@ -21,7 +21,7 @@ def binary_cross_entropy(
     label_smoothing: float = 0.0,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Mean binary cross entropy of each image's labels, (B,), in fp32.
+    """Computes the mean binary cross entropy of each image's labels, (B,), in fp32.
 
     Args:
         logits: (B, C), of any floating type.
@@ -35,42 +35,24 @@ def binary_cross_entropy(
     return _mean(targets, present, -F.logsigmoid(-logits), label_smoothing, weights)
 
 
-def sigmoid_focal(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    gamma: float,
-    alpha: Tensor | None = None,
-    label_smoothing: float = 0.0,
-    weights: Tensor | None = None,
-) -> Tensor:
-    """Focal loss of each image's labels (Lin et al., arXiv:1708.02002), (B,), with p the probability of a label:
-
-    ``-(1 - p)^gamma log p`` where it is there, ``-p^gamma log(1 - p)`` where not. ``alpha``, (C,) in (0, 1), multiplies
-    the first and 1 - alpha the second. Other arguments are those of :func:`binary_cross_entropy`.
-    """
-    log_p, log_not_p = F.logsigmoid(logits.float()), F.logsigmoid(-logits.float())
-    present, absent = -torch.exp(gamma * log_not_p) * log_p, -torch.exp(gamma * log_p) * log_not_p
-    if alpha is not None:
-        present, absent = alpha * present, (1 - alpha) * absent
-    return _mean(targets, present, absent, label_smoothing, weights)
-
-
 def asymmetric(
     logits: Tensor,
     targets: Tensor,
     *,
     gamma_pos: float,
     gamma_neg: float,
-    clip: float,
+    clip: float = 0.0,
+    alpha: Tensor | None = None,
     label_smoothing: float = 0.0,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Asymmetric loss of each image's labels (Ridnik et al., arXiv:2009.14119), (B,), with p a label's probability:
+    """Computes the asymmetric loss of each image's labels (Ridnik et al., arXiv:2009.14119), (B,).
 
-    ``-(1 - p)^gamma_pos log p`` where it is there; ``-q^gamma_neg log(1 - q)`` with ``q = max(p - clip, 0)`` where not.
-    The published code takes the sum over labels, and by default no gradient through the powers; here the gradient is
-    the whole loss's. Other arguments are those of :func:`binary_cross_entropy`.
+    With p a label's probability, it is ``-(1 - p)^gamma_pos log p`` where the label is there, else
+    ``-q^gamma_neg log(1 - q)`` with ``q = max(p - clip, 0)``; ``alpha``, (C,) in (0, 1), multiplies the first and
+    1 - alpha the second. With one gamma and no clip it is the focal loss (Lin et al., arXiv:1708.02002). The published
+    code takes the sum over labels, and by default no gradient through the powers; here the gradient is the whole
+    loss's. Other arguments are those of :func:`binary_cross_entropy`.
     """
     log_p, log_not_p = F.logsigmoid(logits.float()), F.logsigmoid(-logits.float())
     present = -torch.exp(gamma_pos * log_not_p) * log_p
@@ -79,11 +61,13 @@ def asymmetric(
         absent = -(q**gamma_neg) * torch.log1p(-q)
     else:
         absent = -torch.exp(gamma_neg * log_p) * log_not_p
+    if alpha is not None:
+        present, absent = alpha * present, (1 - alpha) * absent
     return _mean(targets, present, absent, label_smoothing, weights)
 
 
 def _mean(targets: Tensor, present: Tensor, absent: Tensor, label_smoothing: float, weights: Tensor | None) -> Tensor:
-    """Over the classes, from what each label costs if it is there and if it is not, (B, C): (B,)."""
+    """Takes the mean over the classes of what each label costs if it is there and if it is not, (B, C): (B,)."""
     targets = targets.float() * (1 - label_smoothing) + label_smoothing / 2
     costs = targets * present + (1 - targets) * absent
     return (costs if weights is None else costs * weights).mean(dim=1)

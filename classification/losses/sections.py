@@ -2,12 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from engine.config.section import OnlyWith, Section, Variants
+from engine.config.type_words import one_of
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -38,9 +37,9 @@ class FocalConfig(CommonLoss):
 
     name: Literal["focal"]
     """For one label an image, or several."""
-    gamma: NonNegative = 2.0
+    gamma: NonNegativeFloat = 2.0
     """How much less an image counts that is already right; 0: cross entropy or bce."""
-    alpha: Positive | list[Positive] | None = None
+    alpha: PositiveFloat | list[PositiveFloat] | None = None
     """Factor of the loss, one or one a class in their order; with several labels in (0, 1): alpha for those that are
     there, 1 - alpha for those that are not; null: none."""
 
@@ -50,7 +49,7 @@ class BceConfig(CommonLoss):
 
     name: Literal["bce"]
     """For one label an image, or several."""
-    pos_weight: Literal["none", "inverse"] | Positive | list[Positive] = "none"
+    pos_weight: Literal["none", "inverse"] | PositiveFloat | list[PositiveFloat] = "none"
     """With several labels: factor for labels that are there; inverse: a class's images without it by those with it;
     or one number, or one a class in their order."""
 
@@ -60,9 +59,9 @@ class AsymmetricConfig(CommonLoss):
 
     name: Literal["asymmetric"]
     """For several labels an image."""
-    gamma_pos: NonNegative = 0.0
+    gamma_pos: NonNegativeFloat = 0.0
     """How much less a label counts that is there and already right."""
-    gamma_neg: NonNegative = 4.0
+    gamma_neg: NonNegativeFloat = 4.0
     """The same for labels that are not there."""
     clip: Fraction = 0.05
     """Probability below which a label that is not there costs nothing."""
@@ -73,7 +72,7 @@ class LogitAdjustedConfig(CommonLoss):
 
     name: Literal["logit_adjusted"]
     """For one label an image."""
-    tau: NonNegative = 1.0
+    tau: NonNegativeFloat = 1.0
     """Weight of the classes' log frequencies; 0: cross entropy."""
 
     @model_validator(mode="after")
@@ -96,16 +95,13 @@ SEVERAL_LABELS = ("bce", "focal", "asymmetric")
 
 
 def loss_fault(config: CommonLoss, multi_label: bool) -> str:
-    """Why this loss does not fit data of several labels an image, or of one; empty if it does."""
-    if multi_label and config.name not in SEVERAL_LABELS:
+    """Says why this loss does not fit data of several labels an image, or of one; empty if it does."""
+    first, *others = SEVERAL_LABELS if multi_label else ONE_LABEL
+    if config.name not in (first, *others):
+        theirs, ours = ("one label", "several") if multi_label else ("several labels", "one each")
         return (
-            f"loss.name: {config.name} is for one label an image, and these images have several; "
-            f"set loss.name: bce (or {' or '.join(SEVERAL_LABELS[1:])})"
-        )
-    if not multi_label and config.name not in ONE_LABEL:
-        return (
-            f"loss.name: {config.name} is for several labels an image, and these images have one each; "
-            f"set loss.name: cross_entropy (or {', '.join(ONE_LABEL[1:-1])} or {ONE_LABEL[-1]})"
+            f"loss.name: {config.name} is for {theirs} an image, and these images have {ours}; "
+            f"set loss.name: {first} (or {one_of(others)})"
         )
     if isinstance(config, BceConfig) and not multi_label and config.pos_weight != "none":
         return "loss.pos_weight: only for several labels an image; for one, use loss.class_weights"

@@ -24,7 +24,7 @@ SMALLEST = 1e-12
 def cross_entropy(
     logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, weights: Tensor | None = None
 ) -> Tensor:
-    """Cross entropy of each image, (B,), in fp32.
+    """Computes the cross entropy of each image, (B,), in fp32.
 
     Args:
         logits: (B, C), of any floating type.
@@ -43,7 +43,7 @@ def cross_entropy(
 def focal(
     logits: Tensor, targets: Tensor, *, gamma: float, label_smoothing: float = 0.0, weights: Tensor | None = None
 ) -> Tensor:
-    """Focal loss over a softmax, (B,): ``-(1 - p)^gamma log p`` of the true class's p (Lin et al., arXiv:1708.02002).
+    """Computes the focal loss of each image, (B,): ``-(1 - p)^gamma log p`` of the true class's p (arXiv:1708.02002).
 
     Arguments are those of :func:`cross_entropy`; ``weights`` are the paper's alpha. With gamma 0 it is cross entropy.
     """
@@ -53,7 +53,7 @@ def focal(
 
 
 def logit_adjusted(logits: Tensor, targets: Tensor, *, shifts: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross entropy of logits to which ``shifts`` (C,), tau times the classes' log frequencies, are added, (B,).
+    """Computes the cross entropy of logits plus ``shifts`` (C,), tau times the classes' log frequencies, (B,).
 
     The logits themselves then rank classes as if all were equally frequent (Menon et al., arXiv:2007.07314).
     """
@@ -63,7 +63,7 @@ def logit_adjusted(logits: Tensor, targets: Tensor, *, shifts: Tensor, label_smo
 def one_against_all(
     logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, weights: Tensor | None = None
 ) -> Tensor:
-    """Binary cross entropy of "is it this class?", the mean over all C classes, (B,) (as in arXiv:2110.00476).
+    """Computes the mean over C classes of the binary cross entropy of "is it this class?", (B,) (arXiv:2110.00476).
 
     Arguments are those of :func:`cross_entropy`.
     """
@@ -74,7 +74,7 @@ def one_against_all(
 
 
 def _spread(targets: Tensor, like: Tensor, label_smoothing: float, weights: Tensor | None) -> Tensor:
-    """Weighted and smoothed targets as a matrix (B, C): each row's sum is its weight."""
+    """Returns weighted and smoothed targets as a matrix (B, C): each row's sum is its weight."""
     num_classes = like.shape[1]
     if not targets.is_floating_point():
         targets = F.one_hot(targets, num_classes)

@@ -3,86 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from classification.metrics.predictions import MultiLabelPredictions, Predictions
+from classification.metrics.predictions import AnyPredictions, Predictions
 
 
-@dataclass(frozen=True)
-class SizeBin:
-    """Classes with a like number of training images."""
+def size_bins(bounds: Sequence[int], train_counts: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Groups the classes by training images, (C,): ``10-99``, say, or ``500+``, to the numbers of its classes.
 
-    name: str
-    """``10-99``, or ``500+``: fewest and most training images."""
-    classes: NDArray[np.int64]
-    """Their numbers."""
-
-
-def size_bins(bounds: Sequence[int], train_counts: NDArray[np.int64]) -> list[SizeBin]:
-    """The groups that begin with each of ``bounds``; before them one for classes of fewer images, if there are any.
-
-    ``train_counts``: (C,). Each class is in one group; groups may be empty.
+    A group begins with each of ``bounds``; before them is one for classes of fewer images, if there are any.
     """
-    starts = [0, *bounds]
-    group = np.searchsorted(np.asarray(bounds), train_counts, side="right")
-    found = []
-    for number, start in enumerate(starts):
-        last = starts[number + 1] - 1 if number < len(bounds) else None
-        name = f"{start}+" if last is None else str(start) if last == start else f"{start}-{last}"
-        classes = np.flatnonzero(group == number)
-        if number or len(classes):
-            found.append(SizeBin(name, classes))
-    return found
+    names = [str(low) if low == high - 1 else f"{low}-{high - 1}" for low, high in pairwise([0, *bounds])]
+    group = np.digitize(train_counts, bounds)
+    found = {name: np.flatnonzero(group == number) for number, name in enumerate([*names, f"{bounds[-1]}+"])}
+    return found if len(found[names[0]]) else {name: found[name] for name in list(found)[1:]}
 
 
-def by_size(bins: Sequence[SizeBin], predictions: Predictions, recall: NDArray[np.float64]) -> list[dict[str, Any]]:
-    """Of each group: ``classes``, ``images``, ``top1`` and ``top5`` over its images, and ``recall_macro``.
-
-    The last is the mean of ``recall`` (C,) over those of its classes that have images. None without images.
-    """
-    hits = predictions.top == predictions.labels[:, None]
-    occurring = np.unique(predictions.labels)
-    rows = []
-    for one in bins:
-        chosen = np.isin(predictions.labels, one.classes)
-        there = np.intersect1d(one.classes, occurring)
-        rows.append(
-            {
-                "train_images": one.name,
-                "classes": len(one.classes),
-                "images": int(chosen.sum()),
-                "top1": _mean(hits[chosen, 0]),
-                "top5": _mean(hits[chosen].any(axis=1)),
-                "recall_macro": _mean(recall[there]),
-            }
-        )
-    return rows
-
-
-def by_size_multilabel(
-    bins: Sequence[SizeBin], predictions: MultiLabelPredictions, table: dict[str, NDArray]
+def by_size(
+    bins: dict[str, NDArray[np.int64]], predictions: AnyPredictions, table: dict[str, NDArray]
 ) -> list[dict[str, Any]]:
-    """Of each group: ``classes``, ``positives``, and the means of recall, F1 and average precision over its classes.
+    """Measures each group of :func:`size_bins`, a row each; None where it has no images, or no positives.
 
-    Only classes with positives count. ``table``: what ``multilabel_per_class`` gives. None without positives.
+    With one label an image: ``images``, ``top1`` and ``top5`` over them, and ``recall_macro``; with several:
+    ``positives``, ``recall_macro``, ``f1_macro`` and ``mAP``. Macro values are means over the classes that occur.
+    ``table``: the metrics of each class, (C,).
     """
     rows = []
-    for one in bins:
-        there = one.classes[table["support"][one.classes] > 0]
-        rows.append(
-            {
-                "train_images": one.name,
-                "classes": len(one.classes),
-                "positives": int(predictions.labels[:, one.classes].sum()),
-                "recall_macro": _mean(table["recall"][there]),
-                "f1_macro": _mean(table["f1"][there]),
-                "mAP": _mean(table["average_precision"][there]),
-            }
-        )
+    for name, classes in bins.items():
+        there = classes[table["support"][classes] > 0]
+        row = {"train_images": name, "classes": len(classes)}
+        if isinstance(predictions, Predictions):
+            hits = (predictions.top == predictions.labels[:, None])[np.isin(predictions.labels, classes)]
+            own = {"images": len(hits), "top1": _mean(hits[:, 0]), "top5": _mean(hits.any(axis=1))}
+            rows.append({**row, **own, "recall_macro": _mean(table["recall"][there])})
+        else:
+            columns = {"recall_macro": "recall", "f1_macro": "f1", "mAP": "average_precision"}
+            means = {metric: _mean(table[column][there]) for metric, column in columns.items()}
+            rows.append({**row, "positives": int(predictions.labels[:, classes].sum()), **means})
     return rows
 
 

@@ -25,16 +25,16 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: the mean over images of their group's gap between probability and accuracy.
+        """Returns the expected calibration error (Guo et al., arXiv:1706.04599, equation 3).
 
-        (Guo et al., arXiv:1706.04599, equation 3.)
+        It is the mean over images of their group's gap between probability and accuracy.
         """
         gaps = np.abs(self.accuracy - self.confidence)
         return float(np.nansum(gaps * self.counts) / max(self.counts.sum(), 1))
 
 
 def calibration(confidence: Floats, right: NDArray[np.bool_], groups: int) -> Calibration:
-    """Groups N images.
+    """Groups N images by their probabilities.
 
     Args:
         confidence: (N,) probability in [0, 1] of the class that was said.

@@ -24,18 +24,17 @@ def check_top5(metric: str | None, num_classes: int) -> None:
 
 
 def find(predictions: AnyPredictions, thresholds: float | str) -> dict[str, Any]:
-    """What predictions for ``val`` tell those who use the weights: tuned ``thresholds``, a list of C, or nothing."""
+    """Finds what those who use the weights need of val's predictions: tuned ``thresholds``, a list of C, or nothing."""
     if isinstance(predictions, Predictions) or thresholds != "tuned":
         return {}
     return {"thresholds": tune_thresholds(predictions.labels, predictions.probabilities).tolist()}
 
 
 def measure(predictions: AnyPredictions, thresholds: float | str, findings: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics of any split.
+    """Measures any split.
 
     With several labels an image and tuned thresholds, metrics that need thresholds are given twice: at 0.5 under their
-    plain names, and at the thresholds of ``findings`` with ``_tuned`` behind. On val, where the thresholds come from,
-    the latter flatter the model; on test they are as honest as the former.
+    plain names, and at the thresholds of ``findings`` with ``_tuned`` behind, which flatters the model on val.
 
     Args:
         thresholds: `evaluation.thresholds`.

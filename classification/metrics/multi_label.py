@@ -23,10 +23,10 @@ def multilabel_metrics(
         tuned: thresholds (C,) that were tuned; metrics at these are called ``f1_macro_tuned`` and so on. On the
             images they were tuned on, these are too good: they show what tuning is worth, not what is to be expected.
     """
-    labels = predictions.labels
+    labels, occurs = predictions.labels, predictions.labels.any(axis=0)
     metrics = {
         "loss": float(predictions.losses.mean()),
-        "mAP": _mean_average_precision(labels, predictions.probabilities),
+        "mAP": float(_average_precisions(labels, predictions.probabilities)[occurs].mean()) if occurs.any() else 0.0,
         **_decision_metrics(labels, predictions.probabilities >= thresholds),
     }
     if tuned is not None:
@@ -38,7 +38,7 @@ def multilabel_metrics(
 def multilabel_per_class(
     predictions: MultiLabelPredictions, thresholds: np.ndarray | float = 0.5
 ) -> dict[str, np.ndarray]:
-    """Per class, (C,): ``support`` (positives), ``threshold``, ``precision``, ``recall``, ``f1`` at it, and
+    """Measures each class, (C,): ``support`` (positives), ``threshold``, ``precision``, ``recall``, ``f1`` at it, and
     ``average_precision``; 0 where undefined.
     """
     labels, probabilities = predictions.labels, predictions.probabilities
@@ -53,20 +53,12 @@ def multilabel_per_class(
     }
 
 
-def _mean_average_precision(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    occurs = labels.any(axis=0)
-    return float(_average_precisions(labels, probabilities)[occurs].mean()) if occurs.any() else 0.0
-
-
 def _average_precisions(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """(C,); 0 for classes without positives, NaN where a probability is."""
-    return np.array([_average_precision(*column) for column in zip(labels.T, probabilities.T, strict=True)])
-
-
-def _average_precision(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    if np.isnan(probabilities).any():
-        return np.nan
-    return average_precision_score(labels, probabilities) if labels.any() else 0.0
+    found = np.where(np.isnan(probabilities).any(axis=0), np.nan, 0.0)
+    for c in np.flatnonzero((found == 0) & labels.any(axis=0)):
+        found[c] = average_precision_score(labels[:, c], probabilities[:, c])
+    return found
 
 
 def _decision_metrics(labels: np.ndarray, said: np.ndarray) -> dict[str, float]:

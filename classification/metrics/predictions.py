@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from engine.distributed.ranks import Ranks
 
@@ -46,70 +47,46 @@ class MultiLabelPredictions:
 AnyPredictions = Predictions | MultiLabelPredictions
 
 
-class MultiLabelRows(NamedTuple):
-    """One batch of B samples with C labels."""
-
-    index_and_loss: torch.Tensor
-    """(B, 2) float64."""
-    labels: torch.Tensor
-    """(B, C) uint8."""
-    logits: torch.Tensor
-    """(B, C) float32."""
+MultiLabelRows = tuple[Tensor, Tensor, Tensor]
+"""One batch of B samples with C labels: index and loss (B, 2) float64, labels (B, C) uint8, logits (B, C) float32."""
 
 
-def rows(indices: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
-    """One batch as a float64 matrix (B, 3 + 2 K) on its device: index, label, loss, classes, probabilities."""
+def rows(indices: Tensor, labels: Tensor, logits: Tensor, losses: Tensor) -> Tensor:
+    """Packs a batch into a float64 matrix (B, 3 + 2 K) on its device: index, label, loss, classes, probabilities."""
     probabilities, top = logits.double().softmax(dim=1).topk(min(TOP, logits.shape[1]), dim=1)
     columns = [indices[:, None], labels[:, None], losses[:, None], top, probabilities]
     return torch.cat([column.to(logits.device, torch.float64) for column in columns], dim=1)
 
 
-def gather(parts: list[torch.Tensor], num_classes: int, ranks: Ranks) -> Predictions:
-    """All ranks' rows, sorted by index; each sample occurs once, however many ranks there are."""
-    width = 3 + 2 * min(TOP, num_classes)
-    own = torch.cat(parts) if parts else torch.empty(0, width, dtype=torch.float64, device=ranks.device)
-    table = ranks.gather_rows(own).cpu().numpy()
-    table = table[_order(table[:, 0])]
-    split = 3 + (width - 3) // 2
-    return Predictions(
-        labels=table[:, 1].astype(np.int64),
-        top=table[:, 3:split].astype(np.int64),
-        probabilities=table[:, split:],
-        losses=table[:, 2],
-    )
+def gather(parts: list[Tensor], num_classes: int, ranks: Ranks) -> Predictions:
+    """Gathers all ranks' rows, sorted by index; each sample occurs once, however many ranks there are."""
+    kept = min(TOP, num_classes)
+    empty = torch.empty(0, 3 + 2 * kept, dtype=torch.float64, device=ranks.device)
+    (table,) = _gathered((empty,), [(part,) for part in parts], ranks)
+    _, labels, losses, top, probabilities = np.split(table.numpy(), (1, 2, 3, 3 + kept), axis=1)
+    return Predictions(labels[:, 0].astype(np.int64), top.astype(np.int64), probabilities, losses[:, 0])
 
 
-def multilabel_rows(
-    indices: torch.Tensor, labels: torch.Tensor, logits: torch.Tensor, losses: torch.Tensor
-) -> MultiLabelRows:
-    """One batch, from indices (B,), labels (B, C) of 0 and 1, logits (B, C) and losses (B,)."""
-    index_and_loss = torch.stack([indices.double(), losses.double()], dim=1)
-    return MultiLabelRows(index_and_loss, labels.to(torch.uint8), logits.float())
+def multilabel_rows(indices: Tensor, labels: Tensor, logits: Tensor, losses: Tensor) -> MultiLabelRows:
+    """Packs a batch: indices (B,), labels (B, C) of 0 and 1, logits (B, C) and losses (B,)."""
+    return torch.stack([indices.double(), losses.double()], dim=1), labels.to(torch.uint8), logits.float()
 
 
 def gather_multilabel(parts: list[MultiLabelRows], num_classes: int, ranks: Ranks) -> MultiLabelPredictions:
-    """All ranks' rows, sorted by index; each sample occurs once, however many ranks there are.
+    """Gathers all ranks' rows, sorted by index; each sample occurs once, however many ranks there are.
 
     Logits travel in float32, which is what a model computes, and become probabilities in float64: nothing is rounded
     twice, and five bytes a label are all that the ranks exchange.
     """
-    device = ranks.device
-    empty = MultiLabelRows(
-        torch.empty(0, 2, dtype=torch.float64, device=device),
-        torch.empty(0, num_classes, dtype=torch.uint8, device=device),
-        torch.empty(0, num_classes, dtype=torch.float32, device=device),
-    )
+    widths = ((2, torch.float64), (num_classes, torch.uint8), (num_classes, torch.float32))
+    empty = tuple(torch.empty(0, width, dtype=dtype, device=ranks.device) for width, dtype in widths)
+    index_and_loss, labels, logits = _gathered(empty, parts, ranks)
+    return MultiLabelPredictions(labels.bool().numpy(), logits.double().sigmoid().numpy(), index_and_loss[:, 1].numpy())
+
+
+def _gathered(empty: tuple[Tensor, ...], parts: Sequence[tuple[Tensor, ...]], ranks: Ranks) -> list[Tensor]:
+    """All ranks' ``parts``, column by column, sorted by index, which is the first number of a row."""
     columns = [ranks.gather_rows(torch.cat(column)).cpu() for column in zip(empty, *parts, strict=True)]
-    order = torch.from_numpy(_order(columns[0][:, 0].numpy()))
-    index_and_loss, labels, logits = (column[order] for column in columns)
-    return MultiLabelPredictions(
-        labels=labels.bool().numpy(),
-        probabilities=logits.double().sigmoid().numpy(),
-        losses=index_and_loss[:, 1].numpy(),
-    )
-
-
-def _order(indices: np.ndarray) -> np.ndarray:
-    """Rows in the order of the data set."""
-    assert len(np.unique(indices)) == len(indices), "a sample was evaluated twice"
-    return np.argsort(indices, kind="stable")
+    indices = columns[0][:, 0]
+    assert len(indices.unique()) == len(indices), "a sample was evaluated twice"
+    return [column[indices.argsort()] for column in columns]

@@ -28,7 +28,7 @@ def metrics(predictions: Predictions) -> dict[str, float]:
 
 
 def averages(labels: np.ndarray, said: np.ndarray) -> dict[str, float]:
-    """Precision, recall and F1, averaged in three ways: ``precision_macro`` to ``f1_weighted``.
+    """Averages precision, recall and F1 in three ways: ``precision_macro`` to ``f1_weighted``.
 
     Args:
         labels: (N,) classes, or (N, C) bool where a sample may have several.
@@ -42,7 +42,7 @@ def averages(labels: np.ndarray, said: np.ndarray) -> dict[str, float]:
 
 
 def scores(labels: np.ndarray, said: np.ndarray, average: str | None) -> tuple:
-    """Scikit-learn's precision, recall, F1 and support; 0 where undefined. Arguments as for :func:`averages`."""
+    """Returns scikit-learn's precision, recall, F1 and support; 0 where undefined. Arguments as of :func:`averages`."""
     if labels.shape[1:] == (1,):  # scikit-learn takes a single column for two classes, yes and no
         return precision_recall_fscore_support(
             labels[:, 0], said[:, 0], labels=[True], average=average, zero_division=0
@@ -56,8 +56,15 @@ def confusion(predictions: Predictions, num_classes: int) -> np.ndarray:
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def confusions(counts: np.ndarray) -> list[tuple[int, int]]:
+    """Lists what was taken for what, the true class first; most frequent first."""
+    true, said = np.nonzero(counts * ~np.eye(len(counts), dtype=bool))
+    order = np.argsort(-counts[true, said], kind="stable")
+    return list(zip(true[order].tolist(), said[order].tolist(), strict=True))
+
+
 def per_class(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Per class, from a confusion matrix: ``support``, ``precision``, ``recall``, ``f1`` (0 where undefined)."""
+    """Measures each class by a confusion matrix: ``support``, ``precision``, ``recall``, ``f1``; 0 where undefined."""
     hits = np.diag(counts).astype(float)
     support, predicted = counts.sum(axis=1), counts.sum(axis=0)
     precision = np.divide(hits, predicted, out=np.zeros_like(hits), where=predicted > 0)

@@ -15,7 +15,7 @@ DEFAULT = 0.5
 
 
 def tune_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """The threshold of each class, (C,) float64 in [0, 1], that maximises the class's F1; all cut points are tried.
+    """Finds each class's threshold, (C,) float64 in [0, 1], that maximises its F1; all cut points are tried.
 
     A label is said where its probability is at least the threshold. Any threshold between two neighbouring
     probabilities decides alike, so a cut is placed half-way between them, or at 0.5 where that lies between. Of cuts
@@ -31,7 +31,7 @@ def tune_thresholds(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray
 
 
 def thresholds_in_use(setting: float | str, findings: Mapping[str, Any], num_classes: int) -> np.ndarray:
-    """The thresholds with which a trained model says labels, (C,).
+    """Returns the thresholds with which a trained model says labels, (C,).
 
     Args:
         setting: ``evaluation.thresholds``.
@@ -45,7 +45,7 @@ def thresholds_in_use(setting: float | str, findings: Mapping[str, Any], num_cla
 
 
 def _best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Of one class, from labels (N,) and probabilities (N,)."""
+    """Finds that of one class, from labels (N,) and probabilities (N,)."""
     positives = int(labels.sum())
     if not positives or np.isnan(probabilities).any():
         return DEFAULT

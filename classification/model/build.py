@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ def build_model(
     image_size: tuple[int, int],
     classes: Sequence[str] | None = None,
 ) -> nn.Module:
-    """A classifier (B, 3, H, W) -> (B, num_classes) on the CPU, initialised from torch's global generator.
+    """Builds a classifier (B, 3, H, W) -> (B, num_classes) on the CPU, initialised from torch's global generator.
 
     Args:
         classes: their names. The classifier of weights that were trained on others, or on the same in another order,
@@ -43,8 +42,10 @@ def build_model(
         UserError: the weights cannot be read or do not fit, the model refuses its settings, or it has more parameters
             than ``model.max_parameters``.
     """
+    model: nn.Module
     if isinstance(config, SwinModel):
-        model = _swin(config, num_classes, image_size)
+        shape = replace(config.swin_shape(), num_classes=num_classes, img_size=image_size, drop_rate=config.drop_rate)
+        model = SwinTransformer(shape if config.drop_path is None else replace(shape, drop_path=config.drop_path))
     else:
         model = _timm(config, num_classes, image_size, published=finetune.weights == "timm")
     if config.head is not None:
@@ -63,9 +64,9 @@ def build_model(
 def _load(model: nn.Module, file: Path, classes: Sequence[str] | None) -> None:
     """Copies the weights of ``file`` into ``model``, but for a classifier that does not say ``classes``."""
     state, theirs = read_weights(file)
-    other = classes is not None and theirs is not None and list(theirs) != list(classes)
-    if other:
-        assert classes is not None and theirs is not None
+    other = False
+    if classes is not None and theirs is not None and list(theirs) != list(classes):
+        other = True
         log.info(
             "finetune.weights: %s was trained on other classes, or in another order (%s there, %s here): its "
             "classifier is not taken over",
@@ -85,18 +86,8 @@ def _load(model: nn.Module, file: Path, classes: Sequence[str] | None) -> None:
         raise UserError(f"finetune.weights: {file}: {error}") from None
 
 
-def _swin(config: SwinModel, num_classes: int, image_size: tuple[int, int]) -> nn.Module:
-    shape = config.swin_shape()
-    drop_path = shape.drop_path if config.drop_path is None else config.drop_path
-    return SwinTransformer(
-        replace(shape, num_classes=num_classes, img_size=image_size, drop_rate=config.drop_rate, drop_path=drop_path)
-    )
-
-
 def _timm(config: TimmModel, num_classes: int, image_size: tuple[int, int], published: bool) -> nn.Module:
-    create: Callable[..., nn.Module] = partial(timm.create_model, config.timm_name)
-    if published:
-        create = partial(create_pretrained, config.timm_name)
+    create: Callable[..., nn.Module] = create_pretrained if published else timm.create_model
     options: dict[str, Any] = {"num_classes": num_classes}
     if config.drop_rate:
         options["drop_rate"] = config.drop_rate
@@ -105,9 +96,9 @@ def _timm(config: TimmModel, num_classes: int, image_size: tuple[int, int], publ
     try:
         try:
             # Models with position embeddings are built for one size; the others know no such argument.
-            return create(img_size=image_size, **options)
+            return create(config.timm_name, img_size=image_size, **options)
         except TypeError:
-            return create(**options)
+            return create(config.timm_name, **options)
     except (TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         if "drop_path_rate" in str(error):
             raise UserError(f"model.drop_path: {config.timm_name} has no stochastic depth; set it to null") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from classification.model.sections import HeadConfig
 from engine.errors import UserError
@@ -12,7 +12,7 @@ from engine.model.stages import classifier_paths
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU}
 
 
-class HiddenHead(nn.Module):
+class HiddenHead(nn.Sequential):
     """Dropout, linear layer, activation, batch norm if wanted, dropout, linear layer: (B, features) -> (B, classes).
 
     The last layer starts near zero.
@@ -27,10 +27,6 @@ class HiddenHead(nn.Module):
         self.hidden_dropout = nn.Dropout(config.hidden_dropout)
         self.classifier = nn.Linear(config.hidden, num_classes)
         start_small(self.classifier)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.activation(self.hidden(self.dropout(x))))
-        return self.classifier(self.hidden_dropout(x))
 
 
 def replace_head(model: nn.Module, config: HeadConfig) -> None:

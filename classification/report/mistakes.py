@@ -14,78 +14,66 @@ from engine.errors import UserError
 from engine.images.image_io import ImageArray
 from engine.plots.figures import Tile, sheet
 
-SHOWN = 24
-"""Mistakes on a report's sheet."""
 COLUMNS = 6
 _TRUE, _WRONG, _PLAIN = "#1a7f37", "#b3261e", "#555555"
 
+Thresholds = NDArray[np.float64]
+"""With several labels an image: probability from which on a label is said, (C,)."""
 
-def worst_mistakes(predictions: AnyPredictions, thresholds: NDArray[np.float64] | None, most: int) -> NDArray[np.int64]:
-    """Numbers of the samples of the worst mistakes, worst first, at most ``most``.
+
+def worst_mistakes(predictions: AnyPredictions, thresholds: Thresholds | None, most: int) -> list[int]:
+    """Returns the numbers of at most ``most`` samples, the worst mistakes first.
 
     With one label an image, the wrong predictions with the highest probability; with several, of the images with any
-    label said wrongly at ``thresholds`` (C,), those with the highest loss.
+    label said wrongly, those with the highest loss.
     """
     if isinstance(predictions, Predictions):
         wrong = np.flatnonzero(predictions.top[:, 0] != predictions.labels)
         badness = predictions.probabilities[wrong, 0]
     else:
-        assert thresholds is not None
         wrong = np.flatnonzero(((predictions.probabilities >= thresholds) != predictions.labels).any(axis=1))
         badness = predictions.losses[wrong]
-    return wrong[np.argsort(-badness, kind="stable")[:most]]
+    return wrong[np.argsort(-badness, kind="stable")[:most]].tolist()
 
 
 def mistakes_sheet(
-    mistakes: Sequence[int] | NDArray[np.int64],
-    predictions: AnyPredictions,
-    thresholds: NDArray[np.float64] | None,
-    images: LabelledImages,
+    mistakes: Sequence[int], predictions: AnyPredictions, thresholds: Thresholds | None, images: LabelledImages
 ) -> ImageArray:
-    """The images of ``mistakes``, each with what is true and what was said beneath."""
+    """Draws the images of ``mistakes``, each with what is true and what was said beneath."""
     tiles = []
     for place, index in enumerate(mistakes, start=1):
-        lines = (
-            _caption(predictions, index, images.classes)
-            if isinstance(predictions, Predictions)
-            else _labels_caption(predictions, index, images.classes, thresholds)
-        )
-        tiles.append(Tile(_image(images, int(index)), [*lines, (f"{place}: {images.name(int(index))}", _PLAIN)]))
+        if isinstance(predictions, Predictions):
+            true, said = said_class(predictions, index, images.classes)
+            lines = (f"is {true}", f"{predictions.probabilities[index, 0]:.1%} {said}")
+        else:
+            missed, wrong = wrong_labels(predictions, index, thresholds, images.classes, digits=2)
+            lines = (f"missed: {missed or 'none'}", f"wrong: {wrong or 'none'}")
+        caption = zip((*lines, f"{place}: {images.name(index)}"), (_TRUE, _WRONG, _PLAIN), strict=True)
+        tiles.append(Tile(_image(images, index), list(caption)))
     return sheet(tiles, COLUMNS)
 
 
-def _caption(predictions: Predictions, index: int, classes: list[str]) -> list[tuple[str, str]]:
-    said, probability = predictions.top[index, 0], predictions.probabilities[index, 0]
-    return [
-        (f"is {classes[predictions.labels[index]]}", _TRUE),
-        (f"{probability:.1%} {classes[said]}", _WRONG),
-    ]
-
-
-def _labels_caption(
-    predictions: MultiLabelPredictions, index: int, classes: list[str], thresholds: NDArray[np.float64] | None
-) -> list[tuple[str, str]]:
-    missed, wrong = wrong_labels(predictions, index, thresholds)
-
-    def named(numbers: NDArray[np.int64]) -> str:
-        shown = ", ".join(f"{classes[c]} {predictions.probabilities[index, c]:.2f}" for c in numbers)
-        return shown or "none"
-
-    return [(f"missed: {named(missed)}", _TRUE), (f"wrong: {named(wrong)}", _WRONG)]
+def said_class(predictions: Predictions, index: int, classes: Sequence[str]) -> tuple[str, str]:
+    """Returns the class of a sample and the one that was said."""
+    return classes[predictions.labels[index]], classes[predictions.top[index, 0]]
 
 
 def wrong_labels(
-    predictions: MultiLabelPredictions, index: int, thresholds: NDArray[np.float64] | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Classes that a sample has and that were not said, least probable first; and those said wrongly, surest first."""
+    predictions: MultiLabelPredictions, index: int, thresholds: Thresholds | None, classes: Sequence[str], digits: int
+) -> tuple[str, str]:
+    """Lists, with their probabilities, classes of a sample that were not said, least probable first, and those that
+    were said wrongly, surest first.
+    """
     labels, values = predictions.labels[index], predictions.probabilities[index]
     said = values >= thresholds
-    missed, wrong = np.flatnonzero(labels & ~said), np.flatnonzero(said & ~labels)
-    return missed[np.argsort(values[missed], kind="stable")], wrong[np.argsort(-values[wrong], kind="stable")]
+    missed = sorted(np.flatnonzero(labels & ~said).tolist(), key=lambda c: values[c])
+    wrong = sorted(np.flatnonzero(said & ~labels).tolist(), key=lambda c: -values[c])
+    named = [", ".join(f"{classes[c]} {values[c]:.{digits}f}" for c in numbers) for numbers in (missed, wrong)]
+    return named[0], named[1]
 
 
 def _image(images: LabelledImages, index: int) -> Image.Image:
-    """As a person would see it; grey if the file has become unreadable since it was evaluated."""
+    """Reads an image as a person would see it; grey if the file has become unreadable since it was evaluated."""
     try:
         return images.image(index)
     except UserError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_curve
 
 from classification.metrics.calibration import Calibration
 from classification.metrics.predictions import MultiLabelPredictions
+from classification.metrics.single_label import confusions
 from engine.plots.figures import shown_name
 from engine.plots.fonts import text_width
 
@@ -35,8 +36,8 @@ TITLE_INCHES = 3.4
 """Width that the title of a confusion matrix needs."""
 
 
-def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], train_counts: NDArray | None) -> Figure:
-    """The confusion matrix (C, C), rows as shares of their true class.
+def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], train_counts: NDArray[np.int64]) -> Figure:
+    """Draws the confusion matrix (C, C), rows as shares of their true class.
 
     Of many classes two: those that are most often confused, and all of them in blocks, from those with most training
     images to those with fewest.
@@ -45,45 +46,32 @@ def confusion_figure(counts: NDArray[np.int64], classes: Sequence[str], train_co
         return _many_confusions(counts, classes, train_counts)
     side, margin = 0.3 * max(len(classes), 6), _margin(classes)
     width = max(side + margin + 0.3, TITLE_INCHES)
-    figure = _plain_figure(width, side + margin + 0.4)
+    figure = _figure(width, side + margin + 0.4, None)
     axes = _axes(figure, margin, margin, side, side)
     figure.suptitle("Confusion (share of the true class)", fontsize=11, y=1 - 0.12 / (side + margin + 0.4), va="top")
     _matrix(axes, counts, classes, classes, numbers=len(classes) <= COUNTED)
     return figure
 
 
-def _many_confusions(counts: NDArray[np.int64], classes: Sequence[str], train_counts: NDArray | None) -> Figure:
-    worst = _most_confused(counts)
+def _many_confusions(counts: NDArray[np.int64], classes: Sequence[str], train_counts: NDArray[np.int64]) -> Figure:
+    most_confused = dict.fromkeys(c for pair in confusions(counts)[: 2 * CONFUSED] for c in pair)  # side by side
+    worst = np.array(list(most_confused)[:CONFUSED] or range(CONFUSED))
     others = counts[worst].sum(axis=1) - counts[np.ix_(worst, worst)].sum(axis=1)
     names = [classes[c] for c in worst]
     side, margin = 0.3 * len(worst), _margin([*names, "(others)"])
-    figure = _plain_figure(margin + 2 * side + 2.2, margin + side + 0.5)
+    figure = _figure(margin + 2 * side + 2.2, margin + side + 0.5, None)
     left = _axes(figure, margin, margin, side + 0.3, side)
     _matrix(left, np.column_stack([counts[np.ix_(worst, worst)], others]), names, [*names, "(others)"], numbers=True)
     left.set_title(f"{len(worst)} of {len(classes)} classes: the most frequent confusions", fontsize=11)
     right = _axes(figure, margin + side + 1.4, margin, side, side)
-    order = np.argsort(-(counts.sum(axis=1) if train_counts is None else train_counts), kind="stable")
-    block = np.arange(len(classes)) * BLOCKS // len(classes)
+    place = np.argsort(np.argsort(-train_counts, kind="stable")) * BLOCKS // len(classes)
     summed = np.zeros((BLOCKS, BLOCKS))
     rows, columns = np.nonzero(counts)
-    place = np.empty_like(block)
-    place[order] = block
     np.add.at(summed, (place[rows], place[columns]), counts[rows, columns])
     right.imshow(_shares(summed), cmap="Blues", vmin=0, vmax=1, extent=(0, len(classes), len(classes), 0))
-    what = "evaluated" if train_counts is None else "training"
-    right.set_title(f"All classes in blocks, those with most {what} images first", fontsize=11)
+    right.set_title("All classes in blocks, those with most training images first", fontsize=11)
     right.set(xlabel="predicted", ylabel="true")
     return figure
-
-
-def _most_confused(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Classes of the most frequent confusions, those that are confused side by side; of few confusions fewer."""
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    rows, columns = np.nonzero(wrong)
-    order = np.argsort(-wrong[rows, columns], kind="stable")
-    classes = dict.fromkeys(c for i in order[: 2 * CONFUSED] for c in (int(rows[i]), int(columns[i])))
-    return np.array(list(classes)[:CONFUSED] or range(CONFUSED))
 
 
 def _matrix(
@@ -109,21 +97,18 @@ def _shares(counts: NDArray) -> NDArray[np.float64]:
 
 
 def reliability_figure(found: Calibration) -> Figure:
-    """The reliability diagram, over how many images have which probability."""
+    """Draws the reliability diagram, over how many images have which probability."""
     figure = _figure(5.6, 6)
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
-    lefts, width = found.edges[:-1], float(found.edges[1])
-    upper.bar(lefts, np.nan_to_num(found.accuracy), width, align="edge", edgecolor="white", label="accuracy")
+    bars: dict[str, Any] = {"x": found.edges[:-1], "width": float(found.edges[1]), "align": "edge"}
+    said, right = np.nan_to_num(found.confidence), np.nan_to_num(found.accuracy)
+    upper.bar(height=right, **bars, edgecolor="white", label="accuracy")
     gap: dict[str, Any] = {"facecolor": "none", "edgecolor": "tab:red", "hatch": "///", "linewidth": 0}
-    for left, said, right in zip(lefts, found.confidence, found.accuracy, strict=True):
-        if np.isfinite(said):
-            low, height = min(said, right), abs(said - right)
-            upper.bar(left, height, width, bottom=low, align="edge", **gap)
-    upper.bar(0, 0, label="gap to the mean probability", **gap)
+    upper.bar(height=said - right, bottom=right, **bars, **gap, label="gap to the mean probability")
     upper.plot([0, 1], [0, 1], "--", color="black", linewidth=1, label="perfectly calibrated")
     upper.set(ylabel="accuracy", ylim=(0, 1), xlim=(0, 1), title=f"Calibration: expected error {found.error:.3f}")
     figure.legend(fontsize=8, loc="outside lower center", ncols=3)  # where it covers no bar
-    lower.bar(lefts, found.counts, width, align="edge", edgecolor="white", color="tab:gray")
+    lower.bar(height=found.counts, **bars, edgecolor="white", color="tab:gray")
     lower.set(xlabel="probability of the predicted class", ylabel="images")
     return figure
 
@@ -132,12 +117,12 @@ def classes_figure(
     values: NDArray[np.float64],
     support: NDArray[np.int64],
     classes: Sequence[str],
-    train_counts: NDArray[np.int64] | None,
+    train_counts: NDArray[np.int64],
     what: str,
 ) -> Figure:
-    """``values`` (C,) in [0, 1] of the classes that have images, named or, of many, the best and the worst.
+    """Draws ``values`` (C,) in [0, 1] of the classes that have images, named or, of many, the best and the worst.
 
-    Many classes are also shown as a curve from worst to best, and, where that is known, over their training images.
+    Many classes are also shown as a curve from worst to best, and over their training images.
     """
     order = np.flatnonzero(support)[np.argsort(values[support > 0], kind="stable")]
     worst, best = (extremes(values, support, sign)[:EXTREMES] for sign in (1, -1))
@@ -154,13 +139,9 @@ def classes_figure(
     curve.set(xlabel="classes", ylabel=what, ylim=(-0.02, 1.02))
     curve.legend(fontsize=8)
     below = figure.add_subplot(grid[1, 0])
-    if train_counts is None:
-        below.hist(values[order], bins=20, range=(0, 1), edgecolor="white")
-        below.set(title=f"How many classes reach which {what}", xlabel=what, ylabel="classes")
-    else:
-        below.plot(np.maximum(train_counts[order], 1), values[order], ".", alpha=0.4)
-        below.set(title="By training images", xlabel="training images of the class", ylabel=what, xscale="log")
-        below.set_ylim(-0.03, 1.03)
+    below.plot(np.maximum(train_counts[order], 1), values[order], ".", alpha=0.4)
+    below.set(title="By training images", xlabel="training images of the class", ylabel=what, xscale="log")
+    below.set_ylim(-0.03, 1.03)
     named = np.concatenate([worst, best[::-1]])
     bars = figure.add_subplot(grid[:, 1], title=f"{what}: the {EXTREMES} worst and the {EXTREMES} best classes")
     _bars(bars, values, support, classes, named)
@@ -169,7 +150,7 @@ def classes_figure(
 
 
 def extremes(values: NDArray[np.float64], support: NDArray[np.int64], sign: int) -> NDArray[np.int64]:
-    """Classes with images, the worst (``sign`` 1) or the best (-1) first; of equal ones those with most images."""
+    """Orders classes with images, the worst (``sign`` 1) or the best (-1) first, of equals those with most images."""
     there = np.flatnonzero(support)
     return there[np.lexsort((-support[there], sign * values[there]))]
 
@@ -177,22 +158,20 @@ def extremes(values: NDArray[np.float64], support: NDArray[np.int64], sign: int)
 def _bars(
     axes: Axes, values: NDArray, support: NDArray[np.int64], classes: Sequence[str], order: NDArray[np.int64]
 ) -> None:
-    axes.barh(range(len(order)), values[order], color="tab:blue")
+    bars = axes.barh(range(len(order)), values[order], color="tab:blue")
+    axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=7)
     labels = [f"{shown_name(classes[c])} ({support[c]})" for c in order]
     axes.set_yticks(range(len(order)), labels, fontsize=8)
-    for place, c in enumerate(order):
-        axes.text(values[c] + 0.01, place, f"{values[c]:.2f}", va="center", fontsize=7)
     axes.set(xlim=(0, 1.08), ylim=(-0.6, max(len(order), 1) - 0.4), ylabel="class (images)")
 
 
 def sizes_figure(rows: Sequence[dict[str, Any]], name: str) -> Figure:
-    """The metric ``name`` of each group of classes, see :func:`classification.metrics.by_class_size.by_size`."""
+    """Draws the metric ``name`` of each group of classes, see :func:`classification.metrics.by_class_size.by_size`."""
     figure = _figure(1.6 + 1.3 * max(len(rows), 3), 4)
     axes = figure.add_subplot(title=f"{name} by training images of the class")
-    axes.bar(range(len(rows)), [row[name] or 0 for row in rows], color="tab:blue")
-    for place, row in enumerate(rows):
-        text = "no images" if row[name] is None else f"{row[name]:.3f}"
-        axes.text(place, (row[name] or 0) + 0.01, text, ha="center", fontsize=8)
+    bars = axes.bar(range(len(rows)), [row[name] or 0 for row in rows], color="tab:blue")
+    texts = ["no images" if row[name] is None else f"{row[name]:.3f}" for row in rows]
+    axes.bar_label(bars, texts, padding=2, fontsize=8)
     labels = [f"{row['train_images']}\n{row['classes']} classes" for row in rows]
     axes.set_xticks(range(len(rows)), labels, fontsize=8)
     axes.set(xlabel="training images of a class", ylabel=name, ylim=(0, 1.08))
@@ -202,7 +181,7 @@ def sizes_figure(rows: Sequence[dict[str, Any]], name: str) -> Figure:
 def precision_recall_figure(
     predictions: MultiLabelPredictions, average_precision: NDArray[np.float64], classes: Sequence[str]
 ) -> Figure:
-    """Precision over recall: of all labels together, and of the classes; of many the best and worst three in colour."""
+    """Draws precision over recall: of all labels together, and of the classes; of many six in colour."""
     figure = _figure(7.5, 6)
     axes = figure.add_subplot(title="Precision and recall over all thresholds")
     there = np.flatnonzero(predictions.labels.any(axis=0) & np.isfinite(average_precision))
@@ -230,25 +209,22 @@ def _curve(labels: NDArray[np.bool_], probabilities: NDArray[np.float64]) -> tup
     return np.append(recall[:-1:step], recall[-1]), np.append(precision[:-1:step], precision[-1])
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """Makes a figure of a size in inches.
+
+    Without a layout its axes are placed by :func:`_axes`: quicker by far than to have matplotlib find room for labels.
+    """
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _plain_figure(width: float, height: float) -> Figure:
-    """One whose axes are placed by :func:`_axes`: quicker by far than to have matplotlib find room for labels."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height))
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def _axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place and of a size in inches."""
+    """Adds axes at a place and of a size in inches."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def _margin(names: Sequence[str]) -> float:
-    """Inches that names beside or below an axis need."""
+    """Returns the inches that names beside or below an axis need."""
     return 0.5 + 0.07 * max(text_width(shown_name(name)) for name in names)

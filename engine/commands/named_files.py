@@ -72,17 +72,14 @@ def _images_below(folder: Path) -> list[str]:
     drawings = [os.path.join(place, DRAWINGS, "") for place in sorted(beside) if (folder / place / DRAWINGS).is_dir()]
     names = [name for name in names if not name.startswith(tuple(drawings))]
     kinds = {name: _is_image(folder / name) for name in names}
-    _tell("files of other kinds", [folder / name for name, fits in kinds.items() if not fits])
+    others = [name for name, fits in kinds.items() if not fits]
     told = f"folders {DRAWINGS} beside a {DETECTIONS}, which predict has drawn,"
-    _tell(told, [folder / name for name in drawings])
+    for what, left_out in (("files of other kinds", others), (told, drawings)):
+        if left_out:
+            log.info("--images: %d %s left out; the first: %s", len(left_out), what, folder / left_out[0])
     return [name for name, fits in kinds.items() if fits]
 
 
 def _is_image(file: Path) -> bool:
-    """Whether ``file`` is called so, and is a file or a link that leads nowhere; pipes and the like are not."""
+    """Returns whether ``file`` is called so, and is a file or a link that leads nowhere: no pipe or the like."""
     return file.suffix.lower() in ENDINGS and (file.is_file() or not file.exists())
-
-
-def _tell(what: str, paths: Sequence[Path]) -> None:
-    if paths:
-        log.info("--images: %d %s left out; the first: %s", len(paths), what, paths[0])

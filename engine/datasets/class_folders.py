@@ -6,7 +6,7 @@ import difflib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +33,10 @@ def open_folder(config: FolderData, split: str, known: list[str] | None = None) 
         UserError: a folder is missing, a class has no training images, or val or test has a class that train lacks.
     """
     if config.val_fraction is None or split != "val":  # which is in the folder of train: reported once
-        _tell_of_loose_images(split_folder(config.root, split), config.extensions)
+        folder = split_folder(config.root, split)
+        loose = _images((entry.name for entry in os.scandir(folder) if entry.is_file()), config.extensions)
+        if loose:
+            log.warning("%s: images beside the folders of classes are of none and left out: %s", folder, some(loose))
     if config.val_fraction is None or split == "test":
         return _open(config, split, known)
     if has_split(config.root, "val"):
@@ -51,17 +54,21 @@ def _open(config: FolderData, split: str, known: list[str] | None) -> FileImages
     elif split != "train":
         train = split_folder(config.root, "train")
         classes = _class_names(train)
-        _check_same_classes(train, folder, classes, found)
-    endings = tuple(ending.lower() for ending in config.extensions)
+        if only_here := sorted(set(found) - set(classes)):
+            only_train = some(sorted(set(classes) - set(found)))
+            renamed = f" (and {only_train} only there: is it the same under another name?)" if only_train else ""
+            raise UserError(
+                f"{folder} has classes that {train} has not: {some(only_here)}{renamed}; rename these folders, or take "
+                "them away"
+            )
     present, counts = set(found), list[int]()
 
     def paths() -> Iterator[str]:
         """Class by class, so that never more than one class's names are Python objects."""
         for name in classes:
-            files = sorted(files_below(folder / name)) if name in present else []
-            chosen = [file for file in files if file.lower().endswith(endings)]
+            chosen = _images(files_below(folder / name), config.extensions) if name in present else []
             if not chosen and split == "train":
-                raise UserError(_no_images(folder / name, files, config.extensions))
+                raise UserError(_no_images(folder / name, config.extensions))
             counts.append(len(chosen))
             yield from (f"{name}/{file}" for file in chosen)
 
@@ -74,11 +81,10 @@ def _open(config: FolderData, split: str, known: list[str] | None) -> FileImages
     return FileImages(folder, classes, np.repeat(np.arange(len(classes)), counts), names)
 
 
-def _tell_of_loose_images(folder: Path, extensions: list[str]) -> None:
+def _images(names: Iterable[str], extensions: list[str]) -> list[str]:
+    """Sorts those of files' names that are of images."""
     endings = tuple(ending.lower() for ending in extensions)
-    names = (entry.name for entry in os.scandir(folder) if entry.is_file())
-    if loose := sorted(name for name in names if name.lower().endswith(endings)):
-        log.warning("%s: images beside the folders of classes are of none and left out: %s", folder, some(loose))
+    return sorted(name for name in names if name.lower().endswith(endings))
 
 
 def has_split(root: Path, split: str) -> bool:
@@ -99,20 +105,16 @@ def split_folder(root: Path, split: str) -> Path:
     if found:
         return found[0]
     if not root.is_dir():
-        raise UserError(f"data.root: {root} does not exist; {_nearest(root)}")
+        missing = next(path for path in (root, *root.parents) if path.parent.is_dir())
+        raise UserError(f"data.root: {root} does not exist; {_contents(missing.parent, missing.name)}")
     advice = f"; {HOW_TO_HOLD_OUT}" if split == "val" and has_split(root, "train") else ""
     raise UserError(
         f"data.root: {root} has no folder {' or '.join(names)} ({split}); {_contents(root, names[0])}{advice}"
     )
 
 
-def _nearest(path: Path) -> str:
-    """Returns the deepest part of ``path`` that exists, and what is in it that resembles the next part."""
-    missing = next(part for part in (path, *path.parents) if part.parent.is_dir())
-    return _contents(missing.parent, missing.name)
-
-
 def _contents(folder: Path, wanted: str) -> str:
+    """Says which folders are there, and which of them resembles ``wanted``."""
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
     near = difflib.get_close_matches(wanted, names, 1)
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "no folders"
@@ -126,18 +128,8 @@ def _class_names(folder: Path) -> list[str]:
     return names
 
 
-def _check_same_classes(train: Path, folder: Path, classes: list[str], found: list[str]) -> None:
-    only_here, only_train = sorted(set(found) - set(classes)), sorted(set(classes) - set(found))
-    if only_here:
-        renamed = f" (and {some(only_train)} only there: is it the same under another name?)" if only_train else ""
-        raise UserError(
-            f"{folder} has classes that {train} has not: {some(only_here)}{renamed}; rename these folders, or take "
-            "them away"
-        )
-
-
-def _no_images(folder: Path, others: list[str], extensions: list[str]) -> str:
-    endings = Counter(Path(file).suffix or Path(file).name for file in others)
+def _no_images(folder: Path, extensions: list[str]) -> str:
+    endings = Counter(Path(file).suffix or Path(file).name for file in sorted(files_below(folder)))
     found = ", ".join(f"{count} x {ending}" for ending, count in endings.most_common(3)) or "nothing"
     return (
         f"{folder}: no images in this class (found: {found}); add some ({', '.join(extensions)}), "
@@ -150,7 +142,11 @@ def files_below(folder: Path) -> Iterator[str]:
     to it. Folders that cannot be read are named in the log.
     """
     seen: set[tuple[int, int]] = set()
-    for path, subfolders, files in os.walk(folder, onerror=_tell_unreadable, followlinks=True):
+
+    def tell(error: OSError) -> None:
+        log.warning("left out: the folder %s cannot be read: %s", error.filename, error.strerror)
+
+    for path, subfolders, files in os.walk(folder, onerror=tell, followlinks=True):
         status = os.stat(path)
         if (status.st_dev, status.st_ino) in seen:
             subfolders.clear()
@@ -159,7 +155,3 @@ def files_below(folder: Path) -> Iterator[str]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         prefix = "" if path == os.fspath(folder) else os.path.relpath(path, folder) + os.sep
         yield from (prefix + name for name in files if not name.startswith("."))
-
-
-def _tell_unreadable(error: OSError) -> None:
-    log.warning("left out: the folder %s cannot be read: %s", error.filename, error.strerror)

@@ -15,7 +15,6 @@ from engine.errors import UserError
 class Table:
     """Some columns of a CSV file."""
 
-    file: Path
     columns: dict[str, list[str]]
     """Values of each column, without spaces around them."""
     lines: list[int]
@@ -74,7 +73,7 @@ def read_table(
         raise UserError(f"{source}: {file} cannot be read: {error.strerror or error}") from None
     if not lines:
         raise UserError(f"{source}: {file} has a header and no rows")
-    return Table(file, columns, lines)
+    return Table(columns, lines)
 
 
 def _place(file: Path, key: str, name: str, header: list[str], delimiter_key: str) -> int:

@@ -14,17 +14,14 @@ from torch import Tensor
 from engine.data.batch_plan import Draw
 from engine.datasets.class_folders import open_folder
 from engine.datasets.csv_labels import open_csv
-from engine.datasets.labelled import LabelledImages, class_counts, open_digits
-from engine.datasets.sections import CsvData, DataConfig, DigitsData, FolderData, SplitData, TorchvisionData
+from engine.datasets.labelled import LabelledImages, class_counts, open_digits, some
+from engine.datasets.sections import TINY, CsvData, DataConfig, DigitsData, FolderData, SplitData, TorchvisionData
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.images.preprocessing import Preprocessing, resolve_preprocessing
 from engine.seed import derive
 from engine.text import LONGEST, shortened
-
-NAMED = 12
-"""Classes that the log names."""
 
 Transform = Callable[[Image.Image, int], Tensor]
 """Makes a uint8 (3, H, W) tensor of an image; what is random about it follows from the 64-bit seed."""
@@ -71,7 +68,7 @@ def open_images(data: DataConfig, split: str, classes: list[str] | None = None) 
 
 def preprocessing_of(data: DataConfig, timm_name: str | None) -> Preprocessing:
     """Returns the images' preprocessing: timm's ``timm_name``, or our own (None). Of tiny ones all is kept."""
-    crop_pct = 1.0 if data.tiny and data.crop_pct == "auto" else data.crop_pct
+    crop_pct = 1.0 if data.source in TINY and data.crop_pct == "auto" else data.crop_pct
     return resolve_preprocessing(data, timm_name, resize=data.resize, crop_pct=crop_pct, pad_fill=data.pad_fill)
 
 
@@ -95,9 +92,7 @@ def described(data: DataConfig, train: LabelledImages, val: LabelledImages, draw
         text += f"; {data.sampling} sampling"
     if draws != len(train):
         text += f"; {draws} draws an epoch, as rare classes are oversampled"
-    named = ", ".join(shortened(" ".join(name.split()), LONGEST) for name in train.classes[:NAMED])
-    more = f" and {len(train.classes) - NAMED} more" if len(train.classes) > NAMED else ""
-    return f"{text}; classes: {named}{more}"
+    return f"{text}; classes: {some([shortened(' '.join(name.split()), LONGEST) for name in train.classes])}"
 
 
 class ImageReader:

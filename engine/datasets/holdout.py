@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,7 @@ HOW_TO_HOLD_OUT = "data.val_fraction=0.1 would hold out a part of each class's t
 """What a message about a missing val advises."""
 
 
-class Divisible(LabelledImages, Protocol):
-    """Images of which some can be taken."""
-
-    def subset(self, indices: NDArray[np.int64]) -> Any:
-        """Returns the images with these numbers, in their order."""
-
-
-P = TypeVar("P", bound=Divisible)
+P = TypeVar("P", bound=LabelledImages)
 
 
 def part(images: P, config: SplitData, split: str) -> P:
@@ -37,19 +30,17 @@ def part(images: P, config: SplitData, split: str) -> P:
     """
     assert config.val_fraction is not None
     held = held_out(images, config.val_fraction, config.split_seed)
-    chosen = images.subset(np.flatnonzero(held if split == "val" else ~held))
+    chosen: P = images.subset(np.flatnonzero(held if split == "val" else ~held))
     if not held.any():
         raise UserError("data.val_fraction: no class has two images, so none can be held out; give a val of its own")
-    if split == "train":
-        lost = np.flatnonzero((class_counts(chosen) == 0) & (class_counts(images) > 0))
-        if len(lost):
-            raise UserError(
-                f"data.val_fraction: all images that show {images.classes[lost[0]]} would be held out; choose "
-                "another data.split_seed or a smaller part"
-            )
-    elif alone := np.flatnonzero((class_counts(chosen) == 0) & (class_counts(images) > 0)).tolist():
-        names = some([images.classes[number] for number in alone])
-        log.warning("data.val_fraction: classes of which no image is held out, since they have one: %s", names)
+    lost = [images.classes[c] for c in np.flatnonzero((class_counts(chosen) == 0) & (class_counts(images) > 0))]
+    if lost and split == "train":
+        raise UserError(
+            f"data.val_fraction: all images that show {lost[0]} would be held out; choose another data.split_seed or a "
+            "smaller part"
+        )
+    if lost:
+        log.warning("data.val_fraction: classes of which no image is held out, since they have one: %s", some(lost))
     return chosen
 
 

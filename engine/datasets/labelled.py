@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,25 +16,35 @@ from engine.data.names import Names
 from engine.images.image_io import read_image
 
 
-class LabelledImages(Protocol):
+class LabelledImages(ABC):
     """One split of a data set."""
 
-    classes: list[str]
-    """Names of the classes, by number; the same in all splits."""
+    def __init__(self, classes: list[str], labels: NDArray[np.integer]) -> None:
+        """
+        Args:
+            classes: names of the classes, by number; the same in all splits.
+            labels: class of each image, (N,) int64; or, where it may show several, (N, C) uint8: 1 for those it shows.
+        """
+        self.classes = classes
+        self.labels = labels
 
-    @property
-    def labels(self) -> NDArray[np.integer]:
-        """Class of each image, (N,) int64; or, where it may show several, (N, C) uint8: 1 for those it shows."""
+    def __len__(self) -> int:
+        return len(self.labels)
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image may show several classes, or none."""
+        """Returns whether an image may show several classes, or none."""
+        return self.labels.ndim == 2
 
-    def __len__(self) -> int: ...
+    @abstractmethod
+    def subset(self, indices: NDArray[np.int64]) -> Any:
+        """Returns the images with these numbers, in their order, as the same type."""
 
+    @abstractmethod
     def image(self, index: int) -> Image.Image:
         """Returns an image as 8-bit RGB. Raises UserError if it cannot be read."""
 
+    @abstractmethod
     def name(self, index: int) -> str:
         """Returns what a report calls an image: its path below the data set's root, or its number."""
 
@@ -44,7 +55,7 @@ def some(names: list[str]) -> str:
 
 
 def class_counts(images: LabelledImages) -> NDArray[np.int64]:
-    """Images of each class, (C,); with several labels an image counts for each of them."""
+    """Counts the images of each class, (C,); with several labels an image counts for each of them."""
     if images.multi_label:
         return images.labels.sum(axis=0, dtype=np.int64)
     return np.bincount(images.labels, minlength=len(images.classes)).astype(np.int64)
@@ -56,32 +67,19 @@ def names_digest(images: LabelledImages) -> str:
     return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
-class FileImages:
-    """Images in files below one folder: no Python object for any of them, but arrays that processes share."""
+class FileImages(LabelledImages):
+    """Images in files below one folder: no Python object for any of them, but arrays that processes share.
+
+    They are called by their paths as listed: below ``root``, unless a path was given as an absolute one.
+    """
 
     def __init__(self, root: Path, classes: list[str], labels: NDArray[np.integer], paths: Iterable[str]) -> None:
-        """
-        Args:
-            root: what relative paths start from.
-            labels: (N,) int64 class numbers, or (N, C) uint8 of 0 and 1.
-            paths: of the N files.
-        """
-        self.classes = classes
-        self.labels = labels
+        super().__init__(classes, labels)
         self.root = root
         self._names = paths if isinstance(paths, Names) else Names(paths)
         assert len(self._names) == len(labels)
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether an image may have several labels."""
-        return self.labels.ndim == 2
-
     def subset(self, indices: NDArray[np.int64]) -> FileImages:
-        """Returns the images with these numbers, in their order."""
         return FileImages(self.root, self.classes, self.labels[indices], self._names.take(indices))
 
     def path(self, index: int) -> Path:
@@ -89,55 +87,39 @@ class FileImages:
         return self.root / self.name(index)
 
     def image(self, index: int) -> Image.Image:
-        """Reads an image's file."""
         return read_image(self.path(index))
 
     def name(self, index: int) -> str:
-        """Returns its path as listed: below the root, unless it was given as an absolute one."""
         return self._names[index]
 
 
-class ArrayImages:
-    """Images that are one array: greyscale (N, H, W) or RGB (N, H, W, 3), 0 to 255."""
+class ArrayImages(LabelledImages):
+    """Images that are one array: greyscale (N, H, W) or RGB (N, H, W, 3), 0 to 255. A subset's are renamed."""
 
     def __init__(self, classes: list[str], labels: NDArray[np.integer], pixels: NDArray[np.uint8]) -> None:
-        self.classes = classes
-        self.labels = labels
+        super().__init__(classes, labels)
         self._pixels = pixels
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether an image may have several labels."""
-        return self.labels.ndim == 2
-
     def subset(self, indices: NDArray[np.int64]) -> ArrayImages:
-        """Returns the images with these numbers, in their order; they are renamed."""
         return ArrayImages(self.classes, self.labels[indices], self._pixels[indices])
 
     def image(self, index: int) -> Image.Image:
-        """Returns an image's pixels."""
         return Image.fromarray(self._pixels[index]).convert("RGB")
 
     def name(self, index: int) -> str:
-        """Returns the image's number."""
         return str(index)
 
 
 def open_digits(split: str) -> ArrayImages:
     """Opens Scikit-learn's 1,797 digits: 1,437 for ``train``, 360 for ``val``.
 
-    Every fifth image, after sorting by class and otherwise in scikit-learn's order, is held out: the same ones in
-    every run and of every class its share.
+    Every fifth image, after sorting by class and otherwise in scikit-learn's order, is held out: of each class its
+    share.
     """
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    by_class = np.argsort(digits.target, kind="stable")
-    held_out = np.zeros(len(by_class), bool)
-    held_out[by_class[::5]] = True
-    chosen = np.flatnonzero(held_out if split == "val" else ~held_out)
+    held_out = np.sort(np.argsort(digits.target, kind="stable")[::5])
+    chosen = held_out if split == "val" else np.delete(np.arange(len(digits.target)), held_out)
     pixels = np.round(digits.images[chosen] * (255 / 16)).astype(np.uint8)
     return ArrayImages([str(name) for name in digits.target_names], digits.target[chosen].astype(np.int64), pixels)

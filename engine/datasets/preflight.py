@@ -85,26 +85,20 @@ def missing_images(images: FileImages) -> str:
 
 def broken_images(images: FileImages) -> str:
     """Lists what is wrong with files that are no images by their headers, a line each; empty if nothing is."""
-    opens = look_at_some(len(images), lambda index: _opens(images.path(index)))
-    broken = [images.path(index) for index, fine in opens.items() if not fine]
-    lines = [_fault(path) for path in broken[:NAMED]]
-    if len(broken) > NAMED:
-        lines.append(f"and {len(broken) - NAMED} more of the {len(opens)} images looked at")
-    return "\n".join(lines)
-
-
-def _opens(path: Path) -> bool:
-    try:
-        with Image.open(path):
-            return True
-    except Exception:  # a decoder that meets broken data raises whatever its parsing trips over
-        return False
+    faults = look_at_some(len(images), lambda index: _fault(images.path(index)))
+    broken = [fault for fault in faults.values() if fault]
+    more = f"and {len(broken) - NAMED} more of the {len(faults)} images looked at"
+    return "\n".join([*broken[:NAMED], more] if len(broken) > NAMED else broken)
 
 
 def _fault(path: Path) -> str:
-    """Returns the words of whoever reads the image."""
+    """Returns what whoever reads the image says of it; empty if its header is fine."""
     try:
-        read_image(path)
-    except UserError as error:
-        return str(error)
+        with Image.open(path):
+            return ""
+    except Exception:  # a decoder that meets broken data raises whatever its parsing trips over
+        try:
+            read_image(path)
+        except UserError as error:
+            return str(error)
     return f"{path}: cannot be opened at times"

@@ -34,13 +34,8 @@ class CommonData(ImageData):
     this part of the largest class's images. An epoch gets longer."""
 
     @property
-    def tiny(self) -> bool:
-        """Whether the images are so small that none of their edges is to be cut off."""
-        return False
-
-    @property
     def multi_label(self) -> bool:
-        """Whether an image may show several classes."""
+        """Returns whether an image may show several classes."""
         return False
 
     @model_validator(mode="after")
@@ -112,13 +107,11 @@ class CsvData(SplitData):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "CsvData":
-        if len(self.label_columns) > 1:
-            given = [key for key in ("label_separator", "classes") if getattr(self, key) is not None]
-            if given:
-                raise ValueError(f"{given[0]} is for a single label column; with several, they are the classes")
+        given = [key for key in ("label_separator", "classes") if getattr(self, key) is not None]
+        if given and len(self.label_columns) > 1:
+            raise ValueError(f"{given[0]} is for a single label column; with several, they are the classes")
         names = self.label_columns if len(self.label_columns) > 1 else self.classes or []
-        twice = [name for name in names if names.count(name) > 1]
-        if twice:
+        if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"the class {twice[0]!r} is named twice")
         if isinstance(self.csv, CsvFiles):
             if self.split_column is not None:
@@ -129,11 +122,13 @@ class CsvData(SplitData):
 
     @property
     def multi_label(self) -> bool:
-        """Whether an image may have several labels."""
+        """Returns whether an image may show several classes."""
         return len(self.label_columns) > 1 or self.label_separator is not None
 
 
 ArraySource = Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "kmnist", "svhn", "stl10", "usps"]
+TINY = ("digits", *get_args(ArraySource))
+"""Sources of images so small that none of their edges is cut off."""
 FileSource = Literal[
     "caltech101", "caltech256", "celeba", "country211", "dtd", "eurosat", "fgvc_aircraft", "flowers102", "food101",
     "gtsrb", "imagenette", "oxford_iiit_pet", "places365", "places365_small", "rendered_sst2", "stanford_cars",
@@ -155,13 +150,8 @@ class TorchvisionData(SplitData):
     """Fetch the files when they are not there."""
 
     @property
-    def tiny(self) -> bool:
-        """Whether images are so small that preprocessing keeps all of them."""
-        return self.source in get_args(ArraySource)
-
-    @property
     def multi_label(self) -> bool:
-        """Whether an image may have several labels."""
+        """Returns whether an image may show several classes."""
         return self.source == "celeba"
 
 
@@ -170,11 +160,6 @@ class DigitsData(CommonData):
 
     source: Literal["digits"]
     """Kind of data set."""
-
-    @property
-    def tiny(self) -> bool:
-        """Always: they have 8 x 8 pixels."""
-        return True
 
 
 DataConfig = Annotated[FolderData | CsvData | TorchvisionData | DigitsData, Variants("source")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ THREE_VALID: Splits = {**TRAIN_TEST, "val": {"split": "valid"}}
 UNDIVIDED: Splits = {"train": {}}
 PLACES: Splits = {"train": {"split": "train-standard"}, "val": {"split": "val"}}
 SMALL_PLACES: Splits = {split: {**given, "small": True} for split, given in PLACES.items()}
+
+
+CALTECH101 = "101_ObjectCategories/{0}/image_{1:04d}.jpg"
+CALTECH256 = "256_ObjectCategories/{0}/{number:03d}_{1:04d}.jpg"
 
 
 def _numbers(count: int) -> list[str]:
@@ -55,16 +60,10 @@ def _samples(dataset: Any) -> tuple[list[str], Sequence[int], Sequence[str | Pat
     return classes, [label for _, label in samples], [path for path, _ in samples]
 
 
-def _caltech101(dataset: Any) -> tuple[list[str], Sequence[int], Sequence[str | Path]]:
-    folder, classes = Path(dataset.root, "101_ObjectCategories"), list(dataset.categories)
-    files = [folder / classes[y] / f"image_{index:04d}.jpg" for y, index in zip(dataset.y, dataset.index, strict=True)]
-    return classes, dataset.y, files
-
-
-def _caltech256(dataset: Any) -> tuple[list[str], Sequence[int], Sequence[str | Path]]:
-    folder, classes = Path(dataset.root, "256_ObjectCategories"), list(dataset.categories)
-    pairs = zip(dataset.y, dataset.index, strict=True)
-    return classes, dataset.y, [folder / classes[y] / f"{y + 1:03d}_{index:04d}.jpg" for y, index in pairs]
+def _caltech(file: str, dataset: Any) -> tuple[list[str], Sequence[int], Sequence[str | Path]]:
+    """Returns classes, labels and files of a set whose files are called by their numbers, and those of their class."""
+    places, classes = zip(dataset.y, dataset.index, strict=True), list(dataset.categories)
+    return classes, dataset.y, [Path(dataset.root, file.format(classes[y], index, number=y + 1)) for y, index in places]
 
 
 def _celeba(dataset: Any) -> tuple[list[str], Any, Sequence[str | Path]]:
@@ -87,8 +86,8 @@ class NamedSet:
 
 
 SETS = {
-    "caltech101": NamedSet("Caltech101", UNDIVIDED, _caltech101, "caltech101"),
-    "caltech256": NamedSet("Caltech256", UNDIVIDED, _caltech256, "caltech256"),
+    "caltech101": NamedSet("Caltech101", UNDIVIDED, partial(_caltech, CALTECH101), "caltech101"),
+    "caltech256": NamedSet("Caltech256", UNDIVIDED, partial(_caltech, CALTECH256), "caltech256"),
     "celeba": NamedSet("CelebA", THREE_VALID, _celeba),
     "cifar10": NamedSet("CIFAR10", BY_FLAG, _arrays),
     "cifar100": NamedSet("CIFAR100", BY_FLAG, _arrays),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from engine.errors import UserError
 from engine.files import write_atomic
@@ -15,7 +15,6 @@ from engine.files import write_atomic
 ImageArray = NDArray[np.uint8]
 """(height, width, 3), red, green and blue."""
 
-_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -51,21 +50,22 @@ def read_image(path: Path) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """Returns ``image`` turned and mirrored as its EXIF orientation asks; unreadable EXIF data count as none."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # written by many cameras and tools, and not always well; the pixels are fine
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+    turn = _UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def may_be_sideways(image: Image.Image) -> bool:
     """Returns whether the beginning of an opened file asks for a quarter turn of ``image``; decodes no pixels."""
     if image.format == "PNG" and "exif" not in image.info:
         return False  # what may follow behind the pixels is seen when they are decoded
+    return _orientation(image) in (5, 6, 7, 8)
+
+
+def _orientation(image: Image.Image) -> int:
     try:
-        return image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-    except Exception:  # as above
-        return False
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # written by many cameras and tools, and not always well; the pixels are fine
+        return 1
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

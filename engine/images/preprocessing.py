@@ -34,12 +34,12 @@ class Preprocessing:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width."""
+        """Returns height and width."""
         return self.height, self.width
 
     @property
     def fill(self) -> tuple[int, int, int]:
-        """The colour, 0 to 255, of what rotation and the like uncover: that of the bars, else the mean."""
+        """Returns the colour, 0 to 255, of what rotation and the like uncover: that of the bars, else the mean."""
         if isinstance(self.pad_fill, tuple):
             return self.pad_fill
         red, green, blue = (min(255, round(255 * channel)) for channel in self.mean)
@@ -59,8 +59,7 @@ def resolve_preprocessing(
     if timm_name is not None:
         from timm.models import get_pretrained_cfg
 
-        published = get_pretrained_cfg(timm_name)
-        if published is not None:
+        if (published := get_pretrained_cfg(timm_name)) is not None:
             mean, std = cast(Channels, published.mean), cast(Channels, published.std)
             interpolation, crop = published.interpolation, published.crop_pct
     return Preprocessing(

@@ -2,16 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from engine.config.section import Section
 
 Side = Annotated[int, Field(ge=1)]
 ImageSize = Side | tuple[Side, Side]
-ChannelMean = tuple[
-    Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]
-]
-ChannelStd = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -22,9 +19,9 @@ class ImageData(Section):
     """Pixels of the model's input: one number, or [height, width]."""
     interpolation: Interpolation | Literal["auto"] = "auto"
     """Filter for resizing; auto: the model's own, else bicubic."""
-    mean: ChannelMean | Literal["auto"] = "auto"
+    mean: tuple[Fraction, Fraction, Fraction] | Literal["auto"] = "auto"
     """What is subtracted from red, green and blue in [0, 1]; auto: the model's own, else ImageNet's."""
-    std: ChannelStd | Literal["auto"] = "auto"
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | Literal["auto"] = "auto"
     """What they are divided by then; auto: the model's own, else ImageNet's."""
     drop_last: bool = True
     """Drop the images of an epoch that do not fill a global batch; false: train on them in a smaller one."""
@@ -37,5 +34,5 @@ class ImageData(Section):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the model's input."""
+        """Returns height and width of the model's input."""
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size

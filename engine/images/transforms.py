@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,50 +32,49 @@ def to_tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
+@dataclass(frozen=True)
 class ResizeToCover:
     """Resizes in the image's own proportions, so that the ``crop_pct`` part of it covers the given size."""
 
-    def __init__(self, height: int, width: int, crop_pct: float, interpolation: v2.InterpolationMode) -> None:
-        self._height = math.floor(height / crop_pct)
-        self._width = math.floor(width / crop_pct)
-        self._interpolation = interpolation
+    height: int
+    width: int
+    crop_pct: float
+    interpolation: v2.InterpolationMode
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        if self._height * image.width >= self._width * image.height:  # relative to the size wanted, it is wide
-            size = [self._height, self._height * image.width // image.height]
+        height, width = math.floor(self.height / self.crop_pct), math.floor(self.width / self.crop_pct)
+        if height * image.width >= width * image.height:  # relative to the size wanted, it is wide
+            size = [height, height * image.width // image.height]
         else:
-            size = [self._width * image.height // image.width, self._width]
-        return v2.functional.resize(image, size, self._interpolation)
+            size = [width * image.height // image.width, width]
+        return v2.functional.resize(image, size, self.interpolation)
 
 
+@dataclass(frozen=True)
 class ResizeToFit:
     """Resizes in the image's own proportions, so that all of it fits the given size, and fills the bars beside it."""
 
-    def __init__(
-        self, height: int, width: int, interpolation: v2.InterpolationMode, fill: tuple[int, int, int] | None
-    ) -> None:
-        """``fill``: colour of the bars, 0 to 255; None repeats the outermost pixels."""
-        self._height = height
-        self._width = width
-        self._interpolation = interpolation
-        self._fill = fill
+    height: int
+    width: int
+    interpolation: v2.InterpolationMode
+    fill: tuple[int, int, int] | None
+    """Colour of the bars, 0 to 255; None repeats the outermost pixels."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        scale = min(self._height / image.height, self._width / image.width)
-        height = min(self._height, max(1, round(image.height * scale)))
-        width = min(self._width, max(1, round(image.width * scale)))
-        left, top = (self._width - width) // 2, (self._height - height) // 2
-        bars = [left, top, self._width - width - left, self._height - height - top]
-        image = v2.functional.resize(image, [height, width], self._interpolation)
-        if self._fill is None:
+        scale = min(self.height / image.height, self.width / image.width)
+        height = min(self.height, max(1, round(image.height * scale)))
+        width = min(self.width, max(1, round(image.width * scale)))
+        left, top = (self.width - width) // 2, (self.height - height) // 2
+        bars = [left, top, self.width - width - left, self.height - height - top]
+        image = v2.functional.resize(image, [height, width], self.interpolation)
+        if self.fill is None:
             return v2.functional.pad(image, bars, padding_mode="edge")
-        return v2.functional.pad(image, bars, fill=list(self._fill))
+        return v2.functional.pad(image, bars, fill=list(self.fill))
 
 
 def resize_steps(preprocessing: Preprocessing) -> list[ImageStep]:
     """Returns what `data.resize` stands for, one step after the other."""
-    size = (preprocessing.height, preprocessing.width)
-    interpolation = v2.InterpolationMode(preprocessing.interpolation)
+    size, interpolation = preprocessing.size, v2.InterpolationMode(preprocessing.interpolation)
     if preprocessing.resize == "pad":
         return [ResizeToFit(*size, interpolation, None if preprocessing.pad_fill == "edge" else preprocessing.fill)]
     if preprocessing.resize == "squash":

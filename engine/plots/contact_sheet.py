@@ -17,7 +17,7 @@ LINES = 3
 
 
 def contact_sheet(images: Tensor, targets: Tensor, classes: list[str]) -> ImageArray:
-    """Images in rows, each over the names of its classes, with their shares where they are not whole.
+    """Arranges images in rows, each over the names of its classes, with their shares where they are not whole.
 
     Args:
         images: (B, 3, H, W), values 0 to 255.
@@ -25,8 +25,7 @@ def contact_sheet(images: Tensor, targets: Tensor, classes: list[str]) -> ImageA
     """
     values = images.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     captions = [[(line, "black") for line in _caption(row, classes)] for row in targets]
-    tiles = [Tile(Image.fromarray(value), lines) for value, lines in zip(values, captions, strict=True)]
-    return sheet(tiles, COLUMNS)
+    return sheet(list(map(Tile, map(Image.fromarray, values), captions)), COLUMNS)
 
 
 def _caption(target: Tensor, classes: list[str]) -> list[str]:

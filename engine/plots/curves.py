@@ -39,13 +39,11 @@ def write_curves(metrics: Path, image: Path, directions: Directions) -> bool:
     ``directions``: ``max`` or ``min`` of each metric whose best value is to be named.
 
     Raises:
-        OSError: the image cannot be written.
         UserError: the metrics cannot be read.
     """
     records = read_metrics(metrics) if metrics.is_file() else []
     figure = draw_curves(records, directions)
     if figure is not None:
-        image.parent.mkdir(parents=True, exist_ok=True)
         write_figure(image, figure)
     return figure is not None
 
@@ -58,8 +56,9 @@ def draw_curves(records: Records, directions: Directions) -> Figure | None:
     from matplotlib.figure import Figure
 
     own = [record for record in records if "source" not in record]
-    names = sorted({name for record in own for name in record} - NOT_DRAWN, key=_importance)
-    panels = grouped(names)
+    names = sorted({name for record in own for name in record} - NOT_DRAWN)
+    # Losses come first, the optimizer's numbers last.
+    panels = grouped(sorted(names, key=lambda name: (name in ("lr", "grad_norm"), "loss" not in name)))
     if not panels:
         return None
     columns = min(COLUMNS, len(panels))
@@ -76,22 +75,18 @@ def draw_curves(records: Records, directions: Directions) -> Figure | None:
 
 
 def grouped(names: Sequence[str]) -> dict[str, list[str]]:
-    """Metrics of one panel, by the words that they all begin with: ``f1_macro`` and ``f1_micro`` share ``f1``."""
+    """Groups metrics into panels, by the words that they all begin with: ``f1_macro`` and ``f1_micro`` share ``f1``."""
     panels: dict[str, list[str]] = {}
     for name in names:
-        head = name.partition("_")[0]
-        alike = [other for other in names if other.partition("_")[0] == head]
-        places = itertools.takewhile(lambda words: len(set(words)) == 1, zip(*map(_words, alike), strict=False))
-        panels["_".join(words[0] for words in places)] = alike
+        alike = [other for other in names if other.partition("_")[0] == name.partition("_")[0]]
+        words = zip(*(other.split("_") for other in alike), strict=False)
+        shared = itertools.takewhile(lambda word: len(set(word)) == 1, words)
+        panels["_".join(word[0] for word in shared)] = alike
     return panels
 
 
-def _words(name: str) -> list[str]:
-    return name.split("_")
-
-
 def line(records: Records, split: str, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Epochs and values of a metric, at most :data:`MOST_POINTS`; a value that is missing or null is NaN."""
+    """Returns epochs and values of a metric, at most :data:`MOST_POINTS`; a value that is missing or null is NaN."""
     there = [record for record in records if record["split"] == split and name in record]
     epochs = np.array([record.get("epoch", record["step"]) for record in there], float)
     values = np.array([np.nan if record[name] is None else record[name] for record in there], float)
@@ -134,8 +129,3 @@ def _draw_panel(axes: Axes, title: str, members: Sequence[str], records: Records
         axes.legend(fontsize=6.5, ncols=2, loc="upper center")
     else:
         axes.legend(fontsize=7)
-
-
-def _importance(name: str) -> tuple[bool, bool, str]:
-    """Losses first, the optimizer's numbers last."""
-    return name in ("lr", "grad_norm"), "loss" not in name, name

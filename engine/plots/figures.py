@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,15 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from engine.files import write_atomic
-from engine.images.image_io import ImageArray
+from engine.images.image_io import ImageArray, write_image
 from engine.plots.fonts import give_fonts, in_one_font, readable
 from engine.text import LONGEST, shortened
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DOTS_PER_INCH = 110
 TILE = 176
 """Pixels of a sheet's tile."""
 MARGIN = 6
@@ -31,26 +27,19 @@ LINE = 16
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Replaces the PNG file ``path`` by ``figure``.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written.
-    """
-    give_fonts(figure)
-    buffer = io.BytesIO()
-    with _without_complaints():
-        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
-    write_atomic(path, buffer.getvalue())
+    """Replaces the PNG file ``path`` by ``figure``, as :func:`engine.images.image_io.write_image` does."""
+    write_image(path, as_image(figure))
 
 
-def as_image(figure: Figure, dots_per_inch: int = DOTS_PER_INCH) -> ImageArray:
+def as_image(figure: Figure, dots_per_inch: int = 110) -> ImageArray:
     """Renders ``figure`` as pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     give_fonts(figure)
     figure.set_dpi(dots_per_inch)
     canvas = FigureCanvasAgg(figure)
-    with _without_complaints():
+    with warnings.catch_warnings():  # of each character that no font has: in names that went not through shown_name
+        warnings.simplefilter("ignore", UserWarning)
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -73,7 +62,7 @@ class Tile:
 
 
 def sheet(tiles: Sequence[Tile], columns: int, side: int = TILE) -> ImageArray:
-    """Images in rows, left to right, each scaled to fit into a square of ``side`` pixels, with its caption beneath.
+    """Draws images in rows, left to right, each scaled to fit into a square of ``side`` pixels, over its caption.
 
     Rows are as high as the highest image.
     """
@@ -111,11 +100,3 @@ def _fits(text: str, font: ImageFont.FreeTypeFont, width: int = TILE) -> str:
 @cache
 def _font(file: Path) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(file, 12)
-
-
-@contextmanager
-def _without_complaints() -> Iterator[None]:
-    """Silences the warning for each character that no font has: on figures whose names went not through shown_name."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +16,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontEntry
-
-PLACEHOLDERS = "Last Resort"
-"""In the names of fonts that draw a box for any character."""
 
 
 def readable(text: str) -> str:
@@ -35,12 +32,16 @@ def text_width(text: str) -> int:
 
 
 def give_fonts(figure: Figure) -> None:
-    """Has the texts of ``figure`` fall back, character by character, on fonts that have what the usual one lacks."""
+    """Lets the texts of ``figure`` fall back, character by character, on fonts that have what the usual one lacks."""
     from matplotlib.text import Text
 
     texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
     missing = _lacking("".join(text.get_text() for text in texts), default_file())
-    families = [entry.name for entry in _fallbacks(missing)]
+    families = []
+    while missing and (able := [entry for entry in _others() if missing & _characters(entry.fname)]):
+        most = max(able, key=lambda entry: len(missing & _characters(entry.fname)))
+        families.append(most.name)
+        missing -= _characters(most.fname)
     for text in texts if families else ():
         text.set_fontfamily([*text.get_fontfamily(), *families])
 
@@ -66,27 +67,18 @@ def default_file() -> str:
     return str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
 
 
-def _fallbacks(missing: frozenset[str]) -> Iterable[FontEntry]:
-    """Fonts that together have what can be had of ``missing``, each the one that adds most."""
-    while missing:
-        best = max(_others(), key=lambda entry: len(missing & _characters(entry.fname)), default=None)
-        if best is None or not missing & _characters(best.fname):
-            return
-        yield best
-        missing -= _characters(best.fname)
-
-
 def _others() -> list[FontEntry]:
     """Returns the machine's upright fonts of normal weight, in a fixed order; the first of a file of several."""
     from matplotlib.font_manager import fontManager
 
     plain = [entry for entry in fontManager.ttflist if entry.style == "normal" and entry.weight in (400, "normal")]
-    usable = [entry for entry in plain if PLACEHOLDERS not in entry.name and getattr(entry, "index", 0) == 0]
+    # "Last Resort" draws a box for any character.
+    usable = [entry for entry in plain if "Last Resort" not in entry.name and getattr(entry, "index", 0) == 0]
     return sorted(usable, key=lambda entry: (entry.name, entry.fname))
 
 
 def _lacking(text: str, file: str) -> frozenset[str]:
-    """Characters of ``text`` that a font has not; of blanks and line ends none is asked for."""
+    """Returns the characters of ``text`` that a font has not; of blanks and line ends none is asked for."""
     return frozenset(character for character in text if not character.isspace()) - _characters(file)
 
 

@@ -12,7 +12,7 @@ from timm.loss import AsymmetricLossMultiLabel
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from classification.losses.multi_label import asymmetric, binary_cross_entropy, sigmoid_focal
+from classification.losses.multi_label import asymmetric, binary_cross_entropy
 from classification.losses.single_label import SampleLoss
 
 GENERATOR = torch.Generator().manual_seed(1)
@@ -24,6 +24,10 @@ ALPHA = torch.tensor([0.25, 0.5, 0.75, 0.9])
 
 Cost = Callable[[float, int], float]
 """What a label of probability p of class c costs."""
+
+
+def sigmoid_focal(logits: torch.Tensor, targets: torch.Tensor, gamma: float, **settings) -> torch.Tensor:
+    return asymmetric(logits, targets, gamma_pos=gamma, gamma_neg=gamma, **settings)
 
 
 def asymmetric_absent(gamma: float, clip: float, p: float, c: int) -> float:

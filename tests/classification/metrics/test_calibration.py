@@ -36,18 +36,18 @@ def test_groups_without_images_count_nothing():
 
 def test_each_class_is_in_the_group_of_its_training_images():
     found = size_bins([2, 10, 100, 500], np.array([1, 2, 9, 10, 99, 100, 499, 500, 7000]))
-    assert {one.name: one.classes.tolist() for one in found} == {
+    assert {name: classes.tolist() for name, classes in found.items()} == {
         "0-1": [0], "2-9": [1, 2], "10-99": [3, 4], "100-499": [5, 6], "500+": [7, 8],
     }  # fmt: skip
-    assert [one.name for one in size_bins([2, 3], np.array([7]))] == ["2", "3+"]
+    assert list(size_bins([2, 3], np.array([7]))) == ["2", "3+"]
 
 
 def test_accuracy_of_a_group_is_over_its_images_and_recall_over_its_classes():
     labels = np.array([0, 0, 0, 1, 2])
     top = np.array([[0, 1], [0, 2], [1, 2], [0, 1], [2, 1]])
     predictions = Predictions(labels, top, np.full((5, 2), 0.5), np.zeros(5))
-    recall = np.array([2 / 3, 0.0, 1.0, 0.0])
-    rows = by_size(size_bins([2, 10], np.array([5, 5, 20, 3])), predictions, recall)
+    table = {"recall": np.array([2 / 3, 0.0, 1.0, 0.0]), "support": np.array([3, 1, 1, 0])}
+    rows = by_size(size_bins([2, 10], np.array([5, 5, 20, 3])), predictions, table)
     assert rows == [
         {
             "train_images": "2-9",
@@ -59,7 +59,7 @@ def test_accuracy_of_a_group_is_over_its_images_and_recall_over_its_classes():
         },
         {"train_images": "10+", "classes": 1, "images": 1, "top1": 1.0, "top5": 1.0, "recall_macro": 1.0},
     ]
-    assert by_size(size_bins([2, 50], np.array([5, 5, 20, 3])), predictions, recall)[1]["top1"] is None
+    assert by_size(size_bins([2, 50], np.array([5, 5, 20, 3])), predictions, table)[1]["top1"] is None
 
 
 def test_bounds_of_groups_have_to_increase():

@@ -14,7 +14,7 @@ from classification.metrics.predictions import MultiLabelPredictions, Prediction
 from classification.metrics.sections import ClassificationEvaluationConfig
 from classification.metrics.single_label import metrics
 from classification.report.mistakes import worst_mistakes, wrong_labels
-from classification.report.parts import LISTED, Origin
+from classification.report.parts import LISTED, Report
 from classification.report.plots import BLOCKS, CONFUSED, EXTREMES, classes_figure, confusion_figure, extremes
 from classification.report.single_label import write_report
 from engine.datasets.labelled import ArrayImages
@@ -40,8 +40,8 @@ def many() -> tuple[Predictions, ArrayImages, np.ndarray]:
 def test_a_thousand_classes_make_a_short_report(many, tmp_path: Path):
     predictions, images, train_counts = many
     settings = ClassificationEvaluationConfig()
-    origin = Origin("many", images, train_counts, settings, tmp_path / "metrics.jsonl")
-    write_report(tmp_path / "val", origin, metrics(predictions), predictions)
+    report = Report(tmp_path / "val", "many", images, train_counts, settings, tmp_path / "metrics.jsonl")
+    write_report(report, metrics(predictions), predictions)
     text = (tmp_path / "val" / "report.md").read_text()
     assert len(text.splitlines()) < 150 and len(text) < 10_000
     assert f"The best and the worst {LISTED // 2} of 750 by F1" in text and "250 classes have no images here" in text
@@ -72,7 +72,7 @@ def test_figures_of_many_classes_name_only_those_that_tell_something(many):
 
 @pytest.mark.parametrize("count", [2, 4, 12])
 def test_the_title_of_a_small_confusion_matrix_is_whole(count):
-    figure = confusion_figure(np.eye(count, dtype=np.int64), [f"c{k}" for k in range(count)], None)
+    figure = confusion_figure(np.eye(count, dtype=np.int64), [f"c{k}" for k in range(count)], np.ones(count))
     figure.draw_without_rendering()
     (title,) = figure.texts
     assert figure.bbox.x0 <= title.get_window_extent().x0 and title.get_window_extent().x1 <= figure.bbox.x1
@@ -88,7 +88,7 @@ def test_the_worst_mistakes_are_the_surest():
     top = np.array([[0, 1], [1, 0], [0, 1], [1, 0]])
     probabilities = np.array([[0.9, 0.1], [0.7, 0.3], [0.8, 0.2], [0.99, 0.01]])
     predictions = Predictions(np.array([1, 0, 1, 1]), top, probabilities, np.zeros(4))
-    assert worst_mistakes(predictions, None, 2).tolist() == [0, 2]
+    assert worst_mistakes(predictions, None, 2) == [0, 2]
 
 
 def test_the_worst_mistakes_of_several_labels_have_the_largest_loss():
@@ -96,6 +96,5 @@ def test_the_worst_mistakes_of_several_labels_have_the_largest_loss():
     probabilities = np.array([[0.9, 0.6], [0.3, 0.2], [0.9, 0.8], [0.7, 0.1]])
     predictions = MultiLabelPredictions(labels, probabilities, np.array([0.5, 9.0, 0.1, 2.0]))
     thresholds = np.array([0.5, 0.5])
-    assert worst_mistakes(predictions, thresholds, 9).tolist() == [3, 0]
-    missed, wrong = wrong_labels(predictions, 3, thresholds)
-    assert (missed.tolist(), wrong.tolist()) == ([1], [0])
+    assert worst_mistakes(predictions, thresholds, 9) == [3, 0]
+    assert wrong_labels(predictions, 3, thresholds, "ab", digits=2) == ("b 0.10", "a 0.70")
