@@ -22,6 +22,7 @@ from torch.distributed import TCPStore
 from engine.config.run import DistributedConfig
 from engine.distributed.connect import connect
 from engine.distributed.layout import detect_layout
+from tests import prepared
 from tests.environment import ROOT, clean_environment
 
 GRACE_SECONDS = 10.0
@@ -94,7 +95,10 @@ def agent_store() -> TCPStore:
 
 
 class Group:
-    """The processes of one launched command. Leaving its block kills those that still run."""
+    """The processes of one launched command. Leaving its block kills those that still run.
+
+    Those of a module are forks, see :mod:`tests.prepared`.
+    """
 
     def __init__(
         self,
@@ -104,18 +108,26 @@ class Group:
         env: Mapping[str, str] | None = None,
         slurm_job: str | None = None,
         cwd: Path = ROOT,
+        new_interpreter: bool = False,
     ) -> None:
-        """Starts ``command`` on every rank; a single one without a launcher's variables unless it is a Slurm job."""
+        """Starts ``command`` on every rank; a single one without a launcher's variables unless it is a Slurm job.
+
+        ``new_interpreter``: nothing has been imported when it starts.
+        """
         self._store = agent_store()
         self._folder = tempfile.TemporaryDirectory()
-        self.processes = []
+        self.processes: list[prepared.Forked | subprocess.Popen[bytes]] = []
         for rank in range(world_size):
             own = launcher_environment(rank, world_size, self._store.port, slurm_job)
+            variables = clean_environment({**own, **(env or {})})
             with self._output_file(rank).open("wb") as output:
+                if not new_interpreter and prepared.can_be_prepared(command, variables):
+                    self.processes.append(prepared.start(command, variables, cwd, Path(output.name)))
+                    continue
                 self.processes.append(
                     subprocess.Popen(
                         list(command),
-                        env=clean_environment({**own, **(env or {})}),
+                        env=variables,
                         cwd=cwd,
                         stdin=subprocess.DEVNULL,
                         stdout=output,
@@ -153,9 +165,10 @@ def launch(
     slurm_job: str | None = None,
     cwd: Path = ROOT,
     timeout: float = 120.0,
+    new_interpreter: bool = False,
 ) -> list[Ended]:
     """Runs ``command`` to its end on every rank, see :class:`Group`."""
-    with Group(world_size, command, env=env, slurm_job=slurm_job, cwd=cwd) as group:
+    with Group(world_size, command, env=env, slurm_job=slurm_job, cwd=cwd, new_interpreter=new_interpreter) as group:
         return group.wait(timeout)
 
 
