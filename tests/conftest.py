@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import memory, prepared
+
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # see engine.commands.entry.wait_politely; torch is not imported yet
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
+GIVES_BACK = memory.GivesBack()
+LIMIT = memory.Limit()
 
 
 @pytest.fixture
@@ -18,3 +23,13 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("no ../shared/data beside the project: the test on real images is left out")
     return SHARED / "data"
+
+
+@pytest.fixture(autouse=True)
+def small_process(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails the test with which a process of the tests has become too large, unless it is marked as a long one."""
+    yield
+    GIVES_BACK()
+    fault = LIMIT.fault(request.node.nodeid, max(memory.peak(), prepared.peak()))
+    if fault is not None and not {"full", "gpu"} & {mark.name for mark in request.node.iter_markers()}:
+        pytest.fail(fault, pytrace=False)
