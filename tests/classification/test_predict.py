@@ -42,9 +42,10 @@ def place(tmp_path_factory) -> Path:
     return place
 
 
-def predict(place: Path, *arguments: str, ranks: int = 1) -> Ended:
+def predict(place: Path, *arguments: str, ranks: int = 1, new_interpreter: bool = False) -> Ended:
     experiment = str(place / "experiments" / "experiment_0001")
-    return launch(ranks, [*PREDICT, "--experiment", experiment, *arguments], cwd=place)[0]
+    command = [*PREDICT, "--experiment", experiment, *arguments]
+    return launch(ranks, command, cwd=place, new_interpreter=new_interpreter)[0]
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
@@ -53,7 +54,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
 
 def test_a_folder_is_predicted_as_evaluate_did_and_what_is_broken_is_said(place):
     arguments = ["--images", "new", "--top-k", "1", "evaluation.batch_size=4"]
-    ended = predict(place, *arguments, "--output", "one.csv")
+    ended = predict(place, *arguments, "--output", "one.csv", new_interpreter=True)
     assert ended.returncode == 0, ended.output
     rows = rows_of(place / "one.csv")
     assert list(rows[0]) == ["path", "class", "probability", "class_1", "probability_1", "error"]

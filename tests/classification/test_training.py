@@ -32,8 +32,8 @@ from tests.distributed import launch, run_ranks
 from tools.chaos.compare import tree_difference
 
 
-def succeed(world_size: int, command: list[str], cwd: Path) -> str:
-    ended = launch(world_size, command, cwd=cwd)
+def succeed(world_size: int, command: list[str], cwd: Path, new_interpreter: bool = False) -> str:
+    ended = launch(world_size, command, cwd=cwd, new_interpreter=new_interpreter)
     assert [end.returncode for end in ended] == [0] * world_size, ended[0].output
     return ended[0].output
 
@@ -109,7 +109,8 @@ def test_the_resolved_configuration_alone_reproduces_the_run(finished, tmp_path)
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_evaluate_repeats_what_training_measured(finished, world_size):
     folder, _ = finished
-    succeed(world_size, [*EVALUATE, "--experiment", str(folder), "--checkpoint", "last"], folder)
+    command = [*EVALUATE, "--experiment", str(folder), "--checkpoint", "last"]
+    succeed(world_size, command, folder, new_interpreter=world_size == 1)
     measured = read_metrics(folder / "metrics.jsonl", "val")
     during = next(r for r in measured if r["step"] == 10 and "source" not in r)
     after = measured[-1]
@@ -158,7 +159,8 @@ def test_evaluate_refuses_settings_that_cannot_matter(finished, overrides, messa
 
 def test_dry_run_makes_a_step_and_writes_nothing(tmp_path):
     config = write_config(tmp_path)
-    output = succeed(1, [*TRAIN, "--config", str(config), "--dry-run", "optimizer.lr=0.125"], tmp_path)
+    command = [*TRAIN, "--config", str(config), "--dry-run", "optimizer.lr=0.125"]
+    output = succeed(1, command, tmp_path, new_interpreter=True)
     assert "lr: 0.125" in output and "one step made" in output
     assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
 

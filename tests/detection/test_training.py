@@ -31,8 +31,8 @@ from tests.distributed import Group, launch
 from tools.chaos.compare import checkpoint_differences, records_difference
 
 
-def succeed(world_size: int, command: list[str], cwd: Path) -> str:
-    ended = launch(world_size, command, cwd=cwd)
+def succeed(world_size: int, command: list[str], cwd: Path, new_interpreter: bool = False) -> str:
+    ended = launch(world_size, command, cwd=cwd, new_interpreter=new_interpreter)
     assert [end.returncode for end in ended] == [0] * world_size, ended[0].output
     return ended[0].output
 
@@ -58,7 +58,8 @@ def test_a_run_leaves_what_is_promised(finished: Path) -> None:
 
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_evaluate_repeats_what_training_measured(finished: Path, world_size: int) -> None:
-    succeed(world_size, [*EVALUATE, "--experiment", str(finished), "--checkpoint", "last"], finished)
+    command = [*EVALUATE, "--experiment", str(finished), "--checkpoint", "last"]
+    succeed(world_size, command, finished, new_interpreter=world_size == 1)
     measured = read_metrics(finished / "metrics.jsonl", "val")
     during = next(record for record in measured if record["step"] == 6 and "source" not in record)
     after = measured[-1]
@@ -100,7 +101,7 @@ def test_predict_writes_coco_and_drawings_and_leaves_broken_images_out(finished:
     (folder / "notes.txt").write_text("no image either")
     (folder / "z.jpg").symlink_to("gone.jpg")
     command = [*PREDICT, "--experiment", str(finished), "--images", str(folder), str(folder / "single")]
-    printed = succeed(1, [*command, "--output", str(output), "data.workers=1"], tmp_path)
+    printed = succeed(1, [*command, "--output", str(output), "data.workers=1"], tmp_path, new_interpreter=True)
     assert "left out: " in printed and "broken.jpg: cannot be read as an image" in printed
     assert "z.jpg: no such image" in printed and "2 files of other kinds left out; the first: " in printed
     coco = COCO(str(output / "detections.json"))
@@ -144,7 +145,7 @@ def test_a_run_that_was_stopped_and_killed_ends_in_the_same_bits(tmp_path: Path)
         "checkpoint": {"every_steps": 4},
     }
     config = write_config(tmp_path, **sections)
-    succeed(1, [*TRAIN, "--config", str(config)], tmp_path)
+    succeed(1, [*TRAIN, "--config", str(config)], tmp_path, new_interpreter=True)
     reference, run = (RunDir(tmp_path / "experiments" / f"experiment_000{number}") for number in (1, 2))
     command = [*TRAIN, "--config", str(config)]
     for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)):

@@ -34,7 +34,8 @@ def run(config: Path, world_size: int, fault: str, *arguments: str, timeout: flo
     """Trains on so many ranks of one card, with a fault of :mod:`tests.gpu.faulty` or none."""
     command: Sequence[str] = [sys.executable, "-m", "tests.gpu.faulty", "--config", str(config), *arguments]
     job = JOB if world_size > 1 else None
-    return launch(world_size, command, env={"FAULT": fault, **NO_SLURM}, slurm_job=job, timeout=timeout)
+    variables = {"FAULT": fault, **NO_SLURM}
+    return launch(world_size, command, env=variables, slurm_job=job, timeout=timeout, new_interpreter=True)
 
 
 def experiment(config: Path, number: int = 1) -> RunDir:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 import swin
+from tests.distributed import launch
 from tools.bench import checkpoint as bench_checkpoint
 from tools.bench import coco as bench_coco
 from tools.bench import detection as bench_detection
@@ -22,8 +21,6 @@ from tools.bench import step as bench_step
 from tools.bench import swin as bench_swin
 from tools.bench.__main__ import main
 from tools.bench.timing import Table, interleaved
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_rounds_are_interleaved_and_the_first_does_not_count() -> None:
@@ -77,15 +74,8 @@ def test_the_plain_ways_compute_the_same(row: str) -> None:
 
 def test_the_swin_benchmark_runs_and_writes_every_sample(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
-    run = subprocess.run(
-        [sys.executable, "-m", "tools.bench", "swin", "--quick", "--json", str(path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    (ended,) = launch(1, [sys.executable, "-m", "tools.bench", "swin", "--quick", "--json", str(path)], timeout=300)
+    assert ended.returncode == 0, ended.output
     (table,) = json.loads(path.read_text())
     rows = {"timm", "torchvision", "swin"}
     assert set(table["samples"]) == rows | {f"{row}, memory kept" for row in rows} | set(bench_swin.WITHOUT)
@@ -96,8 +86,8 @@ def test_the_swin_benchmark_runs_and_writes_every_sample(tmp_path: Path) -> None
     faster = min(medians["timm"]["train fp32"], medians["torchvision"]["train fp32"])
     ratio = table["ratios"]["peers as they come / swin"]["train fp32"]
     assert ratio == pytest.approx(faster / medians["swin, memory kept"]["train fp32"])
-    assert "peers as they come / swin" in run.stdout
-    assert table["machine"]["cpu"] in run.stdout
+    assert "peers as they come / swin" in ended.output
+    assert table["machine"]["cpu"] in ended.output
 
 
 def test_a_missing_folder_is_noticed_before_anything_is_measured(

@@ -26,7 +26,7 @@ from engine.run_folder.paths import RunDir
 from tests.classification.small import folder_data, write_config, write_images
 from tests.detection import small as small_detection
 from tests.detection.coco_files import write_split
-from tests.distributed import ROOT, clean_environment
+from tests.distributed import ROOT, clean_environment, launch
 from tools.submit import local_devices
 from tools.submit.__main__ import main
 from tools.submit.folders import read_note
@@ -169,11 +169,12 @@ def test_a_controller_that_is_killed_takes_its_rank_with_it(tmp_path):
 
 def test_debug_runs_in_this_process_and_exits_with_the_runs_code(tmp_path):
     config = write_config(tmp_path, training={"steps": 2})
-    done = submit_config(config, "--cluster", "debug")
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "tools.submit", "--task", "classification", "--config", str(config)]
+    (ended,) = launch(1, [*command, "--cluster", "debug"])
+    assert ended.returncode == 0, ended.output
     run = tmp_path / "experiments" / "experiment_0001"
     assert state(run) == "finished"
-    assert f"--experiment {run}\n" in done.stdout, "a path to be typed where the command was typed"
+    assert f"--experiment {run}\n" in ended.output, "a path to be typed where the command was typed"
 
 
 # -- refused before anything is queued -------------------------------------------------------------------------------
