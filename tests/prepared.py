@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import importlib
 import json
 import os
@@ -171,6 +172,8 @@ def _serve() -> list[Any] | None:
     os.dup2(2, 1)  # what an import prints is no reply
     for name in MODULES:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # or each fork looks through, and thereby copies, all that the imports have made
     running: set[int] = set()
     while True:
         for pid in [*running]:
@@ -208,6 +211,9 @@ def _run(command: list[str], env: dict[str, str], cwd: str, output: str) -> None
 
 
 if __name__ == "__main__":
-    request = _serve()
+    try:
+        request = _serve()
+    except KeyboardInterrupt:  # it came to all processes of the terminal
+        request = None
     if request is not None:
         _run(*request)
