@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from engine.task.loading import LoadedModel
 from engine.task.spec import find_spec
 from tests.classification import small as small_classification
 from tests.detection import small as small_detection
-from tests.environment import ROOT
+from tests.distributed import launch
 
 
 def train(task: str, config: Path) -> Path:
@@ -31,8 +30,9 @@ def train(task: str, config: Path) -> Path:
 
 
 def predict(task: str, experiment: Path, images: Path, output: Path) -> None:
-    command = [sys.executable, "-m", f"{task}.predict", "--experiment", experiment, "--images", images]
-    subprocess.run([*command, "--output", output], check=True, cwd=ROOT)
+    command = [sys.executable, "-m", f"{task}.predict", "--experiment", str(experiment), "--images", str(images)]
+    (ended,) = launch(1, [*command, "--output", str(output)])
+    assert ended.returncode == 0, ended.output
 
 
 @pytest.fixture
