@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # see engine.commands.entry.wai
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 GIVES_BACK = memory.GivesBack()
 LIMIT = memory.Limit()
+
+
+def pytest_collection_finish() -> None:
+    """Lets no later search for garbage go through all that the imports have made."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from engine.devices.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 MB = 1_000_000
 LIMIT = 1500 * MB
 """Bytes that a process of the tests may have resident: several run side by side, on small machines too."""
-KEPT = 64 * MB
+KEPT = 32 * MB
 LARGE_BLOCK = 4 * 1024 * 1024
 STATM = Path("/proc/self/statm")
 
@@ -31,13 +31,14 @@ class GivesBack:
         self._resident = 0
 
     def __call__(self) -> None:
-        if self._libc is None or resident() < self._resident + KEPT:
+        if self._libc is None:
             return
-        gc.collect()
         self._libc.mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK)
         self._libc.mallopt(M_TRIM_THRESHOLD, KEPT)
-        self._libc.malloc_trim(0)
-        self._resident = resident()
+        if resident() > self._resident + KEPT:
+            gc.collect()
+            self._libc.malloc_trim(0)
+            self._resident = resident()
 
 
 class Limit:
