@@ -38,8 +38,8 @@ MODULES = (
     "detection.task",
     "detection.inference",
 )
-AT_START = ("PYTHON", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_", "TORCH_")
-"""Variables of these are read while an interpreter starts or torch is imported."""
+AT_START = ("PYTHON", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_")
+"""Variables of these are read while an interpreter starts, or a library is loaded."""
 
 
 def can_be_prepared(command: Sequence[str], env: Mapping[str, str]) -> bool:
