@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,7 @@ def test_a_run_killed_in_each_phase_ends_in_the_same_bits(world_size: int, tmp_p
         with Group(world_size, command, cwd=tmp_path) as group:
             while _steps(killed / "metrics.jsonl") < step:
                 assert all(process.poll() is None for process in group.processes), group.output(0)
+                time.sleep(0.01)
         command = [*TRAIN, "--resume", str(killed)]
     ended = launch(world_size, command, cwd=tmp_path, timeout=300)
     assert [end.returncode for end in ended] == [0] * world_size, ended[0].output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -307,6 +308,7 @@ def test_resuming_a_stopped_run_ends_in_the_same_bits(tmp_path):
     with Group(1, [*TRAIN, "--config", str(config)], cwd=tmp_path) as group:
         while not (metrics.exists() and read_metrics(metrics)):
             assert group.processes[0].poll() is None, group.output(0)
+            time.sleep(0.01)
         group.processes[0].terminate()
         (ended,) = group.wait(60)
     assert ended.returncode == 75, ended.output
