@@ -12,8 +12,8 @@ from pathlib import Path
 from engine.devices.allocator import M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
 
 MB = 1_000_000
-LIMIT = 1500 * MB
-"""Bytes that a process of the tests may have resident: several run side by side, on small machines too."""
+LIMIT = 3 << 29
+"""Bytes, 1.5 GiB, that a process of the tests may have resident: several run side by side, on small machines too."""
 KEPT = 32 * MB
 LARGE_BLOCK = 4 * 1024 * 1024
 STATM = Path("/proc/self/statm")
