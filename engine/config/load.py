@@ -61,7 +61,7 @@ def _validated(schema: type[C], tree: Node, context: tuple[str, ...]) -> tuple[N
         except ValidationError as error:
             inherited = left_out(error, schema, tree)
             if not inherited:
-                raise UserError("\n".join(dict.fromkeys(explain(error, schema, tree)))) from None
+                raise UserError("\n".join(explain(error, schema, tree))) from None
             for keys in inherited:
                 tree = tree.without(keys)
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from engine.config.section import OnlyWith, Section, Variants, variants_of
-from engine.config.type_words import TEXT, is_section, key_paths, members, one_of, words
+from engine.config.type_words import is_section, key_paths, members, one_of, words
 from engine.errors import UserError
 
 WIDTH = 100
@@ -95,7 +95,7 @@ def _keys(field: FieldInfo) -> list[tuple[str, FieldInfo]]:
 
 def _entry(path: str, field: FieldInfo, indent: int = 0) -> list[str]:
     """Returns a key in lines: path, type and default in the first, below it what it means."""
-    kind = one_of([text.replace(TEXT, "text").strip("'") for text in words(field.annotation, tuple(field.metadata))])
+    kind = one_of([text.strip("'") for text in words(field.annotation, tuple(field.metadata))])
     if isinstance(field.get_default(), Section):
         default = f"see --help {path}" if indent else ""
     else:
