@@ -36,7 +36,7 @@ def _float(dumper: yaml.SafeDumper, number: float) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
-for _tag, _pattern in SCALARS.items():
+for _tag, (_pattern, _) in SCALARS.items():
     _Dumper.add_implicit_resolver(_tag, _pattern, None)
 _Dumper.add_representer(str, _text)
 _Dumper.add_representer(list, _list)
@@ -44,7 +44,7 @@ _Dumper.add_representer(float, _float)
 
 
 def dump_yaml(tree: dict[str, Any]) -> str:
-    """``tree`` as YAML text in the order of its keys, its mappings set apart by empty lines."""
+    """Formats ``tree`` as YAML text in the order of its keys, its mappings set apart by empty lines."""
     parts = []
     for key, value in tree.items():
         text = yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
