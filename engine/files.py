@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
 import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from engine.errors import UserError
 
@@ -33,6 +36,20 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             aside.unlink()
         raise
     sync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replaces a JSON file like :func:`write_atomic`, indented for people."""
+    write_atomic(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path, convert: Callable[[dict[str, Any]], Any] = dict) -> Any:
+    """Reads what ``convert`` makes of the object in a JSON file; None if there is none, or none that it can read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return convert(content) if isinstance(content, dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def remove_leftovers(folder: Path) -> None:

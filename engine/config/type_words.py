@@ -76,7 +76,7 @@ def words(annotation: Any, metadata: tuple[Any, ...] = ()) -> list[str]:
         return [repr(value) for value in get_args(annotation)]
     if is_section(origin):
         return ["a section of keys"]
-    limits = {}
+    limits: dict[str, Any] = {}
     for entry in metadata:
         for constraint in entry.metadata if isinstance(entry, FieldInfo) else [entry]:
             limits |= {name: found for name in _LIMITS if (found := getattr(constraint, name, None)) is not None}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from engine.run_folder.failure import Failure, put, read_content, replace_content, warning_of_a_bad_disk
+from engine.files import read_json, write_json
+from engine.run_folder.failure import Failure, put, warning_of_a_bad_disk
 from engine.run_folder.status import read_status
 
 _SIGNALS = {
@@ -50,10 +51,10 @@ def add_wait_status(path: Path, rank: int | None, status: int, since: float = 0.
         rank: of the process; None if it stands for several.
         since: when the process was started, in seconds since 1970: an older file is about another start.
     """
-    meaning, content = describe_wait_status(status), read_content(path)
+    meaning, content = describe_wait_status(status), read_json(path)
     if content is not None and content.get("time", 0.0) >= since:
         with warning_of_a_bad_disk(path):
-            replace_content(path, {**content, "wait_status": meaning})
+            write_json(path, {**content, "wait_status": meaning})
         return
     state = read_status(path.with_name("status.json")) or {}
     step = int(state.get("step", 0))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from engine.files import sync_folder, write_atomic
+from engine.files import read_json, sync_folder, write_json
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
@@ -69,10 +69,7 @@ class Failure:
 
 def read_failure(path: Path) -> Failure | None:
     """Reads a FAILED.json; None if there is none, or none that can be read."""
-    try:
-        return Failure.from_json(read_content(path) or {})
-    except TypeError:
-        return None
+    return read_json(path, Failure.from_json)
 
 
 def write_failure(path: Path, failure: Failure) -> bool:
@@ -88,8 +85,8 @@ def write_failure(path: Path, failure: Failure) -> bool:
 
 def archive_failure(path: Path, step: int) -> None:
     """Renames FAILED.json to FAILED_1.json or the next that is free, if the run, now at ``step``, has passed it."""
-    content, failure = read_content(path), read_failure(path)
-    if content is None or failure is None or step <= failure.step:
+    content, failure = read_json(path), read_failure(path)
+    if failure is None or step <= failure.step:
         return
     with warning_of_a_bad_disk(path):
         _keep(path, content)
@@ -106,7 +103,7 @@ def record_silent_end(folder: RunDir) -> Failure | None:
     status = read_status(folder.status)
     if status is None or status.get("state") not in ("running", "lost"):
         return None
-    environment = read_content(folder.environment) or {}
+    environment = read_json(folder.environment) or {}
     last = [environment, *environment.get("restarts", [])][-1]
     told = read_failure(folder.failed)
     if told is not None and told.time >= last.get("started", 0.0):
@@ -139,22 +136,17 @@ def put(path: Path, content: dict[str, Any], start: str = "") -> bool:
     """
     with warning_of_a_bad_disk(path):
         if not _create(path, content):
-            old = read_content(path)
+            old = read_json(path)
             if old is not None and start and old.get("start") == start:
                 return False
             if old is not None and not _keep(path, old):
                 time.sleep(_PATIENCE)  # another rank is about to write its own here, unless it died before it could
-                if read_content(path) != old:
+                if read_json(path) != old:
                     return False
-            replace_content(path, content)
+            write_json(path, content)
         sync_folder(path.parent)
         return True
     return False
-
-
-def replace_content(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file in the place of one that is there."""
-    write_atomic(path, json.dumps(content, indent=2) + "\n")
 
 
 def _keep(path: Path, content: dict[str, Any]) -> bool:
@@ -163,7 +155,7 @@ def _keep(path: Path, content: dict[str, Any]) -> bool:
         kept = path.with_name(f"{path.stem}_{number}{path.suffix}")
         if _create(kept, content):
             return True
-        if read_content(kept) == content:
+        if read_json(kept) == content:
             break
     return False
 
@@ -190,15 +182,6 @@ def _create(path: Path, content: dict[str, Any]) -> bool:
         return False
     finally:
         aside.unlink(missing_ok=True)
-
-
-def read_content(path: Path) -> dict[str, Any] | None:
-    """Reads the object in a JSON file; None if there is none, or none that can be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 @contextlib.contextmanager

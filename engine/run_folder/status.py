@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.files import write_atomic
+from engine.files import read_json, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +101,9 @@ def read_status(path: Path) -> dict[str, Any] | None:
 
     ``updated`` is in seconds since 1970. Returns None if there is no such file, or none that can be read.
     """
-    try:
-        status = json.loads(path.read_text(encoding="utf-8"))
+
+    def judged(status: dict[str, Any]) -> dict[str, Any]:
         lost = status["state"] == "running" and time.time() - float(status["updated"]) > LOST_AFTER
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return {**status, "state": "lost"} if lost else status
+        return {**status, "state": "lost"} if lost else status
+
+    return read_json(path, judged)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.errors import UserError
-from engine.files import write_atomic
+from engine.files import read_json, write_atomic
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import LOST_AFTER, read_status
 
@@ -157,10 +157,7 @@ def _occupied(run_dir: RunDir, other: Writer | None) -> str:
 
 def _read(path: Path) -> Writer | None:
     """Returns the writer that a lock file names; None if there is none, or none yet."""
-    try:
-        return Writer(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    return read_json(path, lambda content: Writer(**content))
 
 
 def _modified(path: Path) -> float:

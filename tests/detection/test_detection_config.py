@@ -118,7 +118,10 @@ def test_they_have_a_schema():
         ("loss.boxes=diou", "loss.boxes: must be 'smooth_l1', 'giou' or 'ciou', not 'diou'"),
         ("loss.normalizer=0", "loss.normalizer: must be"),
         ("postprocess.nms_iou=0", "postprocess.nms_iou: must be"),
-        ("augmentation.iou_crop.overlaps=[1.0]", "augmentation.iou_crop.overlaps[0]: must be a number >= 0 and < 1, not 1.0"),
+        (
+            "augmentation.iou_crop.overlaps=[1.0]",
+            "augmentation.iou_crop.overlaps[0]: must be a number >= 0 and < 1",
+        ),
         ("augmentation.photometric.hue=0.6", "augmentation.photometric.hue: must be"),
         ("augmentation.zoom_out={largest: 0.5}", "augmentation.zoom_out.largest: must be"),
         ("augmentation.mozaic=null", "did you mean 'mosaic'"),
