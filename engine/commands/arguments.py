@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from engine.config.run import RunConfig
     from engine.config.section import Section
 
+FORMS = ("yaml", "json")
+"""In which a configuration is printed."""
+
 
 @dataclass(frozen=True)
 class TrainArguments:
@@ -66,7 +69,7 @@ def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[
         "--dry-run", action="store_true", help="print the resolved configuration, make one step, write nothing"
     )
     parser.add_argument(
-        "--print-config", nargs="?", const="yaml", choices=("yaml", "json"),
+        "--print-config", nargs="?", const="yaml", choices=FORMS,
         help="print the resolved configuration (default: as YAML), build nothing, and exit",
     )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
@@ -138,10 +141,8 @@ class _Help(argparse.Action):
 
 def _with_form(argv: Sequence[str]) -> list[str]:
     """Returns the arguments so that a setting behind ``--print-config`` is not taken for a form."""
-    forms = ("yaml", "json")
-    following = [*argv[1:], ""]
-    plain = [text == "--print-config" and after not in forms for text, after in zip(argv, following, strict=False)]
-    return [f"{text}=yaml" if alone else text for text, alone in zip(argv, plain, strict=True)]
+    pairs = zip(argv, [*argv[1:], ""], strict=False)
+    return [f"{text}=yaml" if text == "--print-config" and after not in FORMS else text for text, after in pairs]
 
 
 def add_experiment_arguments(parser: argparse.ArgumentParser, load_schema: Callable[[], type[RunConfig]]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from engine.files import read_json, write_json
-from engine.run_folder.failure import Failure, put, warning_of_a_bad_disk
+from engine.files import read_json, warning_of_a_bad_disk, write_json
+from engine.run_folder.failure import Failure, put
 from engine.run_folder.status import read_status
 
 _SIGNALS = {

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import itertools
-import json
 import logging
-import os
 import time
-import uuid
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from engine.files import read_json, sync_folder, write_json
+from engine.files import create_file, json_text, read_json, sync_folder, warning_of_a_bad_disk, write_json
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
 
 log = logging.getLogger(__name__)
 
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _PATIENCE = 1.0
 
 
@@ -135,7 +128,7 @@ def put(path: Path, content: dict[str, Any], start: str = "") -> bool:
         Whether it did. It does not if the older one is of ``start``, nor if the disk cannot be written.
     """
     with warning_of_a_bad_disk(path):
-        if not _create(path, content):
+        if not create_file(path, json_text(content)):
             old = read_json(path)
             if old is not None and start and old.get("start") == start:
                 return False
@@ -153,41 +146,8 @@ def _keep(path: Path, content: dict[str, Any]) -> bool:
     """Copies what FAILED.json holds to the next free name; False if it was kept already."""
     for number in itertools.count(1):
         kept = path.with_name(f"{path.stem}_{number}{path.suffix}")
-        if _create(kept, content):
+        if create_file(kept, json_text(content)):
             return True
         if read_json(kept) == content:
             break
     return False
-
-
-def _create(path: Path, content: dict[str, Any]) -> bool:
-    """Makes a file at once with all of its content, on disk; False if there is one of that name."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    try:
-        with aside.open("x", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(aside, path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))  # the name is ours
-            os.replace(aside, path)
-        return True
-    except FileExistsError:
-        return False
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def warning_of_a_bad_disk(path: Path) -> Iterator[None]:
-    """Turns the error of a disk that cannot be written into a warning."""
-    try:
-        yield
-    except OSError as error:
-        log.warning("%s cannot be written: %s; going on without", path, error.strerror)
