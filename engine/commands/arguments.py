@@ -32,7 +32,7 @@ class TrainArguments:
 
     @property
     def request(self) -> tuple[str, ...]:
-        """What is to be trained; the same for each start of a job that Slurm restarts."""
+        """Returns what is to be trained; the same for each start of a job that Slurm restarts."""
         return str(self.config), *self.overrides
 
 

@@ -89,7 +89,7 @@ def print_config(config: RunConfig, form: str) -> int:
 
 
 def first_rank() -> bool:
-    """Whether this process is the one whose messages count, as far as can be told before the ranks have met."""
+    """Tells whether this process is the one whose messages count, as far as can be told before the ranks have met."""
     names = ("RANK", "SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID")
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 

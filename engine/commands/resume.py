@@ -15,6 +15,7 @@ from engine.distributed.slurm import noted_folder, restart_count
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
+from engine.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -170,8 +171,7 @@ def warn_of_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def _cut(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+    return shortened(str(value), MOST_SHOWN)
 
 
 def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:

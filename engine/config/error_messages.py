@@ -67,12 +67,12 @@ class Finding:
 
     @property
     def is_own_text(self) -> bool:
-        """Whether a check of ours says what is wrong."""
+        """Tells whether a check of ours says what is wrong."""
         return self.error["type"] in ("value_error", "assertion_error")
 
     @property
     def decider(self) -> Keys:
-        """The key that tells the variants apart, if this one belongs to another variant; else none."""
+        """Returns the key that tells the variants apart, if this one belongs to another variant; else none."""
         if self.variants is None or self.error["type"] != "extra_forbidden":
             return ()
         return (*self.keys[:-1], self.variants.key) if self.variants.having(str(self.keys[-1])) else ()

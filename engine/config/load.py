@@ -79,7 +79,7 @@ def differences(old: Section | Mapping[str, Any], new: Section | Mapping[str, An
 
 
 def is_below(key: str, prefixes: Sequence[str]) -> bool:
-    """Whether a dotted key is one of ``prefixes`` or lies in the section of one."""
+    """Tells whether a dotted key is one of ``prefixes`` or lies in the section of one."""
     return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
 
 

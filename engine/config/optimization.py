@@ -60,7 +60,7 @@ UNDIVIDED = {"lamb", "lambc", "lambcd", "lambcw", "lambw", "clamb", "clambw", "k
 
 
 def undivided(optimizer: str) -> str:
-    """What is wrong with an optimizer whose state cannot be divided over ranks."""
+    """Returns what is wrong with an optimizer whose state cannot be divided over ranks."""
     return (
         f"'{optimizer}' cannot be divided, since it does not advance each parameter by itself; use "
         "training.shard=none, or an optimizer such as adamw"
@@ -133,7 +133,7 @@ class WarmUp(CommonSchedule):
 
     @property
     def warms_up(self) -> bool:
-        """Whether there is a warm-up at all."""
+        """Tells whether there is a warm-up at all."""
         return bool(self.warmup_epochs or self.warmup_steps)
 
     @model_validator(mode="after")

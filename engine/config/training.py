@@ -97,7 +97,7 @@ ALL_STAGES = "all"
 
 
 def nothing_new(stages: Sequence[str]) -> str:
-    """What is wrong with an epoch of `finetune.unfreeze` at which no stage begins to be trained."""
+    """Returns what is wrong with an epoch of `finetune.unfreeze` at which no stage begins to be trained."""
     return (
         f"{', '.join(stages) or 'no stage'}: trained from an earlier epoch on; remove it (what has begun to be trained "
         "is never frozen again)"
@@ -161,7 +161,7 @@ class FinetuneConfig(Section):
 
     @property
     def sets_head_apart(self) -> bool:
-        """Whether rate or decay of the head are not those of the rest."""
+        """Tells whether rate or decay of the head are not those of the rest."""
         return self.backbone_lr_scale != 1 or self.backbone_weight_decay is not None
 
 

@@ -44,7 +44,7 @@ def members(annotation: Any) -> list[Any]:
 
 
 def is_section(annotation: Any) -> bool:
-    """Whether an annotation is a section of keys and nothing else."""
+    """Tells whether an annotation is a section of keys and nothing else."""
     # Python 3.10 takes list[int] for a type.
     return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel)
 

@@ -19,6 +19,7 @@ import yaml
 from engine.config.paths import expand
 from engine.errors import UserError
 from engine.files import usable_path
+from engine.text import shortened
 
 REPLACE_TAG = "!replace"
 """Before a mapping (``optimizer: !replace {name: sgd}``): it takes the place of the base's instead of merging."""
@@ -203,8 +204,7 @@ def kind_of(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list):
         return "a list" if value else "an empty list"
-    shown = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
-    return shown if len(shown) <= 80 else f"{shown[:76]} ..."
+    return shortened(json.dumps(value) if value is None or isinstance(value, bool) else repr(value), 80)
 
 
 class _Loader(yaml.SafeLoader):

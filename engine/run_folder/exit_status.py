@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import asdict
 from pathlib import Path
 
 from engine.files import read_json, warning_of_a_bad_disk, write_json
@@ -60,4 +61,4 @@ def add_wait_status(path: Path, rank: int | None, status: int, since: float = 0.
     step = int(state.get("step", 0))
     who = "a process" if rank is None else f"rank {rank}"
     failure = Failure(rank, "", step, f"{who} ended, last heard of at step {step}: {meaning}", step_known=False)
-    put(path, {**failure.to_json(), "wait_status": meaning})
+    put(path, {**asdict(failure), "wait_status": meaning})

@@ -45,13 +45,9 @@ class Failure:
     """Whether the same start may well succeed: a rank that vanished, a hang, an error of NCCL or of the hardware."""
     time: float = field(default_factory=time.time)
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns what FAILED.json holds."""
-        return asdict(self)
-
     @staticmethod
     def from_json(content: dict[str, Any]) -> Failure:
-        """Reads the failure that :meth:`to_json` wrote; what else is there is left out.
+        """Reads what FAILED.json holds of a failure; what else is there is left out.
 
         Raises:
             TypeError: it lacks something.
@@ -73,7 +69,7 @@ def write_failure(path: Path, failure: Failure) -> bool:
     Returns:
         Whether it was written. It is not if this start has one already, nor, with a warning, to a disk that cannot be.
     """
-    return put(path, failure.to_json(), failure.start)
+    return put(path, asdict(failure), failure.start)
 
 
 def archive_failure(path: Path, step: int) -> None:
@@ -108,7 +104,7 @@ def record_silent_end(folder: RunDir) -> Failure | None:
     )
     reason = f"{reason} ({', '.join(hosts)})" if hosts else reason
     failure = Failure(None, ", ".join(hosts), step, reason, step_known=False, retry=True)
-    return failure if put(folder.failed, failure.to_json()) else None
+    return failure if put(folder.failed, asdict(failure)) else None
 
 
 def _reached(folder: RunDir, step: int) -> int:

@@ -81,7 +81,7 @@ class RunDir:
 
     @property
     def name(self) -> str:
-        """The folder's own name, ``experiment_0001``."""
+        """Returns the folder's own name, ``experiment_0001``."""
         return self.path.name
 
     def log_file(self, rank: int) -> Path:

@@ -17,7 +17,7 @@ from engine.task.metrics import Metrics
 
 
 def no_images() -> Mapping[str, ImageArray]:
-    """What a task shows that shows nothing."""
+    """Returns what a task shows that shows nothing."""
     return {}
 
 
@@ -50,16 +50,16 @@ class Task(Protocol):
 
     @property
     def train_data(self) -> SampleReader:
-        """Training samples: ``train_data[draw]`` is one sample, augmented as its draw decides."""
+        """Holds the training samples: ``train_data[draw]`` is one sample, augmented as its draw decides."""
         ...
 
     @property
     def train_order(self) -> Order:
-        """Which samples an epoch takes, in which order."""
+        """Tells which samples an epoch takes, in which order."""
         ...
 
     def training_step(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Forward pass and loss of one micro-batch that lies on the device.
+        """Computes the forward pass and the loss of one micro-batch that lies on the device.
 
         ``model`` is the bare model as wrapped for training. Returns ``loss``, the mean over the micro-batch's samples,
         and any further scalars to be recorded, means as well.
@@ -71,12 +71,12 @@ class Task(Protocol):
         ...
 
     def previews(self) -> Mapping[str, ImageArray]:
-        """Images of what the model is trained on, such as ``train_samples``: a sheet of augmented samples.
+        """Draws images of what the model is trained on, such as ``train_samples``: a sheet of augmented samples.
 
         Asked for at a run's beginning, on rank 0.
         """
         ...
 
     def metadata(self) -> dict[str, Any]:
-        """Plain values kept in checkpoints, such as class names: what one needs to use the weights."""
+        """Returns plain values kept in checkpoints, such as class names: what one needs to use the weights."""
         ...
