@@ -82,9 +82,7 @@ def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[
         )
     if arguments.resume == "":
         parser.error("--resume needs a folder, or auto")
-    return TrainArguments(
-        arguments.config, arguments.resume, arguments.dry_run, arguments.overrides, arguments.print_config
-    )
+    return TrainArguments(**vars(arguments))
 
 
 SECTIONS = "--help SECTION says what they are"
@@ -121,7 +119,7 @@ def _add_help(parser: argparse.ArgumentParser, told: Callable[[str | None], str]
         told: Returns what there is to say of a section or key; of None, which there are.
     """
     parser.add_argument(
-        "-h", "--help", nargs="?", action=_Help, const=told, metavar="SECTION",
+        "-h", "--help", nargs="?", action=_Help, const=told, default=argparse.SUPPRESS, metavar="SECTION",
         help="show this, or the keys of a section such as data or data.root, and exit",
     )  # fmt: skip
 
@@ -199,8 +197,7 @@ def parse_evaluate_arguments(
     )
     add_experiment_arguments(parser, load_schema)
     parser.add_argument("--split", choices=("val", "test"), default="val", help="which images (default: val)")
-    given = parser.parse_intermixed_args(argv)
-    return EvaluateArguments(given.experiment, given.checkpoint, given.split, given.overrides)
+    return EvaluateArguments(**vars(parser.parse_intermixed_args(argv)))
 
 
 def parse_predict_arguments(

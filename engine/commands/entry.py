@@ -6,7 +6,6 @@ import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from engine.commands.arguments import parse_evaluate_arguments, parse_predict_arguments, parse_train_arguments
 from engine.errors import EXIT_USER_ERROR, UserError
@@ -14,9 +13,6 @@ from engine.process.descriptors import raise_descriptor_limit
 from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard
 from engine.task.spec import TaskSpec
-
-if TYPE_CHECKING:
-    from engine.config.run import RunConfig
 
 
 def train(spec: TaskSpec) -> None:
@@ -31,10 +27,14 @@ def train(spec: TaskSpec) -> None:
 
     def command() -> int:
         from engine.commands.resume import requested_config
+        from engine.config.load import dump_config
 
         config = requested_config(spec.schema(), arguments)
         if arguments.print_config is not None:
-            return print_config(config, arguments.print_config)
+            if first_rank():
+                as_json = arguments.print_config == "json"
+                print(config.model_dump_json(indent=2) + "\n" if as_json else dump_config(config), end="")
+            return 0
         spec.metrics(config).deciding(config.evaluation)
 
         from engine.commands.train import run_training
@@ -77,15 +77,6 @@ def predict(spec: TaskSpec, description: str, add_arguments: Callable[[ArgumentP
         return run_prediction(spec, arguments)
 
     exit_on_user_error(command)
-
-
-def print_config(config: RunConfig, form: str) -> int:
-    """Prints a configuration as ``yaml`` or ``json``, from rank 0 alone."""
-    if first_rank():
-        from engine.config.load import dump_config
-
-        print(dump_config(config) if form == "yaml" else config.model_dump_json(indent=2) + "\n", end="")
-    return 0
 
 
 def first_rank() -> bool:

@@ -138,9 +138,9 @@ def continue_in(folder: RunDir, schema: type[RunConfig], config: RunConfig) -> P
     """Goes on in ``folder`` with ``config``, if that differs from the folder's own only in what may be changed."""
     before = load_config(schema, folder.config)
     recorded = allowed_changes(before.model_dump(mode="json"), config, f"--resume {folder.path}")
-    finished = state_of(folder) == "finished" and not recorded
-    stopped_early = bool((read_status(folder.status) or {}).get("stopped_early"))
-    return Plan(config, folder, recorded, finished, stopped_early)
+    status = read_status(folder.status) or {}
+    finished = status.get("state") == "finished" and not recorded
+    return Plan(config, folder, recorded, finished, stopped_early=bool(status.get("stopped_early")))
 
 
 def allowed_changes(before: Mapping[str, Any], config: RunConfig, what: str) -> list[str]:
@@ -179,14 +179,10 @@ def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:
     for path in sorted(Path(config.experiment.root).glob("experiment_*")):
         folder = RunDir(path)
         try:
-            if state_of(folder) == "finished" or load_config(schema, folder.config) != config:
+            state = (read_status(folder.status) or {}).get("state")
+            if state == "finished" or load_config(schema, folder.config) != config:
                 continue
         except UserError as error:  # not ours to judge: an old or a foreign folder
             log.debug("%s passed over: %s", path, error)
             continue
         yield folder
-
-
-def state_of(folder: RunDir) -> str:
-    """Returns the state in a folder's status.json; ``unknown`` if it has none."""
-    return str((read_status(folder.status) or {}).get("state", "unknown"))

@@ -114,16 +114,11 @@ class OtherOptimizerConfig(CommonOptimizer):
 OptimizerConfig = Annotated[AdamConfig | SgdConfig | OtherOptimizerConfig, Variants("name")]
 
 
-class CommonSchedule(Section):
-    """What every schedule has."""
+class WarmUp(Section):
+    """A schedule that may begin with a linear warm-up."""
 
     name: str
     """Shape of the learning rate as a function of the optimizer step."""
-
-
-class WarmUp(CommonSchedule):
-    """A schedule that may begin with a linear warm-up."""
-
     warmup_epochs: NonNegative = 0
     """Epochs of linear warm-up (fractions are fine)."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
@@ -171,7 +166,7 @@ class MilestonesSchedule(WarmUp):
         return milestones
 
 
-class OneCycleSchedule(CommonSchedule):
+class OneCycleSchedule(Section):
     """Up and down again, each by half a cosine; its own warm-up."""
 
     name: Literal["one_cycle"]

@@ -95,7 +95,7 @@ class RunLock:
                 announced = True
             seen_alive = sign > first_sign if ended is None else time.monotonic() > deadline
             if not ended and not silent and seen_alive:
-                raise UserError(_refusal(run_dir, other))
+                raise UserError(f"{_occupied(run_dir, other)}; wait until it ends, or stop it first")
             time.sleep(poll)
 
     def release(self) -> None:
@@ -142,10 +142,6 @@ def live_writer(run_dir: RunDir) -> Writer | None:
     """Returns the process of this host that writes in a run's folder; None if there is none, or it cannot be seen."""
     writer = _read(run_dir.lock)
     return writer if writer is not None and writer.has_ended() is False else None
-
-
-def _refusal(run_dir: RunDir, other: Writer | None) -> str:
-    return f"{_occupied(run_dir, other)}; wait until it ends, or stop it first"
 
 
 def _occupied(run_dir: RunDir, other: Writer | None) -> str:
