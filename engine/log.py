@@ -31,9 +31,7 @@ class RunLog(AbstractContextManager["RunLog"]):
 
     def __init__(self, rank: int, console: logging.Handler) -> None:
         self._rank = rank
-        self._until_file: logging.handlers.MemoryHandler | None = logging.handlers.MemoryHandler(
-            capacity=1000, flushLevel=logging.CRITICAL + 1, flushOnClose=False
-        )
+        self._until_file = logging.handlers.MemoryHandler(1000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         self._handlers: list[logging.Handler] = [console, self._until_file]
         self._levels = {name: logging.getLogger(name).level for name in own_packages()}
         for handler in self._handlers:
@@ -45,10 +43,8 @@ class RunLog(AbstractContextManager["RunLog"]):
         file = _LogFile(path, mode="a", encoding="utf-8")
         place = f"{socket.gethostname()} rank {self._rank}".replace("%", "%%")
         file.setFormatter(logging.Formatter(f"%(asctime)s {place} %(levelname)s %(name)s: %(message)s"))
-        if self._until_file is not None:
-            self._until_file.setTarget(file)
-            self._drop(self._until_file)
-            self._until_file = None
+        self._until_file.setTarget(file)
+        self._drop(self._until_file)
         logging.getLogger().addHandler(file)
         self._handlers.append(file)
 

@@ -78,7 +78,10 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
         UserError: the folder is not there, several match, or a setting was changed that would change the run silently.
     """
     config = requested_config(schema, arguments)
-    own = own_folder(config, arguments)
+    # A job or array task that Slurm has restarted goes on in its folder untold. A first start only does if it is to
+    # find its folder by itself: a job may train the same twice.
+    restarted = arguments.resume is None and restart_count() > 0 and not arguments.dry_run
+    own = noted_folder(config.experiment.root, arguments.request) if restarted or arguments.resume == "auto" else None
     if own is not None:
         return _continue_own(own, schema, config, arguments)
     if arguments.resume is None:
@@ -95,17 +98,6 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
             log.info("--resume auto: no unfinished run below %s has this configuration; starting a new one", root)
         return Plan(config, matching[0] if matching else None, [])
     return continue_in(RunDir(Path(arguments.resume).absolute()), schema, config)
-
-
-def own_folder(config: RunConfig, arguments: TrainArguments) -> RunDir | None:
-    """Returns the folder of an earlier start of this Slurm job or array task, which goes on there untold.
-
-    A first start only does if it is to find its folder by itself: a job may train the same twice.
-    """
-    restarted = arguments.resume is None and restart_count() > 0 and not arguments.dry_run
-    if not restarted and arguments.resume != "auto":
-        return None
-    return noted_folder(config.experiment.root, arguments.request)
 
 
 def _continue_own(own: RunDir, schema: type[RunConfig], config: RunConfig, arguments: TrainArguments) -> Plan:

@@ -48,8 +48,6 @@ _SAID_OTHERWISE = {
 MOST_NAMED = 4
 """Variants that a message names."""
 
-_HOLDERS = (dict, list, tuple, set, frozenset)
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -150,7 +148,8 @@ def _trace(error: Any, schema: type[BaseModel], value: Any) -> Finding:
         else:
             keys = (*keys, part)
             value = value[part] if is_item else None
-            holder = next((member for member in choices if is_section(member) or get_origin(member) in _HOLDERS), Any)
+            holds = [member for member in choices if is_section(member) or get_origin(member) in (dict, list, tuple)]
+            holder = holds[0] if holds else Any
             owner, owned_by = (holder, variants) if is_section(holder) else (None, None)
             annotation, metadata, variants = _inside(holder, part)
     told_apart_by = variants if error["type"].startswith("union_tag") else owned_by

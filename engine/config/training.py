@@ -3,14 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    WithJsonSchema,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer, field_validator, model_validator
 
 from engine.config.paths import AbsolutePath
 from engine.config.section import Section, refuse_unused

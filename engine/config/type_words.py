@@ -18,8 +18,6 @@ _NOUNS = {
     Path: "a path",
     list: "a list",
     tuple: "a list",
-    set: "a list",
-    frozenset: "a list",
     dict: "a mapping",
 }
 _LIMITS = {

@@ -131,7 +131,9 @@ class MetricWriter:
         if self._file is not None:
             return
         if self._path.exists():
-            _drop_torn_line(self._path)
+            content = self._path.read_bytes()
+            if (whole := content.rfind(b"\n") + 1) < len(content):
+                os.truncate(self._path, whole)  # a writer was killed in the middle of a line
             for _, record in _lines(self._path):
                 if "source" not in record:
                     self._last_step[record["split"]] = record["step"]
@@ -177,11 +179,3 @@ def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
             raise UserError(f"{path}:{number}: is not a record of metrics: {line[:80]!r}") from None
         parsed.append((line, record))
     return parsed
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cuts off what a writer killed in the middle of a line left behind the last line end."""
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)

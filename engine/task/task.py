@@ -16,11 +16,6 @@ from engine.images.image_io import ImageArray
 from engine.task.metrics import Metrics
 
 
-def no_images() -> Mapping[str, ImageArray]:
-    """Returns what a task shows that shows nothing."""
-    return {}
-
-
 @dataclass(frozen=True)
 class Evaluated:
     """What an evaluation has found; the same on every rank."""
@@ -28,7 +23,7 @@ class Evaluated:
     metrics: dict[str, float]
     findings: dict[str, Any] = field(default_factory=dict)
     """Plain values that belong to the weights from now on, such as tuned thresholds: they are kept in checkpoints."""
-    draw: Callable[[], Mapping[str, ImageArray]] = no_images
+    draw: Callable[[], Mapping[str, ImageArray]] = dict
     """Draws images for TensorBoard, by name. Called on rank 0, and only if the result is the best so far."""
 
 
