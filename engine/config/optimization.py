@@ -33,15 +33,10 @@ class AdamConfig(CommonOptimizer):
 
     name: Literal["adamw", "adam", "lamb"] = "adamw"
     """An optimizer of timm."""
-    betas: list[Fraction] | None = None
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None = None
     """Decay rates of the moments; null: the optimizer's own."""
     eps: Positive | None = None
     """Added to the denominator; null: the optimizer's own."""
-
-    @model_validator(mode="after")
-    def _two_betas(self) -> AdamConfig:
-        _check_betas(self.name, self.betas, 2)
-        return self
 
 
 class SgdConfig(CommonOptimizer):
@@ -65,11 +60,6 @@ def undivided(optimizer: str) -> str:
         f"'{optimizer}' cannot be divided, since it does not advance each parameter by itself; use "
         "training.shard=none, or an optimizer such as adamw"
     )
-
-
-def _check_betas(name: str, betas: list[float] | None, count: int) -> None:
-    if betas is not None and len(betas) != count:
-        raise ValueError(f"betas: '{name}' takes {count} numbers, not {len(betas)}")
 
 
 class OtherOptimizerConfig(CommonOptimizer):
@@ -105,7 +95,8 @@ class OtherOptimizerConfig(CommonOptimizer):
             about = get_optimizer_info(self.name)
             if about.second_order:
                 raise ValueError(f"name: '{self.name}' needs second derivatives, which are not computed; try adamw")
-            _check_betas(self.name, self.betas, about.num_betas)
+            if self.betas is not None and len(self.betas) != about.num_betas:
+                raise ValueError(f"betas: '{self.name}' takes {about.num_betas} numbers, not {len(self.betas)}")
             absent = [key for key in ("momentum", "betas", "eps") if not getattr(about, f"has_{key}")]
             refuse_unused(self, [(key, f"an optimizer that has it (not {self.name})", ["name"]) for key in absent])
         return self

@@ -35,13 +35,9 @@ def describe_wait_status(status: int) -> str:
     Args:
         status: an exit code, the negative number of a signal (Python), or 128 and that number (shells).
     """
-    number = -status if status < 0 else status - 128
-    if number > 0:
-        try:
-            name = signal.Signals(number)
-        except ValueError:
-            return f"exit code {status}"
-        return f"{name.name}: {_SIGNALS[name]}" if name in _SIGNALS else name.name
+    ended_by = {known.value: known for known in signal.Signals}.get(-status if status < 0 else status - 128)
+    if ended_by is not None:
+        return f"{ended_by.name}: {_SIGNALS[ended_by]}" if ended_by in _SIGNALS else ended_by.name
     return f"exit code {status}: {_CODES[status]}" if status in _CODES else f"exit code {status}"
 
 
