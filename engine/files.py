@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
+import logging
 import os
 import re
 import shlex
 import tempfile
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from engine.errors import UserError
 
+log = logging.getLogger(__name__)
+
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _ASIDE = re.compile(r"\..+\.[0-9a-f]{12}")
 
 
@@ -21,18 +29,66 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: the disk is full or the folder cannot be written; the old file is untouched and nothing lies beside it.
     """
+    with _aside(path, content) as aside:
+        os.replace(aside, path)
+    sync_folder(path.parent)
+
+
+def create_file(path: Path, content: str) -> bool:
+    """Makes a file at once with all of its content, on disk; returns False if there is one of that name."""
+    with _aside(path, content) as aside, contextlib.suppress(FileExistsError):
+        try:
+            os.link(aside, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))  # the name is ours
+            os.replace(aside, path)
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def _aside(path: Path, content: str | bytes) -> Iterator[Path]:
+    """Writes a file beside ``path``, flushed to disk, which is gone afterwards unless it was renamed."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
         with aside.open("xb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
+        yield aside
+    finally:
         with contextlib.suppress(OSError):
             aside.unlink()
-        raise
-    sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def warning_of_a_bad_disk(path: Path) -> Iterator[None]:
+    """Turns the error of a disk that cannot be written into a warning."""
+    try:
+        yield
+    except OSError as error:
+        log.warning("%s cannot be written: %s; going on without", path, error.strerror or error)
+
+
+def json_text(content: Any) -> str:
+    """Formats what a JSON file is to hold, indented for people."""
+    return json.dumps(content, indent=2) + "\n"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replaces a JSON file like :func:`write_atomic`."""
+    write_atomic(path, json_text(content))
+
+
+def read_json(path: Path, convert: Callable[[dict[str, Any]], Any] = dict) -> Any:
+    """Reads what ``convert`` makes of the object in a JSON file; None if there is none, or none that it can read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return convert(content) if isinstance(content, dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -12,8 +12,8 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 
 from tqdm import tqdm
 
@@ -26,14 +26,12 @@ HARMLESS = "Grad strides do not match bucket view strides"
 _CLEAR_LINE = "\r\x1b[K"
 
 
-class RunLog:
+class RunLog(AbstractContextManager["RunLog"]):
     """Logging as :func:`setup_logging` set it up. A context manager; leaving it restores logging as it was."""
 
     def __init__(self, rank: int, console: logging.Handler) -> None:
         self._rank = rank
-        self._until_file: logging.handlers.MemoryHandler | None = logging.handlers.MemoryHandler(
-            capacity=1000, flushLevel=logging.CRITICAL + 1, flushOnClose=False
-        )
+        self._until_file = logging.handlers.MemoryHandler(1000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
         self._handlers: list[logging.Handler] = [console, self._until_file]
         self._levels = {name: logging.getLogger(name).level for name in own_packages()}
         for handler in self._handlers:
@@ -45,10 +43,8 @@ class RunLog:
         file = _LogFile(path, mode="a", encoding="utf-8")
         place = f"{socket.gethostname()} rank {self._rank}".replace("%", "%%")
         file.setFormatter(logging.Formatter(f"%(asctime)s {place} %(levelname)s %(name)s: %(message)s"))
-        if self._until_file is not None:
-            self._until_file.setTarget(file)
-            self._drop(self._until_file)
-            self._until_file = None
+        self._until_file.setTarget(file)
+        self._drop(self._until_file)
         logging.getLogger().addHandler(file)
         self._handlers.append(file)
 
@@ -66,25 +62,18 @@ class RunLog:
         handler.flush()
         handler.close()
 
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
-def setup_logging(rank: int, world_size: int, verbose: bool = False) -> RunLog:
+def setup_logging(rank: int, world_size: int) -> RunLog:
     """Logs this project's packages to the console, and to the file that :meth:`RunLog.attach_file` names.
 
-    Rank 0 shows information and worse; other ranks warnings and errors, with their number in front. ``verbose`` adds
-    what is only of use in finding faults.
+    Rank 0 shows information and worse; other ranks warnings and errors, with their number in front.
     """
-    prefix = f"[rank {rank}] " if world_size > 1 and rank > 0 else ""
-    log = RunLog(rank, _Console(rank, prefix, logging.DEBUG if verbose else logging.INFO))
+    log = RunLog(rank, _Console(rank, f"[rank {rank}] " if world_size > 1 and rank > 0 else ""))
     for name in own_packages():
-        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
+        logging.getLogger(name).setLevel(logging.INFO)
     logging.captureWarnings(True)
     return log
 
@@ -110,8 +99,8 @@ class _LogFile(logging.FileHandler):
 class _Console(logging.Handler):
     """Lines like ``21:03:04 message`` on standard output, above a progress bar if there is one."""
 
-    def __init__(self, rank: int, prefix: str, level: int) -> None:
-        super().__init__(level if rank == 0 else logging.WARNING)
+    def __init__(self, rank: int, prefix: str) -> None:
+        super().__init__(logging.INFO if rank == 0 else logging.WARNING)
         self._rank, self._prefix = rank, prefix
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
 

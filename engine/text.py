@@ -12,7 +12,7 @@ LONGEST = 28
 
 
 def markdown_table(heading: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    """Rows as a Markdown table, without a line end after the last row."""
+    """Formats rows as a Markdown table, without a line end after the last row."""
     lines = [heading, ["---"] * len(heading), *rows]
     return "\n".join("| " + " | ".join(plain(cell) for cell in line) + " |" for line in lines)
 
@@ -23,7 +23,7 @@ def plain(value: Any) -> str:
 
 
 def csv_bytes(heading: Sequence[Any], rows: Iterable[Sequence[Any]]) -> bytes:
-    """Rows as CSV (RFC 4180, with plain newlines) in UTF-8; file names that are not keep their bytes."""
+    """Formats rows as CSV (RFC 4180, with plain newlines) in UTF-8; file names that are not keep their bytes."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(heading)

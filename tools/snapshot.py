@@ -21,7 +21,7 @@ from pathlib import Path
 from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.errors import UserError
-from engine.files import write_atomic
+from engine.files import write_json
 from engine.run_folder.git_state import SNAPSHOT_MARKER, git_state
 from engine.run_folder.paths import experiment_number
 
@@ -65,7 +65,7 @@ def take_snapshot(root: Path, output: Path, leave_out: Sequence[Path] = ()) -> S
             digest.update(_copy(root, name, aside, names))
         snapshot = Snapshot(output / digest.hexdigest()[:16], digest.hexdigest()[:16])
         marker = {"hash": snapshot.hash, "taken_from": str(root), "git": git_state(root)}  # which are not hashed
-        write_atomic(aside / SNAPSHOT_MARKER, json.dumps(marker, indent=2) + "\n")
+        write_json(aside / SNAPSHOT_MARKER, marker)
         _publish(aside, snapshot.path)
     except OSError as error:
         raise UserError(f"the code cannot be copied to {output}: {error.filename}: {error.strerror}") from None

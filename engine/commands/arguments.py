@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from engine.config.run import RunConfig
     from engine.config.section import Section
 
+FORMS = ("yaml", "json")
+"""In which a configuration is printed."""
+
 
 @dataclass(frozen=True)
 class TrainArguments:
@@ -29,7 +32,7 @@ class TrainArguments:
 
     @property
     def request(self) -> tuple[str, ...]:
-        """What is to be trained; the same for each start of a job that Slurm restarts."""
+        """Returns what is to be trained; the same for each start of a job that Slurm restarts."""
         return str(self.config), *self.overrides
 
 
@@ -66,7 +69,7 @@ def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[
         "--dry-run", action="store_true", help="print the resolved configuration, make one step, write nothing"
     )
     parser.add_argument(
-        "--print-config", nargs="?", const="yaml", choices=("yaml", "json"),
+        "--print-config", nargs="?", const="yaml", choices=FORMS,
         help="print the resolved configuration (default: as YAML), build nothing, and exit",
     )  # fmt: skip
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
@@ -79,9 +82,7 @@ def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[
         )
     if arguments.resume == "":
         parser.error("--resume needs a folder, or auto")
-    return TrainArguments(
-        arguments.config, arguments.resume, arguments.dry_run, arguments.overrides, arguments.print_config
-    )
+    return TrainArguments(**vars(arguments))
 
 
 SECTIONS = "--help SECTION says what they are"
@@ -118,7 +119,7 @@ def _add_help(parser: argparse.ArgumentParser, told: Callable[[str | None], str]
         told: Returns what there is to say of a section or key; of None, which there are.
     """
     parser.add_argument(
-        "-h", "--help", nargs="?", action=_Help, const=told, metavar="SECTION",
+        "-h", "--help", nargs="?", action=_Help, const=told, default=argparse.SUPPRESS, metavar="SECTION",
         help="show this, or the keys of a section such as data or data.root, and exit",
     )  # fmt: skip
 
@@ -138,10 +139,8 @@ class _Help(argparse.Action):
 
 def _with_form(argv: Sequence[str]) -> list[str]:
     """Returns the arguments so that a setting behind ``--print-config`` is not taken for a form."""
-    forms = ("yaml", "json")
-    following = [*argv[1:], ""]
-    plain = [text == "--print-config" and after not in forms for text, after in zip(argv, following, strict=False)]
-    return [f"{text}=yaml" if alone else text for text, alone in zip(argv, plain, strict=True)]
+    pairs = zip(argv, [*argv[1:], ""], strict=False)
+    return [f"{text}=yaml" if text == "--print-config" and after not in FORMS else text for text, after in pairs]
 
 
 def add_experiment_arguments(parser: argparse.ArgumentParser, load_schema: Callable[[], type[RunConfig]]) -> None:
@@ -198,8 +197,7 @@ def parse_evaluate_arguments(
     )
     add_experiment_arguments(parser, load_schema)
     parser.add_argument("--split", choices=("val", "test"), default="val", help="which images (default: val)")
-    given = parser.parse_intermixed_args(argv)
-    return EvaluateArguments(given.experiment, given.checkpoint, given.split, given.overrides)
+    return EvaluateArguments(**vars(parser.parse_intermixed_args(argv)))
 
 
 def parse_predict_arguments(

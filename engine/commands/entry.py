@@ -6,17 +6,14 @@ import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 from engine.commands.arguments import parse_evaluate_arguments, parse_predict_arguments, parse_train_arguments
 from engine.errors import EXIT_USER_ERROR, UserError
 from engine.process.descriptors import raise_descriptor_limit
 from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard
-from engine.task.spec import TaskSpec
-
-if TYPE_CHECKING:
-    from engine.config.run import RunConfig
+from engine.task.spec import Later, TaskSpec
 
 
 def train(spec: TaskSpec) -> None:
@@ -31,10 +28,14 @@ def train(spec: TaskSpec) -> None:
 
     def command() -> int:
         from engine.commands.resume import requested_config
+        from engine.config.load import dump_config
 
         config = requested_config(spec.schema(), arguments)
         if arguments.print_config is not None:
-            return print_config(config, arguments.print_config)
+            if first_rank():
+                as_json = arguments.print_config == "json"
+                print(config.model_dump_json(indent=2) + "\n" if as_json else dump_config(config), end="")
+            return 0
         spec.metrics(config).deciding(config.evaluation)
 
         from engine.commands.train import run_training
@@ -47,17 +48,7 @@ def train(spec: TaskSpec) -> None:
 def evaluate(spec: TaskSpec) -> None:
     """Runs ``python -m TASK.evaluate`` and exits with the code of its outcome."""
     arguments = parse_evaluate_arguments(spec.name, sys.argv[1:], spec.schema)
-
-    def command() -> int:
-        from engine.run_folder.used_config import used_config
-
-        used_config(arguments.experiment, spec.schema(), arguments.overrides)  # a mistake is told before torch is there
-
-        from engine.commands.evaluate import run_evaluation
-
-        return run_evaluation(spec, arguments)
-
-    exit_on_user_error(command)
+    _use_trained_model(spec, arguments, Later("engine.commands.evaluate:run_evaluation"))
 
 
 def predict(spec: TaskSpec, description: str, add_arguments: Callable[[ArgumentParser], None]) -> None:
@@ -66,30 +57,23 @@ def predict(spec: TaskSpec, description: str, add_arguments: Callable[[ArgumentP
     ``add_arguments`` adds ``--output`` and what else the command takes.
     """
     arguments = parse_predict_arguments(spec.name, description, add_arguments, sys.argv[1:], spec.schema)
+    _use_trained_model(spec, arguments, Later("engine.commands.predict:run_prediction"))
+
+
+def _use_trained_model(spec: TaskSpec, arguments: Any, run: Later) -> None:
+    """Reads the settings, so that a mistake is told before torch is there, and runs the command."""
 
     def command() -> int:
         from engine.run_folder.used_config import used_config
 
         used_config(arguments.experiment, spec.schema(), arguments.overrides)
-
-        from engine.commands.predict import run_prediction
-
-        return run_prediction(spec, arguments)
+        return int(run(spec, arguments))
 
     exit_on_user_error(command)
 
 
-def print_config(config: RunConfig, form: str) -> int:
-    """Prints a configuration as ``yaml`` or ``json``, from rank 0 alone."""
-    if first_rank():
-        from engine.config.load import dump_config
-
-        print(dump_config(config) if form == "yaml" else config.model_dump_json(indent=2) + "\n", end="")
-    return 0
-
-
 def first_rank() -> bool:
-    """Whether this process is the one whose messages count, as far as can be told before the ranks have met."""
+    """Tells whether this process is the one whose messages count, as far as can be told before the ranks have met."""
     names = ("RANK", "SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID")
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 

@@ -35,7 +35,14 @@ def run_evaluation(spec: TaskSpec, arguments: EvaluateArguments) -> int:
     """
 
     def work(experiment: Experiment[Any], ranks: Ranks) -> None:
-        evaluate_experiment(spec, experiment, arguments.split, ranks)
+        split = arguments.split
+        ranks.from_main(partial(check_writable, experiment.folder.results_for(split), "--experiment"))
+        inference = spec.inference(experiment, ranks)
+        with inference_mode(inference.model, resolve_precision(experiment.config.training.precision, ranks.device)):
+            measured = inference.evaluate(split, ranks)
+        ranks.heartbeat.at("measure")  # rank 0 alone writes the report
+        if ranks.is_main:
+            record_evaluation(experiment, split, measured)
 
     return with_experiment(spec, arguments, work)
 
@@ -62,18 +69,6 @@ def with_experiment(spec: TaskSpec, arguments: Any, work: Callable[[Experiment[A
             return 0
 
         return run_session(session, config.distributed, layout, folder.absolute() / ".rendezvous")
-
-
-def evaluate_experiment(spec: TaskSpec, experiment: Experiment[Any], split: str, ranks: Ranks) -> dict[str, float]:
-    """Returns the metrics of ``split`` on every rank; rank 0 writes the report and adds a record to metrics.jsonl."""
-    ranks.from_main(partial(check_writable, experiment.folder.results_for(split), "--experiment"))
-    inference = spec.inference(experiment, ranks)
-    with inference_mode(inference.model, resolve_precision(experiment.config.training.precision, ranks.device)):
-        measured = inference.evaluate(split, ranks)
-    ranks.heartbeat.at("measure")  # rank 0 alone writes the report
-    if ranks.is_main:
-        record_evaluation(experiment, split, measured)
-    return measured.metrics
 
 
 def record_evaluation(experiment: Experiment[Any], split: str, measured: Measured) -> None:

@@ -13,7 +13,7 @@ from engine.commands.progress_bar import Progress
 from engine.config.run import CheckpointConfig, LoggingConfig
 from engine.config.training import ProfileConfig
 from engine.devices.profiling import StepProfiler
-from engine.files import remove_leftovers, shown, write_atomic
+from engine.files import remove_leftovers, shown, warning_of_a_bad_disk, write_atomic
 from engine.images.image_io import ImageArray, write_image
 from engine.plots.curves import write_curves
 from engine.process.time_limit import Walltime
@@ -90,9 +90,7 @@ class FolderRecorder(Recorder):
         every = self._logging.every_steps
         self._metrics.resume_at(state.step, evaluated=not state.evaluation_owed, every=every)
         self._progress = Progress(total_steps, state.step)
-        self._best = state.best
-        self._status.update("running", epoch, state.step, state.best, state.stopped_early, state.skipped_in_row)
-        self._write_readme()
+        self._tell(state, epoch)
         log.info("experiment folder: %s", shown(self._folder.path))
         self._profiler.begin(state.step, total_steps)
 
@@ -113,11 +111,9 @@ class FolderRecorder(Recorder):
 
     def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
         self._metrics.write(state.step, epoch, split, metrics)
-        self._best = state.best
-        self._status.update(None, epoch, state.step, state.best, state.stopped_early, state.skipped_in_row)
         star = "  (best so far)" if state.best.get("step") == state.step else ""
         log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
-        self._write_readme()
+        self._tell(state, epoch)
 
     def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         if self._logging.tensorboard:
@@ -127,10 +123,8 @@ class FolderRecorder(Recorder):
     def keep(self, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         for name, image in draw().items():
             path = self._folder.results / f"{name}.png"
-            try:
+            with warning_of_a_bad_disk(path):
                 write_image(path, image)
-            except OSError as error:
-                log.warning("%s cannot be written: %s; going on without", path, error.strerror or error)
             self._metrics.image(name, image, 0)
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
@@ -168,11 +162,22 @@ class FolderRecorder(Recorder):
             archive_failure(self._folder.failed, sys.maxsize)
             self._say_result()
 
+    def _tell(self, state: RunState, epoch: float) -> None:
+        """Has status.json and README.md say how far the run is."""
+        self._best = state.best
+        self._status.update(
+            state="running",
+            epoch=epoch,
+            step=state.step,
+            best=state.best,
+            stopped_early=state.stopped_early,
+            skipped_in_row=state.skipped_in_row,
+        )
+        self._write_readme()
+
     def _write_readme(self) -> None:
-        try:
+        with warning_of_a_bad_disk(self._folder.readme):
             write_readme(self._folder, self._task)
-        except OSError as error:
-            log.warning("%s cannot be written: %s; going on without", self._folder.readme, error.strerror or error)
 
     def _draw_curves(self) -> None:
         path = self._folder.results / "curves.png"
@@ -192,11 +197,9 @@ class FolderRecorder(Recorder):
 
 def record_failed(folder: RunDir, task: str, step: int) -> None:
     """Has status.json and README.md say that the run has failed; for a run whose recorder is gone."""
-    try:
+    with warning_of_a_bad_disk(folder.path):
         mark_failed(folder.status, step)
         write_readme(folder, task)
-    except OSError as error:
-        log.warning("%s cannot be written: %s", folder.path, error.strerror or error)
 
 
 def listed(metrics: dict[str, float]) -> str:

@@ -20,15 +20,13 @@ _BAR = "{desc} {percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}  eta 
 
 
 class Progress:
-    """Shows the progress of a run from step ``start`` to ``total_steps``; silent where ``enabled`` is false."""
+    """Shows the progress of a run from step ``start`` to ``total_steps``."""
 
-    def __init__(
-        self, total_steps: int, start: int = 0, enabled: bool = True, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._total, self._start, self._enabled = total_steps, start, enabled
+    def __init__(self, total_steps: int, start: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total, self._start = total_steps, start
         self._clock, self._begun = clock, clock()
         self._bar: tqdm | None = None
-        if enabled and on_terminal():
+        if on_terminal():
             sized = os.get_terminal_size(sys.stdout.fileno()).columns > 0  # some remote terminals have no size
             width: dict[str, Any] = {"dynamic_ncols": True} if sized else {"ncols": 100}
             self._bar = tqdm(
@@ -42,11 +40,10 @@ class Progress:
 
     def update(self, step: int, epoch: float, metrics: Mapping[str, float]) -> None:
         """Shows a training record: the mean values up to ``step``, at which ``epoch`` (a fraction) of data is done."""
-        if not self._enabled:
-            return
         epochs, values = epoch_text(step, epoch, self._total), values_text(metrics)
         remaining = (self._clock() - self._begun) / max(1, step - self._start) * (self._total - step)
-        line = "  ".join(filter(None, (epochs, f"step {step}/{self._total}", values, f"eta {duration(remaining)}")))
+        eta = f"eta {tqdm.format_interval(remaining)}"
+        line = "  ".join(filter(None, (epochs, f"step {step}/{self._total}", values, eta)))
         log.info("%s", line, extra=FILE_ONLY if self._bar is not None else None)
         if self._bar is not None:
             self._bar.set_description_str(epochs, refresh=False)
@@ -73,13 +70,3 @@ def values_text(metrics: Mapping[str, float]) -> str:
     """Returns ``loss 0.512  lr 9.8e-04  312 img/s``, as far as they are there."""
     shown = {"loss": "loss {:.4g}", "lr": "lr {:.1e}", "images_per_second": "{:.3g} img/s"}
     return "  ".join(text.format(metrics[name]) for name, text in shown.items() if metrics.get(name) is not None)
-
-
-def duration(seconds: float) -> str:
-    """Returns ``1:23`` for minutes and seconds, ``2:01:23`` with hours, ``3d 02:01:23`` with days."""
-    minutes, second = divmod(max(0, round(seconds)), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f"{days}d {hour:02d}:{minute:02d}:{second:02d}"
-    return f"{hour}:{minute:02d}:{second:02d}" if hour else f"{minute}:{second:02d}"

@@ -15,6 +15,7 @@ from engine.distributed.slurm import noted_folder, restart_count
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
+from engine.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,10 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
         UserError: the folder is not there, several match, or a setting was changed that would change the run silently.
     """
     config = requested_config(schema, arguments)
-    own = own_folder(config, arguments)
+    # A job or array task that Slurm has restarted goes on in its folder untold. A first start only does if it is to
+    # find its folder by itself: a job may train the same twice.
+    restarted = arguments.resume is None and restart_count() > 0 and not arguments.dry_run
+    own = noted_folder(config.experiment.root, arguments.request) if restarted or arguments.resume == "auto" else None
     if own is not None:
         return _continue_own(own, schema, config, arguments)
     if arguments.resume is None:
@@ -94,17 +98,6 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
             log.info("--resume auto: no unfinished run below %s has this configuration; starting a new one", root)
         return Plan(config, matching[0] if matching else None, [])
     return continue_in(RunDir(Path(arguments.resume).absolute()), schema, config)
-
-
-def own_folder(config: RunConfig, arguments: TrainArguments) -> RunDir | None:
-    """Returns the folder of an earlier start of this Slurm job or array task, which goes on there untold.
-
-    A first start only does if it is to find its folder by itself: a job may train the same twice.
-    """
-    restarted = arguments.resume is None and restart_count() > 0 and not arguments.dry_run
-    if not restarted and arguments.resume != "auto":
-        return None
-    return noted_folder(config.experiment.root, arguments.request)
 
 
 def _continue_own(own: RunDir, schema: type[RunConfig], config: RunConfig, arguments: TrainArguments) -> Plan:
@@ -137,9 +130,9 @@ def continue_in(folder: RunDir, schema: type[RunConfig], config: RunConfig) -> P
     """Goes on in ``folder`` with ``config``, if that differs from the folder's own only in what may be changed."""
     before = load_config(schema, folder.config)
     recorded = allowed_changes(before.model_dump(mode="json"), config, f"--resume {folder.path}")
-    finished = state_of(folder) == "finished" and not recorded
-    stopped_early = bool((read_status(folder.status) or {}).get("stopped_early"))
-    return Plan(config, folder, recorded, finished, stopped_early)
+    status = read_status(folder.status) or {}
+    finished = status.get("state") == "finished" and not recorded
+    return Plan(config, folder, recorded, finished, stopped_early=bool(status.get("stopped_early")))
 
 
 def allowed_changes(before: Mapping[str, Any], config: RunConfig, what: str) -> list[str]:
@@ -170,8 +163,7 @@ def warn_of_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 
 def _cut(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+    return shortened(str(value), MOST_SHOWN)
 
 
 def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:
@@ -179,14 +171,10 @@ def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:
     for path in sorted(Path(config.experiment.root).glob("experiment_*")):
         folder = RunDir(path)
         try:
-            if state_of(folder) == "finished" or load_config(schema, folder.config) != config:
+            state = (read_status(folder.status) or {}).get("state")
+            if state == "finished" or load_config(schema, folder.config) != config:
                 continue
         except UserError as error:  # not ours to judge: an old or a foreign folder
             log.debug("%s passed over: %s", path, error)
             continue
         yield folder
-
-
-def state_of(folder: RunDir) -> str:
-    """Returns the state in a folder's status.json; ``unknown`` if it has none."""
-    return str((read_status(folder.status) or {}).get("state", "unknown"))

@@ -110,15 +110,10 @@ def _train(
         )
     if reason:
         if ranks.is_main:
-            report(_restart_limit_reached(reason, step))
+            advice = "mend the cause and go on in a new job with --resume"
+            report(Failure(None, socket.gethostname(), step, f"not tried again: {reason}; {advice}"))
         return 1
     return _fit(trainer, report.recorder, folder)
-
-
-def _restart_limit_reached(reason: str, step: int) -> Failure:
-    """Returns the failure of a job that Slurm restarts again and again, and that gets nowhere."""
-    advice = "mend the cause and go on in a new job with --resume"
-    return Failure(None, socket.gethostname(), step, f"not tried again: {reason}; {advice}")
 
 
 def _open_folder(the_plan: Plan, trainer: Trainer, request: Sequence[str]) -> tuple[RunDir, RunLock | None]:

@@ -3,48 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from engine.config.section import Section, UnusedKeys, Variants, variants_of
-from engine.config.type_words import SECTION, TEXT, is_section, key_paths, members, one_of, words
+from engine.config.section import Section, Unused, UnusedKeys, Variants, variants_of
+from engine.config.type_words import is_section, key_paths, members, one_of, words
 from engine.config.yaml_reader import REPLACE_TAG, Node, kind_of
 
 Keys = tuple[str | int, ...]
-
-_EXPECTED = {
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "string_type": TEXT,
-    "path_type": "a path",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "set_type": "a list",
-    "frozen_set_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": SECTION,
-    "none_required": "null",
-    "literal_error": "{expected}",
-    "enum": "{expected}",
-    "float_parsing": "a number",
-    "greater_than": "greater than {gt}",
-    "greater_than_equal": "at least {ge}",
-    "less_than": "less than {lt}",
-    "less_than_equal": "at most {le}",
-    "multiple_of": "a multiple of {multiple_of}",
-    "string_too_short": "text of at least {min_length} characters",
-    "string_too_long": "text of at most {max_length} characters",
-    "string_pattern_mismatch": "text that matches {pattern}",
-    "too_short": "a list of at least {min_length} values",
-    "too_long": "a list of at most {max_length} values",
-}
-"""How the sentence "must be ..., not X" goes on for pydantic's kinds of errors."""
 
 _ELSEWHERE_CALLED = {
     "learning_rate": "lr",
@@ -75,7 +45,6 @@ _SAID_OTHERWISE = {
 }
 """Names that other programs give to what is a value of a key here, and how it is said."""
 
-
 MOST_NAMED = 4
 """Variants that a message names."""
 
@@ -85,59 +54,63 @@ class Finding:
     """One of pydantic's errors, traced to the key it is about.
 
     ``owner`` is the section that the last key was looked for in, and ``variants`` tells it from others, if there are
-    any; ``unions`` are the keys of all other unions of types on the way, of which every member reports its own error;
-    ``members`` the types of the last of them.
+    any; ``expected`` is what the key takes, in words.
     """
 
     keys: Keys
     owner: type[BaseModel] | None
     variants: Variants | None
-    unions: tuple[Keys, ...]
-    members: list[Any]
+    expected: list[str]
     error: Any
 
     @property
-    def is_rival(self) -> bool:
-        """Whether other members of a union report errors of the same value."""
-        return self.keys in self.unions
+    def is_own_text(self) -> bool:
+        """Tells whether a check of ours says what is wrong."""
+        return self.error["type"] in ("value_error", "assertion_error")
 
     @property
     def decider(self) -> Keys:
-        """The key that tells the variants apart, if this one belongs to another variant; else none."""
+        """Returns the key that tells the variants apart, if this one belongs to another variant; else none."""
         if self.variants is None or self.error["type"] != "extra_forbidden":
             return ()
         return (*self.keys[:-1], self.variants.key) if self.variants.having(str(self.keys[-1])) else ()
 
+    @property
+    def unused(self) -> tuple[Unused, ...]:
+        """Settings that a check has found to be without effect."""
+        error = self.error.get("ctx", {}).get("error")
+        return error.found if isinstance(error, UnusedKeys) else ()
+
 
 def explain(error: ValidationError, schema: type[Section], tree: Node) -> list[str]:
     """Returns one line for each thing that is wrong in ``tree``, in the order of the files' lines."""
-    findings = [_trace(schema, found) for found in error.errors(include_url=False) if not _is_long_enough(found)]
-    groups: dict[Any, list[Finding]] = {}
-    for finding in _without_rival_members(findings):
-        groups.setdefault(finding.keys if finding.is_rival else object(), []).append(finding)
-    problems = [problem for group in groups.values() for problem in _describe(group, schema, tree)]
+    findings = trace(error, schema, tree)
+    around = {finding.keys[:depth] for finding in findings for depth in range(len(finding.keys))}
+    told = {finding.keys for finding in findings if finding.is_own_text}
+    problems: list[tuple[Keys, str]] = []
+    for finding in findings:
+        # Each member of a union has an error of its own: what is wrong within a value, or found by a check, says most.
+        if finding.keys not in around and (finding.is_own_text or finding.keys not in told):
+            problems += _describe(finding, schema, tree)
     wrong = {keys for keys, _ in problems}
     for finding in findings:
         if finding.decider and finding.decider not in wrong:
             problems += [(leaf, _of_another_variant(finding, tree)) for leaf, _ in tree.leaves(finding.keys)]
-    placed = sorted(((tree.place_of(keys), keys, text) for keys, text in problems), key=lambda problem: problem[0])
+    placed = sorted(
+        ((tree.place_of(keys), keys, text) for keys, text in dict.fromkeys(problems)), key=lambda problem: problem[0]
+    )
     return [": ".join(part for part in (str(place), dotted(keys), text) if part) for place, keys, text in placed]
-
-
-def _is_long_enough(error: Any) -> bool:
-    """Whether a list is called too short because pydantic does not count values that are wrong themselves."""
-    return error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]
 
 
 def left_out(error: ValidationError, schema: type[Section], tree: Node) -> list[Keys]:
     """Returns the keys of ``tree`` without effect that were written below all that decides so, which are inherited."""
     found: list[Keys] = []
-    for finding in (_trace(schema, entry) for entry in error.errors(include_url=False)):
+    for finding in trace(error, schema, tree):
         if finding.decider:
             leaves = [leaf for leaf, _ in tree.leaves(finding.keys)]
             below = [leaf for leaf in leaves if _is_below(tree, leaf, [finding.decider])]
             found += [finding.keys] if below == leaves else below
-        for unused in _unused(finding):
+        for unused in finding.unused:
             deciders = [(*finding.keys, *key.split(".")) for key in unused.deciders]
             keys = [(*finding.keys, *key.split(".")) for key in unused.keys]
             found += [path for path in keys if _is_below(tree, path, deciders)]
@@ -150,120 +123,82 @@ def _is_below(tree: Node, keys: Keys, deciders: list[Keys]) -> bool:
     return bool(layers) and written is not None and written < max(layers)
 
 
-def _unused(finding: Finding) -> tuple[Any, ...]:
-    error = finding.error.get("ctx", {}).get("error")
-    return error.found if isinstance(error, UnusedKeys) else ()
+def trace(error: ValidationError, schema: type[BaseModel], tree: Node) -> list[Finding]:
+    """Returns where in ``tree`` pydantic's errors are, and what would be right there."""
+    return [_trace(found, schema, tree.plain()) for found in error.errors(include_url=False)]
 
 
-def _trace(schema: type[BaseModel], error: Any) -> Finding:
-    """Follow pydantic's location through the types: it mixes keys with names of union members, which are no keys."""
+def _trace(error: Any, schema: type[BaseModel], value: Any) -> Finding:
+    """Follows pydantic's location through ``value``: it mixes keys with names of union members, which are no keys."""
     annotation: Any = schema
-    variants: Variants | None = None  # of this annotation
+    metadata: tuple[Any, ...] = ()  # of this annotation, as the variants are
+    variants: Variants | None = None
     owner: type[BaseModel] | None = None
     owned_by: Variants | None = None
-    unions: tuple[Keys, ...] = ()
-    rivals: list[Any] = []
     keys: Keys = ()
+    holder: Any = None
     for part in error["loc"]:
         choices = members(annotation)
-        if len(choices) > 1:
-            annotation = next((member for member in choices if _answers_to(member, part)), choices[-1])
-            if variants is None:  # else it alone was asked
-                unions, rivals = (*unions, keys), choices
-            continue
+        is_item = part in value if isinstance(value, dict) else isinstance(value, list) and part in range(len(value))
         if part == "[key]":  # the key itself of a mapping, not its value
-            continue
-        keys = (*keys, part)
-        owner = choices[0] if is_section(choices[0]) else None
-        owned_by = variants
-        if owner is not None:
-            field = owner.model_fields.get(part)
-            annotation, variants = (Any, None) if field is None else (field.annotation, variants_of(field))
+            annotation, metadata = get_args(holder)[0], ()
+        elif not is_item and (error["type"] != "missing" or part != error["loc"][-1] or isinstance(part, int)):
+            variant = [member for member in choices if is_section(member) and member.__name__ == part]
+            annotation = variant[0] if variant else annotation
         else:
-            inner = [arg for arg in get_args(choices[0]) if arg is not Ellipsis] or [Any]
-            annotation, variants = inner[min(part, len(inner) - 1) if isinstance(part, int) else -1], None
+            keys = (*keys, part)
+            value = value[part] if is_item else None
+            holds = [member for member in choices if is_section(member) or get_origin(member) in (dict, list, tuple)]
+            holder = holds[0] if holds else Any
+            owner, owned_by = (holder, variants) if is_section(holder) else (None, None)
+            annotation, metadata, variants = _inside(holder, part)
     told_apart_by = variants if error["type"].startswith("union_tag") else owned_by
-    return Finding(keys, owner, told_apart_by, unions, rivals, error)
+    expected = [text for text in words(annotation, metadata) if text != "null"]
+    return Finding(keys, owner, told_apart_by, expected, error)
 
 
-def _answers_to(member: Any, label: str | int) -> bool:
-    """Is ``label`` pydantic's name for this member of a union?"""
-    for inner in members(member):
-        name = getattr(get_origin(inner) or inner, "__name__", "")
-        if name and re.match(rf"(?:function-[a-z]+\[.*[, \[])?{re.escape(name)}\b", str(label), re.IGNORECASE):
-            return True
-    return False
+def _inside(holder: Any, part: str | int) -> tuple[Any, tuple[Any, ...], Variants | None]:
+    """Returns the type of what a section, mapping or list holds under a key, what stands beside it, and variants."""
+    if is_section(holder):
+        field = holder.model_fields.get(part)
+        return (Any, (), None) if field is None else (field.annotation, tuple(field.metadata), variants_of(field))
+    inner = [arg for arg in get_args(holder) if arg is not Ellipsis] or [Any]
+    return inner[min(part, len(inner) - 1) if isinstance(part, int) else -1], (), None
 
 
-def _without_rival_members(findings: list[Finding]) -> list[Finding]:
-    """Where a value is close to one member of a union, the other members' complaints are noise."""
-    deeper = {union for finding in findings for union in finding.unions if finding.keys != union}
-    specific = {finding.keys for finding in findings if finding.is_rival and _is_own_text(finding)}
-    return [
-        finding
-        for finding in findings
-        if not finding.is_rival
-        or (finding.keys not in deeper and (finding.keys not in specific or _is_own_text(finding)))
-    ]
-
-
-def _is_own_text(finding: Finding) -> bool:
-    return finding.error["type"] in ("value_error", "assertion_error")
-
-
-def _describe(group: list[Finding], schema: type[BaseModel], tree: Node) -> list[tuple[Keys, str]]:
-    """Returns the keys to name and what to say of each, from the errors that all members of a union have of a value."""
-    first = group[0]
-    error, kind = first.error, first.error["type"]
-    if kind == "extra_forbidden":
-        return [] if first.decider else [(first.keys, _unknown_key(first, schema, tree))]
-    if unused := _unused(first):
-        return [((*first.keys, *found.keys[0].split(".")), found.text) for found in unused]
-    if kind == "missing":
-        *owner, last = first.keys
-        if isinstance(last, int):
-            return [(tuple(owner), f"must be a list of more values than {last}")]
-        return [(first.keys, "required but missing")]
-    if kind.startswith("union_tag"):
-        return [_wrong_variant(first)]
-    if _is_own_text(first):
-        return [_named_key(first.keys, str(error["ctx"]["error"]), schema)]
-    return [(first.keys, _wrong_value(first))]
-
-
-def _wrong_variant(finding: Finding) -> tuple[Keys, str]:
-    variants = finding.variants
-    assert variants is not None, "only variants have tags"
-    keys = (*finding.keys, variants.key)
-    if finding.error["type"] == "union_tag_not_found":
-        return keys, "required but missing"
-    value = finding.error["input"][variants.key]
-    choices = [name for member in variants.members for name in variants.names(member)]
-    return keys, f"must be {one_of(list(map(repr, choices)))}, not {kind_of(value)}" + _did_you_mean(value, choices)
-
-
-def _wrong_value(finding: Finding) -> str:
+def _describe(finding: Finding, schema: type[BaseModel], tree: Node) -> list[tuple[Keys, str]]:
+    """Returns the keys to name and what to say of each."""
     error, kind = finding.error, finding.error["type"]
-    if finding.is_rival:
-        right = [text for member in finding.members for text in words(member)]
-        text = f"must be {one_of(right)}, not {_given(error['input'], ' '.join(right))}"
-        return text + _did_you_mean(error["input"], [text.strip("'") for text in right if "'" in text])
-    if kind not in _EXPECTED:
-        return f"{error['msg'][0].lower()}{error['msg'][1:]}, not {kind_of(error['input'])}"
-    context = error.get("ctx", {})
-    choices = re.findall(r"'([^']*)'", context["expected"]) if kind == "literal_error" else []
-    text = f"must be {_EXPECTED[kind].format(**context)}, not {_given(error['input'], _EXPECTED[kind])}"
-    return text + _did_you_mean(error["input"], choices)
+    if kind == "extra_forbidden":
+        return [] if finding.decider else [(finding.keys, _unknown_key(finding, schema, tree))]
+    if finding.unused:
+        return [((*finding.keys, *unused.keys[0].split(".")), unused.text) for unused in finding.unused]
+    if kind == "missing" and not isinstance(error["input"], list):
+        return [(finding.keys, "required but missing")]
+    if kind.startswith("union_tag"):
+        assert finding.variants is not None, "only variants have tags"
+        keys = (*finding.keys, finding.variants.key)
+        if kind == "union_tag_not_found":
+            return [(keys, "required but missing")]
+        names = [repr(name) for member in finding.variants.members for name in finding.variants.names(member)]
+        return [(keys, _must_be(names, tree.value_of(keys)))]
+    if finding.is_own_text:
+        return [_named_key(finding.keys, str(error["ctx"]["error"]), schema)]
+    return [(finding.keys, _must_be(finding.expected, error["input"]))]
 
 
-def _given(value: Any, expected: str) -> str:
-    """What was given; of a list where one of another length is ``expected``, its length."""
-    return f"of {len(value)}" if isinstance(value, list) and value and "list of" in expected else kind_of(value)
-
-
-def _did_you_mean(word: Any, choices: list[str]) -> str:
-    close = difflib.get_close_matches(word, choices, n=1) if isinstance(word, str) else []
-    return f"; did you mean '{close[0]}'?" if close else ""
+def _must_be(right: list[str], value: Any) -> str:
+    """Returns what to say of a value that is none of the ``right`` ones."""
+    expected = one_of(right)
+    if not isinstance(value, str):
+        expected = re.sub(r"\btext\b", "text (in quotes if it looks like something else)", expected)
+    if isinstance(value, float) and not math.isfinite(value):
+        expected = expected.replace("a number", "a finite number")
+    length = f"of {len(value)}" if isinstance(value, list) and value and "a list of" in expected else ""
+    choices = [text.strip("'") for text in right if "'" in text]
+    close = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"must be {expected}, not {length or kind_of(value)}{hint}"
 
 
 def _named_key(keys: Keys, text: str, schema: type[BaseModel]) -> tuple[Keys, str]:

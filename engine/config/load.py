@@ -61,7 +61,7 @@ def _validated(schema: type[C], tree: Node, context: tuple[str, ...]) -> tuple[N
         except ValidationError as error:
             inherited = left_out(error, schema, tree)
             if not inherited:
-                raise UserError("\n".join(dict.fromkeys(explain(error, schema, tree)))) from None
+                raise UserError("\n".join(explain(error, schema, tree))) from None
             for keys in inherited:
                 tree = tree.without(keys)
 
@@ -79,7 +79,7 @@ def differences(old: Section | Mapping[str, Any], new: Section | Mapping[str, An
 
 
 def is_below(key: str, prefixes: Sequence[str]) -> bool:
-    """Whether a dotted key is one of ``prefixes`` or lies in the section of one."""
+    """Tells whether a dotted key is one of ``prefixes`` or lies in the section of one."""
     return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
 
 

@@ -44,7 +44,7 @@ def check_published(model: str, timm_name: str | None, ask_timm: bool) -> None:
 
 
 def unknown_model(name: str, own: Collection[str]) -> str:
-    """What to say about a model that does not exist, with the nearest of ``own`` and of timm's that do."""
+    """Returns what to say about a model that does not exist, with the nearest of ``own`` and of timm's that do."""
     bare = name.removeprefix("timm/")
     near = difflib.get_close_matches(name, own, 1, cutoff=0.8)  # plain misspellings of ours need no timm
     if not near:

@@ -33,15 +33,10 @@ class AdamConfig(CommonOptimizer):
 
     name: Literal["adamw", "adam", "lamb"] = "adamw"
     """An optimizer of timm."""
-    betas: list[Fraction] | None = None
+    betas: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None = None
     """Decay rates of the moments; null: the optimizer's own."""
     eps: Positive | None = None
     """Added to the denominator; null: the optimizer's own."""
-
-    @model_validator(mode="after")
-    def _two_betas(self) -> AdamConfig:
-        _check_betas(self.name, self.betas, 2)
-        return self
 
 
 class SgdConfig(CommonOptimizer):
@@ -60,16 +55,11 @@ UNDIVIDED = {"lamb", "lambc", "lambcd", "lambcw", "lambw", "clamb", "clambw", "k
 
 
 def undivided(optimizer: str) -> str:
-    """What is wrong with an optimizer whose state cannot be divided over ranks."""
+    """Returns what is wrong with an optimizer whose state cannot be divided over ranks."""
     return (
         f"'{optimizer}' cannot be divided, since it does not advance each parameter by itself; use "
         "training.shard=none, or an optimizer such as adamw"
     )
-
-
-def _check_betas(name: str, betas: list[float] | None, count: int) -> None:
-    if betas is not None and len(betas) != count:
-        raise ValueError(f"betas: '{name}' takes {count} numbers, not {len(betas)}")
 
 
 class OtherOptimizerConfig(CommonOptimizer):
@@ -105,7 +95,8 @@ class OtherOptimizerConfig(CommonOptimizer):
             about = get_optimizer_info(self.name)
             if about.second_order:
                 raise ValueError(f"name: '{self.name}' needs second derivatives, which are not computed; try adamw")
-            _check_betas(self.name, self.betas, about.num_betas)
+            if self.betas is not None and len(self.betas) != about.num_betas:
+                raise ValueError(f"betas: '{self.name}' takes {about.num_betas} numbers, not {len(self.betas)}")
             absent = [key for key in ("momentum", "betas", "eps") if not getattr(about, f"has_{key}")]
             refuse_unused(self, [(key, f"an optimizer that has it (not {self.name})", ["name"]) for key in absent])
         return self
@@ -114,16 +105,11 @@ class OtherOptimizerConfig(CommonOptimizer):
 OptimizerConfig = Annotated[AdamConfig | SgdConfig | OtherOptimizerConfig, Variants("name")]
 
 
-class CommonSchedule(Section):
-    """What every schedule has."""
+class WarmUp(Section):
+    """A schedule that may begin with a linear warm-up."""
 
     name: str
     """Shape of the learning rate as a function of the optimizer step."""
-
-
-class WarmUp(CommonSchedule):
-    """A schedule that may begin with a linear warm-up."""
-
     warmup_epochs: NonNegative = 0
     """Epochs of linear warm-up (fractions are fine)."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
@@ -133,7 +119,7 @@ class WarmUp(CommonSchedule):
 
     @property
     def warms_up(self) -> bool:
-        """Whether there is a warm-up at all."""
+        """Tells whether there is a warm-up at all."""
         return bool(self.warmup_epochs or self.warmup_steps)
 
     @model_validator(mode="after")
@@ -171,7 +157,7 @@ class MilestonesSchedule(WarmUp):
         return milestones
 
 
-class OneCycleSchedule(CommonSchedule):
+class OneCycleSchedule(Section):
     """Up and down again, each by half a cosine; its own warm-up."""
 
     name: Literal["one_cycle"]

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from engine.config.section import OnlyWith, Section, Variants, variants_of
-from engine.config.type_words import TEXT, is_section, key_paths, members, one_of, words
+from engine.config.type_words import is_section, key_paths, members, one_of, words
 from engine.errors import UserError
 
 WIDTH = 100
@@ -45,17 +45,18 @@ def describe(schema: type[Section], path: str, told: Callable[[str], bool] = eve
     Raises:
         UserError: there is none, with the nearest; or only training reads it.
     """
-    known = dict.fromkeys(".".join(keys) for keys, _ in key_paths(schema))
-    found = [field for keys, field in key_paths(schema) if ".".join(keys) == path]
+    known = [(".".join(keys), field) for keys, field in key_paths(schema)]
+    found = {tuple(_entry(path, field)): field for name, field in known if name == path}  # variants may share it
     if not found:
-        near = difflib.get_close_matches(path, known, 1) or [key for key in known if key.endswith(f".{path}")][:1]
+        names = dict.fromkeys(name for name, _ in known)
+        near = difflib.get_close_matches(path, names, 1) or [name for name in names if name.endswith(f".{path}")][:1]
         hint = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(schema.model_fields)}"
         raise UserError(f"--help: there is no key '{path}'{hint}")
-    if not any(told(key) for key in known if f"{key}.".startswith(f"{path}.")):
+    if not any(told(name) for name, _ in known if f"{name}.".startswith(f"{path}.")):
         raise UserError(f"--help: only training reads {path}")
     lines: list[str] = []
-    for field in _distinct(found):
-        lines += _entry(path, field)
+    for entry, field in found.items():
+        lines += entry
         variants = variants_of(field)
         if variants is None:
             keys = [(f"{path}.{name}", inner) for name, inner in _keys(field)]
@@ -67,23 +68,23 @@ def describe(schema: type[Section], path: str, told: Callable[[str], bool] = eve
 
 def _of_variants(path: str, variants: Variants, told: Callable[[str], bool]) -> Iterator[str]:
     """Yields the keys that all variants share, then those of each; of both those that are ``told``."""
-    first, *others = variants.members
-    shared = [
-        name
-        for name, field in first.model_fields.items()
-        if name != variants.key and all(_same(field, other.model_fields.get(name)) for other in others)
+    key = f"{path}.{variants.key}"
+    entries = [
+        {f"{path}.{name}": _entry(f"{path}.{name}", field, 2) for name, field in member.model_fields.items()}
+        for member in variants.members
     ]
-    for name in filter(lambda name: told(f"{path}.{name}"), shared):
-        yield from _entry(f"{path}.{name}", first.model_fields[name], 2)
-    for member in variants.members:
-        own = [key for key in member.model_fields if key not in (*shared, variants.key) and told(f"{path}.{key}")]
+    shared = [name for name, lines in entries[0].items() if all(lines == other.get(name) for other in entries)]
+    for name in shared:
+        if name != key and told(name):
+            yield from entries[0][name]
+    for member, keys in zip(variants.members, entries, strict=True):
         about = (member.__doc__ or "").partition("\n")[0]
         default = "" if member.model_fields[variants.key].is_required() else " (default)"
         names = one_of(list(variants.names(member)) or ["any other"]) + default
-        if told(f"{path}.{variants.key}"):
-            yield from ["", *_wrapped(f"{path}.{variants.key}: {names}: {about}", 2)]
-        for name in own:
-            yield from _entry(f"{path}.{name}", member.model_fields[name], 4)
+        if told(key):
+            yield from ["", *_wrapped(f"{key}: {names}: {about}", 2)]
+        own = [name for name in keys if name not in (*shared, key) and told(name)]
+        yield from (f"  {line}" for name in own for line in keys[name])
 
 
 def _keys(field: FieldInfo) -> list[tuple[str, FieldInfo]]:
@@ -95,7 +96,7 @@ def _keys(field: FieldInfo) -> list[tuple[str, FieldInfo]]:
 
 def _entry(path: str, field: FieldInfo, indent: int = 0) -> list[str]:
     """Returns a key in lines: path, type and default in the first, below it what it means."""
-    kind = one_of([text.replace(TEXT, "text").strip("'") for text in words(field.annotation, tuple(field.metadata))])
+    kind = one_of([text.strip("'") for text in words(field.annotation, tuple(field.metadata))])
     if isinstance(field.get_default(), Section):
         default = f"see --help {path}" if indent else ""
     else:
@@ -110,18 +111,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, str | os.PathLike):
         return os.fspath(value) or "''"
     return json.dumps(value)
-
-
-def _same(one: FieldInfo, other: FieldInfo | None) -> bool:
-    return other is not None and _entry("", one) == _entry("", other)
-
-
-def _distinct(fields: list[FieldInfo]) -> list[FieldInfo]:
-    found: list[FieldInfo] = []
-    for field in fields:
-        if not any(_same(field, other) for other in found):
-            found.append(field)
-    return found
 
 
 def _wrapped(text: str, indent: int) -> list[str]:

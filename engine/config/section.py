@@ -54,7 +54,7 @@ class OnlyWith:
     """Values that the key is to have; empty: any but null, false, 0 and nothing."""
 
     def holds(self, section: Section) -> bool:
-        """Whether the field has an effect."""
+        """Tells whether the field has an effect."""
         found = [getattr(section, key) for key in self.any_of]
         return any(value in self.values if self.values else bool(value) for value in found)
 
@@ -145,35 +145,28 @@ class Variants:
     """Filled in by :func:`variants_of`."""
 
     def names(self, member: type[Section]) -> tuple[str, ...]:
-        """The values of a member; of one that takes any text, the examples that its field gives."""
+        """Returns the values of a member; of one that takes any text, the examples that its field gives."""
         field = member.model_fields[self.key]
         return get_args(field.annotation) or tuple(map(str, field.examples or ()))
 
     def having(self, name: str) -> list[str]:
-        """The values of all members that have a field of this name."""
+        """Returns the values of all members that have a field of this name."""
         return [value for member in self.members if name in member.model_fields for value in self.names(member)]
 
-    def member(self, value: Any) -> type[Section] | None:
-        """The member for a value of the key; None if there is none."""
-        open_to_text: type[Section] | None = None
-        for member in self.members:
-            if get_origin(member.model_fields[self.key].annotation) is None:
-                open_to_text = member
-            elif value in self.names(member):
-                return member
-        return open_to_text if isinstance(value, str) else None
-
     def tag(self, value: Any) -> str | None:
-        """The name of the class that is to validate a section's ``value``; None if its key is missing."""
+        """Returns the name of the class that is to validate a section's ``value``; None if its key is missing."""
         if isinstance(value, Section):
             return type(value).__name__
+        first = self.members[0]
         if not isinstance(value, dict):
-            return self.members[0].__name__  # which says that it has to be a section
+            return first.__name__  # which says that it has to be a section
         if self.key not in value:
-            field = self.members[0].model_fields[self.key]
-            return None if field.is_required() else self.members[0].__name__
-        found = self.member(value[self.key])
-        return repr(value[self.key]) if found is None else found.__name__
+            return None if first.model_fields[self.key].is_required() else first.__name__
+        name = value[self.key]
+        of_any_text = (m for m in self.members if get_origin(m.model_fields[self.key].annotation) is None)
+        named = (member for member in self.members if name in self.names(member))
+        found = next(named, next(of_any_text, None) if isinstance(name, str) else None)
+        return found.__name__ if found is not None else repr(name)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         members = get_args(source)
@@ -195,10 +188,10 @@ TRAINED = "trained"
 
 
 def may_import(info: ValidationInfo) -> bool:
-    """Whether a check may import a package that takes seconds; if not, it is to accept what it cannot know without."""
+    """Tells whether a check may import what takes seconds; if not, it is to accept what it cannot know without."""
     return IMPORT_NOTHING not in (info.context or ())
 
 
 def of_trained_model(info: ValidationInfo) -> bool:
-    """Whether the configuration is that of a trained model in use, which needs nothing to begin training with."""
+    """Tells whether the configuration is that of a trained model in use, which needs nothing to begin training with."""
     return TRAINED in (info.context or ())

@@ -3,14 +3,7 @@
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    WithJsonSchema,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer, field_validator, model_validator
 
 from engine.config.paths import AbsolutePath
 from engine.config.section import Section, refuse_unused
@@ -97,7 +90,7 @@ ALL_STAGES = "all"
 
 
 def nothing_new(stages: Sequence[str]) -> str:
-    """What is wrong with an epoch of `finetune.unfreeze` at which no stage begins to be trained."""
+    """Returns what is wrong with an epoch of `finetune.unfreeze` at which no stage begins to be trained."""
     return (
         f"{', '.join(stages) or 'no stage'}: trained from an earlier epoch on; remove it (what has begun to be trained "
         "is never frozen again)"
@@ -161,7 +154,7 @@ class FinetuneConfig(Section):
 
     @property
     def sets_head_apart(self) -> bool:
-        """Whether rate or decay of the head are not those of the rest."""
+        """Tells whether rate or decay of the head are not those of the rest."""
         return self.backbone_lr_scale != 1 or self.backbone_weight_decay is not None
 
 

@@ -10,22 +10,26 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-TEXT = "text (in quotes if it looks like something else)"
-SECTION = "a section of keys"
-
 _NOUNS = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
-    str: TEXT,
+    str: "text",
     Path: "a path",
     list: "a list",
     tuple: "a list",
-    set: "a list",
-    frozenset: "a list",
     dict: "a mapping",
 }
-_BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+_LIMITS = {
+    "gt": "> {}",
+    "ge": ">= {}",
+    "lt": "< {}",
+    "le": "<= {}",
+    "length": "of {} {unit}",
+    "min_length": "of at least {} {unit}",
+    "max_length": "of at most {} {unit}",
+    "pattern": "that matches {}",
+}
 
 
 def members(annotation: Any) -> list[Any]:
@@ -33,13 +37,12 @@ def members(annotation: Any) -> list[Any]:
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
-        found = [member for member in get_args(annotation) if member is not type(None)]
-        return found if len(found) > 1 else members(found[0])
+        return [inner for member in get_args(annotation) if member is not type(None) for inner in members(member)]
     return [annotation]
 
 
 def is_section(annotation: Any) -> bool:
-    """Whether an annotation is a section of keys and nothing else."""
+    """Tells whether an annotation is a section of keys and nothing else."""
     # Python 3.10 takes list[int] for a type.
     return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel)
 
@@ -70,20 +73,18 @@ def words(annotation: Any, metadata: tuple[Any, ...] = ()) -> list[str]:
     if origin is Literal:
         return [repr(value) for value in get_args(annotation)]
     if is_section(origin):
-        return [SECTION]
-    parts = get_args(annotation)
-    length = f" of {len(parts)} values" if origin is tuple and Ellipsis not in parts else ""
-    limits = _bounds(metadata) if origin in (int, float) else []
-    return [_NOUNS.get(origin, str(annotation)) + length + (" " + " and ".join(limits) if limits else "")]
-
-
-def _bounds(metadata: tuple[Any, ...]) -> list[str]:
-    found: list[str] = []
+        return ["a section of keys"]
+    limits: dict[str, Any] = {}
     for entry in metadata:
         for constraint in entry.metadata if isinstance(entry, FieldInfo) else [entry]:
-            limits = [(sign, getattr(constraint, name, None)) for name, sign in _BOUNDS.items()]
-            found += [f"{sign} {limit}" for sign, limit in limits if limit is not None]
-    return found
+            limits |= {name: found for name in _LIMITS if (found := getattr(constraint, name, None)) is not None}
+    if origin is tuple and Ellipsis not in get_args(annotation):
+        limits["length"] = len(get_args(annotation))
+    elif "min_length" in limits and limits["min_length"] == limits.get("max_length"):
+        limits["length"] = limits.pop("min_length", limits.pop("max_length"))
+    unit = "characters" if origin is str else "values"
+    said = " and ".join(text.format(limits[name], unit=unit) for name, text in _LIMITS.items() if name in limits)
+    return [f"{_NOUNS.get(origin, str(annotation))} {said}".rstrip()]
 
 
 def one_of(choices: list[str], word: str = "or") -> str:

@@ -6,8 +6,10 @@ Only plain data can be read; there is no way from a file to a Python object.
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Union
@@ -17,29 +19,29 @@ import yaml
 from engine.config.paths import expand
 from engine.errors import UserError
 from engine.files import usable_path
+from engine.text import shortened
 
 REPLACE_TAG = "!replace"
 """Before a mapping (``optimizer: !replace {name: sgd}``): it takes the place of the base's instead of merging."""
 
-_NULL = re.compile(r"(?:~|null|Null|NULL|)$")
-_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)$")
-_INT = re.compile(r"(?:[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+)$")
-_FLOAT = re.compile(
-    r"(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
-    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
-)
-SCALARS = {
-    "tag:yaml.org,2002:null": _NULL,
-    "tag:yaml.org,2002:bool": _BOOL,
-    "tag:yaml.org,2002:int": _INT,
-    "tag:yaml.org,2002:float": _FLOAT,
+_TAG = "tag:yaml.org,2002:"
+SCALARS: dict[str, tuple[re.Pattern[str], Callable[[str], str | int | float | None]]] = {
+    f"{_TAG}null": (re.compile(r"(?:~|null|Null|NULL|)$"), lambda text: None),
+    f"{_TAG}bool": (re.compile(r"(?:true|True|TRUE|false|False|FALSE)$"), lambda text: text.lower() == "true"),
+    f"{_TAG}int": (re.compile(r"(?:[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+)$"), lambda text: int(text, 0)),
+    f"{_TAG}float": (
+        re.compile(
+            r"(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+            r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+        ),
+        lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
+    ),
+    f"{_TAG}str": (re.compile(""), str),
 }
-"""What a plain scalar means: the first pattern that matches, else text."""
+"""What a plain scalar means: the first pattern that matches, and what makes a value of its text."""
 
 MOST_VALUES = 100_000
 """Values of a file with aliases, which a few lines of them could make billions of."""
-
-_TEXT = "tag:yaml.org,2002:str"
 
 
 class Place(NamedTuple):
@@ -68,39 +70,37 @@ class Node:
     replaces: bool = False
 
     def plain(self) -> Any:
-        """The value as nested dicts and lists."""
+        """Returns the value as nested dicts and lists."""
         if isinstance(self.value, dict):
             return {key: child.plain() for key, child in self.value.items()}
         if isinstance(self.value, list):
             return [child.plain() for child in self.value]
         return self.value
 
-    def place_of(self, keys: tuple[str | int, ...]) -> Place:
-        """The place of the value under ``keys``, or of the nearest value around it that was written down."""
-        node = self
+    def way(self, keys: tuple[str | int, ...]) -> list[Node]:
+        """Returns this node and those below it under each of ``keys``, as far as there are any."""
+        nodes = [self]
         for key in keys:
-            if isinstance(node.value, dict) and key in node.value:
-                node = node.value[str(key)]
-            elif isinstance(node.value, list) and isinstance(key, int) and key < len(node.value):
-                node = node.value[key]
-            else:
+            inner: Any = nodes[-1].value
+            if not (key in inner if isinstance(inner, dict) else isinstance(inner, list) and key in range(len(inner))):
                 break
-        return node.place
+            nodes.append(inner[key])
+        return nodes
+
+    def place_of(self, keys: tuple[str | int, ...]) -> Place:
+        """Returns the place of the value under ``keys``, or of the nearest value around it that was written down."""
+        return self.way(keys)[-1].place
 
     def value_of(self, keys: tuple[str | int, ...]) -> Any:
         """Returns the plain value under ``keys``; None if there is none."""
-        value = self.plain()
-        for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
+        nodes = self.way(keys)
+        return nodes[-1].plain() if len(nodes) > len(keys) else None
 
     def leaves(self, keys: tuple[str | int, ...]) -> list[tuple[tuple[str | int, ...], int]]:
         """Returns where the values at or below ``keys`` are, but for mappings of others, each with its layer."""
-        node = self
-        for key in keys:
-            if not isinstance(node.value, dict) or key not in node.value:
-                return []
-            node = node.value[str(key)]
+        *_, node = nodes = self.way(keys)
+        if len(nodes) <= len(keys):
+            return []
         if isinstance(node.value, dict) and node.value:
             return [leaf for key in node.value for leaf in self.leaves((*keys, key))]
         return [(keys, node.place.layer)]
@@ -110,7 +110,7 @@ class Node:
         return max((layer for _, layer in self.leaves(keys)), default=None)
 
     def without(self, keys: tuple[str | int, ...]) -> Node:
-        """The tree but for what stands under ``keys``."""
+        """Returns the tree but for what stands under ``keys``."""
         first, *inner = keys
         assert isinstance(self.value, dict)
         rest = {key: node for key, node in self.value.items() if key != first}
@@ -120,7 +120,7 @@ class Node:
 
 
 def read_file(path: Path) -> Node:
-    """The tree of the YAML file ``path`` over those of its bases.
+    """Reads the tree of the YAML file ``path`` over those of its bases.
 
     Raises:
         UserError: a file cannot be read, is not YAML, is not a mapping, repeats a key or inherits from itself.
@@ -129,7 +129,7 @@ def read_file(path: Path) -> Node:
 
 
 def read_override(text: str) -> Node:
-    """The tree of one ``key.path=value`` of the command line; a mapping as value replaces, as its dotted key says.
+    """Reads the tree of a ``key.path=value`` of the command line; a mapping as value replaces, as its dotted key says.
 
     Raises:
         UserError: the text has no ``=``, an empty key, or a value that is not YAML.
@@ -142,14 +142,14 @@ def read_override(text: str) -> Node:
         raise UserError(
             f"{COMMAND_LINE}: {path}: {value} has a meaning in YAML; put it in quotes: {path}='\"{value}\"'"
         )
-    node = replace(_Reader(COMMAND_LINE.file, COMMAND_LINE.layer, numbered=False).read(value, of=path), replaces=True)
+    node = replace(_Reader(COMMAND_LINE).read(value, of=path), replaces=True)
     for key in reversed(keys):
         node = Node({key: node}, COMMAND_LINE)
     return node
 
 
 def merge(below: Node, above: Node) -> Node:
-    """``above`` over ``below``: mappings merge key by key, anything else replaces what was there."""
+    """Puts ``above`` over ``below``: mappings merge key by key, anything else replaces what was there."""
     if above.replaces or not isinstance(below.value, dict) or not isinstance(above.value, dict):
         return above
     merged = dict(below.value)
@@ -173,7 +173,7 @@ def _read(path: Path, asked_from: Place, chain: tuple[Path, ...]) -> Node:
         raise UserError(f"{asked}{shown}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise UserError(f"{asked}{shown}: is not UTF-8 text") from None
-    tree = _Reader(shown, -len(chain)).read(text)
+    tree = _Reader(Place(shown, 1, -len(chain))).read(text)
     if tree.value is None:
         raise UserError(f"{asked}{shown}: is empty; a configuration has at least a model and data")
     if not isinstance(tree.value, dict):
@@ -199,15 +199,12 @@ def _bases(node: Node) -> list[tuple[str, Place]]:
 
 
 def kind_of(value: Any) -> str:
-    """A value for messages: short ones as YAML would write them, long ones by their kind."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+    """Formats a plain value for messages: short ones as YAML would write them, long ones by their kind."""
     if isinstance(value, dict):
         return "a mapping"
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
         return "a list" if value else "an empty list"
-    shown = repr(value) if isinstance(value, (str, float, int)) else repr(str(value))
-    return shown if len(shown) <= 80 else f"{shown[:76]} ..."
+    return shortened(json.dumps(value) if value is None or isinstance(value, bool) else repr(value), 80)
 
 
 class _Loader(yaml.SafeLoader):
@@ -216,7 +213,7 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}
 
 
-for _tag, _pattern in SCALARS.items():
+for _tag, (_pattern, _) in SCALARS.items():
     _Loader.add_implicit_resolver(_tag, _pattern, None)
 
 
@@ -224,61 +221,55 @@ for _tag, _pattern in SCALARS.items():
 class _Reader:
     """Turns the text of one file into a :class:`Node`."""
 
-    file: str
-    layer: int
-    numbered: bool = True
-    done: dict[int, Value] = field(default_factory=dict)
-    open: set[int] = field(default_factory=set)
-    sizes: dict[int, int] = field(default_factory=dict)
+    beginning: Place
+    done: dict[int, tuple[Value, int] | None] = field(default_factory=dict)
+    """Value and size of what was read before, which an alias may stand for; None for what is being read."""
     total: int = 0
     """Values so far, those behind aliases as often as they are used."""
 
     def read(self, text: str, of: str = "") -> Node:
         try:
             root = yaml.compose(text, Loader=_Loader)
-            return Node(None, self.place(1)) if root is None else self.node(root, self.place(1))
+            return Node(None, self.beginning) if root is None else self.node(root, self.beginning)
         except yaml.YAMLError as error:
             raise self.syntax_error(error, text, of) from None
         except RecursionError:
-            raise UserError(f"{self.place(1)}: is nested too deeply") from None
+            raise UserError(f"{self.beginning}: is nested too deeply") from None
 
-    def place(self, line: int) -> Place:
-        return Place(self.file, line if self.numbered else 0, self.layer)
+    def place(self, mark: yaml.Mark) -> Place:
+        return self.beginning._replace(line=mark.line + 1) if self.beginning.line else self.beginning
 
     def node(self, node: yaml.Node, place: Place) -> Node:
-        if id(node) in self.open:
-            raise UserError(f"{place}: an alias may not contain itself")
-        if id(node) not in self.done:
-            self.open.add(id(node))
-            before = self.total
-            self.done[id(node)] = self.value(node)
-            self.sizes[id(node)] = self.total - before + 1
+        before, is_alias = self.total, id(node) in self.done
+        if not is_alias:
+            self.done[id(node)] = None
+            value = self.value(node)
             self.total += 1
-            self.open.remove(id(node))
-        else:
-            self.total += self.sizes[id(node)]
-            if self.total > MOST_VALUES:
-                raise UserError(f"{place}: the aliases stand for more than {MOST_VALUES:,} values")
-        return Node(self.done[id(node)], place, node.tag == REPLACE_TAG)
+            self.done[id(node)] = value, self.total - before
+        found = self.done[id(node)]
+        if found is None:
+            raise UserError(f"{place}: an alias may not contain itself")
+        self.total = before + found[1]
+        if is_alias and self.total > MOST_VALUES:
+            raise UserError(f"{place}: the aliases stand for more than {MOST_VALUES:,} values")
+        return Node(found[0], place, node.tag == REPLACE_TAG)
 
     def value(self, node: yaml.Node) -> Value:
-        if isinstance(node, yaml.MappingNode) and node.tag in ("tag:yaml.org,2002:map", REPLACE_TAG):
+        if isinstance(node, yaml.MappingNode) and node.tag in (f"{_TAG}map", REPLACE_TAG):
             return self.mapping(node)
-        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-            return [self.node(item, self.place(item.start_mark.line + 1)) for item in node.value]
-        if isinstance(node, yaml.ScalarNode):
-            if node.tag == _TEXT:
-                return node.value
-            if node.tag in SCALARS and SCALARS[node.tag].match(node.value):
-                return _scalar(node.tag, node.value)
-        place = self.place(node.start_mark.line + 1)
-        raise UserError(f"{place}: the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} cannot be used here")
+        if isinstance(node, yaml.SequenceNode) and node.tag == f"{_TAG}seq":
+            return [self.node(item, self.place(item.start_mark)) for item in node.value]
+        if isinstance(node, yaml.ScalarNode) and node.tag in SCALARS:
+            pattern, convert = SCALARS[node.tag]
+            if pattern.match(node.value):
+                return convert(node.value)
+        raise UserError(f"{self.place(node.start_mark)}: the tag {node.tag.replace(_TAG, '!!')} cannot be used here")
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Node]:
         """Keys are text as it was written: ``1`` and ``no`` name classes as well as words do."""
         mapping: dict[str, Node] = {}
         for key, value in node.value:
-            place = self.place(key.start_mark.line + 1)
+            place = self.place(key.start_mark)
             if not isinstance(key, yaml.ScalarNode):
                 raise UserError(f"{place}: a key must be text")
             if key.value in mapping:
@@ -287,28 +278,16 @@ class _Reader:
         return mapping
 
     def syntax_error(self, error: yaml.YAMLError, text: str, of: str) -> UserError:
+        place = self.beginning
         if isinstance(error, yaml.MarkedYAMLError):
-            mark = error.problem_mark or error.context_mark
-            line = mark.line + 1 if mark else 1
+            begun, mark = error.context_mark, error.problem_mark or error.context_mark
+            place = self.place(mark) if mark else place
             problem = ", ".join(part for part in (error.context, error.problem) if part)
-            begun = error.context_mark.line + 1 if error.context_mark else line
-            problem += f" (begun in line {begun})" if begun != line else ""
+            problem += f" (begun in line {begun.line + 1})" if begun and mark and begun.line != mark.line else ""
         else:
             position = getattr(error, "position", 0)
-            line = text.count("\n", 0, position) + 1
+            place = place._replace(line=place.line and text.count("\n", 0, position) + 1)
             problem = f"the character {text[position : position + 1]!r} is not allowed"
         if "'\\t'" in problem:
             problem += " (YAML indents with spaces, not with tabs)"
-        where = f"{self.place(line)}: {of}: " if of else f"{self.place(line)}: "
-        return UserError(f"{where}is not valid YAML: {problem}")
-
-
-def _scalar(tag: str, text: str) -> Value:
-    kind = tag.rpartition(":")[2]
-    if kind == "null":
-        return None
-    if kind == "bool":
-        return text.lower() == "true"
-    if kind == "int":
-        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
-    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        return UserError(": ".join(filter(None, (str(place), of, f"is not valid YAML: {problem}"))))

@@ -28,23 +28,14 @@ def _list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.Node:
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=flat)
 
 
-def _float(dumper: yaml.SafeDumper, number: float) -> yaml.Node:
-    """Python's shortest text that reads back exactly; YAML 1.1 wants a point before the exponent."""
-    text = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}.get(repr(number), repr(number))
-    if "e" in text and "." not in text:
-        text = text.replace("e", ".0e")
-    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
-
-
-for _tag, _pattern in SCALARS.items():
+for _tag, (_pattern, _) in SCALARS.items():
     _Dumper.add_implicit_resolver(_tag, _pattern, None)
 _Dumper.add_representer(str, _text)
 _Dumper.add_representer(list, _list)
-_Dumper.add_representer(float, _float)
 
 
 def dump_yaml(tree: dict[str, Any]) -> str:
-    """``tree`` as YAML text in the order of its keys, its mappings set apart by empty lines."""
+    """Formats ``tree`` as YAML text in the order of its keys, its mappings set apart by empty lines."""
     parts = []
     for key, value in tree.items():
         text = yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -16,8 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.files import write_atomic
-from engine.run_folder.failure import read_content
+from engine.files import read_json, write_atomic
 from engine.run_folder.paths import RunDir
 
 log = logging.getLogger(__name__)
@@ -113,7 +112,7 @@ def job_of(start: Mapping[str, Any]) -> str | None:
 
 def last_job(folder: RunDir) -> str | None:
     """Returns the job of a run's last start; None if that was not made by Slurm."""
-    record = read_content(folder.environment) or {}
+    record = read_json(folder.environment) or {}
     return job_of([record, *record.get("restarts", [])][-1])
 
 

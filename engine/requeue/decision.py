@@ -6,14 +6,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.files import read_json
 from engine.run_folder.exit_status import add_wait_status
-from engine.run_folder.failure import Failure, read_content, read_failure
+from engine.run_folder.failure import Failure, read_failure
 from engine.run_folder.paths import RunDir
 
 
 def failed_node(folder: RunDir, failure: Failure) -> str:
     """Returns Slurm's name of the node that a run's last start failed on; empty if nobody knows whose fault it is."""
-    record = read_content(folder.environment) or {}
+    record = read_json(folder.environment) or {}
     devices = [record, *record.get("restarts", [])][-1].get("devices", [])
     return next((each.get("node", "") for each in devices if each.get("rank") == failure.rank), "")
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from engine.distributed.slurm import job_name, job_of, restart_count
-from engine.run_folder.environment import read_environment
+from engine.files import read_json
 from engine.run_folder.failure import Failure, read_failure
 from engine.run_folder.paths import RunDir
 
@@ -24,7 +24,7 @@ def restart_limit_reason(folder: RunDir, step: int, environment: Mapping[str, st
     job = job_name(environment)
     if job is None or restart_count(environment) == 0:
         return None
-    record = read_environment(folder.environment) or {}
+    record = read_json(folder.environment) or {}
     starts = [start for start in (record, *record.get("restarts", [])) if job_of(start) == job]
     since = min((start["started"] for start in starts), default=0.0)
     paths = [folder.failed, *folder.failed.parent.glob(f"{folder.failed.stem}_*{folder.failed.suffix}")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shlex
@@ -16,7 +15,7 @@ from typing import Any
 
 import torch
 
-from engine.files import write_atomic
+from engine.files import read_json, write_json
 from engine.run_folder.git_state import describe_code
 
 _PACKAGES = (
@@ -74,22 +73,13 @@ def describe_start(ranks: Sequence[Mapping[str, Any]], code: Path | None = None)
 
 
 def record_start(path: Path, start: Mapping[str, Any]) -> None:
-    """Writes ``start`` (:func:`describe_start`) to environment.json, or adds it to the restarts of one that is
-    there."""
-    first = read_environment(path)
+    """Writes ``start`` (:func:`describe_start`) to environment.json, or adds it to the restarts that it has."""
+    first = read_json(path)
     if first is None:
         first = {**start, "restarts": []}
     else:
         first["restarts"] = [*first.get("restarts", []), dict(start)]
-    write_atomic(path, json.dumps(first, indent=2) + "\n")
-
-
-def read_environment(path: Path) -> dict[str, Any] | None:
-    """Reads an environment.json; None if there is none."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    write_json(path, first)
 
 
 def _version(package: str) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import asdict
 from pathlib import Path
 
-from engine.run_folder.failure import Failure, put, read_content, replace_content, warning_of_a_bad_disk
+from engine.files import read_json, warning_of_a_bad_disk, write_json
+from engine.run_folder.failure import Failure, put
 from engine.run_folder.status import read_status
 
 _SIGNALS = {
@@ -33,13 +35,9 @@ def describe_wait_status(status: int) -> str:
     Args:
         status: an exit code, the negative number of a signal (Python), or 128 and that number (shells).
     """
-    number = -status if status < 0 else status - 128
-    if number > 0:
-        try:
-            name = signal.Signals(number)
-        except ValueError:
-            return f"exit code {status}"
-        return f"{name.name}: {_SIGNALS[name]}" if name in _SIGNALS else name.name
+    ended_by = {known.value: known for known in signal.Signals}.get(-status if status < 0 else status - 128)
+    if ended_by is not None:
+        return f"{ended_by.name}: {_SIGNALS[ended_by]}" if ended_by in _SIGNALS else ended_by.name
     return f"exit code {status}: {_CODES[status]}" if status in _CODES else f"exit code {status}"
 
 
@@ -50,13 +48,13 @@ def add_wait_status(path: Path, rank: int | None, status: int, since: float = 0.
         rank: of the process; None if it stands for several.
         since: when the process was started, in seconds since 1970: an older file is about another start.
     """
-    meaning, content = describe_wait_status(status), read_content(path)
+    meaning, content = describe_wait_status(status), read_json(path)
     if content is not None and content.get("time", 0.0) >= since:
         with warning_of_a_bad_disk(path):
-            replace_content(path, {**content, "wait_status": meaning})
+            write_json(path, {**content, "wait_status": meaning})
         return
     state = read_status(path.with_name("status.json")) or {}
     step = int(state.get("step", 0))
     who = "a process" if rank is None else f"rank {rank}"
     failure = Failure(rank, "", step, f"{who} ended, last heard of at step {step}: {meaning}", step_known=False)
-    put(path, {**failure.to_json(), "wait_status": meaning})
+    put(path, {**asdict(failure), "wait_status": meaning})

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import itertools
-import json
 import logging
-import os
 import time
-import uuid
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from engine.files import sync_folder, write_atomic
+from engine.files import create_file, json_text, read_json, sync_folder, warning_of_a_bad_disk, write_json
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
 
 log = logging.getLogger(__name__)
 
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _PATIENCE = 1.0
 
 
@@ -52,13 +45,9 @@ class Failure:
     """Whether the same start may well succeed: a rank that vanished, a hang, an error of NCCL or of the hardware."""
     time: float = field(default_factory=time.time)
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns what FAILED.json holds."""
-        return asdict(self)
-
     @staticmethod
     def from_json(content: dict[str, Any]) -> Failure:
-        """Reads the failure that :meth:`to_json` wrote; what else is there is left out.
+        """Reads what FAILED.json holds of a failure; what else is there is left out.
 
         Raises:
             TypeError: it lacks something.
@@ -69,10 +58,7 @@ class Failure:
 
 def read_failure(path: Path) -> Failure | None:
     """Reads a FAILED.json; None if there is none, or none that can be read."""
-    try:
-        return Failure.from_json(read_content(path) or {})
-    except TypeError:
-        return None
+    return read_json(path, Failure.from_json)
 
 
 def write_failure(path: Path, failure: Failure) -> bool:
@@ -83,13 +69,13 @@ def write_failure(path: Path, failure: Failure) -> bool:
     Returns:
         Whether it was written. It is not if this start has one already, nor, with a warning, to a disk that cannot be.
     """
-    return put(path, failure.to_json(), failure.start)
+    return put(path, asdict(failure), failure.start)
 
 
 def archive_failure(path: Path, step: int) -> None:
     """Renames FAILED.json to FAILED_1.json or the next that is free, if the run, now at ``step``, has passed it."""
-    content, failure = read_content(path), read_failure(path)
-    if content is None or failure is None or step <= failure.step:
+    content, failure = read_json(path), read_failure(path)
+    if failure is None or step <= failure.step:
         return
     with warning_of_a_bad_disk(path):
         _keep(path, content)
@@ -106,7 +92,7 @@ def record_silent_end(folder: RunDir) -> Failure | None:
     status = read_status(folder.status)
     if status is None or status.get("state") not in ("running", "lost"):
         return None
-    environment = read_content(folder.environment) or {}
+    environment = read_json(folder.environment) or {}
     last = [environment, *environment.get("restarts", [])][-1]
     told = read_failure(folder.failed)
     if told is not None and told.time >= last.get("started", 0.0):
@@ -118,7 +104,7 @@ def record_silent_end(folder: RunDir) -> Failure | None:
     )
     reason = f"{reason} ({', '.join(hosts)})" if hosts else reason
     failure = Failure(None, ", ".join(hosts), step, reason, step_known=False, retry=True)
-    return failure if put(folder.failed, failure.to_json()) else None
+    return failure if put(folder.failed, asdict(failure)) else None
 
 
 def _reached(folder: RunDir, step: int) -> int:
@@ -138,73 +124,26 @@ def put(path: Path, content: dict[str, Any], start: str = "") -> bool:
         Whether it did. It does not if the older one is of ``start``, nor if the disk cannot be written.
     """
     with warning_of_a_bad_disk(path):
-        if not _create(path, content):
-            old = read_content(path)
+        if not create_file(path, json_text(content)):
+            old = read_json(path)
             if old is not None and start and old.get("start") == start:
                 return False
             if old is not None and not _keep(path, old):
                 time.sleep(_PATIENCE)  # another rank is about to write its own here, unless it died before it could
-                if read_content(path) != old:
+                if read_json(path) != old:
                     return False
-            replace_content(path, content)
+            write_json(path, content)
         sync_folder(path.parent)
         return True
     return False
-
-
-def replace_content(path: Path, content: dict[str, Any]) -> None:
-    """Writes a JSON file in the place of one that is there."""
-    write_atomic(path, json.dumps(content, indent=2) + "\n")
 
 
 def _keep(path: Path, content: dict[str, Any]) -> bool:
     """Copies what FAILED.json holds to the next free name; False if it was kept already."""
     for number in itertools.count(1):
         kept = path.with_name(f"{path.stem}_{number}{path.suffix}")
-        if _create(kept, content):
+        if create_file(kept, json_text(content)):
             return True
-        if read_content(kept) == content:
+        if read_json(kept) == content:
             break
     return False
-
-
-def _create(path: Path, content: dict[str, Any]) -> bool:
-    """Makes a file at once with all of its content, on disk; False if there is one of that name."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
-    try:
-        with aside.open("x", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(aside, path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))  # the name is ours
-            os.replace(aside, path)
-        return True
-    except FileExistsError:
-        return False
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def read_content(path: Path) -> dict[str, Any] | None:
-    """Reads the object in a JSON file; None if there is none, or none that can be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-@contextlib.contextmanager
-def warning_of_a_bad_disk(path: Path) -> Iterator[None]:
-    """Turns the error of a disk that cannot be written into a warning."""
-    try:
-        yield
-    except OSError as error:
-        log.warning("%s cannot be written: %s; going on without", path, error.strerror)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from engine.files import read_json
 
 SNAPSHOT_MARKER = ".snapshot.json"
 """In a copy of the code: its hash, and what :func:`git_state` said of the clone when it was made."""
@@ -15,11 +16,8 @@ SNAPSHOT_MARKER = ".snapshot.json"
 
 def describe_code(folder: Path) -> dict[str, Any]:
     """Returns ``git``, see :func:`git_state`, and ``snapshot``, the copy's hash; None if ``folder`` is no copy."""
-    try:
-        marker = json.loads((folder / SNAPSHOT_MARKER).read_text(encoding="utf-8"))
-        return {"git": marker["git"], "snapshot": marker["hash"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"git": git_state(folder), "snapshot": None}
+    snapshot = read_json(folder / SNAPSHOT_MARKER, lambda marker: {"git": marker["git"], "snapshot": marker["hash"]})
+    return snapshot or {"git": git_state(folder), "snapshot": None}
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -24,16 +24,15 @@ MEASURED = ("time", "images_per_second", "images_per_second_per_device", "data_w
 
 
 class MetricWriter:
-    """Appends records to a run's metrics.jsonl and TensorBoard; does nothing where ``enabled`` is false.
+    """Appends records to a run's metrics.jsonl and TensorBoard.
 
     Both are opened with the first record. Each line reaches the operating system at once, and the disk with
     :meth:`flush`. On a disk that is full records wait in memory until there is room.
     """
 
-    def __init__(self, run_dir: RunDir, enabled: bool = True, tensorboard: bool = True) -> None:
+    def __init__(self, run_dir: RunDir, tensorboard: bool = True) -> None:
         self._path = run_dir.metrics
-        self._enabled = enabled
-        self._board = Board(run_dir.tensorboard) if enabled and tensorboard else None
+        self._board = Board(run_dir.tensorboard) if tensorboard else None
         self._file: BinaryIO | None = None
         self._last_step: dict[str, int] = {}
         self._waiting: list[bytes] = []
@@ -48,8 +47,6 @@ class MetricWriter:
         Raises:
             ValueError: ``step`` is not beyond the split's last record.
         """
-        if not self._enabled:
-            return
         self._open()
         own = "source" not in tags
         if own and step <= self._last_step.get(split, -1):
@@ -75,11 +72,6 @@ class MetricWriter:
         if own and self._board is not None:
             self._board.scalars(split, values, step)
 
-    def text(self, tag: str, text: str, step: int) -> None:
-        """Writes Markdown text for TensorBoard."""
-        if self._board is not None:
-            self._board.add(lambda writer: writer.add_text(tag, text, step))
-
     def image(self, tag: str, image: Any, step: int) -> None:
         """Writes an image for TensorBoard: (H, W, 3), uint8 or floats in [0, 1]."""
         if self._board is not None:
@@ -92,8 +84,6 @@ class MetricWriter:
         evaluation of ``step``, whose record is then forgotten too. ``every``: steps between records, so that before the
         first one nothing is missed.
         """
-        if not self._enabled:
-            return
         self.close()
         self._last_step = {}
         kept: list[dict[str, Any]] = []
@@ -141,7 +131,9 @@ class MetricWriter:
         if self._file is not None:
             return
         if self._path.exists():
-            _drop_torn_line(self._path)
+            content = self._path.read_bytes()
+            if (whole := content.rfind(b"\n") + 1) < len(content):
+                os.truncate(self._path, whole)  # a writer was killed in the middle of a line
             for _, record in _lines(self._path):
                 if "source" not in record:
                     self._last_step[record["split"]] = record["step"]
@@ -187,11 +179,3 @@ def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
             raise UserError(f"{path}:{number}: is not a record of metrics: {line[:80]!r}") from None
         parsed.append((line, record))
     return parsed
-
-
-def _drop_torn_line(path: Path) -> None:
-    """Cuts off what a writer killed in the middle of a line left behind the last line end."""
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)

@@ -12,11 +12,44 @@ from engine.errors import UserError
 _NUMBERED = re.compile(r"experiment_(\d{4,})$")
 
 
+class _Entry:
+    """Path of a file or folder within a run's folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: RunDir, owner: type[RunDir]) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class RunDir:
     """Knows where a run keeps what; creates nothing but the folder itself and those asked for."""
 
     path: Path
+
+    readme = _Entry("README.md")
+    """The page for people."""
+    config = _Entry("config.yaml")
+    """The resolved configuration."""
+    environment = _Entry("environment.json")
+    """What the run's starts ran on."""
+    status = _Entry("status.json")
+    """How the run is doing."""
+    lock = _Entry(".writer.json")
+    """Names the process that writes in this folder; there only while one does."""
+    failed = _Entry("FAILED.json")
+    """What the latest failure was."""
+    metrics = _Entry("metrics.jsonl")
+    """The records of training and evaluations."""
+    logs = _Entry("logs")
+    """The folder of one log a rank."""
+    tensorboard = _Entry("tensorboard")
+    """The folder of TensorBoard's event files."""
+    checkpoints = _Entry("checkpoints")
+    """The folder of checkpoints."""
+    results = _Entry("results")
+    """The folder of figures, and of what evaluations find."""
 
     @staticmethod
     def claim(root: Path) -> RunDir:
@@ -48,67 +81,12 @@ class RunDir:
 
     @property
     def name(self) -> str:
-        """The folder's own name, ``experiment_0001``."""
+        """Returns the folder's own name, ``experiment_0001``."""
         return self.path.name
-
-    @property
-    def readme(self) -> Path:
-        """The page for people."""
-        return self.path / "README.md"
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.yaml"
-
-    @property
-    def environment(self) -> Path:
-        """What the run's starts ran on."""
-        return self.path / "environment.json"
-
-    @property
-    def status(self) -> Path:
-        """How the run is doing."""
-        return self.path / "status.json"
-
-    @property
-    def lock(self) -> Path:
-        """Names the process that writes in this folder; there only while one does."""
-        return self.path / ".writer.json"
-
-    @property
-    def failed(self) -> Path:
-        """What the latest failure was."""
-        return self.path / "FAILED.json"
-
-    @property
-    def metrics(self) -> Path:
-        """The records of training and evaluations."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def logs(self) -> Path:
-        """The folder of one log a rank."""
-        return self.path / "logs"
 
     def log_file(self, rank: int) -> Path:
         """Returns the log of ``rank``."""
         return self.logs / f"rank_{rank}.log"
-
-    @property
-    def tensorboard(self) -> Path:
-        """The folder of TensorBoard's event files."""
-        return self.path / "tensorboard"
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def results(self) -> Path:
-        """The folder of figures, and of what evaluations find."""
-        return self.path / "results"
 
     def results_for(self, split: str) -> Path:
         """Returns the folder of an evaluation's results on ``split``."""

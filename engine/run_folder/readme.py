@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from engine.files import write_atomic
-from engine.run_folder.environment import read_environment
+from engine.files import read_json, write_atomic
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
@@ -47,7 +46,7 @@ def write_readme(run_dir: RunDir, task: str) -> None:
         task,
         config,
         read_status(run_dir.status) or {},
-        read_environment(run_dir.environment) or {},
+        read_json(run_dir.environment) or {},
         read_metrics(run_dir.metrics) if run_dir.metrics.is_file() else [],
     )
     write_atomic(run_dir.readme, text)

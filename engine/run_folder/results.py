@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.files import write_atomic
+from engine.files import read_json, write_json
 from engine.run_folder.paths import RunDir
 
 log = logging.getLogger(__name__)
@@ -35,17 +34,13 @@ def begin_results(run_dir: RunDir, split: str, checkpoint: str, step: int, chang
         folder.rename(kept)
         log.info("the earlier results in %s, of %s, are now in %s", folder.name, _label(before), kept.name)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / MADE_FROM, json.dumps(made_from, indent=2) + "\n")
+    write_json(folder / MADE_FROM, made_from)
     return folder
 
 
 def _made_from(folder: Path) -> dict[str, Any] | None:
     """Returns what the results in ``folder`` come from; None if there are none that say so."""
-    try:
-        made_from = json.loads((folder / MADE_FROM).read_text(encoding="utf-8"))
-        return made_from if _label(made_from) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return read_json(folder / MADE_FROM, lambda made_from: made_from if _label(made_from) else None)
 
 
 def _label(made_from: dict[str, Any]) -> str:

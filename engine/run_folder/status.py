@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.files import write_atomic
+from engine.files import read_json, write_atomic
 
 log = logging.getLogger(__name__)
 
-STATES = ("queued", "running", "finished", "interrupted", "failed")
+_NOTED_IF_SO = ("stopped_early", "skipped_in_row")
 LOST_AFTER = 180.0
 """Seconds without an update after which a running run is taken for lost."""
 
@@ -28,12 +28,8 @@ class Status:
     def __init__(self, path: Path, interval: float = 10.0) -> None:
         previous = read_status(path) or {}
         self._path = path
-        self._content: dict[str, Any] = {
-            "state": "running",
-            "epoch": previous.get("epoch", 0.0),
-            "step": previous.get("step", 0),
-            "best": previous.get("best", {}),
-        }
+        known = {"epoch": 0.0, "step": 0, "best": {}}
+        self._content = {"state": "running", **{key: previous.get(key, none) for key, none in known.items()}}
         self._writing = threading.Lock()
         self._closed = threading.Event()
         self._warned = False
@@ -41,27 +37,15 @@ class Status:
         self._thread = threading.Thread(target=self._beat, args=(interval,), name="status", daemon=True)
         self._thread.start()
 
-    def update(
-        self,
-        state: str | None = None,
-        epoch: float | None = None,
-        step: int | None = None,
-        best: dict[str, float] | None = None,
-        stopped_early: bool = False,
-        skipped_in_row: int | None = None,
-    ) -> None:
-        """Changes what is given. ``best`` holds step, epoch and value of the best evaluation.
+    def update(self, **changes: Any) -> None:
+        """Changes ``state``, ``epoch``, ``step`` or ``best``: step, epoch and value of the best evaluation.
 
-        ``stopped_early`` is written where early stopping has ended the run, and only there; ``skipped_in_row``, how
-        many steps up to ``step`` were skipped, where there are any.
+        Or ``stopped_early`` and ``skipped_in_row``, the number of steps up to ``step`` that were skipped, which stand
+        there only if early stopping has ended the run, or if there are any.
         """
-        assert state is None or state in STATES, state
-        changes = {"state": state, "epoch": epoch, "step": step, "best": best, "stopped_early": stopped_early or None}
-        self._content = {**self._content, **{key: value for key, value in changes.items() if value is not None}}
-        if skipped_in_row is not None:
-            self._content.pop("skipped_in_row", None)
-            self._content |= {"skipped_in_row": skipped_in_row} if skipped_in_row else {}
-        if state is not None or best is not None:
+        content = {**self._content, **changes}
+        self._content = {key: value for key, value in content.items() if value or key not in _NOTED_IF_SO}
+        if changes.keys() & {"state", "best"}:
             self._write()
 
     def close(self, state: str) -> None:
@@ -101,9 +85,9 @@ def read_status(path: Path) -> dict[str, Any] | None:
 
     ``updated`` is in seconds since 1970. Returns None if there is no such file, or none that can be read.
     """
-    try:
-        status = json.loads(path.read_text(encoding="utf-8"))
+
+    def judged(status: dict[str, Any]) -> dict[str, Any]:
         lost = status["state"] == "running" and time.time() - float(status["updated"]) > LOST_AFTER
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return {**status, "state": "lost"} if lost else status
+        return {**status, "state": "lost"} if lost else status
+
+    return read_json(path, judged)

@@ -26,7 +26,7 @@ class Board:
     """Writes event files into ``folder``, opened with the first event.
 
     A disk that is full costs no run: a new file is begun later, with all scalars that may not have reached the disk.
-    Images and texts of that time are lost.
+    Images of that time are lost.
     """
 
     def __init__(self, folder: Path, retry_seconds: float = RETRY_SECONDS) -> None:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.errors import UserError
-from engine.files import write_atomic
+from engine.files import read_json, write_atomic
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import LOST_AFTER, read_status
 
@@ -95,7 +95,7 @@ class RunLock:
                 announced = True
             seen_alive = sign > first_sign if ended is None else time.monotonic() > deadline
             if not ended and not silent and seen_alive:
-                raise UserError(_refusal(run_dir, other))
+                raise UserError(f"{_occupied(run_dir, other)}; wait until it ends, or stop it first")
             time.sleep(poll)
 
     def release(self) -> None:
@@ -144,10 +144,6 @@ def live_writer(run_dir: RunDir) -> Writer | None:
     return writer if writer is not None and writer.has_ended() is False else None
 
 
-def _refusal(run_dir: RunDir, other: Writer | None) -> str:
-    return f"{_occupied(run_dir, other)}; wait until it ends, or stop it first"
-
-
 def _occupied(run_dir: RunDir, other: Writer | None) -> str:
     who = "another process" if other is None else f"process {other.pid} on host {other.host}"
     since = "" if other is None else time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(other.since))
@@ -157,10 +153,7 @@ def _occupied(run_dir: RunDir, other: Writer | None) -> str:
 
 def _read(path: Path) -> Writer | None:
     """Returns the writer that a lock file names; None if there is none, or none yet."""
-    try:
-        return Writer(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    return read_json(path, lambda content: Writer(**content))
 
 
 def _modified(path: Path) -> float:

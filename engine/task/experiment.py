@@ -62,7 +62,9 @@ def open_experiment(path: Path, which: str, schema: type[C], overrides: Sequence
     """
     folder = RunDir(path.absolute())
     config, changes = used_config(path, schema, overrides)
-    file = _checkpoint_file(folder, which)
+    file = folder.checkpoints / (f"{which}.pt" if which in ("best", "last") else which)
+    if which not in ("best", "last") and (Path(which).exists() or not file.exists()):
+        file = Path(which)
     if which == "best" and not file.exists():
         file = folder.checkpoints / "last.pt"
         if file.exists():
@@ -76,11 +78,3 @@ def open_experiment(path: Path, which: str, schema: type[C], overrides: Sequence
     saved = store.read(file)
     saved.pop("optimizer", None)  # most of the bytes, and of use for nothing but going on with the training
     return Experiment(folder, config, file, saved, changes)
-
-
-def _checkpoint_file(folder: RunDir, which: str) -> Path:
-    """What ``--checkpoint`` means; the file may be missing."""
-    if which in ("best", "last"):
-        return folder.checkpoints / f"{which}.pt"
-    file, own = Path(which), folder.checkpoints / which
-    return own if own.exists() and not file.exists() else file

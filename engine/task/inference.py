@@ -82,7 +82,7 @@ class Prediction(Protocol):
 
     @property
     def faults_in(self) -> str:
-        """Where the results name the images that cannot be read; empty: nowhere, so that the log names them all."""
+        """Tells where the results name images that cannot be read; empty: nowhere, so that the log names them all."""
         ...
 
     def check_output(self, inputs: Sequence[Path]) -> None:

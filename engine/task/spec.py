@@ -41,10 +41,6 @@ class Later:
         return self.load()(*arguments)
 
 
-def _nothing(config: Any) -> tuple[()]:
-    return ()
-
-
 @dataclass(frozen=True)
 class TaskSpec:
     """Everything that engine and tools know of a task: ``SPEC`` in its package's module ``spec``.
@@ -62,9 +58,9 @@ class TaskSpec:
     """Builds a trained model from its experiment."""
     metrics: Callable[[Any], Metrics]
     """Returns what a run of a configuration measures; without torch."""
-    inputs: Callable[[Any], object] = _nothing
+    inputs: Callable[[Any], object] = lambda config: None
     """Raises a UserError if files or folders that a configuration names are not there; looks into none."""
-    preflight: Callable[[Any], Iterable[Checked]] = _nothing
+    preflight: Callable[[Any], Iterable[Checked]] = lambda config: ()
     """Yields what would stop a run in its settings and data; may end with a UserError."""
     prediction: Callable[[Namespace], Prediction] | None = None
     """What ``python -m NAME.predict`` does with answers for images; None: there is no such command."""

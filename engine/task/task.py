@@ -16,11 +16,6 @@ from engine.images.image_io import ImageArray
 from engine.task.metrics import Metrics
 
 
-def no_images() -> Mapping[str, ImageArray]:
-    """What a task shows that shows nothing."""
-    return {}
-
-
 @dataclass(frozen=True)
 class Evaluated:
     """What an evaluation has found; the same on every rank."""
@@ -28,7 +23,7 @@ class Evaluated:
     metrics: dict[str, float]
     findings: dict[str, Any] = field(default_factory=dict)
     """Plain values that belong to the weights from now on, such as tuned thresholds: they are kept in checkpoints."""
-    draw: Callable[[], Mapping[str, ImageArray]] = no_images
+    draw: Callable[[], Mapping[str, ImageArray]] = dict
     """Draws images for TensorBoard, by name. Called on rank 0, and only if the result is the best so far."""
 
 
@@ -50,16 +45,16 @@ class Task(Protocol):
 
     @property
     def train_data(self) -> SampleReader:
-        """Training samples: ``train_data[draw]`` is one sample, augmented as its draw decides."""
+        """Holds the training samples: ``train_data[draw]`` is one sample, augmented as its draw decides."""
         ...
 
     @property
     def train_order(self) -> Order:
-        """Which samples an epoch takes, in which order."""
+        """Tells which samples an epoch takes, in which order."""
         ...
 
     def training_step(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Forward pass and loss of one micro-batch that lies on the device.
+        """Computes the forward pass and the loss of one micro-batch that lies on the device.
 
         ``model`` is the bare model as wrapped for training. Returns ``loss``, the mean over the micro-batch's samples,
         and any further scalars to be recorded, means as well.
@@ -71,12 +66,12 @@ class Task(Protocol):
         ...
 
     def previews(self) -> Mapping[str, ImageArray]:
-        """Images of what the model is trained on, such as ``train_samples``: a sheet of augmented samples.
+        """Draws images of what the model is trained on, such as ``train_samples``: a sheet of augmented samples.
 
         Asked for at a run's beginning, on rank 0.
         """
         ...
 
     def metadata(self) -> dict[str, Any]:
-        """Plain values kept in checkpoints, such as class names: what one needs to use the weights."""
+        """Returns plain values kept in checkpoints, such as class names: what one needs to use the weights."""
         ...

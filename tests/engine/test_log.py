@@ -37,7 +37,7 @@ def test_rank_0_shows_information_and_other_packages_warnings(capsys: pytest.Cap
 
 
 def test_other_ranks_show_what_is_wrong_with_their_number(capsys: pytest.CaptureFixture[str]) -> None:
-    with setup_logging(1, 2, verbose=True):
+    with setup_logging(1, 2):
         ours.info("hidden")
         ours.warning("careful")
     assert re.fullmatch(rf"\[rank 1\] {STAMP}warning: careful\n", capsys.readouterr().out)
@@ -48,14 +48,6 @@ def test_a_terminal_is_one_that_somebody_looks_at(monkeypatch: pytest.MonkeyPatc
     assert on_terminal({})
     assert not on_terminal({"SLURM_STEP_ID": "0"}), "srun --unbuffered"
     assert on_terminal({"SLURM_STEP_ID": "0", "SLURM_PTY_PORT": "1234"}), "srun --pty"
-
-
-def test_verbose_shows_our_details_only(capsys: pytest.CaptureFixture[str]) -> None:
-    with setup_logging(0, 1, verbose=True):
-        ours.debug("detail")
-        theirs.debug("hidden")
-        theirs.info("hidden")
-    assert lines(capsys.readouterr().out) == ["detail"]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -107,9 +99,9 @@ def test_python_warnings_are_logged_and_shown_by_rank_0_alone(
 def test_everything_is_taken_back(tmp_path: Path) -> None:
     root, engine = logging.getLogger(), logging.getLogger("engine")
     before = (list(root.handlers), root.level, engine.level, warnings.showwarning)
-    log = setup_logging(0, 1, verbose=True)
+    log = setup_logging(0, 1)
     log.attach_file(tmp_path / "rank_0.log")
-    assert engine.level == logging.DEBUG
+    assert engine.level == logging.INFO
     assert root.level == before[1], "other packages' levels are their own"
     log.close()
     assert (list(root.handlers), root.level, engine.level, warnings.showwarning) == before

@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.config.load import dump_config
 from engine.config.run import RunConfig
-from engine.files import write_atomic
+from engine.files import read_json, write_atomic, write_json
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
 
@@ -53,16 +53,12 @@ def note_file(folder: RunDir) -> Path:
 
 def write_note(folder: RunDir, note: Note) -> None:
     """Notes how a run was submitted."""
-    write_atomic(note_file(folder), json.dumps(asdict(note), indent=2) + "\n")
+    write_json(note_file(folder), asdict(note))
 
 
 def read_note(folder: RunDir) -> Note | None:
     """Reads the note on a run; None if it was not submitted, or that cannot be read."""
-    try:
-        content = json.loads(note_file(folder).read_text(encoding="utf-8"))
-        return Note(**{**content, "swept": tuple(content["swept"])})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return read_json(note_file(folder), lambda content: Note(**{**content, "swept": tuple(content["swept"])}))
 
 
 def claim(configs: Sequence[RunConfig]) -> list[RunDir]:

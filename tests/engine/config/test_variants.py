@@ -154,7 +154,7 @@ def test_all_are_told_at_once_each_once() -> None:
 
 def test_other_mistakes_are_still_told() -> None:
     Path("base.yaml").write_text(PLATEAU)
-    with pytest.raises(UserError, match=r"run\.yaml:3: optimizer\.lr: must be greater than 0"):
+    with pytest.raises(UserError, match=r"run\.yaml:3: optimizer\.lr: must be a number > 0"):
         load("base: base.yaml\nschedule: {name: constant}\noptimizer: {lr: 0}\n")
 
 

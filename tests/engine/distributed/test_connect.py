@@ -116,7 +116,7 @@ def test_nccl_without_gpus_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_time_limit_that_no_clock_counts_to_is_refused(tmp_path: Path, key: str) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(f"distributed:\n  {key}: 1e30\n")
-    with pytest.raises(UserError, match=rf"run.yaml:2: distributed\.{key}: must be at most 2592000"):
+    with pytest.raises(UserError, match=rf"run.yaml:2: distributed\.{key}: must be a number > 0 and <= 2592000, not"):
         load_config(RunConfig, path)
     longest = DistributedConfig(device="cpu", **{key: 30 * 86400})
     assert connect(longest, Layout(), tmp_path).world_size == 1

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.run_folder.environment import describe_rank, describe_start, read_environment, record_start
+from engine.files import read_json
+from engine.run_folder.environment import describe_rank, describe_start, record_start
 from engine.run_folder.git_state import git_state
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -79,11 +80,11 @@ def test_a_start_is_described(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 
 def test_restarts_are_added_to_the_first_start(tmp_path: Path) -> None:
     path = tmp_path / "environment.json"
-    assert read_environment(path) is None
+    assert read_json(path) is None
     for started in (1.0, 2.0, 3.0):
         record_start(path, {"started": started, "hosts": ["n0"]})
-    assert json.loads(path.read_text()) == read_environment(path)
-    assert read_environment(path) == {
+    assert json.loads(path.read_text()) == read_json(path)
+    assert read_json(path) == {
         "started": 1.0,
         "hosts": ["n0"],
         "restarts": [{"started": 2.0, "hosts": ["n0"]}, {"started": 3.0, "hosts": ["n0"]}],

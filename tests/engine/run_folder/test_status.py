@@ -117,7 +117,7 @@ def test_a_run_that_failed_has_got_at_least_as_far_as_its_failure(
     tmp_path: Path, step: int, expected: tuple[int, float]
 ) -> None:
     path = tmp_path / "status.json"
-    Status(path).update("running", 1.0, 4, {}, False)
+    Status(path).update(state="running", epoch=1.0, step=4)
     mark_failed(path, step)
     status = read(path)
     assert (status["state"], status["step"], status["epoch"]) == ("failed", *expected)

@@ -148,7 +148,7 @@ def test_settings_reach_the_optimizer() -> None:
     "settings, text",
     [
         ({"name": "adahessian"}, r"optimizer\.name: 'adahessian' needs second derivatives"),
-        ({"betas": [0.9]}, r"optimizer\.betas: 'adamw' takes 2 numbers, not 1"),
+        ({"betas": [0.9]}, r"optimizer\.betas: must be a list of 2 values, not of 1"),
         ({"name": "adan", "betas": [0.9, 0.9]}, r"optimizer\.betas: 'adan' takes 3 numbers, not 2"),
     ],
     ids=str,
