@@ -67,7 +67,7 @@ class Detector:
         settings, sizes = worker_settings(self._config.data, ranks), torch.from_numpy(images.annotations.sizes)
         found = [
             (batch.data["index"], self.detect(model, batch.data["image"]))
-            for batch in EvalLoader(reader, len(reader), self._config.evaluation.batch_size, settings, ranks)
+            for batch in EvalLoader(reader, len(images), self._config.evaluation.batch_size, settings, ranks)
         ]
         parts = [rows(indices, detections, sizes[indices]) for indices, detections in found]
-        return gather(parts, len(reader), ranks)
+        return gather(parts, len(images), ranks)

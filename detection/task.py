@@ -54,9 +54,9 @@ class DetectionTask:
         self._known = images.annotations
         self._detector = Detector(config, self._known.classes, ranks)
         self.model: nn.Module = self._detector.model
-        ready = self._detector.preprocessing
-        first_pass(self._detector.model, ready.size, ranks.device)
-        self.train_data = TrainReader(images, ready.size, ready.interpolation, ready.mean, config.augmentation, seed)
+        preprocessing = self._detector.preprocessing
+        first_pass(self._detector.model, preprocessing.size, ranks.device)
+        self.train_data = TrainReader(images, preprocessing, config.augmentation, seed)
         self.train_order = NaturalOrder(len(images), seed)
         self.drop_last = data.drop_last
         self.workers = worker_settings(data, ranks, collate)

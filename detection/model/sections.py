@@ -10,12 +10,10 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from detection.boxes.sections import MatchingConfig, PostprocessConfig
 from engine.config.model_names import check_timm, unknown_model
 from engine.config.section import OnlyWith, Section, Variants, may_import
+from engine.config.training import Count, Fraction, Positive
 from engine.model.swin_shape import SwinShapeConfig
 from swin.config import SHAPES, SwinConfig
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Scale = Annotated[float, Field(gt=0)]
 Ratio = Annotated[float, Field(gt=1)]
 
 NUM_MAPS = 6
@@ -47,11 +45,11 @@ NECKS = ("fpn", "pan", "dense_fpn")
 class PriorsConfig(Section):
     """The default boxes of each map, the finest first (section 2.2 of the SSD paper)."""
 
-    scales: Annotated[tuple[Scale, ...], Field(min_length=NUM_MAPS, max_length=NUM_MAPS)] = (
+    scales: Annotated[tuple[Positive, ...], Field(min_length=NUM_MAPS, max_length=NUM_MAPS)] = (
         0.1, 0.2, 0.375, 0.55, 0.725, 0.9,
     )  # fmt: skip
     """Side of each map's square, as a part of the image's (of the root of its area, where it is not square)."""
-    scale_beyond: Scale = 1.0
+    scale_beyond: Positive = 1.0
     """What follows the last scale. Each map has a second square, of the geometric mean of its scale and the next."""
     ratios: Annotated[tuple[tuple[Ratio, ...], ...], Field(min_length=NUM_MAPS, max_length=NUM_MAPS)] = (
         (2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,),
