@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detection.config import DetectionConfig
-from detection.data.annotations import AnnotatedImages, Annotations, digest
+from detection.data.annotations import AnnotatedImages, Annotations, digest, other_names
 from detection.data.open import open_images
 from detection.detector import Detector
 from detection.report.coco_metrics import measure_on_main
@@ -75,10 +75,8 @@ class DetectionInference:
 
     def _require_same_classes(self, known: Annotations) -> None:
         theirs = dict(zip(self.category_ids, self.classes, strict=True))
-        ours = dict(zip(known.category_ids, known.classes, strict=True))
-        different = [i for i in {**theirs, **ours} if theirs.get(i) != ours.get(i)]
+        different, shown = other_names(theirs, known.names, "there")
         if different:
-            shown = ", ".join(f"{i}: {theirs.get(i)!r} there, {ours.get(i)!r} here" for i in different[:5])
             raise UserError(f"data: {self._experiment.checkpoint} was trained on other categories: {shown}")
 
 

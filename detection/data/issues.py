@@ -40,7 +40,7 @@ class Finding:
     """Whether training refuses to start; else it works on what is good."""
 
     def told(self, named: int) -> str:
-        """The finding as a sentence with at most ``named`` ids."""
+        """Formats the finding as a sentence with at most ``named`` ids."""
         if not self.ids:
             return f"{self.where}: {self.text}"
         listed = ", ".join(map(str, self.ids[:named])) + (", ..." if len(self.ids) > named else "")
@@ -60,11 +60,11 @@ class Findings:
     def add(self, kind: str, text: str, ids: Sequence[Any], fatal: bool = False) -> None:
         """Notes a fault of everything in ``ids``, unless that is empty."""
         if len(ids):
-            self.found.append(Finding(kind, self.where, text, tuple(ids), fatal))
+            self.say(kind, text, fatal, ids)
 
-    def say(self, kind: str, text: str, fatal: bool = False) -> None:
-        """Notes a fault of the whole."""
-        self.found.append(Finding(kind, self.where, text, (), fatal))
+    def say(self, kind: str, text: str, fatal: bool = False, ids: Sequence[Any] = ()) -> None:
+        """Notes a fault, without ``ids`` of the whole."""
+        self.found.append(Finding(kind, self.where, text, tuple(ids), fatal))
 
 
 def refuse_fatal(findings: Sequence[Finding]) -> None:
@@ -75,7 +75,7 @@ def refuse_fatal(findings: Sequence[Finding]) -> None:
 
 
 def first_causes(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings without those that may only follow from a fatal one: they can be told once that is mended."""
+    """Leaves out findings that may only follow from a fatal one: they can be told once that is mended."""
 
     def follows(finding: Finding) -> bool:
         return any(
