@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,9 +78,7 @@ def digest(images: AnnotatedImages) -> str:
     return sha.hexdigest()[:12]
 
 
-def other_names(
-    theirs: Mapping[int | str, str], ours: Mapping[int | str, str], there: str
-) -> tuple[list[int | str], str]:
+def other_names(theirs: Mapping[Any, str], ours: Mapping[Any, str], there: str) -> tuple[list[Any], str]:
     """Returns the ids of classes that have no or another name in one of both, and some of them in words."""
     ids = [i for i in {**theirs, **ours} if theirs.get(i) != ours.get(i)]
     return ids, ", ".join(f"{i}: {theirs.get(i)!r} {there}, {ours.get(i)!r} here" for i in ids[:5])

@@ -120,8 +120,8 @@ def images_sheet(
 
 def detections_on(predictions: Predictions, index: int, size: Sequence[int]) -> Boxes:
     """Returns what was found with a score of :data:`SCORE` or more on an image of ``size``: width and height."""
-    rows = predictions.of(index)
-    rows = np.arange(rows.start, rows.stop)[predictions.scores[rows] >= SCORE]
+    own = predictions.of(index)
+    rows = own.start + np.flatnonzero(predictions.scores[own] >= SCORE)
     labels, scores = torch.from_numpy(predictions.labels[rows]), torch.from_numpy(predictions.scores[rows])
     return Boxes(_shares(predictions.boxes[rows], size), labels, scores)
 
