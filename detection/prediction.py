@@ -48,7 +48,7 @@ class DrawnPrediction:
         return rows(batch["index"], inference.detector.detect(inference.model, batch["image"]), batch["size"])
 
     def write(self, inference: DetectionInference, answers: Answers, ranks: Ranks) -> None:
-        """Rank 0 writes the file of all detections, then every rank draws its share.
+        """Has rank 0 write the file of all detections, then every rank draw its share.
 
         The file comes first: by it, drawings are known for what they are, those of a prediction that was stopped too.
         A drawn image is called after its number, which is its id in the file, and the beginning of its name.

@@ -58,11 +58,11 @@ class AnnotatedImages(Protocol):
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> Image.Image:
-        """The image as 8-bit RGB."""
+        """Returns the image as 8-bit RGB."""
         ...
 
     def name(self, index: int) -> str:
-        """What a person would call the image."""
+        """Returns what a person would call the image."""
         ...
 
 

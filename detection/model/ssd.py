@@ -86,11 +86,11 @@ class SSD(nn.Module):
     # -- what the engine asks of any model -------------------------------------------------------------------------
 
     def no_weight_decay(self) -> set[str]:
-        """Returns names of parameters to which no weight decay is applied, besides vectors: those that the body names."""
+        """Returns names of parameters without weight decay, besides vectors: those that the body names."""
         return {BODY + name for name in getattr(self.backbone.body, "no_weight_decay", set)()}
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """Returns the depth of each parameter for layer-wise rates: the body's layers, and one layer for all that is behind them.
+        """Returns the depth of each parameter for layer-wise rates: the body's layers, and one for all behind them.
 
         Args:
             coarse: Counts whole stages, where the body knows them.

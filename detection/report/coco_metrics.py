@@ -9,7 +9,7 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from detection.data.annotations import AnnotatedImages, Annotations
+from detection.data.annotations import Annotations
 from detection.report.metric_names import METRICS
 from detection.report.predictions import Predictions, as_annotations, entries
 from engine.distributed.ranks import Ranks
@@ -37,7 +37,7 @@ def coco_evaluate(predictions: Predictions, known: Annotations) -> CocoResult:
     1: 0 means "none" to it.
     """
     found = _dataset(known, as_annotations(predictions, *_numbers(known)))
-    evaluator = COCOeval_faster(coco_objects(known), found, "bbox", print_function=_quiet)
+    evaluator = COCOeval_faster(coco_objects(known), found, "bbox", print_function=lambda *steps: None)
     evaluator.evaluate()
     evaluator.accumulate()
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
@@ -61,32 +61,19 @@ def coco_evaluate(predictions: Predictions, known: Annotations) -> CocoResult:
     return CocoResult({name: _mean(values[name]) for name in METRICS}, per_class, np.where(curves < 0, np.nan, curves))
 
 
-def measure_on_main(
-    predictions: Predictions, images: AnnotatedImages, ranks: Ranks
-) -> tuple[dict[str, float], CocoResult | None]:
-    """Returns COCO's twelve figures, on every rank; rank 0 works them out, and has all that the evaluation says."""
-    found: list[CocoResult] = []
-
-    def measure() -> dict[str, float]:
-        found.append(coco_evaluate(predictions, images.annotations))
-        return found[0].metrics
-
+def evaluate_on_main(predictions: Predictions, known: Annotations, ranks: Ranks) -> CocoResult:
+    """Evaluates on rank 0, for all."""
     ranks.heartbeat.at("measure")
-    metrics = ranks.from_main(measure)
-    return metrics, found[0] if found else None
+    return ranks.from_main(lambda: coco_evaluate(predictions, known))
 
 
 _SIZES = ("small", "medium", "large")
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """Mean of what is defined; NaN if nothing is."""
+    """The mean of what is defined; NaN if nothing is."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else float("nan")
-
-
-def _quiet(*text: object) -> None:
-    """The evaluator tells about each of its steps."""
 
 
 def _dataset(known: Annotations, annotations: list[dict[str, Any]]) -> COCO:

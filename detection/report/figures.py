@@ -31,7 +31,7 @@ SHOWN = 8
 def overview(
     result: CocoResult, confusion: Confusion, predictions: Predictions, images: AnnotatedImages
 ) -> dict[str, ImageArray]:
-    """By name: precision_recall if there are objects, confusion_matrix, and best and worst if images are such."""
+    """Draws, by name, precision_recall if there are objects, confusion_matrix, and best and worst if images are so."""
     classes, drawn = images.annotations.classes, {}
     if not np.isnan(result.precision).all():
         drawn["precision_recall"] = curves(result, classes)
@@ -43,7 +43,7 @@ def overview(
 
 
 def curves(result: CocoResult, classes: Sequence[str]) -> ImageArray:
-    """Precision against recall at IoU 0.5, of each class that has objects, at least one, and their mean."""
+    """Draws precision against recall at IoU 0.5, of each class that has objects, at least one, and their mean."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -62,7 +62,7 @@ def curves(result: CocoResult, classes: Sequence[str]) -> ImageArray:
 
 
 def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> ImageArray:
-    """Counts (C + 1, C + 1), see :class:`detection.report.confusion.Confusion`; each row as shares.
+    """Draws counts (C + 1, C + 1), see :class:`detection.report.confusion.Confusion`; each row as shares.
 
     Of more than :data:`SMALL_NAMES` classes some have numbers, by their places in confusion_matrix.csv.
     """
@@ -94,7 +94,7 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Image
 
 
 def best_and_worst(confusion: Confusion, count: int = SHOWN) -> tuple[list[int], list[int]]:
-    """Images with the highest and with the lowest F1, the most telling first: of equals, those with more objects.
+    """Finds images with the highest and with the lowest F1, the most telling first: of equals, those with more objects.
 
     Images with nothing on them and nothing found are left out; no image is in both lists.
     """

@@ -33,12 +33,12 @@ class Predictions:
     """(D, 4) xyxy in pixels."""
 
     def of(self, index: int) -> slice:
-        """The detections of an image."""
+        """Returns the rows of an image."""
         return slice(int(self.starts[index]), int(self.starts[index + 1]))
 
 
 def rows(indices: Tensor, detections: Detections, sizes: Tensor) -> Tensor:
-    """A batch's detections as a float64 matrix (D, 8) on the CPU.
+    """Makes of a batch's detections a float64 matrix (D, 8) on the CPU.
 
     The host waits here for the batch to be done: on a GPU it is better called for all batches after the last one.
 
@@ -57,7 +57,7 @@ def rows(indices: Tensor, detections: Detections, sizes: Tensor) -> Tensor:
 
 
 def gather(parts: Sequence[Tensor], num_images: int, ranks: Ranks) -> Predictions:
-    """All ranks' rows; the same for any number of ranks."""
+    """Gathers all ranks' rows; the same for any number of ranks."""
     own = torch.cat(list(parts)) if parts else torch.empty(0, WIDTH, dtype=torch.float64)
     return from_rows(ranks.gather_rows(own).numpy(), num_images)
 
