@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import UserError
-
 NAMED = 10
 """Ids that a finding names in a log."""
 
@@ -65,13 +63,6 @@ class Findings:
     def say(self, kind: str, text: str, fatal: bool = False, ids: Sequence[Any] = ()) -> None:
         """Notes a fault, without ``ids`` of the whole."""
         self.found.append(Finding(kind, self.where, text, tuple(ids), fatal))
-
-
-def refuse_fatal(findings: Sequence[Finding]) -> None:
-    """Raises a :class:`UserError` that lists the findings which training cannot go on with, if there are any."""
-    fatal = [str(finding) for finding in findings if finding.fatal]
-    if fatal:
-        raise UserError("\n".join(fatal))
 
 
 def first_causes(findings: Sequence[Finding]) -> list[Finding]:

@@ -8,7 +8,7 @@ from typing import cast
 
 from detection.data.annotations import AnnotatedImages
 from detection.data.coco import CocoImages, read_split
-from detection.data.issues import Finding, first_causes, refuse_fatal
+from detection.data.issues import Finding, first_causes
 from detection.data.sections import CocoData, ShapesData
 from detection.data.split_checks import check_splits
 from detection.data.synthetic_shapes import ShapeImages
@@ -57,8 +57,9 @@ def look_first(opened: Mapping[str, AnnotatedImages], data: CocoData | ShapesDat
 
 
 def _accept(findings: Sequence[Finding]) -> None:
-    """Refuses those that are fatal, and logs the others."""
-    refuse_fatal(findings)
+    """Raises a :class:`UserError` that lists those that are fatal, if there are any; logs the others."""
+    if fatal := [str(finding) for finding in findings if finding.fatal]:
+        raise UserError("\n".join(fatal))
     for finding in findings:
         log.warning("%s", finding)
 
