@@ -20,7 +20,7 @@ from engine.commands.named_files import DETECTIONS, DRAWINGS
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.files import check_writable, shown, write_atomic
-from engine.images.image_io import ImageArray, read_image, write_image
+from engine.images.image_io import read_image, write_image
 from engine.task.inference import Answers
 
 log = logging.getLogger(__name__)
@@ -60,17 +60,12 @@ class DrawnPrediction:
         for index in answers.readable[ranks.rank :: ranks.world_size]:
             ranks.heartbeat.tick()
             path = Path(answers.files[index])
-            image = drawn(path, found, index, inference.classes)
-            write_image(self._output / DRAWINGS / f"{index + 1:05d}_{path.stem[:LONGEST_STEM]}.png", image)
+            image = read_image(path)
+            drawn = draw(np.array(image), detections_on(found, index, image.size), inference.classes)
+            write_image(self._output / DRAWINGS / f"{index + 1:05d}_{path.stem[:LONGEST_STEM]}.png", drawn)
         if ranks.is_main:
             count = len(answers.readable)
             log.info("%d images, %d detections: %s", count, len(found.scores), shown(self._output))
-
-
-def drawn(path: Path, found: Predictions, index: int, classes: Sequence[str]) -> ImageArray:
-    """Draws the better detections on the image."""
-    image = read_image(path)
-    return draw(np.array(image), detections_on(found, index, image.size), classes)
 
 
 def document(found: Predictions, answers: Answers, inference: DetectionInference) -> dict[str, list[dict[str, Any]]]:

@@ -86,11 +86,12 @@ class DetectionTask:
         return {"train_samples": training_sheet([self.train_data[draw] for draw in draws], self._known.classes)}
 
     def metadata(self) -> dict[str, Any]:
+        known = {split: self._opened[split].annotations for split in ("train", "val")}
         return {
             "classes": self._known.classes,
             "category_ids": self._known.category_ids,
-            "images": {split: len(self._opened[split]) for split in ("train", "val")},
-            "objects": {split: int((~self._opened[split].annotations.crowd).sum()) for split in ("train", "val")},
+            "images": {split: len(own) for split, own in known.items()},
+            "objects": {split: int((~own.crowd).sum()) for split, own in known.items()},
             "digest_of_annotations": self._digests,
             "preprocessing": asdict(self._detector.preprocessing),
         }
