@@ -1,6 +1,5 @@
 """The typed configuration of a classification run."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import ValidationInfo, model_validator
@@ -19,7 +18,6 @@ from engine.datasets.sections import DataConfig
 class ClassificationConfig(RunConfig):
     """Everything a classification run depends on."""
 
-    of_other_tasks: ClassVar[Mapping[str, str]] = {"detection": "detection", "diffusion": "diffusion"}
     used_when_trained: ClassVar[tuple[str, ...]] = (
         "evaluation.thresholds",
         "evaluation.tta",

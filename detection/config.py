@@ -1,6 +1,5 @@
 """The typed configuration of a detection run."""
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import ValidationInfo, model_validator
@@ -18,7 +17,6 @@ from engine.config.section import may_import, of_trained_model
 class DetectionConfig(RunConfig):
     """Everything a detection run depends on."""
 
-    of_other_tasks: ClassVar[Mapping[str, str]] = {"model": "classification", "diffusion": "diffusion"}
     used_when_trained: ClassVar[tuple[str, ...]] = ("detection.postprocess",)
     only_to_train: ClassVar[tuple[str, ...]] = ("data.drop_last",)
 

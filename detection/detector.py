@@ -52,22 +52,22 @@ class Detector:
         self.model = model.to(memory_format=torch.channels_last) if self._channels_last else model
 
     def forward(self, model: nn.Module, images: Tensor) -> SSDOutput:
-        """What ``model`` says of uint8 images (B, 3, H, W) on its device."""
+        """Asks ``model`` about uint8 images (B, 3, H, W) on its device."""
         return model(laid_out(self._normalized(images), self._channels_last))
 
     def detect(self, model: nn.Module, images: Tensor) -> Detections:
-        """The boxes that ``model`` finds on uint8 images (B, 3, H, W), which may lie anywhere."""
+        """Finds boxes with ``model`` on uint8 images (B, 3, H, W), which may lie anywhere."""
         output = self.forward(model, images.to(self._device, non_blocking=True))
         scores = class_scores(output.logits, self._sigmoid)
         return postprocess(scores, output.codes, output.priors, self._config.detection.postprocess)
 
     def predict(self, model: nn.Module, images: AnnotatedImages, ranks: Ranks) -> Predictions:
-        """What ``model`` finds on all of ``images``, on every rank: the same for any number of them."""
+        """Asks ``model`` about all of ``images``, together with all ranks: the same for any number of them."""
         reader = EvalReader(images, self.transform)
         settings, sizes = worker_settings(self._config.data, ranks), torch.from_numpy(images.annotations.sizes)
         found = [
             (batch.data["index"], self.detect(model, batch.data["image"]))
-            for batch in EvalLoader(reader, len(reader), self._config.evaluation.batch_size, settings, ranks)
+            for batch in EvalLoader(reader, len(images), self._config.evaluation.batch_size, settings, ranks)
         ]
         parts = [rows(indices, detections, sizes[indices]) for indices, detections in found]
-        return gather(parts, len(reader), ranks)
+        return gather(parts, len(images), ranks)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detection.config import DetectionConfig
-from detection.data.annotations import AnnotatedImages, Annotations, digest
+from detection.data.annotations import AnnotatedImages, Annotations, digest, other_names
 from detection.data.open import open_images
 from detection.detector import Detector
-from detection.report.coco_metrics import measure_on_main
+from detection.report.coco_metrics import evaluate_on_main
 from detection.report.report import write_report
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -65,20 +65,17 @@ class DetectionInference:
         if ranks.is_main:
             _warn_of_changed_data(experiment, split, images)
         predictions = self.detector.predict(self.model, images, ranks)
-        values, result = measure_on_main(predictions, images, ranks)
+        result = evaluate_on_main(predictions, images.annotations, ranks)
 
         def write(folder: Path, title: str) -> None:
-            assert result is not None, "rank 0 writes"
             write_report(folder, title, result, predictions, images)
 
-        return Measured(values, write)
+        return Measured(result.metrics, write)
 
     def _require_same_classes(self, known: Annotations) -> None:
         theirs = dict(zip(self.category_ids, self.classes, strict=True))
-        ours = dict(zip(known.category_ids, known.classes, strict=True))
-        different = [i for i in {**theirs, **ours} if theirs.get(i) != ours.get(i)]
+        different, shown = other_names(theirs, known.names, "there")
         if different:
-            shown = ", ".join(f"{i}: {theirs.get(i)!r} there, {ours.get(i)!r} here" for i in different[:5])
             raise UserError(f"data: {self._experiment.checkpoint} was trained on other categories: {shown}")
 
 

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from detection.inference import DetectionInference
-from detection.report.confusion import SCORE
-from detection.report.drawing import Boxes, draw
-from detection.report.predictions import Predictions, from_rows, rows
+from detection.report.drawing import draw
+from detection.report.figures import detections_on
+from detection.report.predictions import Predictions, as_annotations, from_rows, rows
 from engine.commands.named_files import DETECTIONS, DRAWINGS
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -50,7 +48,7 @@ class DrawnPrediction:
         return rows(batch["index"], inference.detector.detect(inference.model, batch["image"]), batch["size"])
 
     def write(self, inference: DetectionInference, answers: Answers, ranks: Ranks) -> None:
-        """Rank 0 writes the file of all detections, then every rank draws its share.
+        """Has rank 0 write the file of all detections, then every rank draw its share.
 
         The file comes first: by it, drawings are known for what they are, those of a prediction that was stopped too.
         A drawn image is called after its number, which is its id in the file, and the beginning of its name.
@@ -62,46 +60,22 @@ class DrawnPrediction:
         for index in answers.readable[ranks.rank :: ranks.world_size]:
             ranks.heartbeat.tick()
             path = Path(answers.files[index])
-            image = drawn(path, found, index, inference.classes)
-            write_image(self._output / DRAWINGS / f"{index + 1:05d}_{path.stem[:LONGEST_STEM]}.png", image)
+            image = read_image(path)
+            drawn = draw(np.array(image), detections_on(found, index, image.size), inference.classes)
+            write_image(self._output / DRAWINGS / f"{index + 1:05d}_{path.stem[:LONGEST_STEM]}.png", drawn)
         if ranks.is_main:
             count = len(answers.readable)
             log.info("%d images, %d detections: %s", count, len(found.scores), shown(self._output))
 
 
-def drawn(path: Path, found: Predictions, index: int, classes: Sequence[str]) -> NDArray[np.uint8]:
-    """The image with its better detections, (height, width, 3)."""
-    image, own = np.array(read_image(path)), found.of(index)
-    scale = np.array([image.shape[1], image.shape[0]] * 2)
-    boxes = torch.from_numpy(found.boxes[own] / scale).float()
-    detections = Boxes(boxes, torch.from_numpy(found.labels[own]), torch.from_numpy(found.scores[own]))
-    return draw(image, detections.above(SCORE), classes)
-
-
 def document(found: Predictions, answers: Answers, inference: DetectionInference) -> dict[str, list[dict[str, Any]]]:
-    """COCO's format with scores: images numbered from 1 in the order given, annotations under the data set's ids."""
-    sides = found.boxes[:, 2:] - found.boxes[:, :2]
-    bbox = np.concatenate([found.boxes[:, :2], sides], axis=1).tolist()
-    columns = (found.images.tolist(), found.labels.tolist(), bbox, sides.prod(axis=1).tolist(), found.scores.tolist())
-    sizes = answers.sizes.tolist()
+    """Builds a COCO file with scores: images numbered from 1 in the order given, classes with the data set's ids."""
+    ids, sizes = inference.category_ids, answers.sizes.tolist()
     return {
         "images": [
             {"id": i + 1, "file_name": answers.files[i], "width": sizes[i][0], "height": sizes[i][1]}
             for i in answers.readable
         ],
-        "annotations": [
-            {
-                "id": number,
-                "image_id": image + 1,
-                "category_id": inference.category_ids[label],
-                "bbox": box,
-                "area": area,
-                "score": score,
-                "iscrowd": 0,
-            }
-            for number, (image, label, box, area, score) in enumerate(zip(*columns, strict=True), start=1)
-        ],
-        "categories": [
-            {"id": i, "name": name} for i, name in zip(inference.category_ids, inference.classes, strict=True)
-        ],
+        "annotations": as_annotations(found, range(1, len(answers.files) + 1), ids),
+        "categories": [{"id": i, "name": name} for i, name in zip(ids, inference.classes, strict=True)],
     }

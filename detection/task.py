@@ -19,12 +19,11 @@ from detection.data.open import described, look_first, open_images
 from detection.data.sample import collate
 from detection.detector import Detector
 from detection.model.unused_parameters import first_pass
-from detection.report.coco_metrics import CocoResult, measure_on_main
+from detection.report.coco_metrics import evaluate_on_main
 from detection.report.confusion import confuse
 from detection.report.drawing import training_sheet
 from detection.report.figures import overview
 from detection.report.metric_names import MEASURED
-from detection.report.predictions import Predictions
 from engine.data.batch_plan import Draw, NaturalOrder
 from engine.distributed.ranks import Ranks
 from engine.images.image_io import ImageArray
@@ -54,9 +53,9 @@ class DetectionTask:
         self._known = images.annotations
         self._detector = Detector(config, self._known.classes, ranks)
         self.model: nn.Module = self._detector.model
-        ready = self._detector.preprocessing
-        first_pass(self._detector.model, ready.size, ranks.device)
-        self.train_data = TrainReader(images, ready.size, ready.interpolation, ready.mean, config.augmentation, seed)
+        preprocessing = self._detector.preprocessing
+        first_pass(self._detector.model, preprocessing.size, ranks.device)
+        self.train_data = TrainReader(images, preprocessing, config.augmentation, seed)
         self.train_order = NaturalOrder(len(images), seed)
         self.drop_last = data.drop_last
         self.workers = worker_settings(data, ranks, collate)
@@ -64,7 +63,7 @@ class DetectionTask:
             log.info("data: %s", described(split, opened[split]))
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """``batch``: what :func:`detection.data.sample.collate` makes. Mean losses over the micro-batch's images."""
+        """Computes mean losses over a micro-batch's images; ``batch`` is of :func:`detection.data.sample.collate`."""
         logits, codes, priors = self._detector.forward(model, batch["image"])
         boxes, labels, mask, ignored = (batch[name] for name in ("boxes", "labels", "mask", "ignored"))
         matches = match(priors, boxes, labels, mask, ignored, self._config.detection.matching)
@@ -75,20 +74,24 @@ class DetectionTask:
             self._opened[split] = ranks.from_main(partial(open_images, self._config.data, split))
         images = self._opened[split]
         predictions = self._detector.predict(model, images, ranks)
-        metrics, result = measure_on_main(predictions, images, ranks)
-        return Evaluated(metrics, draw=partial(_draw, result, predictions, images))
+        known = images.annotations
+        result = evaluate_on_main(predictions, known, ranks)
+        return Evaluated(
+            result.metrics, draw=lambda: overview(result, confuse(predictions, known), predictions, images)
+        )
 
     def previews(self) -> Mapping[str, ImageArray]:
-        """The first training images as the model sees them, with their boxes."""
+        """Draws the first training images as the model sees them, with their boxes."""
         draws = [Draw(int(index), 0, position) for position, index in enumerate(self.train_order(0)[:SHOWN])]
         return {"train_samples": training_sheet([self.train_data[draw] for draw in draws], self._known.classes)}
 
     def metadata(self) -> dict[str, Any]:
+        known = {split: self._opened[split].annotations for split in ("train", "val")}
         return {
             "classes": self._known.classes,
             "category_ids": self._known.category_ids,
-            "images": {split: len(self._opened[split]) for split in ("train", "val")},
-            "objects": {split: _objects(self._opened[split]) for split in ("train", "val")},
+            "images": {split: len(own) for split, own in known.items()},
+            "objects": {split: int((~own.crowd).sum()) for split, own in known.items()},
             "digest_of_annotations": self._digests,
             "preprocessing": asdict(self._detector.preprocessing),
         }
@@ -96,12 +99,3 @@ class DetectionTask:
     @cached_property
     def _digests(self) -> dict[str, str]:
         return {split: digest(self._opened[split]) for split in ("train", "val")}
-
-
-def _draw(result: CocoResult | None, predictions: Predictions, images: AnnotatedImages) -> Mapping[str, ImageArray]:
-    assert result is not None, "rank 0 draws"
-    return overview(result, confuse(predictions, images.annotations), predictions, images)
-
-
-def _objects(images: AnnotatedImages) -> int:
-    return int((~images.annotations.crowd).sum())

@@ -48,7 +48,7 @@ class IoUCrop:
 def choose_part(
     boxes: Tensor, size: tuple[int, int], config: IoUCropConfig
 ) -> tuple[tuple[int, int, int, int], Tensor] | None:
-    """A part and which objects have their centre in it, (n,) bool; None: the whole image.
+    """Draws a part, with the objects that have their centre in it, (n,) bool; None: the whole image.
 
     A least overlap is drawn, then ``config.trials`` parts; the first that is valid is taken, and if none is, another
     overlap is drawn. Valid is a part of a ratio within the bounds that has the centre of an object in it and overlaps

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from PIL import Image
+from torchvision.ops import box_area
 
-from detection.boxes.boxes import areas
 from detection.data.sample import CROWD, Sample
 
 
@@ -46,7 +46,7 @@ def mosaic(
         limits = torch.tensor([left, top, right, bottom], dtype=moved.dtype)
         kept = torch.cat([moved[:, :2].clamp(min=limits[:2]), moved[:, 2:].clamp(max=limits[2:])], dim=1)
         there = (kept[:, 2:] > kept[:, :2]).all(dim=1)
-        whole = areas(kept) >= visible * areas(moved)
+        whole = box_area(kept) >= visible * box_area(moved)
         boxes.append(kept[there])
         labels.append(torch.where(whole, sample.labels, CROWD)[there])
     return Sample(canvas, torch.cat(boxes), torch.cat(labels))

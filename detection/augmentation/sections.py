@@ -4,12 +4,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from detection.boxes.sections import PartOfOne
 from engine.config.section import Section
+from engine.config.training import Fraction, NonNegative, Positive
 
 Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-PartOfOne = Annotated[float, Field(gt=0, le=1)]
 
 
 def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -19,6 +18,8 @@ def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 Factors = Annotated[tuple[NonNegative, NonNegative], AfterValidator(_increasing)]
+Ratios = Annotated[tuple[Positive, Positive], AfterValidator(_increasing)]
+Parts = Annotated[tuple[PartOfOne, PartOfOne], AfterValidator(_increasing)]
 
 
 class MosaicConfig(Section):
@@ -26,7 +27,7 @@ class MosaicConfig(Section):
 
     probability: Probability = 0.5
     """Probability that an image gets three partners."""
-    centre: Annotated[tuple[PartOfOne, PartOfOne], AfterValidator(_increasing)] = (0.3, 0.7)
+    centre: Parts = (0.3, 0.7)
     """Where the four meet, both ways, as parts of the whole."""
     visible: Probability = 0.3
     """Part of an object that has to be left for it to count; less is neither object nor background."""
@@ -59,11 +60,11 @@ class ZoomOutConfig(Section):
 class IoUCropConfig(Section):
     """A part of the image that overlaps an object at least so much as drawn (arXiv:1512.02325, section 2.2)."""
 
-    overlaps: list[Annotated[float, Field(ge=0, lt=1)]] = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9]
+    overlaps: list[Fraction] = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9]
     """One is drawn as the least IoU with an object, or, as likely as each of them, the image stays whole."""
-    scale: Annotated[tuple[PartOfOne, PartOfOne], AfterValidator(_increasing)] = (0.3, 1.0)
+    scale: Parts = (0.3, 1.0)
     """Least and largest part of each side."""
-    ratio: Annotated[tuple[Positive, Positive], AfterValidator(_increasing)] = (0.5, 2.0)
+    ratio: Ratios = (0.5, 2.0)
     """Least and largest width divided by height, in pixels."""
     trials: Annotated[int, Field(ge=1)] = 40
     """Parts that are tried before another overlap is drawn."""

@@ -17,10 +17,9 @@ from detection.augmentation.sections import AugmentationConfig
 from detection.data.annotations import AnnotatedImages
 from detection.data.sample import CROWD, Sample, read_sample
 from engine.data.batch_plan import Draw
+from engine.images.preprocessing import Preprocessing
 from engine.images.transforms import EvalTransform, to_tensor
 from engine.seed import derive, generator, sample_randomness
-
-Channels = tuple[float, float, float]
 
 
 class TrainTransform:
@@ -33,15 +32,14 @@ class TrainTransform:
     size at least.
     """
 
-    def __init__(
-        self, size: tuple[int, int], interpolation: str, mean: Channels, augmentation: AugmentationConfig
-    ) -> None:
-        self._steps = v2.Compose(_steps(size, interpolation, mean, augmentation))
-        self._scale = torch.tensor([1 / size[1], 1 / size[0]] * 2)
+    def __init__(self, preprocessing: Preprocessing, augmentation: AugmentationConfig) -> None:
+        height, width = preprocessing.size
+        self._steps = v2.Compose(_steps(preprocessing, augmentation))
+        self._scale = torch.tensor([1 / width, 1 / height] * 2)
         self._least = augmentation.min_box_pixels
         smallest = min(0.5, augmentation.iou_crop.scale[0] if augmentation.iou_crop else 1.0)
-        self._enough = (math.ceil(size[1] / smallest), math.ceil(size[0] / smallest))
-        self._resampling = Image.Resampling[interpolation.upper()]
+        self._enough = (math.ceil(width / smallest), math.ceil(height / smallest))
+        self._resampling = Image.Resampling[preprocessing.interpolation.upper()]
 
     def __call__(self, sample: Sample, seed: int) -> dict[str, Tensor]:
         sample = shrunk(sample, self._enough, self._resampling)
@@ -68,34 +66,25 @@ class TrainReader:
     """
 
     def __init__(
-        self,
-        images: AnnotatedImages,
-        size: tuple[int, int],
-        interpolation: str,
-        mean: Channels,
-        augmentation: AugmentationConfig,
-        seed: int,
+        self, images: AnnotatedImages, preprocessing: Preprocessing, augmentation: AugmentationConfig, seed: int
     ) -> None:
-        self.images = images
-        self._transform = TrainTransform(size, interpolation, mean, augmentation)
+        self._images = images
+        self._transform = TrainTransform(preprocessing, augmentation)
         self._mosaic = augmentation.mosaic
-        self._canvas = (2 * size[0], 2 * size[1])  # so that a quarter is as fine as an image of its own
+        self._canvas = (2 * preprocessing.height, 2 * preprocessing.width)  # a quarter is as fine as a whole image
         self._seed = seed
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         seed = derive(self._seed, "augmentation", draw.epoch, draw.position)
         return {**self._transform(self._sample(draw), seed), "index": draw.index}
 
     def _sample(self, draw: Draw) -> Sample:
-        """The image of a draw, or a mosaic that it is a part of."""
-        own = read_sample(self.images, draw.index)
+        """Reads the image of a draw, or puts together the mosaic that it is a part of."""
+        own = read_sample(self._images, draw.index)
         rng = generator(self._seed, "mosaic", draw.epoch, draw.position)
         if self._mosaic is None or rng.random() >= self._mosaic.probability:
             return own
-        partners = [read_sample(self.images, int(index)) for index in rng.integers(len(self.images), size=3)]
+        partners = [read_sample(self._images, int(index)) for index in rng.integers(len(self._images), size=3)]
         x, y = rng.uniform(*self._mosaic.centre, size=2).tolist()
         together = [own, *partners]
         order = rng.permutation(4)
@@ -106,18 +95,14 @@ class EvalReader:
     """Reads images as they are: ``image``, uint8 (3, height, width), and ``index``."""
 
     def __init__(self, images: AnnotatedImages, transform: EvalTransform) -> None:
-        self.images = images
-        self._transform = transform
-
-    def __len__(self) -> int:
-        return len(self.images)
+        self._images, self._transform = images, transform
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        return {"image": self._transform(self.images.image(draw.index)), "index": draw.index}
+        return {"image": self._transform(self._images.image(draw.index)), "index": draw.index}
 
 
 def shrunk(sample: Sample, enough: tuple[int, int], resampling: Image.Resampling) -> Sample:
-    """``sample`` in its proportions, no larger than it takes to have at least the width and height ``enough``."""
+    """Shrinks ``sample`` in its proportions, no further than to have at least the width and height ``enough``."""
     before = sample.image.size
     factor = max(least / side for least, side in zip(enough, before, strict=True))
     if factor >= 1:
@@ -128,30 +113,20 @@ def shrunk(sample: Sample, enough: tuple[int, int], resampling: Image.Resampling
     return Sample(image, sample.boxes * scale, sample.labels)
 
 
-def _steps(size: tuple[int, int], interpolation: str, mean: Channels, augmentation: AugmentationConfig) -> list[Any]:
+def _steps(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[Any]:
     """Flips and colours come last: on an image of the model's size they cost a third of what they cost on a larger."""
     steps: list[Any] = []
     if zoom := augmentation.zoom_out:
-        fill = tuple(round(255 * channel) for channel in mean)
-        steps.append(v2.RandomZoomOut(fill, (1.0, zoom.largest), zoom.probability))
+        steps.append(v2.RandomZoomOut(preprocessing.fill, (1.0, zoom.largest), zoom.probability))
     if crop := augmentation.iou_crop:
         steps.append(IoUCrop(crop))
-    steps += [
-        v2.Resize(list(size), v2.InterpolationMode(interpolation)),
-        v2.ClampBoundingBoxes(),
-    ]
+    interpolation = v2.InterpolationMode(preprocessing.interpolation)
+    steps += [v2.Resize(list(preprocessing.size), interpolation), v2.ClampBoundingBoxes()]
     if augmentation.horizontal_flip:
         steps.append(v2.RandomHorizontalFlip(augmentation.horizontal_flip))
     if augmentation.vertical_flip:
         steps.append(v2.RandomVerticalFlip(augmentation.vertical_flip))
     if colours := augmentation.photometric:
-        steps.append(
-            v2.RandomPhotometricDistort(
-                colours.brightness,
-                colours.contrast,
-                colours.saturation,
-                (-colours.hue, colours.hue),
-                colours.probability,
-            )
-        )
+        factors = (colours.brightness, colours.contrast, colours.saturation, (-colours.hue, colours.hue))
+        steps.append(v2.RandomPhotometricDistort(*factors, colours.probability))
     return steps

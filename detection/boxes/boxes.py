@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_area
 
 CENTRE_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
@@ -21,7 +22,7 @@ LARGEST_SIZE_CODE = math.log(1000 / 16)
 
 
 def encode(boxes: Tensor, priors: Tensor) -> Tensor:
-    """What the model has to predict at each prior to mean the box (arXiv:1512.02325, section 2.2).
+    """Computes what the model has to predict at each prior to mean the box (arXiv:1512.02325, section 2.2).
 
     Args:
         boxes: (..., A, 4) xyxy, of positive width and height.
@@ -42,7 +43,7 @@ def encode(boxes: Tensor, priors: Tensor) -> Tensor:
 
 
 def decode(codes: Tensor, priors: Tensor) -> Tensor:
-    """The boxes (..., A, 4), xyxy, that ``codes`` (..., A, 4) mean at ``priors`` (..., A, 4), cxcywh.
+    """Computes the boxes (..., A, 4), xyxy, that ``codes`` (..., A, 4) mean at ``priors`` (..., A, 4), cxcywh.
 
     The inverse of :func:`encode`, but that sizes are at most 62.5 times the prior's and at least 1/62.5.
     Not clipped to the image.
@@ -59,23 +60,18 @@ def decode(codes: Tensor, priors: Tensor) -> Tensor:
 
 
 def columns(boxes: Tensor) -> tuple[Tensor, ...]:
-    """The four numbers of boxes (A, 4), each for itself, (A,), and each in one piece of memory."""
+    """Returns the four numbers of boxes (A, 4), each for itself, (A,), and each in one piece of memory."""
     return boxes.t().contiguous().unbind()
 
 
 def corners(boxes: Tensor) -> Tensor:
-    """cxcywh as xyxy, (..., 4)."""
+    """Turns cxcywh into xyxy, (..., 4)."""
     halves = boxes[..., 2:] / 2
     return torch.cat([boxes[..., :2] - halves, boxes[..., :2] + halves], dim=-1)
 
 
-def areas(boxes: Tensor) -> Tensor:
-    """Areas (...) of xyxy boxes (..., 4)."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-
-
 def intersections(boxes: Tensor, others: Tensor) -> Tensor:
-    """Common area of each box with each other one: xyxy (..., M, 4) and (A, 4) give (..., M, A)."""
+    """Computes the common area of each box with each other one: xyxy (..., M, 4) and (A, 4) give (..., M, A)."""
     left, top, right, bottom = boxes.unsqueeze(-1).unbind(-2)
     other_left, other_top, other_right, other_bottom = columns(others)
     width = torch.minimum(right, other_right).sub_(torch.maximum(left, other_left)).clamp_(min=0)
@@ -84,11 +80,11 @@ def intersections(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def pairwise_iou(boxes: Tensor, others: Tensor) -> Tensor:
-    """Intersection over union of each box with each other one: xyxy (..., M, 4) and (A, 4) give (..., M, A).
+    """Computes the IoU of each box with each other one: xyxy (..., M, 4) and (A, 4) give (..., M, A).
 
     ``torchvision.ops.box_iou`` for a batch of box sets, coordinate by coordinate and in place: the same numbers in
     0.6 of its time on a CPU. Not differentiable; two boxes without area give NaN.
     """
     common = intersections(boxes, others)
-    union = (areas(boxes).unsqueeze(-1) + areas(others)).sub_(common)
+    union = (box_area(boxes).unsqueeze(-1) + box_area(others)).sub_(common)
     return common.div_(union)

@@ -25,7 +25,7 @@ from detection.boxes.sections import CrossEntropyConfig, FocalConfig, LossConfig
 def detection_loss(
     logits: Tensor, codes: Tensor, priors: Tensor, matches: Matches, config: LossConfig
 ) -> dict[str, Tensor]:
-    """``loss`` and its parts, ``loss_classes`` and ``loss_boxes``: means over the images, in fp32.
+    """Computes ``loss`` and its parts, ``loss_classes`` and ``loss_boxes``: means over the images, in fp32.
 
     Args:
         logits: (B, A, C + 1) with the background first for ``cross_entropy``, (B, A, C) for ``focal``.
@@ -46,7 +46,7 @@ def detection_loss(
 
 
 def mined_cross_entropy(logits: Tensor, matches: Matches, config: CrossEntropyConfig) -> Tensor:
-    """Softmax cross entropy of each image, (B,), summed over its positives and its hardest negatives.
+    """Computes the softmax cross entropy of each image, (B,), summed over its positives and its hardest negatives.
 
     Of negatives count those with the largest losses, ``config.negatives_per_positive`` for each positive and at least
     ``config.min_negatives`` (arXiv:1512.02325, "hard negative mining").
@@ -81,7 +81,7 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def focal_loss(logits: Tensor, matches: Matches, config: FocalConfig) -> Tensor:
-    """Sigmoid focal loss (arXiv:1708.02002) of each image, (B,), summed over all priors that are not ignored."""
+    """Computes the sigmoid focal loss (arXiv:1708.02002) of each image, (B,), over all priors that are not ignored."""
     targets = torch.zeros_like(logits)
     targets.scatter_(2, matches.labels.unsqueeze(-1), matches.positive.unsqueeze(-1).to(logits.dtype))
     losses = sigmoid_focal_loss(logits, targets, config.focal_alpha, config.focal_gamma, reduction="none").sum(dim=2)
@@ -89,7 +89,7 @@ def focal_loss(logits: Tensor, matches: Matches, config: FocalConfig) -> Tensor:
 
 
 def box_losses(codes: Tensor, priors: Tensor, matches: Matches, kind: str) -> Tensor:
-    """Loss of boxes of each image, (B,), summed over its positives; ``kind`` as in `loss.boxes`."""
+    """Computes the loss of boxes of each image, (B,), summed over its positives; ``kind`` as in `loss.boxes`."""
     if kind == "smooth_l1":
         losses = F.smooth_l1_loss(codes, encode(matches.boxes, priors), reduction="none").sum(dim=2)
     else:
@@ -98,7 +98,7 @@ def box_losses(codes: Tensor, priors: Tensor, matches: Matches, kind: str) -> Te
 
 
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
-    """1 - generalised IoU (arXiv:1902.09630) of xyxy boxes (..., 4) of positive area: (...), from 0 to 2.
+    """Computes 1 - generalised IoU (arXiv:1902.09630) of xyxy boxes (..., 4) of positive area: (...), from 0 to 2.
 
     As torchvision's, but without selecting by a mask, for which the host would have to wait.
     """
@@ -108,7 +108,7 @@ def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
 
 
 def ciou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
-    """1 - complete IoU (arXiv:1911.08287) of xyxy boxes (..., 4) of positive area: (...).
+    """Computes 1 - complete IoU (arXiv:1911.08287) of xyxy boxes (..., 4) of positive area: (...).
 
     As torchvision's, but without selecting by a mask. Ratios of sides are those of the stretched image, where inputs
     are not square.

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_area
 
-from detection.boxes.boxes import areas, corners, intersections, pairwise_iou
+from detection.boxes.boxes import corners, intersections, pairwise_iou
 from detection.boxes.sections import MatchingConfig
 
 CACHED_OVERLAPS = 2**18
@@ -103,4 +104,4 @@ def _ignored(prior_boxes: Tensor, regions: Tensor, part: float) -> Tensor:
     """Which priors (B, A) lie to at least ``part`` of their area in one of ``regions`` (B, R, 4)."""
     if regions.shape[1] == 0:  # a shape, which the host knows
         return torch.zeros(regions.shape[0], prior_boxes.shape[0], dtype=torch.bool, device=regions.device)
-    return (intersections(regions, prior_boxes) >= part * areas(prior_boxes)).any(dim=1)
+    return (intersections(regions, prior_boxes) >= part * box_area(prior_boxes)).any(dim=1)

@@ -33,7 +33,7 @@ class Detections:
     """(B,) int64."""
 
     def images(self) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Boxes, scores and labels of each image, on the CPU; one copy from the device."""
+        """Returns boxes, scores and labels of each image, on the CPU, by one copy from the device."""
         columns = [self.boxes, self.scores.unsqueeze(-1), self.labels.unsqueeze(-1)]
         counts = self.counts.view(-1, 1, 1).expand(-1, 1, 6)
         packed = torch.cat([torch.cat([column.float() for column in columns], dim=-1), counts.float()], dim=1).cpu()
@@ -44,7 +44,7 @@ class Detections:
 
 
 def class_scores(logits: Tensor, sigmoid: bool) -> Tensor:
-    """Probabilities (B, A, C) of the classes; ``logits`` has a first column more, the background's, unless sigmoid."""
+    """Returns probabilities (B, A, C) of the classes; ``logits`` has the background's before them, unless sigmoid."""
     return logits.float().sigmoid() if sigmoid else logits.float().softmax(dim=-1)[..., 1:]
 
 
@@ -52,7 +52,7 @@ def class_scores(logits: Tensor, sigmoid: bool) -> Tensor:
 def postprocess(
     scores: Tensor, codes: Tensor, priors: Tensor, config: PostprocessConfig, together: bool | None = None
 ) -> Detections:
-    """Detections of a batch.
+    """Finds the detections of a batch.
 
     Of each image the ``config.candidates`` best pairs of prior and class are kept, whatever their class. Suppression
     goes from the best to the worst, so that this first cut changes no result but where fewer than
@@ -76,7 +76,7 @@ def postprocess(
 
 
 def best_pairs(scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best pairs of prior and class of each image, best first: scores, classes and priors, (B, N) each.
+    """Finds the best pairs of prior and class of each image, best first: scores, classes and priors, (B, N) each.
 
     Only priors whose best class is among the ``count`` best of their image can have a part in it, so the others are
     left out before all their classes are looked at.
@@ -96,7 +96,7 @@ def _apart(boxes: Tensor, groups: Tensor) -> Tensor:
 def suppress_together(
     boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float, boxes_a_call: int = BOXES_A_CALL
 ) -> Tensor:
-    """Which candidates (B, N) are kept, by a call for as many images as have ``boxes_a_call``, and one at least."""
+    """Says which candidates (B, N) are kept, by a call for as many images as have ``boxes_a_call``, or for one."""
     images = max(1, boxes_a_call // boxes.shape[1])
     split = [tensor.split(images) for tensor in (boxes, scores, labels, valid)]
     return torch.cat([_suppress_at_once(b, s, k, v, iou) for b, s, k, v in zip(*split, strict=True)])
@@ -112,7 +112,7 @@ def _suppress_at_once(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tens
 
 
 def suppress_each(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float) -> Tensor:
-    """The same image by image. Candidates come best first, so those that are valid come before the others."""
+    """Says the same image by image. Candidates come best first, so those that are valid come before the others."""
     keep = torch.zeros_like(valid)
     moved = _apart(boxes, labels)
     for image, count in enumerate(valid.sum(dim=1).tolist()):

@@ -5,12 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from engine.config.section import Section, Variants
+from engine.config.training import Count, Fraction, NonNegative, Positive
 
 PartOfOne = Annotated[float, Field(gt=0, le=1)]
-Probability = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class MatchingConfig(Section):
@@ -37,7 +34,7 @@ class CommonLoss(Section):
     @property
     def sigmoid(self) -> bool:
         """Whether each class has a probability of its own; else the model's first output is for the background."""
-        return False
+        return self.classification == "focal"
 
 
 class CrossEntropyConfig(CommonLoss):
@@ -61,10 +58,6 @@ class FocalConfig(CommonLoss):
     focal_gamma: NonNegative = 2.0
     """How much less a prior counts that is right already."""
 
-    @property
-    def sigmoid(self) -> bool:
-        return True
-
 
 LossConfig = Annotated[CrossEntropyConfig | FocalConfig, Variants("classification")]
 
@@ -72,7 +65,7 @@ LossConfig = Annotated[CrossEntropyConfig | FocalConfig, Variants("classificatio
 class PostprocessConfig(Section):
     """How predictions become detections."""
 
-    score_threshold: Probability = 0.01
+    score_threshold: Fraction = 0.01
     """Least score of a detection."""
     candidates: Count = 1000
     """Best pairs of prior and class of an image that go on to suppression; fewer are faster."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +39,13 @@ class Annotations:
         """Number of images."""
         return len(self.sizes)
 
+    @property
+    def names(self) -> dict[int | str, str]:
+        """The classes' names by the ids that the data set has for them."""
+        return dict(zip(self.category_ids, self.classes, strict=True))
+
     def of(self, index: int) -> slice:
-        """The boxes of an image."""
+        """Returns the rows of an image."""
         return slice(int(self.starts[index]), int(self.starts[index + 1]))
 
 
@@ -52,16 +58,16 @@ class AnnotatedImages(Protocol):
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> Image.Image:
-        """The image as 8-bit RGB."""
+        """Returns the image as 8-bit RGB."""
         ...
 
     def name(self, index: int) -> str:
-        """What a person would call the image."""
+        """Returns what a person would call the image."""
         ...
 
 
 def digest(images: AnnotatedImages) -> str:
-    """Twelve hexadecimal digits that stand for the images' names, in order, and their annotations."""
+    """Returns twelve hexadecimal digits that stand for the images' names, in order, and their annotations."""
     known, sha = images.annotations, hashlib.sha256()
     for index in range(len(images)):
         sha.update(images.name(index).encode(errors="surrogateescape") + b"\0")
@@ -72,7 +78,13 @@ def digest(images: AnnotatedImages) -> str:
     return sha.hexdigest()[:12]
 
 
+def other_names(theirs: Mapping[Any, str], ours: Mapping[Any, str], there: str) -> tuple[list[Any], str]:
+    """Returns the ids of classes that have no or another name in one of both, and some of them in words."""
+    ids = [i for i in {**theirs, **ours} if theirs.get(i) != ours.get(i)]
+    return ids, ", ".join(f"{i}: {theirs.get(i)!r} {there}, {ours.get(i)!r} here" for i in ids[:5])
+
+
 def in_order(images: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """For T boxes with their images: the order that brings those of one image together, and ``starts``."""
+    """Returns the order that brings boxes of one image together, for the image of each (T,), and ``starts``."""
     order = np.argsort(images, kind="stable")
     return order, np.searchsorted(images[order], np.arange(count + 1))

@@ -36,7 +36,7 @@ class CocoImages:
         return self.folder / self.name(index)
 
     def image(self, index: int) -> Image.Image:
-        """The image, upright.
+        """Reads an image, upright.
 
         Raises:
             UserError: it cannot be read, or has another size than its annotations are for.
@@ -52,7 +52,7 @@ class CocoImages:
 
 
 def split_files(config: CocoData, split: str) -> tuple[Path, Path]:
-    """The folder of images and the annotation file of ``split``.
+    """Returns the folder of images and the annotation file of ``split``.
 
     Raises:
         UserError: the split is not configured, or one of them is not there.
@@ -69,7 +69,7 @@ def split_files(config: CocoData, split: str) -> tuple[Path, Path]:
 
 
 def read_split(config: CocoData, split: str) -> tuple[CocoImages, list[Finding]]:
-    """The images of ``split`` and what is wrong with them.
+    """Returns the images of ``split`` and what is wrong with them.
 
     Labels number the categories in the order of their ids. Boxes without area, with numbers that are none, outside
     their image, far out of it or of images that are not listed are left out; the others are kept as they are, even

@@ -10,17 +10,7 @@ from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations, in_order
 from detection.data.coco_records import Record, ids_of, parted, repeated
-from detection.data.coco_values import (
-    in_words,
-    is_area,
-    is_crowd,
-    is_finite,
-    is_flag,
-    is_id,
-    is_number,
-    other_type,
-    plain_id,
-)
+from detection.data.coco_values import in_words, is_finite, is_id, is_number, other_type, plain_id
 from detection.data.issues import Findings
 
 ROUNDING = 0.01
@@ -41,7 +31,7 @@ def read_annotations(
     classes: list[str],
     findings: Findings,
 ) -> Annotations:
-    """The boxes that can be used, and findings about the others.
+    """Returns the boxes that can be used, and adds findings about the others.
 
     Args:
         images: Whose boxes are wanted.
@@ -140,9 +130,10 @@ def _within(
 
 
 def _crowds(records: list[Record], findings: Findings) -> NDArray[np.bool_]:
+    """Which boxes are crowd regions, (T,): as pycocotools takes it any number but 0 says so, and of texts "1"."""
     given = [record.get("iscrowd") for record in records]
-    crowd = np.array([is_crowd(value) for value in given], bool)
-    odd = np.array([value is not None and not is_flag(value) for value in given], bool)
+    crowd = np.array([value == "1" or (isinstance(value, int | float) and value != 0) for value in given], bool)
+    odd = np.array([value not in (None, 0, 1) for value in given], bool)
     ids = np.array(ids_of(records), object)
     for taken in (0, 1):
         text = f"boxes whose iscrowd is neither 0 nor 1; taken as {taken}"
@@ -151,9 +142,13 @@ def _crowds(records: list[Record], findings: Findings) -> NDArray[np.bool_]:
 
 
 def _areas(records: list[Record], boxes: NDArray[np.float64], findings: Findings) -> NDArray[np.float64]:
-    good = np.array([is_area(record.get("area")) for record in records], bool)
-    odd = [record for record, fine in zip(records, good, strict=True) if not fine and record.get("area") is not None]
+    """What counts as the area of each box, (T,), in pixels."""
+    areas, odd = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), list[Record]()
+    for place, record in enumerate(records):
+        given = record.get("area")
+        if is_number(given) and is_finite(given) and given > 0:
+            areas[place] = given
+        elif given is not None:
+            odd.append(record)
     findings.add("odd_area", "boxes whose area is no number above 0; taken from the box", ids_of(odd))
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    areas[good] = [float(record["area"]) for record, fine in zip(records, good, strict=True) if fine]
     return areas

@@ -20,11 +20,11 @@ _OF_IMAGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "width": (is_side, "whole number from 1 on"),
     "height": (is_side, "whole number from 1 on"),
 }
-"""What an image's record has to have, and what each of it has to be."""
+"""What an image's record has to have, and what each of it has to be. What comes first is told first."""
 
 
 def read_categories(records: list[Record], findings: Findings) -> tuple[list[int | str], list[str]]:
-    """Ids, sorted, and names."""
+    """Returns ids, sorted, and names."""
     good, faulty = parted(records, lambda record: not is_id(record.get("id")))
     findings.add("malformed_category", "categories without an id", ids_of(faulty), fatal=True)
     ids = [plain_id(record["id"]) for record in good]
@@ -39,17 +39,25 @@ def read_categories(records: list[Record], findings: Findings) -> tuple[list[int
 
 
 def read_images(records: list[Record], folder: Path, findings: Findings) -> tuple[list[Record], list[Record]]:
-    """Records that have an id, a file name and a size; and the others, which training must not start with."""
-    good, faulty = parted(records, lambda record: _wrong_key(record) is not None)
-    _tell_faulty(faulty, findings)
+    """Returns records that have an id, a file name and a size; and the others, which training must not start with."""
+    good, faulty = records, list[Record]()
+    for key, (is_right, needed) in _OF_IMAGES.items():
+        bad = [record for record in good if not is_right(record.get(key))]
+        good = [record for record in good if is_right(record.get(key))]
+        missing = [record for record in bad if record.get(key) is None]
+        wrong = [record for record in bad if record.get(key) is not None]
+        findings.add("malformed_image", f"images without {key}", ids_of(missing), fatal=True)
+        text = f"images whose {key} is no {needed}, such as {in_words(wrong[0][key]) if wrong else ''}"
+        findings.add("malformed_image", text, ids_of(wrong), fatal=True)
+        faulty += bad
     ids = [plain_id(record["id"]) for record in good]
     findings.add("duplicate_image_ids", "image ids that occur more than once", repeated(ids), fatal=True)
     if len({type(i) for i in ids}) > 1:
         findings.add("mixed_image_ids", "image ids of which some are numbers and some texts", ids, fatal=True)
     there = _files_in(folder, {os.path.dirname(record["file_name"]) for record in good})
     paths = [os.path.normpath(record["file_name"]) for record in good]
-    missing = [i for i, path in zip(ids, paths, strict=True) if path not in there]
-    findings.add("missing_images", f"images that are not in {folder}", missing, fatal=True)
+    missing_files = [i for i, path in zip(ids, paths, strict=True) if path not in there]
+    findings.add("missing_images", f"images that are not in {folder}", missing_files, fatal=True)
     twice = set(repeated(paths))
     text = "images that share a file with another one: what is an object of the one is background of the other"
     findings.add("shared_files", text, [i for i, path in zip(ids, paths, strict=True) if path in twice])
@@ -58,25 +66,8 @@ def read_images(records: list[Record], folder: Path, findings: Findings) -> tupl
     return good, faulty
 
 
-def _wrong_key(record: Record) -> str | None:
-    """The first of :data:`_OF_IMAGES` that is missing or not as it should be."""
-    return next((key for key, (is_right, _) in _OF_IMAGES.items() if not is_right(record.get(key))), None)
-
-
-def _tell_faulty(images: list[Record], findings: Findings) -> None:
-    """A fatal finding for each key that is missing or wrong."""
-    for key, (_, needed) in _OF_IMAGES.items():
-        here = [image for image in images if _wrong_key(image) == key]
-        missing = [image for image in here if image.get(key) is None]
-        wrong = [image for image in here if image.get(key) is not None]
-        findings.add("malformed_image", f"images without {key}", ids_of(missing), fatal=True)
-        if wrong:
-            text = f"images whose {key} is no {needed}, such as {in_words(wrong[0][key])}"
-            findings.add("malformed_image", text, ids_of(wrong), fatal=True)
-
-
 def _files_in(folder: Path, below: set[str]) -> set[str]:
-    """Files of some folders below ``folder``, by one listing each: asking for each image would take far longer."""
+    """Lists files of some folders below ``folder``, once each: asking for each image would take far longer."""
     files = set[str]()
     for name in below:
         with suppress(OSError):  # no such folder, or none that may be listed
@@ -85,17 +76,17 @@ def _files_in(folder: Path, below: set[str]) -> set[str]:
 
 
 def parted(records: list[Record], bad: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
-    """The records for which ``bad`` is false, and those for which it is true."""
+    """Returns the records for which ``bad`` is false, and those for which it is true."""
     faults = [bad(record) for record in records]
     good = [record for record, fault in zip(records, faults, strict=True) if not fault]
     return good, [record for record, fault in zip(records, faults, strict=True) if fault]
 
 
 def ids_of(records: list[Record]) -> list[Any]:
-    """What a finding calls them."""
+    """Returns what a finding calls them."""
     return [record.get("id", "none") for record in records]
 
 
 def repeated(values: list[Any]) -> list[Any]:
-    """Those that occur more than once, each once."""
+    """Returns those that occur more than once, each once."""
     return [value for value, count in Counter(values).items() if count > 1]

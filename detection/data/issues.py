@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.errors import UserError
-
 NAMED = 10
 """Ids that a finding names in a log."""
 
@@ -40,7 +38,7 @@ class Finding:
     """Whether training refuses to start; else it works on what is good."""
 
     def told(self, named: int) -> str:
-        """The finding as a sentence with at most ``named`` ids."""
+        """Formats the finding as a sentence with at most ``named`` ids."""
         if not self.ids:
             return f"{self.where}: {self.text}"
         listed = ", ".join(map(str, self.ids[:named])) + (", ..." if len(self.ids) > named else "")
@@ -60,22 +58,15 @@ class Findings:
     def add(self, kind: str, text: str, ids: Sequence[Any], fatal: bool = False) -> None:
         """Notes a fault of everything in ``ids``, unless that is empty."""
         if len(ids):
-            self.found.append(Finding(kind, self.where, text, tuple(ids), fatal))
+            self.say(kind, text, fatal, ids)
 
-    def say(self, kind: str, text: str, fatal: bool = False) -> None:
-        """Notes a fault of the whole."""
-        self.found.append(Finding(kind, self.where, text, (), fatal))
-
-
-def refuse_fatal(findings: Sequence[Finding]) -> None:
-    """Raises a :class:`UserError` that lists the findings which training cannot go on with, if there are any."""
-    fatal = [str(finding) for finding in findings if finding.fatal]
-    if fatal:
-        raise UserError("\n".join(fatal))
+    def say(self, kind: str, text: str, fatal: bool = False, ids: Sequence[Any] = ()) -> None:
+        """Notes a fault, without ``ids`` of the whole."""
+        self.found.append(Finding(kind, self.where, text, tuple(ids), fatal))
 
 
 def first_causes(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings without those that may only follow from a fatal one: they can be told once that is mended."""
+    """Leaves out findings that may only follow from a fatal one: they can be told once that is mended."""
 
     def follows(finding: Finding) -> bool:
         return any(

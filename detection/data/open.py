@@ -8,10 +8,9 @@ from typing import cast
 
 from detection.data.annotations import AnnotatedImages
 from detection.data.coco import CocoImages, read_split
-from detection.data.file_check import look_at_images
-from detection.data.issues import Finding, first_causes, refuse_fatal
+from detection.data.issues import Finding, first_causes
 from detection.data.sections import CocoData, ShapesData
-from detection.data.split_checks import compare_splits
+from detection.data.split_checks import check_splits
 from detection.data.synthetic_shapes import ShapeImages
 from engine.errors import UserError
 
@@ -19,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def open_images(data: CocoData | ShapesData, split: str) -> AnnotatedImages:
-    """The images of ``split``: train, val or test. What is wrong but can be done without is logged.
+    """Opens the images of ``split``: train, val or test. What is wrong but can be done without is logged.
 
     Raises:
         UserError: the data are not there, or not as they should be.
@@ -32,7 +31,7 @@ def open_images(data: CocoData | ShapesData, split: str) -> AnnotatedImages:
 
 
 def check_data(data: CocoData | ShapesData, least: float) -> tuple[Mapping[str, AnnotatedImages], list[Finding]]:
-    """The splits that can be opened, by name, and all that is wrong. ``least`` is as in :func:`compare_splits`."""
+    """Returns the splits that can be opened, by name, and all that is wrong; ``least`` as in :func:`check_splits`."""
     if isinstance(data, ShapesData):
         return {split: ShapeImages(data, split) for split in ("train", "val")}, []
     opened: dict[str, CocoImages] = {}
@@ -44,37 +43,29 @@ def check_data(data: CocoData | ShapesData, least: float) -> tuple[Mapping[str, 
             where, _, text = str(error).partition(": ")
             found = [Finding("unusable", where, text, (), fatal=True)]
         findings += found
-    for images in opened.values():
-        findings += look_at_images(images)
-    findings += compare_splits(data, opened, least)
-    return opened, first_causes(findings)
+    return opened, first_causes([*findings, *check_splits(data, opened, least)])
 
 
-def look_first(opened: Mapping[str, AnnotatedImages], data: CocoData | ShapesData, least: float) -> str:
-    """Looks at splits beside each other, and at the beginnings of image files; logs what can be done without.
-
-    Returns nothing, so that one rank may do it for all. ``least`` is as in :func:`compare_splits`.
+def look_first(opened: Mapping[str, AnnotatedImages], data: CocoData | ShapesData, least: float) -> None:
+    """Refuses or logs what :func:`check_splits` finds.
 
     Raises:
         UserError: files cannot be used, or the splits do not fit together.
     """
-    if isinstance(data, ShapesData):
-        return ""
-    coco = {split: cast(CocoImages, images) for split, images in opened.items()}
-    findings = [finding for images in coco.values() for finding in look_at_images(images)]
-    _accept([*findings, *compare_splits(data, coco, least)])
-    return ""
+    if isinstance(data, CocoData):
+        _accept(check_splits(data, cast(Mapping[str, CocoImages], opened), least))
 
 
 def _accept(findings: Sequence[Finding]) -> None:
-    """Refuses those that are fatal, and logs the others."""
-    refuse_fatal(findings)
+    """Raises a :class:`UserError` that lists those that are fatal, if there are any; logs the others."""
+    if fatal := [str(finding) for finding in findings if finding.fatal]:
+        raise UserError("\n".join(fatal))
     for finding in findings:
         log.warning("%s", finding)
 
 
 def described(split: str, images: AnnotatedImages) -> str:
-    """How much there is, in a line."""
+    """Says in a line how much there is."""
     known = images.annotations
     empty = int((known.starts[1:] == known.starts[:-1]).sum())
     crowds = int(known.crowd.sum())

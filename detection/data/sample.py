@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from detection.data.annotations import AnnotatedImages
 
@@ -28,7 +30,7 @@ class Sample:
 
 
 def read_sample(images: AnnotatedImages, index: int) -> Sample:
-    """An image with its boxes, clipped to it."""
+    """Reads an image with its boxes, clipped to it."""
     known, image = images.annotations, images.image(index)
     rows = known.of(index)
     boxes = torch.from_numpy(known.boxes[rows]).clamp(min=0)
@@ -38,26 +40,23 @@ def read_sample(images: AnnotatedImages, index: int) -> Sample:
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """A batch of what :class:`detection.augmentation.transforms.TrainTransform` gives, and ``index``.
+    """Makes a batch of samples of :class:`detection.augmentation.transforms.TrainReader`.
 
     Returns:
         ``image`` uint8 (B, 3, H, W), ``index`` (B,), ``boxes`` (B, M, 4) xyxy in [0, 1], ``labels`` (B, M), ``mask``
         (B, M), which is False where a row only fills up its image, and ``ignored`` (B, R, 4), regions filled up with
         zeros. M is the largest number of objects, at least 1; R that of regions, often 0.
     """
-    batch, objects = len(samples), max(1, *(len(sample["labels"]) for sample in samples))
-    boxes, labels = torch.zeros(batch, objects, 4), torch.zeros(batch, objects, dtype=torch.int64)
-    mask = torch.zeros(batch, objects, dtype=torch.bool)
-    ignored = torch.zeros(batch, max(len(sample["ignored"]) for sample in samples), 4)
-    for row, sample in enumerate(samples):
-        count = len(sample["labels"])
-        boxes[row, :count], labels[row, :count], mask[row, :count] = sample["boxes"], sample["labels"], True
-        ignored[row, : len(sample["ignored"])] = sample["ignored"]
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    counts = torch.tensor([len(labels) for labels in columns["labels"]])
+    extra = max(0, 1 - int(counts.max()))
+    boxes, labels, ignored = (pad_sequence(columns[name], batch_first=True) for name in ("boxes", "labels", "ignored"))
+    labels = F.pad(labels, (0, extra))
     return {
-        "image": torch.stack([sample["image"] for sample in samples]),
-        "index": torch.tensor([sample["index"] for sample in samples]),
-        "boxes": boxes,
+        "image": torch.stack(columns["image"]),
+        "index": torch.tensor(columns["index"]),
+        "boxes": F.pad(boxes, (0, 0, 0, extra)),
         "labels": labels,
-        "mask": mask,
+        "mask": torch.arange(labels.shape[1]) < counts[:, None],
         "ignored": ignored,
     }

@@ -6,9 +6,9 @@ from pydantic import Field, model_validator
 
 from engine.config.paths import AbsolutePath
 from engine.config.section import Section, Variants
+from engine.config.training import Count
 from engine.images.sections import ImageData, ImageSize, Interpolation, Side
 
-Count = Annotated[int, Field(ge=1)]
 PartOfOne = Annotated[float, Field(gt=0, le=1)]
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with the splits of a data set that a look at each file alone does not show."""
+"""What is wrong with the splits of a data set that a look at each annotation file alone does not show."""
 
 from __future__ import annotations
 
@@ -6,41 +6,74 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
+from PIL import Image
 
-from detection.data.annotations import Annotations
+from detection.data.annotations import Annotations, other_names
 from detection.data.coco import CocoImages, split_files
 from detection.data.issues import Finding, Findings
 from detection.data.sections import CocoData
+from engine.images.file_check import look_at_some
+from engine.images.image_io import may_be_sideways, upright
 
 
-def compare_splits(data: CocoData, opened: Mapping[str, CocoImages], least: float) -> list[Finding]:
-    """Findings about the splits that were opened.
+def check_splits(data: CocoData, opened: Mapping[str, CocoImages], least: float) -> list[Finding]:
+    """Looks at image files, and at the splits that were opened beside each other.
 
     Args:
         opened: By name; ``train`` may be missing.
         least: Pixels of a side at the model's size that an object must have to be trained on.
     """
-    findings = []
+    found = [finding for images in opened.values() for finding in look_at_images(images)]
+    train, val = opened.get("train"), opened.get("val")
     for split, images in opened.items():
-        where = str(split_files(data, split)[1])
-        if split == "train":
-            findings += trainable(images.annotations, where, data.size, least)
-            continue
-        if "train" in opened:
-            findings += compare_categories(opened["train"].annotations, images.annotations, where)
-            findings += in_both(opened["train"], images, where, "train")
-        if split == "test" and "val" in opened:
-            findings += in_both(opened["val"], images, where, "val")
-        if images.annotations.crowd.all():
-            there = Findings(where)
-            there.say("no_objects", "there is no object to find, so that no figure is a number")
-            findings += there.found
-    return findings
+        findings = Findings(str(split_files(data, split)[1]))
+        if images is train:
+            check_trainable(images.annotations, data.size, least, findings)
+        else:
+            if train is not None:
+                compare_categories(train.annotations, images.annotations, findings)
+                find_in_both(train, images, "train as well", findings)
+            if split == "test" and val is not None:
+                find_in_both(val, images, "val as well, by which the best checkpoint is chosen", findings)
+            if images.annotations.crowd.all():
+                findings.say("no_objects", "there is no object to find, so that no figure is a number")
+        found += findings.found
+    return found
 
 
-def trainable(train: Annotations, where: str, size: tuple[int, int], least: float) -> list[Finding]:
-    """Whether there are objects to learn from, of each class and of a size (``size``: height and width) to be seen."""
-    findings = Findings(where)
+def look_at_images(images: CocoImages) -> list[Finding]:
+    """Finds files that are no images, or images of another size than their annotations are for; both are fatal.
+
+    Pixels are decoded only where the size is not the one expected, or the image may have to be turned upright. Files
+    that are not there are left to :func:`detection.data.coco.read_split`.
+    """
+    faults = look_at_some(len(images), lambda index: _fault(images, index))
+    findings, ids = Findings(str(images.folder)), images.annotations.image_ids
+    for kind, text in (
+        ("unreadable", "files that are no images"),
+        ("other_size", "images whose width and height are not those of their annotations"),
+    ):
+        findings.add(kind, text, [ids[index].item() for index, fault in faults.items() if fault == kind], fatal=True)
+    return findings.found
+
+
+def _fault(images: CocoImages, index: int) -> str:
+    """The kind of what is wrong with a file; empty if nothing is."""
+    expected = tuple(images.annotations.sizes[index].tolist())
+    try:
+        with Image.open(images.path(index)) as image:
+            if image.size == expected and not may_be_sideways(image):
+                return ""
+            image.load()
+            return "" if upright(image).size == expected else "other_size"
+    except FileNotFoundError:
+        return ""
+    except Exception:  # a decoder that meets broken data raises whatever its parsing trips over
+        return "unreadable"
+
+
+def check_trainable(train: Annotations, size: tuple[int, int], least: float, findings: Findings) -> None:
+    """Looks for objects to learn from, of each class and of a size to be seen (``size``: height and width)."""
     owners = np.repeat(np.arange(len(train)), np.diff(train.starts))
     sides = (train.boxes[:, 2:] - train.boxes[:, :2]) * (np.array(size[::-1]) / train.sizes[owners])
     small = ~train.crowd & (sides.min(axis=1) < least)
@@ -56,25 +89,17 @@ def trainable(train: Annotations, where: str, size: tuple[int, int], least: floa
         "which training leaves out; a larger data.image_size would keep them"
     )
     findings.add("too_small", text, train.image_ids[np.unique(owners[small])].tolist())
-    return findings.found
 
 
-def compare_categories(train: Annotations, other: Annotations, where: str) -> list[Finding]:
-    """A fatal finding if two splits do not have the same category ids under the same names."""
-    names, own = (dict(zip(each.category_ids, each.classes, strict=True)) for each in (train, other))
-    different = [i for i in {**names, **own} if names.get(i) != own.get(i)]
-    shown = ", ".join(f"{i}: {names.get(i)!r} in train, {own.get(i)!r} here" for i in different[:5])
-    findings = Findings(where)
+def compare_categories(train: Annotations, other: Annotations, findings: Findings) -> None:
+    """Finds, as a fatal fault, category ids that do not have the same name in two splits."""
+    different, shown = other_names(train.names, other.names, "in train")
     findings.add("different_categories", f"categories differ from train's: {shown}", different, fatal=True)
-    return findings.found
 
 
-def in_both(known: CocoImages, other: CocoImages, where: str, split: str) -> list[Finding]:
-    """A finding about images of ``other`` that are in ``known`` too: the ``split`` train or val."""
+def find_in_both(known: CocoImages, other: CocoImages, where: str, findings: Findings) -> None:
+    """Finds images of ``other`` that are in ``known`` too; ``where`` says what that is."""
     paths = {os.path.normpath(known.path(index)) for index in range(len(known))}
     again = [index for index in range(len(other)) if os.path.normpath(other.path(index)) in paths]
-    findings = Findings(where)
-    uses = {"train": "", "val": ", by which the best checkpoint is chosen"}
-    text = f"images are in {split} as well{uses[split]}: what is measured on them says nothing about others"
+    text = f"images are in {where}: what is measured on them says nothing about others"
     findings.add("in_both", text, other.annotations.image_ids[again].tolist())
-    return findings.found

@@ -75,7 +75,7 @@ class ShapeImages:
 
 
 def layout(config: ShapesData, split: str, index: int) -> list[Drawn]:
-    """The shapes of an image, those drawn last at the end; they hardly cover each other."""
+    """Draws lots for the shapes of an image, those drawn last at the end; they hardly cover each other."""
     rng = generator(config.seed, "shapes", split, index)
     height, width = config.canvas_size
     placed: list[Drawn] = []
@@ -95,7 +95,7 @@ def layout(config: ShapesData, split: str, index: int) -> list[Drawn]:
 
 
 def outline(name: str, radius: float, angle: float) -> list[NDArray[np.float64]]:
-    """Points (K, 2) of a shape around the origin within ``radius``, turned by ``angle``; then those of its hole."""
+    """Returns points (K, 2) of a shape around the origin within ``radius``, turned by ``angle``; then its hole's."""
     if name in ("circle", "ring"):
         outer = _polar(np.full(48, radius), angle)
         return [outer, outer * 0.55] if name == "ring" else [outer]
@@ -103,13 +103,14 @@ def outline(name: str, radius: float, angle: float) -> list[NDArray[np.float64]]
         arm = np.array([[1, 0.3], [0.3, 0.3], [0.3, 1], [-0.3, 1]]) / math.hypot(1, 0.3)
         quarter = np.array([[0, 1], [-1, 0]])
         points = np.concatenate([arm @ np.linalg.matrix_power(quarter, turn) for turn in range(4)])
-        return [radius * points @ _turn(angle)]
+        cosine, sine = math.cos(angle), math.sin(angle)
+        return [radius * points @ np.array([[cosine, sine], [-sine, cosine]])]
     radii = {"square": [1.0] * 4, "triangle": [1.0] * 3, "star": [1.0, 0.42] * 5}[name]
     return [_polar(radius * np.array(radii), angle)]
 
 
 def draw(config: ShapesData, split: str, index: int) -> Image.Image:
-    """An image with its shapes, 8-bit RGB."""
+    """Draws an image with its shapes, 8-bit RGB."""
     height, width = config.canvas_size
     image = _background(config, generator(config.seed, "background", split, index))
     for shape in layout(config, split, index):
@@ -124,10 +125,6 @@ def draw(config: ShapesData, split: str, index: int) -> Image.Image:
 def _polar(radii: NDArray[np.float64], angle: float) -> NDArray[np.float64]:
     angles = angle + np.linspace(0, 2 * math.pi, len(radii), endpoint=False)
     return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
-
-
-def _turn(angle: float) -> NDArray[np.float64]:
-    return np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
 
 
 def _covered(box: NDArray[np.float64], other: NDArray[np.float64]) -> float:

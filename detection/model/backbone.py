@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from detection.model.backbone_base import Backbone
-from detection.model.sections import SWIN_BACKBONES, DetectorConfig, SwinDetector
+from detection.model.sections import DetectorConfig, SwinDetector
 from detection.model.swin_backbone import SWIN_LAYOUTS
 from detection.model.timm_backbone import resnet50_a, resnet50_b, timm_maps
 
 
 def build_backbone(config: DetectorConfig, image_size: tuple[int, int], published: bool = False) -> Backbone:
-    """The backbone, initialised from torch's global generator.
+    """Builds the backbone, initialised from torch's global generator.
 
     Args:
         config: Its name and options.
@@ -23,8 +23,7 @@ def build_backbone(config: DetectorConfig, image_size: tuple[int, int], publishe
             are not to be had.
     """
     if isinstance(config, SwinDetector):
-        _, layout = SWIN_BACKBONES[config.backbone]
-        return SWIN_LAYOUTS[layout](config.swin_shape())
+        return SWIN_LAYOUTS[config.layout](config.swin_shape())
     options: dict[str, Any] = {"pretrained": published}
     if config.drop_path is not None:
         options["drop_path_rate"] = config.drop_path

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 
 from detection.model.layers import HalvingConv, size_of
 
+EXTRA_CHANNELS = (512, 256, 256)
+"""Of the maps behind three of the body."""
+MORE_EXTRA_CHANNELS = (512, 512, 256, 256, 256)
+"""Of the maps behind one."""
+
 
 class Backbone(nn.Module):
     """(B, 3, H, W) -> six maps (B, C, h, w), the finest first.
@@ -35,7 +40,7 @@ class Backbone(nn.Module):
         self.channels = (*channels, *extra_channels)
 
     def body_maps(self, images: Tensor) -> list[Tensor]:
-        """The maps of the body: (B, 3, H, W) -> (B, C, h, w) each."""
+        """Computes the maps of the body: (B, 3, H, W) -> (B, C, h, w) each."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -11,7 +11,7 @@ Size = tuple[int, int]
 
 
 def size_of(x: Tensor) -> Size:
-    """Height and width of (B, C, H, W)."""
+    """Returns height and width of (B, C, H, W)."""
     return x.shape[-2], x.shape[-1]
 
 
@@ -39,7 +39,7 @@ class HalvingConv(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size=3, stride=2, bias=bias)
 
     def forward(self, x: Tensor, size: Size | None = None) -> Tensor:
-        """(B, in, H, W) -> (B, out, h, w).
+        """Convolves: (B, in, H, W) -> (B, out, h, w).
 
         A side of n cells becomes ceil(n / 2) with padding, or floor((n - 1) / 2) without where ``size`` asks for that.
         """
@@ -68,7 +68,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def init_convolutions(module: nn.Module) -> None:
-    """Xavier's uniform distribution for every convolution, biases 0."""
+    """Draws the weights of every convolution from Xavier's uniform distribution; biases are 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.xavier_uniform_(layer.weight)

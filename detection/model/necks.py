@@ -1,6 +1,7 @@
 """Necks: six maps to six maps that have seen each other. With any but ``none`` all have the same channels.
 
-Maps are (B, C, h, w), the finest first, of any sizes that halve from one to the next.
+Maps are (B, C, h, w), the finest first, of any sizes that halve from one to the next. A neck is given the channels of
+each, ``in_channels``, and those of all maps that it is to return, ``channels``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,7 @@ from detection.model.layers import HalvingConv, Size, init_convolutions, size_of
 
 
 class NoNeck(nn.Module):
-    """Passes the maps on.
-
-    Args:
-        in_channels: Channels of each map.
-        channels: Not used: the maps keep their own.
-    """
+    """Passes the maps on, with their own channels."""
 
     def __init__(self, in_channels: Sequence[int], channels: int) -> None:
         super().__init__()
@@ -36,10 +32,6 @@ class FPN(nn.Module):
 
     Each map is projected by a 1x1 convolution, the next coarser sum is added to it, and the sum smoothed by a 3x3
     convolution. The coarser sum is enlarged bilinearly.
-
-    Args:
-        in_channels: Channels of each map.
-        channels: Channels of all maps that are returned.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int) -> None:
@@ -80,10 +72,6 @@ class DenseFPN(nn.Module):
 
     From the coarsest level on, a level's own 1x1 projection and all coarser fused maps, enlarged bilinearly to its
     size, are concatenated and fused by a 3x3 convolution and a ReLU, without which the whole path would be linear.
-
-    Args:
-        in_channels: Channels of each map.
-        channels: Channels of all maps that are returned.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int) -> None:
@@ -91,9 +79,7 @@ class DenseFPN(nn.Module):
         levels = len(in_channels)
         self.channels = (channels,) * levels
         self.lateral = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
-        self.fuse = nn.ModuleList(
-            nn.Conv2d(channels * (levels - index), channels, 3, padding=1) for index in range(levels)
-        )
+        self.fuse = nn.ModuleList(nn.Conv2d(channels * seen, channels, 3, padding=1) for seen in range(levels, 0, -1))
         init_convolutions(self)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
@@ -125,21 +111,17 @@ class NormedNeck(nn.Module):
         return [norm(x) for norm, x in zip(self.norms, self.neck(maps), strict=True)]
 
 
-NECKS: dict[str, type[NoNeck] | type[FPN] | type[DenseFPN]] = {
-    "none": NoNeck,
-    "fpn": FPN,
-    "pan": PAN,
-    "dense_fpn": DenseFPN,
-}
+Neck = NoNeck | FPN | DenseFPN
+NECKS: dict[str, type[Neck]] = {"none": NoNeck, "fpn": FPN, "pan": PAN, "dense_fpn": DenseFPN}
 """The classes behind `detection.neck`."""
 
 
-def build_neck(kind: str, in_channels: Sequence[int], channels: int, norm: str) -> NoNeck | FPN | DenseFPN | NormedNeck:
-    """The neck of `detection.neck`, `neck_channels` and `neck_norm`, for maps of ``in_channels``."""
+def build_neck(kind: str, in_channels: Sequence[int], channels: int, norm: str) -> Neck | NormedNeck:
+    """Builds the neck of `detection.neck`, `neck_channels` and `neck_norm`, for maps of ``in_channels``."""
     neck = NECKS[kind](in_channels, channels)
     return NormedNeck(neck) if norm == "layer" and not isinstance(neck, NoNeck) else neck
 
 
 def enlarge(x: Tensor, size: Size) -> Tensor:
-    """Bilinear interpolation of (B, C, h, w) to ``size``."""
+    """Interpolates (B, C, h, w) bilinearly to ``size``."""
     return F.interpolate(x, size=size, mode="bilinear", align_corners=False)

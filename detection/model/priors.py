@@ -12,25 +12,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from detection.model.layers import Size
 from detection.model.sections import PriorsConfig
-
-Size = tuple[int, int]
-"""Height and width."""
 
 
 def make_priors(
     config: PriorsConfig, map_sizes: Sequence[Size], image_size: Size, device: torch.device | None = None
 ) -> Tensor:
-    """The default boxes of all maps, finest map first, cells row by row, the boxes of a cell as in :func:`cell_boxes`.
+    """Makes the default boxes of all maps, the finest first, cells row by row, those of a cell by :func:`cell_boxes`.
 
     Box i, j of a map of h rows and w columns has its centre at ((j + 0.5) / w, (i + 0.5) / h), as in section 2.2 of the
     SSD paper.
 
     Args:
-        config: Scales and ratios.
         map_sizes: Height and width of each map, in cells.
         image_size: Height and width, in pixels: what the boxes' proportions refer to.
-        device: Where to make them.
 
     Returns:
         (A, 4) float32.
@@ -39,21 +35,14 @@ def make_priors(
     for index, (rows, columns) in enumerate(map_sizes):
         y = (torch.arange(rows, device=device) + 0.5) / rows
         x = (torch.arange(columns, device=device) + 0.5) / columns
-        sides = torch.tensor(cell_boxes(config, index, image_size), device=device)
-        maps.append(
-            torch.cat(
-                [
-                    torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[:, :, None].expand(-1, -1, len(sides), -1),
-                    sides.expand(rows, columns, -1, -1),
-                ],
-                dim=-1,
-            ).view(-1, 4)
-        )
+        sides = torch.tensor(cell_boxes(config, index, image_size), device=device).expand(rows, columns, -1, -1)
+        centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[:, :, None].expand_as(sides)
+        maps.append(torch.cat([centres, sides], dim=-1).view(-1, 4))
     return torch.cat(maps)
 
 
 def cell_boxes(config: PriorsConfig, index: int, image_size: Size) -> list[tuple[float, float]]:
-    """Widths and heights of the boxes in each cell of map ``index``, as parts of the image's.
+    """Returns widths and heights of the boxes in each cell of map ``index``, as parts of the image's.
 
     First the square of the map's scale, then the square of the geometric mean of this scale and the next, then lying
     and upright boxes of each ratio with the first square's area. Squares and ratios are those seen in the image: in

@@ -10,14 +10,14 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from detection.boxes.sections import MatchingConfig, PostprocessConfig
 from engine.config.model_names import check_timm, unknown_model
 from engine.config.section import OnlyWith, Section, Variants, may_import
+from engine.config.training import Count, Fraction, Positive
 from engine.model.swin_shape import SwinShapeConfig
 from swin.config import SHAPES, SwinConfig
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Scale = Annotated[float, Field(gt=0)]
 Ratio = Annotated[float, Field(gt=1)]
 
+STRIDES = (8, 16, 32)
+"""Of the maps that a pyramid of features begins with."""
 NUM_MAPS = 6
 """Maps of every backbone and neck, the finest first."""
 
@@ -28,17 +28,8 @@ SwinName = Literal[
     "swin_a", "swin_b", "swin_tiny", "swin_tiny_a", "swin_tiny_b", "swin_small", "swin_small_a", "swin_small_b",
     "swin_base", "swin_base_a", "swin_base_b", "swin_large", "swin_large_a", "swin_large_b",
 ]  # fmt: skip
-_LAYOUTS: dict[str, SwinLayout] = {"": "pyramid", "_a": "a", "_b": "b"}
-SWIN_BACKBONES: dict[str, tuple[SwinConfig, SwinLayout]] = {
-    "swin_a": (SHAPES["swin_tiny"], "a"),
-    "swin_b": (SHAPES["swin_tiny"], "b"),
-    **{f"{name}{ending}": (shape, layout) for name, shape in SHAPES.items() for ending, layout in _LAYOUTS.items()},
-}
-"""Shape and layout of each of our own backbones."""
-
-BACKBONES = ("resnet50_a", "resnet50_b", *SWIN_BACKBONES)
+BACKBONES = ("resnet50_a", "resnet50_b", *get_args(SwinName))
 """The backbones that go by a name of our own."""
-
 
 _NO_SWIN = {"not": {"enum": [*get_args(SwinName)]}}
 NECKS = ("fpn", "pan", "dense_fpn")
@@ -47,11 +38,11 @@ NECKS = ("fpn", "pan", "dense_fpn")
 class PriorsConfig(Section):
     """The default boxes of each map, the finest first (section 2.2 of the SSD paper)."""
 
-    scales: Annotated[tuple[Scale, ...], Field(min_length=NUM_MAPS, max_length=NUM_MAPS)] = (
+    scales: Annotated[tuple[Positive, ...], Field(min_length=NUM_MAPS, max_length=NUM_MAPS)] = (
         0.1, 0.2, 0.375, 0.55, 0.725, 0.9,
     )  # fmt: skip
     """Side of each map's square, as a part of the image's (of the root of its area, where it is not square)."""
-    scale_beyond: Scale = 1.0
+    scale_beyond: Positive = 1.0
     """What follows the last scale. Each map has a second square, of the geometric mean of its scale and the next."""
     ratios: Annotated[tuple[tuple[Ratio, ...], ...], Field(min_length=NUM_MAPS, max_length=NUM_MAPS)] = (
         (2.0,), (2.0, 3.0), (2.0, 3.0), (2.0, 3.0), (2.0,), (2.0,),
@@ -126,18 +117,24 @@ class SwinDetector(CommonDetector):
     swin: SwinShapeConfig = SwinShapeConfig()
     """Changes to the backbone's shape."""
 
+    @property
+    def layout(self) -> SwinLayout:
+        """Which maps are taken, by the end of the name."""
+        return "a" if self.backbone.endswith("_a") else "b" if self.backbone.endswith("_b") else "pyramid"
+
     def swin_shape(self) -> SwinConfig:
-        """The shape of the backbone. A ``ValueError`` names fields that do not fit together."""
-        shape, _ = SWIN_BACKBONES[self.backbone]
+        """Returns the shape of the backbone. A ``ValueError`` names fields that do not fit together."""
+        name = self.backbone.removesuffix("_a").removesuffix("_b")
+        shape = SHAPES["swin_tiny" if name == "swin" else name]
         drop_path = shape.drop_path if self.drop_path is None else self.drop_path
         return replace(shape, **self.swin.given, drop_path=drop_path, num_classes=0)
 
     @model_validator(mode="after")
     def _has_stages(self) -> SwinDetector:
-        shape, layout = self.swin_shape(), SWIN_BACKBONES[self.backbone][1]
-        if layout == "pyramid" and not {8, 16, 32} <= set(shape.strides):
+        shape = self.swin_shape()
+        if self.layout == "pyramid" and not set(STRIDES) <= set(shape.strides):
             raise ValueError(f"swin: {self.backbone} needs stages at strides 8, 16 and 32, not {list(shape.strides)}")
-        if layout != "pyramid" and len(shape.depths) < 3:
+        if self.layout != "pyramid" and len(shape.depths) < 3:
             raise ValueError(f"swin: {self.backbone} needs three stages, not {len(shape.depths)}")
         return self
 

@@ -86,11 +86,11 @@ class SSD(nn.Module):
     # -- what the engine asks of any model -------------------------------------------------------------------------
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters to which no weight decay is applied, besides vectors: those that the body names."""
+        """Returns names of parameters without weight decay, besides vectors: those that the body names."""
         return {BODY + name for name in getattr(self.backbone.body, "no_weight_decay", set)()}
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """Depth of each parameter for layer-wise rates: the body's layers, and one layer for all that is behind them.
+        """Returns the depth of each parameter for layer-wise rates: the body's layers, and one for all behind them.
 
         Args:
             coarse: Counts whole stages, where the body knows them.
@@ -106,14 +106,15 @@ class SSD(nn.Module):
 
 def _depths(body: nn.Module, coarse: bool) -> dict[str, int]:
     """The layer of each parameter of a body, from 0: as it says itself, else block by block in order."""
-    names = [name for name, _ in body.named_parameters()]
     if hasattr(body, "group_matcher"):
         matcher = body.group_matcher(coarse=coarse)  # type: ignore[operator]
         return group_parameters(body, matcher, reverse=True)
-    parts = {name: name.split(".")[: 1 if coarse else 2] for name in names}
-    blocks = {name: tuple(part[:1] + [n for n in part[1:] if n.isdigit()]) for name, part in parts.items()}
-    order = {block: depth for depth, block in enumerate(dict.fromkeys(blocks.values()))}
-    return {name: order[block] for name, block in blocks.items()}
+    blocks = {}
+    for name, _ in body.named_parameters():
+        stage, *below = name.split(".")[: 1 if coarse else 2]
+        blocks[name] = (stage, *filter(str.isdigit, below))
+    order = list(dict.fromkeys(blocks.values()))
+    return {name: order.index(block) for name, block in blocks.items()}
 
 
 def build_detector(
@@ -124,11 +125,9 @@ def build_detector(
     prior_probability: float | None = None,
     classes: Sequence[str] | None = None,
 ) -> SSD:
-    """The configured detector on the CPU, initialised from torch's global generator, with the weights it starts from.
+    """Builds the detector on the CPU, initialised from torch's global generator, with the weights it starts from.
 
     Args:
-        config: Backbone, neck and priors.
-        finetune: Weights to start from.
         num_outputs: Outputs of a prior: the classes, and one for the background where the loss is a softmax.
         image_size: Height and width of training images.
         prior_probability: For sigmoid losses, see :class:`SSDHead`.

@@ -5,50 +5,49 @@ Images are padded with zeros at the bottom and the right to whole patches, as in
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch.nn.functional as F
 from timm.layers import LayerNorm2d
 from torch import Tensor
 
-from detection.model.backbone_base import Backbone
+from detection.model.backbone_base import EXTRA_CHANNELS, MORE_EXTRA_CHANNELS, Backbone
 from detection.model.layers import size_of
+from detection.model.sections import STRIDES
 from swin.config import SwinConfig
 from swin.model import SwinBackbone, SwinFeatures, init_weights
 from swin.patch import PatchExpanding, PatchMerging
 
-STRIDES = (8, 16, 32)
+
+class SwinMaps(Backbone):
+    """Maps of a Swin's stages, and extra maps."""
+
+    def __init__(self, body: SwinBackbone, channels: Sequence[int], extra_channels: Sequence[int]) -> None:
+        super().__init__(body, channels, extra_channels, LayerNorm2d)
+        self.patch_size = body.config.patch_size
+
+    def body_maps(self, images: Tensor) -> list[Tensor]:
+        return self.body(whole_patches(images, self.patch_size))
 
 
-class SwinPyramid(Backbone):
-    """The normalised maps of the stages at strides 8, 16 and 32, as dense tasks use them, and three extra maps.
+def swin_pyramid(config: SwinConfig) -> SwinMaps:
+    """Builds the normalised maps of the stages at strides 8, 16 and 32, as dense tasks use them, and three extra maps.
 
     For Swin-T 192, 384, 768, 512, 256 and 256 channels.
     """
-
-    def __init__(self, config: SwinConfig) -> None:
-        body = SwinFeatures(config, [config.strides.index(stride) for stride in STRIDES])
-        super().__init__(body, body.channels, (512, 256, 256), LayerNorm2d)
-        self.patch_size = config.patch_size
-
-    def body_maps(self, images: Tensor) -> list[Tensor]:
-        return self.body(whole_patches(images, self.patch_size))
+    body = SwinFeatures(config, [config.strides.index(stride) for stride in STRIDES])
+    return SwinMaps(body, body.channels, EXTRA_CHANNELS)
 
 
-class SwinA(Backbone):
-    """What the first three stages pass on, merged, and three extra maps; the stages behind them are left out.
+def swin_a(config: SwinConfig) -> SwinMaps:
+    """Builds what the first three stages pass on, merged, and three extra maps; the stages behind them are left out.
 
     For Swin-T 192, 384, 768, 512, 256 and 256 channels; 42, 21, 11, 6, 3 and 1 cells a side for 336 pixels.
     """
-
-    def __init__(self, config: SwinConfig) -> None:
-        body = MergedStages(config, num_stages=3)
-        super().__init__(body, [2 * dim for dim in config.dims[:3]], (512, 256, 256), LayerNorm2d)
-        self.patch_size = config.patch_size
-
-    def body_maps(self, images: Tensor) -> list[Tensor]:
-        return self.body(whole_patches(images, self.patch_size))
+    return SwinMaps(MergedStages(config, num_stages=3), [2 * dim for dim in config.dims[:3]], EXTRA_CHANNELS)
 
 
-class SwinB(Backbone):
+class SwinB(SwinMaps):
     """The third stage's normalised map, expanded to twice its size and half its channels, and five extra maps.
 
     For Swin-T 192, 512, 512, 256, 256 and 256 channels; 42, 21, 11, 6, 3 and 1 cells a side for 336 pixels.
@@ -56,12 +55,11 @@ class SwinB(Backbone):
 
     def __init__(self, config: SwinConfig) -> None:
         dim = config.dims[2]
-        super().__init__(SwinFeatures(config, (2,)), (dim // 2,), (512, 512, 256, 256, 256), LayerNorm2d)
-        self.patch_size = config.patch_size
+        super().__init__(SwinFeatures(config, (2,)), (dim // 2,), MORE_EXTRA_CHANNELS)
         self.expand = PatchExpanding(dim).apply(init_weights)
 
     def body_maps(self, images: Tensor) -> list[Tensor]:
-        (x,) = self.body(whole_patches(images, self.patch_size))
+        (x,) = super().body_maps(images)
         # The merging before the third stage added a row or column to odd sides.
         rows, columns = (-(-side // (2 * self.patch_size)) for side in size_of(images))
         return [self.expand(x.permute(0, 2, 3, 1))[:, :rows, :columns].permute(0, 3, 1, 2)]
@@ -92,8 +90,4 @@ def whole_patches(images: Tensor, patch: int) -> Tensor:
     return F.pad(images, (0, -width % patch, 0, -height % patch))
 
 
-SWIN_LAYOUTS: dict[str, type[SwinPyramid] | type[SwinA] | type[SwinB]] = {
-    "a": SwinA,
-    "b": SwinB,
-    "pyramid": SwinPyramid,
-}
+SWIN_LAYOUTS: dict[str, Callable[[SwinConfig], SwinMaps]] = {"a": swin_a, "b": SwinB, "pyramid": swin_pyramid}

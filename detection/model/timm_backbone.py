@@ -12,13 +12,11 @@ from timm.layers import LayerNorm2d
 from timm.layers.format import Format
 from torch import Tensor, nn
 
-from detection.model.backbone_base import Backbone
+from detection.model.backbone_base import EXTRA_CHANNELS, MORE_EXTRA_CHANNELS, Backbone
 from detection.model.layers import BatchNorm, L2Norm
+from detection.model.sections import STRIDES
 from engine.errors import UserError
 from engine.model.timm_weights import create_pretrained
-
-STRIDES = [8, 16, 32]
-EXTRA_CHANNELS = (512, 256, 256)
 
 
 class TimmBackbone(Backbone):
@@ -49,7 +47,7 @@ class TimmBackbone(Backbone):
 
 
 def resnet50_a(options: dict[str, Any]) -> TimmBackbone:
-    """C3, C4 and C5 of ResNet-50 (512, 1024, 2048 channels) and three extra maps; the first map is L2-normalised.
+    """Builds C3, C4 and C5 of ResNet-50 (512, 1024, 2048 channels) and three extra maps; the first is L2-normalised.
 
     38, 19, 10, 5, 3 and 1 cells a side for images of 300 pixels.
     """
@@ -58,7 +56,7 @@ def resnet50_a(options: dict[str, Any]) -> TimmBackbone:
 
 
 def resnet50_b(options: dict[str, Any]) -> TimmBackbone:
-    """ResNet-50 up to its third stage, which here does not halve the map (1024 channels), and five extra maps.
+    """Builds ResNet-50 up to its third stage, which here does not halve the map (1024 channels), and five extra maps.
 
     38, 19, 10, 5, 3 and 1 cells a side for images of 300 pixels. (Huang et al., "Speed/accuracy trade-offs for modern
     convolutional object detectors", CVPR 2017, cut ResNets likewise for SSD.)
@@ -67,11 +65,11 @@ def resnet50_b(options: dict[str, Any]) -> TimmBackbone:
     for name, module in body.named_modules():
         if name.startswith("layer3.0.") and isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
-    return TimmBackbone(body, (512, 512, 256, 256, 256), BatchNorm, [nn.Identity()])
+    return TimmBackbone(body, MORE_EXTRA_CHANNELS, BatchNorm, [nn.Identity()])
 
 
 def timm_maps(name: str, image_size: tuple[int, int], options: dict[str, Any]) -> TimmBackbone:
-    """The last three maps of any timm model, at strides 8, 16 and 32, and three extra maps.
+    """Builds the last three maps of any timm model, at strides 8, 16 and 32, and three extra maps.
 
     All six are normalised by LayerNorm, cell by cell. Some models' maps have values in the tens, from which a new head
     would begin with losses in the hundreds; and batch norm, of maps of a few cells in the small batches of detection,
@@ -87,10 +85,9 @@ def timm_maps(name: str, image_size: tuple[int, int], options: dict[str, Any]) -
     """
     body = _maps_of(name, (-3, -2, -1), options, image_size)
     strides = body.feature_info.reduction()  # type: ignore[operator,union-attr]
-    if strides != STRIDES:
-        raise UserError(
-            f"detection.backbone: the last maps of timm/{name} have strides {strides}, but {STRIDES} are needed"
-        )
+    if tuple(strides) != STRIDES:
+        needed = f"strides {strides}, but {list(STRIDES)} are needed"
+        raise UserError(f"detection.backbone: the last maps of timm/{name} have {needed}")
     return TimmBackbone(body, EXTRA_CHANNELS, LayerNorm2d, [LayerNorm2d(channels) for channels in _channels(body)])
 
 
@@ -101,7 +98,7 @@ def _channels(body: nn.Module) -> list[int]:
 def _maps_of(
     name: str, indices: tuple[int, ...], options: dict[str, Any], image_size: tuple[int, int] | None = None
 ) -> nn.Module:
-    """timm's model of these maps, for this size if it is bound to one."""
+    """Builds timm's model of these maps, for this size if it is bound to one."""
     options = {"features_only": True, "out_indices": indices, **options}
     create: Callable[..., nn.Module] = partial(timm.create_model, name)
     if options.pop("pretrained"):

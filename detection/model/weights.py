@@ -6,18 +6,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from engine.errors import UserError
-from engine.model.pretrained import misfit, read_weights
+from engine.model.pretrained import listed, misfit, read_weights
 from swin import WeightsError, load_swin_weights
 from swin.model import SwinBackbone
 
 log = logging.getLogger(__name__)
-
-SHOWN = 4
-"""Names of one kind that a message lists."""
 
 COUNTER = "num_batches_tracked"
 """What a batch norm counts and does not use; a frozen one has no such counter."""
@@ -66,43 +62,34 @@ def load_body(body: nn.Module, state: Mapping[str, Tensor], source: str) -> None
     own = body.state_dict()
     theirs = {_spelled_alike(name): name for name in state}
     given = {name: state[theirs[_spelled_alike(name)]] for name in own if _spelled_alike(name) in theirs}
-    counters = [name for name in own if name.endswith(COUNTER)]
-    if fault := misfit(own, given, counters):
-        raise UserError(f"finetune.weights: {source} does not fit the backbone: {fault}")
+    _load(body, given, f"finetune.weights: {source} does not fit the backbone")
     used = {_spelled_alike(name) for name in own}
     if ignored := [name for name in state if _spelled_alike(name) not in used and not name.endswith(COUNTER)]:
-        log.info("%s: ignored, not in the backbone: %s", source, _listed(ignored))
-    body.load_state_dict(given, strict=False)
+        log.info("%s: ignored, not in the backbone: %s", source, listed(ignored))
 
 
 def _load_detector(model: nn.Module, state: Mapping[str, Tensor], source: str, other_classes: bool) -> None:
     """``other_classes``: class convolutions that fit start anew too: they say something else."""
     own = model.state_dict()
-    shared = [name for name in own if name.startswith(CLASSES) and name in state]
+    shapes = {name: (state[name].shape, own[name].shape) for name in own if name.startswith(CLASSES) and name in state}
     other = [
-        name
-        for name in shared
-        if _other_classes(state[name], own[name]) or (other_classes and state[name].shape == own[name].shape)
+        name for name, (theirs, ours) in shapes.items() if theirs[1:] == ours[1:] and (theirs != ours or other_classes)
     ]
-    surplus_counters = [name for name in state if name.endswith(COUNTER) and name not in own]
-    kept = {name: tensor for name, tensor in state.items() if name not in other and name not in surplus_counters}
-    counters = [name for name in own if name.endswith(COUNTER)]
-    if fault := misfit(own, kept, [*other, *counters]):
-        raise UserError(f"finetune.weights: {source} does not fit this detector: {fault}")
+    unused = {*other, *(name for name in state if name not in own and name.endswith(COUNTER))}
+    kept = {name: tensor for name, tensor in state.items() if name not in unused}
+    _load(model, kept, f"finetune.weights: {source} does not fit this detector", other)
     if other:
         log.info("%s has other classes, or in another order: the class convolutions start anew", source)
-    model.load_state_dict(kept, strict=False)
 
 
-def _other_classes(theirs: torch.Tensor, ours: torch.Tensor) -> bool:
-    """Whether two tensors of a class convolution, (outputs, ...), differ in the number of outputs alone."""
-    return theirs.shape != ours.shape and theirs.shape[1:] == ours.shape[1:]
+def _load(model: nn.Module, state: Mapping[str, Tensor], misfits: str, fresh: Sequence[str] = ()) -> None:
+    """Copies ``state``, which may lack ``fresh`` names and counters; ``misfits`` begins the message if it is no fit."""
+    own = model.state_dict()
+    if fault := misfit(own, state, [*fresh, *(name for name in own if name.endswith(COUNTER))]):
+        raise UserError(f"{misfits}: {fault}")
+    model.load_state_dict(state, strict=False)
 
 
 def _spelled_alike(name: str) -> str:
-    """What a parameter's name and its name in a model of feature maps have in common."""
+    """Returns what a parameter's name and its name in a model of feature maps have in common."""
     return name.removeprefix("model.").replace("_", ".")
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

@@ -9,9 +9,9 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from numpy.typing import NDArray
 
-from detection.data.annotations import AnnotatedImages, Annotations
+from detection.data.annotations import Annotations
 from detection.report.metric_names import METRICS
-from detection.report.predictions import Predictions
+from detection.report.predictions import Predictions, as_annotations, entries
 from engine.distributed.ranks import Ranks
 
 RECALLS = np.linspace(0, 1, 101)
@@ -33,9 +33,11 @@ class CocoResult:
 def coco_evaluate(predictions: Predictions, known: Annotations) -> CocoResult:
     """Evaluates as pycocotools does, which the figures equal; crowd regions neither count nor cost anything.
 
-    COCO's evaluator sees numbers of its own for images and classes, so any ids of the data set will do.
+    COCO's evaluator sees numbers of its own for images and classes, so any ids of the data set will do. They begin with
+    1: 0 means "none" to it.
     """
-    evaluator = COCOeval_faster(coco_objects(known), _found(predictions, known), "bbox", print_function=_quiet)
+    found = _dataset(known, as_annotations(predictions, *_numbers(known)))
+    evaluator = COCOeval_faster(coco_objects(known), found, "bbox", print_function=lambda *steps: None)
     evaluator.evaluate()
     evaluator.accumulate()
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
@@ -59,41 +61,27 @@ def coco_evaluate(predictions: Predictions, known: Annotations) -> CocoResult:
     return CocoResult({name: _mean(values[name]) for name in METRICS}, per_class, np.where(curves < 0, np.nan, curves))
 
 
-def measure_on_main(
-    predictions: Predictions, images: AnnotatedImages, ranks: Ranks
-) -> tuple[dict[str, float], CocoResult | None]:
-    """Returns COCO's twelve figures, on every rank; rank 0 works them out, and has all that the evaluation says."""
-    found: list[CocoResult] = []
-
-    def measure() -> dict[str, float]:
-        found.append(coco_evaluate(predictions, images.annotations))
-        return found[0].metrics
-
+def evaluate_on_main(predictions: Predictions, known: Annotations, ranks: Ranks) -> CocoResult:
+    """Evaluates on rank 0, for all."""
     ranks.heartbeat.at("measure")
-    metrics = ranks.from_main(measure)
-    return metrics, found[0] if found else None
+    return ranks.from_main(lambda: coco_evaluate(predictions, known))
 
 
 _SIZES = ("small", "medium", "large")
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """Mean of what is defined; NaN if nothing is."""
+    """The mean of what is defined; NaN if nothing is."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else float("nan")
 
 
-def _quiet(*text: object) -> None:
-    """The evaluator tells about each of its steps."""
-
-
 def _dataset(known: Annotations, annotations: list[dict[str, Any]]) -> COCO:
-    """Numbers instead of ids, from 1 on: 0 means "none" to the evaluator."""
     dataset = COCO()
     dataset.dataset = {
         "images": [{"id": number} for number in range(1, len(known) + 1)],
         "annotations": annotations,
-        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(known.classes)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(known.classes, start=1)],
     }
     dataset.createIndex()
     return dataset
@@ -101,42 +89,10 @@ def _dataset(known: Annotations, annotations: list[dict[str, Any]]) -> COCO:
 
 def coco_objects(known: Annotations) -> COCO:
     """Returns the objects to be found as COCO's evaluators take them, by numbers in place of ids."""
-    images = np.repeat(np.arange(1, len(known) + 1), np.diff(known.starts)).tolist()
-    columns = (images, (known.labels + 1).tolist(), _xywh(known.boxes), known.areas.tolist(), known.crowd.tolist())
-    return _dataset(
-        known,
-        [
-            {"id": i, "image_id": image, "category_id": label, "bbox": box, "area": area, "iscrowd": int(crowd)}
-            for i, (image, label, box, area, crowd) in enumerate(zip(*columns, strict=True), start=1)
-        ],
-    )
+    numbers, crowd = range(1, len(known.boxes) + 1), known.crowd.astype(int).tolist()
+    return _dataset(known, entries(known, *_numbers(known), id=numbers, area=known.areas.tolist(), iscrowd=crowd))
 
 
-def _found(predictions: Predictions, known: Annotations) -> COCO:
-    sides = predictions.boxes[:, 2:] - predictions.boxes[:, :2]
-    columns = (
-        (predictions.images + 1).tolist(),
-        (predictions.labels + 1).tolist(),
-        _xywh(predictions.boxes),
-        sides.prod(axis=1).tolist(),
-        predictions.scores.tolist(),
-    )
-    return _dataset(
-        known,
-        [
-            {
-                "id": i,
-                "image_id": image,
-                "category_id": label,
-                "bbox": box,
-                "area": area,
-                "score": score,
-                "iscrowd": 0,
-            }
-            for i, (image, label, box, area, score) in enumerate(zip(*columns, strict=True), start=1)
-        ],
-    )
-
-
-def _xywh(boxes: NDArray[np.float64]) -> list[list[float]]:
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
+def _numbers(known: Annotations) -> tuple[range, range]:
+    """Of images and of classes."""
+    return range(1, len(known) + 1), range(1, len(known.classes) + 1)

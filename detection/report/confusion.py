@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.ops import box_iou
+from torchvision.ops import box_area, box_iou
 
-from detection.boxes.boxes import areas, intersections
+from detection.boxes.boxes import intersections
 from detection.data.annotations import Annotations
 from detection.report.predictions import Predictions
 
@@ -56,7 +56,7 @@ def confuse(predictions: Predictions, known: Annotations, score: float = SCORE, 
         objects = torch.from_numpy(known.boxes[truth][~crowd])
         regions = torch.from_numpy(known.boxes[truth][crowd])
         taken = pair(box_iou(boxes, objects).numpy(), iou)
-        in_crowd = (intersections(regions, boxes) >= 0.5 * areas(boxes)).any(dim=0).numpy()
+        in_crowd = (intersections(regions, boxes) >= 0.5 * box_area(boxes)).any(dim=0).numpy()
         labels, own = predictions.labels[found][good], known.labels[truth][~crowd]
         counting = (taken >= 0) | ~in_crowd
         rows = np.where(taken >= 0, own[taken] if len(own) else classes, classes)
@@ -70,7 +70,7 @@ def confuse(predictions: Predictions, known: Annotations, score: float = SCORE, 
 
 
 def pair(iou: NDArray[np.float64], least: float) -> NDArray[np.int64]:
-    """The object of each detection, (D,), -1 for none; ``iou`` (D, M), the best detection first."""
+    """Gives each detection its object, (D,), -1 for none; ``iou`` (D, M), the best detection first."""
     free = iou.copy()
     taken = np.full(len(iou), -1, np.int64)
     for detection in range(len(iou) if iou.shape[1] else 0):

@@ -5,20 +5,17 @@ from __future__ import annotations
 import colorsys
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from engine.images.image_io import ImageArray
 from engine.plots.figures import Tile, sheet
 from engine.plots.fonts import in_one_font
 from engine.text import LONGEST, shortened
-
-ImageArray = NDArray[np.uint8]
-"""(height, width, 3), red, green and blue."""
 
 Colour = tuple[int, int, int]
 
@@ -41,60 +38,43 @@ class Boxes:
 
     boxes: Tensor
     labels: Tensor
-    scores: Tensor | None = field(default=None)
-
-    def above(self, score: float) -> Boxes:
-        """Those with at least this score."""
-        assert self.scores is not None
-        good = self.scores >= score
-        return Boxes(self.boxes[good], self.labels[good], self.scores[good])
-
-    def best(self, count: int) -> Boxes:
-        """The first ``count`` of those with scores; all of those without."""
-        if self.scores is None:
-            return self
-        return Boxes(self.boxes[:count], self.labels[:count], self.scores[:count])
+    scores: Tensor | None = None
 
 
 def class_colour(label: int) -> Colour:
-    """A strong colour of a class's own; neighbours differ most."""
+    """Returns a strong colour of a class's own; neighbours differ most."""
     red, green, blue = colorsys.hsv_to_rgb(label * 0.618034 % 1.0, 0.9, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def _readable_on(colour: Colour) -> Colour:
-    """Black or white, whichever differs more in luminance (ITU-R BT.601)."""
-    bright = np.dot(colour, (0.299, 0.587, 0.114)) > 110
-    return (0, 0, 0) if bright else (255, 255, 255)
-
-
 def draw(pixels: ImageArray, found: Boxes, classes: Sequence[str], truth: Boxes | None = None) -> ImageArray:
-    """``pixels`` with boxes in the colours of their classes, named where there is room, with scores if they have any.
+    """Draws boxes in the colours of their classes, named where there is room, with scores if they have any.
 
     A better box lies over a worse one, and all names over the boxes. Of more detections than :data:`MOST_BOXES` the
     best are drawn. Of ``truth`` only outlines are drawn, in white, below the others.
     """
-    image, found = Image.fromarray(pixels), found.best(MOST_BOXES)
+    image, most = Image.fromarray(pixels), len(found.labels) if found.scores is None else MOST_BOXES
     pen, shorter = ImageDraw.Draw(image), min(image.size)
     line = max(1, round(shorter / 200))
     for edges in _edges(truth.boxes, image.size) if truth is not None else ():
         pen.rectangle(edges, outline=TRUTH_COLOUR, width=line)
-    boxes, colours = _edges(found.boxes, image.size), [class_colour(label) for label in found.labels.tolist()]
+    boxes, colours = _edges(found.boxes[:most], image.size), list(map(class_colour, found.labels[:most].tolist()))
     for edges, colour in reversed(list(zip(boxes, colours, strict=True))):
         pen.rectangle(edges, outline=colour, width=line)
-    texts, file = in_one_font(_names(found, classes))
+    texts, file = in_one_font(_names(found, classes)[:most])
     font = ImageFont.truetype(file, max(10, round(shorter / 32)))
     for text, colour, place in zip(texts, colours, name_places(texts, boxes, font, image.size), strict=True):
         if place is not None:
             pen.rectangle(place, fill=colour)
-            pen.text((place[0] + 1, place[1]), text, fill=_readable_on(colour), font=font)
+            bright = np.dot(colour, (0.299, 0.587, 0.114)) > 110  # luminance (ITU-R BT.601)
+            pen.text((place[0] + 1, place[1]), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
     return np.array(image)
 
 
 def name_places(
     texts: Sequence[str], boxes: Sequence[Edges], font: ImageFont.FreeTypeFont, size: tuple[int, int]
 ) -> list[Edges | None]:
-    """Where names are written: in a corner of their boxes, within an image of ``size`` pixels (width, height).
+    """Finds room for names: in a corner of their boxes, within an image of ``size`` pixels (width, height).
 
     None where a name would hide more than half of its box, or in all four corners part of the name of an earlier one.
     """
@@ -118,7 +98,6 @@ def _overlap(one: Edges, other: Edges) -> bool:
 
 
 def _names(found: Boxes, classes: Sequence[str]) -> list[str]:
-    """What is written in each box."""
     texts = [shortened(" ".join(classes[label].split()), LONGEST) for label in found.labels.tolist()]
     if found.scores is None:
         return texts
@@ -132,13 +111,13 @@ def _edges(boxes: Tensor, size: tuple[int, int]) -> list[Edges]:
 
 
 def fit(pixels: ImageArray | Image.Image) -> ImageArray:
-    """An image scaled to a sheet's cell; before boxes are drawn on it, so that their names can be read."""
+    """Scales an image to a sheet's cell; before boxes are drawn on it, so that their names can be read."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     return np.array(ImageOps.contain(image, (CELL, CELL), Image.Resampling.BICUBIC))
 
 
 def training_sheet(samples: Sequence[dict[str, Tensor]], classes: Sequence[str]) -> ImageArray:
-    """What the model is trained on: samples of :class:`detection.augmentation.transforms.TrainReader` with their boxes.
+    """Draws samples of :class:`detection.augmentation.transforms.TrainReader` with their boxes.
 
     Regions to ignore are outlined in white.
     """

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from detection.data.annotations import AnnotatedImages
 from detection.report.coco_metrics import RECALLS, CocoResult
 from detection.report.confusion import SCORE, Confusion
-from detection.report.drawing import CELL, COLUMNS, Boxes, ImageArray, draw, fit
+from detection.report.drawing import CELL, COLUMNS, Boxes, draw, fit
 from detection.report.predictions import Predictions
+from engine.images.image_io import ImageArray
 from engine.plots.figures import Tile, as_image, sheet, shown_name
 
 NAMED_CURVES = 12
@@ -29,7 +31,7 @@ SHOWN = 8
 def overview(
     result: CocoResult, confusion: Confusion, predictions: Predictions, images: AnnotatedImages
 ) -> dict[str, ImageArray]:
-    """By name: precision_recall if there are objects, confusion_matrix, and best and worst if images are such."""
+    """Draws, by name, precision_recall if there are objects, confusion_matrix, and best and worst if images are so."""
     classes, drawn = images.annotations.classes, {}
     if not np.isnan(result.precision).all():
         drawn["precision_recall"] = curves(result, classes)
@@ -41,7 +43,7 @@ def overview(
 
 
 def curves(result: CocoResult, classes: Sequence[str]) -> ImageArray:
-    """Precision against recall at IoU 0.5, of each class that has objects, at least one, and their mean."""
+    """Draws precision against recall at IoU 0.5, of each class that has objects, at least one, and their mean."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -60,7 +62,7 @@ def curves(result: CocoResult, classes: Sequence[str]) -> ImageArray:
 
 
 def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> ImageArray:
-    """Counts (C + 1, C + 1), see :class:`detection.report.confusion.Confusion`; each row as shares.
+    """Draws counts (C + 1, C + 1), see :class:`detection.report.confusion.Confusion`; each row as shares.
 
     Of more than :data:`SMALL_NAMES` classes some have numbers, by their places in confusion_matrix.csv.
     """
@@ -92,7 +94,7 @@ def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Image
 
 
 def best_and_worst(confusion: Confusion, count: int = SHOWN) -> tuple[list[int], list[int]]:
-    """Images with the highest and with the lowest F1, the most telling first: of equals, those with more objects.
+    """Finds images with the highest and with the lowest F1, the most telling first: of equals, those with more objects.
 
     Images with nothing on them and nothing found are left out; no image is in both lists.
     """
@@ -105,21 +107,25 @@ def best_and_worst(confusion: Confusion, count: int = SHOWN) -> tuple[list[int],
 def images_sheet(
     images: AnnotatedImages, predictions: Predictions, confusion: Confusion, indices: Sequence[int]
 ) -> ImageArray:
-    """Images with what was found on them, and in white what is there, over their names and counts."""
-    known = images.annotations
-    tiles = []
+    """Draws images with what was found on them, and in white what is there, over their names and counts."""
+    known, tiles = images.annotations, []
     for index in indices:
-        scale = np.tile(known.sizes[index], 2).astype(np.float64)
-        found, truth = predictions.of(index), known.of(index)
-        detections = Boxes(
-            torch.from_numpy(predictions.boxes[found] / scale).float(),
-            torch.from_numpy(predictions.labels[found]),
-            torch.from_numpy(predictions.scores[found]),
-        ).above(SCORE)
-        objects = Boxes(
-            torch.from_numpy(known.boxes[truth] / scale).float().clamp(0, 1), torch.from_numpy(known.labels[truth])
-        )
-        drawn = draw(fit(images.image(index)), detections, known.classes, objects)
+        size, rows = known.sizes[index].tolist(), known.of(index)
+        truth = Boxes(_shares(known.boxes[rows], size).clamp(0, 1), torch.from_numpy(known.labels[rows]))
+        drawn = draw(fit(images.image(index)), detections_on(predictions, index, size), known.classes, truth)
         counts = f"{confusion.hits[index]} found, {confusion.wrong[index]} wrong, {confusion.missed[index]} missed"
         tiles.append(Tile(Image.fromarray(drawn), [(counts, "black"), (images.name(index), "dimgrey")]))
     return sheet(tiles, COLUMNS, CELL)
+
+
+def detections_on(predictions: Predictions, index: int, size: Sequence[int]) -> Boxes:
+    """Returns what was found with a score of :data:`SCORE` or more on an image of ``size``: width and height."""
+    own = predictions.of(index)
+    rows = own.start + np.flatnonzero(predictions.scores[own] >= SCORE)
+    labels, scores = torch.from_numpy(predictions.labels[rows]), torch.from_numpy(predictions.scores[rows])
+    return Boxes(_shares(predictions.boxes[rows], size), labels, scores)
+
+
+def _shares(boxes: NDArray[np.float64], size: Sequence[int]) -> Tensor:
+    """Returns boxes (n, 4) in pixels as parts of the image's width and height, ``size``."""
+    return torch.from_numpy(boxes / np.tile(size, 2).astype(np.float64)).float()

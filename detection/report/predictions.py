@@ -33,17 +33,12 @@ class Predictions:
     """(D, 4) xyxy in pixels."""
 
     def of(self, index: int) -> slice:
-        """The detections of an image."""
+        """Returns the rows of an image."""
         return slice(int(self.starts[index]), int(self.starts[index + 1]))
-
-    @property
-    def images(self) -> NDArray[np.int64]:
-        """(D,) the image of each detection."""
-        return np.repeat(np.arange(len(self.starts) - 1), np.diff(self.starts))
 
 
 def rows(indices: Tensor, detections: Detections, sizes: Tensor) -> Tensor:
-    """A batch's detections as a float64 matrix (D, 8) on the CPU.
+    """Makes of a batch's detections a float64 matrix (D, 8) on the CPU.
 
     The host waits here for the batch to be done: on a GPU it is better called for all batches after the last one.
 
@@ -62,7 +57,7 @@ def rows(indices: Tensor, detections: Detections, sizes: Tensor) -> Tensor:
 
 
 def gather(parts: Sequence[Tensor], num_images: int, ranks: Ranks) -> Predictions:
-    """All ranks' rows; the same for any number of ranks."""
+    """Gathers all ranks' rows; the same for any number of ranks."""
     own = torch.cat(list(parts)) if parts else torch.empty(0, WIDTH, dtype=torch.float64)
     return from_rows(ranks.gather_rows(own).numpy(), num_images)
 
@@ -82,13 +77,28 @@ def from_rows(table: NDArray[np.float64], num_images: int) -> Predictions:
 
 
 def as_coco(predictions: Predictions, known: Annotations) -> list[dict[str, Any]]:
-    """The detections as COCO's results format has them, under the data set's own ids."""
-    sides = predictions.boxes[:, 2:] - predictions.boxes[:, :2]
-    bbox = np.concatenate([predictions.boxes[:, :2], sides], axis=1).tolist()
-    images = known.image_ids[predictions.images].tolist()
-    return [
-        {"image_id": image, "category_id": known.category_ids[label], "bbox": box, "score": score}
-        for image, label, box, score in zip(
-            images, predictions.labels.tolist(), bbox, predictions.scores.tolist(), strict=True
-        )
-    ]
+    """Returns the detections as COCO's results format has them, under the data set's own ids."""
+    return entries(predictions, known.image_ids.tolist(), known.category_ids, score=predictions.scores.tolist())
+
+
+def as_annotations(
+    predictions: Predictions, image_ids: Sequence[Any], category_ids: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Returns the detections as the annotations of a COCO file, numbered from 1 on."""
+    areas = (predictions.boxes[:, 2:] - predictions.boxes[:, :2]).prod(axis=1).tolist()
+    count, scores = len(areas), predictions.scores.tolist()
+    numbers = {"id": range(1, count + 1), "area": areas, "score": scores, "iscrowd": [0] * count}
+    return entries(predictions, image_ids, category_ids, **numbers)
+
+
+def entries(
+    found: Predictions | Annotations, image_ids: Sequence[Any], category_ids: Sequence[Any], **others: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Returns COCO's entry of each box: ``image_id``, ``category_id``, ``bbox``, and ``others``, a value a box."""
+    columns = {
+        "image_id": np.repeat(image_ids, np.diff(found.starts)).tolist(),
+        "category_id": [category_ids[label] for label in found.labels.tolist()],
+        "bbox": np.concatenate([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], axis=1).tolist(),
+        **others,
+    }
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -29,10 +29,10 @@ def write_report(
     confusion_matrix.csv and .png, images.csv, detections.json (COCO's results format), best.png and worst.png.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    known = images.annotations
+    known, classes = images.annotations, images.annotations.classes
     confusion = confuse(predictions, known)
-    classes = known.classes
-    write_atomic(folder / "metrics.json", json.dumps(_without_nan(result.metrics), indent=2) + "\n")
+    metrics = {name: None if math.isnan(value) else value for name, value in result.metrics.items()}
+    write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     shown = overview(result, confusion, predictions, images)
     write_atomic(folder / "report.md", report_text(title, result, confusion, classes, list(shown)))
     per_class = [[name, *(_cell(column[i]) for column in result.per_class.values())] for i, name in enumerate(classes)]
@@ -52,7 +52,7 @@ def write_report(
 def report_text(
     title: str, result: CocoResult, confusion: Confusion, classes: Sequence[str], shown: Sequence[str]
 ) -> str:
-    """The report as Markdown: figures, classes from best to worst, what is most often taken for what, and images.
+    """Writes the report as Markdown: figures, classes from best to worst, what is taken for what, and images.
 
     ``shown``: names of the images, which lie beside the report.
     """
@@ -87,15 +87,11 @@ def report_text(
 
 
 def confused(confusion: Confusion, classes: Sequence[str]) -> list[tuple[str, str, int]]:
-    """The most frequent confusions between classes: what is there, what is found, how often."""
+    """Returns the most frequent confusions between classes: what is there, what is found, how often."""
     wrong = confusion.counts[:-1, :-1].copy()
     np.fill_diagonal(wrong, 0)
     pairs = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:10]]
     return [(classes[row], classes[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
-
-
-def _without_nan(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def _cell(value: float) -> str:

@@ -13,7 +13,7 @@ from engine.errors import EXIT_USER_ERROR, UserError
 from engine.process.descriptors import raise_descriptor_limit
 from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard
-from engine.task.spec import Later, TaskSpec
+from engine.task.spec import Later, TaskSpec, explained
 
 
 def train(spec: TaskSpec) -> None:
@@ -103,5 +103,5 @@ def exit_code(command: Callable[[], int]) -> int:
         return command()
     except UserError as error:
         if first_rank():
-            sys.stderr.write(f"error: {error}\n")  # in one piece: srun writes there too
+            sys.stderr.write(f"error: {explained(error)}\n")  # in one piece: srun writes there too
         return EXIT_USER_ERROR

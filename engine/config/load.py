@@ -18,6 +18,14 @@ from engine.errors import UserError
 C = TypeVar("C", bound=Section)
 
 
+class ConfigError(UserError):
+    """Everything that is wrong in a configuration, and the places of its sections that its type has not."""
+
+    def __init__(self, text: str, unknown_sections: Mapping[str, str]) -> None:
+        super().__init__(text)
+        self.unknown_sections = unknown_sections
+
+
 def load_config(
     schema: type[C], path: Path, overrides: Sequence[str] = (), trained: bool = False, slow_checks: bool = True
 ) -> C:
@@ -32,24 +40,14 @@ def load_config(
         slow_checks: Make the checks that import what takes seconds, such as timm for the names of its models.
 
     Raises:
-        UserError: everything that is wrong, one line each: ``FILE:LINE: key.path: what is wrong``.
+        ConfigError: everything that is wrong, one line each: ``FILE:LINE: key.path: what is wrong``.
     """
     tree = read_file(Path(path))
     for override in overrides:
         tree = merge(tree, read_override(override))
-    _refuse_other_task(schema, tree)
     context = (TRAINED,) if trained else ()
     tree, config = _validated(schema, tree, (*context, IMPORT_NOTHING))
     return _validated(schema, tree, context)[1] if slow_checks else config
-
-
-def _refuse_other_task(schema: type[Section], tree: Node) -> None:
-    """Raises one line of :class:`UserError` for another task's configuration, of which nearly every key is unknown."""
-    for key, task in schema.of_other_tasks.items():
-        if tree.layer_of((key,)) is not None:
-            raise UserError(
-                f"{tree.place_of((key,))}: {key}: only {task} has this section: use python -m {task}.… for it"
-            )
 
 
 def _validated(schema: type[C], tree: Node, context: tuple[str, ...]) -> tuple[Node, C]:
@@ -61,7 +59,9 @@ def _validated(schema: type[C], tree: Node, context: tuple[str, ...]) -> tuple[N
         except ValidationError as error:
             inherited = left_out(error, schema, tree)
             if not inherited:
-                raise UserError("\n".join(explain(error, schema, tree))) from None
+                unknown = [str(found["loc"][0]) for found in error.errors() if len(found["loc"]) == 1]
+                places = {key: str(tree.place_of((key,))) for key in unknown if key not in schema.model_fields}
+                raise ConfigError("\n".join(explain(error, schema, tree)), places) from None
             for keys in inherited:
                 tree = tree.without(keys)
 

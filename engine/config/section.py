@@ -7,10 +7,10 @@ Every field carries its type, its default and a docstring under it, which also s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, ClassVar, NamedTuple, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
@@ -80,9 +80,6 @@ class Section(BaseModel):
         ser_json_inf_nan="constants",
         protected_namespaces=(),
     )
-
-    of_other_tasks: ClassVar[Mapping[str, str]] = {}
-    """Of a whole configuration: keys that only other tasks' configurations have, each with the task's name."""
 
     @model_validator(mode="after")
     def _refuse_unused_keys(self) -> Section:

@@ -159,7 +159,7 @@ def misfit(own: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor], f
             f"{key} {tuple(given[key].shape)} instead of {tuple(own[key].shape)}" for key in misshapen
         ],
     }
-    lines = [f"\n  {len(keys)} {kind}: {_some(keys)}" for kind, keys in faults.items() if keys]
+    lines = [f"\n  {len(keys)} {kind}: {listed(keys)}" for kind, keys in faults.items() if keys]
     return f"{len(shared) - len(misshapen)} of its {len(own)} tensors fit" + "".join(lines) if lines else ""
 
 
@@ -233,6 +233,7 @@ def start_small(layer: nn.Module) -> None:
         nn.init.zeros_(parameter) if parameter.ndim == 1 else nn.init.trunc_normal_(parameter, std=0.01)
 
 
-def _some(keys: list[str]) -> str:
+def listed(keys: list[str]) -> str:
+    """Returns the first of ``keys``, and how many more there are."""
     rest = len(keys) - SHOWN
     return ", ".join(keys[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

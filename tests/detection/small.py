@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from detection.config import DetectionConfig
+from engine.images.preprocessing import IMAGENET_STD, Channels, Preprocessing
 
 SHAPES = {
     "source": "shapes",
@@ -49,6 +50,11 @@ def tree(**changes: dict) -> dict[str, Any]:
     if sections["detection"]["neck"] == "none":
         del sections["detection"]["neck_channels"]
     return sections
+
+
+def prepared(size: tuple[int, int], interpolation: str = "bilinear", mean: Channels = (0.5, 0.5, 0.5)) -> Preprocessing:
+    """Images squashed to ``size`` (height, width), whose values are only told apart by their mean."""
+    return Preprocessing(*size, "squash", 1.0, interpolation, mean, IMAGENET_STD)
 
 
 def config_of(**changes: dict) -> DetectionConfig:

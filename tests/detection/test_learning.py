@@ -20,6 +20,7 @@ from engine.data.batch_plan import Draw
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from tests.detection.scenes import grid_priors
+from tests.detection.small import prepared
 from tests.sections import section
 
 IMAGES = ShapeImages(
@@ -36,7 +37,7 @@ PLAIN = AugmentationConfig(photometric=None, zoom_out=None, iou_crop=None, horiz
 )
 def test_following_the_loss_leads_to_perfect_detections(classification, boxes):
     config = section(LossConfig, classification=classification, boxes=boxes)
-    reader = TrainReader(IMAGES, (48, 64), "bilinear", (0.5, 0.5, 0.5), PLAIN, 0)
+    reader = TrainReader(IMAGES, prepared((48, 64)), PLAIN, 0)
     batch = collate([reader[Draw(index, 0, index)] for index in range(8)])
     priors = grid_priors(8, (0.15, 0.3, 0.5))
     known = (batch["boxes"], batch["labels"], batch["mask"], batch["ignored"])

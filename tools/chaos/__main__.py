@@ -16,7 +16,7 @@ from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.config.load import load_config
 from engine.errors import UserError
-from engine.task.spec import find_spec, known_tasks
+from engine.task.spec import explained, find_spec, known_tasks
 from tools.chaos.plan import plan_kills
 from tools.chaos.rounds import Run, RunFailed, Struck, run_in_peace, run_under_fire
 
@@ -91,7 +91,7 @@ def task_of(config: Path, overrides: Sequence[str]) -> str:
             load_config(find_spec(task).schema(), config, overrides)
             fitting.append(task)
         except UserError as error:
-            faults.append(f"\nas {task}: {error}")
+            faults.append(f"\nas {task}: {explained(error)}")
     if len(fitting) == 1:
         return fitting[0]
     can = f"{' and '.join(fitting)} can" if fitting else "no task can"

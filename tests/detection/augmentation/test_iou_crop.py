@@ -15,6 +15,7 @@ from detection.augmentation.sections import AugmentationConfig, IoUCropConfig
 from detection.augmentation.transforms import TrainTransform
 from detection.data.sample import CROWD, Sample
 from engine.seed import sample_randomness
+from tests.detection.small import prepared
 
 SIZE = (120, 160)
 BOXES = torch.tensor([[10.0, 10.0, 60.0, 90.0], [70.0, 40.0, 150.0, 110.0], [100.0, 5.0, 120.0, 25.0]])
@@ -154,6 +155,6 @@ def test_regions_are_kept_whatever_their_size_and_objects_from_a_size_on() -> No
     boxes = torch.tensor([[0, 0, 4, 40], [10, 10, 20, 20], [30, 0, 34, 40], [40, 0, 40, 10]]).float()
     sample = Sample(image((0, 0, 1, 1)), boxes, torch.tensor([0, 1, CROWD, CROWD]))
     plain = AugmentationConfig(photometric=None, zoom_out=None, iou_crop=None, horizontal_flip=0.0, min_box_pixels=5)
-    found = TrainTransform((60, 80), "nearest", (0.5, 0.5, 0.5), plain)(sample, 0)
+    found = TrainTransform(prepared((60, 80), "nearest"), plain)(sample, 0)
     assert found["labels"].tolist() == [1]
     torch.testing.assert_close(found["ignored"], boxes[2:3] / torch.tensor([80, 60, 80, 60]))

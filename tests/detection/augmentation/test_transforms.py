@@ -14,9 +14,9 @@ from detection.data.sample import CROWD, Sample, collate, read_sample
 from detection.data.sections import ShapesData
 from detection.data.synthetic_shapes import ShapeImages
 from engine.data.batch_plan import Draw
-from engine.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from engine.images.transforms import EvalTransform
 from tests.detection.coco_files import box, coco_data, write_split
+from tests.detection.small import prepared
 
 MEAN = (0.5, 0.4, 0.3)
 NONE: dict = {"photometric": None, "zoom_out": None, "iou_crop": None, "horizontal_flip": 0.0}
@@ -29,7 +29,7 @@ IMAGES = ShapeImages(
 
 
 def reader(size=(48, 64), seed=0, **augmentation) -> TrainReader:
-    return TrainReader(IMAGES, size, "bilinear", MEAN, AugmentationConfig.model_validate(augmentation), seed)
+    return TrainReader(IMAGES, prepared(size, mean=MEAN), AugmentationConfig.model_validate(augmentation), seed)
 
 
 def black_with(*boxes: tuple[int, int, int, int], labels: list[int] | None = None, size=(80, 60)) -> Sample:
@@ -43,7 +43,7 @@ def black_with(*boxes: tuple[int, int, int, int], labels: list[int] | None = Non
 
 def transformed(sample: Sample, seed: int = 0, size=(60, 80), **augmentation) -> dict:
     given = AugmentationConfig.model_validate({**NONE, **augmentation})
-    return TrainTransform(size, "nearest", MEAN, given)(sample, seed)
+    return TrainTransform(prepared(size, "nearest", MEAN), given)(sample, seed)
 
 
 def assert_boxes_fit(found: dict, sample: Sample, tolerance: float = 1.6) -> None:
@@ -91,8 +91,7 @@ def test_samples_are_whole():
 
 def test_without_augmentation_training_sees_what_evaluation_sees():
     own = reader(**NONE)[Draw(4, 0, 0)]
-    ready = Preprocessing(48, 64, "squash", 1.0, "bilinear", IMAGENET_MEAN, IMAGENET_STD)
-    evaluated = EvalReader(IMAGES, EvalTransform(ready))[Draw(4, 0, 4)]
+    evaluated = EvalReader(IMAGES, EvalTransform(prepared((48, 64))))[Draw(4, 0, 4)]
     assert torch.equal(own["image"], evaluated["image"]) and own["index"] == evaluated["index"] == 4
     sample = read_sample(IMAGES, 4)
     torch.testing.assert_close(own["boxes"], sample.boxes / torch.tensor([80.0, 60.0, 80.0, 60.0]))
@@ -135,7 +134,7 @@ def test_large_images_are_made_smaller_before_they_are_enlarged():
     torch.testing.assert_close(small.boxes, sample.boxes * torch.tensor([133 / 4000, 100 / 3000] * 2))
     assert shrunk(small, (100, 100), Image.Resampling.BILINEAR) is small
     sizes = []
-    transform = TrainTransform((60, 80), "bilinear", MEAN, AugmentationConfig(zoom_out=None, photometric=None))
+    transform = TrainTransform(prepared((60, 80)), AugmentationConfig(zoom_out=None, photometric=None))
     transform._steps = lambda given, steps=transform._steps: sizes.append(given["image"].size) or steps(given)
     found = transform(sample, 0)
     assert sizes == [(267, 200)] and found["image"].shape == (3, 60, 80)
@@ -161,7 +160,7 @@ def test_crowds_travel_as_regions_and_small_boxes_are_left_out(tmp_path):
     from detection.data.coco import read_split
 
     images, _ = read_split(coco_data(tmp_path), "train")
-    found = TrainTransform((30, 40), "nearest", MEAN, AugmentationConfig(**NONE))(read_sample(images, 0), 0)
+    found = TrainTransform(prepared((30, 40), "nearest"), AugmentationConfig(**NONE))(read_sample(images, 0), 0)
     torch.testing.assert_close(found["ignored"], torch.tensor([[0.1, 0.1, 0.6, 0.6]]))
     torch.testing.assert_close(found["boxes"], torch.tensor([[0.75, 2 / 3, 1.0, 1.0]]))  # clipped to the image
 

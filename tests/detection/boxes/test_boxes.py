@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_area, box_convert, box_iou
 
-from detection.boxes.boxes import areas, corners, decode, encode, intersections, pairwise_iou
+from detection.boxes.boxes import corners, decode, encode, intersections, pairwise_iou
 from tests.detection.scenes import grid_priors, random_boxes
 
 
@@ -26,7 +26,7 @@ def test_wild_codes_are_boxes_still():
     priors = grid_priors(2)
     for code in (1e4, -1e4):
         boxes = decode(torch.full((len(priors), 4), code), priors)
-        assert boxes.isfinite().all() and (areas(boxes) > 0).all()
+        assert boxes.isfinite().all() and (box_area(boxes) > 0).all()
 
 
 def test_forms_areas_and_overlaps_are_torchvisions():
@@ -36,7 +36,7 @@ def test_forms_areas_and_overlaps_are_torchvisions():
     iou = pairwise_iou(boxes, corners(priors))
     assert torch.equal(iou, torch.stack([box_iou(own, corners(priors)) for own in boxes]))
     common = intersections(boxes, corners(priors))
-    union = areas(boxes).unsqueeze(-1) + areas(corners(priors)) - common
+    union = box_area(boxes).unsqueeze(-1) + box_area(corners(priors)) - common
     torch.testing.assert_close(common / union, iou)
 
 

@@ -12,7 +12,7 @@ from detection.data.coco import CocoImages, read_split
 from detection.data.issues import Finding
 from detection.data.open import check_data, look_first
 from detection.data.sections import CocoData
-from detection.data.split_checks import compare_splits
+from detection.data.split_checks import check_splits
 from engine.errors import UserError
 from tests.detection.coco_files import CATEGORIES, box, coco_data, write_split
 
@@ -33,7 +33,7 @@ def kinds(findings: list[Finding]) -> dict[str, tuple]:
 
 
 def test_nothing_is_wrong_with_good_splits(tmp_path: Path) -> None:
-    assert not compare_splits(*written(tmp_path), least=1.0)
+    assert not check_splits(*written(tmp_path), least=1.0)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_splits_with_other_categories_are_refused(tmp_path: Path, other: list, m
 
 
 def test_categories_in_another_order_are_the_same(tmp_path: Path) -> None:
-    assert not compare_splits(*written(tmp_path, val={"annotations": ALL, "categories": CATEGORIES[::-1]}), least=1.0)
+    assert not check_splits(*written(tmp_path, val={"annotations": ALL, "categories": CATEGORIES[::-1]}), least=1.0)
 
 
 def test_training_without_objects_is_refused(tmp_path: Path) -> None:
@@ -71,25 +71,25 @@ def test_an_evaluation_without_objects_is_told(tmp_path: Path, caplog: pytest.Lo
 
 def test_categories_without_objects_are_named(tmp_path: Path) -> None:
     crowd = {**ALL[2], "iscrowd": 1}
-    assert kinds(compare_splits(*written(tmp_path, train=[ALL[1], crowd]), least=1.0)) == {"never_seen": (2, 90)}
+    assert kinds(check_splits(*written(tmp_path, train=[ALL[1], crowd]), least=1.0)) == {"never_seen": (2, 90)}
 
 
 def test_objects_that_are_too_small_to_be_trained_on_are_told(tmp_path: Path) -> None:
     boxes = [*ALL, box(4, 102, [1, 1, 3, 10]), box(5, 103, [1, 1, 10, 3]), box(6, 101, [1, 1, 2, 2], iscrowd=1)]
     config, opened = written(tmp_path, train=boxes, image_size=(30, 80))  # 40 x 30 pixels are stretched to the sides
-    assert kinds(compare_splits(config, opened, least=3.5)) == {"too_small": (103,)}
-    (finding,) = compare_splits(config, opened, least=7)
+    assert kinds(check_splits(config, opened, least=3.5)) == {"too_small": (103,)}
+    (finding,) = check_splits(config, opened, least=7)
     assert finding.ids == (102, 103)
-    assert kinds(compare_splits(config, opened, least=99)) == {"no_objects": (), "too_small": (101, 102, 103)}
+    assert kinds(check_splits(config, opened, least=99)) == {"no_objects": (), "too_small": (101, 102, 103)}
     assert "less than 7 pixels on a side at the model's size (30 x 80)" in str(finding)
 
 
 def test_images_in_both_splits_are_named(tmp_path: Path) -> None:
     config, opened = written(tmp_path, val={"annotations": ALL})
-    assert not compare_splits(config, opened, least=1.0)  # files of one name in two folders are two images
+    assert not check_splits(config, opened, least=1.0)  # files of one name in two folders are two images
     same = coco_data(tmp_path, val={"images": "./train/", "annotations": "val.json"})
     opened = {split: read_split(same, split)[0] for split in ("train", "val")}
-    assert kinds(compare_splits(same, opened, least=1.0)) == {"in_both": (101, 102, 103)}
+    assert kinds(check_splits(same, opened, least=1.0)) == {"in_both": (101, 102, 103)}
 
 
 def test_images_of_test_that_decided_or_taught_before_are_named(tmp_path: Path) -> None:

@@ -16,7 +16,9 @@ from detection.report.drawing import (
     name_places,
     training_sheet,
 )
+from detection.report.figures import detections_on
 from engine.plots.fonts import default_file
+from tests.detection.results import predictions
 
 GREY = np.full((60, 80, 3), 90, np.uint8)
 BOX = torch.tensor([[0.25, 0.5, 0.75, 0.9]])
@@ -32,7 +34,9 @@ def test_boxes_are_drawn_where_they_are_and_the_image_stays():
 
 
 def test_only_good_detections_are_kept():
-    found = Boxes(BOX.repeat(3, 1), torch.tensor([0, 1, 2]), torch.tensor([0.75, 0.25, 0.5])).above(0.5)
+    boxes = 80 * BOX.repeat(3, 1).numpy()
+    found = detections_on(predictions(2, boxes, [0, 1, 2], [0.75, 0.25, 0.5], [1, 1, 1]), 1, (80, 80))
+    torch.testing.assert_close(found.boxes, BOX.repeat(2, 1))
     assert found.labels.tolist() == [0, 2]
     assert found.scores is not None and found.scores.tolist() == [0.75, 0.5]
     assert draw(GREY, found, ["a", "b", "c"]).shape == GREY.shape

