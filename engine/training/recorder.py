@@ -29,7 +29,7 @@ class Recorder:
         """Shows images of an evaluation, which ``draw`` draws."""
 
     def keep(self, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
-        """Images of the training data, which ``draw`` draws, are to be kept."""
+        """Keeps images of the training data, which ``draw`` draws."""
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
         """Saves a checkpoint."""

@@ -60,7 +60,7 @@ class RunState:
 
     @property
     def skipped(self) -> int:
-        """Steps skipped for non-finite values so far."""
+        """Returns the steps skipped for non-finite values so far."""
         return self.step - self.updates
 
     def state_dict(self) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from engine.training.recorder import Recorder
 from engine.training.schedule import Intervals, Schedule
 from engine.training.selection import Selection
 from engine.training.state import RunState, Window
-from engine.training.step_numbers import SampleSums, StepNumbers, cure_of_skips, require_updates
+from engine.training.step_numbers import SampleSums, StepResult, cure_of_skips, require_updates
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class Trainer:
         self._save_wanted = False
         """Whether rank 0's clock has asked for a checkpoint, as all ranks know."""
         self._save_asked = False
-        self._unread: StepNumbers | None = None
+        self._unread: Callable[[], StepResult] | None = None
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -89,7 +91,7 @@ class Trainer:
                 if state.skipped_in_row and self.ranks.is_main:
                     log.warning("%s; %s", skipped_end(state.step, state.skipped_in_row), self._cure_of_skips())
                 return True
-            self._save_asked = recorder.minutes_due(intervals.save_minutes)
+            self._save_asked = recorder.minutes_due(intervals.checkpoint.every_minutes)
             self.train_step(batches)
             recorder.stepped(state, self.epoch)
             if intervals.record_due(state.step):
@@ -124,7 +126,7 @@ class Trainer:
         self.settle()  # the rate of this step depends on whether the last one was skipped
         self.learner.update(self.rate(), state.updates + 1, skipped)
         state.step += 1
-        self._unread = StepNumbers(state.step, sums.names, samples, DeviceNumbers(packed))
+        self._unread = partial(StepResult.read, state.step, samples, sums.names, DeviceNumbers(packed))
         self._throughput.add(samples, time.perf_counter() - begin, batches.wait_seconds - waited)
 
     def _accumulate_gradients(self, batches: DeviceBatches) -> tuple[SampleSums, int]:
@@ -151,8 +153,7 @@ class Trainer:
         """
         if self._unread is None:
             return
-        unread, self._unread = self._unread, None
-        result, state = unread.read(), self.state
+        result, state, self._unread = self._unread(), self.state, None
         self.stopping = self.stopping or result.stop_asked
         self._save_wanted = self._save_wanted or result.save_asked
         if result.finite:
@@ -179,7 +180,7 @@ class Trainer:
 
     @property
     def epoch(self) -> float:
-        """Epochs done, with the part of the current one."""
+        """Returns the epochs done, with the part of the current one."""
         return self.state.step / self.layout.steps_per_epoch
 
     def rate(self) -> float:
