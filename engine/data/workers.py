@@ -70,14 +70,7 @@ def read_batches(
     Raises:
         UserError: as the reader raised it, also in a worker.
     """
-    parallel: dict[str, Any] = {}
-    if settings.workers:
-        parallel = {
-            "num_workers": settings.workers,
-            "prefetch_factor": settings.prefetch,
-            "multiprocessing_context": settings.multiprocessing_context,
-            "worker_init_fn": _start_worker,
-        }
+    parallel = settings.workers > 0
     loader: DataLoader[Any] = DataLoader(
         _BatchReader(reader, settings.collate),
         batch_size=None,  # the draws come in batches already
@@ -85,7 +78,10 @@ def read_batches(
         collate_fn=_unchanged,
         pin_memory=settings.pin_memory,
         generator=torch.Generator(),
-        **parallel,
+        num_workers=settings.workers,
+        prefetch_factor=settings.prefetch if parallel else None,
+        multiprocessing_context=settings.multiprocessing_context if parallel else None,
+        worker_init_fn=_start_worker,
     )
     with _blocked(STOP_SIGNALS):  # a new worker is not to die of one before it has learned to ignore it
         iterator = iter(loader)
@@ -160,8 +156,7 @@ def _end_workers(iterator: Any) -> None:
 
     Also at exit, before multiprocessing waits for them: they ignore the SIGTERM that it sends.
     """
-    workers = getattr(iterator, "_workers", [])
-    if workers:
+    if workers := getattr(iterator, "_workers", []):
         iterator._shutdown_workers()
     for worker in workers:
         if worker.is_alive():
