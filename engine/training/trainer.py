@@ -63,6 +63,7 @@ class Trainer:
         self.state = RunState()
         self.stopping = False
         """Whether a rank has been asked to stop, as all ranks know."""
+        self._cure_of_skips = cure_of_skips(schedule.lr, learner.precision.name)
         self._throughput = Throughput()
         self._save_wanted = False
         """Whether rank 0's clock has asked for a checkpoint, as all ranks know."""
@@ -89,7 +90,7 @@ class Trainer:
             if state.step >= self.total_steps or state.stopped_early:
                 self._require_updates()
                 if state.skipped_in_row and self.ranks.is_main:
-                    log.warning("%s; %s", skipped_end(state.step, state.skipped_in_row), self._cure_of_skips())
+                    log.warning("%s; %s", skipped_end(state.step, state.skipped_in_row), self._cure_of_skips)
                 return True
             self._save_asked = recorder.minutes_due(intervals.checkpoint.every_minutes)
             self.train_step(batches)
@@ -162,14 +163,11 @@ class Trainer:
             state.window.add(result.sums, result.samples, result.grad_norm)
         else:
             state.skipped_in_row += 1
-            result.warn_of_skip(state.skipped_in_row, self._max_nonfinite_steps, self._cure_of_skips())
+            result.warn_of_skip(state.skipped_in_row, self._max_nonfinite_steps, self._cure_of_skips)
 
     def _require_updates(self) -> None:
         self.settle()
-        require_updates(self.state.step, self.state.updates, self._cure_of_skips(), self.learner.precision.name)
-
-    def _cure_of_skips(self) -> str:
-        return cure_of_skips(self._schedule.lr, self.learner.precision.name)
+        require_updates(self.state.step, self.state.updates, self._cure_of_skips, self.learner.precision.name)
 
     def batches(self) -> DeviceBatches:
         """Returns the micro-batches of this rank from the current step to the end of the run."""
