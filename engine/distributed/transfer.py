@@ -18,10 +18,8 @@ from torch import Tensor
 
 CHUNK_BYTES = 64 << 20
 """Most bytes of one broadcast, and thus what sending costs in memory besides the object itself."""
-
 ALIGNMENT = 64
 """Of each array in shared memory, as torch aligns its own."""
-
 Bytes = NDArray[np.uint8]
 
 

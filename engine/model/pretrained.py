@@ -28,7 +28,6 @@ M = TypeVar("M", bound=nn.Module)
 
 SHOWN = 4
 """Keys of one kind that an error names."""
-
 POSITIONS = "pos_embed"
 """What timm's transformers call their absolute position embeddings."""
 

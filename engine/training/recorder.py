@@ -13,8 +13,7 @@ class Recorder:
     """Records nothing: what every rank but the first is given, and a dry run."""
 
     def begin(self, state: RunState, epoch: float, total_steps: int) -> None:
-        """Records that training starts or goes on from ``state``, ``epoch`` epochs (with a fraction) after its
-        start."""
+        """Records that training starts or goes on from ``state``, after ``epoch`` epochs (with a fraction)."""
 
     def stepped(self, state: RunState, epoch: float) -> None:
         """Records an optimizer step, ``epoch`` epochs (with a fraction) since the start."""

@@ -17,8 +17,7 @@ from engine.config.training import EvaluationConfig
 
 
 def cosine(progress: float, end: float) -> float:
-    """Falls by half a cosine from 1 at ``progress`` 0 to ``end`` at 1 (Loshchilov and Hutter, SGDR, 2017, no
-    restarts)."""
+    """Falls by half a cosine from 1 at ``progress`` 0 to ``end`` at 1 (Loshchilov and Hutter, 2017; no restarts)."""
     return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
@@ -28,8 +27,7 @@ def milestones(step: int, steps: Sequence[int], gamma: float) -> float:
 
 
 def one_cycle(progress: float, rise: float, start: float, end: float) -> float:
-    """Rises by a cosine from ``start`` to 1 at ``rise``, then falls to ``end`` (Smith and Topin, Super-Convergence,
-    2019)."""
+    """Rises by a cosine from ``start`` to 1 at ``rise``, then falls to ``end`` (Smith and Topin, 2019)."""
     if progress < rise:
         return 1 - (1 - start) * 0.5 * (1 + math.cos(math.pi * progress / rise))
     return cosine((progress - rise) / (1 - rise), end)
