@@ -12,7 +12,7 @@ from classification.config import ClassificationConfig
 from classification.model.build import build_model
 from engine.config.load import load_config
 from engine.training.optimizer import build_optimizer
-from engine.training.schedule import build_schedule
+from engine.training.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs" / "classification").glob("*.yaml"))
@@ -44,7 +44,7 @@ def test_the_imagenet_recipe_of_swin_t():
     for name, parameter in model.named_parameters():
         spared = parameter.ndim == 1 or name.endswith("relative_position_bias_table")
         assert decay[id(parameter)] == (0.0 if spared else 0.05), name
-    schedule = build_schedule(config.schedule, config.optimizer, 1251, 300 * 1251)
+    schedule = Schedule(config.schedule, config.optimizer.lr, 1251, 300 * 1251)
     rates = [1e-3 * schedule.factor(step) for step in (0, 20 * 1251, 300 * 1251 - 1)]
     assert rates == pytest.approx([1e-6, 1e-3, 1e-5])
 

@@ -81,9 +81,10 @@ class Saver:
                 raise RuntimeError("checkpoints can no longer be saved: the saver has ended")
             superseded = [item for item in self._pending if best or not item.best]
             self._pending = [item for item in self._pending if item not in superseded]
-            memory = superseded[-1].memory if superseded else self._spare
-            if memory is self._spare:
-                self._spare = Snapshot()
+            if superseded:
+                memory = superseded[-1].memory
+            else:
+                memory, self._spare = self._spare, Snapshot()
             self._pending.append(_Pending(step, best, memory.take(state), memory))
             self._due = True
             self._changed.notify_all()
@@ -114,7 +115,7 @@ class Saver:
                 self._due = True
                 self._changed.notify_all()
         try:
-            done = done or self.wait(_remaining(deadline))
+            done = done or self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
         finally:
             with self._changed:
                 self._ended = True
@@ -199,7 +200,3 @@ class Saver:
             return f"{shown_bytes(free_bytes(self._folder))} free there"
         except OSError:
             return "its file system does not answer"
-
-
-def _remaining(deadline: float | None) -> float | None:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -27,11 +27,11 @@ def estimate_checkpoint_bytes(
     a step count each, as Adam does; of others what it holds is counted.
     """
     weights = [*model.state_dict().values(), *(ema.state_dict().values() if ema is not None else ())]
-    moments = list(tensors_in(list(optimizer.state.values())))
+    moments = tensors_in(list(optimizer.state.values()))
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     waiting = [*later, *(p for p in parameters if p not in optimizer.state)]
-    sizes = _stored_bytes(weights) + _stored_bytes(moments)
-    return OVERHEAD + sizes + 3 * OVERHEAD_PER_TENSOR * len(waiting) + 2 * _bytes(waiting)
+    kept = sum(OVERHEAD_PER_TENSOR + tensor.nbytes for tensor in (*weights, *moments))
+    return OVERHEAD + kept + sum(3 * OVERHEAD_PER_TENSOR + 2 * tensor.nbytes for tensor in waiting)
 
 
 def check_free_space(folder: Path, bytes_each: int, keep: int) -> None:
@@ -63,15 +63,7 @@ def shown_bytes(count: int) -> str:
 
 
 def _occupied(folder: Path) -> int:
-    """Bytes of the checkpoints in ``folder``, finished or not; a file of several names counts once."""
+    """Returns the bytes of the checkpoints in ``folder``, finished or not; a file of several names counts once."""
     patterns = ("step_*.pt", "last.pt", "best.pt", "*.pt.part")
     found = [path.stat() for pattern in patterns for path in folder.glob(pattern)]
     return sum({(entry.st_dev, entry.st_ino): entry.st_size for entry in found}.values())
-
-
-def _stored_bytes(tensors: list[Tensor]) -> int:
-    return _bytes(tensors) + OVERHEAD_PER_TENSOR * len(tensors)
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -38,18 +38,11 @@ class _Hashing:
     """A file to write to that computes the SHA-256 of what passes through it."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
+        self._file, self.flush, self.sha256 = file, file.flush, hashlib.sha256()
 
     def write(self, data: bytes) -> int:
-        self._hash.update(data)
+        self.sha256.update(data)
         return self._file.write(data)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
 
 
 def step_file(folder: Path, step: int) -> Path:
@@ -167,8 +160,8 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
 
     ``last.pt`` and ``best.pt`` are tried after all numbered files, of which they may be copies or older.
     """
-    aliases = (folder / name for name in ("last.pt", "best.pt"))
-    for path in [*numbered(folder), *(alias for alias in aliases if alias.exists())]:
+    aliases = filter(Path.exists, (folder / "last.pt", folder / "best.pt"))
+    for path in [*numbered(folder), *aliases]:
         fault = verify(path)
         if fault is None:
             return path
@@ -205,7 +198,7 @@ def _write(path: Path, state: dict[str, Any]) -> str:
         if isinstance(error.__context__, OSError):  # torch covers a full disk by a failure of its own
             raise error.__context__ from None
         raise
-    return hashing.hexdigest()
+    return hashing.sha256.hexdigest()
 
 
 def _publish(aside: Path, path: Path, digest: str) -> None:

@@ -18,7 +18,7 @@ from engine.seed import derive
 from engine.task.spec import TaskSpec
 from engine.task.task import Task
 from engine.training.learner import Learner
-from engine.training.schedule import Intervals, Schedule, build_intervals, build_schedule
+from engine.training.schedule import Intervals, Schedule
 from engine.training.selection import Selection, build_selection
 from engine.training.trainer import Trainer
 
@@ -52,8 +52,8 @@ def assemble_trainer(task: Task, layout: BatchLayout, config: RunConfig, ranks: 
     """
     training, evaluation = config.training, config.evaluation
     total_steps = training.steps or (training.epochs or 0) * layout.steps_per_epoch
-    schedule = build_schedule(config.schedule, config.optimizer, layout.steps_per_epoch, total_steps)
-    intervals = build_intervals(evaluation, config.checkpoint, config.logging, layout.steps_per_epoch, total_steps)
+    schedule = Schedule(config.schedule, config.optimizer.lr, layout.steps_per_epoch, total_steps)
+    intervals = Intervals(evaluation, config.checkpoint, config.logging, layout.steps_per_epoch, total_steps)
     selection = build_selection(evaluation, config.schedule, config.optimizer.lr, task.metrics)
     if ranks.is_main:
         if hint := fp16_hint(training.precision, ranks.device):

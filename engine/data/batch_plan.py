@@ -33,7 +33,7 @@ class Order(Protocol):
 
     @property
     def num_samples(self) -> int:
-        """Number of positions in an epoch."""
+        """Returns the number of positions in an epoch."""
 
     def __call__(self, epoch: int) -> NDArray[np.int64]:
         """Returns the sample at each position of ``epoch``: (num_samples,). Depends on nothing but ``epoch``."""
@@ -68,7 +68,7 @@ class Slot:
 
     @property
     def weight(self) -> float:
-        """Share of this slot's mean loss in the step's mean loss: ``num_samples / step_samples``."""
+        """Returns the share of this slot's mean loss in the step's: ``num_samples / step_samples``."""
         return self.num_samples / self.step_samples
 
 
@@ -99,18 +99,18 @@ class BatchLayout:
 
     @property
     def slot_size(self) -> int:
-        """Samples in a full micro-batch of one rank."""
+        """Returns the samples in a full micro-batch of one rank."""
         return self.global_batch_size // (self.accumulation * self.world_size)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of an epoch; a short last one counts unless it is dropped."""
+        """Returns the optimizer steps of an epoch; a short last one counts unless it is dropped."""
         steps, rest = divmod(self.num_samples, self.global_batch_size)
         return steps + (rest > 0 and not self.drop_last)
 
     @property
     def smallest_slot(self) -> int:
-        """Fewest samples, above none, that a rank's micro-batch has anywhere in an epoch."""
+        """Returns the fewest samples, above none, that a rank's micro-batch has anywhere in an epoch."""
         rest = 0 if self.drop_last else self.num_samples % self.global_batch_size
         return rest % self.slot_size or self.slot_size
 
@@ -144,9 +144,8 @@ def resolve_accumulation(
     """
     if accumulation == "auto":
         bound = micro_batch_size or global_batch_size
-        per_rank = global_batch_size // world_size
-        whole = global_batch_size % world_size == 0
-        sizes = [m for m in range(min(bound, per_rank), 0, -1) if whole and per_rank % m == 0 and m % multiple_of == 0]
+        per_rank, rest = divmod(global_batch_size, world_size)
+        sizes = [m for m in range(min(bound, per_rank), 0, -1) if not (rest or per_rank % m or m % multiple_of)]
         if not sizes:
             if multiple_of > bound:
                 raise UserError(f"training.micro_batch_size: {bound} is too small; at least {multiple_of} is needed")

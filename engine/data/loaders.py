@@ -15,40 +15,37 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
 
 from engine.data.batch_plan import BatchLayout, Draw, Order, Slot
 from engine.data.workers import SampleReader, WorkerSettings, read_batches
 from engine.distributed.ranks import Ranks
 
 
-class MicroBatchSampler(Sampler[list[Draw]]):
+@dataclass(frozen=True)
+class MicroBatchSampler:
     """The draws of one rank's micro-batches, from ``start_step`` on over all epochs, up to ``stop_step`` if given.
 
     Starting anywhere costs one shuffle of an epoch's indices and reads no sample.
     """
 
-    def __init__(
-        self, order: Order, layout: BatchLayout, rank: int = 0, start_step: int = 0, stop_step: int | None = None
-    ) -> None:
-        assert order.num_samples == layout.num_samples
-        self._order = order
-        self._layout = layout
-        self._rank = rank
-        self._start_step = start_step
-        self._stop_step = stop_step
+    order: Order
+    layout: BatchLayout
+    rank: int = 0
+    start_step: int = 0
+    stop_step: int | None = None
 
     def slots(self) -> Iterator[Slot]:
         """Yields the same micro-batches as slots of the layout."""
-        for step in itertools.count(self._start_step):
-            if self._stop_step is not None and step >= self._stop_step:
+        assert self.order.num_samples == self.layout.num_samples
+        for step in itertools.count(self.start_step):
+            if self.stop_step is not None and step >= self.stop_step:
                 return
-            for micro_step in range(self._layout.accumulation):
-                yield self._layout.slot(step, micro_step, self._rank)
+            for micro_step in range(self.layout.accumulation):
+                yield self.layout.slot(step, micro_step, self.rank)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for epoch, slots in itertools.groupby(self.slots(), key=lambda slot: slot.epoch):
-            indices = self._order(epoch)
+            indices = self.order(epoch)
             for slot in slots:
                 yield [Draw(int(indices[position]), epoch, position) for position in slot.positions]
 
@@ -62,20 +59,20 @@ class MicroBatch:
     """The collated samples."""
 
 
+@dataclass(frozen=True)
 class TrainLoader:
     """One rank's micro-batches, from ``start_step`` on, without end unless ``stop_step`` is given.
 
     Iterating starts the workers; leaving the iteration ends them. :meth:`MicroBatchSampler.slots` says what comes.
     """
 
-    def __init__(self, reader: SampleReader, sampler: MicroBatchSampler, settings: WorkerSettings) -> None:
-        self._reader = reader
-        self._sampler = sampler
-        self._settings = settings
+    reader: SampleReader
+    sampler: MicroBatchSampler
+    settings: WorkerSettings
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        with closing(read_batches(self._reader, self._sampler, self._settings)) as batches:
-            for slot, data in zip(self._sampler.slots(), batches, strict=True):
+        with closing(read_batches(self.reader, self.sampler, self.settings)) as batches:
+            for slot, data in zip(self.sampler.slots(), batches, strict=True):
                 yield MicroBatch(slot, data)
 
 

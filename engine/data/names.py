@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import overload
 
 import numpy as np
@@ -44,12 +44,9 @@ class Names(Sequence[str]):
         place = range(len(self))[index]  # IndexError, by which an iteration over a sequence ends
         return os.fsdecode(self._content[self._ends[place] : self._ends[place + 1]].tobytes())
 
-    def __iter__(self) -> Iterator[str]:
-        return (self[index] for index in range(len(self)))
-
     @property
     def nbytes(self) -> int:
-        """Memory that they take."""
+        """Returns the memory that they take."""
         return self._content.nbytes + self._ends.nbytes
 
     def take(self, indices: NDArray[np.int64]) -> Names:

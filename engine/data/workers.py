@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from engine.data.batch_plan import Draw
-from engine.distributed.layout import Layout
+from engine.distributed.layout import Layout, own_cores
 from engine.distributed.transfer import share, shared
 from engine.errors import UserError
 from engine.process.signals import STOP_SIGNALS
@@ -47,17 +47,8 @@ class WorkerSettings:
 
 
 def resolve_workers(workers: int | str, layout: Layout, environment: Mapping[str, str] = os.environ) -> int:
-    """Returns one rank's worker processes: a number as it is, for ``auto`` its cores less one, at least one.
-
-    The ranks of a node share the cores that the process may run on; under srun each has ``--cpus-per-task`` of its own,
-    whether or not they are bound to it.
-    """
-    if workers != "auto":
-        return int(workers)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    per_task = environment.get("SLURM_CPUS_PER_TASK", "")
-    own = min(cores, int(per_task)) if layout.launcher == "slurm" and per_task else cores // layout.local_world_size
-    return max(own - 1, 1)
+    """Returns one rank's worker processes: a number as it is, for ``auto`` its cores less one, at least one."""
+    return max(own_cores(layout, environment) - 1, 1) if workers == "auto" else int(workers)
 
 
 def read_batches(
@@ -70,14 +61,7 @@ def read_batches(
     Raises:
         UserError: as the reader raised it, also in a worker.
     """
-    parallel: dict[str, Any] = {}
-    if settings.workers:
-        parallel = {
-            "num_workers": settings.workers,
-            "prefetch_factor": settings.prefetch,
-            "multiprocessing_context": settings.multiprocessing_context,
-            "worker_init_fn": _start_worker,
-        }
+    parallel = settings.workers > 0
     loader: DataLoader[Any] = DataLoader(
         _BatchReader(reader, settings.collate),
         batch_size=None,  # the draws come in batches already
@@ -85,7 +69,10 @@ def read_batches(
         collate_fn=_unchanged,
         pin_memory=settings.pin_memory,
         generator=torch.Generator(),
-        **parallel,
+        num_workers=settings.workers,
+        prefetch_factor=settings.prefetch if parallel else None,
+        multiprocessing_context=settings.multiprocessing_context if parallel else None,
+        worker_init_fn=_start_worker,
     )
     with _blocked(STOP_SIGNALS):  # a new worker is not to die of one before it has learned to ignore it
         iterator = iter(loader)
@@ -93,23 +80,16 @@ def read_batches(
     atexit.register(end)
     try:
         for batch in iterator:
-            if isinstance(batch, _Failure):
-                raise UserError(batch.message)
+            if isinstance(batch, UserError):
+                raise batch
             yield batch
     finally:
         end()
         atexit.unregister(end)
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """A user's error on its way from a worker: DataLoader would wrap a raised one into a traceback."""
-
-    message: str
-
-
 class _BatchReader(Dataset[Any]):
-    """Reads whole batches, so that an error takes the place of its batch."""
+    """Reads whole batches. A user's error takes the place of its batch: DataLoader would wrap one that is raised."""
 
     def __init__(self, reader: SampleReader, collate: Callable[[list[Any]], Any]) -> None:
         self._reader = reader
@@ -126,7 +106,7 @@ class _BatchReader(Dataset[Any]):
         try:
             return self._collate([self._reader[draw] for draw in draws])
         except UserError as error:
-            return _Failure(str(error))
+            return UserError(str(error))
 
 
 def _from_shared(memory: torch.Tensor, sizes: list[int], collate: Callable[[list[Any]], Any]) -> _BatchReader:
@@ -160,8 +140,7 @@ def _end_workers(iterator: Any) -> None:
 
     Also at exit, before multiprocessing waits for them: they ignore the SIGTERM that it sends.
     """
-    workers = getattr(iterator, "_workers", [])
-    if workers:
+    if workers := getattr(iterator, "_workers", []):
         iterator._shutdown_workers()
     for worker in workers:
         if worker.is_alive():

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import ctypes
 
-# mallopt's parameters, from glibc's malloc.h
-M_TRIM_THRESHOLD = -1
-M_MMAP_THRESHOLD = -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # mallopt's parameters, from glibc's malloc.h
 
 LARGE = 1 << 30
 """Bytes up to which freed memory is kept; mallopt takes an int, so not much more is possible."""
 
 
 def keep_large_blocks() -> bool:
-    """Makes the C library reuse the memory of large tensors.
+    """Makes the C library reuse the memory of large tensors. Returns False where that is not glibc.
 
     To be called once, at the start of a process that computes on CPU. glibc serves every block above 32 MiB by a
     mapping of its own and gives it back when the tensor is freed, so that the kernel clears and maps the same pages
     again at each step: some 70,000 page faults for a Swin-T at batch 8, which cost more than its elementwise layers.
-    With the thresholds raised, freed memory waits for the next tensor. The process keeps its peak until it ends, and
-    the setting cannot be undone.
-
-    Returns:
-        Whether it was applied: False where the C library is not glibc.
+    The process keeps its peak until it ends, and the setting cannot be undone.
     """
     try:
         libc = ctypes.CDLL(None)

@@ -18,7 +18,7 @@ class Precision:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What forward passes compute in."""
+        """Returns the type that forward passes compute in."""
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.name]
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -26,7 +26,7 @@ class Precision:
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.name != "fp32")
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Loss scaling for fp16's narrow range; an inactive scaler, which passes values through, for the others."""
+        """Returns what scales the loss for fp16's narrow range; for the others it passes values through."""
         return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 import tempfile
-from contextlib import AbstractContextManager
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -34,7 +34,7 @@ class StepProfiler:
         self._first, self._last = config.steps if config is not None else (0, 0)
         self._folder, self._reached = folder, 0
         self._profile: profile | None = None
-        self._step: AbstractContextManager[object] | None = None
+        self._step = ExitStack()
 
     def begin(self, step: int, total_steps: int) -> None:
         """Notes that training begins, or goes on, after ``step`` steps of ``total_steps``."""
@@ -49,9 +49,7 @@ class StepProfiler:
     def reached(self, step: int) -> None:
         """Begins, goes on or ends accordingly when ``step`` optimizer steps are done."""
         self._reached = step
-        if self._step is not None:
-            self._step.__exit__(None, None, None)
-            self._step = None
+        self._step.close()
         if step >= self._last:
             self.close()
         elif step >= self._first - 1:
@@ -60,16 +58,14 @@ class StepProfiler:
                 on_gpu = [ProfilerActivity.CUDA] if torch.cuda.is_available() else []
                 self._profile = profile(activities=[ProfilerActivity.CPU, *on_gpu])
                 self._profile.start()
-            self._step = record_function(f"ProfilerStep#{step + 1}")  # the plugin knows a step by this name
-            self._step.__enter__()
+            self._step.enter_context(record_function(f"ProfilerStep#{step + 1}"))  # by which the plugin knows a step
 
     def close(self) -> None:
         """Writes what was profiled, if anything was and is not yet written."""
         if self._profile is None:
             return
-        if self._step is not None:
-            self._step.__exit__(None, None, None)
-        done, self._profile, self._step = self._profile, None, None
+        self._step.close()
+        done, self._profile = self._profile, None
         done.stop()
         try:
             self._write(done)

@@ -15,7 +15,7 @@ from engine.config.run import DistributedConfig
 from engine.devices.kinds import device_kind
 from engine.distributed.flight_recorder import prepare_flight_recorder
 from engine.distributed.gpus import architecture_fault, device_index, granted_gpus, is_slice, own_slice, visible_entries
-from engine.distributed.layout import Layout
+from engine.distributed.layout import Layout, own_cores
 from engine.distributed.ranks import Ranks
 from engine.distributed.rendezvous import forget_meeting, shared_store
 from engine.errors import UserError
@@ -95,12 +95,6 @@ def choose_backend(config: DistributedConfig, device: torch.device, environment:
     return "gloo" if sliced else device_kind(device).backend
 
 
-def _own_cores(layout: Layout) -> int:
-    """Returns Slurm's count for this task where it gives one, else an equal part of this process's cores."""
-    count = os.environ.get("SLURM_CPUS_PER_TASK", "") if layout.launcher == "slurm" else ""
-    return int(count or max(1, len(os.sched_getaffinity(0)) // layout.local_world_size))
-
-
 def connect(config: DistributedConfig, layout: Layout, meeting_place: Path, stop: StopRequest | None = None) -> Ranks:
     """Joins the process group that ``layout`` describes; a single process needs none.
 
@@ -116,7 +110,7 @@ def connect(config: DistributedConfig, layout: Layout, meeting_place: Path, stop
     if device.type == "cuda":
         torch.cuda.set_device(device)
     elif layout.local_world_size > 1 and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(_own_cores(layout))
+        torch.set_num_threads(own_cores(layout, os.environ))
     backend = choose_backend(config, device, os.environ)  # also of one process: it may be a rehearsal for many
     if layout.world_size == 1:
         return Ranks(layout, device, stop=stop)

@@ -40,13 +40,12 @@ def tasks_on_nodes(environment: Mapping[str, str]) -> list[int]:
     if each := environment.get("SLURM_NTASKS_PER_NODE"):
         return [int(each)] * nodes
     if total := environment.get("SLURM_NTASKS"):
-        counts = expand_counts(environment.get("SLURM_TASKS_PER_NODE", ""))
-        return counts if sum(counts) == int(total) else _evenly(int(total), nodes)
+        counts, (each_gets, rest) = (
+            expand_counts(environment.get("SLURM_TASKS_PER_NODE", "")),
+            divmod(int(total), nodes),
+        )
+        return counts if sum(counts) == int(total) else [each_gets + (number < rest) for number in range(nodes)]
     return [1] * nodes
-
-
-def _evenly(total: int, nodes: int) -> list[int]:
-    return [total // nodes + (number < total % nodes) for number in range(nodes)]
 
 
 def check_request(environment: Mapping[str, str]) -> tuple[str, str]:

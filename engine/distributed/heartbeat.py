@@ -59,5 +59,5 @@ class Heartbeat:
 
     @property
     def slow(self) -> bool:
-        """Whether this may be work that cannot say how it gets on: the start, a compilation, figures on rank 0."""
+        """Returns whether this work may be unable to say how it gets on: the start, a compilation, rank 0's figures."""
         return self.place.phase == "measure" or (self._warming_up and self.place.phase not in ("evaluate", "gather"))

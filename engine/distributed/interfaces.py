@@ -8,8 +8,8 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 SIOCGIFADDR = 0x8915
 """Linux's request for the IPv4 address of an interface."""
@@ -17,17 +17,11 @@ VIRTUAL = ("docker", "virbr", "veth", "br-", "cni", "flannel", "cali", "lxc", "p
 """How interfaces are called that lead to containers and virtual machines of this very host."""
 
 
-@dataclass(frozen=True)
-class Interface:
+class Interface(NamedTuple):
     """An interface and one of its addresses."""
 
     name: str
     address: str
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine reaches it."""
-        return ipaddress.ip_address(self.address).is_loopback
 
 
 def list_interfaces() -> list[Interface]:
@@ -74,10 +68,9 @@ def sort_addresses(
     gloo = [name.strip() for name in environment.get("GLOO_SOCKET_IFNAME", "").split(",") if name.strip()]
 
     def rank(interface: Interface) -> int:
-        if interface.is_loopback:
+        if ipaddress.ip_address(interface.address).is_loopback:
             return 5
-        chosen = interface.name in gloo or (nccl and not nccl.startswith("^") and selects(nccl, interface.name))
-        if chosen:
+        if interface.name in gloo or (nccl and not nccl.startswith("^") and selects(nccl, interface.name)):
             return 0
         if interface.name.startswith(VIRTUAL) or (nccl and not selects(nccl, interface.name)):
             return 4

@@ -5,6 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -24,6 +25,21 @@ class Layout:
     local_world_size: int = 1
     launcher: str = "single"
     """single, torchrun, slurm, or submitit for a job on this machine."""
+
+
+def own_cores(layout: Layout, environment: Mapping[str, str]) -> int:
+    """Returns how many cores this process should use, at least one.
+
+    The ranks of a node share the cores that the process may run on; under srun each has ``--cpus-per-task`` of its own,
+    whether or not they are bound to it.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    per_task = environment.get("SLURM_CPUS_PER_TASK", "")
+    return (
+        min(cores, int(per_task))
+        if layout.launcher == "slurm" and per_task
+        else max(1, cores // layout.local_world_size)
+    )
 
 
 def detect_layout(environment: Mapping[str, str]) -> Layout:

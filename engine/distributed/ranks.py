@@ -33,17 +33,17 @@ class Ranks:
 
     @property
     def rank(self) -> int:
-        """Number of this process, from 0."""
+        """Returns the number of this process, from 0."""
         return self.layout.rank
 
     @property
     def world_size(self) -> int:
-        """Number of processes, over all nodes."""
+        """Returns the number of processes, over all nodes."""
         return self.layout.world_size
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which writes the run's folder."""
+        """Returns whether this is rank 0, which writes the run's folder."""
         return self.layout.rank == 0
 
     def sum_(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,7 @@ class Ranks:
         return tensor
 
     def gather_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows of all ranks, (n_r, ...) from each, rank after rank, on every rank. The counts may differ."""
+        """Returns the rows of all ranks, (n_r, ...) from each, rank after rank, on every rank. Counts may differ."""
         if self.world_size == 1:
             return rows
         counts = self.gather_counts(rows.shape[0])

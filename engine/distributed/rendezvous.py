@@ -15,10 +15,9 @@ import selectors
 import socket
 import time
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch.distributed as dist
 
@@ -45,7 +44,7 @@ def meeting_name(environment: Mapping[str, str]) -> str:
 
 
 def own_addresses() -> list[str]:
-    """Addresses under which other nodes may reach this one, best first; see :func:`sort_addresses`.
+    """Returns addresses under which other nodes may reach this one, best first; see :func:`sort_addresses`.
 
     The host's name is not looked up: where a network is closed, that may take longer than all the rest.
     """
@@ -54,12 +53,10 @@ def own_addresses() -> list[str]:
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
         outward.append(probe.getsockname()[0])
-    found = sort_addresses(list_interfaces(), outward, os.environ)
-    return list(dict.fromkeys([*found, "127.0.0.1"]))
+    return list(dict.fromkeys([*sort_addresses(list_interfaces(), outward, os.environ), "127.0.0.1"]))
 
 
-@dataclass(frozen=True)
-class Met:
+class Met(NamedTuple):
     """An address of rank 0 that answered, and this machine's end of that connection."""
 
     address: str
@@ -92,8 +89,7 @@ def shared_store(folder: Path, rank: int, world_size: int, timeout: timedelta) -
 
 
 def delays() -> Iterator[float]:
-    """Seconds to wait between looks: longer and longer, so that a thousand ranks do not flood a file server with
-    questions, and never alike on two ranks."""
+    """Yields seconds between looks: longer and longer, never alike on two of a thousand ranks at one file server."""
     delay = FIRST_DELAY
     while True:
         yield delay * random.uniform(0.5, 1.0)
@@ -124,10 +120,9 @@ def _find(note: Path, rank: int, timeout: timedelta) -> tuple[Met, int, bool]:
 
 def first_answering(addresses: Sequence[str], port: int) -> Met | None:
     """Tries all addresses at once; returns the best that answers, in the order given, or None if none does."""
-    order = {address: number for number, address in enumerate(addresses)}
     answered: list[tuple[int, Met]] = []  # with their numbers
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as waiting:
-        for address, number in order.items():
+        for number, address in enumerate(dict.fromkeys(addresses)):
             kind = socket.AF_INET6 if ":" in address else socket.AF_INET
             with contextlib.suppress(OSError):
                 attempt = stack.enter_context(socket.socket(kind, socket.SOCK_STREAM))
@@ -154,12 +149,11 @@ def _agree_on_network(store: dist.TCPStore, met: Met | None, best: bool) -> None
 
     Ranks on rank 0's own node reach it under any address; what is open, those on other nodes say.
     """
-    elsewhere = met is not None and os.environ.get("SLURM_NODEID", "0") != "0"
-    if elsewhere and met is not None:
-        store.set(_NETWORK, "" if best else met.address)
-    found = store.get(_NETWORK).decode()
-    if found:
-        name = interface_of(met.own_end if elsewhere and met is not None else found)
+    elsewhere = met if os.environ.get("SLURM_NODEID", "0") != "0" else None
+    if elsewhere is not None:
+        store.set(_NETWORK, "" if best else elsewhere.address)
+    if found := store.get(_NETWORK).decode():
+        name = interface_of(found if elsewhere is None else elsewhere.own_end)
         if name is not None:
             use_interface(name, os.environ)
 

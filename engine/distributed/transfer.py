@@ -18,10 +18,8 @@ from torch import Tensor
 
 CHUNK_BYTES = 64 << 20
 """Most bytes of one broadcast, and thus what sending costs in memory besides the object itself."""
-
 ALIGNMENT = 64
 """Of each array in shared memory, as torch aligns its own."""
-
 Bytes = NDArray[np.uint8]
 
 
@@ -80,7 +78,8 @@ def broadcast(
     dist.broadcast(count, src=0)
     sizes = torch.tensor([0] * int(count) if parts is None else [len(part) for part in parts], device=device)
     dist.broadcast(sizes, src=0)
-    made = [_empty(size) for size in sizes.tolist()] if parts is None else list(parts)
+    # Memory from torch is aligned as a tensor's has to be, whatever type it will be.
+    made = [torch.empty(n, dtype=torch.uint8).numpy() for n in sizes.tolist()] if parts is None else list(parts)
     for pieces in _chunks(made, chunk_bytes):
         lengths = [len(piece) for piece in pieces]
         if parts is None:
@@ -108,11 +107,6 @@ def _chunks(parts: Sequence[Bytes], size: int) -> Iterator[list[Bytes]]:
                 pieces, free = [], size
     if pieces:
         yield pieces
-
-
-def _empty(size: int) -> Bytes:
-    """Allocates memory that is aligned as torch aligns a tensor's, whatever type it will be."""
-    return torch.empty(size, dtype=torch.uint8).numpy()
 
 
 class _Pickler(pickle.Pickler):

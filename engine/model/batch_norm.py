@@ -29,16 +29,8 @@ class BatchNormStatistics:
             if buffer is not None
         ]
         self._good = self._flat()
-        self._parts = (
-            [
-                part.view_as(buffer)
-                for part, buffer in zip(
-                    self._good.split([b.numel() for b in self._buffers]), self._buffers, strict=True
-                )
-            ]
-            if self._buffers
-            else []
-        )
+        parts = self._good.split([buffer.numel() for buffer in self._buffers])
+        self._parts = [part.view_as(buffer) for part, buffer in zip(parts, self._buffers, strict=True)]
 
     def __bool__(self) -> bool:
         return bool(self._buffers)

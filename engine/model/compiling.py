@@ -15,7 +15,6 @@ import torch._dynamo
 from torch import nn
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
 SHAPES = 4
 """Shapes of input that each block may be compiled for: batches of an epoch's end are shorter than the others."""
 

@@ -74,11 +74,10 @@ class Freezing:
         needs_stages = config.unfreeze is not None or config.freeze_batchnorm == "always"
         self._stages = stages(model) if needs_stages else {}
         self._trained = set(self._stages)
-        self._held: list[nn.Module] = []
         self._to_come: list[Phase] = []
         if config.unfreeze is not None:
             self._to_come = plan_phases(config.unfreeze, list(self._stages), steps_per_epoch)
-            self._trained = set()
+            self._trained.clear()
             self._trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
             for name in self._trainable:
                 model.get_parameter(name).requires_grad_(False)
@@ -86,17 +85,13 @@ class Freezing:
                 pass
             if not any(parameter.requires_grad for parameter in model.parameters()):
                 raise UserError(f"finetune.unfreeze: what begins at epoch 0 ({', '.join(self.trained)}) has no weights")
-        self._held = self._batch_norm_to_hold()
+        self.held: Sequence[nn.Module] = self._batch_norm_to_hold()
+        """The batch norm layers that stay in evaluation mode."""
 
     @property
     def trained(self) -> list[str]:
-        """The stages in training, from the input to the classes."""
+        """Returns the stages in training, from the input to the classes."""
         return [name for name in self._stages if name in self._trained]
-
-    @property
-    def held(self) -> Sequence[nn.Module]:
-        """The batch norm layers that stay in evaluation mode."""
-        return self._held
 
     def advance(self, step: int) -> bool:
         """Takes the next phase into training if it is due in optimizer step ``step``. Returns whether it was."""
@@ -108,7 +103,7 @@ class Freezing:
         for name in self._trainable:
             if name in keys:
                 self._model.get_parameter(name).requires_grad_(True)
-        self._held = self._batch_norm_to_hold()
+        self.held = self._batch_norm_to_hold()
         return True
 
     def later(self) -> list[nn.Parameter]:
@@ -122,29 +117,19 @@ class Freezing:
 
     def check_reached(self, total_steps: int) -> None:
         """Warns of what the run is too short for, of a head that it never trains, and of frozen random weights."""
-        if (
-            self._config.unfreeze is not None
-            and self._config.weights is None
-            and len(self._trained) < len(self._stages)
-        ):
+        some_frozen = len(self._trained) < len(self._stages)
+        if self._config.unfreeze is not None and self._config.weights is None and some_frozen:
             log.warning("finetune.unfreeze: what is frozen has random weights, since finetune.weights is null")
-        if HEAD in self._stages and not any(
-            HEAD in begun for begun in (self._trained, *(p.stages for p in self._to_come))
-        ):
-            log.warning(
-                "finetune.unfreeze: neither '%s' nor '%s' begins at any epoch: the classifier stays as it is at first",
-                HEAD,
-                ALL_STAGES,
+        begun = self._trained.union(*(phase.stages for phase in self._to_come))
+        if HEAD in self._stages and HEAD not in begun:
+            text = (
+                "finetune.unfreeze: neither '%s' nor '%s' begins at any epoch: the classifier stays as it is at first"
             )
+            log.warning(text, HEAD, ALL_STAGES)
         for phase in self._to_come:
             if phase.step >= total_steps:
-                names = ", ".join(phase.stages)
-                log.warning(
-                    "finetune.unfreeze: %s would begin with step %d, but the run has %d: not trained",
-                    names,
-                    phase.step,
-                    total_steps,
-                )
+                text = "finetune.unfreeze: %s would begin with step %d, but the run has %d: not trained"
+                log.warning(text, ", ".join(phase.stages), phase.step, total_steps)
 
     def report(self) -> None:
         """Logs what is trained now."""
@@ -156,15 +141,13 @@ class Freezing:
     def train_mode(self) -> None:
         """Puts the model into training mode, but for the batch norm layers that are held."""
         self._model.train()
-        for module in self._held:
+        for module in self.held:
             module.eval()
 
     def _batch_norm_to_hold(self) -> list[nn.Module]:
-        always = self._config.freeze_batchnorm == "always"
-        if self._config.freeze_batchnorm == "never":
+        when = self._config.freeze_batchnorm
+        if when == "never":
             return []
-        frozen = [name for name in self._stages if name not in self._trained or (always and name != HEAD)]
+        frozen = [name for name in self._stages if name not in self._trained or (when == "always" and name != HEAD)]
         paths = {key.rpartition(".")[0] for name in frozen for key in self._stages[name]}
-        return [
-            module for path, module in self._model.named_modules() if path in paths and isinstance(module, _BatchNorm)
-        ]
+        return [m for path, m in self._model.named_modules() if path in paths and isinstance(m, _BatchNorm)]

@@ -28,7 +28,6 @@ M = TypeVar("M", bound=nn.Module)
 
 SHOWN = 4
 """Keys of one kind that an error names."""
-
 POSITIONS = "pos_embed"
 """What timm's transformers call their absolute position embeddings."""
 
@@ -66,7 +65,7 @@ class Weights(NamedTuple):
 
 
 def read_weights(path: Path) -> Weights:
-    """Tensors of a .safetensors file, of a plain state dict, or of a checkpoint (its moving average if it has one).
+    """Reads a .safetensors file, a plain state dict, or a checkpoint's weights (its moving average if it has one).
 
     Args:
         path: The file, or an experiment's folder: then its best checkpoint, or its last one if it has no best yet.
@@ -85,12 +84,10 @@ def read_weights(path: Path) -> Weights:
             f"finetune.weights: {path} is no file of weights, is damaged, or holds more than plain tensors; "
             f"such files are not loaded ({type(error).__name__})"
         ) from None
-    metadata = state.get("metadata") if isinstance(state, Mapping) else None
-    classes = metadata.get("classes") if isinstance(metadata, Mapping) else None
-    for entry in ("ema", "model", "state_dict", "state_dict_ema"):
-        if isinstance(state, Mapping) and isinstance(state.get(entry), Mapping):
-            state = state[entry]
-            break
+    items = state.items() if isinstance(state, Mapping) else ()
+    entries = {name: entry for name, entry in items if isinstance(entry, Mapping)}
+    classes = entries.get("metadata", {}).get("classes")
+    state = next((entries[name] for name in ("ema", "model", "state_dict", "state_dict_ema") if name in entries), state)
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"finetune.weights: {path} is neither a state dict nor a checkpoint")
     return Weights(dict(state), classes)
@@ -192,7 +189,7 @@ def _other_head(
     source: str,
     other_classes: bool,
 ) -> set[str]:
-    """Keys of a classifier that ``state`` has for other classes, or with other layers; the model's is made ready.
+    """Returns the keys of a classifier that ``state`` has for other classes or with other layers; readies the model's.
 
     A classifier that ``state`` lacks altogether, and a single layer of other features, are faults and not named here.
     """
@@ -210,7 +207,7 @@ def _other_head(
     elif single and ours.keys() == theirs.keys():
         replaced = {key for key in ours if theirs[key] != ours[key] and theirs[key][1:] == ours[key][1:]}
         if not replaced:
-            return set()
+            return replaced
         key = min(replaced)
         log.info("%s has %d classes, the model %d: its classifier starts anew", source, theirs[key][0], ours[key][0])
     else:

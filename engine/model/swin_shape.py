@@ -27,6 +27,5 @@ class SwinShapeConfig(Section):
 
     @property
     def given(self) -> dict[str, Any]:
-        """What of the shape is not null, under the names of :class:`swin.SwinConfig`."""
-        own = {name: getattr(self, name) for name in SwinShapeConfig.model_fields}
-        return {name: value for name, value in own.items() if value is not None}
+        """Returns what of the shape is not null, under the names of :class:`swin.SwinConfig`."""
+        return self.model_dump(include=set(SwinShapeConfig.model_fields), exclude_none=True)

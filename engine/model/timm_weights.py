@@ -41,7 +41,7 @@ def create_pretrained(name: str, **options: Any) -> nn.Module:
     file = None if published.custom_load else cached_file(published)
     if file is not None:
         return timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(file)}, **options)
-    where = f"neither in {hub_cache()} nor in {torch_cache()}"
+    where = f"neither in {constants.HF_HUB_CACHE} nor in {torch_cache()}"
     if reason := no_way_to(published):
         raise UserError(
             f"finetune.weights: the weights of {name} are {where}, and there is no network to download them: "
@@ -72,12 +72,10 @@ def no_way_to(published: PretrainedCfg) -> str:
         urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError:
         return ""
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, ssl.SSLError):  # others may trust other certificates
-            return ""
-        return f"{url} does not answer ({error.reason})"
     except OSError as error:
-        return f"{url} does not answer ({error})"
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if not isinstance(reason, ssl.SSLError):  # others may trust other certificates
+            return f"{url} does not answer ({reason})"
     return ""
 
 
@@ -87,7 +85,7 @@ def cached_file(published: PretrainedCfg) -> Path | None:
         repository, _, revision = published.hf_hub_id.partition("@")
         name = published.hf_hub_filename or "pytorch_model.bin"
         for file in (PREFERRED.get(name, name), name):
-            found = try_to_load_from_cache(repository, file, hub_cache(), revision or None)
+            found = try_to_load_from_cache(repository, file, revision=revision or None)
             if isinstance(found, str):
                 return Path(found)
     if isinstance(published.url, str) and published.url:
@@ -108,11 +106,6 @@ def require_cached(name: str) -> None:
             f"finetune.weights: the weights of timm/{name} ({published.hf_hub_id}) are not in the cache; fetch them "
             f"here first: python -c \"import timm; timm.create_model('{name}', pretrained=True)\""
         )
-
-
-def hub_cache() -> Path:
-    """Returns the folder of the Hugging Face hub's downloads."""
-    return Path(constants.HF_HUB_CACHE)
 
 
 def torch_cache() -> Path:

@@ -28,7 +28,7 @@ class Walltime:
     """
 
     def __init__(self, end: float | None, stop: StopRequest) -> None:
-        self._end, self._stop = end, stop
+        self._stop = stop
         self._longest_step = self._longest_save = 0.0
         self._last: float | None = None
         self._closed = threading.Event()
@@ -36,11 +36,11 @@ class Walltime:
             left = end - time.time()
             if left < SHORT:
                 log.warning("the job's time is up in %.0f s, of which saving takes a part: ask for more --time", left)
-            threading.Thread(target=self._look, name="walltime", daemon=True).start()
+            threading.Thread(target=self._look, args=(end,), name="walltime", daemon=True).start()
 
     @property
     def margin(self) -> float:
-        """Seconds that stopping takes at most, from what was seen so far."""
+        """Returns the seconds that stopping takes at most, from what was seen so far."""
         return LEAST_MARGIN + self._longest_step + 2 * self._longest_save
 
     def stepped(self) -> None:
@@ -62,10 +62,9 @@ class Walltime:
         """Ends the watch: the run has ended."""
         self._closed.set()
 
-    def _look(self) -> None:
-        assert self._end is not None
+    def _look(self, end: float) -> None:
         while not self._closed.wait(_LOOK_EVERY):
-            left = self._end - time.time()
+            left = end - time.time()
             if left <= self.margin:
                 log.info("the job's time is up in %.0f s: saving, to be continued", left)
                 self._stop.hear(signal.SIGUSR1.name)

@@ -44,9 +44,7 @@ def exclusions(node: str, job: Mapping[str, str], excluded: Sequence[str], nodes
         raise ValueError(f"node {node} is not excluded: the job names its nodes (--nodelist={job['ReqNodeList']})")
     features = "" if job.get("Features", "") in NONE else job["Features"]
     if re.search(r"[|\[\]!*()]", features):
-        raise ValueError(
-            f"node {node} is not excluded: nobody here can tell how many nodes --constraint={features} leaves"
-        )
+        raise ValueError(f"node {node} is not excluded: nobody can tell how many nodes --constraint={features} leaves")
     wanted = set(filter(None, re.split("[&,]", features)))
     without = [*excluded, node]
     left = [each.name for each in nodes if each.serves(wanted) and each.name not in without]

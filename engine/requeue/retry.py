@@ -66,6 +66,5 @@ def failure_of(rank: int, host: str, place: Place, error: BaseException) -> Fail
 
 
 def _lost_peer(error: BaseException) -> bool:
-    return isinstance(error, dist.DistError) or (
-        isinstance(error, RuntimeError) and bool(_LOST_PEER.search(str(error)))
-    )
+    said = isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)) is not None
+    return said or isinstance(error, dist.DistError)

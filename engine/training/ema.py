@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import accumulate, groupby
 
 import torch
 from timm.utils import ModelEmaV3
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from engine.config.training import EmaConfig
 
 _CHUNK_BYTES = 2**26
-"""How much of the model is averaged at once, as the differences take memory of their own."""
+"""About how much of the model is averaged at once, as the differences take memory of their own."""
 
 
 class MovingAverage(ModelEmaV3):
@@ -23,7 +23,10 @@ class MovingAverage(ModelEmaV3):
     def __init__(self, model: nn.Module, config: EmaConfig) -> None:
         super().__init__(model, decay=config.decay, use_warmup=config.warmup)
         pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
-        self._averaged = list(_chunks([pair for pair in pairs if pair[0].is_floating_point()]))
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        ends = accumulate(average.nbytes for average, _ in averaged)
+        chunks = groupby(zip(averaged, ends, strict=True), lambda item: item[1] // _CHUNK_BYTES)
+        self._averaged = [tuple(zip(*(pair for pair, _ in chunk), strict=True)) for _, chunk in chunks]
         self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
@@ -40,17 +43,3 @@ class MovingAverage(ModelEmaV3):
             torch._foreach_add_(averages, change)
         if self._copied:
             torch._foreach_copy_([average for average, _ in self._copied], [value for _, value in self._copied])
-
-
-def _chunks(pairs: list[tuple[Tensor, Tensor]]) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Divides pairs of tensors into two lists each of about :data:`_CHUNK_BYTES`."""
-    chunk: list[tuple[Tensor, Tensor]] = []
-    size = 0
-    for pair in pairs:
-        chunk.append(pair)
-        size += pair[0].nbytes
-        if size >= _CHUNK_BYTES:
-            yield [average for average, _ in chunk], [value for _, value in chunk]
-            chunk, size = [], 0
-    if chunk:
-        yield [average for average, _ in chunk], [value for _, value in chunk]

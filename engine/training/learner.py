@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -108,18 +108,14 @@ class Learner:
 
         Returns what ``training_step`` did: the mean of each metric over the micro-batch's samples.
         """
-        with self._without_sync(not last):
+        alone = not last and isinstance(self.network, DistributedDataParallel)
+        with self.network.no_sync() if alone else nullcontext():  # type: ignore[operator]
             with self.precision.autocast():
                 results = training_step(self.network, batch.data)
             self._ranks.heartbeat.at("backward")
             # DDP averages over ranks, so the mean over all samples needs the factor `world_size`.
             self.scaler.scale(results["loss"] * (batch.slot.weight * self._ranks.world_size)).backward()
         return results
-
-    def _without_sync(self, wanted: bool) -> AbstractContextManager[None]:
-        if wanted and isinstance(self.network, DistributedDataParallel):
-            return self.network.no_sync()
-        return nullcontext()
 
     def clip(self) -> Tensor:
         """Clips the gradient as configured. Returns its 2-norm before, a scalar on the device."""
@@ -149,7 +145,7 @@ class Learner:
 
     @property
     def rate(self) -> float:
-        """Learning rate of the last step: the head's, where rates differ."""
+        """Returns the learning rate of the last step: the head's, where rates differ."""
         return max(group["lr"] for group in self.optimizer.param_groups)
 
     # -- state -----------------------------------------------------------------------------------------------------

@@ -6,12 +6,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
-from timm.optim import (
-    create_optimizer_v2,
-    get_optimizer_info,
-    param_groups_layer_decay,
-    param_groups_weight_decay,
-)
+from timm.optim import create_optimizer_v2, get_optimizer_info, param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
 from engine.config.optimization import CommonOptimizer, OptimizerConfig
@@ -24,7 +19,7 @@ FUSED = (torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD)
 
 
 def parameter_groups(model: nn.Module, optimizer: CommonOptimizer, finetune: FinetuneConfig) -> list[dict[str, Any]]:
-    """Groups of what is to be trained, each with its own ``weight_decay`` and ``lr_scale``.
+    """Returns groups of what is to be trained, each with its own ``weight_decay`` and ``lr_scale``.
 
     Vectors (norms, biases) and what ``model.no_weight_decay()`` names are not decayed, unless the configuration says
     so. With layer-wise decay (Bao et al., BEiT, 2022) the rate of layer i of L is ``layer_decay ** (L - i)`` of the
@@ -44,7 +39,10 @@ def parameter_groups(model: nn.Module, optimizer: CommonOptimizer, finetune: Fin
         groups = param_groups_weight_decay(model, **common)
     else:
         groups = param_groups_layer_decay(model, layer_decay=finetune.layer_decay, **common)
-    backbone = _backbone(model) if finetune.sets_head_apart else set()
+    backbone: set[int] = set()
+    if finetune.sets_head_apart:
+        head = set(stages(model)[HEAD])
+        backbone = {id(parameter) for name, parameter in model.named_parameters() if name not in head}
     backbone_decay = finetune.backbone_weight_decay
     if backbone_decay is None:
         backbone_decay = optimizer.weight_decay
@@ -58,12 +56,6 @@ def parameter_groups(model: nn.Module, optimizer: CommonOptimizer, finetune: Fin
             settings = {"lr_scale": scale, "weight_decay": decay, **others}
             divided.setdefault(tuple(settings.items()), {"params": [], **settings})["params"].append(parameter)
     return list(divided.values())
-
-
-def _backbone(model: nn.Module) -> set[int]:
-    """Identities of the parameters before the head."""
-    head = set(stages(model)[HEAD])
-    return {id(parameter) for name, parameter in model.named_parameters() if name not in head}
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig, finetune: FinetuneConfig) -> torch.optim.Optimizer:
@@ -171,14 +163,11 @@ def load_named_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: 
     for parameter, entry in optimizer.state.items():
         for key, value in entry.items():
             # A fused step goes through the memory of all of them as it comes: they have to be laid out alike.
-            if _has_shape_of(parameter, value) and value.stride() != parameter.stride():
+            like = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+            if like and value.stride() != parameter.stride():
                 entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         if isinstance(optimizer, torch.optim.NAdam):
             entry["mu_product"] = entry["mu_product"].cpu()  # where it began, and each step reads it
-
-
-def _has_shape_of(parameter: torch.Tensor, value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.shape == parameter.shape
 
 
 def _require_same(ours: set[str], theirs: set[str]) -> None:

@@ -13,8 +13,7 @@ class Recorder:
     """Records nothing: what every rank but the first is given, and a dry run."""
 
     def begin(self, state: RunState, epoch: float, total_steps: int) -> None:
-        """Records that training starts or goes on from ``state``, ``epoch`` epochs (with a fraction) after its
-        start."""
+        """Records that training starts or goes on from ``state``, after ``epoch`` epochs (with a fraction)."""
 
     def stepped(self, state: RunState, epoch: float) -> None:
         """Records an optimizer step, ``epoch`` epochs (with a fraction) since the start."""
@@ -29,7 +28,7 @@ class Recorder:
         """Shows images of an evaluation, which ``draw`` draws."""
 
     def keep(self, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
-        """Images of the training data, which ``draw`` draws, are to be kept."""
+        """Keeps images of the training data, which ``draw`` draws."""
 
     def save(self, state: RunState, content: dict[str, Any], best: bool) -> None:
         """Saves a checkpoint."""

@@ -9,22 +9,15 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from engine.config.optimization import (
-    CosineSchedule,
-    MilestonesSchedule,
-    OneCycleSchedule,
-    OptimizerConfig,
-    ScheduleConfig,
-    WarmUp,
-)
+from engine.config.optimization import CosineSchedule, MilestonesSchedule, OneCycleSchedule, ScheduleConfig, WarmUp
 from engine.config.run import CheckpointConfig, LoggingConfig
 from engine.config.training import EvaluationConfig
 
 
 def cosine(progress: float, end: float) -> float:
-    """Falls by half a cosine from 1 at ``progress`` 0 to ``end`` at 1 (Loshchilov and Hutter, SGDR, 2017, no
-    restarts)."""
+    """Falls by half a cosine from 1 at ``progress`` 0 to ``end`` at 1 (Loshchilov and Hutter, 2017; no restarts)."""
     return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
@@ -34,8 +27,7 @@ def milestones(step: int, steps: Sequence[int], gamma: float) -> float:
 
 
 def one_cycle(progress: float, rise: float, start: float, end: float) -> float:
-    """Rises by a cosine from ``start`` to 1 at ``rise``, then falls to ``end`` (Smith and Topin, Super-Convergence,
-    2019)."""
+    """Rises by a cosine from ``start`` to 1 at ``rise``, then falls to ``end`` (Smith and Topin, 2019)."""
     if progress < rise:
         return 1 - (1 - start) * 0.5 * (1 + math.cos(math.pi * progress / rise))
     return cosine((progress - rise) / (1 - rise), end)
@@ -48,26 +40,36 @@ def warm_up(step: int, steps: int, start: float) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Rate factor of each optimizer step, all lengths in steps."""
+    """Rate factor of each optimizer step; the configuration's epochs become steps here."""
 
     config: ScheduleConfig
     lr: float
     """Base rate, which the factors multiply."""
+    steps_per_epoch: int
     total_steps: int
-    warmup_steps: int
-    milestone_steps: tuple[int, ...]
-    warmup_start: float
-    end: float
+
+    @cached_property
+    def warmup_steps(self) -> int:
+        """Returns the steps before the base rate is reached."""
+        if not isinstance(self.config, WarmUp):
+            return 0
+        return self.config.warmup_steps or round(self.config.warmup_epochs * self.steps_per_epoch)
+
+    @cached_property
+    def milestone_steps(self) -> tuple[int, ...]:
+        """Returns the steps at which the rate falls under the milestones schedule."""
+        epochs = self.config.milestones if isinstance(self.config, MilestonesSchedule) else []
+        return tuple(round(epoch * self.steps_per_epoch) for epoch in epochs)
 
     def factor(self, step: int) -> float:
         """Returns the factor of the base rate at optimizer step ``step``, counted from 0."""
         config = self.config
-        if step < self.warmup_steps:
-            return warm_up(step, self.warmup_steps, self.warmup_start)
+        if isinstance(config, WarmUp) and step < self.warmup_steps:
+            return warm_up(step, self.warmup_steps, config.warmup_lr / self.lr)
         done, span = step - self.warmup_steps, self.total_steps - self.warmup_steps
         if isinstance(config, CosineSchedule):
             # It reaches its end, which may be 0, behind the last step: that would change nothing.
-            return cosine(done / max(1, span), self.end)
+            return cosine(done / max(1, span), config.min_lr / self.lr)
         if isinstance(config, MilestonesSchedule):
             return milestones(step, self.milestone_steps, config.gamma)
         if isinstance(config, OneCycleSchedule):
@@ -83,38 +85,20 @@ class Schedule:
         return self.lr * factor
 
 
-def build_schedule(
-    config: ScheduleConfig, optimizer: OptimizerConfig, steps_per_epoch: int, total_steps: int
-) -> Schedule:
-    """Turns epochs into steps, once."""
-    warmup, start = 0, 1.0
-    if isinstance(config, WarmUp):
-        warmup = config.warmup_steps or round(config.warmup_epochs * steps_per_epoch)
-        start = config.warmup_lr / optimizer.lr
-    epochs = config.milestones if isinstance(config, MilestonesSchedule) else []
-    return Schedule(
-        config=config,
-        lr=optimizer.lr,
-        total_steps=total_steps,
-        warmup_steps=warmup,
-        milestone_steps=tuple(round(epoch * steps_per_epoch) for epoch in epochs),
-        warmup_start=start,
-        end=config.min_lr / optimizer.lr if isinstance(config, CosineSchedule) else 0.0,
-    )
-
-
 @dataclass(frozen=True)
 class Intervals:
-    """Length of a run and what is due after which optimizer steps, all counted in steps."""
+    """Length of a run and what is due after which optimizer steps."""
 
-    total_steps: int
+    evaluation: EvaluationConfig
+    checkpoint: CheckpointConfig
+    logging: LoggingConfig
     steps_per_epoch: int
-    evaluate_every: int
-    record_every: int
-    save_every: int | None
-    """None: after evaluations alone."""
-    save_minutes: float | None
-    """Minutes between checkpoints, by rank 0's clock; None: not by the clock."""
+    total_steps: int
+
+    @property
+    def evaluate_every(self) -> int:
+        """Returns the steps between two evaluations."""
+        return self.evaluation.every_steps or (self.evaluation.every_epochs or 1) * self.steps_per_epoch
 
     def evaluation_due(self, step: int) -> bool:
         """Returns whether the weights after ``step`` steps are to be evaluated; the last ones always are."""
@@ -122,29 +106,11 @@ class Intervals:
 
     def record_due(self, step: int) -> bool:
         """Returns whether a training record ends with step ``step``, as it does with each epoch."""
-        return step % self.record_every == 0 or self._at(step, self.steps_per_epoch)
+        return step % self.logging.every_steps == 0 or self._at(step, self.steps_per_epoch)
 
     def save_due(self, step: int) -> bool:
         """Returns whether a checkpoint is due after ``step`` steps, whatever the clock says."""
-        return self.save_every is not None and self._at(step, self.save_every)
+        return self.checkpoint.every_steps is not None and self._at(step, self.checkpoint.every_steps)
 
     def _at(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.total_steps
-
-
-def build_intervals(
-    evaluation: EvaluationConfig,
-    checkpoint: CheckpointConfig,
-    logging: LoggingConfig,
-    steps_per_epoch: int,
-    total_steps: int,
-) -> Intervals:
-    """Turns epochs into steps, once."""
-    return Intervals(
-        total_steps=total_steps,
-        steps_per_epoch=steps_per_epoch,
-        evaluate_every=evaluation.every_steps or (evaluation.every_epochs or 1) * steps_per_epoch,
-        record_every=logging.every_steps,
-        save_every=checkpoint.every_steps,
-        save_minutes=checkpoint.every_minutes,
-    )

@@ -9,10 +9,9 @@ together on rank 0 when it is saved, and each rank takes its own from the whole 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from itertools import pairwise
+from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ GROUP = 8
 """Most ranks that share one state, neighbours on a node as a rule. All that more could save is the last of Adam's eight
 bytes a parameter, and every step would wait for other nodes."""
 BUCKET_BYTES = 1 << 25
-"""What is sent at once."""
+"""About what is sent at once."""
 
 
 def shard(optimizer: Optimizer, config: OptimizerConfig, timeout: timedelta, ranks: Ranks) -> ShardedState | None:
@@ -58,19 +57,16 @@ def shard(optimizer: Optimizer, config: OptimizerConfig, timeout: timedelta, ran
 class ShardedState:
     """Divides the state of ``optimizer`` over groups of at most ``most`` ranks; every rank makes one at the same time.
 
-    Args:
-        optimizer: it has made no step yet, and advances each parameter by itself, see
-            :func:`engine.training.optimizer.advances_each_by_itself`.
-        timeout: longest wait for another rank of the group.
+    See :func:`shard`, which also finds out whether the optimizer advances each parameter by itself.
     """
 
     def __init__(self, optimizer: Optimizer, ranks: Ranks, timeout: timedelta, most: int = GROUP) -> None:
         self._optimizer, self._device = optimizer, ranks.device
         bounds = group_bounds(ranks.world_size, most)
         members = [range(first, end) for first, end in pairwise(bounds)]
-        self._members = next(group for group in members if ranks.rank in group)
         self._rank = ranks.rank
         self._group: Any = None  # all ranks
+        self._members = next(group for group in members if ranks.rank in group)
         if len(members) > 1:
             groups = [dist.new_group(list(group), timeout=timeout) for group in members]  # on all ranks alike
             self._group = groups[members.index(self._members)]
@@ -169,17 +165,8 @@ def group_bounds(world_size: int, most: int) -> list[int]:
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Cuts tensors into lists of one type and at most :data:`BUCKET_BYTES`, or of one tensor."""
-    by_type: dict[torch.dtype, list[Tensor]] = defaultdict(list)
-    for tensor in tensors:
-        by_type[tensor.dtype].append(tensor)
-    for same in by_type.values():
-        bucket: list[Tensor] = []
-        size = 0
-        for tensor in same:
-            if bucket and size + tensor.nbytes > BUCKET_BYTES:
-                yield bucket
-                bucket, size = [], 0
-            bucket.append(tensor)
-            size += tensor.nbytes
-        yield bucket
+    """Cuts tensors into lists of one type and about :data:`BUCKET_BYTES`, or of one tensor."""
+    alike = sorted(tensors, key=lambda tensor: str(tensor.dtype))
+    ends = accumulate(tensor.nbytes for tensor in alike)
+    buckets = groupby(zip(alike, ends, strict=True), lambda item: (item[0].dtype, item[1] // BUCKET_BYTES))
+    return ([tensor for tensor, _ in bucket] for _, bucket in buckets)

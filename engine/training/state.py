@@ -60,7 +60,7 @@ class RunState:
 
     @property
     def skipped(self) -> int:
-        """Steps skipped for non-finite values so far."""
+        """Returns the steps skipped for non-finite values so far."""
         return self.step - self.updates
 
     def state_dict(self) -> dict[str, Any]:
@@ -72,15 +72,9 @@ class RunState:
         """Takes a copy of ``saved``. Raises KeyError naming the entries that are missing or surplus."""
         expected = {f.name for f in fields(RunState)}
         if expected != set(saved):
-            raise KeyError(
-                f"run state: missing {sorted(expected - set(saved))}, surplus {sorted(set(saved) - expected)}"
-            )
-        saved = deepcopy(saved)
-        return RunState(
-            **{
-                **saved,
-                "patience": Progress(**saved["patience"]),
-                "plateau": Plateau.from_state(saved["plateau"]),
-                "window": Window(**saved["window"]),
-            }
-        )
+            missing, surplus = sorted(expected - set(saved)), sorted(set(saved) - expected)
+            raise KeyError(f"run state: missing {missing}, surplus {surplus}")
+        state = RunState(**deepcopy(saved))
+        state.patience, state.plateau = Progress(**saved["patience"]), Plateau.from_state(saved["plateau"])
+        state.window = Window(**deepcopy(saved["window"]))
+        return state

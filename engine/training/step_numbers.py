@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class SampleSums:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Metrics in the order in which :meth:`packed` has them."""
+        """Returns the metrics in the order in which :meth:`packed` has them."""
         return tuple(self._sums)
 
     def add(self, means: dict[str, Tensor], num_samples: int) -> None:
@@ -62,24 +62,6 @@ class SampleSums:
         return torch.stack([*self._sums.values(), *asked])
 
 
-class StepNumbers(NamedTuple):
-    """Numbers of an optimizer step on their way to the host."""
-
-    step: int
-    """Number of the step, counted from 1."""
-    names: tuple[str, ...]
-    samples: int
-    """Of the step, over all ranks."""
-    numbers: DeviceNumbers
-    """Over all ranks: the sum of each name, how many were asked to stop and to save; and the gradient's norm."""
-
-    def read(self) -> StepResult:
-        """Waits until the numbers have arrived."""
-        *values, stops, saves, grad_norm = self.numbers.read()
-        sums = dict(zip(self.names, values, strict=True))
-        return StepResult(self.step, self.samples, sums, grad_norm, stops > 0, saves > 0)
-
-
 @dataclass(frozen=True)
 class StepResult:
     """Result of an optimizer step, over all ranks."""
@@ -95,9 +77,20 @@ class StepResult:
     save_asked: bool
     """Whether rank 0's clock asked for a checkpoint."""
 
+    @classmethod
+    def read(cls, step: int, samples: int, names: Sequence[str], numbers: DeviceNumbers) -> StepResult:
+        """Waits until ``numbers`` have arrived on the host.
+
+        Args:
+            numbers: over all ranks: the sum of each of ``names``, how many ranks were asked to stop and to save; and
+                the gradient's norm.
+        """
+        *values, stops, saves, grad_norm = numbers.read()
+        return cls(step, samples, dict(zip(names, values, strict=True)), grad_norm, stops > 0, saves > 0)
+
     @property
     def finite(self) -> bool:
-        """Whether the step has changed the weights: loss and gradient are finite."""
+        """Returns whether the step has changed the weights: loss and gradient are finite."""
         return all(math.isfinite(value) for value in (*self.sums.values(), self.grad_norm))
 
     def warn_of_skip(self, in_row: int, limit: int, cure: str) -> None:

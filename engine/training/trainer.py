@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from engine.training.recorder import Recorder
 from engine.training.schedule import Intervals, Schedule
 from engine.training.selection import Selection
 from engine.training.state import RunState, Window
-from engine.training.step_numbers import SampleSums, StepNumbers, cure_of_skips, require_updates
+from engine.training.step_numbers import SampleSums, StepResult, cure_of_skips, require_updates
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +63,12 @@ class Trainer:
         self.state = RunState()
         self.stopping = False
         """Whether a rank has been asked to stop, as all ranks know."""
+        self._cure_of_skips = cure_of_skips(schedule.lr, learner.precision.name)
         self._throughput = Throughput()
         self._save_wanted = False
         """Whether rank 0's clock has asked for a checkpoint, as all ranks know."""
         self._save_asked = False
-        self._unread: StepNumbers | None = None
+        self._unread: Callable[[], StepResult] | None = None
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -87,9 +90,9 @@ class Trainer:
             if state.step >= self.total_steps or state.stopped_early:
                 self._require_updates()
                 if state.skipped_in_row and self.ranks.is_main:
-                    log.warning("%s; %s", skipped_end(state.step, state.skipped_in_row), self._cure_of_skips())
+                    log.warning("%s; %s", skipped_end(state.step, state.skipped_in_row), self._cure_of_skips)
                 return True
-            self._save_asked = recorder.minutes_due(intervals.save_minutes)
+            self._save_asked = recorder.minutes_due(intervals.checkpoint.every_minutes)
             self.train_step(batches)
             recorder.stepped(state, self.epoch)
             if intervals.record_due(state.step):
@@ -124,7 +127,7 @@ class Trainer:
         self.settle()  # the rate of this step depends on whether the last one was skipped
         self.learner.update(self.rate(), state.updates + 1, skipped)
         state.step += 1
-        self._unread = StepNumbers(state.step, sums.names, samples, DeviceNumbers(packed))
+        self._unread = partial(StepResult.read, state.step, samples, sums.names, DeviceNumbers(packed))
         self._throughput.add(samples, time.perf_counter() - begin, batches.wait_seconds - waited)
 
     def _accumulate_gradients(self, batches: DeviceBatches) -> tuple[SampleSums, int]:
@@ -151,8 +154,7 @@ class Trainer:
         """
         if self._unread is None:
             return
-        unread, self._unread = self._unread, None
-        result, state = unread.read(), self.state
+        result, state, self._unread = self._unread(), self.state, None
         self.stopping = self.stopping or result.stop_asked
         self._save_wanted = self._save_wanted or result.save_asked
         if result.finite:
@@ -161,14 +163,11 @@ class Trainer:
             state.window.add(result.sums, result.samples, result.grad_norm)
         else:
             state.skipped_in_row += 1
-            result.warn_of_skip(state.skipped_in_row, self._max_nonfinite_steps, self._cure_of_skips())
+            result.warn_of_skip(state.skipped_in_row, self._max_nonfinite_steps, self._cure_of_skips)
 
     def _require_updates(self) -> None:
         self.settle()
-        require_updates(self.state.step, self.state.updates, self._cure_of_skips(), self.learner.precision.name)
-
-    def _cure_of_skips(self) -> str:
-        return cure_of_skips(self._schedule.lr, self.learner.precision.name)
+        require_updates(self.state.step, self.state.updates, self._cure_of_skips, self.learner.precision.name)
 
     def batches(self) -> DeviceBatches:
         """Returns the micro-batches of this rank from the current step to the end of the run."""
@@ -179,7 +178,7 @@ class Trainer:
 
     @property
     def epoch(self) -> float:
-        """Epochs done, with the part of the current one."""
+        """Returns the epochs done, with the part of the current one."""
         return self.state.step / self.layout.steps_per_epoch
 
     def rate(self) -> float:

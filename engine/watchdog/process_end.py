@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,13 +21,12 @@ REPORT_SECONDS = 8.0  # longest time for records and logs before the process end
 def end_process(failure: Failure, report: Callable[[Failure], None]) -> None:
     """Calls ``report``, kills this process's children and ends it, from any thread and within a fixed time."""
 
-    def end(seconds: float = 0.0) -> None:
-        time.sleep(seconds)
+    def end() -> None:
         for child in multiprocessing.active_children():
             child.kill()
         os._exit(failure.exit_code)
 
-    threading.Thread(target=end, args=(REPORT_SECONDS,), daemon=True).start()
+    threading.Timer(REPORT_SECONDS, end).start()
     try:
         report(failure)
     except BaseException:
@@ -43,7 +41,7 @@ def log_stacks() -> str:
     """Writes the stack of every Python thread, the main one first, to this rank's log file and returns them."""
     names, main = {thread.ident: thread.name for thread in threading.enumerate()}, threading.main_thread().ident
     frames = sorted(sys._current_frames().items(), key=lambda item: item[0] != main)
-    stacks = [f"thread {names.get(i, i)}:\n{''.join(traceback.format_stack(frame))}" for i, frame in frames]
+    stacks = (f"thread {names.get(i, i)}:\n{''.join(traceback.format_stack(frame))}" for i, frame in frames)
     text = "\n".join(stacks)[:20_000]
     log.error("a rank hangs; what this one is doing:\n%s", text, extra=FILE_ONLY)
     return text

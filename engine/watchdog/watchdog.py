@@ -36,10 +36,7 @@ from engine.watchdog.coordinator import ANSWER_SECONDS, JOIN_SECONDS, POLL_SECON
 from engine.watchdog.process_end import end_process, log_stacks
 
 log = logging.getLogger(__name__)
-VERDICT_SECONDS = 5.0  # a rank whose collective failed waits so long to hear whose fault it was
-END_SECONDS = 10.0
-Report = Callable[[Failure], None]
-LogFile = Callable[[], Path | None]
+VERDICT_SECONDS, END_SECONDS = 5.0, 10.0  # longest waits to hear whose fault an error was, and for the end after it
 
 
 class Watchdog(AbstractContextManager["Watchdog"]):
@@ -49,8 +46,8 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         self,
         ranks: Ranks,
         limits: verdict.Limits,
-        on_end: Report,
-        log_file: LogFile = lambda: None,
+        on_end: Callable[[Failure], None],
+        log_file: Callable[[], Path | None] = lambda: None,
         launcher: int | None = None,
     ) -> None:
         """Starts the watch, on all ranks at once. Raises a :class:`UserError` if rank 0 cannot be reached from here.
@@ -69,10 +66,9 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         self._deciding, self._sending = threading.Lock(), threading.Lock()
         self._log: IO[str] | None = None
         own = Coordinator(ranks.world_size, self._member.host, limits, ranks.heartbeat) if ranks.is_main else None
-        listener = (own.port, own.token) if own is not None else (0, b"")
-        note = (secrets.token_hex(8), self._member.host, own_addresses(), *listener)
-        self.start, host, addresses, port, token = ranks.from_main(lambda: note)
-        self._connection = own.own if own is not None else join(self._member, addresses, port, token)
+        listener = (own_addresses(), own.port, own.token) if own is not None else ()
+        self.start, host, *where = ranks.from_main(lambda: (secrets.token_hex(8), self._member.host, *listener))
+        self._connection = own.own if own is not None else join(self._member, *where)
         self._main, self._coordinator = verdict.Member(0, host, connection=self._connection), own
         os.register_at_fork(after_in_child=self._connection.close)  # a data worker would keep this rank's death hidden
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
@@ -175,11 +171,10 @@ class Watchdog(AbstractContextManager["Watchdog"]):
 
     def _arm_faulthandler(self) -> None:
         """Has a thread in C write all stacks to the log, should this one not come back before it counts as silent."""
-        path, limit = self._log_file(), self._limits.of([self._member])[0]
+        seconds = max(verdict.SILENT_BEATS * self._beat, 0.9 * self._limits.of([self._member])[0])
         with suppress(OSError, ValueError, AttributeError):  # a standard error that is no file, or a full disk
-            if self._log is None and path is not None:
+            if self._log is None and (path := self._log_file()) is not None:
                 self._log = path.open("a")
-            seconds = max(verdict.SILENT_BEATS * self._beat, 0.9 * limit)
             faulthandler.dump_traceback_later(seconds, file=self._log or sys.stderr)
 
     def _tell(self, *message: object) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from detection.config import DetectionConfig
 from engine.config.load import load_config
-from engine.training.schedule import build_schedule
+from engine.training.schedule import Schedule
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "detection"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
@@ -43,7 +43,7 @@ def test_the_recipes_of_the_sixteen(backbone: str, neck: str) -> None:
     optimizer = config.optimizer
     found = (config.data.image_size, optimizer.name, optimizer.lr, optimizer.weight_decay, config.training.epochs)
     assert found == expected
-    schedule = build_schedule(config.schedule, optimizer, STEPS, config.training.epochs * STEPS)
+    schedule = Schedule(config.schedule, optimizer.lr, STEPS, config.training.epochs * STEPS)
     assert schedule.factor(warm_up * STEPS) == 1 and schedule.factor(warm_up * STEPS - 2) < 1
     for epoch, factor in drops.items():
         assert schedule.factor(epoch * STEPS) == pytest.approx(factor)

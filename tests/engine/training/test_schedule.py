@@ -9,27 +9,17 @@ import pytest
 import torch
 from timm.scheduler import CosineLRScheduler
 
-from engine.config.optimization import OptimizerConfig, ScheduleConfig
+from engine.config.optimization import ScheduleConfig
 from engine.config.run import CheckpointConfig, LoggingConfig
 from engine.config.training import EvaluationConfig
-from engine.training.schedule import (
-    Schedule,
-    build_intervals,
-    build_schedule,
-    cosine,
-    milestones,
-    one_cycle,
-    warm_up,
-)
+from engine.training.schedule import Intervals, Schedule, cosine, milestones, one_cycle, warm_up
 from tests.sections import section
 
 BASE = 0.5
 
 
 def make(*, steps_per_epoch: int = 10, total_steps: int = 100, **config: Any) -> Schedule:
-    return build_schedule(
-        section(ScheduleConfig, **config), section(OptimizerConfig, lr=BASE), steps_per_epoch, total_steps
-    )
+    return Schedule(section(ScheduleConfig, **config), BASE, steps_per_epoch, total_steps)
 
 
 def rates(schedule: Schedule, steps: Sequence[int] | None = None) -> list[float]:
@@ -180,20 +170,20 @@ def test_the_factor_depends_on_the_step_alone() -> None:
 
 
 def test_a_rate_is_the_base_rate_times_factor_and_the_plateaus_scale_counts_under_it_alone() -> None:
-    plateau = build_schedule(section(ScheduleConfig, name="plateau"), section(OptimizerConfig, lr=0.2), 10, 100)
-    constant = build_schedule(section(ScheduleConfig, name="constant"), section(OptimizerConfig, lr=0.2), 10, 100)
+    plateau = Schedule(section(ScheduleConfig, name="plateau"), 0.2, 10, 100)
+    constant = Schedule(section(ScheduleConfig, name="constant"), 0.2, 10, 100)
     assert plateau.rate(5, 0.5) == 0.1 and constant.rate(5, 0.5) == 0.2
 
 
 def test_what_is_due_after_which_step() -> None:
     """12 steps of 5 an epoch."""
-    intervals = build_intervals(
+    intervals = Intervals(
         EvaluationConfig(every_epochs=2), CheckpointConfig(every_steps=7), LoggingConfig(every_steps=4), 5, 12
     )
     steps = range(1, 13)
     assert [step for step in steps if intervals.evaluation_due(step)] == [10, 12]
     assert [step for step in steps if intervals.record_due(step)] == [4, 5, 8, 10, 12]
     assert [step for step in steps if intervals.save_due(step)] == [7, 12]
-    rare = build_intervals(EvaluationConfig(every_steps=3), CheckpointConfig(), LoggingConfig(), 5, 12)
+    rare = Intervals(EvaluationConfig(every_steps=3), CheckpointConfig(), LoggingConfig(), 5, 12)
     assert [step for step in steps if rare.evaluation_due(step)] == [3, 6, 9, 12]
-    assert not any(map(rare.save_due, steps)) and rare.save_minutes is None
+    assert not any(map(rare.save_due, steps)) and rare.checkpoint.every_minutes is None

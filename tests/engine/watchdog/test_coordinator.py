@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import AuthenticationError
@@ -101,6 +104,25 @@ def test_one_that_joins_late_is_told_what_it_has_missed(start: Callable[..., Coo
     enter(coordinator, 1).close()
     time.sleep(1.0)
     assert verdict(enter(coordinator, 2)).rank == 1
+
+
+def test_a_rank_that_stops_within_a_message_holds_up_nobody(start: Callable[..., Coordinator]) -> None:
+    coordinator = start(3)
+    ranks = [enter(coordinator, rank) for rank in (1, 2)]
+    assert coordinator.complete.wait(30)
+    os.write(ranks[0].fileno(), struct.pack("!i", 1000) + b"a part of it")
+    assert verdict(ranks[1], within=60).reason.startswith("rank 1 on n1 vanished, ")
+
+
+def test_a_rank_that_takes_nothing_holds_up_nobody() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        other = socket.create_connection(listener.getsockname())
+        member = Member(1, connection=connection_over(listener.accept()[0]))
+    teller = threading.Thread(target=member.tell, args=("stop", "x" * 10**8), daemon=True)  # more than buffers hold
+    teller.start()
+    teller.join(60)
+    assert member.mute and not teller.is_alive()
+    other.close()
 
 
 def is_closed(port: int) -> bool:
