@@ -41,35 +41,18 @@ _UNINTERESTING = ("time", "step", "epoch", "split")
 def write_readme(run_dir: RunDir, task: str) -> None:
     """Brings the README.md of ``run_dir`` up to date with the files beside it."""
     config = yaml.safe_load(run_dir.config.read_text(encoding="utf-8"))
-    text = readme_text(
-        run_dir,
-        task,
-        config,
-        read_status(run_dir.status) or {},
-        read_json(run_dir.environment) or {},
-        read_metrics(run_dir.metrics) if run_dir.metrics.is_file() else [],
-    )
-    write_atomic(run_dir.readme, text)
-
-
-def readme_text(
-    run_dir: RunDir,
-    task: str,
-    config: Mapping[str, Any],
-    status: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    records: Sequence[Mapping[str, Any]],
-) -> str:
-    """Writes the page as Markdown, from the contents of config.yaml, status.json, environment.json and
-    metrics.jsonl."""
+    status, environment = read_status(run_dir.status) or {}, read_json(run_dir.environment) or {}
+    records = read_metrics(run_dir.metrics) if run_dir.metrics.is_file() else []
     experiment = config.get("experiment", {})
     title = f"{run_dir.name}: {experiment['name']}" if experiment.get("name") else run_dir.name
     parts = [
         f"# {plain(title)}",
         _sentence(task, status, config),
-        *_skipped_end(status),
         markdown_table(("Setting", "Value"), [(f"`{key}`", f"`{value}`") for key, value in _essentials(config)]),
     ]
+    if status.get("state") == "finished" and (skipped := status.get("skipped_in_row")):
+        careful = f"**Careful:** {skipped_end(status.get('step', 0), skipped)}."
+        parts.insert(2, f"{careful} `logs/rank_0.log` says what was not finite.")
     if experiment.get("tags"):
         parts.append("Tags: " + ", ".join(plain(tag) for tag in experiment["tags"]))
     if experiment.get("notes"):
@@ -77,7 +60,7 @@ def readme_text(
     parts += ["## Results", _results(status, records), "## When and where", _starts(environment), "## Go on from here"]
     last = [environment, *environment.get("restarts", [])][-1]
     parts += [_commands(run_dir, task, len(last.get("devices", [])), len(last.get("hosts", []))), _FILES]
-    return "\n\n".join(parts) + "\n"
+    write_atomic(run_dir.readme, "\n\n".join(parts) + "\n")
 
 
 _FILES = """\
@@ -93,12 +76,6 @@ def _sentence(task: str, status: Mapping[str, Any], config: Mapping[str, Any]) -
     updated = f" ({_date(status['updated'])})" if "updated" in status else ""
     early = " (stopped early)" if status.get("stopped_early") else ""
     return f"Task {task}, state **{status.get('state', 'unknown')}**{early}, {position}{updated}."
-
-
-def _skipped_end(status: Mapping[str, Any]) -> Iterable[str]:
-    if status.get("state") == "finished" and (skipped := status.get("skipped_in_row")):
-        text = skipped_end(status.get("step", 0), skipped)
-        yield f"**Careful:** {text}. `logs/rank_0.log` says what was not finite."
 
 
 def _essentials(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:

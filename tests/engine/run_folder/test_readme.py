@@ -1,12 +1,13 @@
 """README.md of a run: what it tells at the start, in between and at the end."""
 
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from engine.run_folder.paths import RunDir
-from engine.run_folder.readme import readme_text, write_readme
+from engine.run_folder.readme import write_readme
 
 CONFIG = {
     "experiment": {"name": "first | try", "tags": ["small"], "notes": "To see\nwhether it works.", "seed": 3},
@@ -20,7 +21,6 @@ STATUS = {
     "epoch": 2.0,
     "step": 20,
     "best": {"step": 10, "epoch": 1.0, "top1": 0.75},
-    "updated": 1e9,
 }
 DEVICES = [{"rank": rank, "device_name": "Card"} for rank in range(2)]
 START = {
@@ -40,10 +40,16 @@ RECORDS: list[dict[str, Any]] = [
 
 
 def page(records: list[dict[str, Any]] = RECORDS, **changes: Any) -> str:
-    run_dir = RunDir(Path("/my runs/experiment_0007"))
-    return readme_text(
-        run_dir, "classification", CONFIG, {**STATUS, **changes}, {**START, "restarts": [START]}, records
-    )
+    """Returns the page of a run in /my runs/experiment_0007 whose files hold what stands above, and ``changes``."""
+    with tempfile.TemporaryDirectory() as place:
+        run_dir = RunDir(Path(place) / "my runs" / "experiment_0007")
+        run_dir.path.mkdir(parents=True)
+        run_dir.config.write_text(json.dumps(CONFIG))
+        run_dir.status.write_text(json.dumps({**STATUS, "updated": time.time(), **changes}))
+        run_dir.environment.write_text(json.dumps({**START, "restarts": [START]}))
+        run_dir.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+        write_readme(run_dir, "classification")
+        return run_dir.readme.read_text().replace(place, "")
 
 
 def test_it_tells_what_ran_when_where_and_how_to_go_on() -> None:
