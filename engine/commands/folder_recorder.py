@@ -10,8 +10,8 @@ from typing import Any
 
 from engine.checkpoints.background_saver import Saver
 from engine.commands.progress_bar import Progress
-from engine.config.run import CheckpointConfig, LoggingConfig
-from engine.config.training import ProfileConfig
+from engine.config.load import dump_config
+from engine.config.run import RunConfig
 from engine.devices.profiling import StepProfiler
 from engine.files import remove_leftovers, shown, warning_of_a_bad_disk, write_atomic
 from engine.images.image_io import ImageArray, write_image
@@ -46,10 +46,7 @@ class FolderRecorder(Recorder):
         folder: RunDir,
         task: str,
         *,
-        config: str,
-        logging: LoggingConfig,
-        checkpoint: CheckpointConfig,
-        profile: ProfileConfig | None,
+        config: RunConfig,
         directions: Mapping[str, Any],
         ranks: list[dict[str, Any]],
         changes: list[str],
@@ -59,27 +56,25 @@ class FolderRecorder(Recorder):
         """Records a start.
 
         Args:
-            config: the resolved configuration as it is to be written.
             directions: ``max`` or ``min`` of each metric.
             ranks: what each rank says of itself, see :func:`engine.run_folder.environment.describe_rank`.
             changes: settings that this start has changed, as ``key: old -> new``.
             step: where it begins.
             walltime: is told how long steps and saves take.
         """
-        self._folder, self._task, self._logging = folder, task, logging
-        self._directions = directions
+        self._folder, self._task, self._logging = folder, task, config.logging
+        self._directions, self._walltime = directions, walltime
         remove_leftovers(folder.path)
-        self._walltime = walltime
         silent = record_silent_end(folder)
         if silent is not None:
             log.warning("the last start %s", silent.reason)
-        write_atomic(folder.config, config)
+        write_atomic(folder.config, dump_config(config))
         start = {**describe_start(ranks), "step": step}
         record_start(folder.environment, {**start, "changed_settings": changes} if changes else start)
-        self._metrics = MetricWriter(folder, tensorboard=logging.tensorboard)
+        self._metrics = MetricWriter(folder, tensorboard=config.logging.tensorboard)
         self._status = Status(folder.status)
-        self._saver = Saver(folder.checkpoints, checkpoint.keep, before_publish=self._before_publish)
-        self._profiler = StepProfiler(profile, folder.results)
+        self._saver = Saver(folder.checkpoints, config.checkpoint.keep, before_publish=self._before_publish)
+        self._profiler = StepProfiler(config.training.profile, folder.results)
         self._progress: Progress | None = None
         self._last_save = time.monotonic()
         self._best: dict[str, float] = {}

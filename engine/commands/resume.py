@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,12 +63,10 @@ class Plan:
     config: RunConfig
     folder: RunDir | None
     """The folder to go on in; None: a new one."""
-    changes: list[str]
+    changes: Sequence[str] = ()
     """Settings that differ from those the folder was started with, as ``key: old -> new``."""
-    finished: bool = False
-    """Whether the folder's run has finished and nothing more is asked for."""
-    stopped_early: bool = False
-    """Whether early stopping has ended it."""
+    finished: str = ""
+    """What to tell where the folder's run has finished and nothing more is asked for."""
 
 
 def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
@@ -78,36 +76,42 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
         UserError: the folder is not there, several match, or a setting was changed that would change the run silently.
     """
     config = requested_config(schema, arguments)
+    root = config.experiment.root
     # A job or array task that Slurm has restarted goes on in its folder untold. A first start only does if it is to
     # find its folder by itself: a job may train the same twice.
     restarted = arguments.resume is None and restart_count() > 0 and not arguments.dry_run
-    own = noted_folder(config.experiment.root, arguments.request) if restarted or arguments.resume == "auto" else None
-    if own is not None:
-        return _continue_own(own, schema, config, arguments)
-    if arguments.resume is None:
-        return Plan(config, None, [])
-    if arguments.resume == "auto":
+    folder = noted_folder(root, arguments.request) if restarted or arguments.resume == "auto" else None
+    if folder is not None:  # the job goes on as it began, even if its configuration file was edited since
+        if not folder.config.is_file():  # it was killed before it had written anything
+            return Plan(config, folder)
+        kept = load_config(schema, folder.config, arguments.overrides)
+        if kept != config:
+            log.warning("%s has changed since this job began; the job goes on as it began", arguments.config)
+        config = kept
+    elif arguments.resume == "auto":
         matching = list(unfinished(config, schema))
         if len(matching) > 1:
-            names = ", ".join(str(folder.path) for folder in matching)
+            names = ", ".join(str(found.path) for found in matching)
             raise UserError(
                 f"--resume auto: several unfinished runs have this configuration: {names}; name one of them"
             )
         if not matching:
-            root = config.experiment.root
             log.info("--resume auto: no unfinished run below %s has this configuration; starting a new one", root)
-        return Plan(config, matching[0] if matching else None, [])
-    return continue_in(RunDir(Path(arguments.resume).absolute()), schema, config)
-
-
-def _continue_own(own: RunDir, schema: type[RunConfig], config: RunConfig, arguments: TrainArguments) -> Plan:
-    """Goes on as the job began, even if its configuration file was edited since."""
-    if not own.config.is_file():  # it was killed before it had written anything
-        return Plan(config, own, [])
-    kept = load_config(schema, own.config, arguments.overrides)
-    if kept != config:
-        log.warning("%s has changed since this job began; the job goes on as it began", arguments.config)
-    return continue_in(own, schema, kept)
+        return Plan(config, matching[0] if matching else None)
+    elif arguments.resume is None:
+        return Plan(config, None)
+    else:
+        folder = RunDir(Path(arguments.resume).absolute())
+    before = load_config(schema, folder.config)
+    changes = allowed_changes(before.model_dump(mode="json"), config, f"--resume {folder.path}")
+    status = read_status(folder.status) or {}
+    if status.get("state") != "finished" or changes:
+        return Plan(config, folder, changes)
+    length = "epochs" if config.training.steps is None else "steps"
+    told = f"has finished; ask for more with training.{length}=N"
+    if status.get("stopped_early"):
+        told = "was stopped early; to go on, raise evaluation.early_stopping.patience"
+    return Plan(config, folder, finished=f"{folder.path} {told}")
 
 
 def requested_config(schema: type[RunConfig], arguments: TrainArguments) -> RunConfig:
@@ -124,15 +128,6 @@ def requested_config(schema: type[RunConfig], arguments: TrainArguments) -> RunC
         path = path or folder.config
     assert path is not None, "the command line gives one or the other"
     return load_config(schema, path, arguments.overrides, slow_checks=arguments.print_config is None)
-
-
-def continue_in(folder: RunDir, schema: type[RunConfig], config: RunConfig) -> Plan:
-    """Goes on in ``folder`` with ``config``, if that differs from the folder's own only in what may be changed."""
-    before = load_config(schema, folder.config)
-    recorded = allowed_changes(before.model_dump(mode="json"), config, f"--resume {folder.path}")
-    status = read_status(folder.status) or {}
-    finished = status.get("state") == "finished" and not recorded
-    return Plan(config, folder, recorded, finished, stopped_early=bool(status.get("stopped_early")))
 
 
 def allowed_changes(before: Mapping[str, Any], config: RunConfig, what: str) -> list[str]:
@@ -174,7 +169,6 @@ def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:
             state = (read_status(folder.status) or {}).get("state")
             if state == "finished" or load_config(schema, folder.config) != config:
                 continue
-        except UserError as error:  # not ours to judge: an old or a foreign folder
-            log.debug("%s passed over: %s", path, error)
+        except UserError:  # not ours to judge: an old or a foreign folder
             continue
         yield folder

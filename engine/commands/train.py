@@ -56,12 +56,7 @@ def run_training(spec: TaskSpec, arguments: TrainArguments, stop: StopRequest, g
     with setup_logging(layout.rank, layout.world_size) as run_log:
         the_plan = plan(spec.schema(), arguments)
         if the_plan.finished:
-            length = "epochs" if the_plan.config.training.steps is None else "steps"
-            folder = the_plan.folder.path if the_plan.folder is not None else arguments.resume
-            if the_plan.stopped_early:
-                log.info("%s was stopped early; to go on, raise evaluation.early_stopping.patience", folder)
-            else:
-                log.info("%s has finished; ask for more with training.%s=N", folder, length)
+            log.info("%s", the_plan.finished)
             return 0
 
         def work(ranks: Ranks, report: FailureReport) -> int:
@@ -81,8 +76,8 @@ def _train(
             log.info("dry run: from the beginning, whatever %s has reached", shown(the_plan.folder.path))
         ranks.from_main(lambda: _check_place(the_plan, trainer))
         return _dry_run(trainer, config)
-    folder, report.lock = _open_folder(the_plan, trainer, arguments.request)
-    changes = the_plan.changes
+    folder = ranks.from_main(lambda: _open_folder(the_plan, trainer, arguments.request, report))
+    changes = list(the_plan.changes)
     run_log.attach_file(folder.log_file(ranks.rank))
     if the_plan.folder is not None:
         changes = _load_newest(trainer, folder, config) or changes
@@ -94,19 +89,15 @@ def _train(
     step = trainer.state.step
     reason = ranks.from_main(lambda: restart_limit_reason(folder, step))
     if ranks.is_main:
-        walltime = Walltime(job_end(), ranks.stop)
         report.recorder = FolderRecorder(
             folder,
             spec.name,
-            config=dump_config(config),
-            logging=config.logging,
-            checkpoint=config.checkpoint,
-            profile=config.training.profile,
+            config=config,
             directions=trainer.task.metrics.directions,
             ranks=descriptions,
             changes=changes,
             step=step,
-            walltime=walltime,
+            walltime=Walltime(job_end(), ranks.stop),
         )
     if reason:
         if ranks.is_main:
@@ -116,24 +107,20 @@ def _train(
     return _fit(trainer, report.recorder, folder)
 
 
-def _open_folder(the_plan: Plan, trainer: Trainer, request: Sequence[str]) -> tuple[RunDir, RunLock | None]:
-    """Returns the run's folder, on every rank, and on rank 0 the right to write in it.
+def _open_folder(the_plan: Plan, trainer: Trainer, request: Sequence[str], report: FailureReport) -> RunDir:
+    """Returns the run's folder, once rank 0, which calls this, has the right to write in it.
 
     Raises:
         UserError: another process writes there, or there is no room for its checkpoints.
     """
-    config, locks = the_plan.config, list[RunLock]()
-
-    def decide() -> RunDir:
-        _check_place(the_plan, trainer)
-        folder = the_plan.folder or RunDir.claim(config.experiment.root)
-        locks.append(RunLock(folder))
-        if job := waiting_job(folder):
-            log.warning("%s: Slurm job %s waits to go on here as well: scancel %s", shown(folder.path), job, job)
-        note_folder(folder, config.experiment.root, request)
-        return folder
-
-    return trainer.ranks.from_main(decide), locks[0] if locks else None
+    _check_place(the_plan, trainer)
+    root = the_plan.config.experiment.root
+    folder = the_plan.folder or RunDir.claim(root)
+    report.lock = RunLock(folder)
+    if job := waiting_job(folder):
+        log.warning("%s: Slurm job %s waits to go on here as well: scancel %s", shown(folder.path), job, job)
+    note_folder(folder, root, request)
+    return folder
 
 
 def _check_place(the_plan: Plan, trainer: Trainer) -> None:
