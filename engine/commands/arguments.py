@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from engine.config.run import RunConfig
-    from engine.config.section import Section
 
 FORMS = ("yaml", "json")
 """In which a configuration is printed."""
@@ -36,7 +35,7 @@ class TrainArguments:
         return str(self.config), *self.overrides
 
 
-def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[[], type[Section]]) -> TrainArguments:
+def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[[], type[RunConfig]]) -> TrainArguments:
     """Parses the command line of ``python -m TASK.train``; a mistake prints the usage and exits with 2.
 
     Args:
@@ -52,17 +51,8 @@ def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[
             f"{command} --resume experiments/experiment_0001",
             f"torchrun --nproc-per-node=4 -m {task}.train --config run.yaml",
         ],
-        add_help=False,
+        partial(_settings_help, load_schema, "settings, in the YAML file or as key.path=value", False),
     )
-
-    def told(section: str | None) -> str:
-        from engine.config.reference import describe, overview
-
-        if section is not None:
-            return describe(load_schema(), section)
-        return f"settings, in the YAML file or as key.path=value ({SECTIONS}):\n{overview(load_schema())}"
-
-    _add_help(parser, told)
     parser.add_argument("--config", type=Path, metavar="FILE", help="the run's configuration")
     parser.add_argument("--resume", metavar="DIR|auto", help="go on in this experiment folder, or find the right one")
     parser.add_argument(
@@ -85,7 +75,7 @@ def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[
     return TrainArguments(**vars(arguments))
 
 
-SECTIONS = "--help SECTION says what they are"
+EXAMPLES = "examples:\n"
 
 
 class _Format(argparse.HelpFormatter):
@@ -95,33 +85,28 @@ class _Format(argparse.HelpFormatter):
         return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
 
 
-EXAMPLES = "examples:\n"
-
-
 def command_parser(
-    command: str, description: str, examples: Sequence[str], add_help: bool = True
+    command: str, description: str, examples: Sequence[str], tell: Callable[[str | None], str] | None = None
 ) -> argparse.ArgumentParser:
-    """Builds the parser of a command, such as ``python -m tools.check``, with examples below its options."""
-    return argparse.ArgumentParser(
+    """Builds the parser of a command, such as ``python -m tools.check``, with examples below its options.
+
+    Args:
+        tell: Returns what ``--help SECTION`` says of a section or key; of None, which there are.
+    """
+    parser = argparse.ArgumentParser(
         prog=command,
         description=description,
         epilog=EXAMPLES + "\n".join(f"  {example}" for example in examples),
         formatter_class=_Format,
         allow_abbrev=False,
-        add_help=add_help,
+        add_help=tell is None,
     )
-
-
-def _add_help(parser: argparse.ArgumentParser, told: Callable[[str | None], str]) -> None:
-    """Adds ``--help [SECTION]``.
-
-    Args:
-        told: Returns what there is to say of a section or key; of None, which there are.
-    """
-    parser.add_argument(
-        "-h", "--help", nargs="?", action=_Help, const=told, default=argparse.SUPPRESS, metavar="SECTION",
-        help="show this, or the keys of a section such as data or data.root, and exit",
-    )  # fmt: skip
+    if tell is not None:
+        parser.add_argument(
+            "-h", "--help", nargs="?", action=_Help, const=tell, default=argparse.SUPPRESS, metavar="SECTION",
+            help="show this, or the keys of a section such as data or data.root, and exit",
+        )  # fmt: skip
+    return parser
 
 
 class _Help(argparse.Action):
@@ -137,36 +122,45 @@ class _Help(argparse.Action):
         parser.exit()
 
 
+def _settings_help(load_schema: Callable[[], type[RunConfig]], title: str, trained: bool, section: str | None) -> str:
+    """Describes a section, or lists all under a title; if ``trained``, only what matters for a trained model."""
+    from engine.config.reference import describe, every_key, overview
+    from engine.run_folder.used_config import matters
+
+    schema = load_schema()
+    told = partial(matters, schema) if trained else every_key
+    if section is not None:
+        return describe(schema, section, told)
+    return f"{title} (--help SECTION says what they are):\n{overview(schema, told)}"
+
+
 def _with_form(argv: Sequence[str]) -> list[str]:
     """Returns the arguments so that a setting behind ``--print-config`` is not taken for a form."""
     pairs = zip(argv, [*argv[1:], ""], strict=False)
     return [f"{text}=yaml" if text == "--print-config" and after not in FORMS else text for text, after in pairs]
 
 
-def add_experiment_arguments(parser: argparse.ArgumentParser, load_schema: Callable[[], type[RunConfig]]) -> None:
-    """Adds ``--help``, ``--experiment``, ``--checkpoint`` and overrides, for the commands that use a trained model.
+def _trained_model_parser(
+    command: str, description: str, examples: Sequence[str], load_schema: Callable[[], type[RunConfig]]
+) -> argparse.ArgumentParser:
+    """Builds the parser of a command that uses a trained model, with ``--experiment``, ``--checkpoint`` and overrides.
 
     Args:
-        load_schema: Imports the type of the configuration, of whose keys ``--help`` tells: those that matter then.
+        examples: What may follow the folder.
     """
-
-    def told(section: str | None) -> str:
-        from engine.config.reference import describe, overview
-        from engine.run_folder.used_config import matters
-
-        schema = load_schema()
-        if section is not None:
-            return describe(schema, section, partial(matters, schema))
-        used = overview(schema, partial(matters, schema))
-        title = f"settings that matter for a trained model, as key.path=value; by default the run's own ({SECTIONS}):"
-        return f"{title}\n{used}"
-
-    _add_help(parser, told)
+    title = "settings that matter for a trained model, as key.path=value; by default the run's own"
+    parser = command_parser(
+        command,
+        description,
+        [f"{command} --experiment experiments/experiment_0001{example}" for example in examples],
+        partial(_settings_help, load_schema, title, True),
+    )
     parser.add_argument("--experiment", type=Path, required=True, metavar="DIR", help="the experiment's folder")
     parser.add_argument("--checkpoint", default="best", metavar="best|last|FILE", help="which weights (default: best)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key.path=value", help="settings that win over the run's own, see below"
     )
+    return parser
 
 
 @dataclass(frozen=True)
@@ -183,19 +177,13 @@ class EvaluateArguments:
 def parse_evaluate_arguments(
     task: str, argv: Sequence[str], load_schema: Callable[[], type[RunConfig]]
 ) -> EvaluateArguments:
-    """Parses the command line of ``python -m TASK.evaluate``; a mistake prints the usage and exits with 2.
-
-    Args:
-        load_schema: See :func:`add_experiment_arguments`.
-    """
-    command = f"python -m {task}.evaluate --experiment experiments/experiment_0001"
-    parser = command_parser(
+    """Parses the command line of ``python -m TASK.evaluate``; a mistake prints the usage and exits with 2."""
+    parser = _trained_model_parser(
         f"python -m {task}.evaluate",
         "Evaluates a trained model, and writes a report of it into results/SPLIT/ in the experiment's folder.",
-        [command, f"{command} --split test --checkpoint last", f"{command} data.root=/elsewhere"],
-        add_help=False,
+        ["", " --split test --checkpoint last", " data.root=/elsewhere"],
+        load_schema,
     )
-    add_experiment_arguments(parser, load_schema)
     parser.add_argument("--split", choices=("val", "test"), default="val", help="which images (default: val)")
     return EvaluateArguments(**vars(parser.parse_intermixed_args(argv)))
 
@@ -211,40 +199,27 @@ def parse_predict_arguments(
 
     Args:
         add_arguments: Adds ``--output`` and what else the task's command takes.
-        load_schema: See :func:`add_experiment_arguments`.
     """
-    command = f"python -m {task}.predict --experiment experiments/experiment_0001"
     examples = [
-        f"{command} --images new/ holiday.jpg --output found",
-        f"{command} --images list.csv --path-column file --root images --output found",
+        " --images new/ holiday.jpg --output found",
+        " --images list.csv --path-column file --root images --output found",
     ]
-    parser = command_parser(f"python -m {task}.predict", description, examples, add_help=False)
-    add_experiment_arguments(parser, load_schema)
+    parser = _trained_model_parser(f"python -m {task}.predict", description, examples, load_schema)
     parser.add_argument(
-        "--images",
-        required=True,
-        nargs="+",
-        action="extend",
-        metavar="PATH",
+        "--images", required=True, nargs="+", action="extend", metavar="PATH",
         help="images, folders of them (searched to the bottom), and .csv files with a column of paths",
-    )
+    )  # fmt: skip
     parser.add_argument(
         "--path-column", default="path", metavar="NAME", help="the column of .csv files (default: path)"
     )
     parser.add_argument(
-        "--root",
-        type=Path,
-        default=Path(),
-        metavar="DIR",
+        "--root", type=Path, default=Path(), metavar="DIR",
         help="what relative paths in .csv files start from (default: here)",
-    )
+    )  # fmt: skip
     parser.add_argument(
-        "--delimiter",
-        type=_character,
-        default=",",
-        metavar="CHARACTER",
+        "--delimiter", type=_character, default=",", metavar="CHARACTER",
         help="what separates the columns of .csv files (default: ,); \\t is a tab",
-    )
+    )  # fmt: skip
     add_arguments(parser)
     return parser.parse_intermixed_args(_settings_first(argv))
 
