@@ -113,7 +113,7 @@ class RunConfig(Section):
     """Devices and processes."""
 
     @model_validator(mode="after")
-    def _rates_ordered(self) -> "RunConfig":
+    def _sections_fit(self) -> "RunConfig":
         rates = {"schedule.min_lr": getattr(self.schedule, "min_lr", 0.0)}
         if isinstance(self.schedule, WarmUp) and self.schedule.warms_up:
             rates["schedule.warmup_lr"] = self.schedule.warmup_lr
@@ -122,11 +122,7 @@ class RunConfig(Section):
                 raise ValueError(f"{key} ({rate:g}) is above optimizer.lr ({self.optimizer.lr:g})")
         if self.evaluation.weights == "ema" and self.training.ema is None:
             raise ValueError("evaluation.weights is 'ema' but training.ema is not set (for example {decay: 0.9998})")
-        return self
-
-    @model_validator(mode="after")
-    def _state_can_be_divided(self) -> "RunConfig":
-        """The same on any number of ranks, so that what is tried on one also runs on many."""
+        # The same on any number of ranks, so that what is tried on one also runs on many.
         if self.training.shard == "optimizer" and self.optimizer.name in UNDIVIDED:
             raise ValueError(f"training.shard: {undivided(self.optimizer.name)}")
         return self

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> None:
         failure = None
     retry = status > 128 if failure is None else failure.retry
     if status > 128:
-        add_wait_status(folder.failed, None, status, since)
+        add_wait_status(folder.failed, status, since)
     if retry:
         node, reason = ("", "") if failure is None else (failed_node(folder, failure), failure.reason)
         print("retry", node, reason, sep="\n")

@@ -41,11 +41,10 @@ def describe_wait_status(status: int) -> str:
     return f"exit code {status}: {_CODES[status]}" if status in _CODES else f"exit code {status}"
 
 
-def add_wait_status(path: Path, rank: int | None, status: int, since: float = 0.0) -> None:
+def add_wait_status(path: Path, status: int, since: float = 0.0) -> None:
     """Adds how a process ended to FAILED.json, or writes one with it; for the script that launched and waited.
 
     Args:
-        rank: of the process; None if it stands for several.
         since: when the process was started, in seconds since 1970: an older file is about another start.
     """
     meaning, content = describe_wait_status(status), read_json(path)
@@ -55,6 +54,5 @@ def add_wait_status(path: Path, rank: int | None, status: int, since: float = 0.
         return
     state = read_status(path.with_name("status.json")) or {}
     step = int(state.get("step", 0))
-    who = "a process" if rank is None else f"rank {rank}"
-    failure = Failure(rank, "", step, f"{who} ended, last heard of at step {step}: {meaning}", step_known=False)
+    failure = Failure(None, "", step, f"a process ended, last heard of at step {step}: {meaning}", step_known=False)
     put(path, {**asdict(failure), "wait_status": meaning})

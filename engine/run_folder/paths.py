@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +28,7 @@ class RunDir:
     path: Path
 
     readme = _Entry("README.md")
-    """The page for people."""
     config = _Entry("config.yaml")
-    """The resolved configuration."""
     environment = _Entry("environment.json")
     """What the run's starts ran on."""
     status = _Entry("status.json")
@@ -41,13 +38,9 @@ class RunDir:
     failed = _Entry("FAILED.json")
     """What the latest failure was."""
     metrics = _Entry("metrics.jsonl")
-    """The records of training and evaluations."""
     logs = _Entry("logs")
-    """The folder of one log a rank."""
     tensorboard = _Entry("tensorboard")
-    """The folder of TensorBoard's event files."""
     checkpoints = _Entry("checkpoints")
-    """The folder of checkpoints."""
     results = _Entry("results")
     """The folder of figures, and of what evaluations find."""
 
@@ -73,11 +66,6 @@ class RunDir:
                     number += 1
         except OSError as error:
             raise UserError(f"experiment.root: no folder can be made in {root}: {error.strerror}") from None
-
-    def release(self) -> None:
-        """Gives back a claimed folder in which nothing was written."""
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
 
     @property
     def name(self) -> str:

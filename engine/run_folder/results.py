@@ -26,7 +26,7 @@ def begin_results(run_dir: RunDir, split: str, checkpoint: str, step: int, chang
     """
     folder = run_dir.results_for(split)
     made_from = {"checkpoint": checkpoint, "step": step, "changes": list(changes)}
-    before = _made_from(folder)
+    before = read_json(folder / MADE_FROM, lambda content: content if _label(content) else None)
     if before is not None and before != made_from:
         kept = folder.with_name(f"{split}_{_label(before)}")
         if kept.exists():
@@ -36,11 +36,6 @@ def begin_results(run_dir: RunDir, split: str, checkpoint: str, step: int, chang
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / MADE_FROM, made_from)
     return folder
-
-
-def _made_from(folder: Path) -> dict[str, Any] | None:
-    """Returns what the results in ``folder`` come from; None if there are none that say so."""
-    return read_json(folder / MADE_FROM, lambda made_from: made_from if _label(made_from) else None)
 
 
 def _label(made_from: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ def test_a_real_status_is_understood() -> None:
 def test_it_is_added_to_what_a_survivor_wrote(tmp_path: Path) -> None:
     path, failure = tmp_path / "FAILED.json", Failure(1, "n1", 12, "rank 1 on n1 vanished at step 12")
     write_failure(path, failure)
-    add_wait_status(path, 1, -9, since=failure.time - 1)
+    add_wait_status(path, -9, since=failure.time - 1)
     assert read_failure(path) == failure
     assert json.loads(path.read_text())["wait_status"].startswith("SIGKILL: ")
 
@@ -57,7 +57,7 @@ def test_it_is_added_to_what_a_survivor_wrote(tmp_path: Path) -> None:
 def test_without_one_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "FAILED.json"
     (tmp_path / "status.json").write_text(json.dumps({"state": "running", "step": 40, "updated": time.time()}))
-    add_wait_status(path, None, 137)
+    add_wait_status(path, 137)
     failure = read_failure(path)
     assert failure is not None
     assert failure.reason.startswith("a process ended, last heard of at step 40: SIGKILL: usually out of memory")
@@ -68,7 +68,7 @@ def test_an_older_starts_file_is_kept_as_it_is(tmp_path: Path) -> None:
     path, failure = tmp_path / "FAILED.json", Failure(1, "n1", 12, "older")
     write_failure(path, failure)
     before = path.read_text()
-    add_wait_status(path, 0, 139, since=failure.time + 1)
+    add_wait_status(path, 139, since=failure.time + 1)
     assert (tmp_path / "FAILED_1.json").read_text() == before
     written = read_failure(path)
-    assert written is not None and written.reason.startswith("rank 0 ended, last heard of at step 0: SIGSEGV: ")
+    assert written is not None and written.reason.startswith("a process ended, last heard of at step 0: SIGSEGV: ")

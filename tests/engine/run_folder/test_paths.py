@@ -46,14 +46,6 @@ def test_numbers_go_on_after_the_highest(tmp_path: Path) -> None:
     assert [RunDir.claim(tmp_path).name for _ in range(2)] == ["experiment_10000", "experiment_10001"]
 
 
-def test_release_removes_an_empty_folder_only(tmp_path: Path) -> None:
-    first, second = RunDir.claim(tmp_path), RunDir.claim(tmp_path)
-    second.config.write_text("x")
-    first.release()
-    second.release()
-    assert [path.name for path in tmp_path.iterdir()] == ["experiment_0002"]
-
-
 def test_a_root_that_is_a_file_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     for root in (tmp_path / "file", tmp_path / "file" / "below"):
