@@ -12,7 +12,7 @@ import hashlib
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -92,7 +92,7 @@ def save(
             _link(path, aside)
             _publish(aside, alias, digest)
     sync_folder(folder)
-    _prune(folder, path, keep)
+    _prune(folder, [earlier for earlier in numbered(folder) if earlier.name <= path.name][:keep])
     return path
 
 
@@ -103,20 +103,12 @@ def tidy(folder: Path, keep: int, warn: Callable[[str], None]) -> None:
     but the newest ``keep``. A torn file must go, since :func:`save` would count it among those it keeps. One that
     cannot be read, or not compared, stays: the disk may answer again.
     """
-    for pattern in LEFT_OVER:
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-    whole = []
-    for path in numbered(folder):
-        fault = verify(path)
-        if fault is None:
-            whole.append(path)
-        elif fault == TORN:
+    faults = {path: verify(path) for path in numbered(folder)}
+    for path, fault in faults.items():
+        if fault == TORN:
             warn(f"checkpoint {path} {fault}; it is removed")
-            path.unlink(missing_ok=True)
-    for path in whole[keep:]:
-        path.unlink(missing_ok=True)
-        checksum_file(path).unlink(missing_ok=True)
+    whole = [path for path, fault in faults.items() if fault is None]
+    _prune(folder, [*whole[:keep], *(path for path, fault in faults.items() if fault not in (None, TORN))])
 
 
 def verify(path: Path) -> str | None:
@@ -211,10 +203,9 @@ def _publish(aside: Path, path: Path, digest: str) -> None:
         write_atomic(sidecar, line)
 
 
-def _prune(folder: Path, written: Path, keep: int) -> None:
-    """Removes numbered files later than ``written``, all but the ``keep`` newest others, and what a kill left over."""
-    earlier = [path for path in numbered(folder) if path.name <= written.name]
-    kept = {name for path in earlier[:keep] for name in (path, checksum_file(path))}
+def _prune(folder: Path, checkpoints: Sequence[Path]) -> None:
+    """Removes numbered files but for ``checkpoints``, and what a kill left over."""
+    kept = {name for path in checkpoints for name in (path, checksum_file(path))}
     for pattern in ("step_*.pt", "step_*.pt.sha256", *LEFT_OVER):
         for path in folder.glob(pattern):
             if path not in kept:

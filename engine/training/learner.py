@@ -160,21 +160,13 @@ class Learner:
 
         With a sharded optimizer state it is to be called on every rank, and is whole on rank 0.
         """
+        state = named_state(self.optimizer, self.model)
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema is not None else None,
-            "optimizer": self._optimizer_state(),
+            "optimizer": state if self._sharded is None else self._sharded.gather(state),
             "scaler": self.scaler.state_dict(),
         }
-
-    def share_state(self) -> None:
-        """Gives rank 0 this rank's part of a sharded optimizer state; for all others, while it takes the state."""
-        if self._sharded is not None:
-            self._optimizer_state()
-
-    def _optimizer_state(self) -> dict[str, Any]:
-        state = named_state(self.optimizer, self.model)
-        return state if self._sharded is None else self._sharded.gather(state)
 
     def load_state_dict(self, saved: dict[str, Any], step: int) -> None:
         """Continues from what :meth:`state_dict` returned after ``step`` optimizer steps.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -150,9 +151,11 @@ def load_named_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: 
         KeyError: the saved state does not belong to these parameters; the text names the first few that differ.
     """
     current = named_state(optimizer, model)
-    for ours, theirs in zip(current["groups"], saved["groups"], strict=False):
-        _require_same(set(ours["params"]), set(theirs["params"]))
-    _require_same(*({name for group in s["groups"] for name in group["params"]} for s in (current, saved)))
+    for pair in zip_longest(current["groups"], saved["groups"], fillvalue={"params": []}):
+        ours, theirs = (set(group["params"]) for group in pair)
+        if ours != theirs:
+            missing, surplus = sorted(ours - theirs)[:5], sorted(theirs - ours)[:5]
+            raise KeyError(f"optimizer state: missing for {missing}, surplus for {surplus}")
     number = {name: i for i, name in enumerate(n for group in current["groups"] for n in group["params"])}
     numbered = [
         {**{k: v for k, v in theirs.items() if k != "params"}, "params": [number[name] for name in ours["params"]]}
@@ -168,12 +171,6 @@ def load_named_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: 
                 entry[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
         if isinstance(optimizer, torch.optim.NAdam):
             entry["mu_product"] = entry["mu_product"].cpu()  # where it began, and each step reads it
-
-
-def _require_same(ours: set[str], theirs: set[str]) -> None:
-    if ours != theirs:
-        missing, surplus = sorted(ours - theirs)[:5], sorted(theirs - ours)[:5]
-        raise KeyError(f"optimizer state: missing for {missing}, surplus for {surplus}")
 
 
 def advances_each_by_itself(build: Callable[[nn.Module], torch.optim.Optimizer], device: torch.device) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,21 +20,11 @@ def cosine(progress: float, end: float) -> float:
     return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
-def milestones(step: int, steps: Sequence[int], gamma: float) -> float:
-    """Returns ``gamma`` to the power of the milestones passed; the step of a milestone has passed it."""
-    return gamma ** bisect_right(steps, step)
-
-
 def one_cycle(progress: float, rise: float, start: float, end: float) -> float:
     """Rises by a cosine from ``start`` to 1 at ``rise``, then falls to ``end`` (Smith and Topin, 2019)."""
     if progress < rise:
         return 1 - (1 - start) * 0.5 * (1 + math.cos(math.pi * progress / rise))
     return cosine((progress - rise) / (1 - rise), end)
-
-
-def warm_up(step: int, steps: int, start: float) -> float:
-    """Rises in a straight line from ``start`` at step 0 towards 1, which step ``steps`` would reach."""
-    return start + (1 - start) * step / steps
 
 
 @dataclass(frozen=True)
@@ -65,13 +54,14 @@ class Schedule:
         """Returns the factor of the base rate at optimizer step ``step``, counted from 0."""
         config = self.config
         if isinstance(config, WarmUp) and step < self.warmup_steps:
-            return warm_up(step, self.warmup_steps, config.warmup_lr / self.lr)
+            start = config.warmup_lr / self.lr
+            return start + (1 - start) * step / self.warmup_steps  # a straight line
         done, span = step - self.warmup_steps, self.total_steps - self.warmup_steps
         if isinstance(config, CosineSchedule):
             # It reaches its end, which may be 0, behind the last step: that would change nothing.
             return cosine(done / max(1, span), config.min_lr / self.lr)
         if isinstance(config, MilestonesSchedule):
-            return milestones(step, self.milestone_steps, config.gamma)
+            return config.gamma ** bisect_right(self.milestone_steps, step)  # a milestone's own step has passed it
         if isinstance(config, OneCycleSchedule):
             progress = done / max(1, span - 1)  # the last step gets the end, as in torch
             return one_cycle(progress, config.one_cycle_rise, config.one_cycle_start, config.one_cycle_end)

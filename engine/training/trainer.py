@@ -236,10 +236,7 @@ class Trainer:
         """Has rank 0 write a checkpoint; to be called on every rank."""
         self.ranks.heartbeat.at("save")
         self.settle()
-        if self.ranks.is_main:
-            recorder.save(self.state, self.state_dict(), best)
-        else:
-            self.learner.share_state()
+        recorder.save(self.state, self.state_dict(), best)
         self._save_wanted = False
 
     def state_dict(self) -> dict[str, Any]:

@@ -358,7 +358,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str | None], None]:
     """Has torch see that many GPUs, with CUDA_VISIBLE_DEVICES as given."""
 
     def have(count: int, variable: str | None = None) -> None:
-        monkeypatch.setattr(local_devices, "torch_gpus", lambda: count)
+        monkeypatch.setattr("torch.cuda.device_count", lambda: count)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if variable is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)

@@ -13,37 +13,18 @@ from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import shown
 from engine.task.spec import known_tasks
-from tools.submit.resources import OWN, Resources, check, check_known, flag
+from tools.submit.resources import OPTIONS, OWN, Resources, check, check_known, flag
 
 if TYPE_CHECKING:
     from tools.submit.overview import View
     from tools.submit.submission import Submitted
-
-_RESOURCES = {
-    "nodes": (int, "N", "nodes (default: 1)"),
-    "gpus_per_node": (
-        int,
-        "G",
-        "GPUs on each node, one process for each (default: 1; local: if there is one); 0: CPUs",
-    ),
-    "tasks_per_node": (int, "N", "processes on each node, if not one a GPU"),
-    "cpus_per_task": (int, "C", "cores for each process and its data workers"),
-    "mem": (str, "M", "memory on each node, such as 64G"),
-    "time": (str, "T", "time limit, such as 12:00:00 or 2-00; a job that reaches it saves and goes on in another"),
-    "partition": (str, "P", "Slurm's partition"),
-    "account": (str, "A", "Slurm's account"),
-    "qos": (str, "Q", "Slurm's quality of service"),
-    "constraint": (str, "C", "features that nodes must have"),
-    "array_parallelism": (int, "K", "most runs of a sweep at once"),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what the command line asks for. Returns 0, or 2 for input that is wrong."""
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
-    names = (*_RESOURCES, "exclude_failed")
-    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
     if options.slurm:
         given["slurm"] = dict(options.slurm)
 
@@ -86,10 +67,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sweep", action="append", default=[], metavar="key.path=a,b,c", help="one run a value; may be repeated"
     )
-    for name, (kind, metavar, text) in _RESOURCES.items():
-        parser.add_argument(flag(name), type=kind, metavar=metavar, help=text)
-    exclude = "after a failure, requeue without the node that failed"
-    parser.add_argument("--exclude-failed", action="store_true", default=None, help=exclude)
+    for name, how in OPTIONS.items():
+        parser.add_argument(flag(name), **how)
     parser.add_argument(
         "--slurm", action="append", type=_option, metavar="OPTION=VALUE", help="any other option of sbatch, without --"
     )
@@ -117,7 +96,7 @@ def _option(text: str) -> tuple[str, str]:
     name, equals, value = text.removeprefix("--").partition("=")
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form OPTION=VALUE")
-    if name.replace("-", "_") in _RESOURCES:
+    if name.replace("-", "_") in OPTIONS:
         raise argparse.ArgumentTypeError(f"'{text}': use --{name}")
     if name in OWN:
         raise argparse.ArgumentTypeError(f"'{text}': --{name} is what tools.submit itself decides")

@@ -10,19 +10,14 @@ from engine.errors import UserError
 from tools.submit.resources import Resources
 
 
-def torch_gpus() -> int:
-    """Returns how many GPUs torch sees in this process."""
-    import torch  # takes seconds, and only a local job needs it
-
-    return torch.cuda.device_count()
-
-
 def seen_gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Returns the GPUs that torch sees here, as CUDA_VISIBLE_DEVICES would list them: numbers, or names of MIG slices.
 
     Of the variable's own entries that is what they amount to: none, if it is set to nothing.
     """
-    count, entries = torch_gpus(), visible_entries(environment)
+    import torch  # takes seconds, and only a local job needs it
+
+    count, entries = torch.cuda.device_count(), visible_entries(environment)
     if not entries:  # torch sees none where the variable is set to nothing
         return [str(number) for number in range(count)]
     if count and is_slice(entries[0]):  # of slices CUDA shows a process one, however many it may take

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,24 +46,31 @@ _AFTER = (
 """Lines of the batch script around srun."""
 
 
+_GPUS = "GPUs on each node, one process for each (default: 1; local: if there is one); 0: CPUs"
+_TIME = "time limit, such as 12:00:00 or 2-00; a job that reaches it saves and goes on in another"
+
+
+def _typed(default: Any, text: str, **how: Any) -> Any:
+    """Declares a field that is an option of the command line: its help, and how argparse takes it."""
+    return field(default=default, metadata={"default": None, "help": text, **how})
+
+
 @dataclass(frozen=True)
 class Resources:
     """Options of ``tools.submit`` under their own names; None leaves a thing to the cluster."""
 
-    nodes: int = 1
-    gpus_per_node: int = 1
-    tasks_per_node: int | None = None
-    """Processes on a node; None: one a GPU, and one where there is none."""
-    cpus_per_task: int | None = None
-    mem: str | None = None
-    time: str | None = None
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
-    array_parallelism: int | None = None
-    exclude_failed: bool = False
-    """Whether a job that is requeued after a failure keeps off the node that failed."""
+    nodes: int = _typed(1, "nodes (default: 1)", type=int, metavar="N")
+    gpus_per_node: int = _typed(1, _GPUS, type=int, metavar="G")
+    tasks_per_node: int | None = _typed(None, "processes on each node, if not one a GPU", type=int, metavar="N")
+    cpus_per_task: int | None = _typed(None, "cores for each process and its data workers", type=int, metavar="C")
+    mem: str | None = _typed(None, "memory on each node, such as 64G", metavar="M")
+    time: str | None = _typed(None, _TIME, metavar="T")
+    partition: str | None = _typed(None, "Slurm's partition", metavar="P")
+    account: str | None = _typed(None, "Slurm's account", metavar="A")
+    qos: str | None = _typed(None, "Slurm's quality of service", metavar="Q")
+    constraint: str | None = _typed(None, "features that nodes must have", metavar="C")
+    array_parallelism: int | None = _typed(None, "most runs of a sweep at once", type=int, metavar="K")
+    exclude_failed: bool = _typed(False, "after a failure, requeue without the node that failed", action="store_true")
     slurm: dict[str, str] = field(default_factory=dict)
     """Any other option of sbatch, without its dashes."""
 
@@ -80,6 +87,10 @@ class Resources:
             UserError: it is none.
         """
         return None if self.time is None else parse_minutes(self.time)
+
+
+OPTIONS = {each.name: each.metadata for each in fields(Resources) if each.metadata}
+"""How argparse takes the resources that have an option of their own."""
 
 
 def check(resources: Resources) -> Resources:

@@ -12,7 +12,7 @@ from timm.scheduler import CosineLRScheduler
 from engine.config.optimization import ScheduleConfig
 from engine.config.run import CheckpointConfig, LoggingConfig
 from engine.config.training import EvaluationConfig
-from engine.training.schedule import Intervals, Schedule, cosine, milestones, one_cycle, warm_up
+from engine.training.schedule import Intervals, Schedule, cosine, one_cycle
 from tests.sections import section
 
 BASE = 0.5
@@ -49,11 +49,13 @@ def test_cosine_is_half_a_cosine() -> None:
 
 
 def test_warm_up_is_a_straight_line() -> None:
-    assert [warm_up(step, 4, 0.2) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    schedule = make(name="constant", warmup_steps=4, warmup_lr=0.2 * BASE)
+    assert [schedule.factor(step) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
 
 
 def test_milestones_count_from_their_own_step() -> None:
-    assert [milestones(step, (2, 4), 0.1) for step in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    schedule = make(name="milestones", steps_per_epoch=2, milestones=[1, 2], gamma=0.1, warmup_epochs=0)
+    assert [schedule.factor(step) for step in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 def test_one_cycle_ends_and_peak() -> None:
