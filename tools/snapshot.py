@@ -15,7 +15,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.commands.arguments import command_parser
@@ -33,17 +32,10 @@ _CACHES = ("__pycache__", "node_modules")
 """Left out, the former at the top only, where git cannot say what is ignored; so is what begins with a dot."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """A copy of the code."""
+def take_snapshot(root: Path, output: Path, leave_out: Sequence[Path] = ()) -> Path:
+    """Copies the working tree ``root`` into a folder below ``output``; returns it.
 
-    path: Path
-    hash: str
-    """Of the names, contents and modes of its files; also the name of its folder."""
-
-
-def take_snapshot(root: Path, output: Path, leave_out: Sequence[Path] = ()) -> Snapshot:
-    """Copies the working tree ``root`` into a folder below ``output`` that is named by its hash.
+    It is named by its hash: of the names, contents and modes of its files.
 
     Changed and untracked files are copied too, those that git ignores are not; neither are ``output``, the folders in
     ``leave_out`` and experiments. A link that leads to a file of the copy, or to a folder, stays a link; of one that
@@ -63,10 +55,10 @@ def take_snapshot(root: Path, output: Path, leave_out: Sequence[Path] = ()) -> S
         digest = hashlib.sha256()
         for name in names:
             digest.update(_copy(root, name, aside, names))
-        snapshot = Snapshot(output / digest.hexdigest()[:16], digest.hexdigest()[:16])
-        marker = {"hash": snapshot.hash, "taken_from": str(root), "git": git_state(root)}  # which are not hashed
+        snapshot = output / digest.hexdigest()[:16]
+        marker = {"hash": snapshot.name, "taken_from": str(root), "git": git_state(root)}  # which are not hashed
         write_json(aside / SNAPSHOT_MARKER, marker)
-        _publish(aside, snapshot.path)
+        _publish(aside, snapshot)
     except OSError as error:
         raise UserError(f"the code cannot be copied to {output}: {error.filename}: {error.strerror}") from None
     finally:
@@ -197,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         snapshot = take_snapshot(options.root, options.output, options.leave_out)
-        print(json.dumps({key: str(value) for key, value in asdict(snapshot).items()}))
+        print(json.dumps({"path": str(snapshot), "hash": snapshot.name}))
         return 0
 
     return exit_code(command)

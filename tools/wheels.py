@@ -78,7 +78,9 @@ def download(packages: Sequence[str], python: str, machine: str, folder: Path) -
     check_writable(folder, "--output")
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"--output {folder}: is not empty; a second version of a package would stop the installation")
-    target = target_options(python, machine)
+    platforms = [f"manylinux_2_{minor}_{machine}" for minor in GLIBC] + [f"manylinux2014_{machine}"]
+    target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python]  # of another Linux machine
+    target += [option for platform in platforms for option in ("--platform", platform)]
     with tempfile.TemporaryDirectory() as name:
         report = Path(name) / "report.json"
         aside = ("--dry-run", "--ignore-installed", "--target", name, "--report", report)
@@ -86,13 +88,6 @@ def download(packages: Sequence[str], python: str, machine: str, folder: Path) -
         pinned = chosen(json.loads(report.read_text(encoding="utf-8")), packages)
     _pip("download", "--no-deps", "--dest", folder, *target, *pinned)
     return sorted(folder.glob("*.whl"))
-
-
-def target_options(python: str, machine: str) -> list[str]:
-    """Returns pip's options for wheels alone, of another Python on Linux."""
-    platforms = [f"manylinux_2_{minor}_{machine}" for minor in GLIBC] + [f"manylinux2014_{machine}"]
-    options = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python]
-    return options + [option for platform in platforms for option in ("--platform", platform)]
 
 
 def wanted(packages: Sequence[str]) -> list[str]:

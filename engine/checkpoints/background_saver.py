@@ -14,7 +14,6 @@ from typing import Any
 from engine.checkpoints import store
 from engine.checkpoints.disk_space import free_bytes, shown_bytes
 from engine.checkpoints.host_copy import Snapshot
-from engine.checkpoints.store import nothing
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,11 @@ class Saver:
     """
 
     def __init__(
-        self, folder: Path, keep: int, before_publish: Callable[[], None] = nothing, retry_seconds: float = 30.0
+        self,
+        folder: Path,
+        keep: int,
+        before_publish: Callable[[], None] = lambda: None,
+        retry_seconds: float = 30.0,
     ) -> None:
         self._folder, self._keep = folder, keep
         self._before_publish, self._retry_seconds = before_publish, retry_seconds

@@ -30,10 +30,6 @@ LEFT_OVER = ("*.pt.part", ".*.pt.sha256.*")
 TORN = "differs from its checksum: torn or altered"
 
 
-def nothing() -> None:
-    """Does nothing."""
-
-
 class _Hashing:
     """A file to write to that computes the SHA-256 of what passes through it."""
 
@@ -66,7 +62,7 @@ def save(
     state: dict[str, Any],
     keep: int,
     best: bool = False,
-    before_publish: Callable[[], None] = nothing,
+    before_publish: Callable[[], None] = lambda: None,
 ) -> Path:
     """Writes ``state`` as the checkpoint of ``step`` and removes all but the newest ``keep``.
 

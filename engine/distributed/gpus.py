@@ -40,10 +40,8 @@ def tasks_on_nodes(environment: Mapping[str, str]) -> list[int]:
     if each := environment.get("SLURM_NTASKS_PER_NODE"):
         return [int(each)] * nodes
     if total := environment.get("SLURM_NTASKS"):
-        counts, (each_gets, rest) = (
-            expand_counts(environment.get("SLURM_TASKS_PER_NODE", "")),
-            divmod(int(total), nodes),
-        )
+        counts = expand_counts(environment.get("SLURM_TASKS_PER_NODE", ""))
+        each_gets, rest = divmod(int(total), nodes)
         return counts if sum(counts) == int(total) else [each_gets + (number < rest) for number in range(nodes)]
     return [1] * nodes
 

@@ -33,14 +33,11 @@ def list_interfaces() -> list[Interface]:
                 answer = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
                 found.append(Interface(name, socket.inet_ntoa(answer[20:24])))
     with contextlib.suppress(OSError):
-        found += _global_ipv6(Path("/proc/net/if_inet6").read_text())
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            address, _, _, scope, _, name = line.split()
+            if scope == "00":  # global
+                found.append(Interface(name, str(ipaddress.IPv6Address(bytes.fromhex(address)))))
     return found
-
-
-def _global_ipv6(table: str) -> list[Interface]:
-    """Returns the interfaces of the kernel's table whose scope, its fourth column, is global (0)."""
-    lines = (line.split() for line in table.splitlines())
-    return [Interface(line[5], str(ipaddress.IPv6Address(bytes.fromhex(line[0])))) for line in lines if line[3] == "00"]
 
 
 def selects(pattern: str, name: str) -> bool:

@@ -35,11 +35,9 @@ def own_cores(layout: Layout, environment: Mapping[str, str]) -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     per_task = environment.get("SLURM_CPUS_PER_TASK", "")
-    return (
-        min(cores, int(per_task))
-        if layout.launcher == "slurm" and per_task
-        else max(1, cores // layout.local_world_size)
-    )
+    if layout.launcher == "slurm" and per_task:
+        return min(cores, int(per_task))
+    return max(1, cores // layout.local_world_size)
 
 
 def detect_layout(environment: Mapping[str, str]) -> Layout:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from itertools import accumulate, groupby, pairwise
 from typing import Any
 
@@ -43,10 +44,7 @@ def shard(optimizer: Optimizer, config: OptimizerConfig, timeout: timedelta, ran
     Raises:
         UserError: the optimizer's steps of the parameters depend on each other, which only this device has shown.
     """
-
-    def build(model: nn.Module) -> Optimizer:
-        return build_optimizer(model, config, FinetuneConfig())
-
+    build = partial(build_optimizer, config=config, finetune=FinetuneConfig())
     if not advances_each_by_itself(build, ranks.device):
         raise UserError(f"training.shard: {undivided(config.name)}")
     if ranks.world_size == 1:

@@ -25,16 +25,6 @@ def cure_of_skips(lr: float, precision: str) -> str:
     return f"lower optimizer.lr (now {lr:g}), set training.clip_grad_norm, or use {current}"
 
 
-def require_updates(steps: int, updates: int, cure: str, precision: str) -> None:
-    """Refuses to call a run finished whose weights are those that it began with: raises :class:`NonFiniteError`."""
-    if steps and not updates:
-        longer = ", or make more steps: fp16 skips some until its scale fits" if precision == "fp16" else ""
-        raise NonFiniteError(
-            f"nothing was trained: all {steps} steps of the run were skipped, since each had a loss or gradient that "
-            f"is not finite; {cure}{longer}"
-        )
-
-
 class SampleSums:
     """Sums of each metric over this rank's samples of one optimizer step, on the device."""
 

@@ -28,7 +28,7 @@ from engine.training.recorder import Recorder
 from engine.training.schedule import Intervals, Schedule
 from engine.training.selection import Selection
 from engine.training.state import RunState, Window
-from engine.training.step_numbers import SampleSums, StepResult, cure_of_skips, require_updates
+from engine.training.step_numbers import NonFiniteError, SampleSums, StepResult, cure_of_skips
 
 log = logging.getLogger(__name__)
 
@@ -166,8 +166,15 @@ class Trainer:
             result.warn_of_skip(state.skipped_in_row, self._max_nonfinite_steps, self._cure_of_skips)
 
     def _require_updates(self) -> None:
+        """Refuses to call a run finished whose weights are those that it began with: raises NonFiniteError."""
         self.settle()
-        require_updates(self.state.step, self.state.updates, self._cure_of_skips, self.learner.precision.name)
+        if self.state.step and not self.state.updates:
+            fp16 = self.learner.precision.name == "fp16"
+            longer = ", or make more steps: fp16 skips some until its scale fits" if fp16 else ""
+            raise NonFiniteError(
+                f"nothing was trained: all {self.state.step} steps of the run were skipped, since each had a loss or "
+                f"gradient that is not finite; {self._cure_of_skips}{longer}"
+            )
 
     def batches(self) -> DeviceBatches:
         """Returns the micro-batches of this rank from the current step to the end of the run."""

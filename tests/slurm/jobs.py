@@ -136,7 +136,7 @@ def submit(
 
 def copy_code(place: Path) -> Path:
     """A copy of this clone in a folder below ``place``, for a test to change."""
-    return take_snapshot(ROOT, place).path
+    return take_snapshot(ROOT, place)
 
 
 def assert_same_result(reference: RunDir, other: RunDir) -> None:

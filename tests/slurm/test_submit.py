@@ -140,7 +140,7 @@ def test_a_job_of_two_nodes_comes_back_until_it_is_cancelled_and_is_retried(clus
 
 
 def test_a_pending_job_runs_the_code_and_the_configuration_of_its_submission(cluster, tmp_path):
-    clone = take_snapshot(ROOT, tmp_path / "clones").path
+    clone = take_snapshot(ROOT, tmp_path / "clones")
     (clone / "engine" / "untracked.py").write_text("WORDS = 'as submitted'\n")
     run_file = clone / "engine" / "commands" / "train.py"
     run_file.write_text(run_file.read_text() + "\nfrom engine.untracked import WORDS\n\nprint(WORDS)\n")

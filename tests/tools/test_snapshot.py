@@ -51,15 +51,15 @@ def clone(tmp_path: Path) -> Path:
 
 def test_a_copy_holds_what_git_does_not_ignore_as_it_is_now(clone, tmp_path):
     taken = take_snapshot(clone, tmp_path / "copies")
-    assert taken.path == tmp_path / "copies" / taken.hash
-    assert content(taken.path) == {
+    assert taken.parent == tmp_path / "copies" and len(taken.name) == 16
+    assert content(taken) == {
         ".gitignore": "experiments/\n*.pyc\n",
         "package/tracked.py": "tracked",
         "changed name.py": "after",
         "package/größe.sh": "untracked",
     }
-    assert os.access(taken.path / "package" / "größe.sh", os.X_OK)
-    assert not os.access(taken.path / "package" / "tracked.py", os.X_OK)
+    assert os.access(taken / "package" / "größe.sh", os.X_OK)
+    assert not os.access(taken / "package" / "tracked.py", os.X_OK)
 
 
 def test_the_same_code_is_copied_once_and_other_code_has_another_hash(clone, tmp_path):
@@ -73,20 +73,20 @@ def test_the_same_code_is_copied_once_and_other_code_has_another_hash(clone, tmp
         lambda: (clone / "package" / "tracked.py").rename(clone / "tracked.py"),
         lambda: (clone / "link").symlink_to("tracked.py"),
     ]
-    hashes = {first.hash}
+    hashes = {first.name}
     for edit in edits:
         edit()
-        hashes.add(take_snapshot(clone, output).hash)
+        hashes.add(take_snapshot(clone, output).name)
     assert len(hashes) == 5
     assert sorted(path.name for path in output.iterdir()) == sorted(hashes), "and nothing lies beside them"
 
 
 def test_a_damaged_copy_is_made_whole(clone, tmp_path):
     taken = take_snapshot(clone, tmp_path / "copies")
-    whole = content(taken.path)
-    (taken.path / "package" / "tracked.py").write_text("edited in the copy")
-    (taken.path / "changed name.py").unlink()
-    assert content(take_snapshot(clone, tmp_path / "copies").path) == whole
+    whole = content(taken)
+    (taken / "package" / "tracked.py").write_text("edited in the copy")
+    (taken / "changed name.py").unlink()
+    assert content(take_snapshot(clone, tmp_path / "copies")) == whole
 
 
 def test_experiments_and_copies_within_the_tree_are_not_copied(clone):
@@ -94,7 +94,7 @@ def test_experiments_and_copies_within_the_tree_are_not_copied(clone):
         (clone / folder).mkdir(parents=True)
         (clone / folder / "big.pt").write_text("big")
     first = take_snapshot(clone, clone / "runs" / ".snapshots", [clone / "runs"])
-    assert not [name for name in content(first.path) if "big" in name]
+    assert not [name for name in content(first) if "big" in name]
     assert take_snapshot(clone, clone / "runs" / ".snapshots", [clone / "runs", clone]) == first
 
 
@@ -109,7 +109,7 @@ def test_links_lead_into_the_copy_or_to_data_or_become_files(clone, tmp_path):
     (clone / "copied.py").symlink_to("../../outside.py")
     (clone / "kept.yaml").symlink_to("experiments/ignored.yaml")
     (clone / "dangling").symlink_to("nowhere")
-    copy = take_snapshot(clone, tmp_path / "copies").path
+    copy = take_snapshot(clone, tmp_path / "copies")
     assert os.readlink(copy / "package" / "up.py") == "../changed name.py"
     assert os.readlink(copy / "folder") == "package"
     assert os.readlink(copy / "data") == str(tmp_path / "data")
@@ -126,14 +126,14 @@ def test_a_clone_within_the_clone_is_copied_as_git_sees_it(clone, tmp_path):
     (inner / ".gitignore").write_text("*.log\n")
     (inner / "code.py").write_text("inner")
     (inner / "noise.log").write_text("noise")
-    names = content(take_snapshot(clone, tmp_path / "copies").path)
+    names = content(take_snapshot(clone, tmp_path / "copies"))
     assert names["inner/code.py"] == "inner"
     assert "inner/noise.log" not in names
 
 
 def test_a_file_that_vanishes_meanwhile_is_left_out(clone, tmp_path, monkeypatch):
     monkeypatch.setattr(snapshot, "_files", lambda root: [Path("gone.py"), Path("package", "tracked.py")])
-    assert content(take_snapshot(clone, tmp_path / "copies").path) == {"package/tracked.py": "tracked"}
+    assert content(take_snapshot(clone, tmp_path / "copies")) == {"package/tracked.py": "tracked"}
 
 
 def test_without_git_everything_is_copied_but_environments_caches_and_experiments(tmp_path):
@@ -150,14 +150,14 @@ def test_without_git_everything_is_copied_but_environments_caches_and_experiment
     (tree / "data").symlink_to(tmp_path)
     (tree / "linked").symlink_to(tmp_path)
     taken = take_snapshot(tree, tmp_path / "copies")
-    assert sorted(content(taken.path)) == ["package/code.py", "package/data/code.py"]
-    assert (taken.path / "linked").is_symlink()
+    assert sorted(content(taken)) == ["package/code.py", "package/data/code.py"]
+    assert (taken / "linked").is_symlink()
 
 
 def test_a_copy_can_be_copied_also_where_a_clone_ignores_it(clone):
     first = take_snapshot(clone, clone / "experiments" / ".snapshots")
-    again = take_snapshot(first.path, clone / "experiments" / "again")
-    assert "package/tracked.py" in content(again.path)
+    again = take_snapshot(first, clone / "experiments" / "again")
+    assert "package/tracked.py" in content(again)
 
 
 def test_data_in_the_tree_are_refused_by_name(clone, tmp_path):
@@ -173,7 +173,7 @@ def test_the_copy_says_what_it_was_copied_from(clone, tmp_path):
     taken = take_snapshot(clone, copies)
     state = git_state(clone)
     git(clone, "commit", "--quiet", "--all", "--message", "Later")
-    assert describe_code(taken.path) == {"git": state, "snapshot": taken.hash}
+    assert describe_code(taken) == {"git": state, "snapshot": taken.name}
     assert describe_code(clone) == {"git": git_state(clone), "snapshot": None}
     assert state["commit"] != git_state(clone)["commit"]
 

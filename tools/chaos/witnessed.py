@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,21 +26,14 @@ DRAWS, READER = "witness_draws", "witness_reader"
 """What a batch carries besides the task's own: (B, 3) index, epoch and position of its samples; who read them."""
 
 
-class Drawn(NamedTuple):
-    """A sample and the draw that it was read for."""
-
-    sample: Any
-    draw: Draw
-
-
 @dataclass(frozen=True)
 class DrawnReader:
     """Keeps each sample's draw beside it."""
 
     reader: SampleReader
 
-    def __getitem__(self, draw: Draw) -> Drawn:
-        return Drawn(self.reader[draw], draw)
+    def __getitem__(self, draw: Draw) -> tuple[Any, Draw]:
+        return self.reader[draw], draw
 
 
 @dataclass(frozen=True)
@@ -49,9 +42,9 @@ class DrawnCollate:
 
     collate: Callable[[list[Any]], dict[str, Tensor]]
 
-    def __call__(self, drawn: list[Drawn]) -> dict[str, Tensor]:
-        batch = self.collate([one.sample for one in drawn])
-        draws = [[one.draw.index, one.draw.epoch, one.draw.position] for one in drawn]
+    def __call__(self, drawn: list[tuple[Any, Draw]]) -> dict[str, Tensor]:
+        batch = self.collate([sample for sample, _ in drawn])
+        draws = [[draw.index, draw.epoch, draw.position] for _, draw in drawn]
         return {**batch, DRAWS: torch.tensor(draws), READER: torch.tensor(os.getpid())}
 
 

@@ -81,11 +81,7 @@ class Resources:
 
     @property
     def minutes(self) -> int | None:
-        """Returns the time, rounded up as Slurm does.
-
-        Raises:
-            UserError: it is none.
-        """
+        """Returns the time, rounded up as Slurm does. Raises a UserError if it is none."""
         return None if self.time is None else parse_minutes(self.time)
 
 

@@ -118,16 +118,16 @@ def queue(
     place = folders.files_folder(runs[0])
     try:
         if cluster == "slurm":
-            queued = queue_slurm(jobs, resources, name, place, snapshot.path)
+            queued = queue_slurm(jobs, resources, name, place, snapshot)
         else:
-            queued = start_local(jobs, resources, place, snapshot.path)
+            queued = start_local(jobs, resources, place, snapshot)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
     submitted = []
     for run, values, each in zip(runs, swept, queued, strict=True):
         where = (cluster, each.job, socket.gethostname(), str(each.log))
-        note = Note(task, *where, snapshot.hash, asdict(resources), values)
+        note = Note(task, *where, snapshot.name, asdict(resources), values)
         folders.write_note(run, note)
         submitted.append(Submitted(run, note, each.devices))
     return submitted

@@ -57,13 +57,10 @@ def write_hparams(folder: RunDir, swept: Sequence[str]) -> None:
     from tensorboard.plugins.hparams.summary_v2 import hparams_pb
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    values = {key: _plain(text) for key, _, text in (override.partition("=") for override in swept)}
+    values = {}  # numbers and truth values as such, so that they can be sorted; anything else as text
+    for key, _, text in (override.partition("=") for override in swept):
+        value = read_override(f"value={text}").plain()["value"]
+        values[key] = value if isinstance(value, bool | float | int | str) else text
     writer = EventFileWriter(str(folder.tensorboard), filename_suffix=".hparams")
     writer.add_event(Event(wall_time=time.time(), summary=hparams_pb(values, trial_id=folder.name)))
     writer.close()
-
-
-def _plain(text: str) -> float | bool | str:
-    """Returns a value as TensorBoard sorts and filters it: numbers and truth values as such, anything else as text."""
-    value = read_override(f"value={text}").plain()["value"]
-    return value if isinstance(value, bool | float | str) else float(value) if isinstance(value, int) else text

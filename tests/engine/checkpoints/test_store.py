@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from engine.checkpoints import store
-from engine.checkpoints.store import checksum_file, newest, nothing, numbered, read, save, step_file, tidy, verify
+from engine.checkpoints.store import checksum_file, newest, numbered, read, save, step_file, tidy, verify
 from engine.errors import UserError
 from tests.distributed import FORKSERVER
 
@@ -202,7 +202,8 @@ def test_nothing_torn_is_left_wherever_a_save_fails(
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
         if failing != "before it gets its name":
             patch.setattr(store, "write_atomic", write)
-        save(tmp_path, 3, state(3), keep=2, before_publish=full if failing == "before it gets its name" else nothing)
+        early = failing == "before it gets its name"
+        save(tmp_path, 3, state(3), keep=2, before_publish=full if early else lambda: None)
     assert not list(tmp_path.glob("*.part"))
     expected = [3, 2, 1] if failing == "last.pt" else [2, 1]
     assert [step_of(path) for path in numbered(tmp_path)] == expected
