@@ -151,10 +151,10 @@ def load_named_state(optimizer: torch.optim.Optimizer, model: nn.Module, saved: 
         KeyError: the saved state does not belong to these parameters; the text names the first few that differ.
     """
     current = named_state(optimizer, model)
-    for pair in zip_longest(current["groups"], saved["groups"], fillvalue={"params": []}):
-        ours, theirs = (set(group["params"]) for group in pair)
-        if ours != theirs:
-            missing, surplus = sorted(ours - theirs)[:5], sorted(theirs - ours)[:5]
+    names = ([set(group["params"]) for group in each["groups"]] for each in (current, saved))
+    for mine, found in zip_longest(*names, fillvalue=set[str]()):
+        if mine != found:
+            missing, surplus = sorted(mine - found)[:5], sorted(found - mine)[:5]
             raise KeyError(f"optimizer state: missing for {missing}, surplus for {surplus}")
     number = {name: i for i, name in enumerate(n for group in current["groups"] for n in group["params"])}
     numbered = [

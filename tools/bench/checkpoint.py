@@ -106,7 +106,7 @@ class Saving:
 
     def on_disk(self) -> float:
         """Measures until a save in the background is complete, with the loop waiting for it."""
-        return timed(lambda: (self._hand_over(), self._saver.wait()))()
+        return timed(self._complete)()
 
     def steps(self) -> float:
         """Measures the training steps that were begun while the thread wrote; returns the middle one."""
@@ -120,6 +120,10 @@ class Saving:
         """Returns the longest time for which the writing thread kept another one from its turn."""
         self._hand_over()
         return longest_pause(self._saver.wait)
+
+    def _complete(self) -> None:
+        self._hand_over()
+        self._saver.wait()
 
     def _hand_over(self) -> None:
         self._saver.save(next(self._numbers), self._training.state_dict())

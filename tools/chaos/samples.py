@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import product
 
 from engine.data.batch_plan import BatchLayout, Draw
@@ -74,16 +74,11 @@ def _epoch_fault(fed: dict[Place, Fed], layout: BatchLayout, epoch: int, steps: 
                 positions.append(draw.position)
         end = min(number * layout.global_batch_size, epoch_size(layout))
         if positions != list(range(end)):
-            return f"up to step {step} positions 0 to {end - 1} are due, but {_uneven(positions, end)}"
+            missing = sorted(set(range(end)) - set(positions))
+            how = f"{missing[0]} is missing ({len(missing)} in all)" if missing else f"they came as {positions[:8]}..."
+            return f"up to step {step} positions 0 to {end - 1} are due, but {how}"
     strange = [index for index in seen if not 0 <= index < layout.num_samples]
     return f"there is no sample {strange[0]}" if strange else None
-
-
-def _uneven(positions: Sequence[int], end: int) -> str:
-    missing = sorted(set(range(end)) - set(positions))
-    if missing:
-        return f"{missing[0]} is missing ({len(missing)} in all)"
-    return f"they came as {positions[:8]}..."
 
 
 def _named(place: Place) -> str:
