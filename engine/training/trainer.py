@@ -243,7 +243,9 @@ class Trainer:
         """Has rank 0 write a checkpoint; to be called on every rank."""
         self.ranks.heartbeat.at("save")
         self.settle()
-        recorder.save(self.state, self.state_dict(), best)
+        content = self.state_dict()  # of a sharded optimizer state every rank gives its part
+        if self.ranks.is_main:
+            recorder.save(self.state, content, best)
         self._save_wanted = False
 
     def state_dict(self) -> dict[str, Any]:
