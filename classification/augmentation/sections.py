@@ -3,12 +3,9 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, model_validator
 
-from engine.config.section import OnlyWith, Section
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-PartOfArea = Annotated[float, Field(gt=0, le=1)]
+from engine.config.section import OnlyWith, PartRange, PositiveRange, Probability, Section
 
 _NUMBER = r"\d+(\.\d+)?"
 _RAND_SECTION = re.compile(rf"m\d+|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?)|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3aw|3a)")
@@ -36,18 +33,12 @@ def _auto_text(text: str) -> str:
     return text
 
 
-def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the smaller number comes first, not {list(bounds)}")
-    return bounds
-
-
 class RandomResizedCropConfig(Section):
     """A random part of the image, stretched to the model's size."""
 
-    scale: Annotated[tuple[PartOfArea, PartOfArea], AfterValidator(_increasing)] = (0.08, 1.0)
+    scale: PartRange = (0.08, 1.0)
     """Least and largest part of the area."""
-    ratio: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_increasing)] = (0.75, 1.3333333333333333)
+    ratio: PositiveRange = (0.75, 1.3333333333333333)
     """Least and largest width divided by height."""
 
 
@@ -71,7 +62,7 @@ class AffineConfig(Section):
     """The rotation is drawn from [-value, value]."""
     translate: tuple[Probability, Probability] = (0.1, 0.1)
     """Largest shift across and down, as parts of width and height, both ways."""
-    scale: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_increasing)] = (0.9, 1.1)
+    scale: PositiveRange = (0.9, 1.1)
     """Least and largest magnification."""
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
     """The horizontal shear in degrees is drawn from [-value, value]."""
@@ -89,7 +80,7 @@ class SharpnessConfig(Section):
 class BlurConfig(Section):
     """Gaussian blur."""
 
-    sigma: Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_increasing)] = (0.1, 2.0)
+    sigma: PositiveRange = (0.1, 2.0)
     """Least and largest standard deviation, in pixels of the model's input."""
     probability: Probability = 0.5
     """Probability that it is applied."""
@@ -123,7 +114,7 @@ class RandomErasingConfig(Section):
 
     probability: Probability = 0.25
     """Probability that an image loses anything."""
-    area: Annotated[tuple[PartOfArea, PartOfArea], AfterValidator(_increasing)] = (0.02, 0.3333333333333333)
+    area: PartRange = (0.02, 0.3333333333333333)
     """Least and largest part of the image, all rectangles together."""
     min_aspect: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Least ratio of a rectangle's sides."""

@@ -19,18 +19,13 @@ PerClass = NDArray[np.float64]
 def class_weights(kind: str, counts: Counts, beta: float) -> PerClass:
     """Computes weights of classes with ``counts`` images each (none of them 0), normalised to sum C.
 
-    With n images of a class and N in all, counted once for each label:
-
-    - ``inverse``: 1/n
-    - ``effective_number``: (1 - beta)/(1 - beta^n) (Cui et al., arXiv:1901.05555)
-    - ``log``: log(1 + N/(n C))
-    - ``none``: 1
+    ``kind`` as in `loss.class_weights`; N counts an image once for each label.
     """
     weights = np.ones(len(counts))
     if kind == "inverse":
         weights = 1 / counts
     elif kind == "effective_number" and beta:
-        weights = (1 - beta) / -np.expm1(counts * np.log(beta))
+        weights = (1 - beta) / -np.expm1(counts * np.log(beta))  # Cui et al., arXiv:1901.05555
     elif kind == "log":
         weights = np.log1p(counts.sum() / (counts * len(counts)))
     return weights * (len(counts) / weights.sum())

@@ -2,12 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, model_validator
 
-from engine.config.section import OnlyWith, Section, Variants
+from engine.config.section import Fraction, OnlyWith, Section, Variants
 from engine.config.type_words import one_of
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class CommonLoss(Section):

@@ -4,10 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from engine.config.section import Count, Probability
 from engine.config.training import EvaluationConfig
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
 
 
 def _increasing(bounds: list[int]) -> list[int]:

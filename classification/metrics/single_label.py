@@ -56,13 +56,6 @@ def confusion(predictions: Predictions, num_classes: int) -> np.ndarray:
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def confusions(counts: np.ndarray) -> list[tuple[int, int]]:
-    """Lists what was taken for what, the true class first; most frequent first."""
-    true, said = np.nonzero(counts * ~np.eye(len(counts), dtype=bool))
-    order = np.argsort(-counts[true, said], kind="stable")
-    return list(zip(true[order].tolist(), said[order].tolist(), strict=True))
-
-
 def per_class(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Measures each class by a confusion matrix: ``support``, ``precision``, ``recall``, ``f1``; 0 where undefined."""
     hits = np.diag(counts).astype(float)

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import timm
-from safetensors import SafetensorError
 from torch import nn
 
 from classification.model.heads import replace_head
-from classification.model.sections import ModelConfig, SwinModel, TimmModel
+from classification.model.sections import ModelConfig, SwinModel
 from engine.config.training import FinetuneConfig
 from engine.datasets.labelled import some
 from engine.errors import UserError
 from engine.model.pretrained import load_weights, read_weights
 from engine.model.stages import classifier_paths
-from engine.model.timm_weights import create_pretrained
+from engine.model.timm_weights import create_timm
 from swin import SwinTransformer, WeightsError, load_swin_weights
 
 log = logging.getLogger(__name__)
@@ -47,7 +45,12 @@ def build_model(
         shape = replace(config.swin_shape(), num_classes=num_classes, img_size=image_size, drop_rate=config.drop_rate)
         model = SwinTransformer(shape if config.drop_path is None else replace(shape, drop_path=config.drop_path))
     else:
-        model = _timm(config, num_classes, image_size, published=finetune.weights == "timm")
+        options: dict[str, Any] = {"num_classes": num_classes}
+        if config.drop_rate:
+            options["drop_rate"] = config.drop_rate
+        if config.drop_path is not None:
+            options["drop_path_rate"] = config.drop_path
+        model = create_timm(config.timm_name, "model", finetune.weights == "timm", image_size, **options)
     if config.head is not None:
         replace_head(model, config.head)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -84,22 +87,3 @@ def _load(model: nn.Module, file: Path, classes: Sequence[str] | None) -> None:
         load_swin_weights(model, state)
     except WeightsError as error:
         raise UserError(f"finetune.weights: {file}: {error}") from None
-
-
-def _timm(config: TimmModel, num_classes: int, image_size: tuple[int, int], published: bool) -> nn.Module:
-    create: Callable[..., nn.Module] = create_pretrained if published else timm.create_model
-    options: dict[str, Any] = {"num_classes": num_classes}
-    if config.drop_rate:
-        options["drop_rate"] = config.drop_rate
-    if config.drop_path is not None:
-        options["drop_path_rate"] = config.drop_path
-    try:
-        try:
-            # Models with position embeddings are built for one size; the others know no such argument.
-            return create(config.timm_name, img_size=image_size, **options)
-        except TypeError:
-            return create(config.timm_name, **options)
-    except (TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
-        if "drop_path_rate" in str(error):
-            raise UserError(f"model.drop_path: {config.timm_name} has no stochastic depth; set it to null") from None
-        raise UserError(f"model: timm cannot make {config.timm_name} with these settings: {error}") from None

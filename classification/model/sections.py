@@ -6,12 +6,9 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from engine.config.model_names import check_timm, unknown_model
-from engine.config.section import Section, Variants, may_import
+from engine.config.section import Count, Fraction, Section, Variants, may_import
 from engine.model.swin_shape import SwinShapeConfig
 from swin.config import SHAPES, SwinConfig
-
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
 
 SWIN_SHAPES = {**SHAPES, "swin": SHAPES["swin_tiny"]}
 """What each of our model names starts from."""

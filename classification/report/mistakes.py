@@ -43,7 +43,7 @@ def mistakes_sheet(
     tiles = []
     for place, index in enumerate(mistakes, start=1):
         if isinstance(predictions, Predictions):
-            true, said = said_class(predictions, index, images.classes)
+            true, said = (images.classes[c] for c in (predictions.labels[index], predictions.top[index, 0]))
             lines = (f"is {true}", f"{predictions.probabilities[index, 0]:.1%} {said}")
         else:
             missed, wrong = wrong_labels(predictions, index, thresholds, images.classes, digits=2)
@@ -51,11 +51,6 @@ def mistakes_sheet(
         caption = zip((*lines, f"{place}: {images.name(index)}"), (_TRUE, _WRONG, _PLAIN), strict=True)
         tiles.append(Tile(_image(images, index), list(caption)))
     return sheet(tiles, COLUMNS)
-
-
-def said_class(predictions: Predictions, index: int, classes: Sequence[str]) -> tuple[str, str]:
-    """Returns the class of a sample and the one that was said."""
-    return classes[predictions.labels[index]], classes[predictions.top[index, 0]]
 
 
 def wrong_labels(

@@ -11,7 +11,7 @@ from classification.metrics.names import MULTILABEL_METRICS, TUNED_METRICS
 from classification.metrics.predictions import MultiLabelPredictions
 from classification.report.mistakes import Thresholds
 from classification.report.parts import Counts, Report, board, class_part, curves_part, metrics_part, mistakes_part
-from classification.report.plots import classes_figure, precision_recall_figure
+from classification.report.plots import classes_figure, multilabel_curves
 from engine.datasets.labelled import LabelledImages
 from engine.images.image_io import ImageArray
 
@@ -28,7 +28,7 @@ def write_multilabel_report(
     report.folder.mkdir(parents=True, exist_ok=True)
     table = multilabel_per_class(predictions, thresholds)
     report.csv("predictions.csv", *_prediction_table(predictions, thresholds, report.images))
-    curves = precision_recall_figure(predictions, table["average_precision"], report.images.classes)
+    curves = multilabel_curves(predictions, table["average_precision"], report.images.classes)
     report.write(
         [
             *metrics_part(report, metrics, predictions, table, "mAP"),

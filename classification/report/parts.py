@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from classification.metrics.by_class_size import by_size, size_bins
 from classification.metrics.predictions import AnyPredictions, Predictions
 from classification.metrics.sections import ClassificationEvaluationConfig
-from classification.report.mistakes import Thresholds, mistakes_sheet, said_class, worst_mistakes, wrong_labels
+from classification.report.mistakes import Thresholds, mistakes_sheet, worst_mistakes, wrong_labels
 from classification.report.plots import classes_figure, extremes, sizes_figure
 from engine.datasets.labelled import LabelledImages
 from engine.files import write_atomic
 from engine.images.image_io import ImageArray, write_image
 from engine.plots.curves import write_curves
-from engine.plots.figures import as_image, write_figure
+from engine.plots.figures import as_image
 from engine.text import csv_bytes, markdown_table
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Report:
 
     def figure(self, name: str, figure: Figure, caption: str) -> str:
         """Draws ``figure`` into ``name``.png, and returns the line that shows it."""
-        write_figure(self.folder / f"{name}.png", figure)
+        write_image(self.folder / f"{name}.png", as_image(figure))
         return f"![{caption}]({name}.png)"
 
     def write(self, parts: Iterable[str]) -> None:
@@ -127,7 +127,8 @@ def mistakes_part(report: Report, predictions: AnyPredictions, thresholds: Thres
     rows = []
     for place, i in enumerate(found, start=1):
         if isinstance(predictions, Predictions):
-            cells = (*said_class(predictions, i, images.classes), f"{predictions.probabilities[i, 0]:.4f}")
+            true, said = images.classes[predictions.labels[i]], images.classes[predictions.top[i, 0]]
+            cells = (true, said, f"{predictions.probabilities[i, 0]:.4f}")
         else:
             wrong = wrong_labels(predictions, i, thresholds, images.classes, digits=3)
             cells = (*wrong, f"{predictions.losses[i]:.3f}")

@@ -9,13 +9,15 @@ import numpy as np
 from classification.metrics.calibration import Calibration, calibration
 from classification.metrics.names import METRICS
 from classification.metrics.predictions import Predictions
-from classification.metrics.single_label import confusion, confusions, per_class
+from classification.metrics.single_label import confusion, per_class
 from classification.report.parts import Counts, Report, board, class_part, curves_part, metrics_part, mistakes_part
-from classification.report.plots import confusion_figure, reliability_figure
+from classification.report.plots import reliability_figure
 from engine.datasets.labelled import LabelledImages
 from engine.images.image_io import ImageArray
+from engine.plots.evaluation import confusion_figure, confusions
 from engine.text import markdown_table
 
+TITLE = "Confusion (share of the true class)"
 CONFUSIONS = 15
 """Confusions that report.md lists."""
 
@@ -43,7 +45,8 @@ def write_report(report: Report, metrics: dict[str, float], predictions: Predict
 
 def board_images(predictions: Predictions, images: LabelledImages, train_counts: Counts) -> dict[str, ImageArray]:
     """Draws what TensorBoard shows of an evaluation during training."""
-    figure = confusion_figure(confusion(predictions, len(images.classes)), images.classes, train_counts)
+    classes = images.classes
+    figure = confusion_figure(confusion(predictions, len(classes)), classes, classes, train_counts, TITLE)
     return board("confusion_matrix", figure, predictions, None, images)
 
 
@@ -62,7 +65,7 @@ def _confusion_part(report: Report, counts: Counts) -> list[str]:
     report.csv("confusions.csv", heading, rows)
     more = f"The {CONFUSIONS} most frequent of {len(rows)}; all are in [confusions.csv](confusions.csv)."
     listed = markdown_table(heading, rows[:CONFUSIONS]) if rows else "None."
-    figure = confusion_figure(counts, classes, report.train_counts)
+    figure = confusion_figure(counts, classes, classes, report.train_counts, TITLE)
     line = report.figure("confusion_matrix", figure, "Confusion matrix")
     return ["## Confusions", *([more] if len(rows) > CONFUSIONS else []), listed, line]
 

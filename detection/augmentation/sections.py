@@ -2,24 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from detection.boxes.sections import PartOfOne
-from engine.config.section import Section
-from engine.config.training import Fraction, NonNegative, Positive
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-
-
-def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the smaller number comes first, not {list(bounds)}")
-    return bounds
-
-
-Factors = Annotated[tuple[NonNegative, NonNegative], AfterValidator(_increasing)]
-Ratios = Annotated[tuple[Positive, Positive], AfterValidator(_increasing)]
-Parts = Annotated[tuple[PartOfOne, PartOfOne], AfterValidator(_increasing)]
+from engine.config.section import Fraction, NonNegativeRange, PartRange, PositiveRange, Probability, Section
 
 
 class MosaicConfig(Section):
@@ -27,7 +12,7 @@ class MosaicConfig(Section):
 
     probability: Probability = 0.5
     """Probability that an image gets three partners."""
-    centre: Parts = (0.3, 0.7)
+    centre: PartRange = (0.3, 0.7)
     """Where the four meet, both ways, as parts of the whole."""
     visible: Probability = 0.3
     """Part of an object that has to be left for it to count; less is neither object nor background."""
@@ -36,11 +21,11 @@ class MosaicConfig(Section):
 class PhotometricConfig(Section):
     """Random brightness, contrast, saturation and hue, and swapped channels, as torchvision's distortion for SSD."""
 
-    brightness: Factors = (0.875, 1.125)
+    brightness: NonNegativeRange = (0.875, 1.125)
     """Least and largest factor, here and below."""
-    contrast: Factors = (0.5, 1.5)
+    contrast: NonNegativeRange = (0.5, 1.5)
     """Least and largest factor."""
-    saturation: Factors = (0.5, 1.5)
+    saturation: NonNegativeRange = (0.5, 1.5)
     """Least and largest factor."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.05
     """Largest shift, either way, as a part of the colour circle."""
@@ -62,9 +47,9 @@ class IoUCropConfig(Section):
 
     overlaps: list[Fraction] = [0.0, 0.1, 0.3, 0.5, 0.7, 0.9]
     """One is drawn as the least IoU with an object, or, as likely as each of them, the image stays whole."""
-    scale: Parts = (0.3, 1.0)
+    scale: PartRange = (0.3, 1.0)
     """Least and largest part of each side."""
-    ratio: Ratios = (0.5, 2.0)
+    ratio: PositiveRange = (0.5, 2.0)
     """Least and largest width divided by height, in pixels."""
     trials: Annotated[int, Field(ge=1)] = 40
     """Parts that are tried before another overlap is drawn."""

@@ -49,9 +49,7 @@ def class_scores(logits: Tensor, sigmoid: bool) -> Tensor:
 
 
 @torch.no_grad()
-def postprocess(
-    scores: Tensor, codes: Tensor, priors: Tensor, config: PostprocessConfig, together: bool | None = None
-) -> Detections:
+def postprocess(scores: Tensor, codes: Tensor, priors: Tensor, config: PostprocessConfig) -> Detections:
     """Finds the detections of a batch.
 
     Of each image the ``config.candidates`` best pairs of prior and class are kept, whatever their class. Suppression
@@ -62,15 +60,13 @@ def postprocess(
         scores: (B, A, C), see :func:`class_scores`.
         codes: (B, A, 4).
         priors: (A, 4) cxcywh.
-        together: suppress in many images by one call, for which the host waits once; else image by image, which
-            is faster on a CPU, whose work grows with the square of a call's boxes. None: what suits the device.
     """
     values, labels, numbers = best_pairs(scores, config.candidates)
     rows = numbers.unsqueeze(-1).expand(-1, -1, 4)
     boxes = decode(codes.float().gather(1, rows), priors[numbers]).clamp_(0, 1)
     valid = values >= config.score_threshold
-    together = scores.device.type != "cpu" if together is None else together
-    suppress = suppress_together if together else suppress_each
+    # One call for many images lets the host wait once; a CPU's work grows with the square of a call's boxes.
+    suppress = suppress_each if scores.device.type == "cpu" else suppress_together
     keep = suppress(boxes, values, labels, valid, config.nms_iou)
     return _best(boxes, values, labels, keep, config.detections)
 

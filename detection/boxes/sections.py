@@ -4,10 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from engine.config.section import Section, Variants
-from engine.config.training import Count, Fraction, NonNegative, Positive
-
-PartOfOne = Annotated[float, Field(gt=0, le=1)]
+from engine.config.section import Count, Fraction, NonNegative, PartOfOne, Positive, Probability, Section, Variants
 
 
 class MatchingConfig(Section):
@@ -53,7 +50,7 @@ class FocalConfig(CommonLoss):
 
     classification: Literal["focal"]
     """Sigmoid focal loss of all priors (arXiv:1708.02002)."""
-    focal_alpha: Annotated[float, Field(ge=0, le=1)] = 0.25
+    focal_alpha: Probability = 0.25
     """Weight of a class where it is; one minus this where it is not."""
     focal_gamma: NonNegative = 2.0
     """How much less a prior counts that is right already."""

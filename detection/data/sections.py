@@ -5,11 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from engine.config.paths import AbsolutePath
-from engine.config.section import Section, Variants
-from engine.config.training import Count
+from engine.config.section import Count, PartRange, Section, Variants
 from engine.images.sections import ImageData, ImageSize, Interpolation, Side
-
-PartOfOne = Annotated[float, Field(gt=0, le=1)]
 
 
 class CommonData(ImageData):
@@ -63,7 +60,7 @@ class ShapesData(CommonData):
     """[height, width] in pixels of each image."""
     max_objects: Count = 6
     """Most shapes on an image; their number is drawn from 0 to this."""
-    scale: tuple[PartOfOne, PartOfOne] = (0.12, 0.5)
+    scale: PartRange = (0.12, 0.5)
     """Least and largest diameter of a shape, as a part of the image's shorter side."""
     background: Literal["photos", "noise", "mixed"] = "mixed"
     """Parts of scikit-learn's two photographs, noise of several sizes, or either at random."""
@@ -74,8 +71,6 @@ class ShapesData(CommonData):
     def _possible(self) -> "ShapesData":
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise ValueError("classes: name at least one shape, and none twice")
-        if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale: the smaller number comes first, not {list(self.scale)}")
         if self.scale[0] * min(self.canvas_size) < 4:
             raise ValueError(f"scale: the smallest shape has fewer than 4 pixels on an image of {self.canvas_size}")
         return self

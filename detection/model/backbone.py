@@ -24,7 +24,7 @@ def build_backbone(config: DetectorConfig, image_size: tuple[int, int], publishe
     """
     if isinstance(config, SwinDetector):
         return SWIN_LAYOUTS[config.layout](config.swin_shape())
-    options: dict[str, Any] = {"pretrained": published}
+    options: dict[str, Any] = {"published": published}
     if config.drop_path is not None:
         options["drop_path_rate"] = config.drop_path
     if config.backbone == "resnet50_a":

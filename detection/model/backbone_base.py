@@ -21,10 +21,8 @@ class Backbone(nn.Module):
     ``body`` is the part that classifiers have too, so its weights are found under ``body.``.
 
     Args:
-        body: What computes the first maps.
         channels: Channels of the maps that :meth:`body_maps` returns.
-        extra_channels: Channels of the maps behind them.
-        norm: Makes a normalisation layer of the extra maps, given its channels.
+        extra_channels, norm: Of the maps behind them, see :class:`ExtraMaps`.
     """
 
     def __init__(
@@ -53,12 +51,7 @@ class ExtraMaps(nn.Module):
 
     As in section 2.1 of the SSD paper each is a 1x1 convolution to half its channels and a 3x3 convolution of stride 2.
     The last is not padded along sides of three cells or more, so that three become one: 38 cells of an image of 300
-    pixels are followed by 19, 10, 5, 3 and 1.
-
-    Args:
-        in_channels: C.
-        channels: Of each map.
-        norm: Makes the normalisation layer behind each convolution, given its channels.
+    pixels are followed by 19, 10, 5, 3 and 1. ``norm`` makes the layer behind each convolution, given its channels.
     """
 
     def __init__(self, in_channels: int, channels: Sequence[int], norm: Callable[[int], nn.Module]) -> None:

@@ -17,11 +17,7 @@ def size_of(x: Tensor) -> Size:
 
 class L2Norm(nn.Module):
     """Divides each cell's channels by their 2-norm and multiplies them by learned factors (Liu et al., "ParseNet",
-    2015, section 3.2): (B, C, H, W) -> (B, C, H, W).
-
-    Args:
-        channels: C.
-        factor: What each channel's factor starts at.
+    2015, section 3.2), which start at ``factor``: (B, C, H, W) -> (B, C, H, W).
     """
 
     def __init__(self, channels: int, factor: float = 20.0) -> None:

@@ -9,8 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from detection.boxes.sections import MatchingConfig, PostprocessConfig
 from engine.config.model_names import check_timm, unknown_model
-from engine.config.section import OnlyWith, Section, Variants, may_import
-from engine.config.training import Count, Fraction, Positive
+from engine.config.section import Count, Fraction, OnlyWith, Positive, Section, Variants, may_import
 from engine.model.swin_shape import SwinShapeConfig
 from swin.config import SHAPES, SwinConfig
 

@@ -50,12 +50,6 @@ class SSD(nn.Module):
 
     Whether the first of the K outputs means background is for the loss to know: with a softmax it does, with sigmoids
     there is no such output.
-
-    Args:
-        backbone: Gives six maps.
-        neck: Takes and gives as many.
-        head: Reads them.
-        priors: The default boxes of each map's cells, in the number that ``head`` has outputs for.
     """
 
     def __init__(self, backbone: Backbone, neck: nn.Module, head: SSDHead, priors: PriorsConfig) -> None:

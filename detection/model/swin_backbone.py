@@ -66,12 +66,7 @@ class SwinB(SwinMaps):
 
 
 class MergedStages(SwinBackbone):
-    """The merged map of each of the first stages: (B, 3, H, W) -> a list of (B, 2 C, h, w).
-
-    Args:
-        config: The shape.
-        num_stages: How many stages to build, each with its merging.
-    """
+    """The merged map of each of the first ``num_stages`` stages: (B, 3, H, W) -> a list of (B, 2 C, h, w)."""
 
     def __init__(self, config: SwinConfig, num_stages: int) -> None:
         super().__init__(config, num_stages)

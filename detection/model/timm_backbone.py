@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
 from typing import Any
 
-import timm
 from timm.layers import LayerNorm2d
 from timm.layers.format import Format
 from torch import Tensor, nn
@@ -16,18 +13,11 @@ from detection.model.backbone_base import EXTRA_CHANNELS, MORE_EXTRA_CHANNELS, B
 from detection.model.layers import BatchNorm, L2Norm
 from detection.model.sections import STRIDES
 from engine.errors import UserError
-from engine.model.timm_weights import create_pretrained
+from engine.model.timm_weights import create_timm
 
 
 class TimmBackbone(Backbone):
-    """Maps of a timm model made with ``features_only``, and extra maps.
-
-    Args:
-        body: timm's model.
-        extra_channels: Channels of the extra maps.
-        norm: Makes a normalisation layer of the extra maps, given its channels.
-        behind: What the body's maps are led through, one module each.
-    """
+    """Maps of a timm model made with ``features_only``, each led through its module of ``behind``, and extra maps."""
 
     def __init__(
         self,
@@ -75,11 +65,6 @@ def timm_maps(name: str, image_size: tuple[int, int], options: dict[str, Any]) -
     would begin with losses in the hundreds; and batch norm, of maps of a few cells in the small batches of detection,
     learns statistics that single images then leave far behind.
 
-    Args:
-        name: timm's name.
-        image_size: Height and width of the images, for models that have to know.
-        options: Further arguments of ``timm.create_model``.
-
     Raises:
         UserError: timm cannot make the model so, or it has other maps.
     """
@@ -99,16 +84,5 @@ def _maps_of(
     name: str, indices: tuple[int, ...], options: dict[str, Any], image_size: tuple[int, int] | None = None
 ) -> nn.Module:
     """Builds timm's model of these maps, for this size if it is bound to one."""
-    options = {"features_only": True, "out_indices": indices, **options}
-    create: Callable[..., nn.Module] = partial(timm.create_model, name)
-    if options.pop("pretrained"):
-        create = partial(create_pretrained, name)
-    try:
-        if image_size is not None:
-            with suppress(TypeError):  # models without position embeddings know no such argument
-                return create(img_size=image_size, **options)
-        return create(**options)
-    except (TypeError, ValueError, RuntimeError, OSError, AssertionError) as error:
-        if "drop_path_rate" in str(error):
-            raise UserError(f"detection.drop_path: {name} has no stochastic depth; set it to null") from None
-        raise UserError(f"detection.backbone: timm cannot make feature maps of {name}: {error}") from None
+    maps: dict[str, Any] = {"features_only": True, "out_indices": indices}
+    return create_timm(name, "detection.backbone", image_size=image_size, **maps, **options)

@@ -18,10 +18,6 @@ def first_pass(model: SSD, size: tuple[int, int], device: torch.device) -> list[
     Some of timm's models compute more maps than are taken (HRNet's finest, for one). What leads to those alone gets no
     gradient, for which DistributedDataParallel would wait for ever. The model is left in training mode.
 
-    Args:
-        model: On ``device``.
-        size: Height and width of images.
-
     Raises:
         UserError: the backbone cannot take images of this size.
     """

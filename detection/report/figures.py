@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,14 +17,12 @@ from detection.report.confusion import SCORE, Confusion
 from detection.report.drawing import CELL, COLUMNS, Boxes, draw, fit
 from detection.report.predictions import Predictions
 from engine.images.image_io import ImageArray
-from engine.plots.figures import Tile, as_image, sheet, shown_name
+from engine.plots.evaluation import confusion_figure, precision_recall_figure
+from engine.plots.figures import Tile, as_image, sheet
 
-NAMED_CURVES = 12
-"""Most classes whose curves have a colour and a name of their own; of more, only the mean has."""
-LARGE_NAMES = 40
-"""Most classes whose names stand on the axes of the confusion matrix in letters of the usual size."""
-SMALL_NAMES = 100
-"""Most classes whose names stand there in small letters; of more, some have numbers."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 SHOWN = 8
 """Images on a sheet of the best or the worst."""
 
@@ -34,63 +33,27 @@ def overview(
     """Draws, by name, precision_recall if there are objects, confusion_matrix, and best and worst if images are so."""
     classes, drawn = images.annotations.classes, {}
     if not np.isnan(result.precision).all():
-        drawn["precision_recall"] = curves(result, classes)
-    drawn["confusion_matrix"] = confusion_matrix(confusion.counts, classes)
+        drawn["precision_recall"] = as_image(curves(result, classes))
+    drawn["confusion_matrix"] = as_image(confusion_matrix(confusion.counts, classes))
     for name, indices in zip(("best", "worst"), best_and_worst(confusion), strict=True):
         if indices:
             drawn[name] = images_sheet(images, predictions, confusion, indices)
     return drawn
 
 
-def curves(result: CocoResult, classes: Sequence[str]) -> ImageArray:
+def curves(result: CocoResult, classes: Sequence[str]) -> Figure:
     """Draws precision against recall at IoU 0.5, of each class that has objects, at least one, and their mean."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    axes.set_title("Precision and recall at IoU 0.5")
-    axes.grid(alpha=0.3)
-    known = [label for label in range(len(classes)) if not np.isnan(result.precision[label]).all()]
-    few = len(known) <= NAMED_CURVES
-    for label in known:
-        name = f"{shown_name(classes[label])} (AP50 {result.per_class['AP50'][label]:.3f})" if few else None
-        axes.plot(RECALLS, result.precision[label], label=name, color=None if few else "0.8", linewidth=1)
-    mean = result.precision[known].mean(axis=0)
-    axes.plot(RECALLS, mean, color="black", linewidth=2, label=f"mean (AP50 {result.metrics['AP50']:.3f})")
-    figure.legend(loc="outside right upper", fontsize=8)
-    return as_image(figure)
+    ap50, mean = result.per_class["AP50"], np.nanmean(result.precision, axis=0)
+    whole = (f"mean (AP50 {result.metrics['AP50']:.3f})", (RECALLS, mean))
+    title = "Precision and recall at IoU 0.5"
+    return precision_recall_figure(title, classes, ap50, lambda c: (RECALLS, result.precision[c]), whole)
 
 
-def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> ImageArray:
-    """Draws counts (C + 1, C + 1), see :class:`detection.report.confusion.Confusion`; each row as shares.
-
-    Of more than :data:`SMALL_NAMES` classes some have numbers, by their places in confusion_matrix.csv.
-    """
-    from matplotlib.figure import Figure
-
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    count, number = len(classes), ""
-    places, names = range(count), [shown_name(name) for name in classes]
-    if count <= LARGE_NAMES:
-        letters, side = 10, min(14.0, 3.5 + 0.32 * count)
-    elif count <= SMALL_NAMES:
-        letters, side = 6, 3.5 + 0.13 * count
-    else:
-        letters, side, number = 10, 9.0, " (number in confusion_matrix.csv)"
-        step = 10 * -(-count // 300)
-        places = range(step - 1, count - step // 2, step)  # none beside the last row, which has a name
-        names = [str(place + 1) for place in places]
-    figure = Figure(figsize=(1.12 * side, side), layout="constrained")
-    axes = figure.add_subplot(xlabel=f"found{number}", ylabel=f"there{number}")
-    axes.set_title(f"Confusion (score {SCORE} or more, IoU 0.5)")
-    figure.colorbar(axes.imshow(shares, cmap="Blues", vmin=0, vmax=1), ax=axes, fraction=0.046)
-    axes.set_xticks([*places, count], [*names, "missed"], rotation=90, fontsize=letters)
-    axes.set_yticks([*places, count], [*names, "nothing"], fontsize=letters)
-    if len(classes) <= 20:
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    return as_image(figure)
+def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
+    """Draws counts (C + 1, C + 1), see :class:`detection.report.confusion.Confusion`; each row as shares."""
+    objects = np.append(counts[:-1].sum(axis=1), -1)  # what is nothing comes behind all classes
+    title = f"Confusion (score {SCORE} or more, IoU 0.5)"
+    return confusion_figure(counts, [*classes, "nothing"], [*classes, "missed"], objects, title)
 
 
 def best_and_worst(confusion: Confusion, count: int = SHOWN) -> tuple[list[int], list[int]]:

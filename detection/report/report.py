@@ -16,8 +16,11 @@ from detection.report.figures import overview
 from detection.report.predictions import Predictions, as_coco
 from engine.files import write_atomic
 from engine.images.image_io import write_image
+from engine.plots.evaluation import confusions
 from engine.text import csv_bytes, markdown_table
 
+CONFUSIONS = 10
+"""Confusions between classes that report.md lists."""
 SHOWN_CLASSES = 20
 """Classes that report.md lists: all if there are no more, else the best and the worst halves of this number."""
 
@@ -81,17 +84,11 @@ def report_text(
         f"At a score of {SCORE} or more and IoU 0.5: {found} found, {wrong} wrong, {missed} missed.",
         "",
     ]
-    if pairs := confused(confusion, classes):
-        parts += [markdown_table(["there", "found", "times"], pairs), ""]
+    between = confusion.counts[:-1, :-1]
+    pairs = confusions(between)[:CONFUSIONS]
+    if listed := [(classes[there], classes[said], between[there, said]) for there, said in pairs]:
+        parts += [markdown_table(["there", "found", "times"], listed), ""]
     return "\n".join([*parts, *(f"![{name}]({name}.png)" for name in shown), ""])
-
-
-def confused(confusion: Confusion, classes: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Returns the most frequent confusions between classes: what is there, what is found, how often."""
-    wrong = confusion.counts[:-1, :-1].copy()
-    np.fill_diagonal(wrong, 0)
-    pairs = [np.unravel_index(i, wrong.shape) for i in np.argsort(-wrong, axis=None, kind="stable")[:10]]
-    return [(classes[row], classes[column], int(wrong[row, column])) for row, column in pairs if wrong[row, column]]
 
 
 def _cell(value: float) -> str:

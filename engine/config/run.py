@@ -18,12 +18,10 @@ from engine.config.optimization import (
     undivided,
 )
 from engine.config.paths import AbsolutePath
-from engine.config.section import OnlyWith, Section, Unused, UnusedKeys
+from engine.config.section import Count, OnlyWith, Positive, Section, Unused, UnusedKeys
 from engine.config.training import EvaluationConfig, FinetuneConfig, TrainingConfig
 
-Positive = Annotated[float, Field(gt=0)]
 WaitSeconds = Annotated[float, Field(gt=0, le=30 * 86400)]
-Count = Annotated[int, Field(ge=1)]
 
 
 class ExperimentConfig(Section):

@@ -10,13 +10,30 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationInfo, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from engine.config.type_words import one_of
+
+
+def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the smaller number comes first, not {list(bounds)}")
+    return bounds
+
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+PartOfOne = Annotated[float, Field(gt=0, le=1)]
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_in_order)]
+NonNegativeRange = Annotated[tuple[NonNegative, NonNegative], AfterValidator(_in_order)]
+PartRange = Annotated[tuple[PartOfOne, PartOfOne], AfterValidator(_in_order)]
 
 
 class Unused(NamedTuple):

@@ -6,12 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer, field_validator, model_validator
 
 from engine.config.paths import AbsolutePath
-from engine.config.section import Section, refuse_unused
-
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+from engine.config.section import Count, NonNegative, Positive, Section, refuse_unused
 
 
 class EmaConfig(Section):

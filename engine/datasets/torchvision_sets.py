@@ -35,17 +35,13 @@ CALTECH101 = "101_ObjectCategories/{0}/image_{1:04d}.jpg"
 CALTECH256 = "256_ObjectCategories/{0}/{number:03d}_{1:04d}.jpg"
 
 
-def _numbers(count: int) -> list[str]:
-    return [str(number) for number in range(count)]
-
-
 def _arrays(dataset: Any) -> tuple[list[str], Sequence[int], NDArray[np.uint8]]:
-    return list(getattr(dataset, "classes", _numbers(10))), dataset.targets, np.asarray(dataset.data)
+    return list(getattr(dataset, "classes", "0123456789")), dataset.targets, np.asarray(dataset.data)
 
 
 def _planes(dataset: Any) -> tuple[list[str], Sequence[int], NDArray[np.uint8]]:
     """Returns classes, labels and images of a set that is stored as (N, 3, H, W)."""
-    return list(getattr(dataset, "classes", _numbers(10))), dataset.labels, dataset.data.transpose(0, 2, 3, 1)
+    return list(getattr(dataset, "classes", "0123456789")), dataset.labels, dataset.data.transpose(0, 2, 3, 1)
 
 
 def _files(dataset: Any) -> tuple[list[str], Sequence[int], Sequence[str | Path]]:
@@ -56,7 +52,7 @@ def _files(dataset: Any) -> tuple[list[str], Sequence[int], Sequence[str | Path]
 def _samples(dataset: Any) -> tuple[list[str], Sequence[int], Sequence[str | Path]]:
     """Returns classes, labels and files of a set of pairs. Imagenette's classes have several names, GTSRB's numbers."""
     samples = next(getattr(dataset, name) for name in ("_samples", "samples", "imgs") if hasattr(dataset, name))
-    classes = [name if isinstance(name, str) else name[0] for name in getattr(dataset, "classes", _numbers(43))]
+    classes = [name if isinstance(name, str) else name[0] for name in getattr(dataset, "classes", map(str, range(43)))]
     return classes, [label for _, label in samples], [path for path, _ in samples]
 
 

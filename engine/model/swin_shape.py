@@ -4,9 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from engine.config.section import Section
-
-Count = Annotated[int, Field(ge=1)]
+from engine.config.section import Count, Section
 
 
 class SwinShapeConfig(Section):

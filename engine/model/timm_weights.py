@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 import urllib.error
 import urllib.request
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -12,6 +14,7 @@ from urllib.parse import urlparse
 import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
+from safetensors import SafetensorError
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 
@@ -22,6 +25,30 @@ TIMEOUT_SECONDS = 10
 
 PREFERRED = {"pytorch_model.bin": "model.safetensors", "open_clip_pytorch_model.bin": "open_clip_model.safetensors"}
 """Files of weights in a repository of the hub, and those that timm takes in their place if they are there."""
+
+
+def create_timm(name: str, key: str, published: bool, image_size: tuple[int, int] | None, **options: Any) -> nn.Module:
+    """Builds timm's model ``name``, for ``image_size`` (height, width) if it is bound to one.
+
+    Args:
+        key: of the configuration, which names the model or its section.
+        published: start from the weights that timm publishes.
+        options: for ``timm.create_model``.
+
+    Raises:
+        UserError: timm cannot make it so, or its published weights are not to be had.
+    """
+    create = partial(create_pretrained if published else timm.create_model, name)
+    try:
+        if image_size is not None:
+            with suppress(TypeError):  # models without position embeddings know no such argument
+                return create(img_size=image_size, **options)
+        return create(**options)
+    except (TypeError, ValueError, RuntimeError, OSError, AssertionError, SafetensorError) as error:
+        if "drop_path_rate" in str(error):
+            section = key.partition(".")[0]
+            raise UserError(f"{section}.drop_path: {name} has no stochastic depth; set it to null") from None
+        raise UserError(f"{key}: timm cannot make {name} with these settings: {error}") from None
 
 
 def create_pretrained(name: str, **options: Any) -> nn.Module:

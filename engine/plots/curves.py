@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.plots.figures import write_figure
+from engine.images.image_io import write_image
+from engine.plots.figures import as_image, new_figure
 from engine.run_folder.metrics import MEASURED, read_metrics
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def write_curves(metrics: Path, image: Path, directions: Directions) -> bool:
     records = read_metrics(metrics) if metrics.is_file() else []
     figure = draw_curves(records, directions)
     if figure is not None:
-        write_figure(image, figure)
+        write_image(image, as_image(figure))
     return figure is not None
 
 
@@ -53,8 +54,6 @@ def draw_curves(records: Records, directions: Directions) -> Figure | None:
 
     Evaluations from outside the run (with a ``source``) are left out. A value that is null leaves a gap.
     """
-    from matplotlib.figure import Figure
-
     own = [record for record in records if "source" not in record]
     names = sorted({name for record in own for name in record} - NOT_DRAWN)
     # Losses come first, the optimizer's numbers last.
@@ -64,7 +63,7 @@ def draw_curves(records: Records, directions: Directions) -> Figure | None:
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     width, height = 3.6 * columns + 0.2, 2.7 * rows + 0.3
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(width, height, None)
     figure.subplots_adjust(0.6 / width, 0.5 / height, 1 - 0.1 / width, 1 - 0.3 / height, wspace=0.22, hspace=0.3)
     for place, (title, members) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, columns, place)

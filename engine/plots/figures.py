@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from engine.images.image_io import ImageArray, write_image
+from engine.images.image_io import ImageArray
 from engine.plots.fonts import give_fonts, in_one_font, readable
 from engine.text import LONGEST, shortened
 
@@ -26,9 +26,14 @@ LINE = 16
 """Pixels of a caption's line."""
 
 
-def write_figure(path: Path, figure: Figure) -> None:
-    """Replaces the PNG file ``path`` by ``figure``, as :func:`engine.images.image_io.write_image` does."""
-    write_image(path, as_image(figure))
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """Makes a figure of a size in inches.
+
+    Without a layout its axes are to be placed: quicker by far than to have matplotlib find room for labels.
+    """
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def as_image(figure: Figure, dots_per_inch: int = 110) -> ImageArray:

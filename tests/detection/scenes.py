@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from unittest import mock
+
 import torch
 from torch import Tensor
+
+from detection.boxes.postprocess import suppress_each, suppress_together
 
 
 def random_boxes(*shape: int, generator: torch.Generator, least: float = 0.02) -> Tensor:
@@ -28,3 +33,9 @@ def padded(boxes: list[Tensor], labels: list[Tensor]) -> tuple[Tensor, Tensor, T
     for i, (own, classes) in enumerate(zip(boxes, labels, strict=True)):
         out[0][i, : len(own)], out[1][i, : len(own)], mask[i, : len(own)] = own, classes, True
     return *out, mask
+
+
+def suppressing(together: bool) -> AbstractContextManager[object]:
+    """Has ``postprocess`` suppress in many images by one call, or image by image, whatever suits the device."""
+    way = suppress_together if together else suppress_each
+    return mock.patch.multiple("detection.boxes.postprocess", suppress_each=way, suppress_together=way)

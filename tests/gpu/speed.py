@@ -21,6 +21,7 @@ from engine.checkpoints.background_saver import Saver
 from engine.data.device_prefetch import DeviceBatches
 from engine.data.loaders import MicroBatch
 from engine.training.trainer import Trainer
+from tests.detection.scenes import suppressing
 from tests.gpu.findings import Findings
 from tests.gpu.models import losses, resnet_trainer, swin_trainer
 from tools.bench.checkpoint import Saving, Training
@@ -107,7 +108,8 @@ def suppression(findings: Findings) -> None:
                 samples = []
                 for _ in range(4):
                     begin = perf_counter()
-                    found[together] = postprocess(*given, together=together)
+                    with suppressing(together):
+                        found[together] = postprocess(*given)
                     found[together].counts.tolist()
                     samples.append(1000 * (perf_counter() - begin))
                 findings.figure(f"{name} ms", median(samples[1:]))

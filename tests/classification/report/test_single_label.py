@@ -12,12 +12,13 @@ from PIL import Image
 
 from classification.metrics.predictions import MultiLabelPredictions, Predictions
 from classification.metrics.sections import ClassificationEvaluationConfig
-from classification.metrics.single_label import metrics
+from classification.metrics.single_label import confusion, metrics
 from classification.report.mistakes import worst_mistakes, wrong_labels
 from classification.report.parts import LISTED, Report
-from classification.report.plots import BLOCKS, CONFUSED, EXTREMES, classes_figure, confusion_figure, extremes
+from classification.report.plots import EXTREMES, classes_figure, extremes
 from classification.report.single_label import write_report
 from engine.datasets.labelled import ArrayImages
+from engine.plots.evaluation import BLOCKS, CONFUSED, confusion_figure
 
 MANY = 1000
 
@@ -59,23 +60,14 @@ def test_a_thousand_classes_make_a_short_report(many, tmp_path: Path):
 
 def test_figures_of_many_classes_name_only_those_that_tell_something(many):
     predictions, images, train_counts = many
-    counts = np.zeros((MANY, MANY), np.int64)
-    np.add.at(counts, (predictions.labels, predictions.top[:, 0]), 1)
-    confused, whole = confusion_figure(counts, images.classes, train_counts).axes
+    counts = confusion(predictions, MANY)
+    confused, whole = confusion_figure(counts, images.classes, images.classes, train_counts, "Title").axes
     assert len(confused.get_yticks()) == CONFUSED and len(confused.get_xticks()) == CONFUSED + 1
     assert whole.images[0].get_array().shape == (BLOCKS, BLOCKS)
     np.testing.assert_allclose(whole.images[0].get_array().sum(axis=1), 1)
     recall, support = np.diag(counts) / np.maximum(counts.sum(axis=1), 1), counts.sum(axis=1)
     *_, bars = classes_figure(recall, support, images.classes, train_counts, "accuracy").axes
     assert len(bars.patches) == 2 * EXTREMES
-
-
-@pytest.mark.parametrize("count", [2, 4, 12])
-def test_the_title_of_a_small_confusion_matrix_is_whole(count):
-    figure = confusion_figure(np.eye(count, dtype=np.int64), [f"c{k}" for k in range(count)], np.ones(count))
-    figure.draw_without_rendering()
-    (title,) = figure.texts
-    assert figure.bbox.x0 <= title.get_window_extent().x0 and title.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_of_equal_classes_those_with_most_images_come_first():

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou, nms
 from detection.boxes.boxes import corners, decode, encode
 from detection.boxes.postprocess import best_pairs, class_scores, postprocess, suppress_each, suppress_together
 from detection.boxes.sections import PostprocessConfig
-from tests.detection.scenes import grid_priors, random_boxes
+from tests.detection.scenes import grid_priors, random_boxes, suppressing
 from tests.detection.waits import CountWaits
 
 PRIORS = grid_priors(4)
@@ -43,7 +43,8 @@ def test_detections_are_those_of_plain_loops(changes, together):
     config = PostprocessConfig(**changes)
     logits, codes = output()
     scores = class_scores(logits, sigmoid=False)
-    found = postprocess(scores, codes, PRIORS, config, together).images()
+    with suppressing(together):
+        found = postprocess(scores, codes, PRIORS, config).images()
     boxes = decode(codes, PRIORS).clamp(0, 1)
     for i, (own_boxes, own_scores, labels) in enumerate(found):
         expected = by_hand(scores[i], boxes[i], config)
@@ -95,12 +96,14 @@ def test_what_is_below_the_threshold_suppresses_nothing_and_is_not_found():
     scores = torch.zeros(1, len(PRIORS), 2)
     scores[0, 3, 0], scores[0, 5, 0], scores[0, 7, 1] = 0.9, 0.8, 0.7
     for together in (True, False):
-        found = postprocess(scores, codes, PRIORS, PostprocessConfig(score_threshold=0.5), together)
+        with suppressing(together):
+            found, nothing = (
+                postprocess(scores, codes, PRIORS, PostprocessConfig(score_threshold=least)) for least in (0.5, 0.95)
+            )
         ((own, values, labels),) = found.images()
         torch.testing.assert_close(values, torch.tensor([0.9, 0.7]))
         assert labels.tolist() == [0, 1]
         torch.testing.assert_close(own, boxes[:2], rtol=0, atol=1e-6)
-        nothing = postprocess(scores, codes, PRIORS, PostprocessConfig(score_threshold=0.95), together)
         assert nothing.counts.tolist() == [0] and nothing.images()[0][0].shape == (0, 4)
         assert not nothing.scores.any()
 
@@ -127,8 +130,8 @@ def test_fewer_priors_than_candidates_and_one_class():
 def test_the_host_waits_once_for_a_batch(threshold, sigmoid):
     logits, codes = output()
     config = PostprocessConfig(score_threshold=threshold)
-    with CountWaits() as count:
-        postprocess(class_scores(logits, sigmoid), codes, PRIORS, config, together=True)
+    with suppressing(together=True), CountWaits() as count:
+        postprocess(class_scores(logits, sigmoid), codes, PRIORS, config)
     assert count.waits == ["torchvision.nms.default"]
 
 
@@ -155,7 +158,8 @@ def test_a_call_has_a_bounded_number_of_boxes_and_none_changes_the_result(images
     assert 0 < each.sum() < candidates[3].sum()  # some are suppressed
 
     calls.clear()
-    postprocess(torch.rand(26, len(PRIORS), 40), codes[:1].expand(26, -1, -1), PRIORS, PostprocessConfig(), True)
+    with suppressing(together=True):
+        postprocess(torch.rand(26, len(PRIORS), 40), codes[:1].expand(26, -1, -1), PRIORS, PostprocessConfig())
     assert calls == [25_000, 1000]
 
 
@@ -176,5 +180,7 @@ def test_many_classes_and_images_are_kept_apart():
     scores = torch.rand(64, len(PRIORS), 90, generator=generator)
     codes = encode(random_boxes(64, len(PRIORS), generator=generator), PRIORS)
     config = PostprocessConfig(candidates=40, detections=40)
-    one, other = (postprocess(scores, codes, PRIORS, config, together) for together in (True, False))
+    with suppressing(together=True):
+        one = postprocess(scores, codes, PRIORS, config)
+    other = postprocess(scores, codes, PRIORS, config)
     assert torch.equal(one.scores, other.scores) and torch.equal(one.boxes, other.boxes)

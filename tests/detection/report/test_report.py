@@ -77,10 +77,13 @@ def test_many_classes_are_shown_by_their_best_and_worst():
     some = predictions(2, [[0, 0, 50, 50]] * 30, range(30), [0.9] * 30, [0] * 30)
     text = report_text("T", coco_evaluate(some, known), confuse(some, known), known.classes, [])
     assert text.count("| class ") == 1 + 20 and "The best and the worst 10 of 90" in text
-    matrices = [confusion_matrix(np.eye(count + 1, dtype=np.int64), ["name"] * count) for count in (40, 90, 101, 1203)]
-    sides = [matrix.shape[0] for matrix in matrices]
-    assert sides[0] < sides[1] and sides[2] == sides[3] < sides[1]  # names, or numbers at even distances
-    assert curves(coco_evaluate(some, known), known.classes).dtype == np.uint8
+    figures = [confusion_matrix(np.eye(n + 1, dtype=np.int64), ["name"] * n) for n in (20, 39, 90, 1203)]
+    sides = [figure.get_size_inches()[1] for figure in figures]
+    assert sides[0] < sides[1] and sides[2] == sides[3] < sides[1]  # all names, or those of some
+    assert [text.get_text() for text in figures[1].axes[0].get_xticklabels()] == ["name"] * 39 + ["missed"]
+    assert figures[1].axes[0].get_yticklabels()[-1].get_text() == "nothing"
+    lines = curves(coco_evaluate(some, known), known.classes).axes[0].get_lines()
+    assert [line.get_label()[:4] for line in lines if line.get_label()[0] != "_"][-1] == "mean"
 
 
 def test_best_and_worst_are_other_images():
