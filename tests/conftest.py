@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import memory, prepared
+from tests import memory
 
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # see engine.commands.entry.wait_politely; torch is not imported yet
 
@@ -37,6 +37,6 @@ def small_process(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails the test with which a process of the tests has become too large, unless it is marked as a long one."""
     yield
     GIVES_BACK()
-    fault = LIMIT.fault(request.node.nodeid, max(memory.peak(), prepared.peak()))
+    fault = LIMIT.fault(request.node.nodeid, memory.peak())
     if fault is not None and not {"full", "gpu"} & {mark.name for mark in request.node.iter_markers()}:
         pytest.fail(fault, pytrace=False)

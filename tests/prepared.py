@@ -22,7 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests import memory
 from tests.environment import ROOT, clean_environment
 
 MODULES = (
@@ -57,24 +56,17 @@ def start(command: Sequence[str], env: Mapping[str, str], cwd: Path, output: Pat
     return Forked(prepared, prepared.fork([list(command), dict(env), str(cwd), str(output)]))
 
 
-def peak() -> int:
-    """Bytes that a fork which has ended has had in memory at most; 0 if there was none."""
-    return _prepared().peak if _prepared.cache_info().currsize else 0
-
-
 class Forked:
     """A process that was forked for a command; what tests use of :class:`subprocess.Popen`."""
 
     def __init__(self, prepared: _Prepared, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
-        self.peak = 0
-        """Bytes that it has had in memory at most, once it has ended."""
         self._prepared = prepared
 
     def poll(self) -> int | None:
         if self.returncode is None:
-            self.returncode, self.peak = self._prepared.end(self.pid)
+            self.returncode = self._prepared.end(self.pid)
         return self.returncode
 
     def wait(self, timeout: float = float("inf")) -> int:
@@ -109,8 +101,7 @@ class _Prepared:
             stdout=subprocess.PIPE,
         )
         self._lines = _Lines(self._process.stdout.fileno())  # type: ignore[union-attr]
-        self._ends: dict[int, tuple[int, int]] = {}
-        self.peak = 0
+        self._ends: dict[int, int] = {}
         atexit.register(self._process.kill)
 
     def fork(self, request: list[Any]) -> int:
@@ -120,11 +111,11 @@ class _Prepared:
             if (pid := self._read(None)) is not None:
                 return pid
 
-    def end(self, pid: int) -> tuple[int | None, int]:
-        """Returns the exit code of a fork and its peak of memory, or None and 0."""
+    def end(self, pid: int) -> int | None:
+        """Returns the exit code of a fork that has ended, or None."""
         while self._lines.ready(0):
             self._read(0)
-        return self._ends.pop(pid, (None, 0))
+        return self._ends.pop(pid, None)
 
     def _read(self, timeout: float | None) -> int | None:
         """Notes a line's exit code, or returns the number of the process that it says was started."""
@@ -132,11 +123,10 @@ class _Prepared:
             return None
         line = self._lines.next()
         assert line is not None, f"the process that forks others ended with {self._process.wait()}"
-        pid, code, peak = json.loads(line)
+        pid, code = json.loads(line)
         if code is None:
             return int(pid)
-        self._ends[pid] = code, peak
-        self.peak = max(self.peak, peak)
+        self._ends[pid] = code
         return None
 
 
@@ -180,10 +170,10 @@ def _serve() -> list[Any] | None:
     running: set[int] = set()
     while True:
         for pid in [*running]:
-            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 running.remove(pid)
-                _reply(replies, pid, os.waitstatus_to_exitcode(status), memory.peak_bytes(usage))
+                _reply(replies, pid, os.waitstatus_to_exitcode(status))
         if not requests.ready(0.01 if running else None):
             continue
         if (line := requests.next()) is None:
@@ -196,8 +186,8 @@ def _serve() -> list[Any] | None:
         _reply(replies, pid)
 
 
-def _reply(replies: int, pid: int, code: int | None = None, peak: int = 0) -> None:
-    os.write(replies, json.dumps([pid, code, peak]).encode() + b"\n")
+def _reply(replies: int, pid: int, code: int | None = None) -> None:
+    os.write(replies, json.dumps([pid, code]).encode() + b"\n")
 
 
 def _run(command: list[str], env: dict[str, str], cwd: str, output: str) -> None:

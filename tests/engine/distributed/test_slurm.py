@@ -113,7 +113,7 @@ def test_a_job_finds_the_folder_of_what_it_asked_for_again(tmp_path: Path) -> No
 def test_a_folder_that_is_gone_is_not_gone_on_with(tmp_path: Path) -> None:
     folder = RunDir.claim(tmp_path)
     note_folder(folder, tmp_path, ["a"], JOB)
-    folder.release()
+    folder.path.rmdir()
     assert noted_folder(tmp_path, ["a"], JOB) is None
 
 

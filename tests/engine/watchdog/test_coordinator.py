@@ -118,7 +118,7 @@ def test_a_rank_that_takes_nothing_holds_up_nobody() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         other = socket.create_connection(listener.getsockname())
         member = Member(1, connection=connection_over(listener.accept()[0]))
-    teller = threading.Thread(target=member.tell, args=("stop", "x" * 10**8), daemon=True)  # more than buffers hold
+    teller = threading.Thread(target=member.tell, args=("stop", "x" * 2 * 10**7), daemon=True)  # more than buffers hold
     teller.start()
     teller.join(60)
     assert member.mute and not teller.is_alive()
