@@ -145,12 +145,12 @@ def resolve_accumulation(
     if accumulation == "auto":
         bound = micro_batch_size or global_batch_size
         per_rank, rest = divmod(global_batch_size, world_size)
-        sizes = [m for m in range(min(bound, per_rank), 0, -1) if not (rest or per_rank % m or m % multiple_of)]
-        if not sizes:
-            if multiple_of > bound:
-                raise UserError(f"training.micro_batch_size: {bound} is too small; at least {multiple_of} is needed")
+        if multiple_of > bound:
+            raise UserError(f"training.micro_batch_size: {bound} is too small; at least {multiple_of} is needed")
+        if rest or per_rank % multiple_of or not per_rank:
             raise _indivisible(global_batch_size, world_size, 1, multiple_of)
-        return per_rank // sizes[0], sizes[0]
+        size = next(m for m in range(min(bound, per_rank), 0, -1) if not (per_rank % m or m % multiple_of))
+        return per_rank // size, size
     assert isinstance(accumulation, int)
     slot_size, rest = divmod(global_batch_size, world_size * accumulation)
     if rest or slot_size % multiple_of:

@@ -82,6 +82,7 @@ def test_an_empty_or_too_small_training_set_is_a_user_error():
         (128, 16, 4, 2, 1, (4, 16)),
         (100, 30, "auto", 1, 1, (4, 25)),
         (100, 30, "auto", 1, 2, (5, 20)),
+        (10**18, None, "auto", 1, 2, (1, 10**18)),
     ],
 )
 def test_accumulation_is_the_smallest_that_fits(batch, bound, accumulation, ranks, multiple, expected):
