@@ -195,13 +195,8 @@ def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir) -> int:
     recorder.end("finished" if done else "interrupted")
     if done:
         return 0
-    cause, step = trainer.ranks.stop.signal, trainer.state.step
-    log.warning(
-        "stopped by %s at step %d; go on with --resume %s",
-        cause.name if cause else "another rank",
-        step,
-        shown(folder.path),
-    )
+    cause, step = trainer.ranks.cause_of_stop(), trainer.state.step
+    log.warning("stopped by %s at step %d; go on with --resume %s", cause.name, step, shown(folder.path))
     return EXIT_INTERRUPTED
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from signal import Signals
 from typing import TypeVar, cast
 
 import torch
@@ -109,6 +110,14 @@ class Ranks:
             by_user, text = fault
             raise UserError(text) if by_user else RuntimeError(f"rank 0 failed: {text}")
         return cast(T, value)
+
+    def cause_of_stop(self) -> Signals:
+        """Returns the signal that has stopped the run, on every rank: those that it has not reached hear of it now.
+
+        To be called once the ranks have agreed to stop, which they do before the watchdog may have told each of them.
+        """
+        self.stop.hear(Signals(max(self.gather_counts(self.stop.signal or 0))).name)
+        return cast(Signals, self.stop.signal)
 
     def barrier(self) -> None:
         """Waits until every rank is here."""

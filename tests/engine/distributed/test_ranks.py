@@ -35,6 +35,18 @@ def test_single_process_needs_no_group(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def told_of_signals(ranks: Ranks, came: list[str]) -> list[str]:
+    if name := came[ranks.rank]:
+        ranks.stop.hear(name)
+    cause = ranks.cause_of_stop()
+    assert cause == ranks.stop.signal
+    return [cause.name]
+
+
+def test_a_signal_to_one_rank_is_the_cause_of_the_stop_on_all() -> None:
+    assert run_ranks(2, told_of_signals, ["", "SIGUSR1"]) == [["SIGUSR1"], ["SIGUSR1"]]
+
+
 TEXTS = ["", "Grüße, 世界 🦢\nsecond line", "\udcff undecodable byte of a path"]
 
 
