@@ -37,8 +37,8 @@ MODULES = (
     "detection.task",
     "detection.inference",
 )
-AT_START = ("PYTHON", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_")
-"""Variables of these are read while an interpreter starts, or a library is loaded."""
+AT_START = ("PYTHON", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_", "HF_", "MPL", "TORCH_")
+"""Variables of these are read while an interpreter starts, or a library is loaded or imported."""
 
 
 def can_be_prepared(command: Sequence[str], env: Mapping[str, str]) -> bool:

@@ -13,7 +13,7 @@ from engine.errors import EXIT_USER_ERROR, UserError
 from engine.process.descriptors import raise_descriptor_limit
 from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard
-from engine.task.spec import Later, TaskSpec, explained
+from engine.task.spec import Later, TaskSpec
 
 
 def train(spec: TaskSpec) -> None:
@@ -74,7 +74,7 @@ def _use_trained_model(spec: TaskSpec, arguments: Any, run: Later) -> None:
 
 def first_rank() -> bool:
     """Tells whether this process is the one whose messages count, as far as can be told before the ranks have met."""
-    names = ("RANK", "SLURM_PROCID", "SUBMITIT_LOCAL_GLOBALID")
+    names = ("SUBMITIT_LOCAL_GLOBALID", "RANK", "SLURM_PROCID")
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 
@@ -102,6 +102,8 @@ def exit_code(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
+        from engine.task.other_tasks import explained
+
         if first_rank():
             sys.stderr.write(f"error: {explained(error)}\n")  # in one piece: srun writes there too
         return EXIT_USER_ERROR

@@ -125,7 +125,8 @@ def _is_below(tree: Node, keys: Keys, deciders: list[Keys]) -> bool:
 
 def trace(error: ValidationError, schema: type[BaseModel], tree: Node) -> list[Finding]:
     """Returns where in ``tree`` pydantic's errors are, and what would be right there."""
-    return [_trace(found, schema, tree.plain()) for found in error.errors(include_url=False)]
+    value = tree.plain()
+    return [_trace(found, schema, value) for found in error.errors(include_url=False)]
 
 
 def _trace(error: Any, schema: type[BaseModel], value: Any) -> Finding:

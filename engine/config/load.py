@@ -21,9 +21,9 @@ C = TypeVar("C", bound=Section)
 class ConfigError(UserError):
     """Everything that is wrong in a configuration, and the places of its sections that its type has not."""
 
-    def __init__(self, text: str, unknown_sections: Mapping[str, str]) -> None:
+    def __init__(self, text: str, unknown_sections: Mapping[str, str] | None = None) -> None:
         super().__init__(text)
-        self.unknown_sections = unknown_sections
+        self.unknown_sections = unknown_sections or {}  # with a default: errors are pickled with their text alone
 
 
 def load_config(

@@ -81,7 +81,8 @@ def words(annotation: Any, metadata: tuple[Any, ...] = ()) -> list[str]:
     if origin is tuple and Ellipsis not in get_args(annotation):
         limits["length"] = len(get_args(annotation))
     elif "min_length" in limits and limits["min_length"] == limits.get("max_length"):
-        limits["length"] = limits.pop("min_length", limits.pop("max_length"))
+        limits["length"] = limits.pop("min_length")
+        del limits["max_length"]
     unit = "characters" if origin is str else "values"
     said = " and ".join(text.format(limits[name], unit=unit) for name, text in _LIMITS.items() if name in limits)
     return [f"{_NOUNS.get(origin, str(annotation))} {said}".rstrip()]

@@ -46,7 +46,10 @@ def detect_layout(environment: Mapping[str, str]) -> Layout:
     Raises:
         UserError: some of torchrun's variables are set and others are not, or a value makes no sense.
     """
-    if "RANK" in environment or "WORLD_SIZE" in environment:
+    if environment.get("SUBMITIT_EXECUTOR") == "local":
+        names = ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID", "SUBMITIT_LOCAL_NTASKS")
+        launcher = "submitit"
+    elif "RANK" in environment or "WORLD_SIZE" in environment:
         missing = [name for name in TORCHRUN if name not in environment]
         if missing:
             raise UserError(
@@ -57,9 +60,6 @@ def detect_layout(environment: Mapping[str, str]) -> Layout:
     elif "SLURM_PROCID" in environment and "SLURM_STEP_ID" in environment and "SLURM_STEP_NUM_TASKS" in environment:
         names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
         launcher = "slurm"
-    elif environment.get("SUBMITIT_EXECUTOR") == "local":
-        names = ("SUBMITIT_LOCAL_GLOBALID", "SUBMITIT_LOCAL_NTASKS", "SUBMITIT_LOCAL_LOCALID", "SUBMITIT_LOCAL_NTASKS")
-        launcher = "submitit"
     else:
         return Layout()
     try:

@@ -13,6 +13,7 @@ from engine.files import read_json, write_atomic
 
 log = logging.getLogger(__name__)
 
+STATES = ("queued", "running", "finished", "interrupted", "failed")
 _NOTED_IF_SO = ("stopped_early", "skipped_in_row")
 LOST_AFTER = 180.0
 """Seconds without an update after which a running run is taken for lost."""
@@ -43,6 +44,8 @@ class Status:
         Or ``stopped_early`` and ``skipped_in_row``, the number of steps up to ``step`` that were skipped, which stand
         there only if early stopping has ended the run, or if there are any.
         """
+        assert changes.keys() <= {"state", "epoch", "step", "best", *_NOTED_IF_SO}, changes
+        assert changes.get("state", "running") in STATES, changes
         content = {**self._content, **changes}
         self._content = {key: value for key, value in content.items() if value or key not in _NOTED_IF_SO}
         if changes.keys() & {"state", "best"}:

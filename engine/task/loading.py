@@ -15,9 +15,11 @@ from engine.devices.precision import resolve_precision
 from engine.distributed.connect import choose_device
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
+from engine.errors import UserError
 from engine.images.image_io import read_image, to_rgb, upright
 from engine.task.experiment import open_experiment
 from engine.task.inference import ImageInference, inference_mode
+from engine.task.other_tasks import explained
 from engine.task.spec import TaskSpec
 
 
@@ -65,7 +67,10 @@ def load_model(
     Raises:
         UserError: folder, checkpoint or overrides are not as they should be.
     """
-    opened = open_experiment(Path(experiment), checkpoint, spec.schema(), overrides)
+    try:
+        opened = open_experiment(Path(experiment), checkpoint, spec.schema(), overrides)
+    except UserError as error:
+        raise UserError(explained(error)) from None
     place = choose_device(opened.config.distributed, Layout()) if device is None else torch.device(device)
     inference = spec.inference(opened, Ranks(Layout(), place))
     return LoadedModel(cast(ImageInference, inference), opened.config, place)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.config.load import ConfigError
-from engine.config.type_words import one_of
 from engine.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,13 +93,3 @@ def find_spec(name: str) -> TaskSpec:
         ) from None
     assert spec.name == name, f"{module}.SPEC describes {spec.name}"
     return spec
-
-
-def explained(error: UserError) -> str:
-    """Returns what to tell of ``error``: the tasks whose section a configuration has by mistake, or else its text."""
-    places = error.unknown_sections if isinstance(error, ConfigError) else {}
-    schemas = {f"{task}.…": find_spec(task).schema() for task in known_tasks()} if places else {}
-    for section, place in places.items():
-        if tasks := [task for task, schema in schemas.items() if section in schema.model_fields]:
-            return f"{place}: {section}: this task has no such section: use python -m {one_of(tasks)} for it"
-    return str(error)

@@ -16,7 +16,8 @@ from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.config.load import load_config
 from engine.errors import UserError
-from engine.task.spec import explained, find_spec, known_tasks
+from engine.task.other_tasks import explained
+from engine.task.spec import find_spec, known_tasks
 from tools.chaos.plan import plan_kills
 from tools.chaos.rounds import Run, RunFailed, Struck, run_in_peace, run_under_fire
 

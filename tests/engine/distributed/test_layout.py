@@ -41,7 +41,8 @@ def test_slurm_with_unequal_nodes(node: int, local: int) -> None:
 
 def test_ranks_of_a_job_that_submitit_starts_on_this_machine() -> None:
     environment = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_GLOBALID": "1", "SUBMITIT_LOCAL_LOCALID": "1"}
-    assert detect_layout({**environment, "SUBMITIT_LOCAL_NTASKS": "2"}) == Layout(1, 2, 1, 2, "submitit")
+    left_over = torchrun_environment(0, 3, 29500)  # of the shell in which the job was submitted
+    assert detect_layout({**left_over, **environment, "SUBMITIT_LOCAL_NTASKS": "2"}) == Layout(1, 2, 1, 2, "submitit")
 
 
 @pytest.mark.parametrize("name", TORCHRUN)
