@@ -190,12 +190,12 @@ def _newest(folder: RunDir) -> Path | None:
 
 
 def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir) -> int:
-    done = trainer.fit(recorder)
+    cause = None if trainer.fit(recorder) else trainer.ranks.cause_of_stop()
     trainer.ranks.heartbeat.at("end")
-    recorder.end("finished" if done else "interrupted")
-    if done:
+    recorder.end("finished" if cause is None else "interrupted")
+    if cause is None:
         return 0
-    cause, step = trainer.ranks.cause_of_stop(), trainer.state.step
+    step = trainer.state.step
     log.warning("stopped by %s at step %d; go on with --resume %s", cause.name, step, shown(folder.path))
     return EXIT_INTERRUPTED
 
