@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.datasets.csv_listing import NAMED, Row, check_cells, read_listing
+from engine.datasets.csv_listing import NAMED, Listing, read_listing
 from engine.datasets.holdout import HOW_TO_HOLD_OUT, part
 from engine.datasets.labelled import FileImages, class_counts, some
 from engine.datasets.sections import CsvData
@@ -33,9 +33,9 @@ def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> Fil
         UserError: a table or a column is missing, a row contradicts itself or another, a class is unknown or without
             training images, or the split is not there.
     """
-    rows, repeated = read_listing(config)
-    splits = np.array([row.split for row in rows])
-    there = set(splits.tolist())
+    listing, repeated = read_listing(config)
+    splits = np.array(listing.splits)
+    there = set(listing.splits)
     trains = "train" in there
     if repeated and split == ("train" if trains else min(there)):  # once, not for each split that is opened
         log.warning("data.csv: rows that repeat others and count once: %d", repeated)
@@ -50,8 +50,8 @@ def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> Fil
             f"data.csv: no row is for {split}; name a data.split_column that says so, or a table of its own "
             f"(data.csv={{train: ..., {split}: ...}}){advice}"
         )
-    classes, labels = _labels(config, rows, None if trains else known)
-    images = FileImages(config.root, classes, labels, (row.path for row in rows))
+    classes, labels = _labels(config, listing, None if trains else known)
+    images = FileImages(config.root, classes, labels, listing.paths)
     counts = class_counts(images.subset(np.flatnonzero(splits == "train")))
     without = [classes[number] for number in np.flatnonzero(counts == 0)]
     if trains and without:
@@ -63,28 +63,30 @@ def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> Fil
     return chosen if config.val_fraction is None or split == "test" else part(chosen, config, split)
 
 
-def _labels(config: CsvData, rows: list[Row], known: list[str] | None) -> tuple[list[str], NDArray[np.integer]]:
+def _labels(config: CsvData, listing: Listing, known: list[str] | None) -> tuple[list[str], NDArray[np.integer]]:
     """Returns the classes, and of each row its class number, (N,) int64, or what it shows, (N, C) uint8.
 
     ``known``: the classes where no row is for training.
     """
     columns = config.label_columns
     if len(columns) > 1:
-        for k, name in enumerate(columns):
-            check_cells(rows, name, [row.labels[k] for row in rows], lambda cell: cell.lower() in TRUTH, "0 or 1")
-        return columns, np.array([[TRUTH[cell.lower()] for cell in row.labels] for row in rows], np.uint8)
-    cells, separator = [row.labels[0] for row in rows], config.label_separator
+        labels = np.empty((len(listing.paths), len(columns)), np.uint8)
+        for k, (name, cells) in enumerate(zip(columns, listing.labels, strict=True)):
+            listing.check(name, cells, lambda cell: cell.lower() in TRUTH, "0 or 1")
+            labels[:, k] = [TRUTH[cell.lower()] for cell in cells]
+        return columns, labels
+    cells, separator = listing.labels[0], config.label_separator
     missing = ("nan", "") if separator is None else ("nan",)
-    check_cells(rows, columns[0], cells, lambda cell: cell.lower() not in missing, "the name of a class")
+    listing.check(columns[0], cells, lambda cell: cell.lower() not in missing, "the name of a class")
     if separator is None:
         sets = [[cell] for cell in cells]
     else:
         sets = [[name for name in map(str.strip, cell.split(separator)) if name] for cell in cells]
-    trained = (name for row, own in zip(rows, sets, strict=True) if row.split == "train" for name in own)
+    trained = (name for split, own in zip(listing.splits, sets, strict=True) if split == "train" for name in own)
     classes = config.classes or known or class_order(trained)
     number = {name: k for k, name in enumerate(classes)}
     whose = "the model was not trained on it" if known else "the training images show no such class"
-    _check_known(rows, sets, number, "data.classes names no such class" if config.classes else whose)
+    _check_known(listing, sets, number, "data.classes names no such class" if config.classes else whose)
     if separator is None:
         return classes, np.array([number[cell] for cell in cells], np.int64)
     labels = np.zeros((len(sets), len(classes)), np.uint8)
@@ -103,9 +105,9 @@ def class_order(names: Iterable[str]) -> list[str]:
     return sorted(different, key=values.__getitem__) if all(map(math.isfinite, values.values())) else different
 
 
-def _check_known(rows: list[Row], sets: list[list[str]], number: dict[str, int], reason: str) -> None:
-    unknown: dict[str, list[Row]] = {}
-    for row, own in zip(rows, sets, strict=True):
+def _check_known(listing: Listing, sets: list[list[str]], number: dict[str, int], reason: str) -> None:
+    unknown: dict[str, list[int]] = {}
+    for row, own in enumerate(sets):
         for name in own:
             if name not in number:
                 unknown.setdefault(name, []).append(row)
@@ -115,7 +117,8 @@ def _check_known(rows: list[Row], sets: list[list[str]], number: dict[str, int],
     for name, where in list(unknown.items())[:NAMED]:
         near = difflib.get_close_matches(name, number, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        lines.append(f"{where[0].place}: unknown class '{name}' ({where[0].split}; {len(where)} rows in all){hint}")
+        place, split = listing.place(where[0]), listing.splits[where[0]]
+        lines.append(f"{place}: unknown class '{name}' ({split}; {len(where)} rows in all){hint}")
     if len(unknown) > NAMED:
         lines.append(f"and {len(unknown) - NAMED} more classes")
     raise UserError("\n".join([*lines, f"{reason}; there are {len(number)}: {some(list(number))}"]))

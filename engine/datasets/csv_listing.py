@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from engine.datasets.csv_table import read_table
 from engine.datasets.sections import CsvData, CsvFiles
@@ -17,33 +18,40 @@ NAMED = 5
 """Rows that a message names."""
 
 
-class Row(NamedTuple):
-    """What a table says of an image."""
+@dataclass(frozen=True)
+class Listing:
+    """What tables say of images, column by column: with an object a row, reading them would take twice as long."""
 
-    file: Path
-    """The table."""
-    line: int
+    files: list[Path]
+    """The table of each row."""
+    lines: list[int]
     """Where the row ends in it."""
-    path: str
-    split: str
-    labels: tuple[str, ...]
-    """The cells of the label columns."""
+    paths: list[str]
+    splits: list[str]
+    labels: list[list[str]]
+    """The cells of each label column."""
 
-    @property
-    def place(self) -> str:
-        """Returns FILE:LINE."""
-        return f"{self.file}:{self.line}"
+    def place(self, row: int) -> str:
+        """Returns FILE:LINE of a row."""
+        return f"{self.files[row]}:{self.lines[row]}"
+
+    def chosen(self, rows: list[int]) -> Listing:
+        """Returns some of the rows."""
+
+        def of(column: list[Any]) -> list[Any]:
+            return [column[row] for row in rows]
+
+        return Listing(of(self.files), of(self.lines), of(self.paths), of(self.splits), [*map(of, self.labels)])
+
+    def check(self, column: str, cells: list[str], fine: Callable[[str], bool], right: str) -> None:
+        """Raises UserError if a column's cells, one a row, are not as they should be, naming the first few."""
+        wrong = [row for row, cell in enumerate(cells) if not fine(cell)]
+        if wrong:
+            lines = [f"{self.place(row)}: {column}: must be {right}, not '{cells[row]}'" for row in wrong[:NAMED]]
+            raise UserError("\n".join([*lines, f"and {len(wrong) - NAMED} more rows"] if len(wrong) > NAMED else lines))
 
 
-def check_cells(rows: Sequence[Row], column: str, cells: list[str], fine: Callable[[str], bool], right: str) -> None:
-    """Raises UserError if a column's cells, one a row, are not as they should be, naming the first few."""
-    wrong = [(row, cell) for row, cell in zip(rows, cells, strict=True) if not fine(cell)]
-    if wrong:
-        lines = [f"{row.place}: {column}: must be {right}, not '{cell}'" for row, cell in wrong[:NAMED]]
-        raise UserError("\n".join([*lines, f"and {len(wrong) - NAMED} more rows"] if len(wrong) > NAMED else lines))
-
-
-def read_listing(config: CsvData) -> tuple[list[Row], int]:
+def read_listing(config: CsvData) -> tuple[Listing, int]:
     """Reads all tables: a row for each image, and the number of rows left out, since they say the same as others.
 
     Raises:
@@ -57,28 +65,33 @@ def read_listing(config: CsvData) -> tuple[list[Row], int]:
         files = {"train": config.csv}
         if config.split_column is not None:
             wanted["data.split_column"] = [config.split_column]
-    rows: list[Row] = []
+    listing = Listing([], [], [], [], [[] for _ in config.label_columns])
     for split, file in files.items():
         if file is not None:
             table = read_table(file, wanted, config.delimiter)
-            splits = table.columns.get(config.split_column or "", [split] * len(table))
-            labels = zip(*(table.columns[name] for name in config.label_columns), strict=True)
-            cells = zip(table.lines, table.columns[config.path_column], splits, labels, strict=True)
-            rows += [Row(file, *row) for row in cells]
-    check_cells(rows, config.path_column, [row.path for row in rows], bool, "the path of an image")
-    right = "train, val (or validation) or test"
-    said = [row.split for row in rows]
-    check_cells(rows, config.split_column or "split", said, lambda cell: cell.lower() in SPLITS, right)
-    rows = [row._replace(path=os.path.normpath(row.path), split=SPLITS[row.split.lower()]) for row in rows]
-    first: dict[str, Row] = {}
-    columns, conflicts = ("split", *config.label_columns), []
-    for row in rows:
-        earlier = first.setdefault(os.path.normpath(os.path.join(config.root, row.path)), row)
-        said_twice = zip(columns, (earlier.split, *earlier.labels), (row.split, *row.labels), strict=True)
-        if different := [(name, before, after) for name, before, after in said_twice if before != after]:
-            name, before, after = different[-1]
-            conflicts.append(f"{row.place}: {row.path} has {name} '{after}' here and '{before}' in {earlier.place}")
+            said = table.columns.get(config.split_column or "", [split] * len(table))
+            listing.files.extend([file] * len(table))
+            listing.lines.extend(table.lines)
+            listing.paths.extend(path and os.path.normpath(path) for path in table.columns[config.path_column])
+            listing.splits.extend(SPLITS.get(cell.lower(), cell) for cell in said)
+            for cells, name in zip(listing.labels, config.label_columns, strict=True):
+                cells.extend(table.columns[name])
+    listing.check(config.path_column, listing.paths, bool, "the path of an image")
+    if config.split_column is not None:
+        right = "train, val (or validation) or test"
+        listing.check(config.split_column, listing.splits, SPLITS.__contains__, right)
+    first: dict[str, int] = {}
+    labels = zip(config.label_columns, listing.labels, strict=True)
+    columns, conflicts = [("split", listing.splits), *labels], []
+    for row, path in enumerate(listing.paths):
+        earlier = first.setdefault(os.path.normpath(os.path.join(config.root, path)), row)
+        different = [(name, cells) for name, cells in columns if cells[row] != cells[earlier]] if earlier < row else []
+        if different:
+            name, cells = different[-1]
+            here, there = f"{listing.place(row)}: {path}", listing.place(earlier)
+            conflicts.append(f"{here} has {name} '{cells[row]}' here and '{cells[earlier]}' in {there}")
     if conflicts:
         more = [f"and {len(conflicts) - NAMED} more"] if len(conflicts) > NAMED else []
         raise UserError("\n".join([*conflicts[:NAMED], *more, "list each image once, with all that it shows"]))
-    return list(first.values()), len(rows) - len(first)
+    repeated = len(listing.paths) - len(first)
+    return listing.chosen(list(first.values())) if repeated else listing, repeated
