@@ -3,9 +3,18 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from engine.config.section import OnlyWith, PartRange, PositiveRange, Probability, Section
+from engine.config.section import (
+    Count,
+    NonNegative,
+    OnlyWith,
+    PartOfOne,
+    PartRange,
+    PositiveRange,
+    Probability,
+    Section,
+)
 
 _NUMBER = r"\d+(\.\d+)?"
 _RAND_SECTION = re.compile(rf"m\d+|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?)|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3aw|3a)")
@@ -45,11 +54,11 @@ class RandomResizedCropConfig(Section):
 class ColorJitterConfig(Section):
     """Random changes of colour, as torchvision's ColorJitter makes them."""
 
-    brightness: NonNegativeFloat = 0.4
+    brightness: NonNegative = 0.4
     """The factor is drawn from [1 - value, 1 + value]; 0 turns it off, here and below."""
-    contrast: NonNegativeFloat = 0.4
+    contrast: NonNegative = 0.4
     """The factor is drawn from [1 - value, 1 + value]."""
-    saturation: NonNegativeFloat = 0.4
+    saturation: NonNegative = 0.4
     """The factor is drawn from [1 - value, 1 + value]."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """The shift is drawn from [-value, value] of the colour circle."""
@@ -71,7 +80,7 @@ class AffineConfig(Section):
 class SharpnessConfig(Section):
     """A change of sharpness."""
 
-    factor: NonNegativeFloat = 2.0
+    factor: NonNegative = 2.0
     """0 blurs, 1 changes nothing, 2 doubles the sharpness."""
     probability: Probability = 0.5
     """Probability that it is applied."""
@@ -91,11 +100,11 @@ class RandAugmentConfig(Section):
 
     magnitude: Annotated[int, Field(ge=0, le=10)] = 9
     """Strength of the operations."""
-    layers: Annotated[int, Field(ge=1)] = 2
+    layers: Count = 2
     """Operations drawn for an image."""
     probability: Probability = 0.5
     """Probability that a drawn operation is applied."""
-    magnitude_std: NonNegativeFloat = 0.5
+    magnitude_std: NonNegative = 0.5
     """Standard deviation of the magnitude."""
     increasing: bool = True
     """Use operations whose effect grows with the magnitude."""
@@ -116,9 +125,9 @@ class RandomErasingConfig(Section):
     """Probability that an image loses anything."""
     area: PartRange = (0.02, 0.3333333333333333)
     """Least and largest part of the image, all rectangles together."""
-    min_aspect: Annotated[float, Field(gt=0, le=1)] = 0.3
+    min_aspect: PartOfOne = 0.3
     """Least ratio of a rectangle's sides."""
-    count: Annotated[int, Field(ge=1)] = 1
+    count: Count = 1
     """Most rectangles; their number is drawn from 1 to this."""
 
 
@@ -157,9 +166,9 @@ class AugmentationConfig(Section):
     """TrivialAugment (arXiv:2103.10158) as torchvision's TrivialAugmentWide."""
     random_erasing: RandomErasingConfig | None = None
     """Rectangles of noise."""
-    mixup: NonNegativeFloat | None = None
+    mixup: NonNegative | None = None
     """Mixup (arXiv:1710.09412): its Beta distribution's alpha, for example 0.8."""
-    cutmix: NonNegativeFloat | None = None
+    cutmix: NonNegative | None = None
     """CutMix (arXiv:1905.04899): its Beta distribution's alpha, for example 1.0."""
     mixing_probability: Annotated[Probability, MIXES] = 1.0
     """Probability that Mixup or CutMix is applied."""

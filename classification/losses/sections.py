@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import model_validator
 
-from engine.config.section import Fraction, OnlyWith, Section, Variants
+from engine.config.section import Fraction, NonNegative, OnlyWith, Positive, Section, Variants
 from engine.config.type_words import one_of
 
 
@@ -35,9 +35,9 @@ class FocalConfig(CommonLoss):
 
     name: Literal["focal"]
     """For one label an image, or several."""
-    gamma: NonNegativeFloat = 2.0
+    gamma: NonNegative = 2.0
     """How much less an image counts that is already right; 0: cross entropy or bce."""
-    alpha: PositiveFloat | list[PositiveFloat] | None = None
+    alpha: Positive | list[Positive] | None = None
     """Factor of the loss, one or one a class in their order; with several labels in (0, 1): alpha for those that are
     there, 1 - alpha for those that are not; null: none."""
 
@@ -47,7 +47,7 @@ class BceConfig(CommonLoss):
 
     name: Literal["bce"]
     """For one label an image, or several."""
-    pos_weight: Literal["none", "inverse"] | PositiveFloat | list[PositiveFloat] = "none"
+    pos_weight: Literal["none", "inverse"] | Positive | list[Positive] = "none"
     """With several labels: factor for labels that are there; inverse: a class's images without it by those with it;
     or one number, or one a class in their order."""
 
@@ -57,9 +57,9 @@ class AsymmetricConfig(CommonLoss):
 
     name: Literal["asymmetric"]
     """For several labels an image."""
-    gamma_pos: NonNegativeFloat = 0.0
+    gamma_pos: NonNegative = 0.0
     """How much less a label counts that is there and already right."""
-    gamma_neg: NonNegativeFloat = 4.0
+    gamma_neg: NonNegative = 4.0
     """The same for labels that are not there."""
     clip: Fraction = 0.05
     """Probability below which a label that is not there costs nothing."""
@@ -70,7 +70,7 @@ class LogitAdjustedConfig(CommonLoss):
 
     name: Literal["logit_adjusted"]
     """For one label an image."""
-    tau: NonNegativeFloat = 1.0
+    tau: NonNegative = 1.0
     """Weight of the classes' log frequencies; 0: cross entropy."""
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from engine.config.paths import AbsolutePath
 from engine.config.section import Count, PartRange, Section, Variants
-from engine.images.sections import ImageData, ImageSize, Interpolation, Side
+from engine.images.sections import ImageData, ImageSize, Interpolation
 
 
 class CommonData(ImageData):
@@ -56,7 +56,7 @@ class ShapesData(CommonData):
     """Images of train."""
     val_images: Count = 200
     """Images of val."""
-    canvas_size: tuple[Side, Side] = (160, 200)
+    canvas_size: tuple[Count, Count] = (160, 200)
     """[height, width] in pixels of each image."""
     max_objects: Count = 6
     """Most shapes on an image; their number is drawn from 0 to this."""

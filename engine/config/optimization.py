@@ -7,11 +7,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from engine.config.section import OnlyWith, Section, Unused, UnusedKeys, Variants, may_import, refuse_unused
+from engine.config.section import (
+    Fraction,
+    NonNegative,
+    OnlyWith,
+    PartOfOne,
+    Positive,
+    Section,
+    Unused,
+    UnusedKeys,
+    Variants,
+    may_import,
+    refuse_unused,
+)
 
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 Part = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -164,9 +173,9 @@ class OneCycleSchedule(Section):
     """Shape."""
     one_cycle_rise: Part = 0.3
     """Part of the run in which the rate rises."""
-    one_cycle_start: Annotated[float, Field(gt=0, le=1)] = 0.04
+    one_cycle_start: PartOfOne = 0.04
     """First rate, as a part of `optimizer.lr`."""
-    one_cycle_end: Annotated[float, Field(gt=0, le=1)] = 4e-6
+    one_cycle_end: PartOfOne = 4e-6
     """Last rate, as a part of `optimizer.lr`."""
 
 

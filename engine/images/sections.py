@@ -2,13 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 
-from engine.config.section import Section
+from engine.config.section import Count, Positive, Probability, Section
 
-Side = Annotated[int, Field(ge=1)]
-ImageSize = Side | tuple[Side, Side]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+ImageSize = Count | tuple[Count, Count]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -19,15 +17,15 @@ class ImageData(Section):
     """Pixels of the model's input: one number, or [height, width]."""
     interpolation: Interpolation | Literal["auto"] = "auto"
     """Filter for resizing; auto: the model's own, else bicubic."""
-    mean: tuple[Fraction, Fraction, Fraction] | Literal["auto"] = "auto"
+    mean: tuple[Probability, Probability, Probability] | Literal["auto"] = "auto"
     """What is subtracted from red, green and blue in [0, 1]; auto: the model's own, else ImageNet's."""
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | Literal["auto"] = "auto"
+    std: tuple[Positive, Positive, Positive] | Literal["auto"] = "auto"
     """What they are divided by then; auto: the model's own, else ImageNet's."""
     drop_last: bool = True
     """Drop the images of an epoch that do not fill a global batch; false: train on them in a smaller one."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Processes that read images, for each rank; 0: the main process reads; auto: the rank's cores less one."""
-    prefetch: Annotated[int, Field(ge=1)] = 2
+    prefetch: Count = 2
     """Micro-batches that each worker keeps ready."""
     multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None
     """How workers are started; null: the platform's own way."""

@@ -1,10 +1,8 @@
 """Keys of a Swin Transformer's shape, for every section that builds one."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-
-from engine.config.section import Count, Section
+from engine.config.section import Count, Positive, Section
 
 
 class SwinShapeConfig(Section):
@@ -20,7 +18,7 @@ class SwinShapeConfig(Section):
     """Blocks of each stage."""
     num_heads: tuple[Count, ...] | None = None
     """Attention heads of each stage."""
-    mlp_ratio: Annotated[float, Field(gt=0)] | None = None
+    mlp_ratio: Positive | None = None
     """Hidden width of the MLPs, relative to their input."""
 
     @property
