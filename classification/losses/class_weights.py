@@ -21,13 +21,15 @@ def class_weights(kind: str, counts: Counts, beta: float) -> PerClass:
 
     ``kind`` as in `loss.class_weights`; N counts an image once for each label.
     """
-    weights = np.ones(len(counts))
     if kind == "inverse":
         weights = 1 / counts
     elif kind == "effective_number" and beta:
         weights = (1 - beta) / -np.expm1(counts * np.log(beta))  # Cui et al., arXiv:1901.05555
     elif kind == "log":
         weights = np.log1p(counts.sum() / (counts * len(counts)))
+    else:
+        assert kind in ("none", "effective_number"), f"nothing computes {kind}"
+        weights = np.ones(len(counts))
     return weights * (len(counts) / weights.sum())
 
 
