@@ -33,13 +33,14 @@ def by_size(
     ``table``: the metrics of each class, (C,).
     """
     rows = []
+    hits = predictions.top == predictions.labels[:, None] if isinstance(predictions, Predictions) else None
     for name, classes in bins.items():
         there = classes[table["support"][classes] > 0]
         row = {"train_images": name, "classes": len(classes)}
-        if isinstance(predictions, Predictions):
-            hits = (predictions.top == predictions.labels[:, None])[np.isin(predictions.labels, classes)]
-            own = {"images": len(hits), "top1": _mean(hits[:, 0]), "top5": _mean(hits.any(axis=1))}
-            rows.append({**row, **own, "recall_macro": _mean(table["recall"][there])})
+        if hits is not None:
+            own = hits[np.isin(predictions.labels, classes)]
+            means = {"top1": _mean(own[:, 0]), "top5": _mean(own.any(axis=1))}
+            rows.append({**row, "images": len(own), **means, "recall_macro": _mean(table["recall"][there])})
         else:
             columns = {"recall_macro": "recall", "f1_macro": "f1", "mAP": "average_precision"}
             means = {metric: _mean(table[column][there]) for metric, column in columns.items()}

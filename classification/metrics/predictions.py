@@ -89,4 +89,5 @@ def _gathered(empty: tuple[Tensor, ...], parts: Sequence[tuple[Tensor, ...]], ra
     columns = [ranks.gather_rows(torch.cat(column)).cpu() for column in zip(empty, *parts, strict=True)]
     indices = columns[0][:, 0]
     assert len(indices.unique()) == len(indices), "a sample was evaluated twice"
-    return [column[indices.argsort()] for column in columns]
+    order = indices.argsort()
+    return [column[order] for column in columns]
