@@ -40,6 +40,7 @@ def write_curves(metrics: Path, image: Path, directions: Directions) -> bool:
     ``directions``: ``max`` or ``min`` of each metric whose best value is to be named.
 
     Raises:
+        OSError: the image cannot be written.
         UserError: the metrics cannot be read.
     """
     records = read_metrics(metrics) if metrics.is_file() else []
