@@ -119,26 +119,22 @@ def class_part(report: Report, table: Table, column: str, name: str) -> list[str
 def mistakes_part(report: Report, predictions: AnyPredictions, thresholds: Thresholds | None) -> list[str]:
     """Reports the worst mistakes, in words and as a sheet."""
     images, found = report.images, worst_mistakes(predictions, thresholds, MISTAKES)
-    one_label = isinstance(predictions, Predictions)
+    if isinstance(predictions, Predictions):
+        right = "images are classified rightly"
+        text = "Wrong predictions of the highest probability: hard images, or wrong labels."
+        heading = ("true", "predicted", "probability")
+        said = ((predictions.labels[i], predictions.top[i, 0], predictions.probabilities[i, 0]) for i in found)
+        cells = [(images.classes[true], images.classes[top], f"{value:.4f}") for true, top, value in said]
+    else:
+        right = "labels of all images are right"
+        text = "Images of the largest loss with a wrong label, each label with its probability."
+        heading = ("missed", "said wrongly", "loss")
+        wrong = (wrong_labels(predictions, i, thresholds, images.classes, digits=3) for i in found)
+        cells = [(*names, f"{predictions.losses[i]:.3f}") for i, names in zip(found, wrong, strict=True)]
     if not found:
-        right = "images are classified rightly" if one_label else "labels of all images are right"
         return ["## Worst mistakes", f"None: all {right}."]
     write_image(report.folder / "worst_mistakes.png", mistakes_sheet(found, predictions, thresholds, images))
-    rows = []
-    for place, i in enumerate(found, start=1):
-        if isinstance(predictions, Predictions):
-            true, said = images.classes[predictions.labels[i]], images.classes[predictions.top[i, 0]]
-            cells = (true, said, f"{predictions.probabilities[i, 0]:.4f}")
-        else:
-            wrong = wrong_labels(predictions, i, thresholds, images.classes, digits=3)
-            cells = (*wrong, f"{predictions.losses[i]:.3f}")
-        rows.append((place, images.name(i), *cells))
-    if one_label:
-        heading = ("true", "predicted", "probability")
-        text = "Wrong predictions of the highest probability: hard images, or wrong labels."
-    else:
-        heading = ("missed", "said wrongly", "loss")
-        text = "Images of the largest loss with a wrong label, each label with its probability."
+    rows = [(place, images.name(i), *own) for place, (i, own) in enumerate(zip(found, cells, strict=True), start=1)]
     table = markdown_table(("", "image", *heading), rows)
     return ["## Worst mistakes", text, "![Worst mistakes](worst_mistakes.png)", table]
 
