@@ -46,12 +46,12 @@ def curves(result: CocoResult, classes: Sequence[str]) -> Figure:
     ap50, mean = result.per_class["AP50"], np.nanmean(result.precision, axis=0)
     whole = (f"mean (AP50 {result.metrics['AP50']:.3f})", (RECALLS, mean))
     title = "Precision and recall at IoU 0.5"
-    return precision_recall_figure(title, classes, ap50, lambda c: (RECALLS, result.precision[c]), whole)
+    return precision_recall_figure(title, classes, ap50, lambda c: (RECALLS, result.precision[c]), whole, "AP50")
 
 
 def confusion_matrix(counts: NDArray[np.int64], classes: Sequence[str]) -> Figure:
     """Draws counts (C + 1, C + 1), see :class:`detection.report.confusion.Confusion`; each row as shares."""
-    objects = np.append(counts[:-1].sum(axis=1), -1)  # what is nothing comes behind all classes
+    objects = counts[:-1].sum(axis=1)
     title = f"Confusion (score {SCORE} or more, IoU 0.5)"
     return confusion_figure(counts, [*classes, "nothing"], [*classes, "missed"], objects, title)
 

@@ -43,7 +43,7 @@ def write_report(
     curve_rows = [[f"{recall:.2f}", *map(_cell, result.precision[:, i])] for i, recall in enumerate(RECALLS)]
     write_atomic(folder / "precision_recall.csv", csv_bytes(["recall", *classes], curve_rows))
     counts = [[name, *confusion.counts[i].tolist()] for i, name in enumerate([*classes, "nothing"])]
-    write_atomic(folder / "confusion_matrix.csv", csv_bytes(["there \\ found", *classes, "missed"], counts))
+    write_atomic(folder / "confusion_matrix.csv", csv_bytes(["true \\ predicted", *classes, "missed"], counts))
     columns = (confusion.hits.tolist(), confusion.wrong.tolist(), confusion.missed.tolist(), map(_cell, confusion.f1))
     rows = [[images.name(i), *row] for i, row in enumerate(zip(*columns, strict=True))]
     write_atomic(folder / "images.csv", csv_bytes(["image", "found", "wrong", "missed", "f1"], rows))
@@ -86,8 +86,8 @@ def report_text(
     ]
     between = confusion.counts[:-1, :-1]
     pairs = confusions(between)[:CONFUSIONS]
-    if listed := [(classes[there], classes[said], between[there, said]) for there, said in pairs]:
-        parts += [markdown_table(["there", "found", "times"], listed), ""]
+    if listed := [(classes[true], classes[said], between[true, said]) for true, said in pairs]:
+        parts += [markdown_table(["true", "predicted", "times"], listed), ""]
     return "\n".join([*parts, *(f"![{name}]({name}.png)" for name in shown), ""])
 
 

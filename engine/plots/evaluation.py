@@ -45,22 +45,25 @@ def confusions(counts: NDArray[np.int64]) -> list[tuple[int, int]]:
 def confusion_figure(
     counts: NDArray[np.int64], true: Sequence[str], said: Sequence[str], sizes: NDArray[np.int64], title: str
 ) -> Figure:
-    """Draws the confusion matrix (C, C), rows as shares of their true class.
+    """Draws the confusion matrix of C classes, rows as shares of their true class.
 
     Of many classes two: those that are most often confused, and all of them in blocks, from the largest to the
     smallest.
 
     Args:
-        counts: row: what is true, column: what was said.
+        counts: row: what is true, column: what was said; behind the classes perhaps a row and column of none.
         true, said: names of the rows and of the columns.
         sizes: (C,), by which the blocks are ordered.
         title: of few classes at most :data:`TITLE_INCHES` wide.
     """
-    count, shown = len(counts), list(range(len(counts)))
+    count, size = len(sizes), len(counts)
+    shown, none = list(range(size)), list(range(count, size))
     if many := count > FEW:
-        most_confused = dict.fromkeys(c for pair in confusions(counts)[: 2 * CONFUSED] for c in pair)  # side by side
-        shown = (list(most_confused) or shown)[:CONFUSED]
-        title = f"{title}: the {len(shown)} most confused of {count}"
+        pairs = confusions(counts)[: 2 * CONFUSED]
+        most_confused = list(dict.fromkeys(c for pair in pairs for c in pair if c < count))  # side by side
+        classes = (most_confused or shown)[:CONFUSED]
+        shown = [*classes, *none]
+        title = f"{title}: the {len(classes)} most confused of {count}"
     cells, rows, columns = counts[np.ix_(shown, shown)], [true[c] for c in shown], [said[c] for c in shown]
     if many:
         cells = np.column_stack([cells, counts[shown].sum(axis=1) - cells.sum(axis=1)])
@@ -83,12 +86,12 @@ def confusion_figure(
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(cells[row, column]), ha="center", va="center", color=colour, fontsize=7)
     if many:
-        place = np.argsort(np.argsort(-sizes, kind="stable")) * BLOCKS // count
+        place = np.argsort([*np.argsort(-sizes, kind="stable"), *none]) * BLOCKS // size
         summed = np.zeros((BLOCKS, BLOCKS))
         at = np.nonzero(counts)
         np.add.at(summed, (place[at[0]], place[at[1]]), counts[at])
         blocks = _axes(figure, margin + wide + 1.4, margin, high, high)
-        blocks.imshow(_shares(summed), cmap="Blues", vmin=0, vmax=1, extent=(0, count, count, 0))
+        blocks.imshow(_shares(summed), cmap="Blues", vmin=0, vmax=1, extent=(0, size, size, 0))
         blocks.set_title("All classes in blocks, the largest first", fontsize=11)
         blocks.set(xlabel="predicted", ylabel="true")
     return figure
@@ -110,6 +113,7 @@ def precision_recall_figure(
     precision: NDArray[np.float64],
     curve: Callable[[int], Curve],
     whole: tuple[str, Curve] | None,
+    measure: str = "AP",
 ) -> Figure:
     """Draws precision over recall: of each class, in colour of many the best and the worst, and of all.
 
@@ -117,6 +121,7 @@ def precision_recall_figure(
         precision: average precision of each class, (C,); those that are NaN are not drawn.
         curve: makes the curve of a class, given its number.
         whole: name and curve of all classes together.
+        measure: what ``precision`` is called.
     """
     figure = new_figure(9, 5.5)
     axes = figure.add_subplot(title=title, xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
@@ -127,7 +132,7 @@ def precision_recall_figure(
     for c in order[:: max(1, len(order) // 100)] if len(order) > len(named) else []:
         axes.plot(*curve(c), color="lightgray", linewidth=0.5)
     for c in named:
-        axes.plot(*curve(c), linewidth=1.2, label=f"{shown_name(classes[c])} (AP {precision[c]:.3f})")
+        axes.plot(*curve(c), linewidth=1.2, label=f"{shown_name(classes[c])} ({measure} {precision[c]:.3f})")
     if whole is not None:
         name, points = whole
         axes.plot(*points, color="black", linewidth=2, label=name)

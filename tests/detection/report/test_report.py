@@ -57,6 +57,7 @@ def test_all_files_are_written_and_agree(tmp_path):
     }
     rows = {name: list(csv.reader((tmp_path / "val" / name).read_text().splitlines())) for name in sorted(tables)}
     assert [len(rows[name]) for name in sorted(tables)] == [8, 13, 7, 102]  # in the order of their names
+    assert rows["confusion_matrix.csv"][0][0] == "true \\ predicted"
     assert rows["per_class.csv"][0] == ["class", "AP", "AP50", "AR_100", "objects"]
     for name in shown:
         assert Image.open(tmp_path / "val" / name).size[0] > 200
@@ -68,7 +69,7 @@ def test_the_text_says_what_matters():
     objects = len(IMAGES.annotations.boxes)
     assert text.startswith(f"# A title\n\n12 images with {objects} objects of 6 classes.")
     assert f"| AP50 | {result.metrics['AP50']:.4f} |" in text and "| AP_large | - |" in text
-    assert "| there | found | times |" in text and text.endswith("\n![best](best.png)\n")
+    assert "| true | predicted | times |" in text and text.endswith("\n![best](best.png)\n")
 
 
 def test_many_classes_are_shown_by_their_best_and_worst():
@@ -77,13 +78,16 @@ def test_many_classes_are_shown_by_their_best_and_worst():
     some = predictions(2, [[0, 0, 50, 50]] * 30, range(30), [0.9] * 30, [0] * 30)
     text = report_text("T", coco_evaluate(some, known), confuse(some, known), known.classes, [])
     assert text.count("| class ") == 1 + 20 and "The best and the worst 10 of 90" in text
-    figures = [confusion_matrix(np.eye(n + 1, dtype=np.int64), ["name"] * n) for n in (20, 39, 90, 1203)]
+    figures = [confusion_matrix(np.eye(n + 1, dtype=np.int64), ["name"] * n) for n in (20, 40, 90, 1203)]
     sides = [figure.get_size_inches()[1] for figure in figures]
     assert sides[0] < sides[1] and sides[2] == sides[3] < sides[1]  # all names, or those of some
-    assert [text.get_text() for text in figures[1].axes[0].get_xticklabels()] == ["name"] * 39 + ["missed"]
-    assert figures[1].axes[0].get_yticklabels()[-1].get_text() == "nothing"
+    assert [text.get_text() for text in figures[1].axes[0].get_xticklabels()] == ["name"] * 40 + ["missed"]
+    assert all(figure.axes[0].get_yticklabels()[-1].get_text() == "nothing" for figure in figures)
+    assert figures[2].texts[0].get_text().endswith(": the 25 most confused of 90")
+    assert figures[0].axes[0].texts, "of 20 classes, cells have numbers"
     lines = curves(coco_evaluate(some, known), known.classes).axes[0].get_lines()
-    assert [line.get_label()[:4] for line in lines if line.get_label()[0] != "_"][-1] == "mean"
+    labels = [line.get_label() for line in lines if line.get_label()[0] != "_"]
+    assert labels[0] == "class 1 (AP50 1.000)" and labels[-1].startswith("mean (AP50 ")
 
 
 def test_best_and_worst_are_other_images():
