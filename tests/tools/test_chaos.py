@@ -21,7 +21,7 @@ from tests.classification.small import write_config
 from tests.distributed import clean_environment
 from tools.chaos import compare, samples
 from tools.chaos.__main__ import main, task_of
-from tools.chaos.diary import Diaries, DiaryWriter, Fed, diary_file
+from tools.chaos.diary import Diaries, DiaryWriter, Epoch, Fed, diary_file
 from tools.chaos.plan import VICTIMS, plan_kills
 from tools.chaos.processes import Start
 from tools.chaos.report import check_results
@@ -176,6 +176,11 @@ STEPS = 10
 """Two epochs of four steps, of which the last has no sample for one slot, and half of a third."""
 
 
+def due(cut: BatchLayout) -> Epoch:
+    """What the settings of ``cut`` ask for, however it cuts."""
+    return Epoch(cut.num_samples, cut.global_batch_size, cut.drop_last)
+
+
 def fed_by(first: int, last: int, layout: BatchLayout = CUT) -> list[Fed]:
     """What the suite's own loader gives all ranks in the steps from ``first`` to before ``last``."""
     order = NaturalOrder(layout.num_samples, seed=1)
@@ -194,7 +199,7 @@ def test_a_run_resumed_twice_has_had_every_sample(num_samples, drop_last):
     starts = [fed_by(0, 4, cut), fed_by(3, 6, cut), fed_by(5, STEPS, cut)]
     fed = samples.last_fed(starts)
     assert samples.repeat_fault(starts) is None
-    assert samples.epochs_fault(fed, cut, STEPS) is None
+    assert samples.epochs_fault(fed, due(cut), STEPS) is None
     assert samples.difference(samples.last_fed([fed_by(0, STEPS, cut)]), fed) is None
 
 
@@ -214,21 +219,29 @@ def test_a_missing_or_doubled_sample_is_found_and_named():
     whole = samples.last_fed([fed_by(0, STEPS)])
     second = whole[1, 0, 0].draws[0].index
     lost = spoilt(lambda fed: fed.pop((2, 1, 0)))
-    assert samples.epochs_fault(lost, CUT, STEPS) == "epoch 0: step 2, micro-step 1, rank 0 is missing"
+    assert samples.epochs_fault(lost, due(CUT), STEPS) == "epoch 0: step 2, micro-step 1, rank 0 is missing"
     assert samples.difference(whole, lost) == "step 2, micro-step 1, rank 0 is missing in the killed run"
     twice = spoilt(lambda fed: exchange(fed, (6, 0, 0), index=whole[4, 0, 0].draws[0].index))
-    assert "came twice, at positions 0 and 16" in samples.epochs_fault(twice, CUT, STEPS)
+    assert "came twice, at positions 0 and 16" in samples.epochs_fault(twice, due(CUT), STEPS)
     assert "step 6, micro-step 0, rank 0: samples" in samples.difference(whole, twice)
     early = spoilt(lambda fed: exchange(fed, (1, 0, 0), epoch=1))
     assert (
-        samples.epochs_fault(early, CUT, STEPS)
+        samples.epochs_fault(early, due(CUT), STEPS)
         == f"epoch 0: step 1, micro-step 0, rank 0 had sample {second} of epoch 1"
     )
     skipped = spoilt(lambda fed: exchange(fed, (1, 0, 0), position=9))
-    assert "up to step 1 positions 0 to 15 are due, but 8 is missing" in samples.epochs_fault(skipped, CUT, STEPS)
+    assert "up to step 1 positions 0 to 15 are due, but 8 is missing" in samples.epochs_fault(skipped, due(CUT), STEPS)
     short = spoilt(lambda fed: fed.update({(3, 0, 0): replace(fed[3, 0, 0], draws=fed[3, 0, 0].draws[:1])}))
-    assert "up to step 3 positions 0 to 28 are due, but 25 is missing" in samples.epochs_fault(short, CUT, STEPS)
-    assert "beyond the run's 9 steps" in samples.epochs_fault(whole, CUT, 9)
+    assert "up to step 3 positions 0 to 28 are due, but 25 is missing" in samples.epochs_fault(short, due(CUT), STEPS)
+    assert "beyond the run's 9 steps" in samples.epochs_fault(whole, due(CUT), 9)
+
+
+@pytest.mark.parametrize(("drop_last", "steps", "due_of", "had"), [(False, 3, 0, 1), (True, 4, 1, 0)])
+def test_a_short_batch_dropped_or_kept_against_the_setting_is_found(drop_last, steps, due_of, had, monkeypatch):
+    monkeypatch.setattr(BatchLayout, "steps_per_epoch", steps)
+    cut = replace(CUT, drop_last=drop_last)
+    found = samples.epochs_fault(samples.last_fed([fed_by(0, STEPS, cut)]), due(cut), STEPS) or ""
+    assert re.fullmatch(rf"epoch {due_of}: step 3, micro-step 0, rank 0 had sample \d+ of epoch {had}", found), found
 
 
 def test_repeated_steps_with_other_samples_are_found():
@@ -239,12 +252,12 @@ def test_repeated_steps_with_other_samples_are_found():
 
 
 def test_a_diary_is_readable_while_it_is_written(tmp_path):
-    writer, diaries = DiaryWriter(tmp_path, 1, CUT), Diaries(tmp_path, 2)
+    writer, diaries = DiaryWriter(tmp_path, 1, due(CUT)), Diaries(tmp_path, 2)
     writer.fed(7, 0, 4711, [[5, 0, 56], [6, 0, 57]])
     with diary_file(tmp_path, 1).open("a") as file:
         file.write('{"step": 7, "micro_')
     diaries.read()
-    assert diaries.layout == CUT
+    assert diaries.epoch == due(CUT)
     assert [*diaries.fed] == [Fed(7, 0, 1, 4711, (Draw(5, 0, 56), Draw(6, 0, 57)))]
     with diary_file(tmp_path, 1).open("a") as file:
         file.write('step": 1, "reader": 4711, "draws": []}\n')
@@ -298,6 +311,7 @@ def test_two_ranks_killed_three_times_end_in_the_same_bits(killed_thrice):
         assert f"ok    checkpoint: {name}\n" in output
     struck = [line.split()[2] for line in output.splitlines() if line.startswith(("   1", "   2", "   3"))]
     assert sorted(struck) == ["launcher", "rank", "worker"], output
+    assert (folder / "reference" / "start_00.log").read_text().count("steps an epoch") == 1
     resumed = Diaries(folder / "killed" / "diary_03", 2).read().first_step
     assert resumed is not None and resumed > 0, "the last start did not begin anew"
 

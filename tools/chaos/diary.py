@@ -10,10 +10,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine.data.batch_plan import BatchLayout, Draw
+from engine.data.batch_plan import Draw
 
 FOLDER = "SWIN_CHAOS_DIARY"
 """Environment variable that names the folder of a start's diaries. All its processes inherit it and are known by it."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch has to be by a run's settings, said here once more: the engine's own cut of it is under test."""
+
+    num_samples: int
+    global_batch_size: int
+    drop_last: bool
+
+    @property
+    def used(self) -> int:
+        """Returns how many of its positions are trained on."""
+        return self.num_samples - (self.num_samples % self.global_batch_size if self.drop_last else 0)
+
+    @property
+    def steps(self) -> int:
+        """Returns its optimizer steps."""
+        return -(-self.used // self.global_batch_size)
 
 
 @dataclass(frozen=True)
@@ -37,10 +56,10 @@ class Fed:
 class DiaryWriter:
     """One rank's diary. Each line is one write, so that a killed process leaves whole lines, but for the last one."""
 
-    def __init__(self, folder: Path, rank: int, layout: BatchLayout) -> None:
+    def __init__(self, folder: Path, rank: int, epoch: Epoch) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._file = os.open(diary_file(folder, rank), os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_WRONLY, 0o644)
-        self._append(asdict(layout))
+        self._append(asdict(epoch))
 
     def fed(self, step: int, micro_step: int, reader: int, draws: Sequence[Sequence[int]]) -> None:
         """Notes ``draws``: index, epoch and position of each sample."""
@@ -57,8 +76,8 @@ class Diaries:
         self._files = {diary_file(folder, rank): 0 for rank in range(ranks)}
         """With how many bytes of each have been read."""
         self._fed: list[list[Fed]] = [[] for _ in range(ranks)]
-        self.layout: BatchLayout | None = None
-        """How epochs are cut into micro-batches; None if no rank has come so far."""
+        self.epoch: Epoch | None = None
+        """What each epoch has to be; None if no rank has come so far."""
 
     def read(self) -> Diaries:
         """Takes in what has been written since the last call; a line that is not whole waits for the next."""
@@ -73,7 +92,7 @@ class Diaries:
                         draws = tuple(Draw(*draw) for draw in entry.pop("draws"))
                         self._fed[rank].append(Fed(rank=rank, draws=draws, **entry))
                     else:
-                        self.layout = BatchLayout(**entry)
+                        self.epoch = Epoch(**entry)
         return self
 
     @property

@@ -71,12 +71,12 @@ def _checkpoint_checks(left: RunDir, right: RunDir) -> Sequence[Check]:
 
 def _sample_checks(reference: Run, killed: Run, total_steps: int) -> Sequence[Check]:
     (peaceful,), starts = reference.diaries(), killed.diaries()
-    layout = peaceful.layout
-    assert layout is not None, "the reference has finished"
+    epoch = peaceful.epoch
+    assert epoch is not None, "the reference has finished"
     fed = samples.last_fed(start.fed for start in starts)
     return [
         Check("repeated steps had the same samples", samples.repeat_fault(start.fed for start in starts)),
-        Check(f"{samples.epoch_size(layout)} samples once an epoch", samples.epochs_fault(fed, layout, total_steps)),
+        Check(f"{epoch.used} samples once an epoch", samples.epochs_fault(fed, epoch, total_steps)),
         Check("samples of each step", samples.difference(samples.last_fed([peaceful.fed]), fed)),
     ]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import product
 
-from engine.data.batch_plan import BatchLayout, Draw
-from tools.chaos.diary import Fed
+from engine.data.batch_plan import Draw
+from tools.chaos.diary import Epoch, Fed
 
 Place = tuple[int, int, int]
 """Step, micro-step and rank."""
@@ -28,16 +28,10 @@ def repeat_fault(starts: Iterable[Iterable[Fed]]) -> str | None:
     return None
 
 
-def epoch_size(layout: BatchLayout) -> int:
-    """Returns how many positions of an epoch are trained on."""
-    return min(layout.num_samples, layout.steps_per_epoch * layout.global_batch_size)
-
-
-def epochs_fault(fed: dict[Place, Fed], layout: BatchLayout, total_steps: int) -> str | None:
+def epochs_fault(fed: dict[Place, Fed], due: Epoch, total_steps: int) -> str | None:
     """Returns None if each of ``total_steps`` has had all its samples and no epoch one twice, else the first fault."""
-    for epoch, first in enumerate(range(0, total_steps, layout.steps_per_epoch)):
-        steps = range(first, min(first + layout.steps_per_epoch, total_steps))
-        fault = _epoch_fault(fed, layout, epoch, steps)
+    for epoch, first in enumerate(range(0, total_steps, due.steps)):
+        fault = _epoch_fault(fed, due, epoch, range(first, min(first + due.steps, total_steps)))
         if fault is not None:
             return f"epoch {epoch}: {fault}"
     surplus = [place for place in fed if place[0] >= total_steps]
@@ -55,14 +49,19 @@ def difference(reference: dict[Place, Fed], other: dict[Place, Fed]) -> str | No
     return None
 
 
-def _epoch_fault(fed: dict[Place, Fed], layout: BatchLayout, epoch: int, steps: range) -> str | None:
+def _epoch_fault(fed: dict[Place, Fed], due: Epoch, epoch: int, steps: range) -> str | None:
     seen: dict[int, Draw] = {}
     positions: list[int] = []
-    for number, step in enumerate(steps, 1):
-        for place in product([step], range(layout.accumulation), range(layout.world_size)):
+    micro_steps, ranks = (1 + max((place[part] for place in fed), default=0) for part in (1, 2))
+    slots = list(product(range(micro_steps), range(ranks)))
+    for number, step in enumerate(steps):
+        first = number * due.global_batch_size
+        end = min(first + due.global_batch_size, due.used)
+        for slot, (micro_step, rank) in enumerate(slots):
+            place = step, micro_step, rank
             if place not in fed:
                 return f"{_named(place)} is missing"
-            if not layout.slot(*place).num_samples:  # it only keeps step in an epoch's last, short batch
+            if first + slot * due.global_batch_size // len(slots) >= end:  # it only keeps step in a short batch
                 continue
             for draw in fed[place].draws:
                 if draw.epoch != epoch:
@@ -72,12 +71,11 @@ def _epoch_fault(fed: dict[Place, Fed], layout: BatchLayout, epoch: int, steps: 
                     return f"sample {draw.index} came twice, at positions {places}"
                 seen[draw.index] = draw
                 positions.append(draw.position)
-        end = min(number * layout.global_batch_size, epoch_size(layout))
         if positions != list(range(end)):
             missing = sorted(set(range(end)) - set(positions))
             how = f"{missing[0]} is missing ({len(missing)} in all)" if missing else f"they came as {positions[:8]}..."
             return f"up to step {step} positions 0 to {end - 1} are due, but {how}"
-    strange = [index for index in seen if not 0 <= index < layout.num_samples]
+    strange = [index for index in seen if not 0 <= index < due.num_samples]
     return f"there is no sample {strange[0]}" if strange else None
 
 

@@ -11,7 +11,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from engine.commands.build import batch_layout
 from engine.config.run import RunConfig
 from engine.data.batch_plan import Draw
 from engine.data.workers import SampleReader
@@ -20,7 +19,7 @@ from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.task.spec import TaskSpec
 from engine.task.task import Task
-from tools.chaos.diary import FOLDER, DiaryWriter
+from tools.chaos.diary import FOLDER, DiaryWriter, Epoch
 
 DRAWS, READER = "witness_draws", "witness_reader"
 """What a batch carries besides the task's own: (B, 3) index, epoch and position of its samples; who read them."""
@@ -77,6 +76,6 @@ def witnessed(spec: TaskSpec, config: RunConfig, ranks: Ranks) -> Task:
     if not os.environ.get(FOLDER):
         raise UserError(f"{FOLDER} is not set; this module is for python -m tools.chaos, which sets it")
     task = spec.task(config, ranks)
-    layout = batch_layout(task, config.training, ranks)
-    diary = DiaryWriter(Path(os.environ[FOLDER]), ranks.rank, layout)
+    epoch = Epoch(task.train_order.num_samples, config.training.global_batch_size, task.drop_last)
+    diary = DiaryWriter(Path(os.environ[FOLDER]), ranks.rank, epoch)
     return cast(Task, WitnessedTask(task, ranks.heartbeat, diary))
