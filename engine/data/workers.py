@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -19,9 +18,7 @@ from engine.data.batch_plan import Draw
 from engine.distributed.layout import Layout, own_cores
 from engine.distributed.transfer import share, shared
 from engine.errors import UserError
-from engine.process.signals import STOP_SIGNALS
-
-_PR_SET_PDEATHSIG = 1  # from sys/prctl.h
+from engine.process.signals import STOP_SIGNALS, end_with_parent
 
 
 class SampleReader(Protocol):
@@ -131,8 +128,7 @@ def _start_worker(worker_id: int) -> None:
     """Ignores stop signals, which reach every process of a job: the main process needs its workers till it ends."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError, AttributeError):  # Linux: a worker ends with its rank, not some seconds later
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()  # not some seconds later
 
 
 def _end_workers(iterator: Any) -> None:

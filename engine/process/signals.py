@@ -7,12 +7,21 @@ must not kill the process.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import time
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+_PR_SET_PDEATHSIG = 1  # from sys/prctl.h
+
+
+def end_with_parent() -> None:
+    """Has this process killed as soon as its parent is gone, where that can be had (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class StopRequest:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +16,7 @@ import pytest
 import torch
 
 import swin
-from tests.distributed import launch
+from tests.distributed import ROOT, clean_environment, launch
 from tools.bench import checkpoint as bench_checkpoint
 from tools.bench import coco as bench_coco
 from tools.bench import detection as bench_detection
@@ -88,6 +93,28 @@ def test_the_swin_benchmark_runs_and_writes_every_sample(tmp_path: Path) -> None
     assert ratio == pytest.approx(faster / medians["swin, memory kept"]["train fp32"])
     assert "peers as they come / swin" in ended.output
     assert table["machine"]["cpu"] in ended.output
+
+
+def test_the_process_that_measures_ends_with_the_command() -> None:
+    arguments = [sys.executable, "-m", "tools.bench", "swin"]
+    with subprocess.Popen(arguments, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE) as command:
+        children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+        while not (measuring := [pid for pid in children.read_text().split() if "libtorch" in maps(pid)]):
+            assert command.poll() is None
+            time.sleep(0.05)
+        command.terminate()
+        try:
+            command.communicate(timeout=10)  # the output is at its end only when both have ended
+        except subprocess.TimeoutExpired:
+            os.kill(int(measuring[0]), signal.SIGKILL)
+            raise
+
+
+def maps(pid: str) -> str:
+    """What a process has loaded; nothing if it has ended."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/maps").read_text()
+    return ""
 
 
 def test_a_missing_folder_is_noticed_before_anything_is_measured(

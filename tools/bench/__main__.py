@@ -13,6 +13,7 @@ from pathlib import Path
 from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code, wait_politely
 from engine.errors import UserError
+from engine.process.signals import end_with_parent
 
 MODULES = {
     "swin": ["swin"],
@@ -52,6 +53,7 @@ def bench(name: str, file: Path | None, quick: bool) -> int:
     for module in [*itertools.chain(*MODULES.values())] if name == "all" else MODULES[name]:
         # Threads are told how to wait before the function, and with it torch, is imported there.
         with ProcessPoolExecutor(1, get_context("spawn"), initializer=wait_politely) as apart:
+            apart.submit(end_with_parent)
             table = apart.submit(run_benchmark, module, quick).result()
         print(table.text(), flush=True)
         tables.append(table.as_dict())
