@@ -210,6 +210,7 @@ def test_what_is_wrong_is_refused_and_leaves_no_folder(tmp_path, capsys, argumen
         (["--slurm", "array=0-3"], "--array is what tools.submit itself decides"),
         (["--slurm", "wrap=ls"], "--wrap is what tools.submit itself decides"),
         (["--slurm", "partition=fast"], "use --partition"),
+        (["--slurm", "cpus_per_task=4"], "use --cpus-per-task"),
         (["--slurm", "comment=a\nb"], "characters that no option takes"),
         (["--conf", "run.yaml"], "--task and --config are needed|unrecognized arguments: --conf"),
         (["--retry", "experiments", "training.epochs=3"], "--retry does without training.epochs=3"),

@@ -97,7 +97,7 @@ def _option(text: str) -> tuple[str, str]:
     if not name or not equals:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form OPTION=VALUE")
     if name.replace("-", "_") in OPTIONS:
-        raise argparse.ArgumentTypeError(f"'{text}': use --{name}")
+        raise argparse.ArgumentTypeError(f"'{text}': use {flag(name)}")
     if name in OWN:
         raise argparse.ArgumentTypeError(f"'{text}': --{name} is what tools.submit itself decides")
     if not text.isprintable():
