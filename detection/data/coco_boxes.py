@@ -42,20 +42,20 @@ def read_annotations(
         "annotation ids that occur more than once; all of their boxes are used",
         repeated([record["id"] for record in records if is_id(record.get("id"))]),
     )
-    records, bad = parted(records, _malformed)
+    records, bad = parted(records, list(map(_malformed, records)))
     findings.add("malformed", "boxes are no list of four numbers; left out", ids_of(bad))
-    records, bad = parted(records, lambda record: not all(map(is_finite, record["bbox"])))
+    records, bad = parted(records, [not all(map(is_finite, record["bbox"])) for record in records])
     findings.add("not_finite", "boxes with NaN or infinity; left out", ids_of(bad))
     place = {record["id"]: number for number, record in enumerate(images)}
     label = {category: number for number, category in enumerate(category_ids)}
-    records, bad = parted(records, lambda record: not _in(place, record.get("image_id")))
+    records, bad = parted(records, [not _in(place, record.get("image_id")) for record in records])
     bad = _without_boxes_of(faulty, bad)
     text = f"boxes of images that are not listed ({_unknown(bad, 'image_id', place)}); left out"
     findings.add("unknown_image", text, ids_of(bad))
-    records, bad = parted(records, lambda record: not _in(label, record.get("category_id")))
+    records, bad = parted(records, [not _in(label, record.get("category_id")) for record in records])
     text = f"boxes of categories that are not listed ({_unknown(bad, 'category_id', label)})"
     findings.add("unknown_category", text, ids_of(bad), fatal=True)
-    records, bad = parted(records, lambda record: min(record["bbox"][2:]) <= 0)
+    records, bad = parted(records, [min(record["bbox"][2:]) <= 0 for record in records])
     findings.add("degenerate", "boxes without width or height; left out", ids_of(bad))
     sizes = np.array([[p["width"], p["height"]] for p in images], np.int64).reshape(-1, 2)
     where = np.array([place[record["image_id"]] for record in records], np.int64)

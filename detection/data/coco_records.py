@@ -25,7 +25,7 @@ _OF_IMAGES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def read_categories(records: list[Record], findings: Findings) -> tuple[list[int | str], list[str]]:
     """Returns ids, sorted, and names."""
-    good, faulty = parted(records, lambda record: not is_id(record.get("id")))
+    good, faulty = parted(records, [not is_id(record.get("id")) for record in records])
     findings.add("malformed_category", "categories without an id", ids_of(faulty), fatal=True)
     ids = [plain_id(record["id"]) for record in good]
     findings.add("duplicate_category_ids", "category ids that occur more than once", repeated(ids), fatal=True)
@@ -42,10 +42,8 @@ def read_images(records: list[Record], folder: Path, findings: Findings) -> tupl
     """Returns records that have an id, a file name and a size; and the others, which training must not start with."""
     good, faulty = records, list[Record]()
     for key, (is_right, needed) in _OF_IMAGES.items():
-        bad = [record for record in good if not is_right(record.get(key))]
-        good = [record for record in good if is_right(record.get(key))]
-        missing = [record for record in bad if record.get(key) is None]
-        wrong = [record for record in bad if record.get(key) is not None]
+        good, bad = parted(good, [not is_right(record.get(key)) for record in good])
+        wrong, missing = parted(bad, [record.get(key) is None for record in bad])
         findings.add("malformed_image", f"images without {key}", ids_of(missing), fatal=True)
         text = f"images whose {key} is no {needed}, such as {in_words(wrong[0][key]) if wrong else ''}"
         findings.add("malformed_image", text, ids_of(wrong), fatal=True)
@@ -75,9 +73,8 @@ def _files_in(folder: Path, below: set[str]) -> set[str]:
     return files
 
 
-def parted(records: list[Record], bad: Callable[[Record], bool]) -> tuple[list[Record], list[Record]]:
-    """Returns the records for which ``bad`` is false, and those for which it is true."""
-    faults = [bad(record) for record in records]
+def parted(records: list[Record], faults: list[bool]) -> tuple[list[Record], list[Record]]:
+    """Returns the records whose entry in ``faults`` is false, and those whose is true."""
     good = [record for record, fault in zip(records, faults, strict=True) if not fault]
     return good, [record for record, fault in zip(records, faults, strict=True) if fault]
 

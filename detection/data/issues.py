@@ -61,7 +61,7 @@ class Findings:
             self.say(kind, text, fatal, ids)
 
     def say(self, kind: str, text: str, fatal: bool = False, ids: Sequence[Any] = ()) -> None:
-        """Notes a fault, without ``ids`` of the whole."""
+        """Notes a fault of everything in ``ids``; without them, of the whole."""
         self.found.append(Finding(kind, self.where, text, tuple(ids), fatal))
 
 

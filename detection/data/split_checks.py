@@ -32,9 +32,9 @@ def check_splits(data: CocoData, opened: Mapping[str, CocoImages], least: float)
         else:
             if train is not None:
                 compare_categories(train.annotations, images.annotations, findings)
-                find_in_both(train, images, "train as well", findings)
+                find_in_both(train, images, "train", findings)
             if split == "test" and val is not None:
-                find_in_both(val, images, "val as well, by which the best checkpoint is chosen", findings)
+                find_in_both(val, images, "val (which chooses the best checkpoint)", findings)
             if images.annotations.crowd.all():
                 findings.say("no_objects", "there is no object to find, so that no figure is a number")
         found += findings.found
@@ -97,9 +97,9 @@ def compare_categories(train: Annotations, other: Annotations, findings: Finding
     findings.add("different_categories", f"categories differ from train's: {shown}", different, fatal=True)
 
 
-def find_in_both(known: CocoImages, other: CocoImages, where: str, findings: Findings) -> None:
-    """Finds images of ``other`` that are in ``known`` too; ``where`` says what that is."""
+def find_in_both(known: CocoImages, other: CocoImages, known_as: str, findings: Findings) -> None:
+    """Finds images of ``other`` that are in ``known`` too, which the finding calls ``known_as``."""
     paths = {os.path.normpath(known.path(index)) for index in range(len(known))}
     again = [index for index in range(len(other)) if os.path.normpath(other.path(index)) in paths]
-    text = f"images are in {where}: what is measured on them says nothing about others"
+    text = f"images are in {known_as} as well: what is measured on them says nothing about others"
     findings.add("in_both", text, other.annotations.image_ids[again].tolist())

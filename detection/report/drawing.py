@@ -53,15 +53,17 @@ def draw(pixels: ImageArray, found: Boxes, classes: Sequence[str], truth: Boxes 
     A better box lies over a worse one, and all names over the boxes. Of more detections than :data:`MOST_BOXES` the
     best are drawn. Of ``truth`` only outlines are drawn, in white, below the others.
     """
-    image, most = Image.fromarray(pixels), len(found.labels) if found.scores is None else MOST_BOXES
+    if found.scores is not None:
+        found = Boxes(found.boxes[:MOST_BOXES], found.labels[:MOST_BOXES], found.scores[:MOST_BOXES])
+    image = Image.fromarray(pixels)
     pen, shorter = ImageDraw.Draw(image), min(image.size)
     line = max(1, round(shorter / 200))
     for edges in _edges(truth.boxes, image.size) if truth is not None else ():
         pen.rectangle(edges, outline=TRUTH_COLOUR, width=line)
-    boxes, colours = _edges(found.boxes[:most], image.size), list(map(class_colour, found.labels[:most].tolist()))
+    boxes, colours = _edges(found.boxes, image.size), list(map(class_colour, found.labels.tolist()))
     for edges, colour in reversed(list(zip(boxes, colours, strict=True))):
         pen.rectangle(edges, outline=colour, width=line)
-    texts, file = in_one_font(_names(found, classes)[:most])
+    texts, file = in_one_font(_names(found, classes))
     font = ImageFont.truetype(file, max(10, round(shorter / 32)))
     for text, colour, place in zip(texts, colours, name_places(texts, boxes, font, image.size), strict=True):
         if place is not None:

@@ -78,7 +78,7 @@ def from_rows(table: NDArray[np.float64], num_images: int) -> Predictions:
 
 def as_coco(predictions: Predictions, known: Annotations) -> list[dict[str, Any]]:
     """Returns the detections as COCO's results format has them, under the data set's own ids."""
-    return entries(predictions, known.image_ids.tolist(), known.category_ids, score=predictions.scores.tolist())
+    return entries(predictions, known.image_ids, known.category_ids, score=predictions.scores.tolist())
 
 
 def as_annotations(
@@ -92,7 +92,10 @@ def as_annotations(
 
 
 def entries(
-    found: Predictions | Annotations, image_ids: Sequence[Any], category_ids: Sequence[Any], **others: Sequence[Any]
+    found: Predictions | Annotations,
+    image_ids: Sequence[Any] | NDArray,
+    category_ids: Sequence[Any],
+    **others: Sequence[Any],
 ) -> list[dict[str, Any]]:
     """Returns COCO's entry of each box: ``image_id``, ``category_id``, ``bbox``, and ``others``, a value a box."""
     columns = {

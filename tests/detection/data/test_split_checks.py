@@ -98,7 +98,8 @@ def test_images_of_test_that_decided_or_taught_before_are_named(tmp_path: Path) 
         config = coco_data(tmp_path, test={"images": split, "annotations": "val.json"})
         (finding,) = check_data(config, 1.0)[1]
         assert (finding.kind, finding.ids, finding.where) == ("in_both", (101, 102, 103), str(tmp_path / "val.json"))
-        assert f"images are in {split} as well" in finding.text
+        named = {"train": "train", "val": "val (which chooses the best checkpoint)"}[split]
+        assert f"images are in {named} as well: what" in finding.text
 
 
 def test_what_is_wrong_with_one_split_does_not_hide_the_other(tmp_path: Path) -> None:
