@@ -60,7 +60,7 @@ class ClassificationConfig(RunConfig):
     @model_validator(mode="after")
     def _weights_are_published(self, info: ValidationInfo) -> "ClassificationConfig":
         if self.finetune.weights == "timm":
-            check_published(self.model.name, self.model.timm_name, may_import(info))
+            check_published("model.name", self.model.name, self.model.timm_name, may_import(info))
         return self
 
     @model_validator(mode="after")

@@ -49,5 +49,6 @@ class DetectionConfig(RunConfig):
     def _weights_are_published(self, info: ValidationInfo) -> "DetectionConfig":
         backbone = self.detection.backbone
         if self.finetune.weights == "timm":
-            check_published(backbone, self.detection.timm_name, backbone not in BACKBONES and may_import(info))
+            ask_timm = backbone not in BACKBONES and may_import(info)
+            check_published("detection.backbone", backbone, self.detection.timm_name, ask_timm)
         return self

@@ -96,7 +96,11 @@ def loss_fault(config: CommonLoss, multi_label: bool) -> str:
     """Says why this loss does not fit data of several labels an image, or of one; empty if it does."""
     first, *others = SEVERAL_LABELS if multi_label else ONE_LABEL
     if config.name not in (first, *others):
-        theirs, ours = ("one label", "several") if multi_label else ("several labels", "one each")
+        theirs, ours = (
+            ("one label", "several (data.label_columns, data.label_separator)")
+            if multi_label
+            else ("several labels", "one each")
+        )
         return (
             f"loss.name: {config.name} is for {theirs} an image, and these images have {ours}; "
             f"set loss.name: {first} (or {one_of(others)})"

@@ -69,7 +69,7 @@ class SwinModel(SwinShapeConfig, CommonModel):
     def _fits_together(self) -> "SwinModel":
         missing = [key for key in ("embed_dim", "depths", "num_heads") if key not in self.given]
         if self.name == "swin" and missing:
-            raise ValueError(f"a swin of one's own shape also needs {' and '.join(missing)}")
+            raise ValueError(f"name: swin, a shape of one's own, also needs {' and '.join(missing)}")
         self.swin_shape()  # checks itself
         return self
 

@@ -72,7 +72,9 @@ class ShapesData(CommonData):
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise ValueError("classes: name at least one shape, and none twice")
         if self.scale[0] * min(self.canvas_size) < 4:
-            raise ValueError(f"scale: the smallest shape has fewer than 4 pixels on an image of {self.canvas_size}")
+            raise ValueError(
+                f"scale: the smallest shape has fewer than 4 pixels on a canvas_size of {self.canvas_size}"
+            )
         return self
 
 

@@ -132,9 +132,11 @@ class SwinDetector(CommonDetector):
     def _has_stages(self) -> SwinDetector:
         shape = self.swin_shape()
         if self.layout == "pyramid" and not set(STRIDES) <= set(shape.strides):
-            raise ValueError(f"swin: {self.backbone} needs stages at strides 8, 16 and 32, not {list(shape.strides)}")
+            raise ValueError(
+                f"swin: backbone {self.backbone} needs stages at strides 8, 16 and 32, not {list(shape.strides)}"
+            )
         if self.layout != "pyramid" and len(shape.depths) < 3:
-            raise ValueError(f"swin: {self.backbone} needs three stages, not {len(shape.depths)}")
+            raise ValueError(f"swin: backbone {self.backbone} needs three stages, not {len(shape.depths)}")
         return self
 
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from engine.config.section import Section, Unused, UnusedKeys, Variants, variants_of
 from engine.config.type_words import is_section, key_paths, members, one_of, words
-from engine.config.yaml_reader import REPLACE_TAG, Node, kind_of
+from engine.config.yaml_reader import REPLACE_TAG, Node, Place, kind_of
 
 Keys = tuple[str | int, ...]
 
@@ -87,18 +87,17 @@ def explain(error: ValidationError, schema: type[Section], tree: Node) -> list[s
     findings = trace(error, schema, tree)
     around = {finding.keys[:depth] for finding in findings for depth in range(len(finding.keys))}
     told = {finding.keys for finding in findings if finding.is_own_text}
-    problems: list[tuple[Keys, str]] = []
+    problems: list[tuple[Place, Keys, str]] = []
     for finding in findings:
         # Each member of a union has an error of its own: what is wrong within a value, or found by a check, says most.
         if finding.keys not in around and (finding.is_own_text or finding.keys not in told):
             problems += _describe(finding, schema, tree)
-    wrong = {keys for keys, _ in problems}
+    wrong = {keys for _, keys, _ in problems}
     for finding in findings:
         if finding.decider and finding.decider not in wrong:
-            problems += [(leaf, _of_another_variant(finding, tree)) for leaf, _ in tree.leaves(finding.keys)]
-    placed = sorted(
-        ((tree.place_of(keys), keys, text) for keys, text in dict.fromkeys(problems)), key=lambda problem: problem[0]
-    )
+            text = _of_another_variant(finding, tree)
+            problems += [(tree.place_of(leaf), leaf, text) for leaf, _ in tree.leaves(finding.keys)]
+    placed = sorted(dict.fromkeys(problems), key=lambda problem: problem[0])
     return [": ".join(part for part in (str(place), dotted(keys), text) if part) for place, keys, text in placed]
 
 
@@ -167,25 +166,32 @@ def _inside(holder: Any, part: str | int) -> tuple[Any, tuple[Any, ...], Variant
     return inner[min(part, len(inner) - 1) if isinstance(part, int) else -1], (), None
 
 
-def _describe(finding: Finding, schema: type[BaseModel], tree: Node) -> list[tuple[Keys, str]]:
-    """Returns the keys to name and what to say of each."""
-    error, kind = finding.error, finding.error["type"]
+def _describe(finding: Finding, schema: type[BaseModel], tree: Node) -> list[tuple[Place, Keys, str]]:
+    """Returns the places and keys to name and what to say of each."""
+    error, kind, keys = finding.error, finding.error["type"], finding.keys
+    place = tree.place_of(keys)
     if kind == "extra_forbidden":
-        return [] if finding.decider else [(finding.keys, _unknown_key(finding, schema, tree))]
+        return [] if finding.decider else [(place, keys, _unknown_key(finding, schema, tree))]
     if finding.unused:
-        return [((*finding.keys, *unused.keys[0].split(".")), unused.text) for unused in finding.unused]
+        unused = [((*keys, *each.keys[0].split(".")), each.text) for each in finding.unused]
+        return [(tree.place_of(first), first, text) for first, text in unused]
     if kind == "missing" and not isinstance(error["input"], list):
-        return [(finding.keys, "required but missing")]
+        decider = (*keys[:-1], finding.variants.key) if finding.variants is not None else ()
+        chosen = tree.place_of(decider)
+        if decider and chosen.layer > place.layer:  # what was there before does without
+            return [(chosen, keys, f"required but missing ({dotted(decider)}: {tree.value_of(decider)})")]
+        return [(place, keys, "required but missing")]
     if kind.startswith("union_tag"):
         assert finding.variants is not None, "only variants have tags"
-        keys = (*finding.keys, finding.variants.key)
+        keys = (*keys, finding.variants.key)
+        place = tree.place_of(keys)
         if kind == "union_tag_not_found":
-            return [(keys, "required but missing")]
+            return [(place, keys, "required but missing")]
         names = [repr(name) for member in finding.variants.members for name in finding.variants.names(member)]
-        return [(keys, _must_be(names, tree.value_of(keys)))]
+        return [(place, keys, _must_be(names, tree.value_of(keys)))]
     if finding.is_own_text:
-        return [_named_key(finding.keys, str(error["ctx"]["error"]), schema)]
-    return [(finding.keys, _must_be(finding.expected, error["input"]))]
+        return [_of_a_check(keys, str(error["ctx"]["error"]), schema, tree)]
+    return [(place, keys, _must_be(finding.expected, error["input"]))]
 
 
 def _must_be(right: list[str], value: Any) -> str:
@@ -202,16 +208,28 @@ def _must_be(right: list[str], value: Any) -> str:
     return f"must be {expected}, not {length or kind_of(value)}{hint}"
 
 
-def _named_key(keys: Keys, text: str, schema: type[BaseModel]) -> tuple[Keys, str]:
-    """A check over several keys may begin with the one it is about: ``optimizer.lr: ...``, ``optimizer.lr is ...``."""
-    named = re.match(r"([A-Za-z_]\w*(?:\.\w+)*): |([A-Za-z_]\w*(?:\.\w+)+) ", text)
-    if named is not None:
-        path = tuple((named[1] or named[2]).split("."))
-        known = {known for known, _ in key_paths(schema)}
-        for candidate in ((*keys, *path), path):
-            if candidate in known:
-                return candidate, text[named.end() :]
-    return keys, text
+def _of_a_check(keys: Keys, text: str, schema: type[BaseModel], tree: Node) -> tuple[Place, Keys, str]:
+    """Returns where a check over several keys of a section goes wrong, and what to say there.
+
+    It may begin with the key it is about: ``optimizer.lr: ...``, ``optimizer.lr is ...``. But whoever has written one
+    of the others over it, in a later file or on the command line, has made the mistake there.
+    """
+    known = {known for known, _ in key_paths(schema)}
+
+    def key_of(word: str) -> Keys | None:
+        path = tuple(word.split("."))
+        found = (candidate for candidate in ((*keys, *path), path) if candidate in known and (keys or len(path) > 1))
+        return next(found, None)
+
+    first = re.match(r"([A-Za-z_]\w*(?:\.\w+)*): |([A-Za-z_]\w*(?:\.\w+)+) ", text)
+    named = key_of(first[1] or first[2]) if first is not None else None
+    others = [key for word in re.findall(r"[A-Za-z_]\w*(?:\.\w+)*", text) if (key := key_of(word)) is not None]
+    layers = {key: layer for key in others if (layer := tree.layer_of(key)) is not None}
+    about = named or keys
+    last = max(layers, key=lambda key: layers[key], default=about)
+    if layers and layers[last] > layers.get(about, tree.place_of(about).layer):
+        return tree.way(last)[-1].place._replace(layer=layers[last]), last, text
+    return tree.place_of(about), about, text[first.end() :] if named is not None and first is not None else text
 
 
 def _of_another_variant(finding: Finding, tree: Node) -> str:

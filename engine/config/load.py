@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from engine.config.command_line import read_override
 from engine.config.error_messages import explain, left_out
 from engine.config.section import IMPORT_NOTHING, TRAINED, Section
-from engine.config.yaml_reader import Node, merge, read_file, read_override
+from engine.config.yaml_reader import Node, merge, read_file
 from engine.config.yaml_writer import dump_yaml
 from engine.errors import UserError
 
@@ -44,7 +45,7 @@ def load_config(
     """
     tree = read_file(Path(path))
     for override in overrides:
-        tree = merge(tree, read_override(override))
+        tree = merge(tree, read_override(override, schema))
     context = (TRAINED,) if trained else ()
     tree, config = _validated(schema, tree, (*context, IMPORT_NOTHING))
     return _validated(schema, tree, context)[1] if slow_checks else config

@@ -23,10 +23,11 @@ def check_timm(name: str, own: Collection[str]) -> None:
         raise ValueError(unknown_model(f"timm/{name}", own))
 
 
-def check_published(model: str, timm_name: str | None, ask_timm: bool) -> None:
+def check_published(key: str, model: str, timm_name: str | None, ask_timm: bool) -> None:
     """Checks that there is what ``finetune.weights: timm`` asks for.
 
     Args:
+        key: The dotted key that names the model.
         model: What the configuration calls the model.
         timm_name: What timm calls it; None for our own.
         ask_timm: Import timm, and ask it whether it has weights for this one.
@@ -35,12 +36,12 @@ def check_published(model: str, timm_name: str | None, ask_timm: bool) -> None:
         ValueError: timm publishes no weights for the model.
     """
     if timm_name is None:
-        raise ValueError(f"finetune.weights: timm is for timm's models, not for our {model}; {_INSTEAD}")
+        raise ValueError(f"finetune.weights: timm is for timm's models, not for our {model} ({key}); {_INSTEAD}")
     if ask_timm:
         from timm.models import is_model_pretrained
 
         if not is_model_pretrained(timm_name):
-            raise ValueError(f"finetune.weights: timm publishes none for '{timm_name}'; {_INSTEAD}")
+            raise ValueError(f"finetune.weights: timm publishes none for '{timm_name}' ({key}); {_INSTEAD}")
 
 
 def unknown_model(name: str, own: Collection[str]) -> str:

@@ -66,7 +66,7 @@ UNDIVIDED = {"lamb", "lambc", "lambcd", "lambcw", "lambw", "clamb", "clambw", "k
 def undivided(optimizer: str) -> str:
     """Returns what is wrong with an optimizer whose state cannot be divided over ranks."""
     return (
-        f"'{optimizer}' cannot be divided, since it does not advance each parameter by itself; use "
+        f"'{optimizer}' (optimizer.name) cannot be divided, since it does not advance each parameter by itself; use "
         "training.shard=none, or an optimizer such as adamw"
     )
 

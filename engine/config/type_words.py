@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -32,13 +32,18 @@ _LIMITS = {
 }
 
 
-def members(annotation: Any) -> list[Any]:
-    """Returns the types an annotation allows, but None, which pydantic does not name in its locations."""
+def alternatives(annotation: Any) -> list[Any]:
+    """Returns the types an annotation allows."""
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     if get_origin(annotation) in (Union, types.UnionType):
-        return [inner for member in get_args(annotation) if member is not type(None) for inner in members(member)]
+        return [inner for member in get_args(annotation) for inner in alternatives(member)]
     return [annotation]
+
+
+def members(annotation: Any) -> list[Any]:
+    """Returns the types an annotation allows, but None, which pydantic does not name in its locations."""
+    return [member for member in alternatives(annotation) if member is not type(None)]
 
 
 def is_section(annotation: Any) -> bool:
@@ -54,6 +59,19 @@ def key_paths(annotation: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[t
             for name, info in member.model_fields.items():
                 yield (*prefix, name), info
                 yield from key_paths(info.annotation, (*prefix, name))
+
+
+def types_at(annotation: Any, keys: Sequence[str]) -> list[Any]:
+    """Returns the types that a value may have under ``keys``, of all variants; none if there is no such key."""
+    if not keys:
+        return alternatives(annotation)
+    found: list[Any] = []
+    for member in members(annotation):
+        if is_section(member) and keys[0] in member.model_fields:
+            found += types_at(member.model_fields[keys[0]].annotation, keys[1:])
+        elif get_origin(member) is dict:
+            found += types_at(get_args(member)[1], keys[1:])
+    return found
 
 
 def words(annotation: Any, metadata: tuple[Any, ...] = ()) -> list[str]:

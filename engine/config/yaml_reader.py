@@ -128,24 +128,13 @@ def read_file(path: Path) -> Node:
     return _read(path, Place(os.fspath(path)), ())
 
 
-def read_override(text: str) -> Node:
-    """Reads the tree of a ``key.path=value`` of the command line; a mapping as value replaces, as its dotted key says.
+def read_value(text: str, key: str) -> Node:
+    """Reads the YAML of a value that the command line gives for a dotted ``key``.
 
     Raises:
-        UserError: the text has no ``=``, an empty key, or a value that is not YAML.
+        UserError: it is not YAML, or YAML would cut something off.
     """
-    path, equals, value = text.partition("=")
-    keys = path.split(".")
-    if not equals or not all(key.strip() == key != "" for key in keys):
-        raise UserError(f"{COMMAND_LINE}: '{text}' is not of the form key.path=value")
-    if value in ("|", ">"):  # YAML would take them for the beginning of a text of several lines
-        raise UserError(
-            f"{COMMAND_LINE}: {path}: {value} has a meaning in YAML; put it in quotes: {path}='\"{value}\"'"
-        )
-    node = replace(_Reader(COMMAND_LINE).read(value, of=path), replaces=True)
-    for key in reversed(keys):
-        node = Node({key: node}, COMMAND_LINE)
-    return node
+    return _Reader(COMMAND_LINE, key).read(text)
 
 
 def merge(below: Node, above: Node) -> Node:
@@ -222,19 +211,26 @@ class _Reader:
     """Turns the text of one file into a :class:`Node`."""
 
     beginning: Place
+    key: str = ""
+    """The dotted key that a value of the command line is for."""
     done: dict[int, tuple[Value, int] | None] = field(default_factory=dict)
     """Value and size of what was read before, which an alias may stand for; None for what is being read."""
     total: int = 0
     """Values so far, those behind aliases as often as they are used."""
 
-    def read(self, text: str, of: str = "") -> Node:
+    def read(self, text: str) -> Node:
         try:
             root = yaml.compose(text, Loader=_Loader)
+            if self.key and (comment := text[root.end_mark.index if root else 0 :].strip()):
+                raise self.fault(self.beginning, f"{comment!r} is a comment in YAML; leave it away, or use quotes")
             return Node(None, self.beginning) if root is None else self.node(root, self.beginning)
         except yaml.YAMLError as error:
-            raise self.syntax_error(error, text, of) from None
+            raise self.syntax_error(error, text) from None
         except RecursionError:
-            raise UserError(f"{self.beginning}: is nested too deeply") from None
+            raise self.fault(self.beginning, "is nested too deeply") from None
+
+    def fault(self, place: Place, text: str) -> UserError:
+        return UserError(": ".join(filter(None, (str(place), self.key, text))))
 
     def place(self, mark: yaml.Mark) -> Place:
         return self.beginning._replace(line=mark.line + 1) if self.beginning.line else self.beginning
@@ -248,10 +244,10 @@ class _Reader:
             self.done[id(node)] = value, self.total - before
         found = self.done[id(node)]
         if found is None:
-            raise UserError(f"{place}: an alias may not contain itself")
+            raise self.fault(place, "an alias may not contain itself")
         self.total = before + found[1]
         if is_alias and self.total > MOST_VALUES:
-            raise UserError(f"{place}: the aliases stand for more than {MOST_VALUES:,} values")
+            raise self.fault(place, f"the aliases stand for more than {MOST_VALUES:,} values")
         return Node(found[0], place, node.tag == REPLACE_TAG)
 
     def value(self, node: yaml.Node) -> Value:
@@ -263,7 +259,7 @@ class _Reader:
             pattern, convert = SCALARS[node.tag]
             if pattern.match(node.value):
                 return convert(node.value)
-        raise UserError(f"{self.place(node.start_mark)}: the tag {node.tag.replace(_TAG, '!!')} cannot be used here")
+        raise self.fault(self.place(node.start_mark), f"the tag {node.tag.replace(_TAG, '!!')} cannot be used here")
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Node]:
         """Keys are text as it was written: ``1`` and ``no`` name classes as well as words do."""
@@ -271,13 +267,16 @@ class _Reader:
         for key, value in node.value:
             place = self.place(key.start_mark)
             if not isinstance(key, yaml.ScalarNode):
-                raise UserError(f"{place}: a key must be text")
+                raise self.fault(place, "a key must be text")
+            if node.flow_style and ":" in key.value and value.start_mark.index == value.end_mark.index:
+                spaced = ": ".join(key.value.split(":", 1))
+                raise self.fault(place, f"{key.value}: wants a space behind the colon: {{{spaced}}}")
             if key.value in mapping:
-                raise UserError(f"{place}: {key.value}: repeats the key of {mapping[key.value].place}")
+                raise self.fault(place, f"{key.value}: repeats the key of {mapping[key.value].place}")
             mapping[key.value] = self.node(value, place)
         return mapping
 
-    def syntax_error(self, error: yaml.YAMLError, text: str, of: str) -> UserError:
+    def syntax_error(self, error: yaml.YAMLError, text: str) -> UserError:
         place = self.beginning
         if isinstance(error, yaml.MarkedYAMLError):
             begun, mark = error.context_mark, error.problem_mark or error.context_mark
@@ -290,4 +289,4 @@ class _Reader:
             problem = f"the character {text[position : position + 1]!r} is not allowed"
         if "'\\t'" in problem:
             problem += " (YAML indents with spaces, not with tabs)"
-        return UserError(": ".join(filter(None, (str(place), of, f"is not valid YAML: {problem}"))))
+        return self.fault(place, f"is not valid YAML: {problem}")

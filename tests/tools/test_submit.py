@@ -20,6 +20,7 @@ from submitit import JobEnvironment
 from submitit.slurm.slurm import _make_sbatch_string
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.run_folder.failure import read_failure
 from engine.run_folder.paths import RunDir
@@ -316,8 +317,8 @@ def test_times_are_read_as_slurm_reads_them():
 
 
 def test_sweeps_are_combined_in_the_order_of_the_command_line():
-    assert combinations([]) == [()]
-    assert combinations(["a.b=1,2", "c=x,[1, 2],'p,q'"]) == [
+    assert combinations([], RunConfig) == [()]
+    assert combinations(["a.b=1,2", "c=x,[1, 2],'p,q'"], RunConfig) == [
         ("a.b=1", "c=x"),
         ("a.b=1", "c=[1, 2]"),
         ("a.b=1", "c='p,q'"),
@@ -332,7 +333,7 @@ def test_sweeps_are_combined_in_the_order_of_the_command_line():
 )
 def test_a_sweep_that_makes_no_sense_is_refused(sweeps):
     with pytest.raises(UserError, match="--sweep: "):
-        combinations(sweeps)
+        combinations(sweeps, RunConfig)
 
 
 def test_slurm_is_asked_for_what_was_asked_for_and_nothing_else(tmp_path):

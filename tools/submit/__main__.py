@@ -12,7 +12,7 @@ from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import shown
-from engine.task.spec import known_tasks
+from engine.task.spec import find_spec, known_tasks
 from tools.submit.resources import OPTIONS, OWN, Resources, check, check_known, flag
 
 if TYPE_CHECKING:
@@ -125,7 +125,8 @@ def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
         if len(configs) > 1:
             raise UserError("--cluster debug: runs one job in this process; leave --sweep away")
         debug(options.task, configs[0])
-    _report(submit(options.task, configs, combinations(options.sweep), cluster, resources))
+    swept = combinations(options.sweep, find_spec(options.task).schema())
+    _report(submit(options.task, configs, swept, cluster, resources))
     return 0
 
 

@@ -47,7 +47,7 @@ def resolve(task: str, config: Path, overrides: Sequence[str], sweeps: Sequence[
     if twice:
         raise UserError(f"--sweep: {', '.join(sorted(twice))}: swept, and given a single value too; leave one away")
     spec, configs = find_spec(task), list[RunConfig]()
-    for swept in combinations(sweeps):
+    for swept in combinations(sweeps, spec.schema()):
         run = load_config(spec.schema(), config, [*overrides, *swept])
         own = run.experiment
         named = " ".join(filter(None, [name or own.name, *swept]))

@@ -6,14 +6,14 @@ import itertools
 import time
 from collections.abc import Sequence
 
-import yaml
-
-from engine.config.yaml_reader import read_override
+from engine.config.command_line import split_values
+from engine.config.run import RunConfig
+from engine.config.yaml_reader import SCALARS
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
 
 
-def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
+def combinations(sweeps: Sequence[str], schema: type[RunConfig]) -> list[tuple[str, ...]]:
     """Returns each run's overrides, ``[("a.b=1", "c=x"), …]``, the last key fastest; one empty for no sweep.
 
     Raises:
@@ -26,29 +26,16 @@ def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
             raise UserError(f"--sweep: '{sweep}' is not of the form key.path=a,b,c")
         if key in choices:
             raise UserError(f"--sweep: {key}: swept twice; give all its values in one list")
-        choices[key] = _values(key, text)
+        values = choices[key] = split_values(key, text, schema)
+        if not values or not all(values):
+            raise UserError(f"--sweep: {key}: '{text}' has an empty value; write a,b,c")
+        repeated = [value for value in values if values.count(value) > 1]
+        if repeated:
+            raise UserError(f"--sweep: {key}: {repeated[0]} is given twice")
     return [
         tuple(f"{key}={value}" for key, value in zip(choices, values, strict=True))
         for values in itertools.product(*choices.values())
     ]
-
-
-def _values(key: str, text: str) -> list[str]:
-    """Returns the values as they were written; those of a list or quoted may contain commas."""
-    listed = f"[{text}]"
-    try:
-        root = yaml.compose(listed, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        root = None
-    if not isinstance(root, yaml.SequenceNode) or root.end_mark.index != len(listed):
-        raise UserError(f"--sweep: {key}: '{text}' is no list of values a,b,c")
-    values = [listed[node.start_mark.index : node.end_mark.index].strip() for node in root.value]
-    if not values or not all(values):
-        raise UserError(f"--sweep: {key}: '{text}' has an empty value; write a,b,c")
-    repeated = [value for value in values if values.count(value) > 1]
-    if repeated:
-        raise UserError(f"--sweep: {key}: {repeated[0]} is given twice")
-    return values
 
 
 def write_hparams(folder: RunDir, swept: Sequence[str]) -> None:
@@ -59,8 +46,8 @@ def write_hparams(folder: RunDir, swept: Sequence[str]) -> None:
 
     values = {}  # numbers and truth values as such, so that they can be sorted; anything else as text
     for key, _, text in (override.partition("=") for override in swept):
-        value = read_override(f"value={text}").plain()["value"]
-        values[key] = value if isinstance(value, bool | float | int | str) else text
+        value = next(convert(text) for pattern, convert in SCALARS.values() if pattern.match(text))
+        values[key] = text if value is None else value
     writer = EventFileWriter(str(folder.tensorboard), filename_suffix=".hparams")
     writer.add_event(Event(wall_time=time.time(), summary=hparams_pb(values, trial_id=folder.name)))
     writer.close()

@@ -32,11 +32,13 @@ def test_models_without_published_weights_cannot_start_from_them() -> None:
     without = next(name for name in timm.list_models() if not timm.models.is_model_pretrained(name))
     check_timm(without, OWN)
     with pytest.raises(ValueError, match=rf"^finetune\.weights: timm publishes none for '{without}'; give a file"):
-        check_published(f"timm/{without}", without, ask_timm=True)
-    check_published(f"timm/{without}", without, ask_timm=False)
-    check_published("timm/resnet50", "resnet50", ask_timm=True)
-    with pytest.raises(ValueError, match=r"^finetune\.weights: timm is for timm's models, not for our swin_tiny; "):
-        check_published("swin_tiny", None, ask_timm=False)
+        check_published("model.name", f"timm/{without}", without, ask_timm=True)
+    check_published("model.name", f"timm/{without}", without, ask_timm=False)
+    check_published("model.name", "timm/resnet50", "resnet50", ask_timm=True)
+    with pytest.raises(
+        ValueError, match=r"^finetune\.weights: timm is for timm's models, not for our swin_tiny \(model\.name\); "
+    ):
+        check_published("model.name", "swin_tiny", None, ask_timm=False)
 
 
 def test_the_nearest_of_ours_and_of_timms_are_offered() -> None:

@@ -68,6 +68,15 @@ class Nested(Section):
     data: Annotated[Folder | Embedded, Variants("source")]
 
 
+class Rooted(Section):
+    source: Literal["folder"]
+    root: AbsolutePath
+
+
+class Needy(Section):
+    data: Annotated[Rooted | Embedded, Variants("source")]
+
+
 class Data(Section):
     source: Literal["folder", "digits"]
     root: AbsolutePath | None = None
@@ -169,7 +178,10 @@ def test_wrong_values_are_named_with_file_and_line(line: str, message: str) -> N
         ("size=[8, 0]", "size[1]: must be a whole number >= 1, not 0"),
         ("size=[8]", "size: must be a whole number >= 1 or a list of 2 values, not of 1"),
         ("part=2", "part: must be a number > 0 and <= 1, 'all' or 'auto', not 2"),
-        ("policy=3", "policy: must be text (in quotes if it looks like something else) or a section of keys, not 3"),
+        (
+            "policy=[3]",
+            "policy: must be text (in quotes if it looks like something else) or a section of keys, not of 1",
+        ),
         ("policy={decai: 1}", "policy.decai: unknown key; did you mean 'decay'?"),
         ("weights=3", "weights: must be a mapping or 'none', not 3"),
         ("weights={a: x}", "weights.a: must be a number or 'auto', not 'x'"),
@@ -284,6 +296,24 @@ def test_checks_over_several_keys_are_placed_at_their_section_or_at_the_key_they
     assert problems(MINIMAL + "optimizer: {name: sgd,\n  lr: 2}\n") == ["run.yaml:3: optimizer.lr: 2.0 is above 1"]
     assert problems(MINIMAL, "training.epochs=13") == ["command line: training.epochs: 13 brings bad luck"]
     assert problems(MINIMAL + "name: nobody\n") == ["run.yaml:1: somebody has to run this"]
+
+
+def test_checks_over_several_keys_are_placed_where_the_last_word_was_said() -> None:
+    lines = MINIMAL + "training:\n  accumulation: 3\n  global_batch_size: 6\n"
+    assert problems(lines, "training.global_batch_size=7") == [
+        "command line: training.global_batch_size: accumulation 3 must divide global_batch_size 7"
+    ]
+    write(lines, "base.yaml")
+    assert problems("base: base.yaml\ntraining:\n  accumulation: 4\n") == [
+        "run.yaml:3: training.accumulation: accumulation 4 must divide global_batch_size 6"
+    ]
+
+
+def test_what_a_choice_of_the_command_line_makes_necessary_is_missing_there() -> None:
+    text = "command line: data.root: required but missing (data.source: folder)"
+    with pytest.raises(UserError) as caught:
+        load_config(Needy, write("data: {source: digits}"), ["data.source=folder"])
+    assert str(caught.value) == text
 
 
 def test_overrides_win_and_change_one_leaf_or_replace_a_mapping() -> None:

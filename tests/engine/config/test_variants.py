@@ -181,3 +181,38 @@ def test_evaluations_are_counted_in_what_was_said_last() -> None:
     found = load("evaluation: {every_steps: 9}\n", "evaluation.every_epochs=1").evaluation
     assert (found.every_epochs, found.every_steps) == (1, None)
     assert load("{}\n").evaluation.every_epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "message"),
+    [
+        (
+            "schedule: {name: cosine, min_lr: 1e-4}\n",
+            "optimizer.lr=1e-5",
+            "optimizer.lr: schedule.min_lr (0.0001) is above optimizer.lr (1e-05)",
+        ),
+        (
+            "training: {ema: {decay: 0.9}}\nevaluation: {weights: ema}\n",
+            "training.ema=null",
+            "training.ema: evaluation.weights is 'ema' but training.ema is not set (for example {decay: 0.9998})",
+        ),
+        (
+            "training: {shard: optimizer}\n",
+            "optimizer.name=lamb",
+            "optimizer.name: training.shard: 'lamb' (optimizer.n",
+        ),
+    ],
+)
+def test_a_mistake_that_spans_two_keys_is_placed_where_the_command_line_made_it(
+    text: str, override: str, message: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        load(text, override)
+    assert str(caught.value).startswith(f"command line: {message}")
+
+
+def test_an_epoch_without_a_space_behind_its_colon_is_told_in_one_line() -> None:
+    with pytest.raises(UserError) as caught:
+        load("", "finetune.unfreeze={0:head, 5: all}")
+    text = "command line: finetune.unfreeze: 0:head: wants a space behind the colon: {0: head}"
+    assert str(caught.value) == text

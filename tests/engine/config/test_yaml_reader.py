@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.config.yaml_reader import Place, merge, read_file, read_override
+from engine.config.yaml_reader import COMMAND_LINE, Node, Place, merge, read_file, read_value
 from engine.errors import UserError
 
 
@@ -58,15 +58,7 @@ def test_scalars(text: str, value: Any) -> None:
     result = read(f"key: {text}\n")["key"]
     assert result == value
     assert type(result) is type(value)
-    assert read_override(f"key={text}").plain()["key"] == value
-
-
-@pytest.mark.parametrize("mark", ["|", ">"])
-def test_a_character_that_yaml_reads_otherwise_is_to_be_quoted(mark: str) -> None:
-    with pytest.raises(UserError) as caught:
-        read_override(f"data.label_separator={mark}")
-    assert str(caught.value).endswith(f"""put it in quotes: data.label_separator='"{mark}"'""")
-    assert read_override(f'data.label_separator="{mark}"').plain() == {"data": {"label_separator": mark}}
+    assert read_value(text, "key").plain() == value
 
 
 def test_nan() -> None:
@@ -115,7 +107,7 @@ def test_replace_drops_what_lies_below_at_any_distance() -> None:
 def test_merged_values_keep_the_place_they_were_written_at() -> None:
     write("one.yaml", "a:\n  x: 1\n  y: 1\n")
     tree = read_file(write("a.yaml", "base: one.yaml\na:\n  y: 2\n"))
-    tree = merge(tree, read_override("a.z=3"))
+    tree = merge(tree, Node({"a": Node({"z": read_value("3", "a.z")}, COMMAND_LINE)}, COMMAND_LINE))
     assert [str(tree.place_of(("a", key))) for key in "xyz"] == ["one.yaml:2", "a.yaml:3", "command line"]
     assert str(tree.place_of(("a",))) == "a.yaml:2"
 

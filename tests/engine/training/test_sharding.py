@@ -236,7 +236,8 @@ def refused(tmp_path: Path, name: str) -> str:
 def test_optimizers_that_look_at_all_parameters_at_once_are_refused_with_their_line(tmp_path: Path) -> None:
     for name in ("lamb", "lambc"):
         assert re.search(
-            rf"run\.yaml:4: training\.shard: '{name}' cannot be divided, .* adamw$", refused(tmp_path, name)
+            rf"run\.yaml:4: training\.shard: '{name}' \(optimizer\.name\) cannot be divided, .* adamw$",
+            refused(tmp_path, name),
         )
     assert not refused(tmp_path, "lion")
     assert not refused(tmp_path, "fusedadamw"), "what no CPU can try is tried where it runs"
@@ -258,7 +259,7 @@ def test_what_is_known_of_optimizers_is_so(names: Iterable[str]) -> None:
 
 def test_a_device_that_shows_it_later_refuses_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.training.sharding.advances_each_by_itself", lambda build, device: False)
-    with pytest.raises(UserError, match=r"training\.shard: 'adamw' cannot be divided"):
+    with pytest.raises(UserError, match=r"training\.shard: 'adamw' \(optimizer\.name\) cannot be divided"):
         toy_trainer(ToyTask(toy_model()), toy_config(training={"shard": "optimizer"}))
 
 
