@@ -120,7 +120,7 @@ for ((i = 0; i < ${#arguments[@]}; i++)); do
 done
 
 # -- run ---------------------------------------------------------------------------------------------------------------
-SWIN_FOLDER_NOTE="$(mktemp)" # rank 0, on this node, writes the experiment's folder there
+SWIN_FOLDER_NOTE="$(mktemp || mktemp -p /tmp)" # rank 0, on this node, writes the experiment's folder there
 export SWIN_FOLDER_NOTE
 trap 'rm -f "$SWIN_FOLDER_NOTE"' EXIT
 started="$(date +%s)"

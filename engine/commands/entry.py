@@ -13,6 +13,7 @@ from engine.errors import EXIT_USER_ERROR, UserError
 from engine.process.descriptors import raise_descriptor_limit
 from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard
+from engine.process.temporary import prepare_temporary_folder
 from engine.task.spec import Later, TaskSpec
 
 
@@ -100,6 +101,7 @@ def exit_on_user_error(command: Callable[[], int]) -> None:
 def exit_code(command: Callable[[], int]) -> int:
     """Returns what ``command`` returns; a :class:`UserError` becomes one message of rank 0 and the code 2."""
     try:
+        prepare_temporary_folder(_warn)
         return command()
     except UserError as error:
         from engine.task.other_tasks import explained
@@ -107,3 +109,8 @@ def exit_code(command: Callable[[], int]) -> int:
         if first_rank():
             sys.stderr.write(f"error: {explained(error)}\n")  # in one piece: srun writes there too
         return EXIT_USER_ERROR
+
+
+def _warn(text: str) -> None:
+    if first_rank():
+        sys.stderr.write(f"warning: {text}\n")

@@ -157,6 +157,11 @@ class FolderRecorder(Recorder):
             archive_failure(self._folder.failed, sys.maxsize)
             self._say_result()
 
+    def end_at_once(self) -> None:
+        """Has status.json and README.md say that the run was interrupted; in a signal's handler, before the end."""
+        self._status.end_at_once("interrupted")
+        self._write_readme()
+
     def _tell(self, state: RunState, epoch: float) -> None:
         """Has status.json and README.md say how far the run is."""
         self._best = state.best

@@ -89,7 +89,7 @@ def _train(
     step = trainer.state.step
     reason = ranks.from_main(lambda: restart_limit_reason(folder, step))
     if ranks.is_main:
-        report.recorder = FolderRecorder(
+        report.recorder = recorder = FolderRecorder(
             folder,
             spec.name,
             config=config,
@@ -99,6 +99,7 @@ def _train(
             step=step,
             walltime=Walltime(job_end(), ranks.stop),
         )
+        ranks.stop.before_the_end = recorder.end_at_once
     if reason:
         if ranks.is_main:
             advice = "mend the cause and go on in a new job with --resume"

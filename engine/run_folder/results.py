@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import shutil
@@ -16,6 +17,8 @@ log = logging.getLogger(__name__)
 
 MADE_FROM = "made_from.json"
 """Says within a folder of results which checkpoint and settings they come from."""
+LONGEST = 60
+"""Characters of a folder's name, behind the split."""
 
 
 def begin_results(run_dir: RunDir, split: str, checkpoint: str, step: int, changes: Sequence[str]) -> Path:
@@ -39,6 +42,19 @@ def begin_results(run_dir: RunDir, split: str, checkpoint: str, step: int, chang
 
 
 def _label(made_from: dict[str, Any]) -> str:
-    """Returns ``best_step_00000120_data.image_size=256``, fit for a folder's name."""
-    parts = [Path(made_from["checkpoint"]).stem, f"step_{made_from['step']:08d}", *made_from["changes"]]
-    return re.sub(r"[^\w.=,+-]+", "-", "_".join(dict.fromkeys(parts)))[:120]
+    """Returns ``best_step_00000120_data.image_size=256``, fit for a folder's name.
+
+    A long one, or one with characters that names better do without, is shortened; a digest tells it from others then.
+    """
+    origin = [Path(made_from["checkpoint"]).stem, f"step_{made_from['step']:08d}"]
+    full = "_".join(dict.fromkeys([*origin, *made_from["changes"]]))
+    if _fit(full) == full and len(full) <= LONGEST:
+        return full
+    split = (change.partition("=") for change in made_from["changes"])
+    short = [f"{key.rpartition('.')[2]}={Path(value).name}" for key, _, value in split]
+    digest = hashlib.sha256(full.encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{_fit('_'.join(dict.fromkeys([*origin, *short])))[: LONGEST - 9]}-{digest}"
+
+
+def _fit(text: str) -> str:
+    return re.sub(r"[^\w.=,+-]+", "-", text)

@@ -57,6 +57,18 @@ class Status:
         self._thread.join()
         self.update(state=state)
 
+    def end_at_once(self, state: str) -> None:
+        """Writes the final state of a run that is ended in the midst of whatever it does, if it has none."""
+        if self._content["state"] != "running":
+            return
+        self._closed.set()
+        self._thread.join(1.0)  # it may wait for what this thread, interrupted, is at
+        self._content = {**self._content, "state": state}
+        write_atomic(self._path, self._text())
+
+    def _text(self) -> str:
+        return json.dumps({**self._content, "updated": round(time.time(), 3)}) + "\n"
+
     def _beat(self, interval: float) -> None:
         while not self._closed.wait(interval):
             self._write()
@@ -64,7 +76,7 @@ class Status:
     def _write(self) -> None:
         with self._writing:
             try:
-                write_atomic(self._path, json.dumps({**self._content, "updated": round(time.time(), 3)}) + "\n")
+                write_atomic(self._path, self._text())
                 self._warned = False
             except OSError as error:
                 if not self._warned:

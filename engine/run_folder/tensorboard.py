@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -36,6 +37,7 @@ class Board:
         self._unsure: list[Scalars] = []
         self._retry_at = 0.0
         self._lost = False
+        self._excepthook = threading.excepthook
 
     def purge(self, step: int, repeated: Iterable[Scalars] = ()) -> None:
         """Marks what TensorBoard has seen from ``step`` on as void, once there is something to write; ``repeated`` is
@@ -87,14 +89,22 @@ class Board:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+        if threading.excepthook == self._thread_died:
+            threading.excepthook = self._excepthook
 
     def _open(self) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter  # a second of imports, which other ranks spare
 
+        threading.excepthook = self._thread_died
         writer = SummaryWriter(os.fspath(self._folder), purge_step=self._purge_step)
         _add(writer, self._unsure)
         self._purge_step = None
         return writer
+
+    def _thread_died(self, died: threading.ExceptHookArgs) -> None:
+        """Leaves it to the next call to tell of a disk that TensorBoard's thread cannot write."""
+        if not (isinstance(died.exc_value, OSError) and type(died.thread).__module__.startswith("tensorboard.")):
+            self._excepthook(died)
 
     def _give_up(self, error: OSError) -> None:
         """Leaves the open file; what it has lost is written into another one."""

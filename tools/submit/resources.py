@@ -32,7 +32,7 @@ _BEFORE = (
     "# Slurm 22.05's srun does not take --cpus-per-task over from sbatch.",
     'if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi',
     "export SLURM_EXPORT_ENV=ALL",
-    'SWIN_FOLDER_NOTE="$(mktemp)" # rank 0, on this node, writes the experiment\'s folder there',
+    'SWIN_FOLDER_NOTE="$(mktemp || mktemp -p /tmp)" # rank 0, on this node, writes the experiment\'s folder there',
     "export SWIN_FOLDER_NOTE",
     "trap : TERM USR1 USR2 # what Slurm wants, it also tells srun: the end is for this script to see",
     'started="$(date +%s)"',

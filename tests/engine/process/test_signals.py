@@ -72,6 +72,18 @@ def test_a_second_interrupt_ends_the_process_at_once() -> None:
         assert process.wait(timeout=20) == 130
 
 
+def test_a_second_interrupt_leaves_what_it_was_asked_to_whatever_that_raises() -> None:
+    program = PROGRAM.replace("assert not stop", "stop.before_the_end = lambda: print('left', flush=True) or 1 / 0")
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, text=True, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert ask(process) == "True SIGINT"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+        assert process.stdout.read() == "left\n"
+
+
 def test_under_torchrun_one_ctrl_c_may_come_twice() -> None:
     with program(TORCHELASTIC_RUN_ID="none") as process:
         for _ in range(2):

@@ -45,9 +45,22 @@ def test_another_checkpoint_step_or_setting_moves_the_earlier_results(
     assert kept(run_dir) == {
         "val": "of a later step",
         "val_last_step_00000012": "last",
-        "val_last_step_00000012_data.image_size=-32,-64-_data.root=-a-b": "large",
+        "val_last_step_00000012_image_size=-32,-64-_root=b-40aad488": "large",
         "val_best_step_00000010": "best again",
     }
+
+
+def test_settings_of_any_length_make_short_names_that_differ(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    for number in range(3):
+        evaluated(run_dir, str(number), "best.pt", 10, [f"data.root=/{'long/' * 30}{number}/shop"])
+    evaluated(run_dir, "one", "best.pt", 10, ["data.image_size=64"])
+    evaluated(run_dir, "none", "best.pt", 10, [])
+    names = sorted(kept(run_dir))
+    assert [name[:32] for name in names] == ["val", "val_best_step_00000010_data.imag"] + [
+        "val_best_step_00000010_root=shop"
+    ] * 3
+    assert max(map(len, names)) < 80 and "val_best_step_00000010_data.image_size=64" in names
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"checkpoint": 3, "step": 1, "changes": []}'])

@@ -102,6 +102,23 @@ def test_a_disk_that_cannot_be_written_costs_one_warning(tmp_path: Path, caplog:
     assert read(folder / "status.json")["state"] == "finished"
 
 
+def test_a_run_that_is_ended_at_once_says_so_also_in_the_midst_of_a_write(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    status = Status(path, interval=0.01)
+    status.update(step=5)
+    with status._writing:  # as where a signal has interrupted the main thread
+        status.end_at_once("interrupted")
+    assert (read(path)["state"], read(path)["step"]) == ("interrupted", 5)
+
+
+def test_a_run_that_has_ended_keeps_its_state(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    status = Status(path)
+    status.close("finished")
+    status.end_at_once("interrupted")
+    assert read(path)["state"] == "finished"
+
+
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", '{"state": "running"}', '{"state": "running", "updated": "x"}']
 )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from engine.run_folder.tensorboard import Board
 
@@ -63,3 +66,29 @@ def test_what_cannot_be_written_to_the_end_is_said(
     board.scalars("train", {"loss": 1.0}, 1)
     board.close()
     assert caplog.messages[-1] == "TensorBoard's events could not be written: metrics.jsonl has all of them"
+
+
+def test_a_full_disk_shows_no_traceback_of_tensorboards_thread(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", shown.append)
+    monkeypatch.setattr(RecordWriter, "write", FullDisk().write)
+    board = Board(tmp_path, 0.0)
+    board.scalars("train", {"loss": 1.0}, 1)
+    board.flush()
+    board.close()
+    assert "No space left on device" in caplog.messages[0]
+    assert not shown and threading.excepthook == shown.append
+
+
+def test_other_errors_of_threads_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", shown.append)
+    board = Board(tmp_path)
+    board.scalars("train", {"loss": 1.0}, 1)
+    thread = threading.Thread(target=lambda: os.stat(tmp_path / "missing"))
+    thread.start()
+    thread.join()
+    board.close()
+    assert [found.exc_type for found in shown] == [FileNotFoundError]
