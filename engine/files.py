@@ -136,6 +136,16 @@ def usable_path(path: Path) -> str:
     return os.fspath(real if ".." in path.parts else path)
 
 
+def command(*words: str | Path) -> str:
+    """Returns a command as one would paste it into a shell in the current directory, with paths as :func:`shown`."""
+    typed = [usable_path(word) if isinstance(word, Path) else word for word in words]
+    named = [
+        f"./{text}" if isinstance(word, Path) and text[0] == "-" else text
+        for word, text in zip(words, typed, strict=True)
+    ]
+    return shlex.join(named)
+
+
 def shown(path: Path) -> str:
     """Returns :func:`usable_path` as one would type it, quoted for the shell."""
     return shlex.quote(usable_path(path))

@@ -13,7 +13,7 @@ from engine.commands.progress_bar import Progress
 from engine.config.load import dump_config
 from engine.config.run import RunConfig
 from engine.devices.profiling import StepProfiler
-from engine.files import remove_leftovers, shown, warning_of_a_bad_disk, write_atomic
+from engine.files import command, remove_leftovers, shown, warning_of_a_bad_disk, write_atomic
 from engine.images.image_io import ImageArray, write_image
 from engine.plots.curves import write_curves
 from engine.process.time_limit import Walltime
@@ -21,7 +21,7 @@ from engine.run_folder.environment import describe_start, record_start
 from engine.run_folder.failure import archive_failure, read_failure, record_silent_end
 from engine.run_folder.metrics import MetricWriter
 from engine.run_folder.paths import RunDir
-from engine.run_folder.readme import write_readme
+from engine.run_folder.readme import resume_command, write_readme
 from engine.run_folder.status import Status, mark_failed
 from engine.training.recorder import Recorder
 from engine.training.state import RunState
@@ -64,6 +64,7 @@ class FolderRecorder(Recorder):
         """
         self._folder, self._task, self._logging = folder, task, config.logging
         self._directions, self._walltime = directions, walltime
+        self._resume = resume_command(task, folder.path, len(ranks), len({rank["host"] for rank in ranks}))
         remove_leftovers(folder.path)
         silent = record_silent_end(folder)
         if silent is not None:
@@ -144,7 +145,7 @@ class FolderRecorder(Recorder):
         if outcome == "finished" and not saved:
             raise UnsavedError(
                 f"the run is complete, but its last checkpoint cannot be written into {self._folder.checkpoints}; "
-                f"make room and go on with --resume {shown(self._folder.path)}"
+                f"make room and go on with: {self._resume}"
             )
         if not saved:
             log.error("the newest steps could not be saved: the run will go on from an older checkpoint")
@@ -191,8 +192,9 @@ class FolderRecorder(Recorder):
         value = ", ".join(f"{name} {number:.4f}" for name, number in best.items() if name not in ("step", "epoch"))
         log.info("finished%s", f"; best {value} at epoch {round(best['epoch'], 2):g}" if best else "")
         log.info("results:     %s", shown(folder.readme))
-        log.info("evaluate:    python -m %s.evaluate --experiment %s", self._task, shown(folder.path))
-        log.info("TensorBoard: tensorboard --logdir %s", shown(folder.path.parent))
+        evaluate = command("python", "-m", f"{self._task}.evaluate", "--experiment", folder.path)
+        log.info("evaluate:    %s", evaluate)
+        log.info("TensorBoard: %s", command("tensorboard", "--logdir", folder.path.parent))
 
 
 def record_failed(folder: RunDir, task: str, step: int) -> None:

@@ -13,6 +13,7 @@ from engine.config.load import differences, is_below, load_config
 from engine.config.run import RunConfig
 from engine.distributed.slurm import noted_folder, restart_count
 from engine.errors import UserError
+from engine.files import shown
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
 from engine.text import shortened
@@ -91,9 +92,9 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
     elif arguments.resume == "auto":
         matching = list(unfinished(config, schema))
         if len(matching) > 1:
-            names = ", ".join(str(found.path) for found in matching)
+            names = " or ".join(f"--resume {shown(found.path)}" for found in matching)
             raise UserError(
-                f"--resume auto: several unfinished runs have this configuration: {names}; name one of them"
+                f"--resume auto: several unfinished runs have this configuration; name one of them: {names}"
             )
         if not matching:
             log.info("--resume auto: no unfinished run below %s has this configuration; starting a new one", root)
@@ -103,7 +104,7 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
     else:
         folder = RunDir(Path(arguments.resume).absolute())
     before = load_config(schema, folder.config)
-    changes = allowed_changes(before.model_dump(mode="json"), config, f"--resume {folder.path}")
+    changes = allowed_changes(before.model_dump(mode="json"), config, f"--resume {shown(folder.path)}")
     status = read_status(folder.status) or {}
     if status.get("state") != "finished" or changes:
         return Plan(config, folder, changes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -34,6 +35,7 @@ from engine.run_folder.environment import describe_rank
 from engine.run_folder.failure import Failure
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
+from engine.run_folder.readme import resume_command
 from engine.run_folder.writer_lock import RunLock
 from engine.task.spec import TaskSpec
 from engine.training.recorder import Recorder
@@ -86,6 +88,7 @@ def _train(
     report.writer = ranks.from_main(lambda: folder.lock.read_text(encoding="utf-8"))
     ranks.heartbeat.at("start", trainer.state.step)
     descriptions = ranks.gather(describe_rank(ranks.rank, ranks.device))
+    go_on = resume_command(spec.name, folder.path, len(descriptions), len({each["host"] for each in descriptions}))
     step = trainer.state.step
     reason = ranks.from_main(lambda: restart_limit_reason(folder, step))
     if ranks.is_main:
@@ -102,10 +105,10 @@ def _train(
         ranks.stop.before_the_end = recorder.end_at_once
     if reason:
         if ranks.is_main:
-            advice = "mend the cause and go on in a new job with --resume"
+            advice = f"mend the cause and go on with: {go_on}"
             report(Failure(None, socket.gethostname(), step, f"not tried again: {reason}; {advice}"))
         return 1
-    return _fit(trainer, report.recorder, folder)
+    return _fit(trainer, report.recorder, go_on)
 
 
 def _open_folder(the_plan: Plan, trainer: Trainer, request: Sequence[str], report: FailureReport) -> RunDir:
@@ -181,23 +184,23 @@ def _newest(folder: RunDir) -> Path | None:
     if folder.metrics.exists():
         read_metrics(folder.metrics)  # the run will go on writing there: what is wrong with it is better known now
     path = store.newest(folder.checkpoints, log.warning)
-    if path is None and any(folder.checkpoints.glob("*.pt")):
+    if path is None and (there := sorted(folder.checkpoints.glob("*.pt"))):
+        file, digest = shlex.quote(there[-1].name), shlex.quote(f"{there[-1].name}.sha256")
         raise UserError(
             f"--resume: none of the checkpoints in {folder.checkpoints} is intact; remove them to start this run from "
-            "its beginning, or start a new one without --resume (where only the checksums were lost, `sha256sum "
-            "step_N.pt > step_N.pt.sha256` accepts a file as it is)"
+            "its beginning, or start a new one without --resume (where only the checksums were lost, this accepts the "
+            f"newest as it is: cd {shown(folder.checkpoints)} && sha256sum {file} > {digest})"
         )
     return path
 
 
-def _fit(trainer: Trainer, recorder: Recorder, folder: RunDir) -> int:
+def _fit(trainer: Trainer, recorder: Recorder, go_on: str) -> int:
     cause = None if trainer.fit(recorder) else trainer.ranks.cause_of_stop()
     trainer.ranks.heartbeat.at("end")
     recorder.end("finished" if cause is None else "interrupted")
     if cause is None:
         return 0
-    step = trainer.state.step
-    log.warning("stopped by %s at step %d; go on with --resume %s", cause.name, step, shown(folder.path))
+    log.warning("stopped by %s at step %d; go on with: %s", cause.name, trainer.state.step, go_on)
     return EXIT_INTERRUPTED
 
 

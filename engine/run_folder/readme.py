@@ -5,11 +5,12 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from engine.files import read_json, write_atomic
+from engine.files import command, read_json, write_atomic
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
@@ -130,19 +131,25 @@ def _starts(environment: Mapping[str, Any]) -> str:
         hosts = ", ".join(start.get("hosts", []))
         rows.append((_date(start.get("started", 0)), hosts, ", ".join(counted), job, commit, changed))
     table = markdown_table(("Started", "Hosts", "Devices", "Slurm job", "Commit", "Changed settings"), rows)
-    command = environment.get("command", "")
-    return f"{table}\n\n```\n{command}\n```" if command else table
+    typed, place = environment.get("command", ""), environment.get("directory", ".")
+    return f"{table}\n\n```\ncd {shlex.quote(place)}\n{typed}\n```" if typed else table
 
 
 def _commands(run_dir: RunDir, task: str, devices: int, hosts: int) -> str:
-    folder, board = shlex.quote(str(run_dir.path)), shlex.quote(str(run_dir.tensorboard))
-    python = "srun python" if hosts > 1 else f"torchrun --nproc-per-node={devices}" if devices > 1 else "python"
-    return f"""\
-```
-{python} -m {task}.train --resume {folder}
-python -m {task}.evaluate --experiment {folder}
-tensorboard --logdir {board}
-```"""
+    folder, board = str(run_dir.path), str(run_dir.tensorboard)  # whole, as nobody knows where this is read
+    lines = (
+        resume_command(task, folder, devices, hosts),
+        command("python", "-m", f"{task}.evaluate", "--experiment", folder),
+        command("tensorboard", "--logdir", board),
+    )
+    return "\n".join(["```", *lines, "```"])
+
+
+def resume_command(task: str, folder: str | Path, devices: int, hosts: int) -> str:
+    """Returns the command that goes on with a run on as many devices as before."""
+    one_host = ["torchrun", f"--nproc-per-node={devices}"] if devices > 1 else ["python"]
+    python = ["srun", "python"] if hosts > 1 else one_host
+    return command(*python, "-m", f"{task}.train", "--resume", folder)
 
 
 def _number(value: Any) -> str:

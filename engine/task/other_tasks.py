@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
+from pathlib import Path
 
 from engine.config.load import ConfigError
 from engine.config.type_words import one_of
 from engine.errors import UserError
+from engine.files import command
 from engine.task.spec import find_spec, known_tasks
 
 
@@ -14,9 +17,17 @@ def explained(error: UserError) -> str:
     """Returns what to tell of ``error``: the tasks whose section a configuration has by mistake, or else its text."""
     places = error.unknown_sections if isinstance(error, ConfigError) else {}
     for section, place in places.items():
-        if tasks := [f"{task}.…" for task in known_tasks() if _has(task, section)]:
-            return f"{place}: {section}: this task has no such section: use python -m {one_of(tasks)} for it"
+        if tasks := [_instead(task) for task in known_tasks() if _has(task, section)]:
+            return f"{place}: {section}: this task has no such section: use {one_of(tasks)}"
     return str(error)
+
+
+def _instead(task: str) -> str:
+    """Returns what to type for another task than that of this process: the whole command, or the option of a tool."""
+    program = Path(sys.argv[0])
+    if program.parent.name in known_tasks():
+        return command("python", "-m", f"{task}.{program.stem}", *sys.argv[1:])
+    return f"--task {task}" if "tools" in (program.parent.name, program.parent.parent.name) else f"python -m {task}.…"
 
 
 def _has(task: str, section: str) -> bool:

@@ -52,7 +52,7 @@ def coco_config(folder: Path, **changes: Any) -> Path:
         ("detection.backbone=resnet50_c", r"detection.backbone: no model 'resnet50_c'; did you mean 'resnet50_"),
         ("detection.backbone=timm/resnet5", r"detection.backbone: no model 'timm/resnet5'; did you mean 'timm/resnet"),
         ("detection.neck=fpm", r"detection.neck: .*'fpn'"),
-        ("model.name=swin_tiny", r"command line: model: this task has no such section: use python -m classification"),
+        ("model.name=swin_tiny", r"command line: model: this task has no such section: use python -m classification.…"),
         (
             "detection.priors.scales=[0.1, 0.2]",
             r"detection.priors.scales: must be a list of 6 values, not of 2",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.errors import UserError
-from engine.files import shown
+from engine.files import command, shown
 from engine.task.spec import find_spec, known_tasks
 from tools.submit.resources import OPTIONS, OWN, Resources, check, check_known, flag
 
@@ -140,9 +140,9 @@ def _report(submitted: Sequence[Submitted]) -> None:
         print(f"  log:    {shown(each.folder.log_file(0))}")
     jobs = dict.fromkeys(each.note.job.partition("_")[0] for each in submitted)
     end = "scancel" if submitted[0].note.cluster == "slurm" else "kill"
-    folders = " ".join(shown(each.folder.path) for each in submitted)
-    print(f"status: python -m tools.submit --status {folders}")
-    print(f"cancel: {end} {' '.join(jobs)}")
+    status = command("python", "-m", "tools.submit", "--status", *(each.folder.path for each in submitted))
+    print(f"status: {status}")
+    print(f"cancel: {command(end, *jobs)}")
 
 
 def _views(places: Sequence[Path]) -> list[View]:
@@ -156,6 +156,14 @@ def _views(places: Sequence[Path]) -> list[View]:
     return views
 
 
+def _resume(view: View) -> str:
+    """Returns the command that goes on with a run as it was started, by its README.md."""
+    for line in view.folder.readme.read_text(encoding="utf-8").splitlines() if view.folder.readme.is_file() else []:
+        if " --resume " in line:
+            return line
+    return f"--resume {shown(view.folder.path)}"
+
+
 def _retry(places: Sequence[Path], given: dict[str, Any]) -> int:
     from tools.submit.retry import retry
 
@@ -163,7 +171,7 @@ def _retry(places: Sequence[Path], given: dict[str, Any]) -> int:
     submitted, foreign = retry(_views(places), given)
     for view in foreign:
         place = shown(view.folder.path)
-        print(f"{place}: {view.state}, but not submitted here: start it with --resume {place}", file=sys.stderr)
+        print(f"{place}: {view.state}, but not submitted here; start it with: {_resume(view)}", file=sys.stderr)
     if submitted:
         _report(submitted)
     elif not foreign:

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Sequence
 
-from engine.config.command_line import split_values
+from engine.config.load import split_values
 from engine.config.run import RunConfig
 from engine.config.yaml_reader import SCALARS
 from engine.errors import UserError

@@ -15,7 +15,7 @@ from engine.task.other_tasks import explained
 from engine.task.spec import TaskSpec, find_spec
 from tests.classification.small import write_config
 
-WORDS = "model: this task has no such section: use python -m classification.… for it"
+WORDS = "model: this task has no such section: use python -m classification.…"
 
 
 def error_of(config: Path) -> UserError:

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from engine.config.command_line import read_override, split_values
-from engine.config.load import dump_config, load_config
+from engine.config.load import dump_config, load_config, read_override, split_values
 from engine.config.paths import AbsolutePath
 from engine.config.section import Section, Variants
 from engine.errors import UserError
