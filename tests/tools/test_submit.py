@@ -40,6 +40,7 @@ from tools.submit.resources import (
     parse_minutes,
     slurm_parameters,
 )
+from tools.submit.submission import queue
 from tools.submit.sweep import combinations
 
 LOCAL = ("--cluster", "local", "--gpus-per-node", "0")
@@ -314,6 +315,13 @@ def test_times_are_read_as_slurm_reads_them():
     for text in ("", "0", "1h", "1:2:3:4", "-5"):
         with pytest.raises(UserError, match="is no time"):
             parse_minutes(text)
+
+
+@pytest.mark.parametrize("name", ["100%j", "a\\b"])
+def test_a_place_whose_name_a_job_would_change_is_refused(tmp_path, name):
+    run = RunDir(tmp_path / name / "experiment_0001")
+    with pytest.raises(UserError, match=r"^experiment\.root: .*: [%\\] has a meaning in the names of a job's files"):
+        queue("classification", [run], [()], "slurm", Resources(), "")
 
 
 def test_sweeps_are_combined_in_the_order_of_the_command_line():
