@@ -113,10 +113,8 @@ def queue(
         UserError: the job is refused; submitit's files are removed.
     """
     root = runs[0].path.parent
-    if meaning := [mark for mark in "%\\" if mark in str(root)]:
-        raise UserError(
-            f"experiment.root: {root}: {meaning[0]} has a meaning in the names of a job's files; use another"
-        )
+    if mark := next((mark for mark in "%\\" if mark in str(root)), ""):
+        raise UserError(f"experiment.root: {root}: {mark} has a meaning in the names of a job's files; use another")
     snapshot = take_snapshot(CODE, root / folders.SNAPSHOTS, [root])
     jobs = [Job(task, run.config, Path.cwd()) for run in runs]
     place = folders.files_folder(runs[0])

@@ -76,6 +76,21 @@ def test_a_rank_that_raises_is_named_and_ends_all(tmp_path: Path) -> None:
     assert status(config)["state"] == "failed"
 
 
+def test_ctrl_c_twice_ends_a_run_at_once_and_leaves_it_interrupted(tmp_path: Path) -> None:
+    config = configure(tmp_path)
+    with Group(1, command(config), env={"SECONDS": "60"}) as group:
+        while not (experiment(config) / "README.md").exists():
+            assert group.processes[0].poll() is None, group.output(0)
+            time.sleep(0.01)
+        while group.processes[0].poll() is None:
+            group.processes[0].send_signal(signal.SIGINT)
+            time.sleep(0.05)
+        (ended,) = group.wait()
+    assert ended.returncode == 130 and "ended at once, without saving" in ended.output
+    assert status(config)["state"] == "interrupted"
+    assert "state **interrupted**" in (experiment(config) / "README.md").read_text()
+
+
 def test_a_single_process_that_raises_reports_itself(tmp_path: Path) -> None:
     config = configure(tmp_path)
     (ended,) = run(1, config, "raise 0 5")
