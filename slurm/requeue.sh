@@ -58,7 +58,7 @@ end_training() {
                 sleep 60 &
                 wait $!
             else
-                say "that failed; go on with a new job and --resume, or with tools.submit --retry"
+                say "that failed; go on in a new job${folder:+, or with: python -m tools.submit --retry ${folder@Q}}"
             fi
             ;;
         *" JobState="*) say "ended with $status: the job was cancelled" ;;

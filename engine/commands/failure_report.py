@@ -14,6 +14,7 @@ from engine.commands.folder_recorder import record_failed
 from engine.errors import EXIT_USER_ERROR
 from engine.files import write_atomic
 from engine.log import FILE_ONLY
+from engine.process.signals import StopRequest
 from engine.run_folder.failure import Failure, write_failure
 from engine.run_folder.paths import RunDir
 from engine.run_folder.writer_lock import RunLock
@@ -25,8 +26,8 @@ log = logging.getLogger(__name__)
 class FailureReport:
     """Called with a failure by whichever thread of this rank finds out about it."""
 
-    def __init__(self, rank: int) -> None:
-        self._rank = rank
+    def __init__(self, rank: int, stop: StopRequest | None = None) -> None:
+        self._rank, self._stop = rank, stop
         self.folder: RunDir | None = None
         """The run's folder, once it has one."""
         self.task = ""
@@ -39,6 +40,8 @@ class FailureReport:
         """What the folder's lock says as long as it belongs to this start."""
 
     def __call__(self, failure: Failure) -> None:
+        if self._stop is not None and self._stop.at_its_end:
+            return
         if failure.exception and failure.traceback and failure.rank == self._rank:
             log.error("%s", failure.traceback.rstrip())
         if self.folder is not None and self._is_ours(self.folder):

@@ -44,7 +44,7 @@ def run_session(
     """
     require_descriptors(layout.rank, layout.world_size)
     ranks = connect(settings, layout, meeting_place, stop)
-    report = FailureReport(ranks.rank)
+    report = FailureReport(ranks.rank, ranks.stop)
     with Watchdog(
         ranks,
         Limits(settings.timeout_seconds, settings.start_timeout_seconds),

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import socket
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -103,6 +104,8 @@ def _train(
             walltime=Walltime(job_end(), ranks.stop),
         )
         ranks.stop.before_the_end = recorder.end_at_once
+    else:
+        ranks.stop.before_the_end = partial(time.sleep, 1.0)  # or rank 0, told as well, might take it for a failure
     if reason:
         if ranks.is_main:
             advice = f"mend the cause and go on with: {go_on}"

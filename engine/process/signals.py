@@ -36,6 +36,8 @@ class StopRequest:
         self.signal: signal.Signals | None = None
         self.before_the_end: Callable[[], object] | None = None
         """What the process does when a second SIGINT ends it; the handler calls it, whatever the main thread was at."""
+        self.at_its_end = False
+        """Whether that has begun: what other threads find wrong from then on follows from it."""
         self._first_interrupt: float | None = None
         self._same_within = 1.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 
@@ -62,7 +64,7 @@ class StopRequest:
                 self._first_interrupt = now
             elif now - self._first_interrupt >= self._same_within:
                 os.write(2, b"\nended at once, without saving\n")
-                last, self.before_the_end = self.before_the_end, None
+                last, self.before_the_end, self.at_its_end = self.before_the_end, None, True
                 with contextlib.suppress(Exception):
                     if last is not None:
                         last()

@@ -76,17 +76,20 @@ def test_a_rank_that_raises_is_named_and_ends_all(tmp_path: Path) -> None:
     assert status(config)["state"] == "failed"
 
 
-def test_ctrl_c_twice_ends_a_run_at_once_and_leaves_it_interrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_ctrl_c_twice_ends_a_run_at_once_and_leaves_it_interrupted(tmp_path: Path, world_size: int) -> None:
     config = configure(tmp_path)
-    with Group(1, command(config), env={"SECONDS": "60"}) as group:
+    with Group(world_size, command(config), env={"SECONDS": "60"}) as group:
         while not (experiment(config) / "README.md").exists():
             assert group.processes[0].poll() is None, group.output(0)
             time.sleep(0.01)
-        while group.processes[0].poll() is None:
-            group.processes[0].send_signal(signal.SIGINT)
+        while running := [process for process in group.processes if process.poll() is None]:
+            for process in running:
+                process.send_signal(signal.SIGINT)
             time.sleep(0.05)
-        (ended,) = group.wait()
-    assert ended.returncode == 130 and "ended at once, without saving" in ended.output
+        ended = group.wait()
+    assert all("ended at once, without saving" in each.output for each in ended)
+    assert ended[0].returncode == 130 and not (experiment(config) / "FAILED.json").exists()
     assert status(config)["state"] == "interrupted"
     assert "state **interrupted**" in (experiment(config) / "README.md").read_text()
 
