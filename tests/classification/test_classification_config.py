@@ -46,7 +46,7 @@ def test_data_and_the_models_name_are_enough(load):
     [
         ("data.csv={train: a.csv, vall: b.csv}", r"data\.csv\.vall: unknown key; did you mean 'val'\?$"),
         ("data.csv={val: a.csv}", r"data\.csv\.train: required but missing$"),
-        ("data.csv=5", r"data\.csv: must be a path or a section of keys, not 5$"),
+        ("data.csv=[5]", r"data\.csv: must be a path or a section of keys, not a list$"),
         ("data.label_columns=[]", r"data\.label_columns: must be a list of at least 1 values, not an empty list$"),
         ("data.label_columns=species", r"data\.label_columns: must be a list of at least 1 values, not 'species'$"),
         ("data.pad_fill=red", r"data\.pad_fill: must be 'mean', 'edge' or a list of 3 values, not 'red'$"),

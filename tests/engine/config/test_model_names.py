@@ -31,7 +31,9 @@ def test_others_are_refused(name: str, text: str) -> None:
 def test_models_without_published_weights_cannot_start_from_them() -> None:
     without = next(name for name in timm.list_models() if not timm.models.is_model_pretrained(name))
     check_timm(without, OWN)
-    with pytest.raises(ValueError, match=rf"^finetune\.weights: timm publishes none for '{without}'; give a file"):
+    with pytest.raises(
+        ValueError, match=rf"^finetune\.weights: timm publishes none for '{without}' \(model\.name\); give a file"
+    ):
         check_published("model.name", f"timm/{without}", without, ask_timm=True)
     check_published("model.name", f"timm/{without}", without, ask_timm=False)
     check_published("model.name", "timm/resnet50", "resnet50", ask_timm=True)

@@ -180,7 +180,7 @@ def test_wrong_values_are_named_with_file_and_line(line: str, message: str) -> N
         ("part=2", "part: must be a number > 0 and <= 1, 'all' or 'auto', not 2"),
         (
             "policy=[3]",
-            "policy: must be text (in quotes if it looks like something else) or a section of keys, not of 1",
+            "policy: must be text (in quotes if it looks like something else) or a section of keys, not a list",
         ),
         ("policy={decai: 1}", "policy.decai: unknown key; did you mean 'decay'?"),
         ("weights=3", "weights: must be a mapping or 'none', not 3"),
@@ -305,7 +305,7 @@ def test_checks_over_several_keys_are_placed_where_the_last_word_was_said() -> N
     ]
     write(lines, "base.yaml")
     assert problems("base: base.yaml\ntraining:\n  accumulation: 4\n") == [
-        "run.yaml:3: training.accumulation: accumulation 4 must divide global_batch_size 6"
+        "run.yaml:2: training: accumulation 4 must divide global_batch_size 6"
     ]
 
 
