@@ -172,9 +172,7 @@ def test_the_command_of_the_right_task(tmp_path: Path, monkeypatch: pytest.Monke
     assert explained(error).endswith(": use --task detection")
 
 
-OPENS = re.compile(
-    r"(?:\b(?:python -m|torchrun|srun|scancel|tensorboard|cd)|--(?:resume|experiment|status|retry)) +\S*$"
-)
+OPENS = re.compile(r"(?:\b(?:python -m|torchrun|srun|scancel|cd)|--(?:resume|experiment|status|retry|logdir)) +$")
 QUOTING = ("command", "shown", "quote", "resume_command")
 
 
