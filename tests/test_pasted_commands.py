@@ -22,7 +22,7 @@ from engine.errors import UserError
 from engine.files import command, write_json
 from engine.run_folder.paths import RunDir
 from engine.run_folder.readme import resume_command
-from engine.task.spec import explained
+from engine.task.other_tasks import explained
 from tests.distributed import ROOT, Group, launch
 from tests.test_outside_task import CONFIG, TASK
 from tools.submit.__main__ import _report, main
