@@ -27,21 +27,24 @@ def check_inputs(config: ClassificationConfig) -> None:
 
 
 def look(config: ClassificationConfig) -> Iterator[Checked]:
-    """Yields what is found in the data. What is not there at all is raised as a UserError."""
+    """Yields what is found in the data, and logs what training would warn of. What is not there at all is raised as a
+    UserError.
+    """
     from classification.metrics.measure import check_top5
     from engine.data.batch_plan import BatchLayout
     from engine.datasets.dataset import open_images
-    from engine.datasets.preflight import faults_of
+    from engine.datasets.preflight import faults_of, warn_of_likenesses
     from engine.datasets.sampling import build_order
 
     opened = {split: open_images(config.data, split) for split in ("train", "val")}
     train = opened["train"]
+    warn_of_likenesses(train, opened["val"])
     samples = build_order(config.data, train, config.experiment.seed).num_samples
     batch = config.training.global_batch_size
     yield Checked(
         [f"{split}: {len(images)} images of {len(images.classes)} classes" for split, images in opened.items()],
         errors=[
-            *faults_of(config.data, train, opened["val"], open_train=True).splitlines(),
+            *faults_of(train, opened["val"]).splitlines(),
             *refusals(
                 lambda: check_top5(config.evaluation.metric, len(train.classes)),
                 lambda: BatchLayout(samples, batch, drop_last=config.data.drop_last),

@@ -28,7 +28,7 @@ from classification.report.single_label import board_images
 from engine.data.batch_plan import Draw
 from engine.datasets.dataset import ImageReader, described, open_images, prepare_on_all, preprocessing_of, split_made
 from engine.datasets.labelled import LabelledImages, class_counts, names_digest
-from engine.datasets.preflight import faults_of
+from engine.datasets.preflight import faults_of, warn_of_likenesses
 from engine.datasets.sampling import build_order
 from engine.datasets.sections import DataConfig
 from engine.devices.memory_layout import laid_out, uses_channels_last
@@ -154,8 +154,9 @@ def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledImages], dict[str
         UserError: they are not there, or not as they should be: better known before training than after an epoch.
     """
     opened = {split: open_images(data, split) for split in SPLITS}
-    if faults := faults_of(data, opened["train"], opened["val"]):
+    if faults := faults_of(opened["train"], opened["val"]):
         raise UserError(faults)
+    warn_of_likenesses(opened["train"], opened["val"])
     return opened, {split: names_digest(images) for split, images in opened.items()}
 
 

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import shlex
+import stat
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ _ASIDE = re.compile(r"\..+\.[0-9a-f]{12}")
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replaces the content of ``path``, durably: written aside in its folder, flushed to disk, renamed into place.
+
+    Text is UTF-8, with escapes for bytes of files' names that are not.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; the old file is untouched and nothing lies beside it.
@@ -54,7 +57,7 @@ def _aside(path: Path, content: str | bytes) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
         with aside.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         yield aside
@@ -125,6 +128,20 @@ def check_writable(folder: Path, key: str = "experiment.root") -> None:
             pass
     except OSError as error:
         raise UserError(f"{key}: {existing} cannot be written: {error.strerror}; name a folder that can be") from None
+
+
+def is_folder(path: Path) -> bool:
+    """Returns whether ``path`` is a folder. Unlike Path.is_dir's on newer Pythons, a no is none for want of permission.
+
+    Raises:
+        PermissionError: it cannot be known.
+    """
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except PermissionError:
+        raise
+    except (OSError, ValueError):
+        return False
 
 
 def usable_path(path: Path) -> str:

@@ -40,7 +40,7 @@ class RunLog(AbstractContextManager["RunLog"]):
     def attach_file(self, path: Path) -> None:
         """Logs to ``path`` as well, beginning with what was logged before this call."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _LogFile(path, mode="a", encoding="utf-8")
+        file = _LogFile(path, mode="a", encoding="utf-8", errors="backslashreplace")
         place = f"{socket.gethostname()} rank {self._rank}".replace("%", "%%")
         file.setFormatter(logging.Formatter(f"%(asctime)s {place} %(levelname)s %(name)s: %(message)s"))
         self._until_file.setTarget(file)

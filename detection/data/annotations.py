@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.look_alike import told_apart
+
 
 @dataclass(frozen=True)
 class Annotations:
@@ -81,7 +83,8 @@ def digest(images: AnnotatedImages) -> str:
 def other_names(theirs: Mapping[Any, str], ours: Mapping[Any, str], there: str) -> tuple[list[Any], str]:
     """Returns the ids of classes that have no or another name in one of both, and some of them in words."""
     ids = [i for i in {**theirs, **ours} if theirs.get(i) != ours.get(i)]
-    return ids, ", ".join(f"{i}: {theirs.get(i)!r} {there}, {ours.get(i)!r} here" for i in ids[:5])
+    told = ((i, *told_apart(theirs.get(i), ours.get(i))) for i in ids[:5])
+    return ids, ", ".join(f"{i}: {their} {there}, {our} here" for i, their, our in told)
 
 
 def in_order(images: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

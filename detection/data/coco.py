@@ -15,6 +15,7 @@ from detection.data.issues import Finding, Findings, first_causes
 from detection.data.sections import CocoData, SplitFiles
 from engine.data.names import Names
 from engine.errors import UserError
+from engine.files import is_folder
 from engine.images.image_io import read_image
 
 
@@ -61,10 +62,13 @@ def split_files(config: CocoData, split: str) -> tuple[Path, Path]:
     if files is None:
         raise UserError(f"data.{split}: is not set; give it images and annotations")
     folder, file = config.root / files.images, config.root / files.annotations
-    if not folder.is_dir():
-        raise UserError(f"data.{split}.images: there is no folder {folder}")
-    if not file.is_file():
-        raise UserError(f"data.{split}.annotations: there is no file {file}")
+    try:
+        if not is_folder(folder):
+            raise UserError(f"data.{split}.images: there is no folder {folder}")
+        if not file.is_file():
+            raise UserError(f"data.{split}.annotations: there is no file {file}")
+    except PermissionError as error:
+        raise UserError(f"data.{split}: {error.filename} cannot be read: {error.strerror}") from None
     return folder, file
 
 
@@ -98,7 +102,9 @@ def _load(file: Path) -> dict[str, list[Record]]:
 
     try:
         document = json.loads(file.read_bytes(), object_hook=without_outlines)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: is no JSON file ({' '.join(str(error).split())})") from None
     for key in ("images", "annotations", "categories"):
         records = document.get(key) if isinstance(document, dict) else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from detection.data.coco_values import in_words, is_file_name, is_id, is_side, plain_id
 from detection.data.issues import Findings
+from engine.images.file_names import locate
+from engine.look_alike import look_alikes, readable, told_apart
 
 Record = dict[str, Any]
 
@@ -29,8 +30,13 @@ def read_categories(records: list[Record], findings: Findings) -> tuple[list[int
     findings.add("malformed_category", "categories without an id", ids_of(faulty), fatal=True)
     ids = [plain_id(record["id"]) for record in good]
     findings.add("duplicate_category_ids", "category ids that occur more than once", repeated(ids), fatal=True)
-    names = {i: str(record.get("name", i)) for i, record in zip(ids, good, strict=True)}
+    names = {i: readable(str(record.get("name", i))) for i, record in zip(ids, good, strict=True)}
     twice = set(repeated(list(names.values())))
+    alike = [name for group in look_alikes(dict.fromkeys(names.values())) for name in group]
+    text = (
+        f"categories whose names look like another's and are not the same, such as {', '.join(told_apart(*alike)[:2])}"
+    )
+    findings.add("look_alike_categories", text, [i for i in names if names[i] in alike])
     findings.add("duplicate_category_names", "categories that share a name", [i for i in names if names[i] in twice])
     if not records:
         findings.say("no_categories", "the list of categories is empty", fatal=True)
@@ -52,10 +58,8 @@ def read_images(records: list[Record], folder: Path, findings: Findings) -> tupl
     findings.add("duplicate_image_ids", "image ids that occur more than once", repeated(ids), fatal=True)
     if len({type(i) for i in ids}) > 1:
         findings.add("mixed_image_ids", "image ids of which some are numbers and some texts", ids, fatal=True)
-    there = _files_in(folder, {os.path.dirname(record["file_name"]) for record in good})
+    _find_files(good, ids, folder, findings)
     paths = [os.path.normpath(record["file_name"]) for record in good]
-    missing_files = [i for i, path in zip(ids, paths, strict=True) if path not in there]
-    findings.add("missing_images", f"images that are not in {folder}", missing_files, fatal=True)
     twice = set(repeated(paths))
     text = "images that share a file with another one: what is an object of the one is background of the other"
     findings.add("shared_files", text, [i for i, path in zip(ids, paths, strict=True) if path in twice])
@@ -64,13 +68,19 @@ def read_images(records: list[Record], folder: Path, findings: Findings) -> tupl
     return good, faulty
 
 
-def _files_in(folder: Path, below: set[str]) -> set[str]:
-    """Lists files of some folders below ``folder``, once each: asking for each image would take far longer."""
-    files = set[str]()
-    for name in below:
-        with suppress(OSError):  # no such folder, or none that may be listed
-            files.update(os.path.normpath(os.path.join(name, entry)) for entry in os.listdir(folder / name))
-    return files
+def _find_files(records: list[Record], ids: list[int | str], folder: Path, findings: Findings) -> None:
+    """Puts the files' own names where they are spelt otherwise, and notes which files are not there."""
+    names = [record["file_name"] for record in records]
+    found = locate(names, folder)
+    for record, name in zip(records, names, strict=True):
+        record["file_name"] = found.spelt.get(name, name)
+    spelt = [i for i, name in zip(ids, names, strict=True) if name in found.spelt]
+    findings.add("spelt_otherwise", f"images that {found.told()}", spelt)
+    for below, why in found.denied.items():
+        findings.say("denied", f"the folder {folder / below} cannot be read: {why}", fatal=True)
+    told = ", ".join(f"{names[number]}{found.near(number)}" for number in found.missing[:3])
+    text = f"images that are not in {folder}, such as {told}"
+    findings.add("missing_images", text, [ids[number] for number in found.missing], fatal=True)
 
 
 def parted(records: list[Record], faults: list[bool]) -> tuple[list[Record], list[Record]]:

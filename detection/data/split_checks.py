@@ -14,6 +14,7 @@ from detection.data.issues import Finding, Findings
 from detection.data.sections import CocoData
 from engine.images.file_check import look_at_some
 from engine.images.image_io import may_be_sideways, upright
+from engine.images.same_content import copies_between
 
 
 def check_splits(data: CocoData, opened: Mapping[str, CocoImages], least: float) -> list[Finding]:
@@ -51,6 +52,7 @@ def look_at_images(images: CocoImages) -> list[Finding]:
     findings, ids = Findings(str(images.folder)), images.annotations.image_ids
     for kind, text in (
         ("unreadable", "files that are no images"),
+        ("denied", "files that may not be read: Permission denied"),
         ("other_size", "images whose width and height are not those of their annotations"),
     ):
         findings.add(kind, text, [ids[index].item() for index, fault in faults.items() if fault == kind], fatal=True)
@@ -68,6 +70,8 @@ def _fault(images: CocoImages, index: int) -> str:
             return "" if upright(image).size == expected else "other_size"
     except FileNotFoundError:
         return ""
+    except PermissionError:
+        return "denied"
     except Exception:  # a decoder that meets broken data raises whatever its parsing trips over
         return "unreadable"
 
@@ -98,8 +102,13 @@ def compare_categories(train: Annotations, other: Annotations, findings: Finding
 
 
 def find_in_both(known: CocoImages, other: CocoImages, known_as: str, findings: Findings) -> None:
-    """Finds images of ``other`` that are in ``known`` too, which the finding calls ``known_as``."""
+    """Finds images of ``other`` that are in ``known`` too, by path or content, which the finding calls ``known_as``."""
     paths = {os.path.normpath(known.path(index)) for index in range(len(known))}
-    again = [index for index in range(len(other)) if os.path.normpath(other.path(index)) in paths]
+    again = {index for index in range(len(other)) if os.path.normpath(other.path(index)) in paths}
+    copies = copies_between(known, other)
     text = f"images are in {known_as} as well: what is measured on them says nothing about others"
-    findings.add("in_both", text, other.annotations.image_ids[again].tolist())
+    if copied := [pair for pair in copies.pairs if pair[0] not in again]:
+        copy, first = copied[0]
+        text += f"; {other.path(copy)} has the content of {known.path(first)}"
+        text += " (not all files were compared)" if copies.part else ""
+    findings.add("in_both", text, other.annotations.image_ids[sorted(again.union(i for i, _ in copied))].tolist())

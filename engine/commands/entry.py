@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Any
 
 from engine.commands.arguments import parse_evaluate_arguments, parse_predict_arguments, parse_train_arguments
@@ -99,7 +100,12 @@ def exit_on_user_error(command: Callable[[], int]) -> None:
 
 
 def exit_code(command: Callable[[], int]) -> int:
-    """Returns what ``command`` returns; a :class:`UserError` becomes one message of rank 0 and the code 2."""
+    """Returns what ``command`` returns; a :class:`UserError` becomes one message of rank 0 and the code 2.
+
+    What standard output cannot encode, such as names of files that are no UTF-8, is written as escapes.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         prepare_temporary_folder(_warn)
         return command()

@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engine.datasets.class_folders import files_below
 from engine.datasets.csv_table import read_table
+from engine.datasets.folder_listing import LeftOut, files_below
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
+from engine.files import is_folder
+from engine.images.file_names import locate
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +25,9 @@ DETECTIONS, DRAWINGS = "detections.json", "images"
 def find_images(images: Sequence[str], path_column: str, root: Path, delimiter: str = ",") -> list[tuple[str, Path]]:
     """Returns each image's name, as the user may write it, and its file; in the order given, folders' sorted.
 
-    Links are followed; those that lead nowhere count as images, so that reading tells of them. Hidden files and folders
-    are left out, and so are, with a line in the log, files of other kinds and drawings. A file that is named or found
-    several times counts once, but each row of a table counts.
+    Links are followed; those that lead nowhere count as images, so that reading tells of them. Left out, with a line in
+    the log, are hidden files and folders, folders that cannot be read, files of other kinds, and drawings. A file that
+    is named or found several times counts once, but each row of a table counts.
 
     Args:
         images: files, folders (with all below them), and .csv files.
@@ -34,8 +36,8 @@ def find_images(images: Sequence[str], path_column: str, root: Path, delimiter: 
         delimiter: what separates their columns.
 
     Raises:
-        UserError: something is not there, a row has no path, or there are no images. Files that a table lists are not
-            looked for.
+        UserError: something is not there or cannot be read, a row has no path, or there are no images. Files that a
+            table lists may be missing.
     """
     found: list[tuple[str, Path]] = []
     once: set[Path] = set()
@@ -45,10 +47,14 @@ def find_images(images: Sequence[str], path_column: str, root: Path, delimiter: 
             found += _listed(path, path_column, root, delimiter)
             continue
         named = [(text, path)]
-        if path.is_dir():
-            named = [(os.path.join(text, name), path / name) for name in _images_below(path)]
-        elif not path.exists():
-            raise UserError(f"--images: there is no file or folder {text}")
+        try:
+            if is_folder(path):
+                named = [(os.path.join(text, name), path / name) for name in _images_below(path)]
+            elif not path.exists():
+                near = locate([path.name], path.parent).near(0)
+                raise UserError(f"--images: there is no file or folder {text}{near}")
+        except PermissionError as error:
+            raise UserError(f"--images: {error.filename} cannot be read: {error.strerror}") from None
         found += [(name, file) for name, file in named if file not in once]
         once |= {file for _, file in named}
     if not found:
@@ -59,27 +65,34 @@ def find_images(images: Sequence[str], path_column: str, root: Path, delimiter: 
 def _listed(table: Path, path_column: str, root: Path, delimiter: str) -> Iterator[tuple[str, Path]]:
     wanted = {"--path-column": [path_column]}
     content = read_table(table, wanted, delimiter, source="--images", delimiter_key="--delimiter")
-    for line, name in zip(content.lines, content.columns[path_column], strict=True):
+    names = content.columns[path_column]
+    for line, name in zip(content.lines, names, strict=True):
         if not name:
             raise UserError(f"{table}:{line}: {path_column}: must be the path of an image, not ''")
-        yield name, root / name
+    found = locate(names, root)
+    if found.spelt:
+        log.warning("--images: %s: %d images %s", table, len(found.spelt), found.told())
+    yield from ((name, root / found.spelt.get(name, name)) for name in names)
 
 
 def _images_below(folder: Path) -> list[str]:
     """Paths below ``folder``, folder by folder."""
-    names = sorted(files_below(folder), key=lambda name: name.split(os.sep))
+    left_out = LeftOut("--images")
+    names = sorted(files_below(folder, left_out), key=lambda name: name.split(os.sep))
     beside = {os.path.dirname(name) for name in names if os.path.basename(name) == DETECTIONS}
     drawings = [os.path.join(place, DRAWINGS, "") for place in sorted(beside) if (folder / place / DRAWINGS).is_dir()]
     names = [name for name in names if not name.startswith(tuple(drawings))]
-    kinds = {name: _is_image(folder / name) for name in names}
-    others = [name for name, fits in kinds.items() if not fits]
-    told = f"folders {DRAWINGS} beside a {DETECTIONS}, which predict has drawn,"
-    for what, left_out in (("files of other kinds", others), (told, drawings)):
-        if left_out:
-            log.info("--images: %d %s left out; the first: %s", len(left_out), what, folder / left_out[0])
-    return [name for name, fits in kinds.items() if fits]
+    chosen = left_out.images(folder, names, ENDINGS)
+    strange = [name for name in chosen if not _is_file(folder / name)]
+    for name in strange:
+        left_out.add(folder, name)
+    left_out.tell("name these files themselves, which may have any ending")
+    if drawings:
+        told = f"folders {DRAWINGS} beside a {DETECTIONS}, which predict has drawn, left out; the first:"
+        log.info("--images: %d %s %s", len(drawings), told, folder / drawings[0])
+    return [name for name in chosen if name not in set(strange)]
 
 
-def _is_image(file: Path) -> bool:
-    """Returns whether ``file`` is called so, and is a file or a link that leads nowhere: no pipe or the like."""
-    return file.suffix.lower() in ENDINGS and (file.is_file() or not file.exists())
+def _is_file(file: Path) -> bool:
+    """Returns whether ``file`` is one, or a link that leads nowhere: no pipe or the like."""
+    return file.is_file() or not file.exists()

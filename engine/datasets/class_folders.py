@@ -6,16 +6,19 @@ import difflib
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from engine.data.names import Names
+from engine.datasets.folder_listing import LeftOut, files_below, identity
 from engine.datasets.holdout import HOW_TO_HOLD_OUT, part
 from engine.datasets.labelled import FileImages, some
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
+from engine.files import is_folder
+from engine.look_alike import look, readable, told_apart
 
 log = logging.getLogger(__name__)
 
@@ -25,54 +28,64 @@ SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "validation"), "test": ("te
 def open_folder(config: FolderData, split: str, known: list[str] | None = None) -> FileImages:
     """Opens the images of one split below ``config.root``.
 
-    Hidden files and folders are left out, links are followed, and images may lie in folders below their class's. The
-    classes are the folders of train, in sorted order; in val and test they may be missing or empty. Where train itself
-    is missing, they are those that are ``known``, if any are.
+    Links are followed, but for those to folders that hold the class's or are another's, and images may lie in folders
+    below their class's. What is left out is logged: hidden files and folders, files of other endings, what cannot be
+    read. The classes are the folders of train, in sorted order; in val and test they may be missing or empty. Where
+    train itself is missing, they are those that are ``known``, if any are.
 
     Raises:
-        UserError: a folder is missing, a class has no training images, or val or test has a class that train lacks.
+        UserError: a folder is missing or cannot be read, a class has no training images, or val or test has a class
+            that train lacks.
     """
-    if config.val_fraction is None or split != "val":  # which is in the folder of train: reported once
-        folder = split_folder(config.root, split)
-        loose = _images((entry.name for entry in os.scandir(folder) if entry.is_file()), config.extensions)
-        if loose:
-            log.warning("%s: images beside the folders of classes are of none and left out: %s", folder, some(loose))
-    if config.val_fraction is None or split == "test":
-        return _open(config, split, known)
-    if has_split(config.root, "val"):
-        raise UserError(f"data.val_fraction: {config.root} has a val of its own; set data.val_fraction=null")
-    return part(_open(config, "train", None), config, split)
+    try:
+        if config.val_fraction is None or split == "test":
+            return _open(config, split, known, tell=True)
+        if has_split(config.root, "val"):
+            raise UserError(f"data.val_fraction: {config.root} has a val of its own; set data.val_fraction=null")
+        # One folder for both splits: what is left out is told once.
+        return part(_open(config, "train", None, tell=split == "train"), config, split)
+    except OSError as error:
+        raise UserError(f"data.root: {error.filename} cannot be read: {error.strerror}") from None
 
 
-def _open(config: FolderData, split: str, known: list[str] | None) -> FileImages:
+def _open(config: FolderData, split: str, known: list[str] | None, tell: bool) -> FileImages:
     folder = split_folder(config.root, split)
-    classes = found = _class_names(folder)
+    folders = _class_folders(folder)
+    classes = list(folders)
     if split != "train" and known is not None and not has_split(config.root, "train"):
         classes = known
-        if strange := sorted(set(found) - set(known)):
+        if strange := sorted(folders.keys() - known):
             raise UserError(f"{folder}: has folders of classes that the model was not trained on: {some(strange)}")
     elif split != "train":
         train = split_folder(config.root, "train")
-        classes = _class_names(train)
-        if only_here := sorted(set(found) - set(classes)):
-            only_train = some(sorted(set(classes) - set(found)))
-            renamed = f" (and {only_train} only there: is it the same under another name?)" if only_train else ""
-            raise UserError(
-                f"{folder} has classes that {train} has not: {some(only_here)}{renamed}; rename these folders, or take "
-                "them away"
-            )
-    present, counts = set(found), list[int]()
+        classes = list(_class_folders(train))
+        if only_here := sorted(folders.keys() - classes):
+            raise UserError(_only_here(folder, train, only_here, sorted(set(classes) - folders.keys())))
+    left_out, counts = LeftOut(str(folder)), list[int]()
+    others = {identity(folder / name) for name in folders.values()}
 
     def paths() -> Iterator[str]:
         """Class by class, so that never more than one class's names are Python objects."""
         for name in classes:
-            chosen = _images(files_below(folder / name), config.extensions) if name in present else []
+            if name not in folders:
+                counts.append(0)
+                continue
+            own = folder / folders[name]
+            chosen = sorted(left_out.images(own, files_below(own, left_out, others), config.extensions))
             if not chosen and split == "train":
-                raise UserError(_no_images(folder / name, config.extensions))
+                raise UserError(_no_images(own, config.extensions, left_out))
             counts.append(len(chosen))
-            yield from (f"{name}/{file}" for file in chosen)
+            yield from (f"{own.name}/{file}" for file in chosen)
 
     names = Names(paths())
+    if tell:
+        left_out.hide(str(folder), [name for name in os.listdir(folder) if name.startswith(".")])
+        files = (entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+        if loose := left_out.images(folder, files, config.extensions):
+            log.warning(
+                "%s: images beside the folders of classes are of none and left out: %s", folder, some(sorted(loose))
+            )
+        left_out.tell("name their endings in data.extensions, or rename the files")
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if len(empty) == len(classes):
         raise UserError(f"{folder}: no images in any class ({', '.join(config.extensions)})")
@@ -81,15 +94,21 @@ def _open(config: FolderData, split: str, known: list[str] | None) -> FileImages
     return FileImages(folder, classes, np.repeat(np.arange(len(classes)), counts), names)
 
 
-def _images(names: Iterable[str], extensions: list[str]) -> list[str]:
-    """Sorts those of files' names that are of images."""
-    endings = tuple(ending.lower() for ending in extensions)
-    return sorted(name for name in names if name.lower().endswith(endings))
+def _only_here(folder: Path, train: Path, only_here: list[str], only_train: list[str]) -> str:
+    """Says which classes a split has more than train, and of which one of train's each may be another spelling."""
+    by_look = {look(name): name for name in only_train}
+    pairs = [(name, by_look[look(name)]) for name in only_here if look(name) in by_look]
+    if pairs:
+        alike = "; ".join("{} looks like {}".format(*told_apart(*pair)) for pair in pairs[:5])
+        renamed = f" ({alike}, which is only there)"
+    else:
+        renamed = f" (and {some(only_train)} only there: is it the same under another name?)" if only_train else ""
+    return f"{folder} has classes that {train} has not: {some(only_here)}{renamed}; rename these folders, or take them away"
 
 
 def has_split(root: Path, split: str) -> bool:
     """Returns whether the folder of a split is there."""
-    return any((root / name).is_dir() for name in SPLIT_FOLDERS[split])
+    return any(is_folder(root / name) for name in SPLIT_FOLDERS[split])
 
 
 def split_folder(root: Path, split: str) -> Path:
@@ -99,13 +118,13 @@ def split_folder(root: Path, split: str) -> Path:
         UserError: it is not there, and the text says what is; or it is there twice, under both names.
     """
     names = SPLIT_FOLDERS[split]
-    found = [root / name for name in names if (root / name).is_dir()]
+    found = [root / name for name in names if is_folder(root / name)]
     if len(found) > 1:
         raise UserError(f"data.root: {' and '.join(map(str, found))} both claim to be {split}; keep one")
     if found:
         return found[0]
-    if not root.is_dir():
-        missing = next(path for path in (root, *root.parents) if path.parent.is_dir())
+    if not is_folder(root):
+        missing = next(path for path in (root, *root.parents) if is_folder(path.parent))
         raise UserError(f"data.root: {root} does not exist; {_contents(missing.parent, missing.name)}")
     advice = f"; {HOW_TO_HOLD_OUT}" if split == "val" and has_split(root, "train") else ""
     raise UserError(
@@ -121,37 +140,23 @@ def _contents(folder: Path, wanted: str) -> str:
     return f"{folder} holds {shown}" + (f"; did you mean {folder / near[0]}?" if near else "")
 
 
-def _class_names(folder: Path) -> list[str]:
+def _class_folders(folder: Path) -> dict[str, str]:
+    """Returns the folders of classes by the classes' names, sorted: the same but for bytes that are no UTF-8."""
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise UserError(f"{folder}: no folders of classes; expected {folder}/CLASS/IMAGE")
-    return names
+    folders = {readable(name): name for name in names}
+    if len(folders) < len(names):
+        raise UserError(f"{folder}: two folders have one name, in different bytes: {some(list(map(ascii, names)))}")
+    return folders
 
 
-def _no_images(folder: Path, extensions: list[str]) -> str:
-    endings = Counter(Path(file).suffix or Path(file).name for file in sorted(files_below(folder)))
+def _no_images(folder: Path, extensions: list[str], left_out: LeftOut) -> str:
+    if denied := [where for where in left_out.denied if Path(where).is_relative_to(folder)]:
+        return f"{folder}: no images in this class: {denied[0]} cannot be read: {left_out.denied[denied[0]]}"
+    endings = Counter(Path(file).suffix or Path(file).name for file in sorted(files_below(folder, LeftOut(""))))
     found = ", ".join(f"{count} x {ending}" for ending, count in endings.most_common(3)) or "nothing"
     return (
         f"{folder}: no images in this class (found: {found}); add some ({', '.join(extensions)}), "
         "name other endings in data.extensions, or remove the folder"
     )
-
-
-def files_below(folder: Path) -> Iterator[str]:
-    """Yields the paths below ``folder`` of all files that are not hidden; each folder once, however many links lead
-    to it. Folders that cannot be read are named in the log.
-    """
-    seen: set[tuple[int, int]] = set()
-
-    def tell(error: OSError) -> None:
-        log.warning("left out: the folder %s cannot be read: %s", error.filename, error.strerror)
-
-    for path, subfolders, files in os.walk(folder, onerror=tell, followlinks=True):
-        status = os.stat(path)
-        if (status.st_dev, status.st_ino) in seen:
-            subfolders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        prefix = "" if path == os.fspath(folder) else os.path.relpath(path, folder) + os.sep
-        yield from (prefix + name for name in files if not name.startswith("."))

@@ -14,7 +14,8 @@ from torch import Tensor
 from engine.data.batch_plan import Draw
 from engine.datasets.class_folders import open_folder
 from engine.datasets.csv_labels import open_csv
-from engine.datasets.labelled import LabelledImages, class_counts, open_digits, some
+from engine.datasets.labelled import FileImages, LabelledImages, class_counts, open_digits, some
+from engine.datasets.preflight import located
 from engine.datasets.sections import TINY, CsvData, DataConfig, DigitsData, FolderData, SplitData, TorchvisionData
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.distributed.ranks import Ranks
@@ -57,9 +58,10 @@ def open_images(data: DataConfig, split: str, classes: list[str] | None = None) 
         case FolderData():
             return open_folder(data, split, classes)
         case CsvData():
-            return open_csv(data, split, classes)
+            return located(open_csv(data, split, classes))
         case TorchvisionData():
-            return open_torchvision(data, split)
+            images = open_torchvision(data, split)
+            return located(images) if isinstance(images, FileImages) else images
         case DigitsData():
             if split == "test":
                 raise UserError("data.source: digits has no test split besides val, which holds its held-out images")

@@ -76,11 +76,13 @@ class FileImages(LabelledImages):
     def __init__(self, root: Path, classes: list[str], labels: NDArray[np.integer], paths: Iterable[str]) -> None:
         super().__init__(classes, labels)
         self.root = root
-        self._names = paths if isinstance(paths, Names) else Names(paths)
-        assert len(self._names) == len(labels)
+        self.missing = ""
+        """What a list names and :func:`engine.datasets.preflight.located` does not find, a line each."""
+        self.names = paths if isinstance(paths, Names) else Names(paths)
+        assert len(self.names) == len(labels)
 
     def subset(self, indices: NDArray[np.int64]) -> FileImages:
-        return FileImages(self.root, self.classes, self.labels[indices], self._names.take(indices))
+        return FileImages(self.root, self.classes, self.labels[indices], self.names.take(indices))
 
     def path(self, index: int) -> Path:
         """Returns the file of an image."""
@@ -90,7 +92,7 @@ class FileImages(LabelledImages):
         return read_image(self.path(index))
 
     def name(self, index: int) -> str:
-        return self._names[index]
+        return self.names[index]
 
 
 class ArrayImages(LabelledImages):

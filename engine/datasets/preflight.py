@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+import logging
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
+from engine.data.names import Names
 from engine.datasets.class_folders import split_folder
 from engine.datasets.csv_labels import open_csv
 from engine.datasets.labelled import FileImages, LabelledImages
 from engine.datasets.sections import CsvData, DataConfig, FolderData, TorchvisionData
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.errors import UserError
-from engine.images.file_check import THREADS, look_at_some
+from engine.images.file_check import look_at_some
+from engine.images.file_names import NAMED, Located, locate
 from engine.images.image_io import read_image
+from engine.images.same_content import copies_across, copies_between
+from engine.look_alike import look_alikes, told_apart
 
-NAMED = 5
-"""Broken or missing images that a message names."""
+log = logging.getLogger(__name__)
 
 
 def look_for_data(data: DataConfig) -> None:
@@ -39,48 +42,73 @@ def look_for_data(data: DataConfig) -> None:
             open_torchvision(data, "val")
 
 
-def faults_of(data: DataConfig, train: LabelledImages, val: LabelledImages, open_train: bool = False) -> str:
+def located(images: FileImages) -> FileImages:
+    """Returns ``images`` by the names of their files, which a list may spell otherwise, and tells what is ``missing``.
+
+    Lists each folder once.
+    """
+    found = locate(images.names, images.root)
+    if found.spelt:
+        log.warning("data: %d images %s", len(found.spelt), found.told())
+        names = Names(found.spelt.get(name, name) for name in images.names)
+        images = FileImages(images.root, images.classes, images.labels, names)
+    images.missing = _missing(images, found)
+    return images
+
+
+def _missing(images: FileImages, found: Located) -> str:
+    """Says how many of the files are not there, and the first few, a line each; empty if all are."""
+    lines = [
+        f"data: {images.root / folder} cannot be read: {why}" for folder, why in list(found.denied.items())[:NAMED]
+    ]
+    if found.missing:
+        lines.append(
+            f"data: {len(found.missing)} of {len(images)} images that are listed are not there (paths start from "
+            f"data.root, {images.root}):"
+        )
+        lines += [f"{images.path(number)}: no such image{found.near(number)}" for number in found.missing[:NAMED]]
+    if len(found.missing) > NAMED:
+        lines.append(f"and {len(found.missing) - NAMED} more")
+    return "\n".join(lines)
+
+
+def faults_of(train: LabelledImages, val: LabelledImages) -> str:
     """Lists what is wrong with images in files, a line each; empty if nothing is.
 
-    That is those that a list names and that are not there, and those of val that are broken. Broken ones of train are
-    met in the first epoch, and looked for here if ``open_train`` says so.
+    That is those that a list names and that are not there, and those that are broken.
     """
     in_files = [images for images in (train, val) if isinstance(images, FileImages)]
-    if not isinstance(data, FolderData):  # whose folders were read a moment ago
-        missing = [text for images in in_files if (text := missing_images(images))]
-        if missing:
-            return "\n".join(missing)
-    looked_at = in_files if open_train else [images for images in in_files if images is val]
-    return "\n".join(text for images in looked_at if (text := broken_images(images)))
+    missing = [images.missing for images in in_files if images.missing]
+    return "\n".join(missing or [text for images in in_files if (text := broken_images(images))])
 
 
-def missing_images(images: FileImages) -> str:
-    """Says how many of the files are not there, and the first few; empty if all are.
+def warn_of_likenesses(train: LabelledImages, val: LabelledImages) -> None:
+    """Logs classes that a person cannot tell apart, images of val that are in train, and images of several classes."""
+    if alike := look_alikes(train.classes):
+        text = "data: %d classes look like others and are not the same: %s; if they are meant to be, name them alike"
+        log.warning(text, sum(map(len, alike)), _alike(train, alike[0]) + (", ..." if len(alike) > 1 else ""))
+    if not (isinstance(train, FileImages) and isinstance(val, FileImages)):
+        return
+    copies = copies_between(train, val)
+    if copies.pairs:
+        copy, first = copies.pairs[0]
+        text = "data: %s images of val are in train as well, with the same content: what is measured on them says "
+        text += "nothing about others; the first: %s is %s"
+        log.warning(text, copies.count(len(val)), val.path(copy), train.path(first))
+    if not train.multi_label and (copies := copies_across(train, train.labels)).pairs:
+        copy, first = copies.pairs[0]
+        text = "data: %s training images are in several classes, with the same content; the first: %s and %s"
+        log.warning(text, copies.count(), train.path(copy), train.path(first))
 
-    Lists each folder once, which a network's file system does far sooner than it looks for each file.
-    """
-    by_folder: dict[str, list[tuple[int, str]]] = {}
-    for index in range(len(images)):
-        folder, name = os.path.split(images.name(index))
-        by_folder.setdefault(folder, []).append((index, name))
 
-    def missing_in(folder: str) -> list[int]:
-        try:
-            there = set(os.listdir(images.root / folder))
-        except OSError:
-            there = set()
-        return [index for index, name in by_folder[folder] if name not in there]
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        missing = sorted(index for indices in pool.map(missing_in, by_folder) for index in indices)
-    if not missing:
-        return ""
-    lines = [
-        f"data: {len(missing)} of {len(images)} images that are listed are not there (paths start from data.root, "
-        f"{images.root}):",
-        *(f"{images.path(index)}: no such image" for index in missing[:NAMED]),
-    ]
-    return "\n".join([*lines, f"and {len(missing) - NAMED} more"] if len(missing) > NAMED else lines)
+def _alike(images: LabelledImages, names: list[str]) -> str:
+    """Names classes with how many images they have and the first."""
+    told = []
+    for name, shown in zip(names, told_apart(*names), strict=True):
+        number = images.classes.index(name)
+        own = np.flatnonzero(images.labels[:, number] if images.multi_label else images.labels == number)
+        told.append(f"{shown} ({len(own)} training images, such as {images.name(int(own[0]))})")
+    return " and ".join(told)
 
 
 def broken_images(images: FileImages) -> str:

@@ -34,8 +34,8 @@ def read_image(path: Path) -> Image.Image:
     animation the first frame is taken.
 
     Raises:
-        UserError: the file is missing, broken, truncated, of no known format, has floating-point pixels, or would
-            unpack to more than 178 million pixels (Pillow's limit against decompression bombs).
+        UserError: the file is missing, may not be read, is broken, truncated, of no known format, has floating-point
+            pixels, or would unpack to more than 178 million pixels (Pillow's limit against decompression bombs).
     """
     try:
         with Image.open(path) as image:
@@ -43,6 +43,8 @@ def read_image(path: Path) -> Image.Image:
             return to_rgb(upright(image))
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}; ask for permission, or remove it") from None
     except Exception as error:  # a decoder that meets broken data raises whatever its parsing trips over
         reason = "it is empty" if path.is_file() and path.stat().st_size == 0 else str(error) or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason}); repair, replace or remove it") from None

@@ -13,6 +13,7 @@ from engine.config.run import RunConfig
 from engine.distributed.layout import Layout
 from engine.errors import EXIT_USER_ERROR, UserError
 from engine.files import check_writable
+from engine.log import setup_logging
 from engine.task.preflight import Checked, refusals
 from engine.task.spec import TaskSpec, find_spec, known_tasks
 
@@ -43,7 +44,9 @@ def check(task: str, config_file: Path, overrides: Sequence[str], login_node: bo
     print(f"configuration: {config_file}: keys and types are right")
 
     code = 0
-    for checked in (check_settings(spec, config, login_node), *look(spec, config)):
+    with setup_logging(0, 1):  # what a look at the data tells
+        found = [check_settings(spec, config, login_node), *look(spec, config)]
+    for checked in found:
         for line in checked.lines:
             print(f"data: {line}")
         for warning in checked.warnings:

@@ -1,0 +1,152 @@
+"""The files that a list names, also where it spells them otherwise than the disk does."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import ntpath
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
+
+from engine.images.file_check import THREADS
+from engine.look_alike import same_text, told_apart
+
+NAMED = 5
+"""Files that a message names."""
+LOOKED_AT = 10_000
+"""Most files of a folder of which the nearest is looked for."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """What became of N names."""
+
+    spelt: dict[str, str] = field(default_factory=dict)
+    """The file that each of some names must mean, which is called otherwise."""
+    missing: list[int] = field(default_factory=list)
+    """Numbers of the names that are no files."""
+    denied: dict[str, str] = field(default_factory=dict)
+    """Folders that cannot be listed, by their paths below the root, and why: nothing is known of names in them."""
+    nearest: dict[int, str] = field(default_factory=dict)
+    """By the number of a missing name, of the first few alone: a file in its folder that is called alike, quoted."""
+
+    def near(self, number: int) -> str:
+        """Adds to a message about a missing name what is nearest to it."""
+        return f"; the nearest is {self.nearest[number]}" if number in self.nearest else ""
+
+    def told(self) -> str:
+        """Says, to be read after a number, what of names that are spelt otherwise; empty if there are none."""
+        if not self.spelt:
+            return ""
+        name, file = told_apart(*next(iter(self.spelt.items())))
+        return f"are spelt otherwise than the one file that each can mean, which is taken, such as {name} for {file}"
+
+
+def locate(names: Sequence[str], root: Path) -> Located:
+    """Looks for the files that ``names`` name, paths below ``root`` or absolute.
+
+    Lists each folder once, which a network's file system does far sooner than it looks for each file. A name that is
+    no file means the one file that is called the same in another Unicode form or encoding, with other slashes, as in
+    a URL or in other case; an absolute one that leads nowhere also the file below ``root`` that the end of its path
+    names. Where two names would mean one file, neither does.
+    """
+    by_folder: dict[str, list[int]] = {}
+    for number, name in enumerate(names):
+        by_folder.setdefault(os.path.dirname(name), []).append(number)
+
+    def look_into(folder: str) -> tuple[list[int], str]:
+        try:
+            there = set(os.listdir(root / folder))
+        except PermissionError as error:
+            return [], error.strerror
+        except OSError:
+            there = set()
+        return [number for number in by_folder[folder] if os.path.basename(names[number]) not in there], ""
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        looks = dict(zip(by_folder, pool.map(look_into, by_folder), strict=True))
+    denied = {folder: reason for folder, (_, reason) in looks.items() if reason}
+    absent = sorted(number for numbers, _ in looks.values() for number in numbers)
+    if not absent:
+        return Located(denied=denied)
+    spelt = _spelt(names, absent, root)
+    missing = [number for number in absent if names[number] not in spelt]
+    nearest = {number: near for number in missing[:NAMED] if (near := _nearest(root / names[number]))}
+    return Located(spelt, missing, denied, nearest)
+
+
+def _spelt(names: Sequence[str], absent: list[int], root: Path) -> dict[str, str]:
+    """The one file for each of the names that are absent."""
+    find = functools.partial(_find, functools.cache(functools.partial(_entries, root)))
+    found: dict[str, str] = {}
+    for name in dict.fromkeys(names[number] for number in absent):
+        if path := find(name):
+            found[name] = path
+    if not found:
+        return found
+    meant = Counter(os.path.normpath(path) for path in found.values())
+    gone = set(absent)
+    meant.update(path for number, name in enumerate(names) if number not in gone and (path := os.path.normpath(name)))
+    return {name: path for name, path in found.items() if meant[os.path.normpath(path)] == 1}
+
+
+Entries = Callable[[str, Callable[[str], str]], dict[str, list[str]]]
+
+
+def _entries(root: Path, folder: str, key: Callable[[str], str]) -> dict[str, list[str]]:
+    """What lies in a folder, by what ``key`` makes of its names."""
+    found: dict[str, list[str]] = {}
+    try:
+        for name in os.listdir(root / folder):
+            found.setdefault(key(name), []).append(name)
+    except OSError:  # no such folder, or none that may be listed
+        pass
+    return found
+
+
+def _any_case(name: str) -> str:
+    return same_text(name).casefold()
+
+
+def _find(entries: Entries, name: str) -> str | None:
+    """The one path that ``name`` can mean, part by part."""
+    for path in _readings(name):
+        for key in (same_text, _any_case):
+            place: str | None = "/" if path.startswith("/") else ""
+            for part in filter(None, path.split("/")):
+                there = [part] if part in (".", "..") else entries(place, key).get(key(part), [])
+                place = os.path.join(place, there[0]) if len(there) == 1 else None
+                if place is None:
+                    break
+            if place:
+                return place
+    return None
+
+
+def _readings(name: str) -> Iterator[str]:
+    """Paths that a name may stand for; of absolute ones also their ends, the longest first."""
+    for text in dict.fromkeys((name, unquote(name))):
+        drive, path = ntpath.splitdrive(text)
+        path = path.replace("\\", "/")
+        if not drive:
+            yield path
+        if drive or path.startswith("/"):
+            parts = path.strip("/").split("/")
+            yield from ("/".join(parts[first:]) for first in range(len(parts)))
+
+
+def _nearest(path: Path) -> str:
+    """The name of the file in the folder of ``path`` that is most like its own; empty if none is."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return ""
+    name = ntpath.basename(path.name)
+    by_text = {same_text(other): other for other in names[:LOOKED_AT]}
+    near = difflib.get_close_matches(same_text(name), sorted(by_text), 1)
+    return told_apart(path.name, by_text[near[0]])[1] if near else ""
