@@ -131,15 +131,20 @@ def check_writable(folder: Path, key: str = "experiment.root") -> None:
 
 
 def is_folder(path: Path) -> bool:
-    """Returns whether ``path`` is a folder. Unlike Path.is_dir's on newer Pythons, a no is none for want of permission.
+    """Returns whether ``path`` is a folder. Raises UserError if this user may not know."""
+    return _is(stat.S_ISDIR, path)
 
-    Raises:
-        PermissionError: it cannot be known.
-    """
+
+def is_file(path: Path) -> bool:
+    """Returns whether ``path`` is a file. Raises UserError if this user may not know."""
+    return _is(stat.S_ISREG, path)
+
+
+def _is(kind: Callable[[int], bool], path: Path) -> bool:
     try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except PermissionError:
-        raise
+        return kind(os.stat(path).st_mode)
+    except PermissionError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (OSError, ValueError):
         return False
 

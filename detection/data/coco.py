@@ -15,7 +15,7 @@ from detection.data.issues import Finding, Findings, first_causes
 from detection.data.sections import CocoData, SplitFiles
 from engine.data.names import Names
 from engine.errors import UserError
-from engine.files import is_folder
+from engine.files import is_file, is_folder
 from engine.images.image_io import read_image
 
 
@@ -62,13 +62,10 @@ def split_files(config: CocoData, split: str) -> tuple[Path, Path]:
     if files is None:
         raise UserError(f"data.{split}: is not set; give it images and annotations")
     folder, file = config.root / files.images, config.root / files.annotations
-    try:
-        if not is_folder(folder):
-            raise UserError(f"data.{split}.images: there is no folder {folder}")
-        if not file.is_file():
-            raise UserError(f"data.{split}.annotations: there is no file {file}")
-    except PermissionError as error:
-        raise UserError(f"data.{split}: {error.filename} cannot be read: {error.strerror}") from None
+    if not is_folder(folder):
+        raise UserError(f"data.{split}.images: there is no folder {folder}")
+    if not is_file(file):
+        raise UserError(f"data.{split}.annotations: there is no file {file}")
     return folder, file
 
 

@@ -11,7 +11,7 @@ from engine.datasets.csv_table import read_table
 from engine.datasets.folder_listing import LeftOut, files_below
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
-from engine.files import is_folder
+from engine.files import is_file, is_folder
 from engine.images.file_names import locate
 
 log = logging.getLogger(__name__)
@@ -43,18 +43,15 @@ def find_images(images: Sequence[str], path_column: str, root: Path, delimiter: 
     once: set[Path] = set()
     for text in images:
         path = Path(text)
-        if path.suffix.lower() == ".csv" and path.is_file():
+        if path.suffix.lower() == ".csv" and is_file(path):
             found += _listed(path, path_column, root, delimiter)
             continue
         named = [(text, path)]
-        try:
-            if is_folder(path):
-                named = [(os.path.join(text, name), path / name) for name in _images_below(path)]
-            elif not path.exists():
-                near = locate([path.name], path.parent).near(0)
-                raise UserError(f"--images: there is no file or folder {text}{near}")
-        except PermissionError as error:
-            raise UserError(f"--images: {error.filename} cannot be read: {error.strerror}") from None
+        if is_folder(path):
+            named = [(os.path.join(text, name), path / name) for name in _images_below(path)]
+        elif not path.exists():
+            near = locate([path.name], path.parent).near(0)
+            raise UserError(f"--images: there is no file or folder {text}{near}")
         found += [(name, file) for name, file in named if file not in once]
         once |= {file for _, file in named}
     if not found:
@@ -83,16 +80,16 @@ def _images_below(folder: Path) -> list[str]:
     drawings = [os.path.join(place, DRAWINGS, "") for place in sorted(beside) if (folder / place / DRAWINGS).is_dir()]
     names = [name for name in names if not name.startswith(tuple(drawings))]
     chosen = left_out.images(folder, names, ENDINGS)
-    strange = [name for name in chosen if not _is_file(folder / name)]
-    for name in strange:
+    files = [name for name in chosen if _is_file(folder / name)]
+    for name in sorted(set(chosen) - set(files)):
         left_out.add(folder, name)
     left_out.tell("name these files themselves, which may have any ending")
     if drawings:
         told = f"folders {DRAWINGS} beside a {DETECTIONS}, which predict has drawn, left out; the first:"
         log.info("--images: %d %s %s", len(drawings), told, folder / drawings[0])
-    return [name for name in chosen if name not in set(strange)]
+    return files
 
 
 def _is_file(file: Path) -> bool:
     """Returns whether ``file`` is one, or a link that leads nowhere: no pipe or the like."""
-    return file.is_file() or not file.exists()
+    return os.path.isfile(file) or not os.path.exists(file)

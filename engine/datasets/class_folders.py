@@ -103,7 +103,7 @@ def _only_here(folder: Path, train: Path, only_here: list[str], only_train: list
         renamed = f" ({alike}, which is only there)"
     else:
         renamed = f" (and {some(only_train)} only there: is it the same under another name?)" if only_train else ""
-    return f"{folder} has classes that {train} has not: {some(only_here)}{renamed}; rename these folders, or take them away"
+    return f"{folder} has classes that {train} has not: {some(only_here)}{renamed}; rename or remove these folders"
 
 
 def has_split(root: Path, split: str) -> bool:

@@ -15,27 +15,10 @@ KINDS = 200
 """Most endings that are told apart."""
 LOOKED_INTO = 3
 """First files of an ending that are opened, to know whether it is one of images."""
-UNREADABLE = [
-    ".heic",
-    ".heif",
-    ".hif",
-    ".jxl",
-    ".svg",
-    ".cr2",
-    ".cr3",
-    ".nef",
-    ".arw",
-    ".dng",
-    ".raf",
-    ".orf",
-    ".rw2",
-    ".psd",
-    ".xcf",
-    ".eps",
-    ".dcm",
-    ".exr",
-    ".hdr",
-]
+UNREADABLE = (
+    ".heic", ".heif", ".hif", ".jxl", ".svg", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2", ".psd",
+    ".xcf", ".eps", ".dcm", ".exr", ".hdr",
+)  # fmt: skip
 """Endings of pictures that are to be converted, since Pillow does not read them or not as people see them."""
 
 Identity = tuple[int, int]
@@ -87,7 +70,7 @@ class LeftOut:
             log.warning(text, self._where, len(self.denied), folder, reason)
         if self.links:
             text = "%s: %d links to folders that hold this one, or are another class, are left out; the first: %s"
-            log.warning(text, self._where, len(self.links), self.links[0])
+            log.warning(text, self._where, len(self.links), f"{self.links[0]} -> {os.readlink(self.links[0])}")
         readable = [ending for ending, first in self._others.items() if any(map(_opens, filter(os.path.isfile, first)))]
         foreign = [ending for ending in self._others if ending not in readable and ending.lower() in UNREADABLE]
         if readable or foreign:

@@ -58,9 +58,8 @@ def located(images: FileImages) -> FileImages:
 
 def _missing(images: FileImages, found: Located) -> str:
     """Says how many of the files are not there, and the first few, a line each; empty if all are."""
-    lines = [
-        f"data: {images.root / folder} cannot be read: {why}" for folder, why in list(found.denied.items())[:NAMED]
-    ]
+    denied = list(found.denied.items())[:NAMED]
+    lines = [f"data: {images.root / folder} cannot be read: {why}" for folder, why in denied]
     if found.missing:
         lines.append(
             f"data: {len(found.missing)} of {len(images)} images that are listed are not there (paths start from "

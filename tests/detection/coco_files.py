@@ -21,7 +21,7 @@ def box(number: int, image: Any, bbox: Any, category: Any = 2, **keys: Any) -> d
 def write_split(root: Path, split: str, annotations: list[dict], count: int = 3, **changes: Any) -> None:
     """Images 101, 102, ... of 40 x 30 noise, and their JSON; ``changes`` replaces lists of it."""
     (root / split).mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(list(split.encode()))
     images = []
     for number in range(count):
         name = f"{number}.png"

@@ -95,3 +95,8 @@ def test_a_path_is_shown_as_it_can_be_used_from_here(tmp_path: Path, monkeypatch
 def test_a_place_that_cannot_be_written_is_refused_under_its_key() -> None:
     with pytest.raises(UserError, match=r"^experiment\.root: /proc cannot be written"):
         check_writable(Path("/proc/runs"))
+
+
+def test_text_may_have_names_that_are_no_text(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "x.md", "caf\udce9 \u00e9")
+    assert (tmp_path / "x.md").read_text(encoding="utf-8") == "caf\\udce9 \u00e9"

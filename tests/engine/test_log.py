@@ -128,3 +128,17 @@ time.sleep(1000)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert path.read_text().endswith("rank 1 INFO engine.x: last words\n")
+
+
+def test_names_that_are_no_text_do_not_break_a_line(tmp_path: Path) -> None:
+    command = (
+        "import logging, sys; from pathlib import Path; from engine.commands.entry import exit_code; "
+        "from engine.log import setup_logging; "
+        "log = setup_logging(0, 1); log.attach_file(Path('x.log')); "
+        "exit_code(lambda: logging.getLogger('engine').warning('caf%s', chr(0xdce9)) or print(chr(0xdce9)) or 0)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run([sys.executable, "-c", command], cwd=tmp_path, env=environment, capture_output=True)
+    assert ended.returncode == 0 and ended.stderr == b""
+    assert b"warning: caf\\udce9\n\\udce9\n" in ended.stdout
+    assert "caf\\udce9" in (tmp_path / "x.log").read_text()

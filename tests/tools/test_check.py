@@ -195,3 +195,18 @@ def test_files_that_are_no_images_are_named_in_both_splits(tmp_path, capsys):
     errors = capsys.readouterr().err
     assert f"error: {tmp_path}/train/ant/empty.png: cannot be read as an image" in errors
     assert f"error: {tmp_path}/val/bee/text.png: cannot be read as an image" in errors
+
+
+def test_what_training_warns_of_is_said_here_too(tmp_path, capsys):
+    write_images(tmp_path / "train", {"ant": 4, "Ant": 4})
+    (tmp_path / "val").symlink_to("train")
+    (tmp_path / "train" / "ant" / "000.jpg").rename(tmp_path / "train" / "ant" / "000.jfif")
+    config = write_config(tmp_path, data=folder_data(tmp_path), training={"global_batch_size": 4})
+    assert main(["--task", "classification", "--config", str(config)]) == 0
+    out = capsys.readouterr().out
+    for text in (
+        f"{tmp_path}/train: 1 images left out for their endings (1 x .jfif)",
+        "data: 2 classes look like others and are not the same: 'Ant' (4 training images",
+        "data: 7 of 7 images of val are in train as well, with the same content",
+    ):
+        assert f"warning: {text}" in out

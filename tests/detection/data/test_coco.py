@@ -121,6 +121,52 @@ def test_what_training_cannot_do_without_is_refused_by_name(tmp_path, kind, ids,
         open_images(coco_data(tmp_path), "train")
 
 
+def test_files_are_found_however_their_names_are_spelt(tmp_path):
+    names = {"caf\u00e9 0.png": "0.png", "sub/1.png": "1.png", "2.PNG": "2.png"}
+    listed = ("cafe\u0301%200.png", "sub\\1.png", "2.png")
+    images = [{"id": 101 + k, "file_name": name, "width": 40, "height": 30} for k, name in enumerate(listed)]
+    write_split(tmp_path, "train", [box(1, 101, GOOD)], images=images)
+    (tmp_path / "train" / "sub").mkdir()
+    for name, before in names.items():
+        (tmp_path / "train" / before).rename(tmp_path / "train" / name)
+    opened, (finding,) = read_split(coco_data(tmp_path), "train")
+    assert [opened.name(k) for k in range(3)] == list(names) and opened.image(0).size == (40, 30)
+    assert (finding.kind, finding.ids, finding.fatal) == ("spelt_otherwise", (101, 102, 103), False)
+
+
+def test_a_missing_file_is_named_with_the_nearest(tmp_path):
+    images = [{"id": 4, "file_name": "img_0.png", "width": 40, "height": 30}]
+    write_split(tmp_path, "train", [], images=images)
+    (tmp_path / "train" / "img_00.png").touch()
+    text = f"images that are not in {tmp_path}/train, such as img_0.png; the nearest is 'img_00.png'"
+    assert [finding.text for finding in read_split(coco_data(tmp_path), "train")[1]] == [text]
+
+
+def test_folders_and_files_that_may_not_be_read_are_called_so(tmp_path, monkeypatch):
+    write_split(tmp_path, "train", [box(1, 101, GOOD)])
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "train"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("engine.images.file_names.os.listdir", denied)
+        (finding,) = read_split(coco_data(tmp_path), "train")[1]
+    assert finding.fatal and finding.text == f"the folder {tmp_path}/train cannot be read: Permission denied"
+    monkeypatch.setattr("detection.data.coco.Path.read_bytes", denied)
+    with pytest.raises(UserError, match=r"train\.json: cannot be read: Permission denied"):
+        read_split(coco_data(tmp_path), "train")
+    monkeypatch.setattr("engine.files.os.stat", denied)
+    with pytest.raises(UserError, match=r"/train cannot be read: Permission denied"):
+        read_split(coco_data(tmp_path), "train")
+
+
+def test_categories_that_look_alike_are_told(tmp_path):
+    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "Cat"}, {"id": 3, "name": "dog"}]
+    (finding,) = read(tmp_path, [], categories=categories)[1]
+    assert (finding.kind, finding.ids, finding.fatal) == ("look_alike_categories", (1, 2), False)
+    assert finding.text.endswith("such as 'cat', 'Cat'")
+
+
 @pytest.mark.parametrize(
     "images",
     [

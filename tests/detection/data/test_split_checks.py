@@ -41,6 +41,7 @@ def test_nothing_is_wrong_with_good_splits(tmp_path: Path) -> None:
     [
         ([*CATEGORIES[:2], {"id": 90, "name": "hen"}], "90: 'owl' in train, 'hen' here"),
         (CATEGORIES[:2], "90: 'owl' in train, None here"),
+        ([*CATEGORIES[:2], {"id": 90, "name": "\u043ewl"}], r"90: 'owl' in train, '\\u043ewl' here"),
         ([*CATEGORIES, {"id": 3, "name": "hen"}], "3: None in train, 'hen' here"),
     ],
 )
@@ -90,6 +91,25 @@ def test_images_in_both_splits_are_named(tmp_path: Path) -> None:
     same = coco_data(tmp_path, val={"images": "./train/", "annotations": "val.json"})
     opened = {split: read_split(same, split)[0] for split in ("train", "val")}
     assert kinds(check_splits(same, opened, least=1.0)) == {"in_both": (101, 102, 103)}
+
+
+def test_copies_of_training_images_are_named_under_any_name(tmp_path: Path) -> None:
+    config, opened = written(tmp_path)
+    (tmp_path / "val" / "2.png").write_bytes((tmp_path / "train" / "0.png").read_bytes())
+    (finding,) = check_splits(config, opened, least=1.0)
+    assert (finding.kind, finding.ids) == ("in_both", (103,))
+    assert finding.text.endswith(f"{tmp_path}/val/2.png has the content of {tmp_path}/train/0.png")
+
+
+def test_files_that_may_not_be_read_are_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, opened = written(tmp_path)
+
+    def denied(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("detection.data.split_checks.Image.open", denied)
+    found = [finding for finding in check_splits(config, opened, least=1.0) if finding.fatal]
+    assert [(finding.kind, finding.ids) for finding in found] == [("denied", (101, 102, 103))] * 2
 
 
 def test_images_of_test_that_decided_or_taught_before_are_named(tmp_path: Path) -> None:

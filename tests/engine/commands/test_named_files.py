@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from engine.commands.named_files import find_images
 from engine.errors import UserError
@@ -39,11 +41,40 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, caplog: pytest.Log
         found = files_of([tmp_path / "in"])
     names = [str(path.relative_to(tmp_path / "in")) for path in found]
     assert names == ["a.jpg", "gone.jpg", "images/b.jpg", "link/c.jpg"]
-    first, second = caplog.messages
-    assert first == f"--images: 3 files of other kinds left out; the first: {tmp_path}/in/found/detections.json"
+    first, hidden, second = caplog.messages
+    assert first.startswith("--images: 3 files that are no images left out for their endings (1 x .json, 1 x .txt")
+    assert hidden == f"--images: 3 hidden files and folders left out; the first: {tmp_path}/in/.a.jpg"
     assert second.startswith("--images: 1 folders images beside a detections.json, which predict has drawn,")
     (named,) = files_of([tmp_path / "in" / "found" / "images"])
     assert named.name == "00001_a.png"
+
+
+def test_pictures_of_other_endings_pipes_and_links_upward_are_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "in" / "a.jfif", "jpeg")
+    (tmp_path / "in" / "b.jpg").touch()
+    os.mkfifo(tmp_path / "in" / "pipe.jpg")
+    (tmp_path / "in" / "up").symlink_to("..")
+    with caplog.at_level(logging.INFO):
+        assert files_of([tmp_path / "in"]) == [tmp_path / "in" / "b.jpg"]
+    links, images, pipes = caplog.messages
+    assert links.startswith("--images: 1 links to folders that hold this one")
+    assert images.startswith(f"--images: 1 images left out for their endings (1 x .jfif); the first: {tmp_path}/in/a")
+    assert "can be read: name these files themselves" in images and "1 x .jpg" in pipes
+
+
+def test_names_of_a_table_are_found_however_they_are_spelt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "caf\u00e9").mkdir()
+    (tmp_path / "caf\u00e9" / "A.jpg").touch()
+    (tmp_path / "list.csv").write_text("path\ncafe\u0301\\a.JPG\ngone.jpg\n")
+    found = find_images([str(tmp_path / "list.csv")], "path", tmp_path)
+    assert found == [
+        ("cafe\u0301\\a.JPG", tmp_path / "caf\u00e9" / "A.jpg"),
+        ("gone.jpg", tmp_path / "gone.jpg"),
+    ]
+    assert "list.csv: 1 images are spelt otherwise" in caplog.text
 
 
 def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:
@@ -51,6 +82,9 @@ def test_nothing_to_look_at_is_an_error(tmp_path: Path) -> None:
         files_of([tmp_path])
     with pytest.raises(UserError, match="--images: there is no file or folder gone"):
         files_of([Path("gone")])
+    (tmp_path / "cat_1.jpg").touch()
+    with pytest.raises(UserError, match=r"no file or folder .*cat_l\.jpg; the nearest is 'cat_1\.jpg'"):
+        files_of([tmp_path / "cat_l.jpg"])
 
 
 def test_each_row_of_a_table_counts_and_files_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+import os
 import shutil
 
 import numpy as np
@@ -91,6 +93,86 @@ def test_hidden_and_other_files_are_left_alone(root):
     assert len(open_folder(data(root), "train")) == 9
 
 
+def test_pictures_of_other_endings_are_counted_and_named(root, caplog):
+    for name, ending in (("a", ".jfif"), ("b", ".jfif"), ("c", "")):
+        (root / "train" / "ant" / f"{name}{ending}").write_bytes((root / "train" / "ant" / "0.png").read_bytes())
+    (root / "train" / "bee" / "phone.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    (root / "train" / "bee" / "notes.txt").write_text("no image")
+    (root / "train" / "bee" / "._0.png").touch()
+    with caplog.at_level(logging.INFO):
+        assert len(open_folder(data(root), "train")) == 9
+    assert caplog.messages == [
+        f"{root}/train: 4 images left out for their endings (2 x .jfif, 1 x no ending, 1 x .HEIC); the first: "
+        f"{root}/train/ant/a.jfif; .jfif, no ending can be read: name their endings in data.extensions, or rename the "
+        "files; convert .HEIC",
+        f"{root}/train: 1 files that are no images left out for their endings (1 x .txt); the first: "
+        f"{root}/train/bee/notes.txt",
+        f"{root}/train: 1 hidden files and folders left out; the first: {root}/train/bee/._0.png",
+    ]
+    assert len(open_folder(data(root, extensions=[".png", ".jfif"]), "train")) == 11
+
+
+def test_each_of_many_endings_is_counted_within_bounds(root, monkeypatch, caplog):
+    monkeypatch.setattr("engine.datasets.folder_listing.KINDS", 2)
+    for number in range(6):
+        (root / "train" / "ant" / f"scan.{number}").touch()
+    with caplog.at_level(logging.INFO):
+        open_folder(data(root), "train")
+    (told,) = caplog.messages
+    assert "6 files that are no images" in told and "4 x other endings" in told
+
+
+@pytest.mark.parametrize("target", ["..", "../..", "../bee", "../../train/bee"])
+def test_links_out_of_a_class_are_left_out_and_told(root, target, caplog):
+    (root / "train" / "ant" / "all").symlink_to(target)
+    images = open_folder(data(root), "train")
+    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    (told,) = caplog.messages
+    assert told.startswith(f"{root}/train: 1 links to folders that hold this one, or are another class, are left out")
+    assert told.endswith(f"/train/ant/all -> {target}")
+
+
+def denied(folder):
+    """os.scandir for a user who may not read ``folder``: root may read all."""
+
+    def scandir(path):
+        if os.fspath(path) == os.fspath(folder):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return SCANDIR(path)
+
+    return scandir
+
+
+SCANDIR = os.scandir
+
+
+def test_folders_that_cannot_be_read_are_named(root, monkeypatch, caplog):
+    save(root / "train" / "ant" / "more" / "deep.png")
+    monkeypatch.setattr(os, "scandir", denied(root / "train" / "ant" / "more"))
+    assert len(open_folder(data(root), "train")) == 9
+    (told,) = caplog.messages
+    assert told.startswith(f"{root}/train: 1 folders cannot be read, and all in them is left out; the first: ")
+    assert told.endswith(f"{root}/train/ant/more: Permission denied; ask for permission")
+
+
+@pytest.mark.parametrize("below", ["train", "train/bee"])
+def test_permission_denied_is_not_called_empty(root, below, monkeypatch):
+    monkeypatch.setattr(os, "scandir", denied(root / below))
+    with pytest.raises(UserError, match=f"{root}/{below} cannot be read: Permission denied"):
+        open_folder(data(root), "train")
+
+
+def test_classes_in_bytes_that_are_no_text_are_read_as_latin_1(root, capsys):
+    os.rename(root / "train" / "bee", os.fsencode(root / "train") + b"/caf\xe9")
+    os.rename(root / "val" / "bee", os.fsencode(root / "val") + b"/caf\xe9")
+    for split, count in (("train", 9), ("val", 6)):
+        images = open_folder(data(root), split)
+        assert images.classes == ["Cat", "ant", "caf\u00e9"] and images.image(count - 1).size == (8, 6)
+    save(root / "train" / "caf\u00e9" / "0.png")
+    with pytest.raises(UserError, match=r"two folders have one name, in different bytes: .*udce9"):
+        open_folder(data(root), "train")
+
+
 def test_extensions_can_be_named(root):
     save(root / "train" / "ant" / "a.ppm")
     images = open_folder(data(root, extensions=[".ppm", ".PNG"]), "train")
@@ -141,6 +223,13 @@ def test_classes_that_differ_between_splits_are_named_on_both_sides(root):
         open_folder(data(root), "val")
     told = "bees (and bee only there: is it the same under another name?)"
     assert str(caught.value).startswith(f"{root}/val has classes that {root}/train has not: {told}")
+
+
+def test_classes_of_val_that_look_like_those_of_train_are_told_apart(root):
+    (root / "train" / "bee").rename(root / "train" / "caf\u00e9")
+    (root / "val" / "bee").rename(root / "val" / "cafe\u0301")
+    with pytest.raises(UserError, match=r"'cafe\\u0301' looks like 'caf\\xe9', which is only there.; rename or remove"):
+        open_folder(data(root), "val")
 
 
 def test_val_may_lack_classes_that_train_has(root, caplog):

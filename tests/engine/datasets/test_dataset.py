@@ -109,8 +109,8 @@ def test_memory_holds_no_object_per_image(root):
         images = open_images(data, "train")
         containers = [value for value in vars(images).values() if isinstance(value, list | tuple | dict | set)]
         assert containers == [images.classes]
-        assert isinstance(images.labels, np.ndarray) and isinstance(images._names, Names)
-        assert all(isinstance(value, np.ndarray) for value in vars(images._names).values())
+        assert isinstance(images.labels, np.ndarray) and isinstance(images.names, Names)
+        assert all(isinstance(value, np.ndarray) for value in vars(images.names).values())
 
 
 def prepared(ranks: Ranks) -> list[int]:

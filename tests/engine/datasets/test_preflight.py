@@ -7,8 +7,8 @@ import pytest
 
 from engine.datasets.class_folders import open_folder
 from engine.datasets.labelled import FileImages, open_digits
-from engine.datasets.preflight import NAMED, broken_images, faults_of, missing_images
-from engine.datasets.sections import CsvData, FolderData
+from engine.datasets.preflight import NAMED, broken_images, faults_of, located, warn_of_likenesses
+from engine.datasets.sections import FolderData
 from engine.images import file_check
 from tests.classification.small import write_images
 
@@ -49,29 +49,80 @@ def test_of_many_images_so_many_at_even_distances_are_opened(images, monkeypatch
 
 
 def test_listed_images_that_are_missing_are_counted_and_the_first_named(tmp_path, images):
-    assert missing_images(images) == ""
+    assert located(images).missing == ""
     for index in range(0, 16, 2):
         images.path(index).unlink()
-    first, *named, last = missing_images(images).splitlines()
+    first, *named, last = located(images).missing.splitlines()
     assert first.startswith("data: 8 of 20 images that are listed are not there (paths start from data.root, ")
-    assert named == [f"{images.path(index)}: no such image" for index in (0, 2, 4, 6, 8)]
+    assert [line.partition(";")[0] for line in named] == [
+        f"{images.path(index)}: no such image" for index in (0, 2, 4, 6, 8)
+    ]
+    assert named[0].endswith("; the nearest is '003.jpg'")
     assert last == "and 3 more"
 
 
 def test_missing_folders_and_absolute_paths_count(tmp_path, images):
     paths = [str(images.path(0)), str(tmp_path / "c" / "0.jpg"), "train/a/001.jpg", "d/0.jpg"]
     listed = FileImages(tmp_path, ["a"], np.zeros(4, np.int64), paths)
-    assert missing_images(listed).splitlines()[1:] == [
+    assert located(listed).missing.splitlines()[1:] == [
         f"{tmp_path}/c/0.jpg: no such image", f"{tmp_path}/d/0.jpg: no such image",
     ]  # fmt: skip
 
 
-def test_faults_of_both_splits(tmp_path, images):
-    folder = FolderData(source="folder", root=tmp_path)
-    table = CsvData(source="csv", root=tmp_path, csv=tmp_path / "x.csv", label_columns=["x"])
-    assert faults_of(table, images, images) == ""
+def test_faults_of_both_splits(images):
+    assert faults_of(images, images) == faults_of(open_digits("train"), open_digits("val")) == ""
     images.path(0).write_bytes(b"")
-    assert faults_of(folder, images, images).startswith(f"{images.path(0)}: cannot be read as an image")
+    assert faults_of(images, images).startswith(f"{images.path(0)}: cannot be read as an image")
     images.path(1).unlink()
-    assert faults_of(table, images, images).count("1 of 20 images that are listed are not there") == 2
-    assert faults_of(folder, open_digits("train"), open_digits("val")) == ""
+    images = located(images)
+    assert faults_of(images, images).count("1 of 20 images that are listed are not there") == 2
+
+
+def test_listed_images_are_found_however_they_are_spelt(tmp_path, images, caplog):
+    (tmp_path / "train" / "a" / "000.jpg").rename(tmp_path / "train" / "a" / "caf\u00e9.jpg")
+    listed = FileImages(tmp_path, ["a"], np.zeros(2, np.int64), ["train/a/cafe\u0301.jpg", "train\\b\\001.JPG"])
+    found = located(listed)
+    assert [*found.names] == ["train/a/caf\u00e9.jpg", "train/b/001.jpg"] and not found.missing
+    assert caplog.messages == [
+        "data: 2 images are spelt otherwise than the one file that each can mean, which is taken, such as "
+        r"'train/a/cafe\u0301.jpg' for 'train/a/caf\xe9.jpg'"
+    ]
+
+
+def test_a_folder_that_cannot_be_read_is_called_so(images, monkeypatch):
+    def listdir(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("engine.images.file_names.os.listdir", listdir)
+    (first, second) = located(FileImages(images.root, ["a"], images.labels, images.names)).missing.splitlines()
+    assert first == f"data: {images.root}/a cannot be read: Permission denied" and second.startswith("data: ")
+
+
+def copied(source, target) -> None:
+    target.parent.mkdir(exist_ok=True, parents=True)
+    target.write_bytes(source.read_bytes())
+
+
+def test_images_of_val_that_are_in_train_and_of_two_classes_are_told(tmp_path, images, caplog):
+    write_images(tmp_path / "val", {"a": 3, "b": 3}, seed=1)
+    folder = FolderData(source="folder", root=tmp_path)
+    warn_of_likenesses(open_folder(folder, "train"), open_folder(folder, "val"))
+    assert caplog.messages == []
+    copied(images.path(2), tmp_path / "val" / "b" / "other.jpg")
+    (tmp_path / "val" / "a" / "linked.jpg").symlink_to(images.path(0))
+    (tmp_path / "train" / "a" / "linked.jpg").symlink_to("../b/001.jpg")
+    warn_of_likenesses(open_folder(folder, "train"), open_folder(folder, "val"))
+    between, across = caplog.messages
+    assert between.startswith("data: 2 of 8 images of val are in train as well, with the same content: ")
+    assert between.endswith(f"; the first: {tmp_path}/val/a/linked.jpg is {images.path(0)}")
+    told = f"the first: {tmp_path}/train/a/linked.jpg and {tmp_path}/train/b/001.jpg"
+    assert across == f"data: 1 training images are in several classes, with the same content; {told}"
+
+
+def test_classes_that_look_alike_are_told_with_their_images(tmp_path, caplog):
+    write_images(tmp_path / "train", {"cat": 2, "Cat": 3, "dog": 1})
+    train = open_folder(FolderData(source="folder", root=tmp_path), "train")
+    warn_of_likenesses(train, open_digits("val"))
+    (told,) = caplog.messages
+    assert "2 classes look like others" in told
+    assert "'Cat' (3 training images, such as Cat/000.jpg) and 'cat' (2 training images, such as cat/000.jpg)" in told
