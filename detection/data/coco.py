@@ -84,7 +84,8 @@ def read_split(config: CocoData, split: str) -> tuple[CocoImages, list[Finding]]
     document = _load(file)
     findings = Findings(str(file))
     category_ids, classes = read_categories(document["categories"], findings)
-    images, faulty = read_images(document["images"], folder, findings)
+    folders = [config.root / files.images for files in (config.train, config.val, config.test) if files is not None]
+    images, faulty = read_images(document["images"], folder, folders.count(folder) == 1, findings)
     annotations = read_annotations(document["annotations"], images, faulty, category_ids, classes, findings)
     names = [image["file_name"] for image in images]
     return CocoImages(folder, names, annotations), first_causes(findings.found)

@@ -44,8 +44,13 @@ def read_categories(records: list[Record], findings: Findings) -> tuple[list[int
     return ordered, [names[i] for i in ordered]
 
 
-def read_images(records: list[Record], folder: Path, findings: Findings) -> tuple[list[Record], list[Record]]:
-    """Returns records that have an id, a file name and a size; and the others, which training must not start with."""
+def read_images(
+    records: list[Record], folder: Path, alone: bool, findings: Findings
+) -> tuple[list[Record], list[Record]]:
+    """Returns records that have an id, a file name and a size; and the others, which training must not start with.
+
+    ``alone``: no other split has images in ``folder``, so that files that are not listed are worth a word.
+    """
     good, faulty = records, list[Record]()
     for key, (is_right, needed) in _OF_IMAGES.items():
         good, bad = parted(good, [not is_right(record.get(key)) for record in good])
@@ -58,7 +63,7 @@ def read_images(records: list[Record], folder: Path, findings: Findings) -> tupl
     findings.add("duplicate_image_ids", "image ids that occur more than once", repeated(ids), fatal=True)
     if len({type(i) for i in ids}) > 1:
         findings.add("mixed_image_ids", "image ids of which some are numbers and some texts", ids, fatal=True)
-    _find_files(good, ids, folder, findings)
+    _find_files(good, ids, folder, alone, findings)
     paths = [os.path.normpath(record["file_name"]) for record in good]
     twice = set(repeated(paths))
     text = "images that share a file with another one: what is an object of the one is background of the other"
@@ -68,8 +73,8 @@ def read_images(records: list[Record], folder: Path, findings: Findings) -> tupl
     return good, faulty
 
 
-def _find_files(records: list[Record], ids: list[int | str], folder: Path, findings: Findings) -> None:
-    """Puts the files' own names where they are spelt otherwise, and notes which files are not there."""
+def _find_files(records: list[Record], ids: list[int | str], folder: Path, alone: bool, findings: Findings) -> None:
+    """Puts the files' own names where they are spelt otherwise, and notes which are not there, or not listed."""
     names = [record["file_name"] for record in records]
     found = locate(names, folder)
     for record, name in zip(records, names, strict=True):
@@ -81,6 +86,9 @@ def _find_files(records: list[Record], ids: list[int | str], folder: Path, findi
     told = ", ".join(f"{names[number]}{found.near(number)}" for number in found.missing[:3])
     text = f"images that are not in {folder}, such as {told}"
     findings.add("missing_images", text, [ids[number] for number in found.missing], fatal=True)
+    if found.others and alone:
+        text = f"{found.others} other images lie in the same folders; left out; the first: {folder / found.other}"
+        findings.say("unlisted", text)
 
 
 def parted(records: list[Record], faults: list[bool]) -> tuple[list[Record], list[Record]]:

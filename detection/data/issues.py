@@ -16,7 +16,8 @@ FOLLOWING = {
     "duplicate_category_ids": ("different_categories",),
     "unknown_category": ("no_objects", "never_seen"),
     "no_images": ("unknown_image", "no_objects"),
-    "malformed_image": ("no_objects", "never_seen"),
+    "malformed_image": ("no_objects", "never_seen", "unlisted"),
+    "missing_images": ("unlisted",),
     "duplicate_image_ids": ("shared_files",),
 }
 """By the kind of a fatal fault, kinds of findings about the same file that may do no more than follow from it."""

@@ -35,6 +35,11 @@ class Located:
     nearest: dict[int, str] = field(default_factory=dict)
     """By the number of a missing name, of the first few alone: a file in its folder that is called alike, quoted."""
 
+    others: int = 0
+    """How many files of the same endings, not hidden, lie in the folders of the names and have none."""
+    other: str = ""
+    """The first of these."""
+
     def near(self, number: int) -> str:
         """Adds to a message about a missing name what is nearest to it."""
         return f"; the nearest is {self.nearest[number]}" if number in self.nearest else ""
@@ -55,29 +60,36 @@ def locate(names: Sequence[str], root: Path) -> Located:
     a URL or in other case; an absolute one that leads nowhere also the file below ``root`` that the end of its path
     names. Where two names would mean one file, neither does.
     """
+    endings = tuple({os.path.splitext(name)[1].lower() for name in names[:LOOKED_AT]} - {""})
     by_folder: dict[str, list[int]] = {}
     for number, name in enumerate(names):
         by_folder.setdefault(os.path.dirname(name), []).append(number)
 
-    def look_into(folder: str) -> tuple[list[int], str]:
+    def look_into(folder: str) -> tuple[list[int], set[str], str]:
         try:
             there = set(os.listdir(root / folder))
         except PermissionError as error:
-            return [], error.strerror
+            return [], set(), error.strerror
         except OSError:
             there = set()
-        return [number for number in by_folder[folder] if os.path.basename(names[number]) not in there], ""
+        absent = [number for number in by_folder[folder] if os.path.basename(names[number]) not in there]
+        there.difference_update(os.path.basename(names[number]) for number in by_folder[folder])
+        return absent, {name for name in there if name.lower().endswith(endings) and not name.startswith(".")}, ""
 
     with ThreadPoolExecutor(THREADS) as pool:
         looks = dict(zip(by_folder, pool.map(look_into, by_folder), strict=True))
-    denied = {folder: reason for folder, (_, reason) in looks.items() if reason}
-    absent = sorted(number for numbers, _ in looks.values() for number in numbers)
-    if not absent:
-        return Located(denied=denied)
-    spelt = _spelt(names, absent, root)
+    denied = {folder: reason for folder, (_, _, reason) in looks.items() if reason}
+    absent = sorted(number for numbers, _, _ in looks.values() for number in numbers)
+    spelt = _spelt(names, absent, root) if absent else {}
     missing = [number for number in absent if names[number] not in spelt]
     nearest = {number: near for number in missing[:NAMED] if (near := _nearest(root / names[number]))}
-    return Located(spelt, missing, denied, nearest)
+    others: dict[str, set[str]] = {}
+    for folder, (_, unnamed, _) in looks.items():  # "a" and "./a" are one
+        others[place] = others.get(place := os.path.normpath(folder), unnamed) & unnamed
+    for path in spelt.values():
+        others.get(os.path.dirname(path) or ".", set()).discard(os.path.basename(path))
+    first = next((os.path.join(folder, min(unnamed)) for folder, unnamed in sorted(others.items()) if unnamed), "")
+    return Located(spelt, missing, denied, nearest, sum(map(len, others.values())), os.path.normpath(first))
 
 
 def _spelt(names: Sequence[str], absent: list[int], root: Path) -> dict[str, str]:
@@ -120,6 +132,7 @@ def _find(entries: Entries, name: str) -> str | None:
             place: str | None = "/" if path.startswith("/") else ""
             for part in filter(None, path.split("/")):
                 there = [part] if part in (".", "..") else entries(place, key).get(key(part), [])
+                there = [part] if part in there else there
                 place = os.path.join(place, there[0]) if len(there) == 1 else None
                 if place is None:
                     break

@@ -134,6 +134,17 @@ def test_files_are_found_however_their_names_are_spelt(tmp_path):
     assert (finding.kind, finding.ids, finding.fatal) == ("spelt_otherwise", (101, 102, 103), False)
 
 
+def test_images_that_no_entry_lists_are_counted_unless_another_split_has_them(tmp_path):
+    images = [{"id": 4, "file_name": "./1.png", "width": 40, "height": 30}]
+    write_split(tmp_path, "train", [], images=images)
+    (tmp_path / "train" / "notes.txt").touch()
+    (finding,) = read_split(coco_data(tmp_path), "train")[1]
+    assert (finding.kind, finding.fatal) == ("unlisted", False)
+    assert finding.text == f"2 other images lie in the same folders; left out; the first: {tmp_path}/train/0.png"
+    shared = coco_data(tmp_path, val={"images": "train/", "annotations": "val.json"})
+    assert not read_split(shared, "train")[1]
+
+
 def test_a_missing_file_is_named_with_the_nearest(tmp_path):
     images = [{"id": 4, "file_name": "img_0.png", "width": 40, "height": 30}]
     write_split(tmp_path, "train", [], images=images)

@@ -69,3 +69,9 @@ def test_each_folder_is_listed_once_where_nothing_is_missing(tmp_path: Path, mon
     monkeypatch.setattr("engine.images.file_names.os.listdir", lambda folder: listed.append(folder) or listdir(folder))
     assert not locate(["a/1.png", "a/2.png", "b/1.png"], tmp_path).missing
     assert sorted(listed) == [tmp_path / "a", tmp_path / "b"]
+
+
+def test_files_that_no_name_names_are_counted(tmp_path: Path) -> None:
+    files(tmp_path, "a/1.png", "a/2.PNG", "a/3.png", "a/.4.png", "a/5.txt", "b/6.png", "c/7.png")
+    found = locate(["a/1.png", "./a/2.PNG", "b/6.PNG"], tmp_path)
+    assert (found.others, found.other) == (1, "a/3.png") and found.spelt == {"b/6.PNG": "b/6.png"}
