@@ -41,12 +41,11 @@ class LeftOut:
 
     def images(self, folder: Path, names: Iterable[str], endings: Collection[str]) -> list[str]:
         """Returns those of the files ``names`` in ``folder`` that have one of the ``endings``; counts the others."""
-        chosen, fitting = [], tuple(ending.lower() for ending in endings)
+        chosen, others, fitting = list[str](), list[str](), tuple(ending.lower() for ending in endings)
         for name in names:
-            if name.lower().endswith(fitting):
-                chosen.append(name)
-            else:
-                self.add(folder, name)
+            (chosen if name.lower().endswith(fitting) else others).append(name)
+        for name in sorted(others):
+            self.add(folder, name)
         return chosen
 
     def add(self, folder: Path, name: str) -> None:
@@ -59,7 +58,7 @@ class LeftOut:
 
     def hide(self, folder: str, names: list[str]) -> None:
         """Counts hidden files and folders."""
-        self._first_hidden = self._first_hidden or (os.path.join(folder, names[0]) if names else "")
+        self._first_hidden = self._first_hidden or (os.path.join(folder, min(names)) if names else "")
         self._hidden += len(names)
 
     def tell(self, how: str) -> None:

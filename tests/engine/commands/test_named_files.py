@@ -43,7 +43,7 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, caplog: pytest.Log
     assert names == ["a.jpg", "gone.jpg", "images/b.jpg", "link/c.jpg"]
     first, hidden, second = caplog.messages
     assert first.startswith("--images: 3 files that are no images left out for their endings (1 x .json, 1 x .txt")
-    assert hidden == f"--images: 3 hidden files and folders left out; the first: {tmp_path}/in/.a.jpg"
+    assert hidden == f"--images: 3 hidden files and folders left out; the first: {tmp_path}/in/._a.jpg"
     assert second.startswith("--images: 1 folders images beside a detections.json, which predict has drawn,")
     (named,) = files_of([tmp_path / "in" / "found" / "images"])
     assert named.name == "00001_a.png"

@@ -57,7 +57,7 @@ def test_listed_images_that_are_missing_are_counted_and_the_first_named(tmp_path
     assert [line.partition(";")[0] for line in named] == [
         f"{images.path(index)}: no such image" for index in (0, 2, 4, 6, 8)
     ]
-    assert named[0].endswith("; the nearest is '003.jpg'")
+    assert named[0].endswith("; the nearest is '009.jpg'")
     assert last == "and 3 more"
 
 

@@ -55,10 +55,10 @@ def test_what_a_name_may_or_may_not_mean_is_missing(tmp_path: Path, there: list[
 
 
 def test_the_nearest_file_is_named_for_the_first_few(tmp_path: Path) -> None:
-    files(tmp_path, *(f"cat_{number:04}.png" for number in range(8)))
-    found = locate([f"cat_{number:03}.png" for number in range(8)], tmp_path)
+    files(tmp_path, *(f"{number}_cat.png" for number in range(8)))
+    found = locate([f"{number}_cats.png" for number in range(8)], tmp_path)
     assert found.missing == list(range(8)) and len(found.nearest) == 5
-    assert found.near(0) == "; the nearest is 'cat_0000.png'" and found.near(7) == ""
+    assert found.near(3) == "; the nearest is '3_cat.png'" and found.near(7) == ""
 
 
 def test_each_folder_is_listed_once_where_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
