@@ -69,7 +69,7 @@ class LeftOut:
             log.warning(text, self._where, len(self.denied), folder, reason)
         if self.links:
             text = "%s: %d links to folders that hold this one, or are another class, are left out; the first: %s"
-            log.warning(text, self._where, len(self.links), f"{self.links[0]} -> {os.readlink(self.links[0])}")
+            log.warning(text, self._where, len(self.links), f"{self.links[0]} -> {os.path.realpath(self.links[0])}")
         readable = [ending for ending, first in self._others.items() if any(map(_opens, filter(os.path.isfile, first)))]
         foreign = [ending for ending in self._others if ending not in readable and ending.lower() in UNREADABLE]
         if readable or foreign:

@@ -106,7 +106,8 @@ def _alike(images: LabelledImages, names: list[str]) -> str:
     for name, shown in zip(names, told_apart(*names), strict=True):
         number = images.classes.index(name)
         own = np.flatnonzero(images.labels[:, number] if images.multi_label else images.labels == number)
-        told.append(f"{shown} ({len(own)} training images, such as {images.name(int(own[0]))})")
+        such = f", such as {images.name(int(own[0]))}" if len(own) else ""
+        told.append(f"{shown} ({len(own)} training images{such})")
     return " and ".join(told)
 
 
