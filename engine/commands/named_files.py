@@ -76,6 +76,8 @@ def _images_below(folder: Path) -> list[str]:
     """Paths below ``folder``, folder by folder."""
     left_out = LeftOut("--images")
     names = sorted(files_below(folder, left_out), key=lambda name: name.split(os.sep))
+    if why := left_out.denied.get(os.fspath(folder)):
+        raise UserError(f"--images: {folder} cannot be read: {why}")
     beside = {os.path.dirname(name) for name in names if os.path.basename(name) == DETECTIONS}
     drawings = [os.path.join(place, DRAWINGS, "") for place in sorted(beside) if (folder / place / DRAWINGS).is_dir()]
     names = [name for name in names if not name.startswith(tuple(drawings))]

@@ -65,6 +65,15 @@ def test_pictures_of_other_endings_pipes_and_links_upward_are_told_of(
     assert "can be read: name these files themselves" in images and "1 x .jpg" in pipes
 
 
+def test_a_folder_that_cannot_be_read_is_not_called_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(UserError, match=f"--images: {tmp_path} cannot be read: Permission denied"):
+        files_of([tmp_path])
+
+
 def test_names_of_a_table_are_found_however_they_are_spelt(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "caf\u00e9").mkdir()
     (tmp_path / "caf\u00e9" / "A.jpg").touch()
