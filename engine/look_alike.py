@@ -28,7 +28,7 @@ def same_text(name: str) -> str:
             name = unquote(name, errors="strict")
     if name.isascii():
         return name
-    name = readable(name)
+    name = as_text(name)
     for encoding in _MISREAD_AS:
         with contextlib.suppress(UnicodeError):
             name = name.encode(encoding).decode()
@@ -36,7 +36,7 @@ def same_text(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def readable(name: str) -> str:
+def as_text(name: str) -> str:
     """Returns a file's name as text that can be written: bytes that are no UTF-8 are read as Latin-1."""
     try:
         return name.encode().decode()

@@ -11,7 +11,7 @@ from typing import Any
 from detection.data.coco_values import in_words, is_file_name, is_id, is_side, plain_id
 from detection.data.issues import Findings
 from engine.images.file_names import locate
-from engine.look_alike import look_alikes, readable, told_apart
+from engine.look_alike import as_text, look_alikes, told_apart
 
 Record = dict[str, Any]
 
@@ -30,7 +30,7 @@ def read_categories(records: list[Record], findings: Findings) -> tuple[list[int
     findings.add("malformed_category", "categories without an id", ids_of(faulty), fatal=True)
     ids = [plain_id(record["id"]) for record in good]
     findings.add("duplicate_category_ids", "category ids that occur more than once", repeated(ids), fatal=True)
-    names = {i: readable(str(record.get("name", i))) for i, record in zip(ids, good, strict=True)}
+    names = {i: as_text(str(record.get("name", i))) for i, record in zip(ids, good, strict=True)}
     twice = set(repeated(list(names.values())))
     alike = [name for group in look_alikes(dict.fromkeys(names.values())) for name in group]
     text = (

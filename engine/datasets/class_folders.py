@@ -18,7 +18,7 @@ from engine.datasets.labelled import FileImages, some
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
 from engine.files import is_folder
-from engine.look_alike import look, readable, told_apart
+from engine.look_alike import as_text, look, told_apart
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def _class_folders(folder: Path) -> dict[str, str]:
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not names:
         raise UserError(f"{folder}: no folders of classes; expected {folder}/CLASS/IMAGE")
-    folders = {readable(name): name for name in names}
+    folders = {as_text(name): name for name in names}
     if len(folders) < len(names):
         raise UserError(f"{folder}: two folders have one name, in different bytes: {some(list(map(ascii, names)))}")
     return folders

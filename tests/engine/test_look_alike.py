@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.look_alike import look, look_alikes, readable, same_text, told_apart
+from engine.look_alike import as_text, look, look_alikes, same_text, told_apart
 
 
 @pytest.mark.parametrize(
@@ -45,5 +45,5 @@ def test_groups_and_how_they_are_told() -> None:
 
 @pytest.mark.parametrize("name", ["\udce9", "\ud800", "a\udcffb\u732b"])
 def test_any_name_can_be_written(name: str) -> None:
-    readable(name).encode()
+    as_text(name).encode()
     look(name).encode()
