@@ -69,7 +69,7 @@ def locate(names: Sequence[str], root: Path) -> Located:
         try:
             there = set(os.listdir(root / folder))
         except PermissionError as error:
-            return [], set(), error.strerror
+            return [], set(), error.strerror or str(error)
         except OSError:
             there = set()
         absent = [number for number in by_folder[folder] if os.path.basename(names[number]) not in there]
@@ -85,7 +85,8 @@ def locate(names: Sequence[str], root: Path) -> Located:
     nearest = {number: near for number in missing[:NAMED] if (near := _nearest(root / names[number]))}
     others: dict[str, set[str]] = {}
     for folder, (_, unnamed, _) in looks.items():  # "a" and "./a" are one
-        others[place] = others.get(place := os.path.normpath(folder), unnamed) & unnamed
+        place = os.path.normpath(folder)
+        others[place] = others.get(place, unnamed) & unnamed
     for path in spelt.values():
         others.get(os.path.dirname(path) or ".", set()).discard(os.path.basename(path))
     first = next((os.path.join(folder, min(unnamed)) for folder, unnamed in sorted(others.items()) if unnamed), "")
@@ -126,19 +127,20 @@ def _any_case(name: str) -> str:
 
 
 def _find(entries: Entries, name: str) -> str | None:
-    """The one path that ``name`` can mean, part by part."""
-    for path in _readings(name):
-        for key in (same_text, _any_case):
-            place: str | None = "/" if path.startswith("/") else ""
-            for part in filter(None, path.split("/")):
-                there = [part] if part in (".", "..") else entries(place, key).get(key(part), [])
-                there = [part] if part in there else there
-                place = os.path.join(place, there[0]) if len(there) == 1 else None
-                if place is None:
-                    break
-            if place:
-                return place
-    return None
+    """The one path that ``name`` can mean."""
+    readings = ((path, key) for path in _readings(name) for key in (same_text, _any_case))
+    return next(filter(None, (_follow(entries, path, key) for path, key in readings)), None)
+
+
+def _follow(entries: Entries, path: str, key: Callable[[str], str]) -> str | None:
+    """The one path whose parts are those of ``path``, by what ``key`` makes of them."""
+    place = "/" if path.startswith("/") else ""
+    for part in filter(None, path.split("/")):
+        there = [part] if part in (".", "..") else entries(place, key).get(key(part), [])
+        if part not in there and len(there) != 1:
+            return None
+        place = os.path.join(place, part if part in there else there[0])
+    return place
 
 
 def _readings(name: str) -> Iterator[str]:
