@@ -20,6 +20,8 @@ NAMED = 5
 """Files that a message names."""
 LOOKED_AT = 10_000
 """Most files of a folder of which the nearest is looked for."""
+ALIKE = 0.75
+"""What difflib has to say of two names, 0 to 1, for one to be the other's nearest."""
 
 
 @dataclass(frozen=True)
@@ -163,5 +165,5 @@ def _nearest(path: Path) -> str:
         return ""
     name = ntpath.basename(path.name)
     by_text = {same_text(other): other for other in names[:LOOKED_AT]}
-    near = difflib.get_close_matches(same_text(name), sorted(by_text), 1)
+    near = difflib.get_close_matches(same_text(name), sorted(by_text), 1, ALIKE)
     return told_apart(path.name, by_text[near[0]])[1] if near else ""

@@ -78,7 +78,7 @@ def test_everything_that_is_wrong_is_listed_by_its_ids(tmp_path, detection, caps
         assert f"warning: {tmp_path}/train.json: {text}" in out
     for text in (
         "train.json: 1 boxes of categories that are not listed (3) (ids: 17)",
-        f"train.json: 1 images that are not in {tmp_path}/train (ids: 777)",
+        f"train.json: 1 images that are not in {tmp_path}/train, such as gone.png (ids: 777)",
         "train: 1 files that are no images (ids: 103)",
         "train: 1 images whose width and height are not those of their annotations (ids: 102)",
         "val.json: 3 categories differ from train's: 2: 'cat' in train, 'lynx' here",

@@ -243,7 +243,8 @@ def test_ids_that_are_not_listed_are_named_with_the_other_type_that_is(tmp_path,
     ids = {"image_id": 101, "category_id": 2, key: listed}
     images = [{"id": ids["image_id"], "file_name": "0.png", "width": 40, "height": 30}]
     boxes = [{**box(9, ids["image_id"], GOOD, ids["category_id"]), key: given}]
-    (finding,) = read(tmp_path, boxes, images=images, categories=[{"id": ids["category_id"], "name": "cat"}])[1]
+    categories = [{"id": ids["category_id"], "name": "cat"}]
+    (finding,) = read(tmp_path, boxes, count=1, images=images, categories=categories)[1]
     assert finding.ids == (9,) and text in finding.text
 
 
@@ -271,7 +272,7 @@ def test_what_follows_from_faulty_categories_is_not_told(tmp_path, kind, categor
 def test_whole_numbers_may_be_written_with_a_point(tmp_path):
     images = [{"id": float(i), "file_name": f"{i}.png", "width": 40.0, "height": 30.0} for i in range(2)]
     categories = [{"id": 0.0, "name": "ant"}, {"id": 3.0, "name": "bee"}]
-    found, findings = read(tmp_path, [box(1.0, 1, GOOD, 3.0)], images=images, categories=categories)
+    found, findings = read(tmp_path, [box(1.0, 1, GOOD, 3.0)], count=2, images=images, categories=categories)
     assert not findings
     known = found.annotations
     assert known.image_ids.tolist() == [0, 1] and known.image_ids.dtype == np.int64
@@ -306,7 +307,7 @@ def test_images_that_share_a_file_are_told(tmp_path):
     images = [
         {"id": i, "file_name": name, "width": 40, "height": 30} for i, name in enumerate(["0.png", "1.png", "./0.png"])
     ]
-    assert kinds(read(tmp_path, [], images=images)[1]) == {"shared_files": (0, 2)}
+    assert kinds(read(tmp_path, [], count=2, images=images)[1]) == {"shared_files": (0, 2)}
 
 
 def test_ids_that_occur_twice_are_told_and_their_boxes_used(tmp_path):
