@@ -76,7 +76,7 @@ def read_images(
 def _find_files(records: list[Record], ids: list[int | str], folder: Path, alone: bool, findings: Findings) -> None:
     """Puts the files' own names where they are spelt otherwise, and notes which are not there, or not listed."""
     names = [record["file_name"] for record in records]
-    found = locate(names, folder)
+    found = locate(names, folder, count_others=alone)
     for record, name in zip(records, names, strict=True):
         record["file_name"] = found.spelt.get(name, name)
     spelt = [i for i, name in zip(ids, names, strict=True) if name in found.spelt]
@@ -86,7 +86,7 @@ def _find_files(records: list[Record], ids: list[int | str], folder: Path, alone
     told = ", ".join(f"{names[number]}{found.near(number)}" for number in found.missing[:3])
     text = f"images that are not in {folder}, such as {told}"
     findings.add("missing_images", text, [ids[number] for number in found.missing], fatal=True)
-    if found.others and alone:
+    if found.others:
         text = f"{found.others} other images lie in the same folders; left out; the first: {folder / found.other}"
         findings.say("unlisted", text)
 

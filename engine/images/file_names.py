@@ -20,6 +20,8 @@ NAMED = 5
 """Files that a message names."""
 LOOKED_AT = 10_000
 """Most files of a folder of which the nearest is looked for."""
+TRIED = 1000
+"""Missing names after which it is given up to find files for them, if none of these has one."""
 ALIKE = 0.75
 """What difflib has to say of two names, 0 to 1, for one to be the other's nearest."""
 
@@ -38,7 +40,7 @@ class Located:
     """By the number of a missing name, of the first few alone: a file in its folder that is called alike, quoted."""
 
     others: int = 0
-    """How many files of the same endings, not hidden, lie in the folders of the names and have none."""
+    """How many files of the same endings, not hidden, lie in the folders of the names and have none, if asked for."""
     other: str = ""
     """The first of these."""
 
@@ -54,13 +56,14 @@ class Located:
         return f"are spelt otherwise than the one file that each can mean, which is taken, such as {name} for {file}"
 
 
-def locate(names: Sequence[str], root: Path) -> Located:
+def locate(names: Sequence[str], root: Path, count_others: bool = False) -> Located:
     """Looks for the files that ``names`` name, paths below ``root`` or absolute.
 
     Lists each folder once, which a network's file system does far sooner than it looks for each file. A name that is
     no file means the one file that is called the same in another Unicode form or encoding, with other slashes, as in
     a URL or in other case; an absolute one that leads nowhere also the file below ``root`` that the end of its path
-    names. Where two names would mean one file, neither does.
+    names. Where two names would mean one file, neither does; where none of the first :data:`TRIED` means one, no other
+    is tried. Files without a name are kept in memory while they are counted.
     """
     endings = tuple({os.path.splitext(name)[1].lower() for name in names[:LOOKED_AT]} - {""})
     by_folder: dict[str, list[int]] = {}
@@ -75,6 +78,8 @@ def locate(names: Sequence[str], root: Path) -> Located:
         except OSError:
             there = set()
         absent = [number for number in by_folder[folder] if os.path.basename(names[number]) not in there]
+        if not count_others:
+            return absent, set(), ""
         there.difference_update(os.path.basename(names[number]) for number in by_folder[folder])
         return absent, {name for name in there if name.lower().endswith(endings) and not name.startswith(".")}, ""
 
@@ -99,7 +104,9 @@ def _spelt(names: Sequence[str], absent: list[int], root: Path) -> dict[str, str
     """The one file for each of the names that are absent."""
     find = functools.partial(_find, functools.cache(functools.partial(_entries, root)))
     found: dict[str, str] = {}
-    for name in dict.fromkeys(names[number] for number in absent):
+    for tried, name in enumerate(dict.fromkeys(names[number] for number in absent)):
+        if tried == TRIED and not found:
+            break
         if path := find(name):
             found[name] = path
     if not found:

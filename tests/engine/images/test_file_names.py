@@ -73,5 +73,14 @@ def test_each_folder_is_listed_once_where_nothing_is_missing(tmp_path: Path, mon
 
 def test_files_that_no_name_names_are_counted(tmp_path: Path) -> None:
     files(tmp_path, "a/1.png", "a/2.PNG", "a/3.png", "a/.4.png", "a/5.txt", "b/6.png", "c/7.png")
-    found = locate(["a/1.png", "./a/2.PNG", "b/6.PNG"], tmp_path)
+    names = ["a/1.png", "./a/2.PNG", "b/6.PNG"]
+    assert locate(names, tmp_path).others == 0
+    found = locate(names, tmp_path, count_others=True)
     assert (found.others, found.other) == (1, "a/3.png") and found.spelt == {"b/6.PNG": "b/6.png"}
+
+
+def test_it_is_given_up_where_no_name_means_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files(tmp_path, "A.png")
+    assert locate(["x.png", "y.png", "a.png"], tmp_path).spelt == {"a.png": "A.png"}
+    monkeypatch.setattr("engine.images.file_names.TRIED", 2)
+    assert locate(["x.png", "y.png", "a.png"], tmp_path).missing == [0, 1, 2]
