@@ -166,7 +166,7 @@ def test_a_broken_image_on_the_sheet_ends_all_ranks(fish):
     data = load_config(ClassificationConfig, path).data
     train = open_images(data, "train")
     broken = train.path(NaturalOrder(len(train), 0)(0)[31])  # of the second step
-    broken.write_bytes(broken.read_bytes()[:300])
+    broken.write_bytes(broken.read_bytes()[:-100])  # its header is whole
     ended = launch(2, [*TRAIN, "--config", str(path)], cwd=fish)
     assert [end.returncode for end in ended] == [2, 2]
     assert f"{broken}: cannot be read as an image" in ended[0].output and "Traceback" not in ended[0].output

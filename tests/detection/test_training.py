@@ -103,7 +103,8 @@ def test_predict_writes_coco_and_drawings_and_leaves_broken_images_out(finished:
     command = [*PREDICT, "--experiment", str(finished), "--images", str(folder), str(folder / "single")]
     printed = succeed(1, [*command, "--output", str(output), "data.workers=1"], tmp_path, new_interpreter=True)
     assert "left out: " in printed and "broken.jpg: cannot be read as an image" in printed
-    assert "z.jpg: no such image" in printed and "2 files of other kinds left out; the first: " in printed
+    assert "z.jpg: no such image" in printed and "1 images left out for their endings (1 x no ending)" in printed
+    assert "1 files that are no images left out for their endings (1 x .txt)" in printed
     coco = COCO(str(output / "detections.json"))
     assert [image["file_name"] for image in coco.dataset["images"]] == [
         str(folder / name) for name in ("b.png", long, "single")
