@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from PIL import Image
 from torch import Tensor
@@ -31,10 +32,18 @@ class TrainTransform:
         return tensor
 
 
+class _ResizedCrop(v2.RandomResizedCrop):
+    """torchvision's, but of a strip of one pixel a crop has one too, whatever ratio is asked for."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        params = super().make_params(flat_inputs)
+        return {**params, "height": max(1, params["height"]), "width": max(1, params["width"])}
+
+
 def _augment(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[ImageStep]:
     size, steps = preprocessing.size, resize_steps(preprocessing)
     if crop := augmentation.random_resized_crop:
-        steps = [v2.RandomResizedCrop(size, crop.scale, crop.ratio, v2.InterpolationMode(preprocessing.interpolation))]
+        steps = [_ResizedCrop(size, crop.scale, crop.ratio, v2.InterpolationMode(preprocessing.interpolation))]
     if augmentation.shift:
         steps.append(v2.RandomCrop(size, padding=augmentation.shift))
     if augmentation.horizontal_flip:

@@ -21,6 +21,9 @@ from engine.images.preprocessing import Preprocessing
 from engine.images.transforms import EvalTransform, to_tensor
 from engine.seed import derive, generator, sample_randomness
 
+PANORAMA = 8
+"""A longer side, relative to the model's, is shrunk to so many times the shorter one before anything is made of it."""
+
 
 class TrainTransform:
     """Augments a sample: a function of the sample and the 64-bit seed.
@@ -72,6 +75,7 @@ class TrainReader:
         self._transform = TrainTransform(preprocessing, augmentation)
         self._mosaic = augmentation.mosaic
         self._canvas = (2 * preprocessing.height, 2 * preprocessing.width)  # a quarter is as fine as a whole image
+        self._resampling = Image.Resampling[preprocessing.interpolation.upper()]
         self._seed = seed
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
@@ -80,15 +84,24 @@ class TrainReader:
 
     def _sample(self, draw: Draw) -> Sample:
         """Reads the image of a draw, or puts together the mosaic that it is a part of."""
-        own = read_sample(self._images, draw.index)
+        own = self._read(draw.index)
         rng = generator(self._seed, "mosaic", draw.epoch, draw.position)
         if self._mosaic is None or rng.random() >= self._mosaic.probability:
             return own
-        partners = [read_sample(self._images, int(index)) for index in rng.integers(len(self._images), size=3)]
+        partners = [self._read(int(index)) for index in rng.integers(len(self._images), size=3)]
         x, y = rng.uniform(*self._mosaic.centre, size=2).tolist()
         together = [own, *partners]
         order = rng.permutation(4)
         return mosaic([together[place] for place in order], self._canvas, (x, y), self._mosaic.visible)
+
+    def _read(self, index: int) -> Sample:
+        """Reads an image. The longer side of a strip is shrunk by itself, so that nothing made of it is huge."""
+        sample = read_sample(self._images, index)
+        width, height = sample.image.size
+        parts = (width / self._canvas[1], height / self._canvas[0])
+        most = PANORAMA * max(1.0, min(parts))
+        size = [round(side * min(1.0, most / part)) for side, part in zip((width, height), parts, strict=True)]
+        return resized(sample, (size[0], size[1]), self._resampling)
 
 
 class EvalReader:
@@ -107,9 +120,15 @@ def shrunk(sample: Sample, enough: tuple[int, int], resampling: Image.Resampling
     factor = max(least / side for least, side in zip(enough, before, strict=True))
     if factor >= 1:
         return sample
-    after = [round(side * factor) for side in before]
-    image = sample.image.resize((after[0], after[1]), resampling, reducing_gap=3.0)
-    scale = torch.tensor([new / old for new, old in zip(after, before, strict=True)] * 2)
+    return resized(sample, (round(before[0] * factor), round(before[1] * factor)), resampling)
+
+
+def resized(sample: Sample, size: tuple[int, int], resampling: Image.Resampling) -> Sample:
+    """Shrinks ``sample`` to ``size``, width and height; as it is if it has that already."""
+    if size == sample.image.size:
+        return sample
+    image = sample.image.resize(size, resampling, reducing_gap=3.0)
+    scale = torch.tensor([new / old for new, old in zip(size, sample.image.size, strict=True)] * 2)
     return Sample(image, sample.boxes * scale, sample.labels)
 
 

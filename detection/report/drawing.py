@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from engine.images.image_io import ImageArray
-from engine.plots.figures import Tile, sheet
+from engine.plots.figures import Tile, contained, sheet
 from engine.plots.fonts import in_one_font
 from engine.text import LONGEST, shortened
 
@@ -115,7 +115,7 @@ def _edges(boxes: Tensor, size: tuple[int, int]) -> list[Edges]:
 def fit(pixels: ImageArray | Image.Image) -> ImageArray:
     """Scales an image to a sheet's cell; before boxes are drawn on it, so that their names can be read."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    return np.array(ImageOps.contain(image, (CELL, CELL), Image.Resampling.BICUBIC))
+    return np.array(contained(image, CELL))
 
 
 def training_sheet(samples: Sequence[dict[str, Tensor]], classes: Sequence[str]) -> ImageArray:

@@ -27,6 +27,10 @@ _UPRIGHT = {
 """What turns an image upright, by the value of EXIF's orientation tag."""
 
 
+AT_ONCE = 1 << 24
+"""Pixels that are converted to RGB together."""
+
+
 def read_image(path: Path) -> Image.Image:
     """Reads the image in the file ``path`` as 8-bit RGB, fully decoded and turned upright as its EXIF data say.
 
@@ -71,7 +75,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Converts ``image`` to 8-bit RGB.
+    """Converts ``image`` to 8-bit RGB; a very large one part by part, since what lies in between is several times it.
 
     Raises:
         ValueError: its pixels are floating-point numbers, whose range is unknown.
@@ -80,6 +84,17 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode == "F":
         raise ValueError("floating-point pixels; convert them to 8 or 16 bits")
+    rows = max(1, AT_ONCE // image.width)
+    if rows >= image.height:
+        return _converted(image)
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        part = image.crop((0, top, image.width, min(top + rows, image.height)))
+        whole.paste(_converted(part), (0, top))
+    return whole
+
+
+def _converted(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would clip to 255
         values = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")

@@ -16,6 +16,9 @@ from engine.images.preprocessing import Preprocessing
 
 ImageStep = Callable[[Image.Image], Image.Image]
 
+STRIP = 32
+"""An image whose sides differ more than so many times as much as those wanted is a strip, and resized otherwise."""
+
 
 class EvalTransform:
     """Resizes without randomness: to a uint8 tensor (3, height, width). The seed is not used."""
@@ -34,7 +37,10 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 @dataclass(frozen=True)
 class ResizeToCover:
-    """Resizes in the image's own proportions, so that the ``crop_pct`` part of it covers the given size."""
+    """Resizes in the image's own proportions, so that the ``crop_pct`` part of it covers the given size.
+
+    Of a strip, which would become far larger than that, there is only the middle.
+    """
 
     height: int
     width: int
@@ -47,7 +53,50 @@ class ResizeToCover:
             size = [height, height * image.width // image.height]
         else:
             size = [width * image.height // image.width, width]
+        if max(size[0] / height, size[1] / width) > STRIP:  # all of it would be far larger than what is used
+            return _middle(image, size, (height, width), self.interpolation)
         return v2.functional.resize(image, size, self.interpolation)
+
+
+def _middle(
+    image: Image.Image, size: list[int], least: tuple[int, int], interpolation: v2.InterpolationMode
+) -> Image.Image:
+    """Returns the middle of what resizing ``image`` to ``size`` would give, pixel for pixel but for rounding.
+
+    Args:
+        size: height and width of the whole.
+        least: those of the middle, which may be up to three pixels more, so that its centre is that of the whole.
+    """
+    cuts = [(whole - wanted) // 4 * 2 for whole, wanted in zip(size, least, strict=True)]
+    outer, inner = [], []
+    for side, whole, cut in zip((image.height, image.width), size, cuts, strict=True):
+        scale = side / whole
+        begin, end = cut * scale, min(side, (whole - cut) * scale)
+        reach = math.ceil(3 * max(1.0, scale)) + 1  # of the widest filter, Lanczos
+        outer.append((max(0, math.floor(begin) - reach), min(side, math.ceil(end) + reach)))
+        inner.append((begin - outer[-1][0], end - outer[-1][0]))
+    (top, bottom), (left, right) = outer
+    (first_row, last_row), (first_column, last_column) = inner
+    height, width = (whole - 2 * cut for whole, cut in zip(size, cuts, strict=True))
+    return image.crop((left, top, right, bottom)).resize(
+        (width, height),
+        Image.Resampling[interpolation.name],
+        box=(first_column, first_row, last_column, last_row),
+    )
+
+
+@dataclass(frozen=True)
+class Squash:
+    """Resizes to the given size, whatever the image's proportions."""
+
+    height: int
+    width: int
+    interpolation: v2.InterpolationMode
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if self.width / image.width > STRIP * self.height / image.height:  # Pillow would widen all of it first
+            image = v2.functional.resize(image, [self.height, image.width], self.interpolation)
+        return v2.functional.resize(image, [self.height, self.width], self.interpolation)
 
 
 @dataclass(frozen=True)
@@ -78,5 +127,5 @@ def resize_steps(preprocessing: Preprocessing) -> list[ImageStep]:
     if preprocessing.resize == "pad":
         return [ResizeToFit(*size, interpolation, None if preprocessing.pad_fill == "edge" else preprocessing.fill)]
     if preprocessing.resize == "squash":
-        return [v2.Resize(size, interpolation)]
+        return [Squash(*size, interpolation)]
     return [ResizeToCover(*size, preprocessing.crop_pct, interpolation), v2.CenterCrop(size)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from engine.images.image_io import ImageArray
 from engine.plots.fonts import give_fonts, in_one_font, readable
@@ -91,7 +91,17 @@ def sheet(tiles: Sequence[Tile], columns: int, side: int = TILE) -> ImageArray:
 def _fitted(image: Image.Image, side: int) -> Image.Image:
     """Scales to a tile, the pixels of tiny images kept sharp."""
     method = Image.Resampling.NEAREST if max(image.size) <= side // 3 else Image.Resampling.BICUBIC
-    return ImageOps.contain(image, (side, side), method)
+    return contained(image, side, method)
+
+
+def contained(image: Image.Image, side: int, method: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+    """Scales ``image`` so that its longer side has ``side`` pixels, and the shorter one at least one.
+
+    ``ImageOps.contain`` for a square, which leaves no pixel of a strip.
+    """
+    longer = max(image.size)
+    width, height = (side if own == longer else max(1, round(own / longer * side)) for own in image.size)
+    return image.resize((width, height), method)
 
 
 def _fits(text: str, font: ImageFont.FreeTypeFont, width: int = TILE) -> str:

@@ -244,3 +244,10 @@ def test_sharpness_and_blur_are_applied_as_often_as_asked(keys):
 
 def test_blur_of_a_image_smaller_than_its_reach():
     assert train(size=4, **NONE, blur={"sigma": (5.0, 9.0), "probability": 1.0}).shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1)])
+@pytest.mark.parametrize("ratio", [(0.1, 0.3), (0.75, 1.33), (3.0, 5.0)])
+def test_a_strip_is_cropped_at_random_too(size, ratio):
+    found = train(Image.new("RGB", size, "white"), random_resized_crop={"ratio": ratio})
+    assert found.shape == (3, 32, 32) and int(found.min()) == 255

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -207,3 +208,50 @@ def test_collating_fills_up_with_rows_that_are_masked():
 def test_readers_can_be_sent_to_workers_that_are_spawned():
     again = pickle.loads(pickle.dumps(reader(**EVERYTHING)))
     assert torch.equal(again[Draw(1, 0, 2)]["image"], reader(**EVERYTHING)[Draw(1, 0, 2)]["image"])
+
+
+class Strips:
+    """Images of one kind, with one box."""
+
+    def __init__(self, width, height):
+        self._size = (width, height)
+        part = [0.25 * width, 0, 0.75 * width, height] if width > height else [0, 0.25 * height, width, 0.75 * height]
+        self.annotations = replace(IMAGES.annotations, sizes=np.array([self._size]), starts=np.array([0, 1]))
+        self.annotations = replace(self.annotations, boxes=np.array([part]), labels=np.zeros(1, np.int64))
+        self.annotations = replace(self.annotations, crowd=np.zeros(1, bool), areas=np.ones(1))
+
+    def __len__(self):
+        return 1
+
+    def image(self, index):
+        return Image.new("RGB", self._size, "white")
+
+
+@pytest.mark.parametrize("size", [(1, 200_000), (200_000, 1), (30, 200_000)])
+@pytest.mark.parametrize("augmentation", [{}, {"mosaic": {"probability": 1.0}}, {"zoom_out": {"probability": 1.0}}])
+def test_nothing_that_is_made_of_a_strip_is_huge(size, augmentation, monkeypatch):
+    made, new = [], Image.new
+
+    def spy(mode, size, *arguments):
+        made.append(size[0] * size[1])
+        return new(mode, size, *arguments)
+
+    monkeypatch.setattr(Image, "new", spy)
+    given = AugmentationConfig.model_validate(augmentation)
+    strips = TrainReader(Strips(*size), prepared((48, 64), mean=MEAN), given, seed=0)
+    for position in range(10):
+        sample = strips[Draw(0, 0, position)]
+        assert sample["image"].shape == (3, 48, 64)
+        assert (sample["boxes"] >= 0).all() and (sample["boxes"] <= 1).all()
+    made = [pixels for pixels in made if pixels != size[0] * size[1]]
+    assert max(made, default=0) < 2**20
+
+
+def test_only_the_longer_side_of_a_strip_is_shrunk():
+    for size, after in (((200_000, 3), (8 * 128, 3)), ((3, 200_000), (3, 8 * 96)), ((1000, 90), (1000, 90))):
+        reader = TrainReader(Strips(*size), prepared((48, 64), mean=MEAN), AugmentationConfig(), seed=0)
+        sample = reader._read(0)
+        assert sample.image.size == after
+        long = int(size[0] < size[1])
+        part = sample.boxes[0, [long, long + 2]] / after[long]
+        torch.testing.assert_close(part, torch.tensor([0.25, 0.75]))

@@ -49,6 +49,7 @@ def test_classes_have_colours_of_their_own():
 def test_images_fill_the_cells_of_a_sheet():
     assert fit(GREY).shape == (CELL * 60 // 80, CELL, 3)
     assert fit(np.zeros((3000, 200, 3), np.uint8)).shape == (CELL, CELL // 15, 3)
+    assert fit(np.zeros((1, 3000, 3), np.uint8)).shape == (1, CELL, 3)
     assert fit(Image.fromarray(GREY)).shape == fit(GREY).shape
 
 

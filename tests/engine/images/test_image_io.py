@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import UserError
-from engine.images.image_io import read_image, write_image
+from engine.images.image_io import read_image, to_rgb, write_image
 
 COLOURS = (
     np.array([[[250, 0, 0], [0, 250, 0], [0, 0, 250]], [[250, 250, 0], [0, 250, 250], [40, 80, 160]]], np.uint8)
@@ -180,3 +180,18 @@ def test_a_written_image_reads_back_exactly_and_leaves_nothing_else(tmp_path):
     write_image(tmp_path / "results" / "sheet.png", COLOURS[::-1])
     assert np.array_equal(pixels(tmp_path / "results" / "sheet.png"), COLOURS[::-1])
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["sheet.png"]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P", "I;16", "L", "CMYK", "1"])
+def test_a_large_image_is_converted_part_by_part_to_the_same(mode, monkeypatch):
+    rng = np.random.default_rng(0)
+    if mode == "I;16":
+        image = Image.fromarray(rng.integers(0, 65536, (37, 20), np.uint16))
+    else:
+        image = Image.fromarray(rng.integers(0, 256, (37, 20, 4), np.uint8)).convert("P" if mode == "PA" else mode)
+        image = image.convert(mode)
+    if mode == "P":
+        image.info["transparency"] = 3
+    whole = np.asarray(to_rgb(image))
+    monkeypatch.setattr("engine.images.image_io.AT_ONCE", 100)
+    assert to_rgb(image).mode == "RGB" and np.array_equal(np.asarray(to_rgb(image)), whole)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 
-from engine.plots.figures import LINE, MARGIN, TILE, Tile, _fits, _font, as_image, sheet, shown_name
+from engine.plots.figures import LINE, MARGIN, TILE, Tile, _fits, _font, as_image, contained, sheet, shown_name
 from engine.plots.fonts import default_file
 from engine.text import csv_bytes, markdown_table, shortened
 
@@ -53,3 +53,11 @@ def test_tables_keep_what_is_in_their_cells():
     text = csv_bytes(["x", "y"], rows)
     assert list(csv.reader(io.StringIO(text.decode(errors="surrogateescape")))) == [["x", "y"], *rows]
     assert b"\xff.jpg,\xc3\xa9\n" in text and np.frombuffer(text, np.uint8).size == len(text)
+
+
+def test_a_strip_has_a_pixel_on_its_shorter_side():
+    assert contained(Image.new("RGB", (3000, 1)), 90).size == (90, 1)
+    assert contained(Image.new("RGB", (2, 3000)), 90).size == (1, 90)
+    for size in ((40, 30), (33, 100), (7, 7), (500, 499), (1000, 11)):
+        assert contained(Image.new("RGB", size), 90).size == ImageOps.contain(Image.new("RGB", size), (90, 90)).size
+    assert sheet([Tile(Image.new("RGB", (3000, 1)), []), Tile(Image.new("RGB", (1, 1)), [])], columns=2).size
