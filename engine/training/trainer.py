@@ -208,15 +208,17 @@ class Trainer:
         self.state.window, self._throughput = Window(), Throughput()
 
     def _evaluate(self, recorder: Recorder) -> bool:
-        """Evaluates, acts on the result and saves.
+        """Saves, evaluates, acts on the result and saves again.
 
-        Returns False if a stop request interrupted it; what is saved then begins with this evaluation.
+        An evaluation that fails does not cost what was trained: the first of the two checkpoints begins with it.
+
+        Returns False if a stop request interrupted it.
         """
         state, scale = self.state, self.state.plateau.scale
+        self.save(recorder)
         try:
             evaluated = self.evaluate("val")
         except EvaluationStopped:
-            self.save(recorder)
             return False
         may_stop = not self.learner.freezing.unfreezes_before(self.total_steps)
         best = judge(evaluated, self._selection, state, self.epoch, may_stop)
