@@ -25,6 +25,7 @@ class ClassificationConfig(RunConfig):
         "evaluation.calibration_bins",
     )
     only_to_train: ClassVar[tuple[str, ...]] = ("data.drop_last", "data.sampling", "data.oversample")
+    locations: ClassVar[tuple[str, ...]] = (*RunConfig.locations, "data.root", "data.csv")
 
     model: ModelConfig
     """What is trained."""

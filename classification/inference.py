@@ -22,7 +22,7 @@ from classification.report.multi_label import write_multilabel_report
 from classification.report.parts import Report
 from classification.report.single_label import calibrated, write_report
 from engine.datasets.dataset import open_images, prepare_on_all, preprocessing_of, split_made
-from engine.datasets.labelled import LabelledImages, names_digest
+from engine.datasets.labelled import LabelledImages, digests
 from engine.devices.memory_layout import uses_channels_last
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -102,6 +102,7 @@ class ClassificationInference:
         self._check_same_classes(images)
         if split == "val" and ranks.is_main:
             _warn_of_changed_data(self._experiment, images)
+        own = ranks.is_main and self._experiment.elsewhere and _are_the_runs(self._experiment, split, images)
         workers = worker_settings(config.data, ranks)
         predictions = self.classifier.predict(self.model, images, config.evaluation.batch_size, workers, ranks)
         ranks.heartbeat.at("measure")
@@ -117,7 +118,7 @@ class ClassificationInference:
             else:
                 write_multilabel_report(report, values, predictions, self.thresholds)
 
-        return Measured(values, write)
+        return Measured(values, write, own)
 
     def _check_same_classes(self, images: LabelledImages) -> None:
         checkpoint = self._experiment.checkpoint
@@ -141,6 +142,11 @@ def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preproce
     return replace(Preprocessing(**kept), **changed)
 
 
+def _are_the_runs(experiment: Experiment[ClassificationConfig], split: str, images: LabelledImages) -> bool:
+    known: dict[str, str] = experiment.saved["metadata"].get("digest_of_images", {})  # older ones lack it
+    return split in known and digests(images)[1] == known[split]
+
+
 def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: LabelledImages) -> None:
     """Warns of other images than there were in training; where val is a part of train, of train's as well."""
     if any(change.startswith(OTHER_DATA) for change in experiment.changes):
@@ -152,5 +158,5 @@ def _warn_of_changed_data(experiment: Experiment[ClassificationConfig], val: Lab
         mixed = ": images that the model was trained on may be in val now" if "train" in now else ""
         if len(images) != then[split]:
             log.warning("data: %s has %d images, but had %d in training%s", split, len(images), then[split], mixed)
-        elif names_digest(images) != names[split]:
+        elif digests(images)[0] != names[split]:
             log.warning("data: %s has as many images as in training, but of other names%s", split, mixed)

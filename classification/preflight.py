@@ -33,6 +33,7 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
     from classification.metrics.measure import check_top5
     from engine.data.batch_plan import BatchLayout
     from engine.datasets.dataset import open_images
+    from engine.datasets.labelled import odd_labels
     from engine.datasets.preflight import faults_of, warn_of_likenesses
     from engine.datasets.sampling import build_order
 
@@ -43,7 +44,8 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
     batch = config.training.global_batch_size
     yield Checked(
         [f"{split}: {len(images)} images of {len(images.classes)} classes" for split, images in opened.items()],
-        errors=[
+        odd_labels(train, opened["val"]),
+        [
             *faults_of(train, opened["val"]).splitlines(),
             *refusals(
                 lambda: check_top5(config.evaluation.metric, len(train.classes)),

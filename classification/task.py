@@ -27,7 +27,7 @@ from classification.report.multi_label import multilabel_board_images
 from classification.report.single_label import board_images
 from engine.data.batch_plan import Draw
 from engine.datasets.dataset import ImageReader, described, open_images, prepare_on_all, preprocessing_of, split_made
-from engine.datasets.labelled import LabelledImages, class_counts, names_digest
+from engine.datasets.labelled import LabelledImages, class_counts, digests, odd_labels
 from engine.datasets.preflight import faults_of, warn_of_likenesses
 from engine.datasets.sampling import build_order
 from engine.datasets.sections import DataConfig
@@ -57,7 +57,7 @@ class ClassificationTask:
         prepare_on_all(data, ranks)
         self._config = config
         self._preprocessing = preprocessing_of(data, config.model.timm_name)
-        self._opened, self._names = ranks.from_main(partial(_first_opened, data))
+        self._opened, self._digests = ranks.from_main(partial(_first_opened, data))
         images, held_out = (self._opened[split] for split in SPLITS)
         self.classes = images.classes
         self._train_counts = class_counts(images)
@@ -82,9 +82,8 @@ class ClassificationTask:
         self.train_data = ImageReader(images, transform, seed)
         self.train_order = build_order(data, images, seed)
         log.info("data: %s", described(data, images, held_out, self.train_order.num_samples))
-        if len(self.classes) == 1 and not self._multi_label and ranks.is_main:
-            only = self.classes[0]
-            log.warning("data: %s is the only class: there is nothing to learn, and any answer is right", only)
+        for oddity in odd_labels(images, held_out) if ranks.is_main else ():
+            log.warning("%s", oddity)
         self.drop_last = data.drop_last
         self.slot_multiple = 2 if config.augmentation.mixes else 1
         collate = TrainCollate(config.augmentation, seed, config.training.global_batch_size, self._preprocessing)
@@ -133,7 +132,8 @@ class ClassificationTask:
             "classes": self.classes,
             "train_counts": self._train_counts.tolist(),
             "images": {split: len(self._opened[split]) for split in SPLITS},
-            "digest_of_image_names": self._names,
+            "digest_of_image_names": {split: names for split, (names, _) in self._digests.items()},
+            "digest_of_images": {split: seen for split, (_, seen) in self._digests.items()},
             "multi_label": self._multi_label,
             "preprocessing": asdict(self._preprocessing),
             **({"split": made} if made else {}),
@@ -147,8 +147,8 @@ class ClassificationTask:
         return apply_mixing(images, batch["label"], len(self.classes), plan)
 
 
-def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledImages], dict[str, str]]:
-    """Opens train and val, with a digest of the names of each.
+def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledImages], dict[str, tuple[str, str]]]:
+    """Opens train and val, with the digests of each.
 
     Raises:
         UserError: they are not there, or not as they should be: better known before training than after an epoch.
@@ -157,7 +157,7 @@ def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledImages], dict[str
     if faults := faults_of(opened["train"], opened["val"]):
         raise UserError(faults)
     warn_of_likenesses(opened["train"], opened["val"])
-    return opened, {split: names_digest(images) for split, images in opened.items()}
+    return opened, {split: digests(images) for split, images in opened.items()}
 
 
 @dataclass(frozen=True)

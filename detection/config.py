@@ -13,12 +13,16 @@ from engine.config.model_names import check_published
 from engine.config.run import RunConfig
 from engine.config.section import may_import, of_trained_model
 
+COUNTED = 100
+"""Detections of an image that COCO's figures look at."""
+
 
 class DetectionConfig(RunConfig):
     """Everything a detection run depends on."""
 
     used_when_trained: ClassVar[tuple[str, ...]] = ("detection.postprocess",)
     only_to_train: ClassVar[tuple[str, ...]] = ("data.drop_last",)
+    locations: ClassVar[tuple[str, ...]] = (*RunConfig.locations, "data.root", "data.train", "data.val", "data.test")
 
     detection: DetectorConfig = TimmDetector()
     """What is trained, and how its output is read."""
@@ -28,6 +32,18 @@ class DetectionConfig(RunConfig):
     """Random changes to training images."""
     loss: LossConfig = CrossEntropyConfig()
     """What is minimised."""
+
+    def questions(self) -> list[str]:
+        """Returns what is asked of settings that are possible and seldom meant."""
+        asked, most = [], self.detection.postprocess.detections
+        if self.loss.box_weight == 0:
+            asked.append("loss.box_weight: 0: where boxes are is not learned, so that AP stays near 0; is that meant?")
+        if most < COUNTED:
+            text = (
+                f"{most}: COCO's figures count the best {COUNTED} of an image, so that fewer lower them; is that meant?"
+            )
+            asked.append(f"detection.postprocess.detections: {text}")
+        return asked
 
     @model_validator(mode="after")
     def _is_measured(self) -> "DetectionConfig":

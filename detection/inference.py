@@ -64,13 +64,20 @@ class DetectionInference:
         self._require_same_classes(images.annotations)
         if ranks.is_main:
             _warn_of_changed_data(experiment, split, images)
+            for question in experiment.config.questions():
+                log.warning("%s", question)
         predictions = self.detector.predict(self.model, images, ranks)
         result = evaluate_on_main(predictions, images.annotations, ranks)
+        if result.metrics["AP50"] == 0 and ranks.is_main:
+            log.warning(
+                "AP50 is 0: not one object was found; was it trained enough, and on boxes as those of %s?", split
+            )
 
         def write(folder: Path, title: str) -> None:
             write_report(folder, title, result, predictions, images)
 
-        return Measured(result.metrics, write)
+        then = experiment.saved["metadata"].get("digest_of_annotations", {}).get(split)
+        return Measured(result.metrics, write, ranks.is_main and experiment.elsewhere and digest(images) == then)
 
     def _require_same_classes(self, known: Annotations) -> None:
         theirs = dict(zip(self.category_ids, self.classes, strict=True))

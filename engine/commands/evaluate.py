@@ -12,6 +12,7 @@ from engine.commands.arguments import EvaluateArguments
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import listed
 from engine.commands.session import run_session
+from engine.config.load import is_below
 from engine.devices.precision import resolve_precision
 from engine.distributed.layout import detect_layout
 from engine.distributed.ranks import Ranks
@@ -22,6 +23,7 @@ from engine.run_folder.results import begin_results
 from engine.run_folder.used_config import used_config
 from engine.task.experiment import Experiment, open_experiment
 from engine.task.inference import Measured, inference_mode
+from engine.task.moved_data import hint_of_moves
 from engine.task.spec import TaskSpec
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ def run_evaluation(spec: TaskSpec, arguments: EvaluateArguments) -> int:
         split = arguments.split
         ranks.from_main(partial(check_writable, experiment.folder.results_for(split), "--experiment"))
         inference = spec.inference(experiment, ranks)
-        with inference_mode(inference.model, resolve_precision(experiment.config.training.precision, ranks.device)):
+        precision = resolve_precision(experiment.config.training.precision, ranks.device)
+        with inference_mode(inference.model, precision), hint_of_moves(experiment.config):
             measured = inference.evaluate(split, ranks)
         ranks.heartbeat.at("measure")  # rank 0 alone writes the report
         if ranks.is_main:
@@ -73,9 +76,12 @@ def with_experiment(spec: TaskSpec, arguments: Any, work: Callable[[Experiment[A
 
 def record_evaluation(experiment: Experiment[Any], split: str, measured: Measured) -> None:
     """Keeps what was measured on ``split``: results/<split>/ and a record in metrics.jsonl. For rank 0."""
-    step, file, changes = experiment.saved["run"]["step"], experiment.checkpoint.name, " ".join(experiment.changes)
+    step, file = experiment.saved["run"]["step"], experiment.checkpoint.name
+    places = experiment.config.locations if measured.own_data else ()
+    changed = [change for change in experiment.changes if not is_below(change.partition("=")[0], places)]
+    changes = " ".join(changed)
     log.info("%s, %s (step %d): %s", split, file, step, listed(measured.metrics))
-    results = begin_results(experiment.folder, split, file, step, experiment.changes)
+    results = begin_results(experiment.folder, split, file, step, changed)
     title = f"{experiment.folder.name}: {file} (step {step}) on {split}"
     measured.write_report(results, title + (f", with {changes}" if changes else ""))
     writer = MetricWriter(experiment.folder, tensorboard=False)

@@ -16,6 +16,7 @@ from engine.errors import UserError
 from engine.files import shown
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
+from engine.task.moved_data import found_again, is_move
 from engine.text import shortened
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
     if folder is not None:  # the job goes on as it began, even if its configuration file was edited since
         if not folder.config.is_file():  # it was killed before it had written anything
             return Plan(config, folder)
-        kept = load_config(schema, folder.config, arguments.overrides)
+        kept = found_again(load_config(schema, folder.config, arguments.overrides), config)
         if kept != config:
             log.warning("%s has changed since this job began; the job goes on as it began", arguments.config)
         config = kept
@@ -106,7 +107,8 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
     before = load_config(schema, folder.config)
     changes = allowed_changes(before.model_dump(mode="json"), config, f"--resume {shown(folder.path)}")
     status = read_status(folder.status) or {}
-    if status.get("state") != "finished" or changes:
+    moves = [_recorded(change) for change in differences(before, config) if is_move(config, *change)]
+    if status.get("state") != "finished" or changes != moves:
         return Plan(config, folder, changes)
     length = "epochs" if config.training.steps is None else "steps"
     told = f"has finished; ask for more with training.{length}=N"
@@ -139,16 +141,22 @@ def allowed_changes(before: Mapping[str, Any], config: RunConfig, what: str) -> 
         what: what is resumed, for the message.
 
     Raises:
-        UserError: settings were changed that would change the run silently; they are named.
+        UserError: settings were changed that would change the run silently; they are named. Whether data that were
+            moved are the same is not known here, see :func:`engine.task.moved_data.check_same_data`.
     """
     changes = differences(before, config.model_dump(mode="json"))
-    refused = [change for change in changes if not is_below(change[0], FREE + RECORDED)]
+    refused = [change for change in changes if not (is_below(change[0], FREE + RECORDED) or is_move(config, *change))]
     if refused:
         shown = "; ".join(f"{key}: {_cut(repr(old))} -> {_cut(repr(new))}" for key, old, new in refused[:MOST_CHANGES])
         if len(refused) > MOST_CHANGES:
             shown += f"; and {len(refused) - MOST_CHANGES} more"
         raise UserError(f"{what}: these would change the run: {shown}; start a new run instead")
-    return [f"{key}: {old!r} -> {new!r}" for key, old, new in changes if is_below(key, RECORDED)]
+    return [_recorded(change) for change in changes if is_below(change[0], RECORDED) or is_move(config, *change)]
+
+
+def _recorded(change: tuple[str, Any, Any]) -> str:
+    key, old, new = change
+    return f"{key}: {old!r} -> {new!r}"
 
 
 def warn_of_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

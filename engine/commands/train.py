@@ -8,6 +8,7 @@ import shlex
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.readme import resume_command
 from engine.run_folder.writer_lock import RunLock
+from engine.task.moved_data import check_same_data, hint_of_moves
 from engine.task.spec import TaskSpec
 from engine.training.recorder import Recorder
 from engine.training.trainer import Trainer
@@ -66,14 +68,16 @@ def run_training(spec: TaskSpec, arguments: TrainArguments, stop: StopRequest, g
             return _train(spec, the_plan, arguments, ranks, run_log, report)
 
         config = the_plan.config
-        return run_session(work, config.distributed, layout, config.experiment.root / ".rendezvous", stop, guard)
+        root = config.experiment.root if the_plan.folder is None else the_plan.folder.path.parent  # it may have moved
+        return run_session(work, config.distributed, layout, root / ".rendezvous", stop, guard)
 
 
 def _train(
     spec: TaskSpec, the_plan: Plan, arguments: TrainArguments, ranks: Ranks, run_log: RunLog, report: FailureReport
 ) -> int:
     config = the_plan.config
-    trainer = build_trainer(spec, config, ranks)
+    with hint_of_moves(config) if the_plan.folder is not None else nullcontext():
+        trainer = build_trainer(spec, config, ranks)
     if arguments.dry_run:
         if the_plan.folder is not None:
             log.info("dry run: from the beginning, whatever %s has reached", shown(the_plan.folder.path))
@@ -149,12 +153,16 @@ def _load_newest(trainer: Trainer, folder: RunDir, config: RunConfig) -> list[st
         The settings that differ from those that the checkpoint was made with, as ``key: old -> new``.
 
     Raises:
-        UserError: settings would change the run silently, its length is behind it already, or it was stopped early.
+        UserError: settings would change the run silently, data that were moved are others, its length is behind it
+            already, or it was stopped early.
     """
     path = trainer.ranks.from_main(lambda: _newest(folder))
     if path:
         saved = trainer.ranks.from_main(partial(store.read, path))
         changes = allowed_changes(saved["config"], config, f"--resume {shown(path)}")
+        check_same_data(
+            saved["config"], config, saved["metadata"], trainer.task.metadata(), f"--resume {shown(folder.path)}"
+        )
         trainer.load_state_dict(saved)
         if trainer.state.step > trainer.total_steps:
             raise UserError(

@@ -90,6 +90,8 @@ class RunConfig(Section):
     """A task's own settings that matter where a trained model is used."""
     only_to_train: ClassVar[tuple[str, ...]] = ()
     """Settings of the data that do not."""
+    locations: ClassVar[tuple[str, ...]] = ("finetune.weights",)
+    """Settings that may be absolute paths: a run that goes on may find the same files elsewhere."""
 
     experiment: ExperimentConfig = ExperimentConfig()
     """Name, place and seed of the run."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.data.names import Names
+from engine.images.file_check import look_at_some
 from engine.images.image_io import read_image
 
 
@@ -48,6 +51,14 @@ class LabelledImages(ABC):
     def name(self, index: int) -> str:
         """Returns what a report calls an image: its path below the data set's root, or its number."""
 
+    def place(self, index: int) -> str:
+        """Returns the name without the data set's root, wherever that lies."""
+        return self.name(index)
+
+    @abstractmethod
+    def fingerprint(self, index: int) -> int:
+        """Returns a number that an image with another content rarely has: the size of its file, or a checksum."""
+
 
 def some(names: list[str]) -> str:
     """Formats the first ten of them, for a message."""
@@ -61,10 +72,34 @@ def class_counts(images: LabelledImages) -> NDArray[np.int64]:
     return np.bincount(images.labels, minlength=len(images.classes)).astype(np.int64)
 
 
-def names_digest(images: LabelledImages) -> str:
-    """Returns a digest of the names of all images, in whatever order; another one where files were replaced."""
-    names = sorted(images.name(index) for index in range(len(images)))
-    return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()[:16]
+def odd_labels(train: LabelledImages, val: LabelledImages) -> list[str]:
+    """Returns what is possible of the labels of both, and seldom meant."""
+    if train.multi_label:
+        return []
+    if len(train.classes) == 1:
+        return [f"data: {train.classes[0]} is the only class: there is nothing to learn, and any answer is right"]
+    there = np.unique(val.labels)
+    if len(there) > 1 or len(val) < 2:
+        return []
+    return [f"data: all {len(val)} images of val are of one class, {val.classes[there[0]]}, of {len(val.classes)}"]
+
+
+def digests(images: LabelledImages) -> tuple[str, str]:
+    """Returns digests of the names of all images, in whatever order, and of all that decides what a run sees.
+
+    The latter are names, labels and fingerprints, in their order; of many images the fingerprints of some. Neither
+    depends on where the data lie.
+    """
+    names = [images.place(index) for index in range(len(images))]
+    fingerprints = look_at_some(len(images), images.fingerprint)
+    seen = hashlib.sha256(_joined(names))
+    seen.update(np.ascontiguousarray(images.labels).tobytes() + repr(fingerprints).encode())
+    names.sort()
+    return hashlib.sha256(_joined(names)).hexdigest()[:16], seen.hexdigest()[:16]
+
+
+def _joined(names: list[str]) -> bytes:
+    return "\0".join(names).encode(errors="surrogateescape")
 
 
 class FileImages(LabelledImages):
@@ -79,6 +114,7 @@ class FileImages(LabelledImages):
         self.missing = ""
         """What a list names and :func:`engine.datasets.preflight.located` does not find, a line each."""
         self.names = paths if isinstance(paths, Names) else Names(paths)
+        self._prefix = os.path.join(root, "")
         assert len(self.names) == len(labels)
 
     def subset(self, indices: NDArray[np.int64]) -> FileImages:
@@ -93,6 +129,15 @@ class FileImages(LabelledImages):
 
     def name(self, index: int) -> str:
         return self.names[index]
+
+    def place(self, index: int) -> str:
+        return self.name(index).removeprefix(self._prefix)
+
+    def fingerprint(self, index: int) -> int:
+        try:
+            return self.path(index).stat().st_size
+        except OSError:  # it is missed when it is read
+            return -1
 
 
 class ArrayImages(LabelledImages):
@@ -110,6 +155,9 @@ class ArrayImages(LabelledImages):
 
     def name(self, index: int) -> str:
         return str(index)
+
+    def fingerprint(self, index: int) -> int:
+        return zlib.crc32(self._pixels[index].tobytes())
 
 
 def open_digits(split: str) -> ArrayImages:

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from torch import nn
 
 from engine.checkpoints import store
+from engine.config.load import is_below
 from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.files import shown
@@ -34,6 +35,11 @@ class Experiment(Generic[C]):
     """The checkpoint's content but the optimizer's state, see :meth:`engine.training.trainer.Trainer.state_dict`."""
     changes: tuple[str, ...] = ()
     """Settings that differ from the run's own and can change what the model says, as ``key=value``."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Returns whether the user has named other places of the data than the run had."""
+        return any(is_below(change.partition("=")[0], self.config.locations) for change in self.changes)
 
     def load_into(self, model: nn.Module) -> None:
         """Copies the weights that ``evaluation.weights`` names: the moving average, if there is one, by default.

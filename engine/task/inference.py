@@ -27,6 +27,8 @@ class Measured:
     """The same on every rank."""
     write_report: Callable[[Path, str], None]
     """Writes report.md and all that belongs to it into a folder, under a title; for rank 0 to call."""
+    own_data: bool = False
+    """Whether rank 0 knows that it was measured on the images of the run, wherever they lie now."""
 
 
 class Inference(Protocol):

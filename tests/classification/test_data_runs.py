@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +22,7 @@ from engine.commands.train import run_training
 from engine.config.load import load_config
 from engine.data.batch_plan import NaturalOrder
 from engine.datasets.dataset import open_images
-from engine.datasets.labelled import names_digest
+from engine.datasets.labelled import digests
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -47,6 +48,14 @@ def fish(tmp_path) -> Path:
 def csv_data(folder: Path, **keys) -> dict:
     given = {"source": "csv", "root": str(folder / "images"), "csv": str(folder / "fish.csv")}
     return {**given, "label_columns": ["species"], "val_fraction": 0.25, "image_size": 16, "workers": 0, **keys}
+
+
+def split_by(folder: Path) -> dict:
+    """Has the table say of every fourth image that it is val's."""
+    header, *rows = (folder / "fish.csv").read_text().splitlines()
+    lines = [f"{row},{'val' if number % 4 == 1 else 'train'}" for number, row in enumerate(rows)]
+    (folder / "fish.csv").write_text("\n".join([f"{header},split", *lines]))
+    return {"split_column": "split"}
 
 
 @pytest.mark.parametrize("balance", [{"sampling": "balanced"}, {"oversample": 0.5}])
@@ -118,7 +127,7 @@ def test_images_that_came_later_are_warned_of(fish, caplog):
     assert "data: val has 15 images, but had 13 in training" in caplog.text
     assert run_training(SPEC, TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
     changed = "the data have changed since the checkpoint: "
-    assert f"{changed}images.train: 35 -> 41" in caplog.text and caplog.text.count(changed) == 5
+    assert f"{changed}images.train: 35 -> 41" in caplog.text and caplog.text.count(changed) == 7
     assert f"{changed}digest_of_image_names.train: " in caplog.text
     assert f"{changed}train_counts: [22, 9, 3, 1] -> [22, 9, 3, 7]" in caplog.text
 
@@ -137,13 +146,14 @@ def test_images_that_took_the_place_of_others_are_warned_of(fish, caplog):
     assert "data: val has as many images as in training, but of other names" in caplog.text
     assert run_training(SPEC, TrainArguments(None, str(folder), False, ("training.steps=3",)), StopRequest()) == 0
     changed = "the data have changed since the checkpoint: "
-    assert f"{changed}digest_of_image_names.val: " in caplog.text and caplog.text.count(changed) == 1
+    assert f"{changed}digest_of_image_names.val: " in caplog.text and caplog.text.count(changed) == 2
 
 
 def test_the_order_of_images_is_no_change(fish):
     images = open_images(load_config(ClassificationConfig, write_config(fish, data=csv_data(fish))).data, "train")
     order = np.random.default_rng(0).permutation(len(images))
-    assert names_digest(images.subset(order)) == names_digest(images) != names_digest(images.subset(order[1:]))
+    assert digests(images.subset(order))[0] == digests(images)[0] != digests(images.subset(order[1:]))[0]
+    assert digests(images.subset(order))[1] != digests(images)[1], "another order is another training"
 
 
 def test_the_sheet_shows_what_the_model_sees(fish):
@@ -187,3 +197,59 @@ def test_the_recipe_for_1758_species_trains_its_head_and_then_everything(fish, c
     assert run_training(SPEC, TrainArguments(recipe, None, False, changes), StopRequest()) == 0
     assert "training head: " in caplog.text and "f1_macro" in caplog.text
     assert (fish / "experiments" / "experiment_0001" / "results" / "train_samples.png").is_file()
+
+
+def experiment_of(root: Path, data: dict) -> Path:
+    """The folder of a run of two steps on ``data``, recorded below ``root``."""
+    config = write_config(root, data=data, training={"steps": 2, "global_batch_size": 8})
+    assert run_training(SPEC, TrainArguments(config, None, False, ()), StopRequest()) == 0
+    return root / "experiments" / "experiment_0001"
+
+
+def go_on(folder: Path, *settings: str) -> int:
+    return run_training(SPEC, TrainArguments(None, str(folder), False, settings), StopRequest())
+
+
+@pytest.mark.parametrize("absolute", [False, True], ids=["relative", "absolute"])
+def test_a_run_goes_on_where_its_data_were_moved_to(fish, capsys, absolute):
+    if absolute:
+        rows = (fish / "fish.csv").read_text().replace("\n", f"\n{fish / 'images'}/")
+        (fish / "fish.csv").write_text(rows)
+    folder, moved = experiment_of(fish, csv_data(fish, val_fraction=None) | split_by(fish)), fish / "moved"
+    moved.mkdir()
+    (fish / "images").rename(moved / "images")
+    table = (fish / "fish.csv").read_text().replace(f"{fish / 'images'}", f"{moved / 'images'}")
+    (fish / "fish.csv").unlink()
+    (moved / "fish.csv").write_text(table)
+    assert go_on(folder, "training.steps=4") == 2
+    assert "add to this command: data.root=/THE/NEW/PLACE data.csv=/THE/NEW/PLACE" in capsys.readouterr().err
+    assert run_evaluation(SPEC, EvaluateArguments(folder, "last", "val", [])) == 2
+    assert "add to this command: data.root=/THE/NEW/PLACE data.csv=/THE/NEW/PLACE" in capsys.readouterr().err
+    places = [f"data.root={moved / 'images'}", f"data.csv={moved / 'fish.csv'}"]
+    assert run_evaluation(SPEC, EvaluateArguments(folder, "last", "val", places)) == 0
+    assert str(moved) not in (folder / "results" / "val" / "report.md").read_text() or absolute
+    assert go_on(folder, *places) == 0 and "has finished; ask for more" in capsys.readouterr().out
+    assert go_on(folder, "training.steps=4", *places) == 0
+    (restart,) = json.loads((folder / "environment.json").read_text())["restarts"]
+    assert f"data.root: '{fish / 'images'}' -> '{moved / 'images'}'" in restart["changed_settings"]
+    assert go_on(folder, "training.steps=5") == 0, "and knows the place from then on"
+
+
+@pytest.mark.parametrize("change", ["gone", "other content", "other label"])
+def test_a_run_does_not_go_on_with_other_data_elsewhere(fish, capsys, change):
+    folder = experiment_of(fish, csv_data(fish))
+    shutil.copytree(fish / "images", fish / "other")
+    table, image = (fish / "fish.csv").read_text(), fish / "other" / "ant" / "003.jpg"
+    if change == "gone":
+        image.unlink()
+        table = table.replace("ant/003.jpg,ant\n", "")
+    elif change == "other content":
+        Image.new("RGB", (20, 20)).save(image)
+    else:
+        table = table.replace("ant/003.jpg,ant", "ant/003.jpg,bee").replace("bee/000.jpg,bee", "bee/000.jpg,ant")
+    (fish / "other.csv").write_text(table)
+    places = [f"data.root={fish / 'other'}", f"data.csv={fish / 'other.csv'}"]
+    assert go_on(folder, "training.steps=4", *places) == 2
+    error = capsys.readouterr().err
+    assert f"what lies at data.root={fish / 'other'}, data.csv=" in error
+    assert "is not what the run was trained on: " in error and (change == "gone" or "digest_of_images." in error)

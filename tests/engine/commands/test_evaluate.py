@@ -34,3 +34,12 @@ def test_an_evaluation_leaves_a_report_and_a_record(tmp_path: Path) -> None:
         "step": 30, "epoch": 1.5, "AP": 0.5,
         "source": "evaluate", "checkpoint": "best.pt", "changes": "data.image_size=64",
     }  # fmt: skip
+
+
+def test_the_runs_own_data_are_no_other_evaluation_elsewhere(tmp_path: Path) -> None:
+    folder = RunDir.claim(tmp_path)
+    changes = ("finetune.weights=/elsewhere", "data.image_size=64")
+    experiment = Experiment(folder, RunConfig(), Path("best.pt"), {"run": {"step": 30}, "epoch": 1.5}, changes)
+    titles: list[str] = []
+    record_evaluation(experiment, "val", Measured({}, lambda results, title: titles.append(title), own_data=True))
+    assert titles == ["experiment_0001: best.pt (step 30) on val, with data.image_size=64"]

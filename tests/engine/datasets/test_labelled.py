@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.datasets.dataset import open_images
-from engine.datasets.labelled import ArrayImages, class_counts, open_digits
+from engine.datasets.labelled import ArrayImages, class_counts, odd_labels, open_digits
 from engine.datasets.sections import DigitsData
 from engine.errors import UserError
 
@@ -48,3 +48,11 @@ def test_images_of_each_class_are_counted():
     assert several.multi_label and not open_digits("val").multi_label
     assert class_counts(several).tolist() == [2, 1, 0]
     assert class_counts(several).dtype == np.int64
+
+
+def test_one_class_alone_is_told():
+    def images(*labels):
+        return ArrayImages(["a", "b"], np.array(labels), np.zeros((len(labels), 4, 4), np.uint8))
+
+    assert odd_labels(images(0, 1), images(1, 1, 1)) == ["data: all 3 images of val are of one class, b, of 2"]
+    assert not odd_labels(images(0, 1), images(1, 0)) and not odd_labels(images(0, 1), images(1))
