@@ -35,5 +35,5 @@ def look(config: DetectionConfig) -> Iterator[Checked]:
     if not errors:  # faulty images are not counted
         batch, drop_last = config.training.global_batch_size, config.data.drop_last
         errors = refusals(lambda: BatchLayout(len(opened["train"]), batch, drop_last=drop_last))
-    warnings = [finding.told(NAMED) for finding in findings if not finding.fatal]
+    warnings = [*config.questions(), *(finding.told(NAMED) for finding in findings if not finding.fatal)]
     yield Checked([described(split, images) for split, images in opened.items()], warnings, errors)

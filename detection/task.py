@@ -45,6 +45,8 @@ class DetectionTask:
 
     def __init__(self, config: DetectionConfig, ranks: Ranks) -> None:
         data, seed = config.data, config.experiment.seed
+        for question in config.questions() if ranks.is_main else ():
+            log.warning("%s", question)
         opened = {split: ranks.from_main(partial(open_images, data, split)) for split in ("train", "val")}
         ranks.from_main(partial(look_first, opened, data, config.augmentation.min_box_pixels))
         images = opened["train"]

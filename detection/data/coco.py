@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from detection.data.annotations import Annotations
-from detection.data.coco_boxes import read_annotations
+from detection.data.coco_boxes import OUTLINED, read_annotations
 from detection.data.coco_records import Record, read_categories, read_images
 from detection.data.issues import Finding, Findings, first_causes
 from detection.data.sections import CocoData, SplitFiles
@@ -95,7 +95,8 @@ def _load(file: Path) -> dict[str, list[Record]]:
     """The three lists. Outlines of objects are dropped while reading, since they are most of what COCO's files hold."""
 
     def without_outlines(record: Record) -> Record:
-        record.pop("segmentation", None)
+        if record.pop("segmentation", None) and not record.get("bbox"):
+            record[OUTLINED] = True
         return record
 
     try:

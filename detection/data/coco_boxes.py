@@ -12,12 +12,16 @@ from detection.data.annotations import Annotations, in_order
 from detection.data.coco_records import Record, ids_of, parted, repeated
 from detection.data.coco_values import in_words, is_finite, is_id, is_number, other_type, plain_id
 from detection.data.issues import Findings
+from detection.data.plausibility import check_boxes, off_by_one
 
 ROUNDING = 0.01
 """Pixels by which a box may reach out of its image without being worth a word: COCO rounds to hundredths."""
 
 FAR = 10
 """How many times the image's side a box may reach out of it; what reaches further cannot be meant."""
+
+OUTLINED = "outlined"
+"""Key of a record that had an outline, which is dropped, and no box."""
 
 NAMED = 5
 """Unknown ids that a message names."""
@@ -43,6 +47,9 @@ def read_annotations(
         repeated([record["id"] for record in records if is_id(record.get("id"))]),
     )
     records, bad = parted(records, list(map(_malformed, records)))
+    bad, masks = parted(bad, [bool(record.get(OUTLINED)) for record in bad])
+    text = "annotations have an outline (segmentation) and no box; left out: give each a bbox"
+    findings.add("no_box", text, ids_of(masks))
     findings.add("malformed", "boxes are no list of four numbers; left out", ids_of(bad))
     records, bad = parted(records, [not all(map(is_finite, record["bbox"])) for record in records])
     findings.add("not_finite", "boxes with NaN or infinity; left out", ids_of(bad))
@@ -53,16 +60,19 @@ def read_annotations(
     text = f"boxes of images that are not listed ({_unknown(bad, 'image_id', place)}); left out"
     findings.add("unknown_image", text, ids_of(bad))
     records, bad = parted(records, [not _in(label, record.get("category_id")) for record in records])
-    text = f"boxes of categories that are not listed ({_unknown(bad, 'category_id', label)})"
+    hint = _off_by_one([*records, *bad], label) if bad else ""
+    text = f"boxes of categories that are not listed ({_unknown(bad, 'category_id', label)}{hint})"
     findings.add("unknown_category", text, ids_of(bad), fatal=True)
     records, bad = parted(records, [min(record["bbox"][2:]) <= 0 for record in records])
     findings.add("degenerate", "boxes without width or height; left out", ids_of(bad))
     sizes = np.array([[p["width"], p["height"]] for p in images], np.int64).reshape(-1, 2)
     where = np.array([place[record["image_id"]] for record in records], np.int64)
     corners = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
-    with np.errstate(over="ignore"):  # what is infinite then lies outside
+    ids = np.array(ids_of(records), object)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite then lies outside
+        check_boxes(corners, where, sizes[where], ids, findings)
         corners[:, 2:] += corners[:, :2]
-    used = _within(corners, sizes[where], np.array(ids_of(records), object), findings)
+    used = _within(corners, sizes[where], ids, findings)
     order, starts = in_order(where[used], len(images))
     boxes = corners[used][order]
     records = [records[number] for number in np.flatnonzero(used)[order]]
@@ -86,6 +96,12 @@ def _malformed(record: Record) -> bool:
 
 def _in(known: Mapping[Any, int], value: Any) -> bool:
     return is_id(value) and value in known
+
+
+def _off_by_one(records: list[Record], known: Mapping[Any, int]) -> str:
+    """How all boxes would be of known categories, if by a step of one."""
+    ids = {plain_id(record["category_id"]) for record in records if is_id(record.get("category_id"))}
+    return f"; all would be if they were {hint}" if (hint := off_by_one(ids, {*known})) else ""
 
 
 def _without_boxes_of(images: list[Record], boxes: list[Record]) -> list[Record]:

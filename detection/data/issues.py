@@ -19,6 +19,7 @@ FOLLOWING = {
     "malformed_image": ("no_objects", "never_seen", "unlisted"),
     "missing_images": ("unlisted",),
     "duplicate_image_ids": ("shared_files",),
+    "fractions": ("no_objects", "never_seen", "too_small", "other_scale"),
 }
 """By the kind of a fatal fault, kinds of findings about the same file that may do no more than follow from it."""
 

@@ -11,6 +11,7 @@ from PIL import Image
 from detection.data.annotations import Annotations, other_names
 from detection.data.coco import CocoImages, split_files
 from detection.data.issues import Finding, Findings
+from detection.data.plausibility import compare_with_train
 from detection.data.sections import CocoData
 from engine.images.file_check import look_at_some
 from engine.images.image_io import may_be_sideways, upright
@@ -33,6 +34,7 @@ def check_splits(data: CocoData, opened: Mapping[str, CocoImages], least: float)
         else:
             if train is not None:
                 compare_categories(train.annotations, images.annotations, findings)
+                compare_with_train(train.annotations, images.annotations, findings)
                 find_in_both(train, images, "train", findings)
             if split == "test" and val is not None:
                 find_in_both(val, images, "val (which chooses the best checkpoint)", findings)

@@ -210,3 +210,14 @@ def test_what_training_warns_of_is_said_here_too(tmp_path, capsys):
         "data: 7 of 7 images of val are in train as well, with the same content",
     ):
         assert f"warning: {text}" in out
+
+
+def test_settings_that_are_seldom_meant_are_questioned(tmp_path, detection, capsys):
+    boxes = [box(n, 100 + n, [1, 2, 10, 20], kind) for n, kind in enumerate((2, 7, 90), 1)]
+    for split in ("train", "val"):
+        write_split(tmp_path, split, boxes)
+    assert main([*detection, "loss.box_weight=0", "detection.postprocess.detections=50"]) == 0
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("warning: loss.box_weight: 0: ")
+    assert warnings[1].startswith("warning: detection.postprocess.detections: 50: COCO's figures count the best 100")
