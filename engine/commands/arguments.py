@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 if TYPE_CHECKING:
     from engine.config.run import RunConfig
@@ -78,6 +78,16 @@ def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[
 EXAMPLES = "examples:\n"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells how a setting is written to whoever writes it as an option."""
+
+    def error(self, message: str) -> NoReturn:
+        found = re.match(r"unrecognized arguments: --([a-z]\w*(?:\.\w+)+)(?:=(\S*)|\b)", message)
+        if found:
+            message += f" (settings have no dashes and an equals sign: {found[1]}={found[2] or '...'})"
+        super().error(message)
+
+
 class _Format(argparse.HelpFormatter):
     """Wraps descriptions and leaves examples as they are."""
 
@@ -93,7 +103,7 @@ def command_parser(
     Args:
         tell: Returns what ``--help SECTION`` says of a section or key; of None, which there are.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=command,
         description=description,
         epilog=EXAMPLES + "\n".join(f"  {example}" for example in examples),

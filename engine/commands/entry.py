@@ -24,7 +24,7 @@ def train(spec: TaskSpec) -> None:
     After the signal handlers stand, the configuration is read, which has to be quick (no torch), so that a mistake in
     it is reported at once.
     """
-    stop = StopRequest().install()
+    stop = StopRequest(answers=first_rank()).install()
     guard = StartGuard(stop)
     arguments = parse_train_arguments(spec.name, sys.argv[1:], spec.schema)
 

@@ -203,9 +203,20 @@ def _must_be(right: list[str], value: Any) -> str:
         expected = expected.replace("a number", "a finite number")
     length = f"of {len(value)}" if isinstance(value, list) and value and "a list of" in expected else ""
     choices = [text.strip("'") for text in right if "'" in text]
-    close = difflib.get_close_matches(value, choices, n=1) if isinstance(value, str) else []
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    meant = _meant(value, choices) if isinstance(value, str) else None
+    hint = f"; did you mean '{meant}'?" if meant else ""
     return f"must be {expected}, not {length or kind_of(value)}{hint}"
+
+
+def _meant(value: str, choices: list[str]) -> str | None:
+    """Returns the choice that the author of ``value`` meant, if any is alike: not one of another number of bits."""
+    if value.lower() == "gpu" and "cuda" in choices:
+        return "cuda"
+    close = difflib.get_close_matches(value, choices, n=1)
+    if not close:
+        return None
+    (letters, number), (meant, other) = ((re.sub(r"\d", "", text), re.sub(r"\D", "", text)) for text in (value, *close))
+    return None if letters == meant and other and sorted(number) != sorted(other) else close[0]
 
 
 def _of_a_check(keys: Keys, text: str, schema: type[BaseModel], tree: Node) -> tuple[Place, Keys, str]:

@@ -101,8 +101,12 @@ def words(annotation: Any, metadata: tuple[Any, ...] = ()) -> list[str]:
     elif "min_length" in limits and limits["min_length"] == limits.get("max_length"):
         limits["length"] = limits.pop("min_length")
         del limits["max_length"]
-    unit = "characters" if origin is str else "values"
-    said = " and ".join(text.format(limits[name], unit=unit) for name, text in _LIMITS.items() if name in limits)
+    unit = "character" if origin is str else "value"
+    said = " and ".join(
+        text.format(limits[name], unit=unit if limits[name] == 1 else f"{unit}s")
+        for name, text in _LIMITS.items()
+        if name in limits
+    )
     return [f"{_NOUNS.get(origin, str(annotation))} {said}".rstrip()]
 
 

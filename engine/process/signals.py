@@ -32,7 +32,12 @@ class StopRequest:
     within a second is the same one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answers: bool = False) -> None:
+        """
+        Args:
+            answers: Say on standard error what the first SIGINT leads to: the step under way may take a while.
+        """
+        self._answers = answers
         self.signal: signal.Signals | None = None
         self.before_the_end: Callable[[], object] | None = None
         """What the process does when a second SIGINT ends it; the handler calls it, whatever the main thread was at."""
@@ -62,6 +67,10 @@ class StopRequest:
             now = time.monotonic()
             if self._first_interrupt is None:
                 self._first_interrupt = now
+                if self._answers:
+                    os.write(
+                        2, b"\nstopping when this step is done and saved; Ctrl-C again ends at once, without saving\n"
+                    )
             elif now - self._first_interrupt >= self._same_within:
                 os.write(2, b"\nended at once, without saving\n")
                 last, self.before_the_end, self.at_its_end = self.before_the_end, None, True

@@ -32,7 +32,8 @@ def test_good_data_are_counted(tmp_path, detection, capsys):
     counts = "3 images (1 without objects), 1 objects of 3 classes, 1 crowd regions"
     unseen = f"{tmp_path}/train.json: 2 categories of which there is no object to learn from (ids: 7, 90)"
     assert capsys.readouterr().out.splitlines()[1:] == [
-        f"data: train: {counts}", f"data: val: {counts}", f"warning: {unseen}"
+        f"data: train: {counts}", f"data: val: {counts}", f"warning: {unseen}",
+        "verdict: nothing found that would stop the run",
     ]  # fmt: skip
 
 
@@ -125,6 +126,7 @@ def test_what_a_start_refuses_is_an_error(tmp_path, detection, capsys, monkeypat
     out, err = capsys.readouterr()
     assert err.startswith("error: ") and message in err and err.count("error: ") == 1
     assert "run.yaml: keys and types are right" in out and "data: train: 3 images" in out
+    assert out.endswith("verdict: training would refuse to start\n")
 
 
 @pytest.mark.parametrize(

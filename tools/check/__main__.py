@@ -54,6 +54,7 @@ def check(task: str, config_file: Path, overrides: Sequence[str], login_node: bo
         for error in checked.errors:
             print(f"error: {error}", file=sys.stderr)
             code = EXIT_USER_ERROR
+    print("verdict: training would refuse to start" if code else "verdict: nothing found that would stop the run")
     return code
 
 

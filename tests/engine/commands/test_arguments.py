@@ -53,6 +53,13 @@ def test_help_tells_of_a_section_and_of_the_nearest_to_one_that_there_is_not() -
     assert said.returncode == 2 and "did you mean 'optimizer'?" in said.stderr and not said.stdout
 
 
+def test_a_setting_written_as_an_option_is_shown_as_it_is_written() -> None:
+    said = run("classification", "--config", "run.yaml", "--optimizer.lr=3e-4")
+    assert said.returncode == 2
+    assert "settings have no dashes and an equals sign: optimizer.lr=3e-4" in said.stderr
+    assert "no dashes" not in run("classification", "--config", "run.yaml", "--verbose").stderr
+
+
 @pytest.mark.parametrize("command", ["classification.evaluate", "classification.predict", "detection.predict"])
 def test_help_of_commands_that_use_a_model_lists_what_they_read(command: str) -> None:
     said = run(command, "--help")

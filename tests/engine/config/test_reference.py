@@ -27,7 +27,7 @@ def test_a_section_is_told_with_types_defaults_and_what_its_keys_depend_on() -> 
     assert cosine.startswith("cosine (default): ")
     assert "schedule.warmup_lr: a number >= 0 (default 1e-06, only with warmup_epochs or warmup_steps)" in cosine
     assert "schedule.min_lr" in cosine and "schedule.min_lr" not in milestones
-    assert "schedule.milestones: a list of at least 1 values (required)" in milestones
+    assert "schedule.milestones: a list of at least 1 value (required)" in milestones
     assert "schedule.plateau: a section of keys (see --help schedule.plateau)" in text
     assert "training.ema.decay: a number > 0 and < 1 (default 0.9998)" in describe(ClassificationConfig, "training.ema")
     assert "training.accumulation: a whole number >= 1 or auto (default auto)" in describe(DetectionConfig, "training")

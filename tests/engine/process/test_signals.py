@@ -57,6 +57,23 @@ def test_a_signal_is_remembered_and_the_process_lives(number: signal.Signals) ->
         assert process.poll() is None
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_first_ctrl_c_is_answered_at_once_where_that_is_asked_for(
+    answers: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stop = StopRequest(answers)
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        stop.install()
+        signal.raise_signal(signal.SIGTERM)
+        assert not capfd.readouterr().err
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ("Ctrl-C again ends at once" in capfd.readouterr().err) is answers
+
+
 def test_the_first_signal_counts() -> None:
     with program() as process:
         for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
