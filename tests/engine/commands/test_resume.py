@@ -171,7 +171,9 @@ def test_auto_refuses_to_choose_between_two(config: Path) -> None:
         start(config)
     for path in (config.parent / "experiments").glob("experiment_*"):
         (path / "status.json").unlink()
-    with pytest.raises(UserError, match=r"name one of them: --resume \S*experiment_0001 or --resume \S*experiment_0002"):
+    with pytest.raises(
+        UserError, match=r"name one of them: --resume \S*experiment_0001 or --resume \S*experiment_0002"
+    ):
         plan(RunConfig, TrainArguments(config, "auto", False, []))
 
 

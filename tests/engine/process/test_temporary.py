@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.process
 import os
 import subprocess
 import sys
@@ -33,8 +34,9 @@ def run(folder: Path | str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has Python look for its folder anew, now and afterwards."""
+    """Has Python look for its folder anew, and for that of sockets, now and afterwards."""
     monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.delitem(multiprocessing.process.current_process()._config, "tempdir", raising=False)  # type: ignore[attr-defined]
 
 
 def test_a_long_folder_has_all_but_the_sockets(tmp_path: Path) -> None:
