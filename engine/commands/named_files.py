@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.datasets.csv_table import read_table
-from engine.datasets.folder_listing import LeftOut, files_below
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
 from engine.files import is_file, is_folder
 from engine.images.file_names import locate
+from engine.images.folder_listing import LeftOut, files_below
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from engine.data.names import Names
-from engine.datasets.folder_listing import LeftOut, files_below, identity
 from engine.datasets.holdout import HOW_TO_HOLD_OUT, part
 from engine.datasets.labelled import FileImages, some
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
 from engine.files import is_folder
+from engine.images.folder_listing import LeftOut, files_below, identity
 from engine.look_alike import as_text, look, told_apart
 
 log = logging.getLogger(__name__)

@@ -113,7 +113,7 @@ def test_pictures_of_other_endings_are_counted_and_named(root, caplog):
 
 
 def test_each_of_many_endings_is_counted_within_bounds(root, monkeypatch, caplog):
-    monkeypatch.setattr("engine.datasets.folder_listing.KINDS", 2)
+    monkeypatch.setattr("engine.images.folder_listing.KINDS", 2)
     for number in range(6):
         (root / "train" / "ant" / f"scan.{number}").touch()
     with caplog.at_level(logging.INFO):
