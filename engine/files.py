@@ -120,7 +120,7 @@ def check_writable(folder: Path, key: str = "experiment.root") -> None:
     Raises:
         UserError: it is no folder, or this user may not write there.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     if not existing.is_dir():
         raise UserError(f"{key}: {existing}: a folder is needed here, and this is none")
     try:
@@ -152,7 +152,7 @@ def _is(kind: Callable[[int], bool], path: Path) -> bool:
 def usable_path(path: Path) -> str:
     """Returns ``path`` as one can use it from the current directory: relative where it lies below, else absolute."""
     path, here = path.absolute(), Path.cwd()
-    real = path.parent.resolve() / path.name
+    real = Path(os.path.realpath(path.parent), path.name)
     if real.is_relative_to(here):
         return os.fspath(real.relative_to(here))
     return os.fspath(real if ".." in path.parts else path)

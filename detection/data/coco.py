@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -94,13 +96,17 @@ def read_split(config: CocoData, split: str) -> tuple[CocoImages, list[Finding]]
 def _load(file: Path) -> dict[str, list[Record]]:
     """The three lists. Outlines of objects are dropped while reading, since they are most of what COCO's files hold."""
 
-    def without_outlines(record: Record) -> Record:
+    def without_outlines(pairs: list[tuple[str, Any]]) -> Record:
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise ValueError(f"an object has the key {twice!r} more than once")
         if record.pop("segmentation", None) and not record.get("bbox"):
             record[OUTLINED] = True
         return record
 
     try:
-        document = json.loads(file.read_bytes(), object_hook=without_outlines)
+        document = json.loads(file.read_bytes(), object_pairs_hook=without_outlines)
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

@@ -130,7 +130,10 @@ class SwinDetector(CommonDetector):
 
     @model_validator(mode="after")
     def _has_stages(self) -> SwinDetector:
-        shape = self.swin_shape()
+        try:
+            shape = self.swin_shape()
+        except ValueError as error:
+            raise ValueError(f"swin: {error}") from None
         if self.layout == "pyramid" and not set(STRIDES) <= set(shape.strides):
             raise ValueError(
                 f"swin: backbone {self.backbone} needs stages at strides 8, 16 and 32, not {list(shape.strides)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def check_free_space(folder: Path, bytes_each: int, keep: int) -> None:
 
 def free_bytes(folder: Path) -> int:
     """Returns what this user may still write on the file system where ``folder`` is, or where it would be made."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     return shutil.disk_usage(existing).free
 
 

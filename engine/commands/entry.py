@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from argparse import ArgumentParser
@@ -16,6 +17,7 @@ from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard
 from engine.process.temporary import prepare_temporary_folder
 from engine.task.spec import Later, TaskSpec
+from engine.text import shortened
 
 
 def train(spec: TaskSpec) -> None:
@@ -114,6 +116,12 @@ def exit_code(command: Callable[[], int]) -> int:
 
         if first_rank():
             sys.stderr.write(f"error: {explained(error)}\n")  # in one piece: srun writes there too
+        return EXIT_USER_ERROR
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        if first_rank():
+            sys.stderr.write(f"error: {shortened(str(error.filename), 80)}: is longer than a path can be\n")
         return EXIT_USER_ERROR
 
 

@@ -64,8 +64,11 @@ def _listed(table: Path, path_column: str, root: Path, delimiter: str) -> Iterat
     content = read_table(table, wanted, delimiter, source="--images", delimiter_key="--delimiter")
     names = content.columns[path_column]
     for line, name in zip(content.lines, names, strict=True):
-        if not name:
-            raise UserError(f"{table}:{line}: {path_column}: must be the path of an image, not ''")
+        if not name or "\0" in name:
+            raise UserError(f"{table}:{line}: {path_column}: must be the path of an image, not {name!r}")
+    if content.swallowed:
+        text = "--images: %s:%d: a cell in quotes reads like rows of its own; is a quote not closed?"
+        log.warning(text, table, content.swallowed[0])
     found = locate(names, root)
     if found.spelt:
         log.warning("--images: %s: %d images %s", table, len(found.spelt), found.told())

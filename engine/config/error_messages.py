@@ -227,16 +227,17 @@ def _of_a_check(keys: Keys, text: str, schema: type[BaseModel], tree: Node) -> t
     """
     known = {known for known, _ in key_paths(schema)}
 
-    def key_of(word: str) -> Keys | None:
-        path = tuple(word.split("."))
-        found = (candidate for candidate in ((*keys, *path), path) if candidate in known and (keys or len(path) > 1))
-        return next(found, None)
+    def key_of(word: str, *sections: Keys) -> Keys | None:
+        candidates = ((*section, *word.split(".")) for section in (*sections, ()))
+        return next((key for key in candidates if key in known and (keys or len(key) > 1)), None)
 
     first = re.match(r"([A-Za-z_]\w*(?:\.\w+)*): |([A-Za-z_]\w*(?:\.\w+)+) ", text)
-    named = key_of(first[1] or first[2]) if first is not None else None
-    others = [key for word in re.findall(r"[A-Za-z_]\w*(?:\.\w+)*", text) if (key := key_of(word)) is not None]
-    layers = {key: layer for key in others if (layer := tree.layer_of(key)) is not None}
+    named = key_of(first[1] or first[2], keys) if first is not None else None
     about = named or keys
+    names = re.findall(r"[A-Za-z_]\w*(?:\.\w+)*", text)
+    others = [key for name in names if (key := key_of(name, about, keys)) is not None]
+    parts = [key for key in others if not any(other != key and other[: len(key)] == key for other in others)]
+    layers = {key: layer for key in parts if (layer := tree.layer_of(key)) is not None}
     last = max(layers, key=lambda key: layers[key], default=about)
     if layers and layers[last] > layers.get(about, tree.place_of(about).layer):
         return tree.way(last)[-1].place._replace(layer=layers[last]), last, text

@@ -10,6 +10,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError, PydanticSerializationUnexpectedValue
 
+from engine.text import shortened
+
+LONGEST, LONGEST_PATH = 255, 4000
+"""Bytes of a file's name, and characters of a path; systems take no more."""
 _VARIABLE = re.compile(r"\$(?:(\$)|([A-Za-z_]\w*)|\{(\w*)\})")
 
 
@@ -17,7 +21,7 @@ def expand(text: str) -> str:
     """Puts in the values of ``$NAME`` and ``${NAME}``, a dollar for ``$$``, and the home folder for a leading ``~``.
 
     Raises:
-        ValueError: a variable is not set or empty, or there is no such user.
+        ValueError: a variable is not set or empty, there is no such user, or no path can be called so.
     """
 
     def value(found: re.Match[str]) -> str:
@@ -32,6 +36,10 @@ def expand(text: str) -> str:
     expanded = os.path.expanduser(_VARIABLE.sub(value, text))
     if expanded.startswith("~"):
         raise ValueError(f"there is no user of the name in {text!r} (a file that begins so is ./{expanded})")
+    if "\0" in expanded:
+        raise ValueError(f"{shortened(repr(text), 80)} has a character that no path can have, \\0")
+    if max(len(os.fsencode(name)) for name in expanded.split("/")) > LONGEST or len(expanded) > LONGEST_PATH:
+        raise ValueError(f"{shortened(repr(text), 80)} is longer than a path can be")
     return expanded
 
 
@@ -41,7 +49,7 @@ def absolute(path: Path) -> Path:
     if ".." not in path.parts:
         return path
     upward = len(path.parts) - path.parts[::-1].index("..")
-    return Path(*path.parts[:upward]).resolve().joinpath(*path.parts[upward:])
+    return Path(os.path.realpath(Path(*path.parts[:upward]))).joinpath(*path.parts[upward:])
 
 
 def _read(value: Any) -> Any:

@@ -150,7 +150,7 @@ def merge(below: Node, above: Node) -> Node:
 
 
 def _read(path: Path, asked_from: Place, chain: tuple[Path, ...]) -> Node:
-    target = path.resolve()
+    target = Path(os.path.realpath(path))  # of links in a circle, too
     if target in chain:
         cycle = " -> ".join(usable_path(p) for p in (*chain[chain.index(target) :], target))
         raise UserError(f"{asked_from}: base: a configuration cannot inherit from itself: {cycle}")
@@ -257,8 +257,12 @@ class _Reader:
             return [self.node(item, self.place(item.start_mark)) for item in node.value]
         if isinstance(node, yaml.ScalarNode) and node.tag in SCALARS:
             pattern, convert = SCALARS[node.tag]
-            if pattern.match(node.value):
-                return convert(node.value)
+            text = self.text(node)
+            if node.tag == f"{_TAG}int" and pattern.match(text) and not (len(text) < 99 and abs(int(text, 0)) < 2**63):
+                what = f"{shortened(text, 80)} has more than 64 bits; as text it stands in quotes"
+                raise self.fault(self.place(node.start_mark), what)
+            if pattern.match(text):
+                return convert(text)
         raise self.fault(self.place(node.start_mark), f"the tag {node.tag.replace(_TAG, '!!')} cannot be used here")
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Node]:
@@ -271,10 +275,19 @@ class _Reader:
             if node.flow_style and ":" in key.value and value.start_mark.index == value.end_mark.index:
                 spaced = ": ".join(key.value.split(":", 1))
                 raise self.fault(place, f"{key.value}: wants a space behind the colon: {{{spaced}}}")
-            if key.value in mapping:
-                raise self.fault(place, f"{key.value}: repeats the key of {mapping[key.value].place}")
-            mapping[key.value] = self.node(value, place)
+            name = self.text(key)
+            if name in mapping:
+                raise self.fault(place, f"{name}: repeats the key of {mapping[name].place}")
+            mapping[name] = self.node(value, place)
         return mapping
+
+    def text(self, node: yaml.ScalarNode) -> str:
+        """A scalar's characters. Escapes such as JSON's, of both halves of a surrogate pair, are one of them."""
+        try:
+            return str(node.value.encode("utf-16", "surrogatepass").decode("utf-16"))
+        except UnicodeDecodeError:
+            text = f"{node.value!r} has half of a surrogate pair, which is no character"
+            raise self.fault(self.place(node.start_mark), text) from None
 
     def syntax_error(self, error: yaml.YAMLError, text: str) -> UserError:
         place = self.beginning

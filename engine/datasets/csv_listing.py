@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Listing:
     splits: list[str]
     labels: list[list[str]]
     """The cells of each label column."""
+    swallowed: list[str] = field(default_factory=list)
+    """FILE:LINE of rows that seem to have swallowed others."""
 
     def place(self, row: int) -> str:
         """Returns FILE:LINE of a row."""
@@ -41,13 +43,13 @@ class Listing:
         def of(column: list[Any]) -> list[Any]:
             return [column[row] for row in rows]
 
-        return Listing(of(self.files), of(self.lines), of(self.paths), of(self.splits), [*map(of, self.labels)])
+        return Listing(of(self.files), of(self.lines), of(self.paths), of(self.splits), [*map(of, self.labels)], self.swallowed)
 
     def check(self, column: str, cells: list[str], fine: Callable[[str], bool], right: str) -> None:
         """Raises UserError if a column's cells, one a row, are not as they should be, naming the first few."""
         wrong = [row for row, cell in enumerate(cells) if not fine(cell)]
         if wrong:
-            lines = [f"{self.place(row)}: {column}: must be {right}, not '{cells[row]}'" for row in wrong[:NAMED]]
+            lines = [f"{self.place(row)}: {column}: must be {right}, not {cells[row]!r}" for row in wrong[:NAMED]]
             raise UserError("\n".join([*lines, f"and {len(wrong) - NAMED} more rows"] if len(wrong) > NAMED else lines))
 
 
@@ -72,11 +74,13 @@ def read_listing(config: CsvData) -> tuple[Listing, int]:
             said = table.columns.get(config.split_column or "", [split] * len(table))
             listing.files.extend([file] * len(table))
             listing.lines.extend(table.lines)
+            listing.swallowed.extend(f"{file}:{line}" for line in table.swallowed)
             listing.paths.extend(path and os.path.normpath(path) for path in table.columns[config.path_column])
             listing.splits.extend(SPLITS.get(cell.lower(), cell) for cell in said)
             for cells, name in zip(listing.labels, config.label_columns, strict=True):
                 cells.extend(table.columns[name])
-    listing.check(config.path_column, listing.paths, bool, "the path of an image")
+    right = "the path of an image"
+    listing.check(config.path_column, listing.paths, lambda path: bool(path) and "\0" not in path, right)
     if config.split_column is not None:
         right = "train, val (or validation) or test"
         listing.check(config.split_column, listing.splits, SPLITS.__contains__, right)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import UserError
@@ -19,6 +19,8 @@ class Table:
     """Values of each column, without spaces around them."""
     lines: list[int]
     """Where each row ends in the file."""
+    swallowed: list[int] = field(default_factory=list)
+    """Where rows end in which a cell in quotes reads like several rows, as after a quote that nobody has closed."""
 
     def __len__(self) -> int:
         return len(self.lines)
@@ -52,7 +54,10 @@ def read_table(
             }
             columns: dict[str, list[str]] = {name: [] for name in places}
             lines: list[int] = []
+            swallowed: list[int] = []
+            before = reader.line_num
             for row in reader:
+                spans, before = reader.line_num - before, reader.line_num
                 if not row:
                     continue
                 if len(row) != len(header):
@@ -61,6 +66,8 @@ def read_table(
                         'a value with a comma, quote or line break in it stands in quotes ("...")'
                     )
                 lines.append(reader.line_num)
+                if spans > 1 and any(_reads_like_rows(cell, delimiter, len(header)) for cell in row):
+                    swallowed.append(reader.line_num)
                 for name, place in places.items():
                     columns[name].append(row[place].strip())
     except FileNotFoundError:
@@ -73,7 +80,13 @@ def read_table(
         raise UserError(f"{source}: {file} cannot be read: {error.strerror or error}") from None
     if not lines:
         raise UserError(f"{source}: {file} has a header and no rows")
-    return Table(columns, lines)
+    return Table(columns, lines, swallowed)
+
+
+def _reads_like_rows(cell: str, delimiter: str, columns: int) -> bool:
+    """Whether a cell has line breaks, and as many delimiters as rows with these would have between them."""
+    breaks = len(cell.splitlines()) - 1
+    return breaks > 0 and cell.count(delimiter) >= breaks * (columns - 1)
 
 
 def _place(file: Path, key: str, name: str, header: list[str], delimiter_key: str) -> int:

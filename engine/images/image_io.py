@@ -43,6 +43,8 @@ def read_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            if image.format == "EPS":  # Pillow would have Ghostscript run it
+                raise ValueError("a PostScript program; convert it to PNG")
             image.load()
             return to_rgb(upright(image))
     except FileNotFoundError:
