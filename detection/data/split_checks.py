@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
-from PIL import Image
 
 from detection.data.annotations import Annotations, other_names
 from detection.data.coco import CocoImages, split_files
@@ -14,7 +13,7 @@ from detection.data.issues import Finding, Findings
 from detection.data.plausibility import compare_with_train
 from detection.data.sections import CocoData
 from engine.images.file_check import look_at_some
-from engine.images.image_io import may_be_sideways, upright
+from engine.images.image_io import HUGE, may_be_sideways, open_image, read_image
 from engine.images.same_content import copies_between
 
 
@@ -45,7 +44,8 @@ def check_splits(data: CocoData, opened: Mapping[str, CocoImages], least: float)
 
 
 def look_at_images(images: CocoImages) -> list[Finding]:
-    """Finds files that are no images, or images of another size than their annotations are for; both are fatal.
+    """Finds files that are no images, or images of another size than their annotations are for; both are fatal. Tells
+    of huge images.
 
     Pixels are decoded only where the size is not the one expected, or the image may have to be turned upright. Files
     that are not there are left to :func:`detection.data.coco.read_split`.
@@ -58,6 +58,9 @@ def look_at_images(images: CocoImages) -> list[Finding]:
         ("other_size", "images whose width and height are not those of their annotations"),
     ):
         findings.add(kind, text, [ids[index].item() for index, fault in faults.items() if fault == kind], fatal=True)
+    huge = np.flatnonzero(images.annotations.sizes.prod(axis=1) > HUGE)
+    text = f"images of more than {HUGE // 10**6} million pixels, which take gigabytes while they are read"
+    findings.add("huge", text, ids[huge].tolist())
     return findings.found
 
 
@@ -65,11 +68,10 @@ def _fault(images: CocoImages, index: int) -> str:
     """The kind of what is wrong with a file; empty if nothing is."""
     expected = tuple(images.annotations.sizes[index].tolist())
     try:
-        with Image.open(images.path(index)) as image:
+        with open_image(images.path(index)) as image:
             if image.size == expected and not may_be_sideways(image):
                 return ""
-            image.load()
-            return "" if upright(image).size == expected else "other_size"
+            return "" if read_image(images.path(index)).size == expected else "other_size"
     except FileNotFoundError:
         return ""
     except PermissionError:

@@ -121,7 +121,7 @@ def exit_code(command: Callable[[], int]) -> int:
         if error.errno != errno.ENAMETOOLONG:
             raise
         if first_rank():
-            sys.stderr.write(f"error: {shortened(str(error.filename), 80)}: is longer than a path can be\n")
+            sys.stderr.write(f"error: no path can be as long as {shortened(repr(error.filename), 80)}\n")
         return EXIT_USER_ERROR
 
 

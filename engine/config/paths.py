@@ -37,9 +37,9 @@ def expand(text: str) -> str:
     if expanded.startswith("~"):
         raise ValueError(f"there is no user of the name in {text!r} (a file that begins so is ./{expanded})")
     if "\0" in expanded:
-        raise ValueError(f"{shortened(repr(text), 80)} has a character that no path can have, \\0")
+        raise ValueError(f"no path can have the character \\0: {shortened(repr(text), 80)}")
     if max(len(os.fsencode(name)) for name in expanded.split("/")) > LONGEST or len(expanded) > LONGEST_PATH:
-        raise ValueError(f"{shortened(repr(text), 80)} is longer than a path can be")
+        raise ValueError(f"no path can be as long as {shortened(repr(text), 80)}")
     return expanded
 
 

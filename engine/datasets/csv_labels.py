@@ -41,7 +41,9 @@ def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> Fil
         if repeated:
             log.warning("data.csv: rows that repeat others and count once: %d", repeated)
         if listing.swallowed:
-            text = "data.csv: rows with a cell in quotes that reads like rows of its own: %d; the first ends in %s; is a "
+            text = (
+                "data.csv: rows with a cell in quotes that reads like rows of its own: %d; the first ends in %s; is a "
+            )
             log.warning(text + "quote not closed?", len(listing.swallowed), listing.swallowed[0])
     if not trains and (known is None or split not in there):
         raise UserError(f"data.csv: no row is for training; the splits found: {', '.join(sorted(there))}")

@@ -43,7 +43,9 @@ class Listing:
         def of(column: list[Any]) -> list[Any]:
             return [column[row] for row in rows]
 
-        return Listing(of(self.files), of(self.lines), of(self.paths), of(self.splits), [*map(of, self.labels)], self.swallowed)
+        return Listing(
+            of(self.files), of(self.lines), of(self.paths), of(self.splits), [*map(of, self.labels)], self.swallowed
+        )
 
     def check(self, column: str, cells: list[str], fine: Callable[[str], bool], right: str) -> None:
         """Raises UserError if a column's cells, one a row, are not as they should be, naming the first few."""

@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from engine.data.names import Names
 from engine.datasets.class_folders import split_folder
@@ -17,7 +16,7 @@ from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.errors import UserError
 from engine.images.file_check import look_at_some
 from engine.images.file_names import NAMED, Located, locate
-from engine.images.image_io import read_image
+from engine.images.image_io import HUGE, open_image, read_image
 from engine.images.same_content import copies_across, copies_between
 from engine.look_alike import look_alikes, told_apart
 
@@ -112,21 +111,31 @@ def _alike(images: LabelledImages, names: list[str]) -> str:
 
 
 def broken_images(images: FileImages) -> str:
-    """Lists what is wrong with files that are no images by their headers, a line each; empty if nothing is."""
-    faults = look_at_some(len(images), lambda index: _fault(images.path(index)))
-    broken = [fault for fault in faults.values() if fault]
-    more = f"and {len(broken) - NAMED} more of the {len(faults)} images looked at"
+    """Lists what is wrong with files that are no images by their headers, a line each; empty if nothing is.
+
+    Warns of those that are huge.
+    """
+    looks = look_at_some(len(images), lambda index: _look(images.path(index)))
+    if huge := {index: pixels for index, (_, pixels) in looks.items() if pixels > HUGE}:
+        index = max(huge, key=huge.__getitem__)
+        text = (
+            "data: %d images have more than %d million pixels, and take gigabytes while they are read; the largest, of "
+        )
+        text += "%d million: %s; make smaller ones of them, unless they are meant"
+        log.warning(text, len(huge), HUGE // 10**6, huge[index] // 10**6, images.path(index))
+    broken = [fault for fault, _ in looks.values() if fault]
+    more = f"and {len(broken) - NAMED} more of the {len(looks)} images looked at"
     return "\n".join([*broken[:NAMED], more] if len(broken) > NAMED else broken)
 
 
-def _fault(path: Path) -> str:
-    """Returns what whoever reads the image says of it; empty if its header is fine."""
+def _look(path: Path) -> tuple[str, int]:
+    """Returns what whoever reads the image says of it, empty if its header is fine, and its pixels."""
     try:
-        with Image.open(path):
-            return ""
+        with open_image(path) as image:
+            return "", image.width * image.height
     except Exception:  # a decoder that meets broken data raises whatever its parsing trips over
         try:
             read_image(path)
         except UserError as error:
-            return str(error)
-    return f"{path}: cannot be opened at times"
+            return str(error), 0
+    return f"{path}: cannot be opened at times", 0

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from PIL import Image
+from engine.images.image_io import open_image
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def _listed(endings: list[str]) -> str:
 def _opens(file: str) -> bool:
     """Whether a file's header is one of an image; no more of it is read."""
     try:
-        with Image.open(file):
+        with open_image(Path(file)):
             return True
     except Exception:  # a decoder that meets other data raises whatever its parsing trips over
         return False

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from engine.errors import UserError
 from engine.files import write_atomic
@@ -29,6 +29,9 @@ _UPRIGHT = {
 
 AT_ONCE = 1 << 24
 """Pixels that are converted to RGB together."""
+FLOATS = "floating-point pixels; convert them to 8 or 16 bits"
+HUGE = 89_478_485
+"""Pixels of an image that is worth a word before it is read, which takes four bytes for each and at times eight."""
 
 
 def read_image(path: Path) -> Image.Image:
@@ -42,9 +45,7 @@ def read_image(path: Path) -> Image.Image:
             pixels, or would unpack to more than 178 million pixels (Pillow's limit against decompression bombs).
     """
     try:
-        with Image.open(path) as image:
-            if image.format == "EPS":  # Pillow would have Ghostscript run it
-                raise ValueError("a PostScript program; convert it to PNG")
+        with open_image(path) as image:
             image.load()
             return to_rgb(upright(image))
     except FileNotFoundError:
@@ -54,6 +55,25 @@ def read_image(path: Path) -> Image.Image:
     except Exception as error:  # a decoder that meets broken data raises whatever its parsing trips over
         reason = "it is empty" if path.is_file() and path.stat().st_size == 0 else str(error) or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason}); repair, replace or remove it") from None
+
+
+def open_image(path: Path) -> Image.Image:
+    """Opens an image by its header, which decodes nothing.
+
+    Raises:
+        OSError: the file cannot be read.
+        Exception: it is no image, or, as a ValueError says, one of which :func:`read_image` makes nothing.
+    """
+    image = Image.open(path)
+    fault = ""
+    if image.mode == "F":
+        fault = FLOATS
+    elif image.format == "EPS" or isinstance(image, ImageFile.StubImageFile):  # Pillow would have Ghostscript run EPS
+        fault = f"a file of the format {image.format}; convert it to PNG"
+    if fault:
+        image.close()
+        raise ValueError(fault)
+    return image
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -85,7 +105,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F":
-        raise ValueError("floating-point pixels; convert them to 8 or 16 bits")
+        raise ValueError(FLOATS)
     rows = max(1, AT_ONCE // image.width)
     if rows >= image.height:
         return _converted(image)

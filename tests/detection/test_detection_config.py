@@ -141,6 +141,18 @@ def test_they_are_read_without_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
+def test_a_shape_that_does_not_fit_is_placed_where_it_was_set(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        SHAPES + "detection:\n  backbone: swin_b\n  swin:\n    depths: [1, 1, 1]\n    num_heads: [1, 1, 1]\n"
+    )
+    with pytest.raises(UserError, match=r"^command line: detection\.swin\.depths: swin: depths \(\) and num_heads"):
+        load_config(DetectionConfig, path, ["detection.swin.depths=[]"])
+    path.write_text(SHAPES + "detection: {backbone: swin_b}\n")
+    with pytest.raises(UserError, match=r"^command line: detection\.swin: depths \(\) and num_heads"):
+        load_config(DetectionConfig, path, ["detection.swin.depths=[]"])
+
+
 def test_another_backbone_on_the_command_line_leaves_out_a_swins_shape(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(SHAPES + "detection: {backbone: swin_b, swin: {window_size: 4}}\n")

@@ -31,8 +31,11 @@ SAVED: list[tuple[str, str, dict[str, Any]]] = [
     *(("PPM", mode, {}) for mode in ("RGB", "L", "1", "I;16")),
     *(("JPEG2000", mode, {}) for mode in ("RGB", "L", "RGBA")),
     *(("AVIF", mode, {"speed": 10}) for mode in ("RGB", "RGBA")),
-    *((name, "RGB", {}) for name in ("TGA", "PCX", "SGI", "ICO", "ICNS", "DDS", "IM", "EPS", "PDF", "QOI", "SPIDER", "MPO", "XBM")),
-]  # fmt: skip
+    *(
+        (name, "RGB", {})
+        for name in ("TGA", "PCX", "SGI", "ICO", "ICNS", "DDS", "IM", "EPS", "PDF", "QOI", "MPO", "XBM")
+    ),
+]
 SIZES = ((24, 17), (1, 40), (40, 1), (1, 1), (3, 200))
 
 
@@ -62,7 +65,9 @@ def saved(number: int, size: tuple[int, int]) -> bytes:
 
 
 files = st.builds(saved, st.integers(0, len(SAVED) - 1), st.sampled_from([SIZES[0], *SIZES]))
-numbers = st.sampled_from([0, 1, 2, 0xFF, 0x7FFF, 0xFFFF, 20000, 65500, 0x7FFFFFFF, 0xFFFFFFFF, 13000]) | st.integers(0, 2**32 - 1)
+numbers = st.sampled_from([0, 1, 2, 0xFF, 0x7FFF, 0xFFFF, 20000, 65500, 0x7FFFFFFF, 0xFFFFFFFF, 13000]) | st.integers(
+    0, 2**32 - 1
+)
 
 
 @st.composite
@@ -89,7 +94,9 @@ def damaged(draw: st.DrawFn) -> bytes:
             case 6:
                 data = data[:place] + data[place : place + 200] + data[place:]
             case _:
-                data = with_header(data, draw(numbers), draw(numbers), draw(st.integers(0, 32)), draw(st.integers(0, 7)))
+                data = with_header(
+                    data, draw(numbers), draw(numbers), draw(st.integers(0, 32)), draw(st.integers(0, 7))
+                )
     return data
 
 

@@ -34,22 +34,30 @@ class Raw(str):
 
 
 ODD: list[Any] = [
-    *(None, True, False, 0, 1, -1, 2, 7, 101, 102, 40, 30, 2**31, 2**63, 10**20, -(10**20), 0.0, -0.0, 0.5, 1.0, 101.0, 101.5, 1e-320, 1e308),
-    *(float("nan"), float("inf"), float("-inf"), "", "101", "102.0", "1e3", " 101", "\u0661", "nan", "cat", "Cat", "c\u0430t", "0.png", "./0.png"),
-    *("../train/0.png", "/", "a\x00b", "\ud800", "\udce9", "\x1b[1m", "x" * 5000, [], {}, [[]], [None], {"": None}, [1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4, 5]),
-    *([0, 0, 0, 0], [-5, -5, 10, 10], [39, 29, 5, 5], [100, 100, 5, 5], [5, 5, -3, 4], [5, 5, 1e308, 1e308], [1e308] * 4, [True, 0, 5, 5], ["1", "2", "3", "4"]),
-    *([0, 0, 10**400, 5], [0, 0, float("nan"), 5], [0.1, 0.1, 0.2, 0.2], [-1e6, 0, 2e6, 5]),
-    *(Raw("1" * 5000), Raw("1e999"), Raw("-0"), Raw("[" * 2000 + "]" * 2000), Raw("tru"), Raw(""), Raw('{"a": 1, "a": 2}'), Raw("1, \"id\": 3"), Raw("1, 2")),
+    None, True, False, 0, 1, -1, 2, 7, 101, 102, 40, 30, 2**31, 2**63, 10**20, -(10**20), 0.0, -0.0, 0.5, 1.0, 101.0,
+    101.5, 1e-320, 1e308, float("nan"), float("inf"), float("-inf"), "", "101", "102.0", "1e3", " 101", "\u0661",
+    "nan", "cat", "Cat", "c\u0430t", "0.png", "./0.png", "../train/0.png", "/", "a\x00b", "\ud800", "\udce9",
+    "\x1b[1m", "x" * 5000, [], {}, [[]], [None], {"": None}, [1, 2, 3], [1, 2, 3, 4], [1, 2, 3, 4, 5], [0, 0, 0, 0],
+    [-5, -5, 10, 10], [39, 29, 5, 5], [100, 100, 5, 5], [5, 5, -3, 4], [5, 5, 1e308, 1e308], [1e308] * 4,
+    [True, 0, 5, 5], [*"1234"], [0, 0, 10**400, 5], [0, 0, float("nan"), 5], [0.1, 0.1, 0.2, 0.2], [-1e6, 0, 2e6, 5],
+    Raw("1" * 5000), Raw("1e999"), Raw("-0"), Raw("[" * 2000 + "]" * 2000), Raw("tru"), Raw(""),
+    Raw('{"a": 1, "a": 2}'), Raw('1, "id": 3'), Raw("1, 2"),
 ]  # fmt: skip
 odd = st.sampled_from(ODD) | st.integers() | st.floats() | st.text(max_size=4)
-KEYS = ("id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "file_name", "width", "height", "name", "images",
-        "annotations", "categories", "info", "")  # fmt: skip
+KEYS = (
+    "id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "file_name", "width", "height", "name",
+    "images", "annotations", "categories", "info", "",
+)  # fmt: skip
 
 
 def document() -> dict[str, Any]:
     images = [{"id": 101 + k, "file_name": f"{k}.png", "width": 40, "height": 30} for k in range(3)]
     categories = [{"id": 7, "name": "dog"}, {"id": 2, "name": "cat"}]
-    boxes = [box(1, 101, [5, 5, 10, 10]), box(2, 101, [8.5, 2, 30, 20], 7, area=50, iscrowd=1), box(3, 102, [0, 0, 40, 30])]
+    boxes = [
+        box(1, 101, [5, 5, 10, 10]),
+        box(2, 101, [8.5, 2, 30, 20], 7, area=50, iscrowd=1),
+        box(3, 102, [0, 0, 40, 30]),
+    ]
     boxes += [box(4, 102, [1, 2, 3, 4], 7, iscrowd=0), box(5, 103, [20, 10, 12, 9], segmentation=[[1, 1, 2, 2, 3, 1]])]
     return {"images": images, "annotations": boxes, "categories": categories}
 
@@ -95,8 +103,14 @@ def texts(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(0, 2))):
         begin = draw(st.integers(0, len(text)))
         end = draw(st.integers(begin, min(len(text), begin + 60)))
-        text = text[:begin] + draw(st.sampled_from(["", text[begin:end] * 2, ",", "}", "[", '"', "\x00", "NaN", "1e5", "\ufeff"])) + text[end:]
-    return text.encode(draw(st.sampled_from(["utf-8"] * 8 + ["utf-8-sig", "utf-16", "utf-32", "latin-1"])), errors="replace")
+        text = (
+            text[:begin]
+            + draw(st.sampled_from(["", text[begin:end] * 2, ",", "}", "[", '"', "\x00", "NaN", "1e5", "\ufeff"]))
+            + text[end:]
+        )
+    return text.encode(
+        draw(st.sampled_from(["utf-8"] * 8 + ["utf-8-sig", "utf-16", "utf-32", "latin-1"])), errors="replace"
+    )
 
 
 @hunted(150, 20000)
@@ -119,7 +133,9 @@ def test_each_annotation_is_a_box_or_counted(hunt: Hunt, tmp_path: Path) -> None
             left_out = sum(len(finding.ids) for finding in findings if finding.kind in LEFT_OUT)
             assert len(images.annotations.boxes) + left_out == len(given["annotations"]), told
             assert not Counter(boxes_of(images.annotations)) - Counter(boxes_in(given)), told
-            assert len(images) == len(given["images"]) and len(images.annotations.classes) == len(given["categories"]), told
+            assert len(images) == len(given["images"]) and len(images.annotations.classes) == len(
+                given["categories"]
+            ), told
         opened, others = check_data(data, 1.0)
         for split, there in opened.items():
             assert described(split, there)

@@ -1,12 +1,10 @@
-"""Tables of any bytes: what is opened is what a plain reader reads, all of it, or the user is told which row or file."""
+"""Tables of any bytes: what is opened is all that a plain reader reads, or the user is told which row or file."""
 
 from __future__ import annotations
 
 import csv
 import io
-import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from classification.preflight import look
 from engine.datasets.csv_labels import open_csv
 from engine.datasets.csv_listing import SPLITS
 from engine.datasets.sections import CsvData
-from engine.task.preflight import Checked
 from tests.classification.small import TINY, write_images
 from tests.fuzz.examples import Hunt, hunted, refused
 
@@ -30,9 +27,12 @@ dog/001.jpg,dog,val,x
 owl/000.jpg,owl,train,y
 owl/001.jpg,owl,val,z
 """
-ODD = (b"", b",", b";", b"\t", b'"', b'""', b'"""', b"\n", b"\r", b"\r\n", b"\n\n", b"\x00", b"\xef\xbb\xbf", b"\xff\xfe", b"\xe9", b" ",
-       b"\xc2\xa0", b"\xe2\x80\xa8", b"\x0b", b"\x0c", b"\x1c", b"\x85", b"\\", b"..", b"/", b"cat", b"Cat ", b"train", b"test", b"nan", b"NaN",
-       b"1", b"1.0", b"#", b"=1+1", b"'", b"file", b"kind", b"split", b"a" * 200000, b"file,kind,split,note\n")  # fmt: skip
+ODD = (
+    b"", b",", b";", b"\t", b'"', b'""', b'"""', b"\n", b"\r", b"\r\n", b"\n\n", b"\x00", b"\xef\xbb\xbf", b"\xff\xfe",
+    b"\xe9", b" ", b"\xc2\xa0", b"\xe2\x80\xa8", b"\x0b", b"\x0c", b"\x1c", b"\x85", b"\\", b"..", b"/", b"cat",
+    b"Cat ", b"train", b"test", b"nan", b"NaN", b"1", b"1.0", b"#", b"=1+1", b"'", b"file", b"kind", b"split",
+    b"a" * 200000, b"file,kind,split,note\n",
+)  # fmt: skip
 tables = st.sampled_from([TABLE.encode(), TABLE.replace("\n", "\r\n").encode(), TABLE.replace(",", ";").encode()])
 
 
@@ -49,7 +49,11 @@ def damaged(draw: st.DrawFn) -> bytes:
             case 0:
                 table = table[:begin] + table[end:]
             case 1 | 2:
-                table = table[:begin] + draw(st.sampled_from(ODD) | st.binary(max_size=4)) + table[draw(st.sampled_from([begin, end])) :]
+                table = (
+                    table[:begin]
+                    + draw(st.sampled_from(ODD) | st.binary(max_size=4))
+                    + table[draw(st.sampled_from([begin, end])) :]
+                )
             case 3:
                 table = b"".join([*lines[: line + 1], *lines[line:]])
             case 4:
@@ -97,7 +101,10 @@ def test_what_is_opened_is_what_stands_there(hunt: Hunt, tmp_path: Path, caplog:
             for index in range(len(images))
         ]
         assert sorted(found) == sorted(there)
-        assert len(rows) == len(there) or f"rows that repeat others and count once: {len(rows) - len(there)}" in caplog.text
+        assert (
+            len(rows) == len(there)
+            or f"rows that repeat others and count once: {len(rows) - len(there)}" in caplog.text
+        )
         for row in rows:
             cells = [cell for cell in row.values() if "\n" in cell.strip() or "\r" in cell.strip()]
             assert not any(cell.count(delimiter) >= len(row) - 1 for cell in cells) or "quote" in caplog.text, cells

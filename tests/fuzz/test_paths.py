@@ -22,8 +22,29 @@ from tests.fuzz.examples import Hunt, hunted, refused
 from tests.fuzz.test_processes import configuration
 from tools.check.__main__ import check
 
-PARTS = ["a", "..", ".", "loop", "file", "folder", "x" * 300, "x" * 255, "é" * 200, " ", "\n", "#", "~", "*", "\udce9", "\\", "null", "dangling"]
-paths = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map("/".join) | st.sampled_from(["", "/", "/dev/null", "/proc/self/mem", "a/" * 3000])
+PARTS = [
+    "a",
+    "..",
+    ".",
+    "loop",
+    "file",
+    "folder",
+    "x" * 300,
+    "x" * 255,
+    "é" * 200,
+    " ",
+    "\n",
+    "#",
+    "~",
+    "*",
+    "\udce9",
+    "\\",
+    "null",
+    "dangling",
+]
+paths = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map("/".join) | st.sampled_from(
+    ["", "/", "/dev/null", "/proc/self/mem", "a/" * 3000]
+)
 
 
 @pytest.fixture(autouse=True)

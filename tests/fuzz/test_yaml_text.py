@@ -33,7 +33,11 @@ def opened(task: str, path: Path, *overrides: str) -> str:
 
 @hunted(60, 4000)
 def test_any_bytes(hunt: Hunt, tmp_path: Path) -> None:
-    @hunt(st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | st.lists(yaml_texts.odd_texts).map(lambda t: "".join(t).encode(errors="replace")))
+    @hunt(
+        st.binary(max_size=60)
+        | st.text(max_size=60).map(str.encode)
+        | st.lists(yaml_texts.odd_texts).map(lambda t: "".join(t).encode(errors="replace"))
+    )
     def check(content: bytes) -> None:
         (tmp_path / "run.yaml").write_bytes(content)
         assert opened("classification", tmp_path / "run.yaml")

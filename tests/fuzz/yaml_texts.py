@@ -12,28 +12,31 @@ from tests.environment import ROOT
 
 TASKS = ("classification", "detection")
 TREES: list[tuple[str, dict[str, Any]]] = [
-    (task, read_file(file).plain())
-    for task in TASKS
-    for file in sorted((ROOT / "configs" / task).rglob("*.yaml"))
+    (task, read_file(file).plain()) for task in TASKS for file in sorted((ROOT / "configs" / task).rglob("*.yaml"))
 ]
 """Each configuration, with what it inherits, beside the name of its task."""
 
-SECTIONS = ("experiment", "model", "detection", "data", "augmentation", "loss", "optimizer", "schedule", "training",
-            "finetune", "evaluation", "checkpoint", "logging", "distributed", "base")  # fmt: skip
-
-ODD_TEXTS = ("", " ", "\t", "\r\n", "\r", "\ufeff", "\x00", "\x1b[31m", "\x85", "\u2028", "\u202e", "\U0001f41f", "e\u0301",
-             ": ", "- ", " #", "#", "&a ", "*a", "!!python/object:os.system ", "!replace ", "!!binary ", "!!set ", "<<: ",
-             "---\n", "...\n", "%YAML 1.1\n", "{", "}", "[", "]", ",", "'", '"', "|\n", ">\n", "? ", "@", "`", "~", "\\",
-             "null", "true", "no", ".nan", ".inf", "-.inf", "1e999", "0x10", "0o17", "010", "1_000", "2024-01-01", "12:30",
-             "9" * 400, "9" * 5000, str(2**63), str(2**63 - 1), "-1", "0", "$HOME", "${", "$$", "~nobody", "../", "/", "a" * 3000, "[" * 300, "\n  ",
-             r'"\ud800"', r'"\ud83d\udc1f"', r'"\0"', r'"\e[1m"', r'{"\ud83d\udc1f": 1}', r'{"\udce9": 1}')  # fmt: skip
+SECTIONS = (
+    "experiment", "model", "detection", "data", "augmentation", "loss", "optimizer", "schedule", "training",
+    "finetune", "evaluation", "checkpoint", "logging", "distributed", "base",
+)  # fmt: skip
+ODD_TEXTS = (
+    "", " ", "\t", "\r\n", "\r", "\ufeff", "\x00", "\x1b[31m", "\x85", "\u2028", "\u202e", "\U0001f41f", "e\u0301",
+    "\n  ", ": ", "- ", " #", "#", "&a ", "*a", "!!python/object:os.system ", "!replace ", "!!binary ", "!!set ",
+    "<<: ", "---\n", "...\n", "%YAML 1.1\n", "{", "}", "[", "]", ",", "'", '"', "|\n", ">\n", "? ", "@", "`", "~",
+    "\\", "null", "true", "no", ".nan", ".inf", "-.inf", "1e999", "0x10", "0o17", "010", "1_000", "2024-01-01",
+    "12:30", "9" * 400, "9" * 5000, str(2**63), str(2**63 - 1), "-1", "0", "$HOME", "${", "$$", "~nobody", "../", "/",
+    "a" * 3000, "[" * 300, r'"\ud800"', r'"\ud83d\udc1f"', r'"\0"', r'"\e[1m"', r'{"\ud83d\udc1f": 1}',
+    r'{"\udce9": 1}',
+)  # fmt: skip
+ODD_VALUES: list[Any] = [
+    None, True, False, 0, 1, -1, 2, 3, 10**9, 10**30, -(10**30), 0.0, -0.0, 0.5, 1.5, 1e-320, 1e308, float("nan"),
+    float("inf"), float("-inf"), "", " ", "auto", "none", "all", "timm", "head", [], {}, [[]], [None], {"": ""},
+    [0, 0], [1, 1], [0.1, 0.2], ["a", "a"], {"a": {"b": None}}, {0: "head"}, {0.5: "all"}, {1e999: "all"}, {None: 1},
+]  # fmt: skip
 odd_texts = st.sampled_from(ODD_TEXTS) | st.text(max_size=8)
 odd_values = (
-    st.sampled_from(
-        [None, True, False, 0, 1, -1, 2, 3, 10**9, 10**30, -(10**30), 0.0, -0.0, 0.5, 1.5, 1e-320, 1e308, float("nan"),
-         float("inf"), float("-inf"), "", " ", "auto", "none", "all", "timm", "head", [], {}, [[]], [None], {"": ""},
-         [0, 0], [1, 1], [0.1, 0.2], ["a", "a"], {"a": {"b": None}}, {0: "head"}, {0.5: "all"}, {1e999: "all"}, {None: 1}]
-    )  # fmt: skip
+    st.sampled_from(ODD_VALUES)
     | st.integers()
     | st.floats()
     | st.text(max_size=6)
@@ -59,7 +62,10 @@ def put(tree: Any, place: tuple, value: Any = ..., key: Any = None) -> Any:
         return tree[:first] + [item for item in inner if item is not ...] + tree[first + 1 :]
     if rest:
         return {**tree, first: put(tree[first], tuple(rest), value, key)}
-    items = [(key if key is not None and k == first else k, value if k == first and value is not ... else v) for k, v in tree.items()]
+    items = [
+        (key if key is not None and k == first else k, value if k == first and value is not ... else v)
+        for k, v in tree.items()
+    ]
     return dict(item for item, k in zip(items, tree, strict=True) if not (k == first and value is ... and key is None))
 
 

@@ -320,6 +320,7 @@ def test_ids_that_occur_twice_are_told_and_their_boxes_used(tmp_path):
     ("content", "message"),
     [
         ("{", "is no JSON file"),
+        ('{"images": [], "images": []}', r"is no JSON file \(an object has the key 'images' more than once\)"),
         ("[" * 100_000, "is no JSON file"),
         ("[]", "needs a list of objects 'images'"),
         ('{"images": [], "annotations": {}, "categories": []}', "needs a list of objects 'annotations'"),

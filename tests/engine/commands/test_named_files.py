@@ -28,6 +28,15 @@ def test_folders_are_searched_and_files_are_taken_at_their_word(tmp_path: Path) 
     assert [str(path.relative_to(tmp_path)) for path in found] == ["any", "a/1.PNG", "a/2.jpg", "a/deep/3.webp"]
 
 
+def test_tables_are_read_to_their_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "a.csv").write_text('path,x\na.jpg,"1\nb.jpg,2"\n')
+    assert len(find_images([str(tmp_path / "a.csv")], "path", tmp_path)) == 1
+    assert "a.csv:3: a cell in quotes reads like rows of its own; is a quote not closed?" in caplog.text
+    (tmp_path / "a.csv").write_text("path\na\0.jpg\n")
+    with pytest.raises(UserError, match=r"a\.csv:2: path: must be the path of an image, not 'a\\x00\.jpg'"):
+        find_images([str(tmp_path / "a.csv")], "path", tmp_path)
+
+
 def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a.jpg", "notes.txt", "photo", ".a.jpg", "._a.jpg", ".thumbs/a.jpg", "found/images/00001_a.png",
                  "found/detections.json", "images/b.jpg", "elsewhere/c.jpg"):  # fmt: skip

@@ -55,6 +55,8 @@ def test_variables_are_put_in(text: str, path: str) -> None:
         ("${NOWHERE}", "the environment variable NOWHERE is not set"),
         ("$EMPTY/x", "the environment variable EMPTY is empty"),
         ("~no_such_user/x", "there is no user of the name in '~no_such_user/x'"),
+        ("a/" + "é" * 128, "no path can be as long as 'a/é"),
+        ("a/" * 3000, "no path can be as long as 'a/a/"),
     ],
 )
 def test_what_cannot_be_put_in_is_named_with_its_line(text: str, words: str) -> None:

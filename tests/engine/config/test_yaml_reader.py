@@ -1,6 +1,7 @@
 """YAML files: scalars of YAML 1.2, places, inheritance, and what is refused."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +137,30 @@ def test_merged_values_keep_the_place_they_were_written_at() -> None:
         ("a: *x\n", "a.yaml:1: is not valid YAML: found undefined alias 'x'"),
         ("base:\n  - gone.yaml\n", "a.yaml:2: base: gone.yaml: cannot be read: No such file or directory"),
         ("base: .\n", "a.yaml:1: base: .: cannot be read: Is a directory"),
+        ("a:\n  'b': \"\\ud800\"\n", r"a.yaml:2: '\ud800' has half of a surrogate pair, which is no character"),
+        ('"\\udce9": 1\n', r"a.yaml:1: '\udce9' has half of a surrogate pair, which is no character"),
+        (
+            "a: 1\nb: -9223372036854775808\n",
+            "a.yaml:2: -9223372036854775808 has more than 64 bits; as text it stands in quotes",
+        ),
+        ("base: 'a\\0'\n".replace("'", '"'), r"a.yaml:1: base: no path can have the character \0: 'a\x00'"),
+        ("base: loop/x\n", "a.yaml:1: base: loop/x: cannot be read: Too many levels of symbolic links"),
     ],
 )
 def test_refusals(text: str | bytes, message: str) -> None:
+    Path("loop").symlink_to("loop")
     assert refusal(text) == message
+
+
+def test_both_halves_of_a_surrogate_pair_are_a_character_as_in_json() -> None:
+    assert read(r'{"\ud83d\udc1f": "\ud83d\udc1f"}') == {"🐟": "🐟"}
+
+
+def test_whole_numbers_of_thousands_of_digits_are_refused() -> None:
+    assert re.fullmatch(
+        r"a\.yaml:1: 9+…9+ has more than 64 bits; as text it stands in quotes", refusal("a: " + "9" * 5000)
+    )
+    assert read("a: 9223372036854775807\nb: '" + "9" * 5000 + "'\n") == {"a": 2**63 - 1, "b": "9" * 5000}
 
 
 def test_aliases_cannot_make_much_of_little() -> None:

@@ -175,12 +175,24 @@ COLUMNS = {"label_columns": ["cod", "hake", "crab"]}
         (MARKS.replace("d,0,1,1", "d,0,1,0"), COLUMNS, "train",
          r"1 of 3 classes have no training images: crab; .*take them out of data\.label_columns"),
         ("file,species\n" + "".join(f"{k},\n" for k in range(7)), {}, "train", r"\nand 2 more rows$"),
+        ("file,species\na\0,cod\n", {}, "train", r"fish\.csv:2: file: must be the path of an image, not 'a\\x00'"),
         ("file,species\na,cod|nan\nb,NaN\n", {"label_separator": "|"}, "train", r"fish\.csv:3: species: must be"),
     ],
 )  # fmt: skip
 def test_a_wrong_row_is_named(data, text, keys, split, message):
     with pytest.raises(UserError, match=message):
         open_csv(data(text, **keys), split)
+
+
+def test_a_quote_that_nobody_has_closed_is_told_once(data, tmp_path, caplog):
+    text = ONE.replace("split\n", "split,note\n").replace("train\n", 'train,"5\n', 1)
+    config = data(text.replace("Validation\n", 'Validation,6"\n').replace("test\n", "test,7\n"), split_column="split")
+    for split in ("train", "test"):
+        open_csv(config, split)
+    assert caplog.messages == [
+        "data.csv: rows with a cell in quotes that reads like rows of its own: 1; the first ends in "
+        f"{tmp_path}/fish.csv:5; is a quote not closed?"
+    ]
 
 
 @pytest.mark.parametrize(

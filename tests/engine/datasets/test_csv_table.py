@@ -27,6 +27,20 @@ def test_wanted_columns_wherever_they_stand(table):
     assert len(found) == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "swallowed"),
+    [
+        ('file,species,x\na,cod,"5\nb,hake,6\nc,crab,7"\nd,cod,8\n', [4]),
+        ('file,species,x\n"a,cod,5\nb",hake,6\n', [3]),
+        ('file,species,x\na,"cod\r\nb,hake,5\r\nc,crab",8\r\n', [4]),
+        ('file,species,x\na,cod,"two\nlines, one comma"\n', []),
+        ('file,species,x\na,cod,"a, b, c, d"\n', []),
+    ],
+)
+def test_a_row_that_has_swallowed_others_is_noted(table, text, swallowed):
+    assert read_table(table(text), WANTED).swallowed == swallowed
+
+
 def test_what_excel_writes(table):
     text = "file;species\r\nÄ.jpg;größe\r\n"
     assert read_table(table(b"\xef\xbb\xbf" + text.encode()), WANTED, ";").columns["species"] == ["größe"]

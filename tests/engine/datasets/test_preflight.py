@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine.datasets.class_folders import open_folder
 from engine.datasets.labelled import FileImages, open_digits
@@ -29,6 +30,21 @@ def test_each_broken_one_is_named_with_its_fault(images):
     first, second = broken_images(images).splitlines()
     assert first.startswith(f"{images.path(3)}: cannot be read as an image (it is empty)")
     assert second.startswith(f"{images.path(19)}: cannot be read as an image (cannot identify")
+
+
+def test_images_that_would_be_refused_when_they_are_read_are_broken_ones(images):
+    Image.new("F", (8, 8)).save(images.path(2), "TIFF")
+    Image.new("RGB", (8, 8)).save(images.path(3), "EPS")
+    first, second = broken_images(images).splitlines()
+    assert "floating-point pixels" in first and "a file of the format EPS; convert it to PNG" in second
+
+
+def test_huge_ones_are_counted_and_the_largest_named(images, monkeypatch, caplog):
+    assert not broken_images(images) and not caplog.messages
+    monkeypatch.setattr("engine.datasets.preflight.HUGE", 399)
+    Image.new("L", (21, 20)).save(images.path(7))
+    assert not broken_images(images)
+    assert "data: 20 images have more than 0 million pixels" in caplog.text and f": {images.path(7)};" in caplog.text
 
 
 def test_many_are_counted(images):

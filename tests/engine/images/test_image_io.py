@@ -175,6 +175,12 @@ def test_a_decompression_bomb_is_refused_before_it_unpacks(tmp_path):
         read_image(tmp_path / "bomb.png")
 
 
+def test_a_picture_that_is_a_program_is_not_run(tmp_path):
+    Image.fromarray(COLOURS).save(tmp_path / "a.jpg", "EPS")
+    with pytest.raises(UserError, match=r"a\.jpg: .*a file of the format EPS; convert it to PNG"):
+        read_image(tmp_path / "a.jpg")
+
+
 def test_a_written_image_reads_back_exactly_and_leaves_nothing_else(tmp_path):
     write_image(tmp_path / "results" / "sheet.png", COLOURS)
     write_image(tmp_path / "results" / "sheet.png", COLOURS[::-1])
