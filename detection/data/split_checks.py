@@ -59,7 +59,7 @@ def look_at_images(images: CocoImages) -> list[Finding]:
     ):
         findings.add(kind, text, [ids[index].item() for index, fault in faults.items() if fault == kind], fatal=True)
     huge = np.flatnonzero(images.annotations.sizes.prod(axis=1) > HUGE)
-    text = f"images of more than {HUGE // 10**6} million pixels, which take gigabytes while they are read"
+    text = f"images of more than {HUGE // 10**6} million pixels, which take a gigabyte or so each while they are read"
     findings.add("huge", text, ids[huge].tolist())
     return findings.found
 

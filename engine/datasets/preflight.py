@@ -118,10 +118,8 @@ def broken_images(images: FileImages) -> str:
     looks = look_at_some(len(images), lambda index: _look(images.path(index)))
     if huge := {index: pixels for index, (_, pixels) in looks.items() if pixels > HUGE}:
         index = max(huge, key=huge.__getitem__)
-        text = (
-            "data: %d images have more than %d million pixels, and take gigabytes while they are read; the largest, of "
-        )
-        text += "%d million: %s; make smaller ones of them, unless they are meant"
+        text = "data: %d images have more than %d million pixels, and take a gigabyte or so each to be read; "
+        text += "the largest, of %d million: %s; make smaller ones of them, unless they are meant"
         log.warning(text, len(huge), HUGE // 10**6, huge[index] // 10**6, images.path(index))
     broken = [fault for fault, _ in looks.values() if fault]
     more = f"and {len(broken) - NAMED} more of the {len(looks)} images looked at"
