@@ -107,7 +107,7 @@ def test_files_that_may_not_be_read_are_called_so(tmp_path: Path, monkeypatch: p
     def denied(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("detection.data.split_checks.Image.open", denied)
+    monkeypatch.setattr("engine.images.image_io.Image.open", denied)
     found = [finding for finding in check_splits(config, opened, least=1.0) if finding.fatal]
     assert [(finding.kind, finding.ids) for finding in found] == [("denied", (101, 102, 103))] * 2
 

@@ -185,13 +185,16 @@ def test_a_wrong_row_is_named(data, text, keys, split, message):
 
 
 def test_a_quote_that_nobody_has_closed_is_told_once(data, tmp_path, caplog):
-    text = ONE.replace("split\n", "split,note\n").replace("train\n", 'train,"5\n', 1)
-    config = data(text.replace("Validation\n", 'Validation,6"\n').replace("test\n", "test,7\n"), split_column="split")
-    for split in ("train", "test"):
+    notes = {"split": "note", "train": "1", "val": "2", "Validation": '"3', "test": '4"'}
+    text = ONE
+    for word, note in notes.items():
+        text = text.replace(f",{word}\n", f",{word},{note}\n")
+    config = data(text, split_column="split")
+    for split in ("train", "val"):
         open_csv(config, split)
     assert caplog.messages == [
         "data.csv: rows with a cell in quotes that reads like rows of its own: 1; the first ends in "
-        f"{tmp_path}/fish.csv:5; is a quote not closed?"
+        f"{tmp_path}/fish.csv:6; is a quote not closed?"
     ]
 
 

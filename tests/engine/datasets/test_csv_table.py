@@ -32,7 +32,7 @@ def test_wanted_columns_wherever_they_stand(table):
     [
         ('file,species,x\na,cod,"5\nb,hake,6\nc,crab,7"\nd,cod,8\n', [4]),
         ('file,species,x\n"a,cod,5\nb",hake,6\n', [3]),
-        ('file,species,x\na,"cod\r\nb,hake,5\r\nc,crab",8\r\n', [4]),
+        ('file,species,x\na,"cod,1\r\nb,hake,5\r\nc,crab",8\r\n', [4]),
         ('file,species,x\na,cod,"two\nlines, one comma"\n', []),
         ('file,species,x\na,cod,"a, b, c, d"\n', []),
     ],
