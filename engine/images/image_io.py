@@ -29,6 +29,8 @@ _UPRIGHT = {
 
 AT_ONCE = 1 << 24
 """Pixels that are converted to RGB together."""
+LONGEST = 1_000_000
+"""Pixels of a side; more is a mistake in the file."""
 FLOATS = "floating-point pixels; convert them to 8 or 16 bits"
 HUGE = 89_478_485
 """Pixels of an image that is worth a word before it is read, which takes four bytes for each and at times eight."""
@@ -68,6 +70,8 @@ def open_image(path: Path) -> Image.Image:
     fault = ""
     if image.mode == "F":
         fault = FLOATS
+    elif max(image.size) > LONGEST:  # each row costs Pillow a pointer besides its pixels
+        fault = f"it has {image.width} x {image.height} pixels, which no picture has"
     elif image.format == "EPS" or isinstance(image, ImageFile.StubImageFile):  # Pillow would have Ghostscript run EPS
         fault = f"a file of the format {image.format}; convert it to PNG"
     if fault:

@@ -50,7 +50,7 @@ def configuration(task: str, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("task", yaml_texts.TASKS)
-@hunted(3, 300)
+@hunted(2, 300)
 def test_damaged_data(hunt: Hunt, task: str, tmp_path: Path) -> None:
     base = configuration(task, tmp_path)
     (tmp_path / "run.yaml").write_text(yaml_texts.written(base))
@@ -68,7 +68,7 @@ def test_damaged_data(hunt: Hunt, task: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", yaml_texts.TASKS)
-@hunted(3, 300)
+@hunted(2, 300)
 def test_odd_settings(hunt: Hunt, task: str, tmp_path: Path) -> None:
     base = configuration(task, tmp_path)
     keys = sorted({path for path, _ in key_paths(find_spec(task).schema()) if path[0] not in ("detection", "model")})

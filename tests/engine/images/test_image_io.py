@@ -175,6 +175,12 @@ def test_a_decompression_bomb_is_refused_before_it_unpacks(tmp_path):
         read_image(tmp_path / "bomb.png")
 
 
+def test_a_side_that_no_picture_has_is_refused(tmp_path):
+    Image.new("1", (1, 1_000_001)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: .*it has 1 x 1000001 pixels, which no picture has"):
+        read_image(tmp_path / "a.png")
+
+
 def test_a_picture_that_is_a_program_is_not_run(tmp_path):
     Image.fromarray(COLOURS).save(tmp_path / "a.jpg", "EPS")
     with pytest.raises(UserError, match=r"a\.jpg: .*a file of the format EPS; convert it to PNG"):
