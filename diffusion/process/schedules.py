@@ -73,7 +73,7 @@ class Schedule:
         """
         time = time.double()
         if self.steps is not None:
-            index = (time * self.steps - 1e-6).ceil().long() - 1  # a little less: 0.07 * 100 is more than 7
+            index = (time * self.steps - 1e-3).ceil().long() - 1  # a little less: 0.07 * 100 is more than 7
             table = _table(self.name, self.steps, self.zero_terminal_snr).to(time.device)
             alpha, sigma = table[:, index.clamp(0, self.steps - 1)]
         else:
