@@ -1,1 +1,1 @@
-"""Diffusion models: a Swin U-Net. The package is reserved; this version trains classifiers and detectors."""
+"""Diffusion models: a Swin U-Net that makes images of noise."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from engine.data.batch_plan import Draw
 from engine.seed import generator
@@ -21,7 +22,7 @@ class Draws(NamedTuple):
     time: float
     """In [0, 1), uniform; see :class:`diffusion.process.times.Times`."""
     drop: float
-    """In [0, 1), uniform: the label is dropped where it is less than the share to be dropped."""
+    """In [0, 1), uniform; see :func:`with_dropped`."""
     noise: NDArray[np.float32]
     """(C, H, W), standard normal."""
 
@@ -45,6 +46,11 @@ def draw_training(seed: int, draw: Draw, shape: tuple[int, int, int], stratified
 def draw_evaluation(seed: int, index: int, shape: tuple[int, int, int]) -> Draws:
     """Draws for sample `index` of a split, the same at every evaluation."""
     return _drawn(shape, seed, "diffusion", "evaluation", index)
+
+
+def with_dropped(labels: Tensor, drop: Tensor, share: float, none: int) -> Tensor:
+    """Returns labels (B,) of which about `share` are `none`: those whose number in `drop` (B,) is less."""
+    return labels.masked_fill(drop < share, none)
 
 
 def stratified_time(seed: int, draw: Draw, batch: int) -> float:

@@ -74,7 +74,7 @@ class Schedule:
         time = time.double()
         if self.steps is not None:
             index = (time * self.steps - 1e-3).ceil().long() - 1  # a little less: 0.07 * 100 is more than 7
-            table = _table(self.name, self.steps, self.zero_terminal_snr).to(time.device)
+            table = _table(self.name, self.steps, self.zero_terminal_snr, time.device)
             alpha, sigma = table[:, index.clamp(0, self.steps - 1)]
         else:
             alpha, sigma = _curve(self.name, time, self.zero_terminal_snr)
@@ -131,13 +131,13 @@ def _rescaled(alpha: Tensor, first: Tensor, last: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _table(name: str, steps: int, zero_terminal_snr: bool) -> Tensor:
+def _table(name: str, steps: int, zero_terminal_snr: bool, device: torch.device) -> Tensor:
     """Returns alpha and sigma of each step: (2, steps). Shared, hence not to be written to."""
     with torch.inference_mode(False):
         alpha = torch.cumprod(1 - _betas(name, steps), 0).sqrt()
         if zero_terminal_snr:
             alpha = _rescaled(alpha, alpha[0], alpha[-1])
-        return torch.stack([alpha, (1 - alpha.square()).sqrt()])
+        return torch.stack([alpha, (1 - alpha.square()).sqrt()]).to(device)
 
 
 def _betas(name: str, steps: int) -> Tensor:

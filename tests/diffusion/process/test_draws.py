@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-from diffusion.process.draws import draw_evaluation, draw_training, stratified_time
+from diffusion.process.draws import draw_evaluation, draw_training, stratified_time, with_dropped
 from engine.data.batch_plan import Draw
 
 SHAPE = (3, 8, 8)
@@ -49,3 +50,9 @@ def test_stratified_draws_differ_from_others_in_their_time_alone() -> None:
     plain, stratified = draw_training(0, Draw(0, 0, 5), SHAPE), draw_training(0, Draw(0, 0, 5), SHAPE, stratified=16)
     assert plain.time != stratified.time == stratified_time(0, Draw(0, 0, 5), 16)
     assert plain.drop == stratified.drop and np.array_equal(plain.noise, stratified.noise)
+
+
+def test_labels_are_dropped_by_the_numbers_drawn_for_them() -> None:
+    labels, drop = torch.tensor([3, 1, 4, 1]), torch.tensor([0.05, 0.1, 0.0, 0.9])
+    assert with_dropped(labels, drop, 0.1, none=10).tolist() == [10, 1, 10, 1]
+    assert with_dropped(labels, drop, 0.0, none=10).tolist() == labels.tolist()
