@@ -76,7 +76,7 @@ class Process:
         alpha, sigma = (part.to(images.dtype).view(-1, 1, 1, 1) for part in exact)
         noisy = alpha * images + sigma * noise
         angle = torch.atan2(exact[1], exact[0]).to(images.dtype)
-        output = network(noisy / self.objective.scale(alpha, sigma), angle, labels).to(images.dtype)
+        output = network(noisy / self.objective.scale(alpha, sigma), angle, labels)
         error = (output - self.objective.target(images, noise, alpha, sigma)).square().mean((1, 2, 3))
         weight = loss_weight(self.weighting, self.objective, *exact, gamma=self.gamma)
         gain = self.objective.gain(*exact) ** 2 * torch.ones_like(weight)

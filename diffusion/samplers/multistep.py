@@ -53,8 +53,9 @@ def unipc(denoise: Denoise, x: Tensor, levels: Levels, callback: Callback = igno
 
 def _predicted(x: Tensor, image: Tensor, level: Level, to: Level, previous: tuple[Level, Tensor] | None) -> Tensor:
     """Takes a step with the image as it is, or as it will be in the step's middle if it goes on as it came."""
-    if previous is None or previous[0].alpha == 0 or to.sigma == 0:
+    if previous is None or to.sigma == 0:
         return moved(x, image, level, to)
+    # 0 behind pure noise, which lies infinitely far back
     ahead = (to.log_snr - level.log_snr) / (level.log_snr - previous[0].log_snr)
     return moved(x, image + ahead / 2 * (image - previous[1]), level, to)
 
@@ -77,10 +78,8 @@ def _corrected(
     """
     came, seen = previous
     width = level.log_snr - came.log_snr
-    if math.isinf(width):
-        return moved(start, seen, came, level)
     change = (image - seen) / 2
-    if before is not None and before[0].alpha > 0:
+    if before is not None:
         # Weights of the slopes to the step's end (1) and to the one before (r < 0), from the conditions of order 2:
         # a + b = first, a + b r = second.
         r = (before[0].log_snr - came.log_snr) / width

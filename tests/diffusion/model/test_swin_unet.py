@@ -84,13 +84,15 @@ def test_without_classes_it_is_told_none() -> None:
 
 
 def test_the_way_up_sees_the_way_down_and_the_bottleneck() -> None:
-    model = awake(depths=(1, 1, 1), num_heads=(1, 2, 4))
-    before = asked(model, 16, 16)
-    for stage in range(3):
-        changed = awake(depths=(1, 1, 1), num_heads=(1, 2, 4))
-        torch.nn.init.zeros_(changed.layers[stage].blocks[0].mlp.fc2.weight)
-        assert not torch.allclose(asked(changed, 16, 16), before, atol=1e-6)
-    assert [up.upsample.expand.in_features for up in model.up_layers] == [64, 32]
+    three = {"depths": (1, 1, 1), "num_heads": (1, 2, 4)}
+    before = asked(awake(**three), 16, 16)
+    for stage in (0, 1):
+        for half in (0, 1):  # of what is joined: the map from below, the map of the way down
+            changed = awake(**three)
+            with torch.no_grad():
+                changed.up_layers[stage].join.weight.chunk(2, dim=1)[half].zero_()
+            assert not torch.allclose(asked(changed, 16, 16), before, atol=1e-6)
+    assert [up.upsample.expand.in_features for up in awake(**three).up_layers] == [64, 32]
 
 
 def test_padding_is_cropped_from_the_maps_too() -> None:

@@ -75,6 +75,8 @@ def test_a_bfloat16_network_loses_nothing_more() -> None:
     losses = PROCESSES[0].losses(Recorded(answer), IMAGES, LABELS, NOISE, UNIFORM)
     assert losses.loss.dtype == torch.float32
     torch.testing.assert_close(losses.loss, (answer.float() - NOISE).square().mean((1, 2, 3)))
+    image = PROCESSES[0].denoiser(Recorded(answer), LABELS)(IMAGES, 0.6, 0.8)
+    assert torch.equal(image, PROCESSES[0].objective.image(answer.float(), IMAGES, 0.6, 0.8))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,9 @@ def test_edm_is_that_of_the_paper() -> None:
     torch.testing.assert_close(
         loss_weight("edm", Objective("x0", data), one, sigma), (sigma**2 + data**2) / (sigma * data) ** 2
     )
-    torch.testing.assert_close(loss_weight("edm", Objective("edm", data), one, sigma), one)
+    for level in ((one, sigma), LEVEL):
+        weights = loss_weight("edm", Objective("edm", data), *level)
+        torch.testing.assert_close(weights, torch.ones_like(weights))
 
 
 def test_without_weights_all_count_one() -> None:
