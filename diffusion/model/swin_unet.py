@@ -145,6 +145,10 @@ class SwinUNet(nn.Module):
         ends = ("pos_embed", "relative_position_bias_table", "classes.weight")
         return {name for name, _ in self.named_parameters() if name.endswith(ends)}
 
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Returns what belongs to which depth, by timm's protocol: each stage of the way down, then all else."""
+        return {"stem": r"^(patch_embed|pos_embed)", "blocks": r"^layers\.(\d+)"}
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recomputes each block in the backward pass instead of keeping its activations."""
         self.grad_checkpointing = enable

@@ -19,15 +19,13 @@ OVERHEAD_PER_TENSOR = 1 << 10
 """Bytes it needs for each tensor's name, header and alignment."""
 
 
-def estimate_checkpoint_bytes(
-    model: nn.Module, ema: nn.Module | None, optimizer: Optimizer, later: Sequence[Tensor] = ()
-) -> int:
-    """Returns an upper bound of a checkpoint's size.
+def estimate_checkpoint_bytes(models: Sequence[nn.Module], optimizer: Optimizer, later: Sequence[Tensor] = ()) -> int:
+    """Returns an upper bound of a checkpoint's size, in which the weights of ``models`` lie.
 
     Of parameters that the optimizer has not stepped yet, ``later`` ones among them, it is taken to hold two tensors and
     a step count each, as Adam does; of others what it holds is counted.
     """
-    weights = [*model.state_dict().values(), *(ema.state_dict().values() if ema is not None else ())]
+    weights = [tensor for model in models for tensor in model.state_dict().values()]
     moments = tensors_in(list(optimizer.state.values()))
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
     waiting = [*later, *(p for p in parameters if p not in optimizer.state)]

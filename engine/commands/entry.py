@@ -52,7 +52,7 @@ def train(spec: TaskSpec) -> None:
 def evaluate(spec: TaskSpec) -> None:
     """Runs ``python -m TASK.evaluate`` and exits with the code of its outcome."""
     arguments = parse_evaluate_arguments(spec.name, sys.argv[1:], spec.schema)
-    _use_trained_model(spec, arguments, Later("engine.commands.evaluate:run_evaluation"))
+    use_trained_model(spec, arguments, Later("engine.commands.evaluate:run_evaluation"))
 
 
 def predict(spec: TaskSpec, description: str, add_arguments: Callable[[ArgumentParser], None]) -> None:
@@ -61,11 +61,19 @@ def predict(spec: TaskSpec, description: str, add_arguments: Callable[[ArgumentP
     ``add_arguments`` adds ``--output`` and what else the command takes.
     """
     arguments = parse_predict_arguments(spec.name, description, add_arguments, sys.argv[1:], spec.schema)
-    _use_trained_model(spec, arguments, Later("engine.commands.predict:run_prediction"))
+    use_trained_model(spec, arguments, Later("engine.commands.predict:run_prediction"))
 
 
-def _use_trained_model(spec: TaskSpec, arguments: Any, run: Later) -> None:
-    """Reads the settings, so that a mistake is told before torch is there, and runs the command."""
+def use_trained_model(spec: TaskSpec, arguments: Any, run: Later) -> None:
+    """Runs a command that uses a trained model and exits with the code of its outcome.
+
+    Its settings are read first, so that a mistake is told before torch is there.
+
+    Args:
+        spec: The task.
+        arguments: What the user typed: ``experiment``, ``checkpoint``, ``overrides`` and more.
+        run: Is called with both, and returns the exit code.
+    """
 
     def command() -> int:
         from engine.run_folder.used_config import used_config

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from engine.checkpoints.background_saver import Saver
@@ -110,6 +111,13 @@ class FolderRecorder(Recorder):
         star = "  (best so far)" if state.best.get("step") == state.step else ""
         log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
         self._tell(state, epoch)
+
+    def write(self, state: RunState, split: str, write: Callable[[Path, int], Mapping[str, ImageArray]]) -> None:
+        results = self._folder.results
+        with warning_of_a_bad_disk(results):
+            results.mkdir(exist_ok=True)
+            for name, image in write(results, state.step).items():
+                self._metrics.image(f"{split}/{name}", image, state.step)
 
     def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         if self._logging.tensorboard:

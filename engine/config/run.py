@@ -6,7 +6,7 @@ A task's configuration inherits from :class:`RunConfig` and adds its own section
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from engine.config.optimization import (
     UNDIVIDED,
@@ -18,7 +18,7 @@ from engine.config.optimization import (
     undivided,
 )
 from engine.config.paths import AbsolutePath
-from engine.config.section import Count, OnlyWith, Positive, Section, Unused, UnusedKeys
+from engine.config.section import Count, OnlyWith, Positive, Section, Unused, UnusedKeys, of_trained_model
 from engine.config.training import EvaluationConfig, FinetuneConfig, TrainingConfig
 
 WaitSeconds = Annotated[float, Field(gt=0, le=30 * 86400)]
@@ -125,4 +125,13 @@ class RunConfig(Section):
         # The same on any number of ranks, so that what is tried on one also runs on many.
         if self.training.shard == "optimizer" and self.optimizer.name in UNDIVIDED:
             raise ValueError(f"training.shard: {undivided(self.optimizer.name)}")
+        return self
+
+    @model_validator(mode="after")
+    def _second_average_is_there(self, info: ValidationInfo) -> "RunConfig":
+        if self.evaluation.weights == "second_ema":
+            if not of_trained_model(info):
+                raise ValueError("evaluation.weights: second_ema is for a trained model; a run evaluates it anyway")
+            if self.training.ema is None or self.training.ema.second_decay is None:
+                raise ValueError("evaluation.weights: second_ema: the run had no training.ema.second_decay")
         return self

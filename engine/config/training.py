@@ -14,6 +14,9 @@ class EmaConfig(Section):
 
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.9998
     """Weight of the average so far in each update."""
+    second_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Weight of a second average, which is kept and evaluated too, so that one can choose the better one afterwards by
+    evaluation.weights; null: none."""
     warmup: bool = True
     """Start with a small decay that grows towards `decay`, so that short runs average too."""
 
@@ -176,8 +179,9 @@ class EvaluationConfig(Section):
     """Metric that decides which checkpoint is best (and early stopping, and plateau); null: the task's own."""
     mode: Literal["max", "min"] | None = None
     """Whether more or less of `metric` is better; null: as the task says, which knows it of nearly all."""
-    weights: Literal["auto", "model", "ema"] = "auto"
-    """Weights to evaluate; auto: the moving average if there is one."""
+    weights: Literal["auto", "model", "ema", "second_ema"] = "auto"
+    """Weights to evaluate; auto: the moving average if there is one. second_ema: that of training.ema.second_decay, for
+    a trained model."""
     early_stopping: EarlyStoppingConfig | None = None
     """Stop when `metric` no longer improves; null: never."""
 

@@ -45,10 +45,14 @@ class Experiment(Generic[C]):
         """Copies the weights that ``evaluation.weights`` names: the moving average, if there is one, by default.
 
         Raises:
-            UserError: they do not fit the model.
+            UserError: they are not there, or do not fit the model.
         """
-        use_ema = self.saved["ema"] is not None and self.config.evaluation.weights != "model"
-        state = self.saved["ema" if use_ema else "model"]
+        wanted = self.config.evaluation.weights
+        if wanted == "auto" or (wanted == "ema" and self.saved["ema"] is None):
+            wanted = "model" if self.saved["ema"] is None else "ema"
+        if wanted not in self.saved:
+            raise UserError(f"evaluation.weights: {self.checkpoint} has no {wanted}; use ema or model")
+        state = self.saved[wanted]
         if fault := misfit(model.state_dict(), state):
             raise UserError(f"{self.checkpoint} does not fit the configured model: {fault}")
         model.load_state_dict(state)

@@ -18,7 +18,7 @@ from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.images.image_io import read_image, to_rgb, upright
 from engine.task.experiment import open_experiment
-from engine.task.inference import ImageInference, inference_mode
+from engine.task.inference import ImageInference, Inference, inference_mode
 from engine.task.other_tasks import explained
 from engine.task.spec import TaskSpec
 
@@ -57,7 +57,22 @@ def load_model(
     device: str | torch.device | None = None,
     overrides: Sequence[str] = (),
 ) -> LoadedModel:
-    """Loads the trained model of an experiment's folder; no process group is needed.
+    """Loads the trained model of an experiment's folder that answers for images.
+
+    The arguments are those of :func:`load_inference`.
+    """
+    inference, config, place = load_inference(spec, experiment, checkpoint, device, overrides)
+    return LoadedModel(cast(ImageInference, inference), config, place)
+
+
+def load_inference(
+    spec: TaskSpec,
+    experiment: str | os.PathLike[str],
+    checkpoint: str = "best",
+    device: str | torch.device | None = None,
+    overrides: Sequence[str] = (),
+) -> tuple[Inference, RunConfig, torch.device]:
+    """Loads what a task makes of an experiment's folder; no process group is needed.
 
     Args:
         checkpoint: ``best``, ``last`` or a file.
@@ -72,5 +87,4 @@ def load_model(
     except UserError as error:
         raise UserError(explained(error)) from None
     place = choose_device(opened.config.distributed, Layout()) if device is None else torch.device(device)
-    inference = spec.inference(opened, Ranks(Layout(), place))
-    return LoadedModel(cast(ImageInference, inference), opened.config, place)
+    return spec.inference(opened, Ranks(Layout(), place)), opened.config, place

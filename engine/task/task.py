@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +26,9 @@ class Evaluated:
     """Plain values that belong to the weights from now on, such as tuned thresholds: they are kept in checkpoints."""
     draw: Callable[[], Mapping[str, ImageArray]] = dict
     """Draws images for TensorBoard, by name. Called on rank 0, and only if the result is the best so far."""
+    write: Callable[[Path, int], Mapping[str, ImageArray]] | None = None
+    """Writes files of every evaluation into the run's results/, given that folder and the step, and returns images for
+    TensorBoard by name. Called on rank 0."""
 
 
 class Task(Protocol):

@@ -68,7 +68,11 @@ class Learner:
             self._sharded = shard(self.optimizer, optimizer, timeout, ranks)
         self._follow_freezing()
         self.scaler = self.precision.scaler()
-        self.ema = None if training.ema is None else MovingAverage(model, training.ema)
+        self.ema = self.second_ema = None
+        if (ema := training.ema) is not None:
+            self.ema = MovingAverage(model, ema)
+            if ema.second_decay is not None:
+                self.second_ema = MovingAverage(model, ema.model_copy(update={"decay": ema.second_decay}))
         self.evaluated = model if self.ema is None or evaluated == "model" else self.ema.module
         """What evaluations measure: the bare model or its moving average."""
 
@@ -138,8 +142,8 @@ class Learner:
         set_rate(self.optimizer, rate)
         step_unless(skipped, self.optimizer)
         self._batch_norm.settle(skipped)
-        if self.ema is not None:
-            self.ema.follow(number, skipped)
+        for average in self._averages.values():
+            average.follow(number, skipped)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -152,8 +156,14 @@ class Learner:
 
     def checkpoint_bytes(self) -> int:
         """Returns the most that a checkpoint takes on disk."""
-        ema = self.ema.module if self.ema is not None else None
-        return estimate_checkpoint_bytes(self.model, ema, self.optimizer, self.freezing.later())
+        averages = [average.module for average in self._averages.values()]
+        return estimate_checkpoint_bytes([self.model, *averages], self.optimizer, self.freezing.later())
+
+    @property
+    def _averages(self) -> dict[str, MovingAverage]:
+        """Returns the moving averages by their names in a checkpoint."""
+        averages = {"ema": self.ema, "second_ema": self.second_ema}
+        return {name: average for name, average in averages.items() if average is not None}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns plain tensors and plain types under the bare model's names.
@@ -163,7 +173,8 @@ class Learner:
         state = named_state(self.optimizer, self.model)
         return {
             "model": self.model.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema is not None else None,
+            "ema": None,
+            **{name: average.module.state_dict() for name, average in self._averages.items()},
             "optimizer": state if self._sharded is None else self._sharded.gather(state),
             "scaler": self.scaler.state_dict(),
         }
@@ -178,8 +189,8 @@ class Learner:
         if (saved["ema"] is None) != (self.ema is None):
             raise UserError("checkpoint: training.ema is set in one of checkpoint and configuration, but not in both")
         self.model.load_state_dict(saved["model"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(saved["ema"])
+        for name, average in self._averages.items():
+            average.module.load_state_dict(saved[name])
         self.unfreeze(step - 1)  # what is due in the coming step was not when this was saved
         optimizer = saved["optimizer"]
         if self._sharded is not None:

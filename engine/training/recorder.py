@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from engine.images.image_io import ImageArray
@@ -23,6 +24,9 @@ class Recorder:
 
     def evaluated(self, state: RunState, epoch: float, split: str, metrics: dict[str, float]) -> None:
         """Records an evaluation."""
+
+    def write(self, state: RunState, split: str, write: Callable[[Path, int], Mapping[str, ImageArray]]) -> None:
+        """Writes files of an evaluation into results/, and shows the images that ``write`` returns."""
 
     def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         """Shows images of an evaluation, which ``draw`` draws."""

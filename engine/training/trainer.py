@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -225,6 +226,8 @@ class Trainer:
         if state.plateau.scale != scale:
             log.info("no better %s: the rate is lowered to %.3g", self._selection.metric, self.rate())
         recorder.evaluated(state, self.epoch, "val", evaluated.metrics)
+        if evaluated.write is not None:
+            recorder.write(state, "val", evaluated.write)
         if state.stopped_early:
             text = "stopping early: %d evaluations in a row without better %s"
             log.info(text, state.patience.stale, self._selection.metric)
@@ -234,10 +237,19 @@ class Trainer:
         return True
 
     def evaluate(self, split: str) -> Evaluated:
-        """Returns what is measured on ``split`` of the weights that ``evaluation.weights`` names."""
+        """Returns what is measured on ``split`` of the weights that ``evaluation.weights`` names.
+
+        Where there is a second moving average, its metrics are beside these, named ``loss_second_ema`` and so on.
+        """
         self.ranks.heartbeat.at("evaluate")
+        learner = self.learner
         with uncompiled():
-            return evaluate(self.task, self.learner.evaluated, split, self.learner.precision, self.ranks)
+            evaluated = evaluate(self.task, learner.evaluated, split, learner.precision, self.ranks)
+            if learner.second_ema is None:
+                return evaluated
+            other = evaluate(self.task, learner.second_ema.module, split, learner.precision, self.ranks)
+        second = {f"{name}_second_ema": value for name, value in other.metrics.items()}
+        return replace(evaluated, metrics={**evaluated.metrics, **second})
 
     # -- state -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Images to learn from, with the noise that is added to each."""

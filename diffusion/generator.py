@@ -1,0 +1,114 @@
+"""A network with what it takes to use it: from 8-bit images to losses, and from noise to 8-bit images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.config import DiffusionConfig
+from diffusion.model.build import build_network
+from diffusion.model.swin_unet import SwinUNet
+from diffusion.process.build import build_process
+from diffusion.process.draws import with_dropped
+from diffusion.process.process import Denoise, Losses
+from diffusion.samplers.guidance import clipped, guided, thresholded
+from diffusion.samplers.names import bound_sampler
+from diffusion.samplers.noise import first_noise, step_noise
+from diffusion.samplers.request import Request
+from diffusion.samplers.sections import SamplingConfig
+from diffusion.samplers.spacing import spaced, start
+from engine.config.training import FinetuneConfig
+from engine.distributed.ranks import Ranks
+from engine.model.pretrained import build_alike
+
+
+class Generator:
+    """The configured network and process on the ranks' device.
+
+    Its methods are given the network, which may be this one wrapped for training, or its moving average.
+
+    Args:
+        config: The run's.
+        classes: Those that the network is told, in the order of their numbers; none: it is told no class.
+        ranks: Where it lies.
+    """
+
+    def __init__(self, config: DiffusionConfig, classes: Sequence[str], ranks: Ranks) -> None:
+        self.shape = (config.data.channels, *config.data.size)
+        self.num_classes = len(classes)
+        self.process = build_process(config.diffusion, config.data.size)
+        self._label_dropout, self._device = config.diffusion.label_dropout, ranks.device
+
+        def build(finetune: FinetuneConfig) -> SwinUNet:
+            return build_network(config.model, finetune, config.data.size, config.data.channels, classes)
+
+        self.model: nn.Module = build_alike(build, config.finetune, ranks).to(ranks.device)
+
+    def losses(self, model: nn.Module, batch: dict[str, Tensor], training: bool) -> Losses:
+        """Computes the errors of ``model`` on a batch of :class:`diffusion.data.reader.NoisyReader` on its device.
+
+        ``training``: some classes are not told.
+        """
+        labels = batch["label"] if self.num_classes else None
+        if labels is not None and training:
+            labels = with_dropped(labels, batch["drop"], self._label_dropout, self.num_classes)
+        images = batch["image"].float() / 127.5 - 1
+        return self.process.losses(model, images, labels, batch["noise"], batch["time"])
+
+    def sample(
+        self,
+        model: nn.Module,
+        request: Request,
+        block: range,
+        config: SamplingConfig,
+        tick: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        """Samples the images of a block: uint8 (B, C, H, W) on the CPU.
+
+        Args:
+            model: The network, in evaluation mode.
+            request: What is asked for.
+            block: Numbers of the images, see :meth:`diffusion.samplers.request.Request.blocks`.
+            config: How to sample.
+            tick: Is called at each step.
+        """
+        levels = spaced(self.process.schedule, config.steps, config.spacing)
+        noise = step_noise(request.seed, block, self.shape, self._device)
+        sampler = bound_sampler(config.sampler, config.eta, noise)
+        x = start(first_noise(request.seed, block, self.shape).to(self._device), levels)
+        images = sampler(self._denoiser(model, request, block, config), x, levels, lambda progress: tick())
+        return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+    def _denoiser(self, model: nn.Module, request: Request, block: range, config: SamplingConfig) -> Denoise:
+        labels = torch.tensor([request.label(image) for image in block], device=self._device)
+        told, untold = (labels, torch.full_like(labels, self.num_classes)) if self.num_classes else (None, None)
+        with_class, without = self.process.denoiser(model, told), self.process.denoiser(model, untold)
+        interval = {} if config.guidance_interval is None else {"interval": config.guidance_interval}
+        denoise = guided(with_class, without, config.guidance, **interval)
+        if config.clip == "dynamic":
+            return thresholded(denoise, config.clip_share, float("inf"))
+        return clipped(denoise) if config.clip == "static" else denoise
+
+
+def sample_share(
+    generator: Generator, model: nn.Module, request: Request, config: SamplingConfig, ranks: Ranks
+) -> tuple[Tensor, Tensor]:
+    """Samples this rank's share of a request: numbers (n,) and images, uint8 (n, C, H, W), on the CPU."""
+    ranks.heartbeat.at("sample")
+    tick, empty = ranks.heartbeat.tick, torch.empty(0, *generator.shape, dtype=torch.uint8)
+    blocks = request.blocks(config.block, ranks.rank, ranks.world_size)
+    images = torch.cat([empty, *(generator.sample(model, request, block, config, tick) for block in blocks)])
+    numbers = torch.tensor([image for block in blocks for image in block], dtype=torch.int64)
+    asked = numbers < request.count
+    return numbers[asked], images[asked]
+
+
+def sample_all(
+    generator: Generator, model: nn.Module, request: Request, config: SamplingConfig, ranks: Ranks
+) -> Tensor:
+    """Samples a request together with all ranks: uint8 (N, C, H, W) on the CPU of each, the same for any number."""
+    numbers, images = sample_share(generator, model, request, config, ranks)
+    ranks.heartbeat.at("gather")
+    return ranks.gather_rows(images)[ranks.gather_rows(numbers).argsort()]

@@ -1,0 +1,52 @@
+"""What of a diffusion can be known before it starts: its metrics, and what is wrong with its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from diffusion.config import DiffusionConfig
+from diffusion.data.sections import ImagesSource
+from diffusion.report.metric_names import METRICS
+from engine.task.metrics import Metrics
+from engine.task.preflight import Checked, refusals
+
+
+def metrics_of(config: DiffusionConfig) -> Metrics:
+    """Returns what a run measures."""
+    return METRICS
+
+
+def check_inputs(config: DiffusionConfig) -> None:
+    """Raises a UserError if the data are not there."""
+    from diffusion.data.open import open_split
+    from engine.datasets.preflight import look_for_data
+
+    if isinstance(config.data, ImagesSource):
+        open_split(config.data, "val")
+    else:
+        look_for_data(config.data)
+
+
+def look(config: DiffusionConfig) -> Iterator[Checked]:
+    """Yields what is found in the data. What is not there at all is raised as a UserError."""
+    from diffusion.data.open import SPLITS, open_split
+    from diffusion.process.build import build_process
+    from engine.data.batch_plan import BatchLayout
+    from engine.datasets.preflight import faults_of
+    from engine.datasets.sampling import build_order
+
+    data, batch = config.data, config.training.global_batch_size
+    opened = {split: open_split(data, split) for split in SPLITS}
+    train, val = (opened[split] for split in SPLITS)
+    classes = f" of {len(train.classes)} classes" if config.tells_class else ""
+    samples = build_order(data, train, config.experiment.seed).num_samples
+    yield Checked(
+        [f"{split}: {len(images)} images{classes}" for split, images in opened.items()],
+        errors=[
+            *faults_of(data, train, val, open_train=True).splitlines(),
+            *refusals(
+                lambda: build_process(config.diffusion, data.size),
+                lambda: BatchLayout(samples, batch, drop_last=data.drop_last),
+            ),
+        ],
+    )

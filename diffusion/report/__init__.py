@@ -1,0 +1,1 @@
+"""What is drawn and written of generated images: grids, nearest training images, losses by time, reports."""

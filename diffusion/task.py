@@ -1,0 +1,91 @@
+"""Diffusion as a task of the training loop: noisy images, a Swin U-Net, and samples of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffusion.config import DiffusionConfig
+from diffusion.data.open import SPLITS, open_first, open_split
+from diffusion.data.reader import NoisyReader, PixelTransform, preprocessing_of
+from diffusion.generator import Generator, sample_all
+from diffusion.report.metric_names import METRICS
+from diffusion.report.progress import COLUMNS, grid, write_progress
+from diffusion.samplers.request import Request
+from diffusion.validation import validate
+from engine.data.batch_plan import Draw
+from engine.datasets.dataset import described, prepare_on_all, split_made
+from engine.datasets.sampling import build_order
+from engine.distributed.ranks import Ranks
+from engine.images.image_io import ImageArray
+from engine.images.reading import worker_settings
+from engine.task.task import Evaluated
+
+log = logging.getLogger(__name__)
+
+SHOWN = 30
+"""Training images on the sheet that a run begins with."""
+
+
+class DiffusionTask:
+    """See :class:`engine.task.task.Task`."""
+
+    name = "diffusion"
+    metrics = METRICS
+    slot_multiple = 1
+
+    def __init__(self, config: DiffusionConfig, ranks: Ranks) -> None:
+        data, seed = config.data, config.experiment.seed
+        prepare_on_all(data, ranks)
+        self._config = config
+        self._opened, self._names = ranks.from_main(partial(open_first, data))
+        images, held_out = (self._opened[split] for split in SPLITS)
+        self.classes = images.classes if config.tells_class else []
+        self._generator = Generator(config, self.classes, ranks)
+        self.model: nn.Module = self._generator.model
+        self._preprocessing = preprocessing_of(data)
+        transform = PixelTransform(self._preprocessing, data.channels, config.augmentation)
+        stratified = config.training.global_batch_size if config.diffusion.times.stratified else None
+        self.train_data = NoisyReader(images, transform, seed, self._generator.shape, True, stratified)
+        self.train_order = build_order(data, images, seed)
+        self.drop_last = data.drop_last
+        self.workers = worker_settings(data, ranks)
+        log.info("data: %s", described(data, images, held_out, self.train_order.num_samples))
+
+    def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Computes the mean loss over a micro-batch of :class:`diffusion.data.reader.NoisyReader`."""
+        return {"loss": self._generator.losses(model, batch, training=True).loss.mean()}
+
+    def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
+        config = self._config
+        if split not in self._opened:
+            self._opened[split] = ranks.from_main(partial(open_split, config.data, split))
+        metrics = validate(self._generator, model, self._opened[split], config, ranks)
+        if not config.evaluation.grid_rows:
+            return Evaluated(metrics)
+        columns = min(len(self.classes) or COLUMNS, COLUMNS)
+        classes = tuple(range(len(self.classes)))[:columns]
+        request = Request(columns * config.evaluation.grid_rows, config.experiment.seed, classes)
+        images = sample_all(self._generator, model, request, config.diffusion.sampling, ranks)
+        return Evaluated(metrics, write=partial(write_progress, images, columns))
+
+    def previews(self) -> Mapping[str, ImageArray]:
+        """Draws the first training images as the network is to make them."""
+        draws = [Draw(int(index), 0, position) for position, index in enumerate(self.train_order(0)[:SHOWN])]
+        return {"train_samples": grid(torch.stack([self.train_data[draw]["image"] for draw in draws]), COLUMNS)}
+
+    def metadata(self) -> dict[str, Any]:
+        made = split_made(self._config.data)
+        return {
+            "classes": self.classes,
+            "images": {split: len(self._opened[split]) for split in SPLITS},
+            "digest_of_image_names": self._names,
+            "preprocessing": asdict(self._preprocessing),
+            **({"split": made} if made else {}),
+        }
