@@ -15,7 +15,7 @@ from engine.config.section import refuse_unused
 class DiffusionConfig(RunConfig):
     """Everything a diffusion run depends on."""
 
-    used_when_trained: ClassVar[tuple[str, ...]] = ("diffusion.sampling", "evaluation.samples")
+    used_when_trained: ClassVar[tuple[str, ...]] = ("diffusion.sampling",)
     only_to_train: ClassVar[tuple[str, ...]] = ("data.drop_last", "data.sampling", "data.oversample")
 
     model: SwinUNetConfig

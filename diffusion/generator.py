@@ -96,7 +96,7 @@ def sample_share(
     generator: Generator, model: nn.Module, request: Request, config: SamplingConfig, ranks: Ranks
 ) -> tuple[Tensor, Tensor]:
     """Samples this rank's share of a request: numbers (n,) and images, uint8 (n, C, H, W), on the CPU."""
-    ranks.heartbeat.at("sample")
+    ranks.heartbeat.at("evaluate")
     tick, empty = ranks.heartbeat.tick, torch.empty(0, *generator.shape, dtype=torch.uint8)
     blocks = request.blocks(config.block, ranks.rank, ranks.world_size)
     images = torch.cat([empty, *(generator.sample(model, request, block, config, tick) for block in blocks)])

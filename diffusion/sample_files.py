@@ -47,6 +47,7 @@ def run_sampling(spec: TaskSpec, arguments: Namespace) -> int:
         precision = resolve_precision(experiment.config.training.precision, ranks.device)
         with inference_mode(inference.model, precision):
             write_samples(inference, request, folder, ranks)
+        ranks.heartbeat.at("gather")
         ranks.barrier()
         if ranks.is_main:
             if arguments.grid:
@@ -68,7 +69,7 @@ def _begin(experiment: Experiment, request: Request) -> Path:
 
 def write_samples(inference: DiffusionInference, request: Request, folder: Path, ranks: Ranks) -> None:
     """Samples this rank's share of a request and writes each image into its file, but those that are there."""
-    ranks.heartbeat.at("sample")
+    ranks.heartbeat.at("evaluate")
     config = inference.config.diffusion.sampling
     blocks = request.blocks(config.block, ranks.rank, ranks.world_size)
     missing = [block for block in blocks if not all(path.exists() for path in _files(request, block, folder))]

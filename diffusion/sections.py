@@ -13,8 +13,8 @@ from diffusion.process.sections import (
     WeightingConfig,
 )
 from diffusion.samplers.sections import SamplingConfig
-from engine.config.section import OnlyWith, Section, refuse_unused
-from engine.config.training import EvaluationConfig, Fraction
+from engine.config.section import Fraction, OnlyWith, Positive, Section, refuse_unused
+from engine.config.training import EvaluationConfig
 
 
 class DiffusionSection(Section):
@@ -23,7 +23,7 @@ class DiffusionSection(Section):
     objective: Literal["v", "eps", "x0", "flow", "edm"] = "v"
     """What the network is asked for: v, a mixture of noise and image; eps, the noise; x0, the image; flow, the way from
     image to noise; edm, v as Karras et al. scale it. Every sampler goes with each of them."""
-    sigma_data: Annotated[float, Field(gt=0)] = 0.5
+    sigma_data: Positive = 0.5
     """Standard deviation of the images' values in [-1, 1], which edm assumes."""
     schedule: ScheduleConfig = VarianceSchedule()
     """How the shares of image and noise change with time."""
@@ -68,5 +68,3 @@ class DiffusionEvaluationConfig(EvaluationConfig):
 
     grid_rows: Annotated[int, Field(ge=0)] = 3
     """Rows of the grid of samples that each evaluation draws, of the same noise and classes every time; 0: none."""
-    samples: Annotated[int, Field(ge=0)] = 500
-    """Images that `diffusion.evaluate` samples and compares with those of the split; 0: none."""

@@ -2,15 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from engine.config.paths import AbsolutePath
-from engine.config.section import Section, Variants, refuse_unused
+from engine.config.section import PartRange, PositiveRange, Probability, Section, Variants, refuse_unused
 from engine.datasets.sections import CsvData, DigitsData, FolderData, SplitData, TorchvisionData
 from engine.images.sections import ImageData, ImageSize
-
-Part = Annotated[float, Field(gt=0, le=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class ChannelData(ImageData):
@@ -68,18 +65,12 @@ DiffusionDataConfig = Annotated[
 ]
 
 
-def _increasing(bounds: tuple[float, float]) -> tuple[float, float]:
-    if bounds[0] > bounds[1]:
-        raise ValueError(f"the smaller number comes first, not {list(bounds)}")
-    return bounds
-
-
 class CropConfig(Section):
     """A random part of the image, scaled to its size."""
 
-    scale: Annotated[tuple[Part, Part], AfterValidator(_increasing)] = (0.8, 1.0)
+    scale: PartRange = (0.8, 1.0)
     """Least and largest part of its area."""
-    ratio: Annotated[tuple[float, float], AfterValidator(_increasing)] = (0.9, 1.1)
+    ratio: PositiveRange = (0.9, 1.1)
     """Least and largest width to height of the part."""
 
 

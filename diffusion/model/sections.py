@@ -1,12 +1,12 @@
 """The `model` section: which Swin U-Net is trained."""
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from diffusion.model.config import SHAPES, TINY
-from engine.config.training import Fraction
+from engine.config.section import Count, Fraction
 from engine.model.swin_shape import SwinShapeConfig
 from swin.config import SwinConfig
 
@@ -21,7 +21,7 @@ class SwinUNetConfig(SwinShapeConfig):
     """Dropout behind the projections of attention and MLP."""
     attn_drop: Fraction = 0.0
     """Dropout of attention weights."""
-    max_parameters: Annotated[int, Field(ge=1)] | None = None
+    max_parameters: Count | None = None
     """Refuse a network of more parameters than this; null: any."""
 
     def shape(self, size: tuple[int, int], channels: int, num_classes: int = 0) -> SwinConfig:

@@ -4,9 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from engine.config.section import Section, Variants, refuse_unused
-
-Positive = Annotated[float, Field(gt=0)]
+from engine.config.section import Positive, Section, Variants, refuse_unused
 
 
 class CommonSchedule(Section):

@@ -2,12 +2,18 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import model_validator
 
-from engine.config.section import OnlyWith, Section, refuse_unused
-
-Share = Annotated[float, Field(gt=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+from engine.config.section import (
+    Count,
+    NonNegative,
+    NonNegativeRange,
+    OnlyWith,
+    PartOfOne,
+    Probability,
+    Section,
+    refuse_unused,
+)
 
 
 class SamplingConfig(Section):
@@ -16,31 +22,24 @@ class SamplingConfig(Section):
     sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp", "unipc"] = "ddim"
     """ddpm draws noise at every step; ddim and euler take straight steps; heun evaluates twice a step; dpmpp and unipc
     remember the last steps and need the fewest."""
-    steps: Annotated[int, Field(ge=1)] = 50
+    steps: Count = 50
     """Steps of the sampler."""
     spacing: Literal["trailing", "uniform", "karras"] = "trailing"
     """Where they lie: trailing and uniform in time; karras denser where there is little noise."""
-    eta: Annotated[float, Field(ge=0, le=1), OnlyWith(("sampler",), ("ddim",))] = 0.0
+    eta: Annotated[Probability, OnlyWith(("sampler",), ("ddim",))] = 0.0
     """Share of the noise that each step draws anew; 1 is ddpm."""
     guidance: NonNegative = 1.0
     """How far to go beyond what the class alone suggests (classifier-free guidance): 1 not at all, at half the cost;
     2 to 4: clearer images that are more alike; 0: whatever the class."""
-    guidance_interval: tuple[NonNegative, NonNegative] | None = None
+    guidance_interval: NonNegativeRange | None = None
     """Least and most noise, as a ratio of noise to image, between which to guide; null: everywhere."""
     clip: Literal["static", "dynamic", "none"] = "static"
     """What is done at each step to pixels beyond black and white; dynamic: scale the image down until few are."""
-    clip_share: Annotated[Share, OnlyWith(("clip",), ("dynamic",))] = 0.995
+    clip_share: Annotated[PartOfOne, OnlyWith(("clip",), ("dynamic",))] = 0.995
     """Share of pixels that are within."""
-    block: Annotated[int, Field(ge=1)] = 32
+    block: Count = 32
     """Images that go through the network together, always that many: a request is filled up, so that an image is the
     same bit for bit however many are asked for, by any number of ranks. More are faster on a GPU."""
-
-    @field_validator("guidance_interval")
-    @classmethod
-    def _in_order(cls, interval: tuple[float, float] | None) -> tuple[float, float] | None:
-        if interval is not None and interval[0] > interval[1]:
-            raise ValueError(f"the smaller number comes first, not {list(interval)}")
-        return interval
 
     @model_validator(mode="after")
     def _no_unused_keys(self) -> "SamplingConfig":

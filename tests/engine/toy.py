@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,7 @@ class Memory(Recorder):
         self.val: list[dict[str, float]] = []
         self.saved: list[dict[str, Any]] = []
         self.shown: list[tuple[int, str]] = []
+        self.written: list[tuple[int, str]] = []
 
     def trained(self, state: RunState, epoch: float, metrics: dict[str, float]) -> None:
         self.train.append({"step": state.step, "epoch": epoch, **metrics})
@@ -96,6 +98,9 @@ class Memory(Recorder):
 
     def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         self.shown += [(state.step, f"{split}/{name}") for name in draw()]
+
+    def write(self, state: RunState, split: str, write: Callable[[Path, int], Mapping[str, ImageArray]]) -> None:
+        self.written += [(state.step, name) for name in write(Path("results"), state.step)]
 
     def keep(self, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         self.shown += [(0, name) for name in draw()]

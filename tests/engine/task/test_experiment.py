@@ -29,6 +29,16 @@ def test_the_moving_average_is_loaded_unless_the_model_is_asked_for(weights: str
     assert model.weight.item() == 1.0
 
 
+def test_the_second_average_is_loaded_where_it_is_asked_for() -> None:
+    model = nn.Linear(1, 1, bias=False)
+    states = {name: {"weight": torch.full((1, 1), n)} for n, name in enumerate(("model", "ema", "second_ema"), 1)}
+    experiment("second_ema", **states).load_into(model)
+    assert model.weight.item() == 3.0
+    del states["second_ema"]
+    with pytest.raises(UserError, match=r"evaluation\.weights: best\.pt has no second_ema; use ema or model"):
+        experiment("second_ema", **states).load_into(model)
+
+
 def test_a_model_of_another_shape_is_a_short_message() -> None:
     state = nn.Sequential(*(nn.Linear(2, 2) for _ in range(30))).state_dict()
     model = nn.Sequential(nn.Linear(3, 2))

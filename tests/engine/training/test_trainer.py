@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.training.step_numbers import NonFiniteError
-from tests.engine.toy import Memory, ToyTask, toy_config, toy_model, toy_trainer
+from tests.engine.toy import BLACK, Memory, ToyTask, toy_config, toy_model, toy_trainer
 
 
 def own_ranks() -> Ranks:
@@ -155,6 +156,28 @@ def test_moving_average_follows_each_update_and_is_what_is_evaluated():
         assert trainer.evaluate("val").metrics["loss"] == pytest.approx(expected)
 
 
+def test_a_second_average_is_kept_evaluated_and_resumed():
+    training = {"epochs": 1, "ema": {"decay": 0.9, "second_decay": 0.5, "warmup": False}}
+    task = ToyTask(toy_model())
+    trainer, recorder = toy_trainer(task, toy_config(training=training)), Memory()
+    assert trainer.fit(recorder)
+    saved, learner = trainer.state_dict(), trainer.learner
+    alone = toy_trainer(
+        ToyTask(toy_model()), toy_config(training={"epochs": 1, "ema": {"decay": 0.5, "warmup": False}})
+    )
+    assert alone.fit(Memory())
+    _assert_same_bits(saved["second_ema"], alone.state_dict()["ema"])
+    with torch.no_grad():
+        for name, average in (("loss", learner.ema), ("loss_second_ema", learner.second_ema)):
+            expected = task.evaluate(average.module, "val", None).metrics["loss"]
+            assert recorder.val[-1][name] == pytest.approx(expected)
+    resumed = toy_trainer(ToyTask(toy_model()), toy_config(training=training))
+    resumed.load_state_dict(saved)
+    _assert_same_bits(resumed.state_dict(), saved)
+    with pytest.raises(UserError, match=r"missing entries .*second_ema"):
+        resumed.load_state_dict({name: entry for name, entry in saved.items() if name != "second_ema"})
+
+
 def test_plateau_lowers_the_rate_and_early_stopping_ends_the_run():
     task = ToyTask(toy_model())
     task.scores = [0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6]
@@ -175,6 +198,20 @@ def test_images_are_kept_at_the_beginning_and_shown_with_each_best_evaluation():
     task.scores = [0.5, 0.4, 0.6]
     recorder = train(task, training={"epochs": 3}, evaluation={"metric": "score"})
     assert recorder.shown == [(0, "train_samples"), (3, "val/curve"), (9, "val/curve")]
+
+
+def test_files_of_every_evaluation_are_written(tmp_path):
+    task = ToyTask(toy_model())
+    task.scores = [0.5, 0.4, 0.6]
+    evaluate = task.evaluate
+
+    def writing(model, split, ranks):
+        return replace(evaluate(model, split, ranks), write=lambda folder, step: {f"{folder.name}_{step}": BLACK})
+
+    task.evaluate = writing
+    assert train(task, training={"epochs": 3}, evaluation={"metric": "score"}).written == [
+        (3, "results_3"), (6, "results_6"), (9, "results_9")
+    ]  # fmt: skip
 
 
 def test_the_findings_of_an_evaluation_are_kept_with_the_weights():
