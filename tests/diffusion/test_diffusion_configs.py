@@ -1,0 +1,32 @@
+"""The recipes of configs/diffusion: each says what it is for, and is as published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from diffusion.config import DiffusionConfig
+from engine.config.load import load_config
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "diffusion").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_it_loads_and_explains_itself(path: Path) -> None:
+    config = load_config(DiffusionConfig, path)
+    assert config.experiment.name == path.stem
+    head = path.read_text().split("\nexperiment:")[0]
+    assert all(f"# {word}" in head for word in ("Run:", "Hardware:", "Expect:"))
+    assert "$schema=../schema/diffusion.json" in head
+
+
+def test_the_published_settings() -> None:
+    mnist, cifar = (
+        load_config(DiffusionConfig, CONFIGS[0].with_name(f"swin_unet_{name}.yaml")) for name in ("mnist", "cifar10")
+    )
+    for config, steps in ((mnist, 500), (cifar, 300)):
+        schedule, training = config.diffusion.schedule, config.training
+        assert (schedule.name, schedule.model_dump()["steps"], config.diffusion.objective) == ("cosine", steps, "eps")
+        assert (config.optimizer.name, config.optimizer.lr) == ("adamw", 1e-4)
+        assert (training.epochs, training.global_batch_size) == (75, 128)
