@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from diffusion.config import DiffusionConfig
 from diffusion.inference import DiffusionInference
 from diffusion.report.progress import COLUMNS, array_of, grid
 from diffusion.samplers.request import Request
@@ -39,11 +40,11 @@ def run_sampling(spec: TaskSpec, arguments: Namespace) -> int:
         UserError: experiment, checkpoint, settings or classes are not as they should be.
     """
 
-    def work(experiment: Experiment, ranks: Ranks) -> None:
+    def work(experiment: Experiment[DiffusionConfig], ranks: Ranks) -> None:
         ranks.from_main(partial(check_writable, experiment.folder.results_for(SAMPLES), "--experiment"))
         inference = DiffusionInference(experiment, ranks)
         request = inference.request(arguments.num_images, arguments.seed, arguments.class_ids)
-        folder = ranks.from_main(partial(_begin, experiment, request))
+        folder = ranks.from_main(partial(_begin, experiment, arguments))
         precision = resolve_precision(experiment.config.training.precision, ranks.device)
         with inference_mode(inference.model, precision):
             write_samples(inference, request, folder, ranks)
@@ -57,10 +58,11 @@ def run_sampling(spec: TaskSpec, arguments: Namespace) -> int:
     return with_experiment(spec, arguments, work)
 
 
-def _begin(experiment: Experiment, request: Request) -> Path:
+def _begin(experiment: Experiment[DiffusionConfig], arguments: Namespace) -> Path:
     """Makes the folder of a request, or finds it with what is there; that of another request is moved aside."""
-    classes = ",".join(map(str, request.classes))
-    asked = [f"num_images={request.count}", f"seed={request.seed}", *([f"class_ids={classes}"] if classes else [])]
+    asked = [f"num_images={arguments.num_images}", f"seed={arguments.seed}"]
+    if arguments.class_ids is not None:
+        asked.append(f"class_ids={','.join(map(str, arguments.class_ids))}")
     step, file = experiment.saved["run"]["step"], experiment.checkpoint.name
     folder = begin_results(experiment.folder, SAMPLES, file, step, [*experiment.changes, *asked])
     remove_leftovers(folder)

@@ -115,7 +115,6 @@ class FolderRecorder(Recorder):
     def write(self, state: RunState, split: str, write: Callable[[Path, int], Mapping[str, ImageArray]]) -> None:
         results = self._folder.results
         with warning_of_a_bad_disk(results):
-            results.mkdir(exist_ok=True)
             for name, image in write(results, state.step).items():
                 self._metrics.image(f"{split}/{name}", image, state.step)
 

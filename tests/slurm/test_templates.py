@@ -13,6 +13,7 @@ import pytest
 
 from tests.classification.small import write_config
 from tests.detection import small as small_detection
+from tests.diffusion import small as small_diffusion
 from tests.slurm.cluster import Cluster, free_ports
 from tests.slurm.jobs import CPU, TWO_NODES, Job, submit
 
@@ -62,6 +63,17 @@ def test_a_detector_is_trained_on_two_nodes_and_evaluated(cluster: Cluster, tmp_
     evaluation = submit(cluster, tmp_path, *CPU, template="test_det", arguments=("--experiment", str(job.run.path)))
     assert evaluation.wait_ended() == "COMPLETED", evaluation.output
     assert (job.run.results_for("val") / "detections.json").is_file()
+
+
+def test_a_diffusion_is_trained_on_two_nodes_and_sampled_on_two(cluster: Cluster, tmp_path: Path) -> None:
+    arguments = ("--config", str(small_diffusion.write_config(tmp_path, training={"steps": 2})))
+    job = submit(cluster, tmp_path, *TWO_NODES, template="train_diff_ddp", arguments=arguments)
+    job.assert_completed()
+    assert len(job.environment["devices"]) == 2
+    asked = ("--experiment", str(job.run.path), "--num-images", "20", "--grid")
+    sampling = submit(cluster, tmp_path, *TWO_NODES, template="sample_diff", arguments=asked)
+    assert sampling.wait_ended() == "COMPLETED", sampling.output
+    assert len(list(job.run.results_for("samples").glob("class_*.png"))) == 20
 
 
 @pytest.mark.parametrize(
