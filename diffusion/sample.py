@@ -11,7 +11,7 @@ from argparse import ArgumentTypeError, Namespace
 from collections.abc import Sequence
 
 from diffusion.spec import SPEC
-from engine.commands.arguments import add_experiment_arguments, command_parser
+from engine.commands.arguments import trained_model_parser
 from engine.commands.entry import use_trained_model
 from engine.task.spec import Later
 
@@ -21,19 +21,13 @@ SETTINGS = ("sampler", "steps", "guidance")
 
 def parse(argv: Sequence[str]) -> Namespace:
     """Parses the command line; a mistake prints the usage and exits with 2."""
-    command = "python -m diffusion.sample --experiment experiments/experiment_0001"
-    parser = command_parser(
+    parser = trained_model_parser(
         "python -m diffusion.sample",
         "Samples images from a trained model into results/samples/ in the experiment's folder. A request that was "
         "stopped goes on where it was when it is made again.",
-        [
-            command,
-            f"{command} --num-images 500 --class-ids 3,8 --guidance 2 --grid",
-            f"{command} --sampler dpmpp --steps 20",
-        ],
-        add_help=False,
+        ["", " --num-images 500 --class-ids 3,8 --guidance 2 --grid", " --sampler dpmpp --steps 20"],
+        SPEC.schema,
     )
-    add_experiment_arguments(parser, SPEC.schema)
     parser.add_argument("--num-images", type=_count, default=100, metavar="N", help="in total (default: 100)")
     parser.add_argument("--class-ids", type=_numbers, metavar="0,1,...", help="their classes, in turn (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="of their noise (default: 0)")

@@ -150,7 +150,7 @@ def _with_form(argv: Sequence[str]) -> list[str]:
     return [f"{text}=yaml" if text == "--print-config" and after not in FORMS else text for text, after in pairs]
 
 
-def _trained_model_parser(
+def trained_model_parser(
     command: str, description: str, examples: Sequence[str], load_schema: Callable[[], type[RunConfig]]
 ) -> argparse.ArgumentParser:
     """Builds the parser of a command that uses a trained model, with ``--experiment``, ``--checkpoint`` and overrides.
@@ -188,7 +188,7 @@ def parse_evaluate_arguments(
     task: str, argv: Sequence[str], load_schema: Callable[[], type[RunConfig]]
 ) -> EvaluateArguments:
     """Parses the command line of ``python -m TASK.evaluate``; a mistake prints the usage and exits with 2."""
-    parser = _trained_model_parser(
+    parser = trained_model_parser(
         f"python -m {task}.evaluate",
         "Evaluates a trained model, and writes a report of it into results/SPLIT/ in the experiment's folder.",
         ["", " --split test --checkpoint last", " data.root=/elsewhere"],
@@ -214,7 +214,7 @@ def parse_predict_arguments(
         " --images new/ holiday.jpg --output found",
         " --images list.csv --path-column file --root images --output found",
     ]
-    parser = _trained_model_parser(f"python -m {task}.predict", description, examples, load_schema)
+    parser = trained_model_parser(f"python -m {task}.predict", description, examples, load_schema)
     parser.add_argument(
         "--images", required=True, nargs="+", action="extend", metavar="PATH",
         help="images, folders of them (searched to the bottom), and .csv files with a column of paths",

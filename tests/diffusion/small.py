@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ import yaml
 
 from diffusion.config import DiffusionConfig
 from engine.config.load import load_config
-from tests.sections import section
 
 TINY: dict[str, dict[str, Any]] = {
     "model": {
@@ -41,8 +41,7 @@ def tree(**changes: dict[str, Any]) -> dict[str, Any]:
 
 def config_of(**changes: dict[str, Any]) -> DiffusionConfig:
     """A configuration of :func:`tree`."""
-    config: DiffusionConfig = section(DiffusionConfig, **tree(**changes))
-    return config
+    return DiffusionConfig.model_validate_json(json.dumps(tree(**changes)))
 
 
 def write_config(folder: Path, **changes: dict[str, Any]) -> Path:

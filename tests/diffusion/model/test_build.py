@@ -23,7 +23,7 @@ NAMES = ["a", "b", "c"]
 def build(
     weights: Path | None = None, size: tuple[int, int] = (8, 8), classes: list[str] = NAMES, **model: Any
 ) -> SwinUNet:
-    config = config_of(model={**config_of().model.model_dump(), **model}).model
+    config = config_of(model=model).model
     return build_network(config, FinetuneConfig(weights=weights), size, 1, classes)
 
 
