@@ -33,9 +33,9 @@ SAMPLE = [sys.executable, "-m", "diffusion.sample"]
 
 
 def tree(**changes: dict[str, Any]) -> dict[str, Any]:
-    """:data:`TINY` with changes, section by section; data of another source replace the digits."""
+    """:data:`TINY` with changes, section by section; another source or model replaces its own."""
     names = {**TINY, **changes}
-    anew = {name for name, section in changes.items() if "source" in section}
+    anew = {name for name, section in changes.items() if "source" in section or "name" in section}
     return {name: {**({} if name in anew else TINY.get(name, {})), **changes.get(name, {})} for name in names}
 
 
