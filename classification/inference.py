@@ -29,6 +29,7 @@ from engine.errors import UserError
 from engine.images.preprocessing import Preprocessing
 from engine.images.reading import worker_settings
 from engine.images.transforms import EvalTransform
+from engine.model.stages import classifier_paths
 from engine.run_folder.used_config import used_config
 from engine.task.experiment import Experiment
 from engine.task.inference import Measured
@@ -50,7 +51,7 @@ class ClassAnswer:
 
 
 class ClassificationInference:
-    """See :class:`engine.task.inference.ImageInference`."""
+    """See :class:`engine.task.inference.ClassifierInference`."""
 
     def __init__(self, experiment: Experiment[ClassificationConfig], ranks: Ranks) -> None:
         config, metadata = experiment.config, experiment.saved["metadata"]
@@ -85,6 +86,26 @@ class ClassificationInference:
         images = images.to(self.classifier.device, non_blocking=True)
         logits = self.classifier.logits(self.model, images).double()
         return logits.sigmoid() if self.multi_label else logits.softmax(1)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what the last layer is given of uint8 images (B, 3, H, W): (B, F) float32; and :meth:`probabilities`.
+
+        Of test-time augmentation the features are those of the images as they are.
+
+        Raises:
+            UserError: the model does not say which its last layer is.
+        """
+        paths, given = classifier_paths(self.model), list[Tensor]()
+        if not paths:
+            kind = type(self.model).__name__
+            raise UserError(f"{kind} does not say which its last layer is (it has no get_classifier): no features")
+        last = self.model.get_submodule(paths[0])
+        hook = last.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))
+        try:
+            probabilities = self.probabilities(images)
+        finally:
+            hook.remove()
+        return given[0].flatten(1).float(), probabilities
 
     def answers(self, images: Tensor, sizes: Tensor) -> list[ClassAnswer]:
         found = []

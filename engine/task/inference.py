@@ -59,6 +59,23 @@ class ImageInference(Inference, Protocol):
         ...
 
 
+class ClassifierInference(ImageInference, Protocol):
+    """One that tells classes apart, so that it can judge images that another task has made."""
+
+    classes: list[str]
+    """Their names, by number."""
+    multi_label: bool
+    """Whether an image may show several of them."""
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what its last layer is given of each of B images, (B, F), and the classes' probabilities, (B, C).
+
+        Args:
+            images: uint8 (B, 3, H, W) as :attr:`transform` makes them.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Answers:
     """What a model says of N image files; the same on every rank."""

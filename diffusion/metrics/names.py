@@ -1,0 +1,33 @@
+"""Names of the metrics of generated images, and whether more or less of each is better; without what computes them."""
+
+from __future__ import annotations
+
+from engine.task.metrics import Direction
+
+LIKENESS: dict[str, Direction | None] = {
+    "frechet_distance": "min",
+    "kernel_distance": "min",
+    "precision": "max",
+    "recall": "max",
+    "channel_shift": "min",
+}
+"""What any images are measured by, beside those of a reference split."""
+CLASSES: dict[str, Direction | None] = {"class_accuracy": "max"}
+"""What there is besides of images of classes where a classifier judges them."""
+NOVELTY: dict[str, Direction | None] = {"nearest_train": None, "copies": "min"}
+"""What there is besides where the images are looked for among the training images. Of the distance to these neither
+more nor less is better."""
+INCEPTION: dict[str, Direction | None] = {"fid": "min", "inception_score": "max"}
+"""What there is besides where torch-fidelity and its weights are on this machine."""
+
+
+def directions(*, judged: bool, novelty: bool = True, inception: bool = False) -> dict[str, Direction | None]:
+    """Returns what :func:`diffusion.metrics.measure.measure` measures, each with its direction.
+
+    Args:
+        judged: Whether images have classes and a classifier judges them.
+        novelty: Whether training images are given.
+        inception: Whether :func:`diffusion.metrics.inception.find_inception` finds something.
+    """
+    parts = ((True, LIKENESS), (judged, CLASSES), (novelty, NOVELTY), (inception, INCEPTION))
+    return {name: way for wanted, part in parts if wanted for name, way in part.items()}

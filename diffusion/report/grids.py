@@ -1,0 +1,79 @@
+"""Sheets of generated images: in rows by class or by epoch, and beside the training images that they are nearest to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from diffusion.metrics.measure import Copy, as_rgb
+from engine.images.image_io import ImageArray
+from engine.plots.figures import Tile, sheet
+from engine.plots.fonts import in_one_font
+from engine.text import LONGEST, shortened
+
+LEAST_SIDE = 48
+"""Pixels that the shorter side of a small image is enlarged to, by a whole number, so that its pixels stay sharp."""
+GAP = 2
+LETTERS = 12
+NEAREST_COLUMNS = 4
+
+
+def sample_grid(rows: Mapping[str, Tensor]) -> ImageArray:
+    """Draws rows of images, each behind its name, such as a class or an epoch: (height, width, 3).
+
+    Args:
+        rows: uint8 (B, C, H, W) of one channel or three, by name; C, H and W are the same in all rows.
+    """
+    pictures = [_enlarged(images) for images in rows.values()]
+    high, wide = pictures[0].shape[1:3]
+    names, file = in_one_font([shortened(" ".join(name.split()), LONGEST) for name in rows])
+    font = ImageFont.truetype(file, LETTERS)
+    margin = max(int(font.getlength(name)) + 1 for name in names) + (3 * GAP if any(names) else 0)
+    columns = max(map(len, pictures))
+    size = margin + columns * (wide + GAP) + GAP, len(pictures) * (high + GAP) + GAP
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    for row, (name, images) in enumerate(zip(names, pictures, strict=True)):
+        top = GAP + row * (high + GAP)
+        draw.text((GAP, top + high // 2), name, fill="black", font=font, anchor="lm")
+        for column, image in enumerate(images):
+            canvas.paste(Image.fromarray(image), (margin + GAP + column * (wide + GAP), top))
+    return np.asarray(canvas)
+
+
+def rows_by_class(images: Tensor, labels: Tensor | None, classes: Sequence[str], columns: int) -> dict[str, Tensor]:
+    """Returns the first `columns` images of each class that has some, for :func:`sample_grid`; without labels, rows of
+    so many images, whose names are blanks.
+    """
+    if labels is None:
+        return {" " * place: part for place, part in enumerate(images.split(columns))}
+    found = {name: images[labels == number][:columns] for number, name in enumerate(classes)}
+    return {name: part for name, part in found.items() if len(part)}
+
+
+def nearest_sheet(copies: Sequence[Copy], train_image: Callable[[int], Image.Image]) -> ImageArray:
+    """Draws samples, each on the left of the training image that it is nearest to.
+
+    Args:
+        copies: The samples.
+        train_image: Returns a training image by its number, as `LabelledImages.image` does.
+    """
+    tiles = []
+    for copy in copies:
+        sample = Image.fromarray(copy.image)
+        pair = Image.new("RGB", (2 * sample.width, sample.height))
+        pair.paste(sample, (0, 0))
+        pair.paste(
+            train_image(copy.train).convert("RGB").resize(sample.size, Image.Resampling.BICUBIC), (sample.width, 0)
+        )
+        captions = [(f"{copy.distance:.4g} apart", "black"), (f"sample {copy.sample}, train {copy.train}", "dimgrey")]
+        tiles.append(Tile(pair, captions))
+    return sheet(tiles, NEAREST_COLUMNS)
+
+
+def _enlarged(images: Tensor) -> list[ImageArray]:
+    factor = max(1, -(-LEAST_SIDE // min(images.shape[2:])))
+    return np.stack([as_rgb(image) for image in images]).repeat(factor, 1).repeat(factor, 2)

@@ -1,0 +1,33 @@
+"""The figure of losses by time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def loss_by_time_figure(losses: Mapping[str, NDArray[np.float64]]) -> Figure:
+    """Draws losses in bins of time, those of :class:`diffusion.metrics.loss_by_time.LossByTime`, a line each.
+
+    Args:
+        losses: (bins,) each, NaN where a bin is empty, by what they are.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(title="Loss of held-out images by time", xlabel="time: 0 image, 1 noise", ylabel="loss")
+    for name, values in losses.items():
+        axes.stairs(values, np.linspace(0, 1, len(values) + 1), label=name, baseline=None, linewidth=1.6)
+    shown = np.concatenate([values[np.isfinite(values)] for values in losses.values()] or [np.empty(0)])
+    if len(shown) and (shown > 0).all():
+        axes.set_yscale("log")  # where images are hardly noised, errors are smaller by orders of magnitude
+    axes.set_xlim(0, 1)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure

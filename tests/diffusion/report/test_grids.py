@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from diffusion.metrics.measure import Copy
+from diffusion.report.grids import GAP, LEAST_SIDE, nearest_sheet, rows_by_class, sample_grid
+
+
+def levels(count: int, channels: int = 1, side: int = 8) -> torch.Tensor:
+    """Images of one level each: 10, 20 and so on."""
+    return (10 * torch.arange(1, count + 1)).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, channels, side, side)
+
+
+def test_a_grid_has_rows_of_sharp_images_behind_their_names() -> None:
+    grid = sample_grid({"zero": levels(3), "a longer name": levels(2)})
+    assert grid.dtype == np.uint8 and grid.shape[0] == 2 * (LEAST_SIDE + GAP) + GAP
+    pixels = LEAST_SIDE**2
+    counts = {level: int((grid == level).all(2).sum()) for level in (10, 20, 30)}
+    assert counts[30] == pixels and counts[10] >= 2 * pixels and counts[20] >= 2 * pixels
+    names = grid[:, : -3 * (LEAST_SIDE + GAP) - GAP]
+    assert (names[: LEAST_SIDE + GAP] < 100).any() and (names[LEAST_SIDE + GAP :] < 100).any()
+
+
+def test_a_grid_without_names_has_no_margin() -> None:
+    grid = sample_grid(rows_by_class(levels(5, channels=3, side=LEAST_SIDE), None, [], columns=3))
+    assert grid.shape == (2 * (LEAST_SIDE + GAP) + GAP, 3 * (LEAST_SIDE + GAP) + GAP, 3)
+
+
+def test_rows_are_the_first_images_of_each_class_that_has_some() -> None:
+    rows = rows_by_class(levels(6), torch.tensor([2, 0, 2, 0, 2, 2]), ["a", "b", "c"], columns=3)
+    assert {name: images[:, 0, 0, 0].tolist() for name, images in rows.items()} == {"a": [20, 40], "c": [10, 30, 50]}
+
+
+def test_samples_stand_on_the_left_of_training_images() -> None:
+    sample = np.full((8, 8, 3), 200, np.uint8)
+    shown = nearest_sheet([Copy(4, sample, 7, 1.5)], lambda index: Image.new("RGB", (16, 16), (10 * index, 0, 0)))
+    left, right = (np.argwhere((shown == colour).all(2)) for colour in ((200, 200, 200), (70, 0, 0)))
+    assert len(left) == len(right) > 1000 and left[:, 1].max() < right[:, 1].min()
