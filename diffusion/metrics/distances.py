@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.distributed.ranks import Ranks
@@ -45,7 +47,7 @@ def kernel_distance(one: Tensor, other: Tensor, ranks: Ranks) -> float:
     return float(ranks.sum_(found).mean())
 
 
-def _subset(total: int, size: int, number: int, name: str):
+def _subset(total: int, size: int, number: int, name: str) -> NDArray[np.int64]:
     """Returns which `size` of `total` rows make a subset."""
     return generator("kernel_distance", name, number).choice(total, size, replace=False)
 
@@ -90,7 +92,7 @@ def _radii(points: Tensor, neighbours: int, ranks: Ranks) -> Tensor:
         distances = squared_distances(points[rows], points)
         numbers = torch.arange(len(points), device=points.device)
         distances.masked_fill_(numbers[rows, None] == numbers, torch.inf)  # each is no neighbour of itself
-        radii[rows] = distances.kthvalue(neighbours, dim=1).values
+        radii[rows] = distances.topk(neighbours, largest=False).values[:, -1]
     return ranks.sum_(radii)
 
 

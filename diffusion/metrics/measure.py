@@ -22,7 +22,7 @@ from torch import Tensor
 
 from diffusion.metrics.distances import NEIGHBOURS, Nearest, kernel_distance, precision_recall
 from diffusion.metrics.frechet import frechet_distance
-from diffusion.metrics.image_set import Batch, summed
+from diffusion.metrics.image_set import Batch, ImageSet, summed
 from diffusion.metrics.inception import Inception
 from diffusion.metrics.spaces import Space
 from engine.data.loaders import EvalBatch
@@ -151,23 +151,38 @@ def measure(
             about["inception"] = {"network": inception.name, "resize": inception.resize}
         if train is None:
             return Found(metrics, about)
-        nearest = Nearest(torch.cat([made.features, real.features]))
-        for indices, images, _ in _read(train):
-            nearest.add(indices, space(images).features)
-        distances, places = nearest.over_ranks(ranks)
+        novelty = _novelty(samples, made, real, reference.name, train, space, ranks, copy_distance)
+    return Found(metrics | novelty.metrics, about | novelty.about, novelty.nearest)
+
+
+def _novelty(
+    samples: Samples,
+    made: ImageSet,
+    real: ImageSet,
+    reference: str,
+    train: Split,
+    space: Space,
+    ranks: Ranks,
+    copy_distance: float | None,
+) -> Found:
+    """Looks for samples, and for the images of the split `reference`, among the training images."""
+    nearest = Nearest(torch.cat([made.features, real.features]))
+    for indices, images, _ in _read(train):
+        nearest.add(indices, space(images).features)
+    distances, places = nearest.over_ranks(ranks)
     own, held_out = distances.split([len(made.features), len(real.features)])
-    metrics["nearest_train"] = float(own.median())
-    about |= {"train_images": train.count}
-    if reference.name != train.name:
+    metrics, about = {"nearest_train": float(own.median())}, dict[str, Any](train_images=train.count)
+    if reference != train.name:
         about["nearest_train_of_reference"] = float(held_out.median())
         copy_distance = float(held_out.quantile(COPY_SHARE)) if copy_distance is None else copy_distance
     if copy_distance is not None:
         metrics["copies"] = float((own < copy_distance).double().mean())
         about["copy_distance"] = copy_distance
-    order = own.argsort(stable=True)[:SHOWN].cpu()
-    chosen = zip(made.indices[order].tolist(), places[order].tolist(), own[order].tolist(), strict=True)
-    shown = _images(samples, made.indices[order].tolist(), ranks)
-    return Found(metrics, about, [Copy(i, shown[i], place, distance) for i, place, distance in chosen])
+    order = own.argsort(stable=True)[:SHOWN]
+    numbers = made.indices[order].tolist()
+    shown = _images(samples, numbers, ranks)
+    chosen = zip(numbers, places[order].tolist(), own[order].tolist(), strict=True)
+    return Found(metrics, about, [Copy(number, shown[number], place, distance) for number, place, distance in chosen])
 
 
 def _batches(samples: Samples, size: int) -> Iterator[Batch]:

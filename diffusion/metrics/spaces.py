@@ -49,7 +49,7 @@ class Pixels:
     and channels they have: 0 to 255.
     """
 
-    name = "pixels"
+    name = "pixels, in levels of 0 to 255"
 
     def __init__(self, shape: tuple[int, int, int], device: torch.device) -> None:
         """
