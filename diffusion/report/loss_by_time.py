@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def loss_by_time_figure(losses: Mapping[str, NDArray[np.float64]]) -> Figure:
-    """Draws losses in bins of time, those of :class:`diffusion.metrics.loss_by_time.LossByTime`, a line each.
+    """Draws losses in bins of time, a line each.
 
     Args:
-        losses: (bins,) each, NaN where a bin is empty, by what they are.
+        losses: By what they are, the mean of each of some bins of equal width over [0, 1]; NaN of an empty one.
     """
     from matplotlib.figure import Figure
 
