@@ -4,10 +4,10 @@ What :func:`measure` needs, every rank in the same order::
 
     space = Pixels(shape, ranks.device)                                   # or, with `judge: FOLDER`:
     space = Judged(open_judge(folder, ranks, KEY), shape, classes, ranks.device, folder.name, KEY)
-    reference = Split("val", len(reader), EvalLoader(reader, len(reader), batch_size, workers, ranks))
+    reference = Split("val", len(images), "crop, bicubic", EvalLoader(reader, len(images), batch_size, workers, ranks))
     found = measure(samples, reference, train, space, ranks, find_inception(ranks))
 
-where `reader` yields dicts with `image`, uint8 (C, H, W) at the size and with the channels of the samples, not
+where `reader` reads the split's `images` as dicts with `image`, uint8 (C, H, W) at the size and with the channels of the samples, not
 augmented, and perhaps `label`. `found.metrics` has the names of :func:`diffusion.metrics.names.directions`.
 """
 
@@ -58,6 +58,8 @@ class Split:
     """train, val or test."""
     count: int
     """Images, of all ranks."""
+    resize: str
+    """How its images were brought to the size of the samples, for reports, such as `crop, bicubic`."""
     batches: Iterable[EvalBatch]
     """This rank's, with `image`, uint8 (B, C, H, W), and perhaps `label`, (B,). Iterated once."""
 
@@ -139,6 +141,7 @@ def measure(
             "images": samples.count,
             "reference": reference.name,
             "reference_images": reference.count,
+            "reference_resize": reference.resize,
             "space": space.name,
             "resize": space.resize,
             "compared_one_by_one": [len(made.features), len(real.features)],

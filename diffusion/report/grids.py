@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -64,16 +65,14 @@ def nearest_sheet(copies: Sequence[Copy], train_image: Callable[[int], Image.Ima
     tiles = []
     for copy in copies:
         sample = Image.fromarray(copy.image)
-        pair = Image.new("RGB", (2 * sample.width, sample.height))
-        pair.paste(sample, (0, 0))
-        pair.paste(
-            train_image(copy.train).convert("RGB").resize(sample.size, Image.Resampling.BICUBIC), (sample.width, 0)
-        )
+        trained_on = train_image(copy.train).convert("RGB").resize(sample.size, Image.Resampling.BICUBIC)
+        pair = Image.fromarray(np.concatenate([copy.image, np.asarray(trained_on)], axis=1))
         captions = [(f"{copy.distance:.4g} apart", "black"), (f"sample {copy.sample}, train {copy.train}", "dimgrey")]
         tiles.append(Tile(pair, captions))
     return sheet(tiles, NEAREST_COLUMNS)
 
 
-def _enlarged(images: Tensor) -> list[ImageArray]:
+def _enlarged(images: Tensor) -> NDArray[np.uint8]:
+    """Returns images (B, H, W, 3), each pixel a square of pixels where there are few."""
     factor = max(1, -(-LEAST_SIDE // min(images.shape[2:])))
     return np.stack([as_rgb(image) for image in images]).repeat(factor, 1).repeat(factor, 2)

@@ -38,7 +38,7 @@ class Reader:
 
     def split(self, name: str, ranks: Ranks = ALONE, batch: int = 16) -> Split:
         count = len(self.images)
-        return Split(name, count, EvalLoader(self, count, batch, WorkerSettings(), ranks))
+        return Split(name, count, "none", EvalLoader(self, count, batch, WorkerSettings(), ranks))
 
     def samples(self, ranks: Ranks = ALONE) -> Samples:
         """A rank's share, in no order."""
@@ -62,7 +62,7 @@ def test_what_is_measured_is_what_is_named() -> None:
     assert judged.metrics["class_accuracy"] == 1 == judged.about["class_accuracy_of_reference"]
     assert judged.about["reference"] == "val" and judged.about["space"] == "a judge"
     assert [judged.about[key] for key in ("images", "reference_images", "train_images")] == [51, 40, 60]
-    assert pixels.about["resize"] == "means of areas, 8 x 8 to 8 x 8"
+    assert pixels.about["reference_resize"] == "none" and pixels.about["resize"] == "means of areas, 8 x 8 to 8 x 8"
 
 
 def test_labels_that_the_judge_does_not_see_are_wrong() -> None:
@@ -142,7 +142,7 @@ def test_an_image_that_is_left_out_is_noticed() -> None:
 
     space = Pixels((3, 8, 8), ALONE.device)
     with pytest.raises(AssertionError, match="left out"):
-        measure(Reader(50, 0).samples(), Split("val", 40, without_last()), None, space, ALONE)
+        measure(Reader(50, 0).samples(), Split("val", 40, "none", without_last()), None, space, ALONE)
 
 
 def test_too_few_images_are_refused() -> None:
