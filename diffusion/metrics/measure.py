@@ -7,8 +7,9 @@ What :func:`measure` needs, every rank in the same order::
     reference = Split("val", len(images), "crop, bicubic", EvalLoader(reader, len(images), batch_size, workers, ranks))
     found = measure(samples, reference, train, space, ranks, find_inception(ranks))
 
-where `reader` reads the split's `images` as dicts with `image`, uint8 (C, H, W) at the size and with the channels of the samples, not
-augmented, and perhaps `label`. `found.metrics` has the names of :func:`diffusion.metrics.names.directions`.
+where `reader` reads the split's `images` as dicts with `image`, uint8 (C, H, W) at the size and with the channels of
+the samples, not augmented, and perhaps `label`. `found.metrics` has the names of
+:func:`diffusion.metrics.names.directions`; :func:`diffusion.report.report.write_report` writes all that was found.
 """
 
 from __future__ import annotations
