@@ -32,7 +32,7 @@ def sample_grid(rows: Mapping[str, Tensor]) -> ImageArray:
     high, wide = pictures[0].shape[1:3]
     names, file = in_one_font([shortened(" ".join(name.split()), LONGEST) for name in rows])
     font = ImageFont.truetype(file, LETTERS)
-    margin = max(int(font.getlength(name)) + 1 for name in names) + (3 * GAP if any(names) else 0)
+    margin = max(int(font.getlength(name)) for name in names) + 3 * GAP if any(names) else 0
     columns = max(map(len, pictures))
     size = margin + columns * (wide + GAP) + GAP, len(pictures) * (high + GAP) + GAP
     canvas = Image.new("RGB", size, "white")

@@ -41,7 +41,7 @@ def judged(ranks: Ranks, folder: str) -> list[torch.Tensor]:
     space = Judged(open_judge(Path(folder), ranks, KEY), (1, 8, 8), DIGITS, ranks.device, "judge", KEY)
     features, classes = space(images())
     assert classes is not None and features.shape[1] == space.width
-    return [features, classes]
+    return [features.clone(), classes.clone()]
 
 
 def test_a_classifier_judges_as_it_does_files(classifier: Path) -> None:
