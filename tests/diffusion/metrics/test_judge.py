@@ -74,9 +74,13 @@ def test_a_task_without_classes_cannot_judge(classifier: Path, monkeypatch: pyte
         open_judge(classifier, ALONE, KEY)
 
 
+def evaluated(judge):
+    judge.model.eval()
+    return judge
+
+
 def test_mirrored_images_leave_the_features_alone(classifier: Path) -> None:
     plain, mirrored = (load_classifier(classifier, overrides=o).inference for o in ([], ["evaluation.tta=flip"]))
     inputs = torch.stack([plain.transform(Image.fromarray(image[0].numpy()).convert("RGB")) for image in images()])
-    with torch.inference_mode():
-        (features, probabilities), (same, other) = plain.features(inputs), mirrored.features(inputs)
+    (features, probabilities), (same, other) = (judge.features(inputs) for judge in map(evaluated, (plain, mirrored)))
     assert torch.equal(features, same) and not torch.equal(probabilities, other)
