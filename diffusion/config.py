@@ -15,7 +15,13 @@ from engine.config.section import refuse_unused
 class DiffusionConfig(RunConfig):
     """Everything a diffusion run depends on."""
 
-    used_when_trained: ClassVar[tuple[str, ...]] = ("diffusion.sampling",)
+    used_when_trained: ClassVar[tuple[str, ...]] = (
+        "diffusion.sampling",
+        "evaluation.judge",
+        "evaluation.nearest_train",
+        "evaluation.reference",
+        "evaluation.samples",
+    )
     only_to_train: ClassVar[tuple[str, ...]] = ("data.drop_last", "data.sampling", "data.oversample")
 
     model: SwinUNetConfig

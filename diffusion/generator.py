@@ -109,6 +109,10 @@ def sample_all(
     generator: Generator, model: nn.Module, request: Request, config: SamplingConfig, ranks: Ranks
 ) -> Tensor:
     """Samples a request together with all ranks: uint8 (N, C, H, W) on the CPU of each, the same for any number."""
-    numbers, images = sample_share(generator, model, request, config, ranks)
+    return gathered(*sample_share(generator, model, request, config, ranks), ranks)
+
+
+def gathered(numbers: Tensor, images: Tensor, ranks: Ranks) -> Tensor:
+    """Returns images (n, C, H, W) of all ranks in the order of their numbers (n,), on each of them."""
     ranks.heartbeat.at("gather")
     return ranks.gather_rows(images)[ranks.gather_rows(numbers).argsort()]

@@ -13,27 +13,31 @@ from torch import Tensor
 
 from diffusion.config import DiffusionConfig
 from diffusion.data.open import open_split
-from diffusion.generator import Generator, sample_all, sample_share
-from diffusion.report.progress import COLUMNS, array_of, grid
+from diffusion.generator import Generator, gathered, sample_share
+from diffusion.judging import compare, open_space, reference_of, share_of
+from diffusion.metrics.inception import find_inception
+from diffusion.metrics.measure import Found
+from diffusion.report.grids import COLUMNS, array_of, rows_by_class, sample_grid
+from diffusion.report.report import write_report
 from diffusion.samplers.request import Request
 from diffusion.validation import validate
 from engine.config.load import differences, is_below
 from engine.config.run import RunConfig
 from engine.datasets.dataset import prepare_on_all
+from engine.datasets.labelled import LabelledImages
 from engine.devices.precision import resolve_precision
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.files import write_atomic, write_json
-from engine.images.image_io import write_image
 from engine.task.experiment import Experiment
 from engine.task.inference import Measured, inference_mode
-from engine.text import markdown_table
 
 LEARNT = ("model", "diffusion", "data.image_size", "data.channels")
 """Settings that are the trained model's, so that no other fit it: but for `diffusion.sampling`."""
+MEASURED = 1000
+"""Samples of an evaluation, unless `evaluation.samples` says how many."""
 SHOWN = 100
-"""Samples in the report of an evaluation."""
+"""Of them in its report."""
 
 
 class DiffusionInference:
@@ -72,18 +76,29 @@ class DiffusionInference:
                 f"data: {self._experiment.checkpoint} was trained on other classes: {', '.join(self.classes[:10])} "
                 f"there, {', '.join(images.classes[:10])} here"
             )
-        metrics = validate(self.generator, self.model, images, config, ranks)
-        request = self.request(SHOWN, config.experiment.seed)
-        samples = sample_all(self.generator, self.model, request, config.diffusion.sampling, ranks)
+        losses = validate(self.generator, self.model, images, config, ranks)
+        found = Found(losses.metrics(), {"held_out_images": len(images)})
+        count = MEASURED if config.evaluation.samples is None else config.evaluation.samples
+        request = self.request(count or SHOWN, config.experiment.seed)
+        space = open_space(config, self.classes, ranks) if count else None
+        samples = share_of(self.generator, self.model, request, config, ranks)
+        train: LabelledImages | None = None
+        if space is not None:
+            if config.evaluation.nearest_train:
+                train = ranks.from_main(partial(open_split, config.data, "train", self.classes or None))
+            reference = reference_of(config, split, images, self.classes, ranks)
+            found = found | compare(samples, *reference, config, space, ranks, train, find_inception(ranks))
+        first = samples.indices < SHOWN
+        shown = gathered(samples.indices[first], samples.images[first], ranks)
 
         def write(folder: Path, title: str) -> None:
-            write_json(folder / "metrics.json", {**metrics, "images": len(images)})
-            write_image(folder / "samples.png", grid(samples, min(len(self.classes) or COLUMNS, COLUMNS)))
-            rows = [[name, f"{value:.5f}"] for name, value in metrics.items()]
-            table = markdown_table(["metric", "value"], rows)
-            write_atomic(folder / "report.md", f"# {title}\n\n{table}\n\n![samples](samples.png)\n")
+            known = torch.tensor([request.label(image) for image in range(len(shown))])
+            few = 0 < len(self.classes) <= COLUMNS
+            rows = rows_by_class(shown, known if few else None, self.classes, COLUMNS)
+            drawn = {"loss": losses.by_time()}
+            write_report(folder, title, found, sample_grid(rows), train, drawn)
 
-        return Measured(metrics, write)
+        return Measured(found.metrics, write)
 
 
 def _require_same_process(experiment: Experiment[DiffusionConfig]) -> None:

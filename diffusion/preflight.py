@@ -6,20 +6,27 @@ from collections.abc import Iterator
 
 from diffusion.config import DiffusionConfig
 from diffusion.data.sections import ImagesSource
-from diffusion.report.metric_names import METRICS
+from diffusion.metrics.names import measured_in_training
 from engine.task.metrics import Metrics
 from engine.task.preflight import Checked, refusals
+
+JUDGE = "evaluation.judge"
 
 
 def metrics_of(config: DiffusionConfig) -> Metrics:
     """Returns what a run measures."""
-    return METRICS
+    judged = config.evaluation.judge is not None and config.tells_class
+    return measured_in_training(sampled=bool(config.evaluation.samples), judged=judged)
 
 
 def check_inputs(config: DiffusionConfig) -> None:
-    """Raises a UserError if the data are not there."""
+    """Raises a UserError if data or judge are not there."""
     from diffusion.data.open import open_split
+    from diffusion.metrics.judge import require_judge
     from engine.datasets.preflight import look_for_data
+
+    if config.evaluation.samples and config.evaluation.judge is not None:
+        require_judge(config.evaluation.judge, JUDGE)
 
     if isinstance(config.data, ImagesSource):
         open_split(config.data, "val")
@@ -29,16 +36,22 @@ def check_inputs(config: DiffusionConfig) -> None:
 
 def look(config: DiffusionConfig) -> Iterator[Checked]:
     """Yields what is found in the data. What is not there at all is raised as a UserError."""
+    import torch
+
     from diffusion.data.open import SPLITS, open_split
+    from diffusion.judging import check_reference, open_space
     from diffusion.process.build import build_process
     from engine.data.batch_plan import BatchLayout
     from engine.datasets.preflight import faults_of
     from engine.datasets.sampling import build_order
+    from engine.distributed.layout import Layout
+    from engine.distributed.ranks import Ranks
 
     data, batch = config.data, config.training.global_batch_size
     opened = {split: open_split(data, split) for split in SPLITS}
     train, val = (opened[split] for split in SPLITS)
     classes = f" of {len(train.classes)} classes" if config.tells_class else ""
+    told = train.classes if config.tells_class else []
     samples = build_order(data, train, config.experiment.seed).num_samples
     yield Checked(
         [f"{split}: {len(images)} images{classes}" for split, images in opened.items()],
@@ -47,6 +60,8 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
             *refusals(
                 lambda: build_process(config.diffusion, data.size),
                 lambda: BatchLayout(samples, batch, drop_last=data.drop_last),
+                lambda: check_reference(config, val),
+                lambda: config.evaluation.samples and open_space(config, told, Ranks(Layout(), torch.device("cpu"))),
             ),
         ],
     )

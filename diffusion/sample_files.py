@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffusion.config import DiffusionConfig
 from diffusion.inference import DiffusionInference
-from diffusion.report.progress import COLUMNS, array_of, grid
+from diffusion.report.grids import COLUMNS, array_of, grid
 from diffusion.samplers.request import Request
 from engine.commands.evaluate import with_experiment
 from engine.devices.precision import resolve_precision

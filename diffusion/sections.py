@@ -13,6 +13,7 @@ from diffusion.process.sections import (
     WeightingConfig,
 )
 from diffusion.samplers.sections import SamplingConfig
+from engine.config.paths import AbsolutePath
 from engine.config.section import Fraction, OnlyWith, Positive, Section, refuse_unused
 from engine.config.training import EvaluationConfig
 
@@ -68,3 +69,13 @@ class DiffusionEvaluationConfig(EvaluationConfig):
 
     grid_rows: Annotated[int, Field(ge=0)] = 3
     """Rows of the grid of samples that each evaluation draws, of the same noise and classes every time; 0: none."""
+    samples: Annotated[int, Field(ge=4)] | Literal[0] | None = None
+    """Samples that are compared with real images (Frechet distance and others); 0: none; null: none while a run trains,
+    1000 in `diffusion.evaluate`."""
+    judge: AbsolutePath | None = None
+    """Experiment folder of a trained classifier: samples are compared in its features, and it tells whether they show
+    the classes that were asked for; null: pixels are compared."""
+    reference: Literal["split", "train"] = "split"
+    """Which real images samples are compared with: those of the split that is evaluated, or those trained on."""
+    nearest_train: bool = True
+    """Whether `diffusion.evaluate` looks for its samples among all training images, so that copies are seen."""

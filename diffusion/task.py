@@ -15,8 +15,10 @@ from diffusion.config import DiffusionConfig
 from diffusion.data.open import SPLITS, open_first, open_split
 from diffusion.data.reader import NoisyReader, PixelTransform, preprocessing_of
 from diffusion.generator import Generator, sample_all
-from diffusion.report.metric_names import METRICS
-from diffusion.report.progress import COLUMNS, grid, write_progress
+from diffusion.judging import check_reference, compare, open_space, reference_of, share_of
+from diffusion.preflight import metrics_of
+from diffusion.report.grids import COLUMNS, grid
+from diffusion.report.progress import write_progress
 from diffusion.samplers.request import Request
 from diffusion.validation import validate
 from engine.data.batch_plan import Draw
@@ -37,18 +39,20 @@ class DiffusionTask:
     """See :class:`engine.task.task.Task`."""
 
     name = "diffusion"
-    metrics = METRICS
     slot_multiple = 1
 
     def __init__(self, config: DiffusionConfig, ranks: Ranks) -> None:
         data, seed = config.data, config.experiment.seed
         prepare_on_all(data, ranks)
+        self.metrics = metrics_of(config)
         self._config = config
         self._opened, self._names = ranks.from_main(partial(open_first, data))
         images, held_out = (self._opened[split] for split in SPLITS)
         self.classes = images.classes if config.tells_class else []
+        check_reference(config, held_out)
         self._generator = Generator(config, self.classes, ranks)
         self.model: nn.Module = self._generator.model
+        self._space = open_space(config, self.classes, ranks) if config.evaluation.samples else None
         self._preprocessing = preprocessing_of(data)
         transform = PixelTransform(self._preprocessing, data.channels, config.augmentation)
         stratified = config.training.global_batch_size if config.diffusion.times.stratified else None
@@ -66,14 +70,20 @@ class DiffusionTask:
         config = self._config
         if split not in self._opened:
             self._opened[split] = ranks.from_main(partial(open_split, config.data, split))
-        metrics = validate(self._generator, model, self._opened[split], config, ranks)
+        images = self._opened[split]
+        metrics = validate(self._generator, model, images, config, ranks).metrics()
+        if self._space is not None:
+            request = Request(config.evaluation.samples or 0, config.experiment.seed, tuple(range(len(self.classes))))
+            samples = share_of(self._generator, model, request, config, ranks)
+            reference = reference_of(config, split, images, self.classes, ranks)
+            metrics |= compare(samples, *reference, config, self._space, ranks).metrics
         if not config.evaluation.grid_rows:
             return Evaluated(metrics)
         columns = min(len(self.classes) or COLUMNS, COLUMNS)
         classes = tuple(range(len(self.classes)))[:columns]
         request = Request(columns * config.evaluation.grid_rows, config.experiment.seed, classes)
-        images = sample_all(self._generator, model, request, config.diffusion.sampling, ranks)
-        return Evaluated(metrics, write=partial(write_progress, images, columns))
+        shown = sample_all(self._generator, model, request, config.diffusion.sampling, ranks)
+        return Evaluated(metrics, write=partial(write_progress, shown, columns))
 
     def previews(self) -> Mapping[str, ImageArray]:
         """Draws the first training images as the network is to make them."""

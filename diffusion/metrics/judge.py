@@ -39,12 +39,17 @@ def open_judge(folder: Path, ranks: Ranks, key: str) -> ClassifierInference:
     return inference
 
 
-def _opened(folder: Path, key: str) -> Experiment[Any]:
+def require_judge(folder: Path, key: str) -> Path:
+    """Returns the checkpoint of the experiment `folder` that judges. Raises a UserError if there is none."""
     run = RunDir(folder.absolute())
     if not run.config.is_file():
         raise UserError(f"{key}: {folder} is no experiment folder (it has no config.yaml); name a trained classifier's")
     found = [file for file in (run.checkpoints / "best.pt", run.checkpoints / "last.pt") if file.is_file()]
     if not found:
         raise UserError(f"{key}: {folder} has no checkpoint yet; train it first, or name another experiment")
-    task = store.read(found[0])["task"]
+    return found[0]
+
+
+def _opened(folder: Path, key: str) -> Experiment[Any]:
+    task = store.read(require_judge(folder, key))["task"]
     return open_experiment(folder, "best", find_spec(task).schema())

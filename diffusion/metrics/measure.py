@@ -89,6 +89,10 @@ class Found:
     nearest: list[Copy] = field(default_factory=list)
     """Samples that are nearest to a training image, the nearest first."""
 
+    def __or__(self, other: Found) -> Found:
+        """Returns what either has found."""
+        return Found(self.metrics | other.metrics, self.about | other.about, [*self.nearest, *other.nearest])
+
 
 @torch.inference_mode()
 def measure(
@@ -156,7 +160,7 @@ def measure(
         if train is None:
             return Found(metrics, about)
         novelty = _novelty(samples, made, real, reference.name, train, space, ranks, copy_distance)
-    return Found(metrics | novelty.metrics, about | novelty.about, novelty.nearest)
+    return Found(metrics, about) | novelty
 
 
 def _novelty(

@@ -1,9 +1,14 @@
-"""Names of the metrics of generated images, and whether more or less of each is better; without what computes them."""
+"""Names of what is measured, and whether more or less of each is better; without what computes them."""
 
 from __future__ import annotations
 
-from engine.task.metrics import Direction
+from engine.task.metrics import Direction, Metrics
 
+BINS = 4
+"""Parts of the times that are trained on, of equal share in training: the first has least noise."""
+BIN_NAMES = [f"loss_bin_{number}" for number in range(1, BINS + 1)]
+LOSSES: dict[str, Direction | None] = {"loss": "min", **dict.fromkeys(BIN_NAMES, "min")}
+"""What every evaluation measures, of held-out images."""
 LIKENESS: dict[str, Direction | None] = {
     "frechet_distance": "min",
     "kernel_distance": "min",
@@ -11,7 +16,7 @@ LIKENESS: dict[str, Direction | None] = {
     "recall": "max",
     "channel_shift": "min",
 }
-"""What any images are measured by, beside those of a reference split."""
+"""What any samples are measured by, beside images of a reference split."""
 CLASSES: dict[str, Direction | None] = {"class_accuracy": "max"}
 """What there is besides of images of classes where a classifier judges them."""
 NOVELTY: dict[str, Direction | None] = {"nearest_train": None, "copies": "min"}
@@ -31,3 +36,9 @@ def directions(*, judged: bool, novelty: bool = True, inception: bool = False) -
     """
     parts = ((True, LIKENESS), (judged, CLASSES), (novelty, NOVELTY), (inception, INCEPTION))
     return {name: way for wanted, part in parts if wanted for name, way in part.items()}
+
+
+def measured_in_training(*, sampled: bool, judged: bool) -> Metrics:
+    """Returns what each evaluation of a run measures: losses, and of samples, if there are any, what they are like."""
+    samples = directions(judged=judged, novelty=False) if sampled else {}
+    return Metrics({**LOSSES, **samples}, "loss")

@@ -27,9 +27,15 @@ class SwinUNetConfig(SwinShapeConfig):
     def shape(self, size: tuple[int, int], channels: int, num_classes: int = 0) -> SwinConfig:
         """Returns the shape for images of a size. A ``ValueError`` names fields that do not fit together."""
         start = SHAPES.get(self.name, TINY)
-        drops = {"proj_drop": self.proj_drop, "attn_drop": self.attn_drop}
-        told = {"img_size": size, "in_chans": channels, "num_classes": num_classes}
-        return replace(start, **self.given, **drops, **told)
+        return replace(
+            start,
+            **self.given,
+            proj_drop=self.proj_drop,
+            attn_drop=self.attn_drop,
+            img_size=size,
+            in_chans=channels,
+            num_classes=num_classes,
+        )
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SwinUNetConfig":

@@ -147,7 +147,7 @@ class SwinUNet(nn.Module):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns what belongs to which depth, by timm's protocol: each stage of the way down, then all else."""
-        return {"stem": r"^(patch_embed|pos_embed)", "blocks": r"^layers\.(\d+)"}
+        return {"stem": r"^(?:patch_embed|pos_embed)", "blocks": r"^layers\.(\d+)"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recomputes each block in the backward pass instead of keeping its activations."""

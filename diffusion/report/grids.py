@@ -15,11 +15,25 @@ from engine.plots.figures import Tile, sheet
 from engine.plots.fonts import in_one_font
 from engine.text import LONGEST, shortened
 
-LEAST_SIDE = 48
-"""Pixels that the shorter side of a small image is enlarged to, by a whole number, so that its pixels stay sharp."""
+ENOUGH = 64
+"""Pixels of a side from which on images are shown as they are; smaller ones are enlarged by a whole factor, so that
+their pixels stay sharp."""
 GAP = 2
+"""White pixels around an image."""
+COLUMNS = 10
+"""Most images in a row."""
 LETTERS = 12
 NEAREST_COLUMNS = 4
+
+
+def enlargement(size: tuple[int, int]) -> int:
+    """Returns the factor by which images of ``size`` are enlarged."""
+    return max(1, ENOUGH // max(size))
+
+
+def grid(images: Tensor, columns: int) -> ImageArray:
+    """Draws uint8 images (N, C, H, W) in rows, left to right."""
+    return sample_grid(rows_by_class(images, None, [], columns))
 
 
 def sample_grid(rows: Mapping[str, Tensor]) -> ImageArray:
@@ -72,7 +86,12 @@ def nearest_sheet(copies: Sequence[Copy], train_image: Callable[[int], Image.Ima
     return sheet(tiles, NEAREST_COLUMNS)
 
 
+def array_of(image: Tensor) -> ImageArray:
+    """Returns uint8 (C, H, W) as (H, W), grey, or (H, W, 3)."""
+    return image[0].numpy() if len(image) == 1 else as_rgb(image)
+
+
 def _enlarged(images: Tensor) -> NDArray[np.uint8]:
     """Returns images (B, H, W, 3), each pixel a square of pixels where there are few."""
-    factor = max(1, -(-LEAST_SIDE // min(images.shape[2:])))
+    factor = enlargement((images.shape[2], images.shape[3]))
     return np.stack([as_rgb(image) for image in images]).repeat(factor, 1).repeat(factor, 2)

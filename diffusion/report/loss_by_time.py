@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.plots.figures import new_figure
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -18,9 +20,7 @@ def loss_by_time_figure(losses: Mapping[str, NDArray[np.float64]]) -> Figure:
     Args:
         losses: By what they are, the mean of each of some bins of equal width over [0, 1]; NaN of an empty one.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     axes = figure.add_subplot(title="Loss of held-out images by time", xlabel="time: 0 image, 1 noise", ylabel="loss")
     for name, values in losses.items():
         axes.stairs(values, np.linspace(0, 1, len(values) + 1), label=name, baseline=None, linewidth=1.6)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from diffusion.metrics.measure import Found
-from diffusion.metrics.names import directions
+from diffusion.metrics.names import LOSSES, directions
 from diffusion.report.grids import nearest_sheet
 from diffusion.report.loss_by_time import loss_by_time_figure
+from engine.datasets.labelled import LabelledImages
 from engine.files import write_atomic
 from engine.images.image_io import ImageArray, write_image
-from engine.plots.figures import write_figure
+from engine.plots.figures import as_image
 from engine.text import markdown_table
 
 BETTER = {"min": "less", "max": "more", None: ""}
@@ -28,7 +28,7 @@ def write_report(
     title: str,
     found: Found,
     grid: ImageArray,
-    train_image: Callable[[int], Image.Image],
+    train: LabelledImages | None = None,
     losses: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> None:
     """Writes metrics.json, report.md and figures into `folder`, which it makes.
@@ -41,14 +41,14 @@ def write_report(
         title: Of report.md.
         found: What was measured.
         grid: A sheet of samples.
-        train_image: Returns a training image by its number.
+        train: The training images, among which the nearest ones were looked for.
         losses: For :func:`diffusion.report.loss_by_time.loss_by_time_figure`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     values = {name: value if math.isfinite(value) else None for name, value in found.metrics.items()}
     write_atomic(folder / "metrics.json", json.dumps({**values, "about": found.about}, indent=2) + "\n")
     write_image(folder / "samples.png", grid)
-    ways = directions(judged=True, inception=True)
+    ways = LOSSES | directions(judged=True, inception=True)
     rows = [(name, f"{value:.4f}", BETTER[ways.get(name)]) for name, value in found.metrics.items()]
     parts = [
         f"# {title}",
@@ -58,14 +58,14 @@ def write_report(
         "## Samples",
         "![Samples](samples.png)",
     ]
-    if found.nearest:
-        write_image(folder / "nearest_train.png", nearest_sheet(found.nearest, train_image))
+    if train is not None and found.nearest:
+        write_image(folder / "nearest_train.png", nearest_sheet(found.nearest, train.image))
         text = (
             "Each on the left of the training image that it is nearest to; the nearest first. Copies would show here."
         )
         parts += ["## Nearest training images", text, "![Nearest training images](nearest_train.png)"]
     if losses:
-        write_figure(folder / "loss_by_time.png", loss_by_time_figure(losses))
+        write_image(folder / "loss_by_time.png", as_image(loss_by_time_figure(losses)))
         parts += ["## Loss by time", "![Loss by time](loss_by_time.png)"]
     write_atomic(folder / "report.md", "\n\n".join(parts).encode(errors="replace") + b"\n")
 

@@ -16,7 +16,16 @@ from engine.datasets.class_folders import open_folder
 from engine.datasets.csv_labels import open_csv
 from engine.datasets.labelled import FileImages, LabelledImages, class_counts, open_digits, some
 from engine.datasets.preflight import located
-from engine.datasets.sections import TINY, CsvData, DataConfig, DigitsData, FolderData, SplitData, TorchvisionData
+from engine.datasets.sections import (
+    TINY,
+    CommonData,
+    CsvData,
+    DataConfig,
+    DigitsData,
+    FolderData,
+    SplitData,
+    TorchvisionData,
+)
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -28,13 +37,13 @@ Transform = Callable[[Image.Image, int], Tensor]
 """Makes a uint8 (3, H, W) tensor of an image; what is random about it follows from the 64-bit seed."""
 
 
-def prepare_data(data: DataConfig) -> None:
+def prepare_data(data: CommonData) -> None:
     """Fetches what is missing, if the configuration says so."""
     if isinstance(data, TorchvisionData) and data.download:
         download(data)
 
 
-def prepare_on_all(data: DataConfig, ranks: Ranks) -> None:
+def prepare_on_all(data: CommonData, ranks: Ranks) -> None:
     """Fetches what is missing, first on rank 0, then on one rank of each other node: a shared folder is whole by then.
 
     Raises:
@@ -74,14 +83,14 @@ def preprocessing_of(data: DataConfig, timm_name: str | None) -> Preprocessing:
     return resolve_preprocessing(data, timm_name, resize=data.resize, crop_pct=crop_pct, pad_fill=data.pad_fill)
 
 
-def split_made(data: DataConfig) -> dict[str, float]:
+def split_made(data: CommonData) -> dict[str, float]:
     """Says how val was taken from train; empty if it was not."""
     if not isinstance(data, SplitData) or data.val_fraction is None:
         return {}
     return {"val_fraction": data.val_fraction, "split_seed": data.split_seed}
 
 
-def described(data: DataConfig, train: LabelledImages, val: LabelledImages, draws: int) -> str:
+def described(data: CommonData, train: LabelledImages, val: LabelledImages, draws: int) -> str:
     """Describes the data in a line of the log: counts and classes, where val is from, what an epoch is."""
     counts = class_counts(train)
     few, many = counts.min(), counts.max()

@@ -44,7 +44,7 @@ class Learner:
         optimizer: OptimizerConfig,
         finetune: FinetuneConfig,
         distributed: DistributedConfig,
-        evaluated: Literal["auto", "model", "ema"],
+        evaluated: Literal["auto", "model", "ema", "second_ema"],
         ranks: Ranks,
         steps_per_epoch: int,
     ) -> None:

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from diffusion.generator import sample_all
-from diffusion.report.metric_names import BIN_NAMES
+from diffusion.metrics.names import BIN_NAMES
 from diffusion.samplers.request import Request
 from diffusion.spec import SPEC
 from diffusion.task import DiffusionTask
-from diffusion.validation import binned
+from diffusion.validation import HeldOutLosses
 from engine.commands.build import build_trainer
 from engine.data.batch_plan import Draw
 from engine.distributed.layout import Layout
@@ -69,9 +69,11 @@ def test_evaluations_and_samples_are_bitwise_the_same_for_any_number_of_ranks() 
 
 
 def test_bins_divide_the_times() -> None:
-    found = binned(torch.tensor([0.0, 0.1, 0.3, 0.9]), torch.tensor([1.0, 3.0, 5.0, 7.0]))
+    held_out = HeldOutLosses(torch.tensor([0.0, 0.1, 0.3, 0.9]), torch.tensor([1.0, 3.0, 5.0, 7.0]))
+    found = held_out.metrics()
     assert found["loss"] == 4.0
     assert [found[name] for name in BIN_NAMES] == pytest.approx([2.0, 5.0, float("nan"), 7.0], nan_ok=True)
+    assert held_out.by_time(10)[[0, 1, 3, 9]].tolist() == [1.0, 3.0, 5.0, 7.0]
 
 
 def test_one_batch_is_learnt_by_heart() -> None:

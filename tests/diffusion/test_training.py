@@ -166,11 +166,18 @@ def test_evaluation_measures_what_training_did(finished: RunDir) -> None:
     results = finished.results_for("val")
     during = next(r for r in reversed(read_metrics(finished.metrics, "val")) if "source" not in r)
     metrics = json.loads((results / "metrics.json").read_text())
-    assert metrics["loss"] == pytest.approx(during["loss"], rel=1e-6) and metrics["images"] == 360
-    assert (results / "samples.png").is_file() and "loss_bin_1" in (results / "report.md").read_text()
+    assert metrics["loss"] == pytest.approx(during["loss"], rel=1e-6) and metrics["about"]["held_out_images"] == 360
+    assert metrics["about"]["images"] == 1000 and metrics["frechet_distance"] > 100 and metrics["copies"] == 0
+    for name in ("samples.png", "nearest_train.png", "loss_by_time.png"):
+        assert (results / name).is_file() and name in (results / "report.md").read_text()
     assert (
-        run_evaluation(SPEC, EvaluateArguments(finished.path, "last", "val", ("evaluation.weights=second_ema",))) == 0
+        run_evaluation(
+            SPEC,
+            EvaluateArguments(finished.path, "last", "val", ("evaluation.weights=second_ema", "evaluation.samples=0")),
+        )
+        == 0
     )
+    assert "frechet_distance" not in json.loads((results / "metrics.json").read_text())
     assert json.loads((results / "metrics.json").read_text())["loss"] == pytest.approx(
         during["loss_second_ema"], rel=1e-6
     )

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from diffusion.metrics.measure import Copy
-from diffusion.report.grids import GAP, LEAST_SIDE, nearest_sheet, rows_by_class, sample_grid
+from diffusion.report.grids import ENOUGH, GAP, array_of, enlargement, nearest_sheet, rows_by_class, sample_grid
 
 
 def levels(count: int, channels: int = 1, side: int = 8) -> torch.Tensor:
@@ -15,16 +15,16 @@ def levels(count: int, channels: int = 1, side: int = 8) -> torch.Tensor:
 
 def test_a_grid_has_rows_of_sharp_images_behind_their_names() -> None:
     grid = sample_grid({"zero": levels(3), "a longer name": levels(2)})
-    assert grid.dtype == np.uint8 and grid.shape[0] == 2 * (LEAST_SIDE + GAP) + GAP
-    names, images = np.split(grid, [-3 * (LEAST_SIDE + GAP) - GAP], axis=1)
-    counts = [(images == level).all(2).sum() / LEAST_SIDE**2 for level in (10, 20, 30)]
+    assert grid.dtype == np.uint8 and grid.shape[0] == 2 * (ENOUGH + GAP) + GAP
+    names, images = np.split(grid, [-3 * (ENOUGH + GAP) - GAP], axis=1)
+    counts = [(images == level).all(2).sum() / ENOUGH**2 for level in (10, 20, 30)]
     assert counts == [2, 2, 1]
-    assert (names[: LEAST_SIDE + GAP] < 100).any() and (names[LEAST_SIDE + GAP :] < 100).any()
+    assert (names[: ENOUGH + GAP] < 100).any() and (names[ENOUGH + GAP :] < 100).any()
 
 
 def test_a_grid_without_names_has_no_margin() -> None:
-    grid = sample_grid(rows_by_class(levels(5, channels=3, side=LEAST_SIDE), None, [], columns=3))
-    assert grid.shape == (2 * (LEAST_SIDE + GAP) + GAP, 3 * (LEAST_SIDE + GAP) + GAP, 3)
+    grid = sample_grid(rows_by_class(levels(5, channels=3, side=ENOUGH), None, [], columns=3))
+    assert grid.shape == (2 * (ENOUGH + GAP) + GAP, 3 * (ENOUGH + GAP) + GAP, 3)
 
 
 def test_rows_are_the_first_images_of_each_class_that_has_some() -> None:
@@ -37,3 +37,12 @@ def test_samples_stand_on_the_left_of_training_images() -> None:
     shown = nearest_sheet([Copy(4, sample, 7, 1.5)], lambda index: Image.new("RGB", (16, 16), (10 * index, 0, 0)))
     left, right = (np.argwhere((shown == colour).all(2)) for colour in ((0, 200, 0), (70, 0, 0)))
     assert len(left) == len(right) > 1000 and left[:, 1].max() < right[:, 1].min()
+
+
+def test_small_images_are_enlarged_by_whole_factors() -> None:
+    assert [enlargement(size) for size in ((8, 8), (28, 28), (40, 20), (100, 100))] == [8, 2, 1, 1]
+
+
+def test_arrays_are_grey_or_coloured() -> None:
+    assert array_of(levels(1)[0]).shape == (8, 8)
+    assert array_of(levels(1, channels=3)[0]).shape == (8, 8, 3)

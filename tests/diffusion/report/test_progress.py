@@ -8,32 +8,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffusion.report.progress import GAP, MOST_ROWS, array_of, cell, grid, write_progress
+from diffusion.report.grids import ENOUGH, GAP
+from diffusion.report.progress import MOST_ROWS, write_progress
 
 
 def solid(*values: int, channels: int = 3, size: int = 8) -> torch.Tensor:
     return torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, channels, size, size)
 
 
-def test_images_lie_in_rows_enlarged_by_whole_factors() -> None:
-    drawn = grid(solid(1, 2, 3, channels=1), 2)
-    factor, high, wide = cell((8, 8))
-    assert factor == 8 and high == wide == 8 * 8 + GAP
-    assert drawn.shape == (2 * high + GAP, 2 * wide + GAP, 3)
-    centres = [drawn[high // 2, wide // 2], drawn[high // 2, wide * 3 // 2], drawn[high * 3 // 2, wide // 2]]
-    assert [set(centre.tolist()) for centre in centres] == [{1}, {2}, {3}]
-    assert drawn[high * 3 // 2, wide * 3 // 2].tolist() == [255] * 3 and drawn[0, 0].tolist() == [255] * 3
-    assert grid(solid(1, size=100), 4).shape == (100 + 2 * GAP, 100 + 2 * GAP, 3)
-
-
-def test_arrays_are_grey_or_coloured() -> None:
-    assert array_of(solid(1, channels=1)[0]).shape == (8, 8)
-    assert array_of(solid(1, channels=3)[0]).shape == (8, 8, 3)
-
-
 def rows_of(file: Path) -> list[int]:
     """Value of the first image in each row."""
-    pixels, high = np.asarray(Image.open(file)), cell((8, 8))[1]
+    pixels, high = np.asarray(Image.open(file)), ENOUGH + GAP
     return [int(pixels[row * high + high // 2, 10, 0]) for row in range(len(pixels) // high)]
 
 

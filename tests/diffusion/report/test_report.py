@@ -10,6 +10,7 @@ from PIL import Image
 from diffusion.metrics.measure import Copy, Found
 from diffusion.report.loss_by_time import loss_by_time_figure
 from diffusion.report.report import write_report
+from engine.datasets.labelled import ArrayImages
 
 
 def test_figures_are_written_with_what_they_are_of(tmp_path: Path) -> None:
@@ -18,7 +19,8 @@ def test_figures_are_written_with_what_they_are_of(tmp_path: Path) -> None:
     found = Found({"frechet_distance": 1.25, "recall": math.nan}, about, [Copy(1, pixels, 2, 0.5)])
     losses = {"loss": np.array([1.0, math.nan, 3.0])}
     folder = tmp_path / "val"
-    write_report(folder, "A run", found, pixels, lambda index: Image.new("RGB", (8, 8)), losses)
+    train = ArrayImages(["a"], np.zeros(3, np.int64), np.zeros((3, 8, 8, 3), np.uint8))
+    write_report(folder, "A run", found, pixels, train, losses)
     assert json.loads((folder / "metrics.json").read_text()) == {
         "frechet_distance": 1.25,
         "recall": None,
@@ -29,7 +31,7 @@ def test_figures_are_written_with_what_they_are_of(tmp_path: Path) -> None:
     assert "| inception | n, 299 |" in text
     for name in ("samples", "nearest_train", "loss_by_time"):
         assert f"]({name}.png)" in text and Image.open(folder / f"{name}.png").size[0] > 0
-    write_report(tmp_path / "bare", "A run", Found({}, {}), pixels, Image.open)
+    write_report(tmp_path / "bare", "A run", Found({}, {}), pixels)
     assert sorted(path.name for path in (tmp_path / "bare").iterdir()) == ["metrics.json", "report.md", "samples.png"]
 
 
