@@ -14,13 +14,12 @@ from torch import Tensor
 from diffusion.config import DiffusionConfig
 from diffusion.data.open import open_split
 from diffusion.generator import Generator, gathered, sample_share
-from diffusion.judging import compare, open_space, reference_of, share_of
 from diffusion.metrics.inception import find_inception
 from diffusion.metrics.measure import Found
 from diffusion.report.grids import COLUMNS, array_of, rows_by_class, sample_grid
 from diffusion.report.report import write_report
 from diffusion.samplers.request import Request
-from diffusion.validation import validate
+from diffusion.validation import compare, open_space, reference_of, share_of, validate
 from engine.config.load import differences, is_below
 from engine.config.run import RunConfig
 from engine.datasets.dataset import prepare_on_all

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 from diffusion.config import DiffusionConfig
 from diffusion.data.sections import ImagesSource
-from diffusion.metrics.names import measured_in_training
+from diffusion.metrics.names import JUDGE, measured_in_training
 from engine.task.metrics import Metrics
 from engine.task.preflight import Checked, refusals
-
-JUDGE = "evaluation.judge"
 
 
 def metrics_of(config: DiffusionConfig) -> Metrics:
@@ -39,8 +37,8 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
     import torch
 
     from diffusion.data.open import SPLITS, open_split
-    from diffusion.judging import check_reference, open_space
     from diffusion.process.build import build_process
+    from diffusion.validation import check_reference, open_space
     from engine.data.batch_plan import BatchLayout
     from engine.datasets.preflight import faults_of
     from engine.datasets.sampling import build_order

@@ -15,12 +15,11 @@ from diffusion.config import DiffusionConfig
 from diffusion.data.open import SPLITS, open_first, open_split
 from diffusion.data.reader import NoisyReader, PixelTransform, preprocessing_of
 from diffusion.generator import Generator, sample_all
-from diffusion.judging import check_reference, compare, open_space, reference_of, share_of
 from diffusion.preflight import metrics_of
 from diffusion.report.grids import COLUMNS, grid
 from diffusion.report.progress import write_progress
 from diffusion.samplers.request import Request
-from diffusion.validation import validate
+from diffusion.validation import check_reference, compare, open_space, reference_of, share_of, validate
 from engine.data.batch_plan import Draw
 from engine.datasets.dataset import described, prepare_on_all, split_made
 from engine.datasets.sampling import build_order
@@ -50,13 +49,13 @@ class DiffusionTask:
         images, held_out = (self._opened[split] for split in SPLITS)
         self.classes = images.classes if config.tells_class else []
         check_reference(config, held_out)
-        self._generator = Generator(config, self.classes, ranks)
-        self.model: nn.Module = self._generator.model
+        self.generator = Generator(config, self.classes, ranks)
+        self.model: nn.Module = self.generator.model
         self._space = open_space(config, self.classes, ranks) if config.evaluation.samples else None
         self._preprocessing = preprocessing_of(data)
         transform = PixelTransform(self._preprocessing, data.channels, config.augmentation)
         stratified = config.training.global_batch_size if config.diffusion.times.stratified else None
-        self.train_data = NoisyReader(images, transform, seed, self._generator.shape, True, stratified)
+        self.train_data = NoisyReader(images, transform, seed, self.generator.shape, True, stratified)
         self.train_order = build_order(data, images, seed)
         self.drop_last = data.drop_last
         self.workers = worker_settings(data, ranks)
@@ -64,17 +63,17 @@ class DiffusionTask:
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Computes the mean loss over a micro-batch of :class:`diffusion.data.reader.NoisyReader`."""
-        return {"loss": self._generator.losses(model, batch, training=True).loss.mean()}
+        return {"loss": self.generator.losses(model, batch, training=True).loss.mean()}
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
         config = self._config
         if split not in self._opened:
             self._opened[split] = ranks.from_main(partial(open_split, config.data, split))
         images = self._opened[split]
-        metrics = validate(self._generator, model, images, config, ranks).metrics()
+        metrics = validate(self.generator, model, images, config, ranks).metrics()
         if self._space is not None:
             request = Request(config.evaluation.samples or 0, config.experiment.seed, tuple(range(len(self.classes))))
-            samples = share_of(self._generator, model, request, config, ranks)
+            samples = share_of(self.generator, model, request, config, ranks)
             reference = reference_of(config, split, images, self.classes, ranks)
             metrics |= compare(samples, *reference, config, self._space, ranks).metrics
         if not config.evaluation.grid_rows:
@@ -82,7 +81,7 @@ class DiffusionTask:
         columns = min(len(self.classes) or COLUMNS, COLUMNS)
         classes = tuple(range(len(self.classes)))[:columns]
         request = Request(columns * config.evaluation.grid_rows, config.experiment.seed, classes)
-        shown = sample_all(self._generator, model, request, config.diffusion.sampling, ranks)
+        shown = sample_all(self.generator, model, request, config.diffusion.sampling, ranks)
         return Evaluated(metrics, write=partial(write_progress, shown, columns))
 
     def previews(self) -> Mapping[str, ImageArray]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from engine.task.metrics import Direction, Metrics
 
+JUDGE = "evaluation.judge"
+"""What of a configuration names the classifier that judges samples, for messages."""
 BINS = 4
 """Parts of the times that are trained on, of equal share in training: the first has least noise."""
 BIN_NAMES = [f"loss_bin_{number}" for number in range(1, BINS + 1)]

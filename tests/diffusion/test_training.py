@@ -170,14 +170,8 @@ def test_evaluation_measures_what_training_did(finished: RunDir) -> None:
     assert metrics["about"]["images"] == 1000 and metrics["frechet_distance"] > 100 and metrics["copies"] == 0
     for name in ("samples.png", "nearest_train.png", "loss_by_time.png"):
         assert (results / name).is_file() and name in (results / "report.md").read_text()
-    assert (
-        run_evaluation(
-            SPEC,
-            EvaluateArguments(finished.path, "last", "val", ("evaluation.weights=second_ema", "evaluation.samples=0")),
-        )
-        == 0
-    )
-    assert "frechet_distance" not in json.loads((results / "metrics.json").read_text())
-    assert json.loads((results / "metrics.json").read_text())["loss"] == pytest.approx(
-        during["loss_second_ema"], rel=1e-6
-    )
+    changes = ("evaluation.weights=second_ema", "evaluation.samples=0")
+    assert run_evaluation(SPEC, EvaluateArguments(finished.path, "last", "val", changes)) == 0
+    second = json.loads((results / "metrics.json").read_text())
+    assert "frechet_distance" not in second
+    assert second["loss"] == pytest.approx(during["loss_second_ema"], rel=1e-6)

@@ -15,22 +15,11 @@ from diffusion.metrics.spaces import Judged
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from tests.classification.small import TRAIN, write_config
-from tests.distributed import launch, run_ranks
+from tests.distributed import run_ranks
 
 ALONE = Ranks(Layout(), torch.device("cpu"))
 KEY = "evaluation.judge"
 DIGITS = [str(digit) for digit in range(10)]
-
-
-@pytest.fixture(scope="module")
-def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An experiment: a tiny Swin after two steps on the digits."""
-    folder = tmp_path_factory.mktemp("judge")
-    config = write_config(folder, training={"steps": 2, "global_batch_size": 16, "precision": "fp32"})
-    (ended,) = launch(1, [*TRAIN, "--config", str(config)], cwd=folder)
-    assert ended.returncode == 0, ended.output
-    return folder / "experiments" / "experiment_0001"
 
 
 def images() -> torch.Tensor:
