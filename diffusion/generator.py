@@ -79,7 +79,7 @@ class Generator:
         sampler = bound_sampler(config.sampler, config.eta, noise)
         x = start(first_noise(request.seed, block, self.shape).to(self._device), levels)
         images = sampler(self._denoiser(model, request, block, config), x, levels, lambda progress: tick())
-        return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+        return as_bytes(images)
 
     def _denoiser(self, model: nn.Module, request: Request, block: range, config: SamplingConfig) -> Denoise:
         labels = torch.tensor([request.label(image) for image in block], device=self._device)
@@ -90,6 +90,11 @@ class Generator:
         if config.clip == "dynamic":
             return thresholded(denoise, config.clip_share, float("inf"))
         return clipped(denoise) if config.clip == "static" else denoise
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Returns images in [-1, 1], which may go a little beyond, as uint8 on the CPU."""
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
 
 def sample_share(

@@ -19,15 +19,14 @@ def metrics_of(config: DiffusionConfig) -> Metrics:
 
 def check_inputs(config: DiffusionConfig) -> None:
     """Raises a UserError if data or judge are not there."""
-    from diffusion.data.open import open_split
+    from diffusion.data.open import unlabelled_folder
     from diffusion.metrics.judge import require_judge
     from engine.datasets.preflight import look_for_data
 
     if config.evaluation.samples and config.evaluation.judge is not None:
         require_judge(config.evaluation.judge, JUDGE)
-
     if isinstance(config.data, ImagesSource):
-        open_split(config.data, "val")
+        unlabelled_folder(config.data, "val")
     else:
         look_for_data(config.data)
 

@@ -44,7 +44,7 @@ class DiffusionTask:
         data, seed = config.data, config.experiment.seed
         prepare_on_all(data, ranks)
         self.metrics = metrics_of(config)
-        self._config = config
+        self.config = config
         self._opened, self._names = ranks.from_main(partial(open_first, data))
         images, held_out = (self._opened[split] for split in SPLITS)
         self.classes = images.classes if config.tells_class else []
@@ -66,7 +66,7 @@ class DiffusionTask:
         return {"loss": self.generator.losses(model, batch, training=True).loss.mean()}
 
     def evaluate(self, model: nn.Module, split: str, ranks: Ranks) -> Evaluated:
-        config = self._config
+        config = self.config
         if split not in self._opened:
             self._opened[split] = ranks.from_main(partial(open_split, config.data, split))
         images = self._opened[split]
@@ -90,7 +90,7 @@ class DiffusionTask:
         return {"train_samples": grid(torch.stack([self.train_data[draw]["image"] for draw in draws]), COLUMNS)}
 
     def metadata(self) -> dict[str, Any]:
-        made = split_made(self._config.data)
+        made = split_made(self.config.data)
         return {
             "classes": self.classes,
             "images": {split: len(self._opened[split]) for split in SPLITS},

@@ -40,16 +40,25 @@ def open_unlabelled(config: ImagesSource, split: str) -> FileImages:
     Raises:
         UserError: the folder is not there, or there are no images in it.
     """
+    images = _below(config, unlabelled_folder(config, split))
+    own = split == "test" or (has_split(config.root, "train") and has_split(config.root, "val"))
+    return images if own else part(images, config, split)
+
+
+def unlabelled_folder(config: ImagesSource, split: str) -> Path:
+    """Returns the folder below which the images of a split are; val may be a part of those of train.
+
+    Raises:
+        UserError: it is not there.
+    """
     root = config.root
-    if not has_split(root, "train"):
-        if split == "test":
-            raise UserError(f"data.root: {root} has no folder train, so there is no test besides val")
-        if not root.is_dir():
-            raise UserError(f"data.root: {root} does not exist")
-        return part(_below(config, root), config, split)
-    if split == "test" or has_split(root, "val"):
-        return _below(config, split_folder(root, split))
-    return part(_below(config, split_folder(root, "train")), config, split)
+    if has_split(root, "train"):
+        return split_folder(root, split if split == "test" or has_split(root, "val") else "train")
+    if split == "test":
+        raise UserError(f"data.root: {root} has no folder train, so there is no test besides val")
+    if not root.is_dir():
+        raise UserError(f"data.root: {root} does not exist")
+    return root
 
 
 def _below(config: ImagesSource, folder: Path) -> FileImages:

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from diffusion.config import DiffusionConfig
+from diffusion.spec import SPEC
+from engine.commands.build import build_trainer
 from engine.config.load import load_config
+from tests.diffusion.test_generator import ALONE
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "diffusion").glob("*.yaml"))
 
@@ -19,6 +22,25 @@ def test_it_loads_and_explains_itself(path: Path) -> None:
     head = path.read_text().split("\nexperiment:")[0]
     assert all(f"# {word}" in head for word in ("Run:", "Hardware:", "Expect:"))
     assert "$schema=../schema/diffusion.json" in head
+
+
+LARGE = {"swin_unet_cifar10", "swin_unet_cifar10_flow", "images"}
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=[pytest.mark.full] if path.stem in LARGE else []) for path in CONFIGS],
+    ids=lambda path: path.stem,
+)  # fmt: skip
+def test_it_trains(path: Path) -> None:
+    """A step on digits of the recipe's size, so that no data set is needed."""
+    data = load_config(DiffusionConfig, path).data
+    digits = f"data={{source: digits, image_size: {data.image_size}, channels: {data.channels}, workers: 0}}"
+    small = ["training.global_batch_size=2", "training.accumulation=1", "diffusion.sampling.steps=1"]
+    config = load_config(DiffusionConfig, path, [digits, *small, "distributed.device=cpu", "training.ema=null"])
+    trainer = build_trainer(SPEC, config, ALONE)
+    trainer.train_step(trainer.batches())
+    trainer.settle()
+    assert trainer.state.updates == 1 and trainer.state.window.means()["loss"] > 0
 
 
 def test_the_published_settings() -> None:

@@ -54,7 +54,7 @@ def evaluated(ranks: Ranks) -> tuple[dict[str, float], torch.Tensor]:
     with torch.inference_mode():
         found = task.evaluate(task.model.eval(), "val", ranks)
         request = Request(11, 5, (3, 8))
-        images = sample_all(task.generator, task.model, request, task._config.diffusion.sampling, ranks)
+        images = sample_all(task.generator, task.model, request, task.config.diffusion.sampling, ranks)
     return found.metrics, images
 
 

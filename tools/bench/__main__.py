@@ -19,6 +19,7 @@ MODULES = {
     "swin": ["swin"],
     "step": ["step"],
     "detection": ["detection", "detection_step", "coco"],
+    "diffusion": ["diffusion"],
     "checkpoint": ["checkpoint"],
     "resume": ["resume"],
 }
