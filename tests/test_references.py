@@ -11,10 +11,11 @@ import pytest
 
 from classification.config import ClassificationConfig
 from detection.config import DetectionConfig
+from diffusion.config import DiffusionConfig
 from engine.config.type_words import key_paths
 from tests.environment import ROOT
 
-PACKAGES = ("classification", "detection", "engine", "swin", "tests", "tools")
+PACKAGES = ("classification", "detection", "diffusion", "engine", "swin", "tests", "tools")
 MODULES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
     for package in PACKAGES
@@ -65,7 +66,8 @@ def test_a_page_names_files_that_are_there(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_names_keys_that_there_are(page: str) -> None:
-    known = {".".join(keys) for schema in (ClassificationConfig, DetectionConfig) for keys, _ in key_paths(schema)}
+    schemas = (ClassificationConfig, DetectionConfig, DiffusionConfig)
+    known = {".".join(keys) for schema in schemas for keys, _ in key_paths(schema)}
     sections = "|".join(key for key in known if "." not in key)
     text = (ROOT / page).read_text(encoding="utf-8")
     named = re.findall(rf"`((?:{sections})(?:\.[a-z_]+)+)", text)

@@ -38,7 +38,7 @@ def test_what_training_refuses_the_check_lists(
 ) -> None:
     data = {"source": "images", "root": str(images), "image_size": 8, "channels": 1, "val_fraction": 0.2}
     changes = {"data": data, "training": {"global_batch_size": 25}, "evaluation": {"metric": "fid"}}
-    assert main(["--task", "diffusion", "--config", str(write_config(tmp_path, **changes))]) == 1
+    assert main(["--task", "diffusion", "--config", str(write_config(tmp_path, **changes))]) == 2
     out = capsys.readouterr().out
     assert "train: 24 images" in out and "classes" not in out
     assert "training.global_batch_size" in out and "evaluation.metric: 'fid' is not measured" in out

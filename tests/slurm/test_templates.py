@@ -15,7 +15,7 @@ from tests.classification.small import write_config
 from tests.detection import small as small_detection
 from tests.diffusion import small as small_diffusion
 from tests.slurm.cluster import Cluster, free_ports
-from tests.slurm.jobs import CPU, TWO_NODES, Job, submit
+from tests.slurm.jobs import CPU, TWO_NODES, Job, assert_same_result, submit
 
 pytestmark = pytest.mark.slurm
 
@@ -65,15 +65,24 @@ def test_a_detector_is_trained_on_two_nodes_and_evaluated(cluster: Cluster, tmp_
     assert (job.run.results_for("val") / "detections.json").is_file()
 
 
-def test_a_diffusion_is_trained_on_two_nodes_and_sampled_on_two(cluster: Cluster, tmp_path: Path) -> None:
-    arguments = ("--config", str(small_diffusion.write_config(tmp_path, training={"steps": 2})))
-    job = submit(cluster, tmp_path, *TWO_NODES, template="train_diff_ddp", arguments=arguments)
-    job.assert_completed()
-    assert len(job.environment["devices"]) == 2
-    asked = ("--experiment", str(job.run.path), "--num-images", "20", "--grid")
+def test_a_diffusion_is_trained_on_two_nodes_requeued_and_sampled(cluster: Cluster, tmp_path: Path) -> None:
+    changes = {"training": {"steps": 40, "ema": {"decay": 0.9}}, "checkpoint": {"every_steps": 4}}
+    jobs = []
+    for name in ("undisturbed", "requeued"):
+        (tmp_path / name).mkdir()
+        arguments = ("--config", str(small_diffusion.write_config(tmp_path / name, **changes)))
+        jobs.append(submit(cluster, tmp_path / name, *TWO_NODES, template="train_diff_ddp", arguments=arguments))
+        if name == "requeued":
+            jobs[-1].wait_training()
+            cluster.run("scontrol", "requeue", jobs[-1].number)
+        jobs[-1].assert_completed()
+    undisturbed, requeued = jobs
+    assert len(requeued.environment["devices"]) == 2 and requeued.details["Restarts"] == "1"
+    assert_same_result(undisturbed.run, requeued.run)
+    asked = ("--experiment", str(requeued.run.path), "--num-images", "20", "--grid")
     sampling = submit(cluster, tmp_path, *TWO_NODES, template="sample_diff", arguments=asked)
     assert sampling.wait_ended() == "COMPLETED", sampling.output
-    assert len(list(job.run.results_for("samples").glob("class_*.png"))) == 20
+    assert len(list(requeued.run.results_for("samples").glob("class_*.png"))) == 20
 
 
 @pytest.mark.parametrize(
