@@ -22,6 +22,7 @@ class DiffusionConfig(RunConfig):
         "evaluation.reference",
         "evaluation.samples",
     )
+    locations: ClassVar[tuple[str, ...]] = (*RunConfig.locations, "data.root", "data.csv")
     only_to_train: ClassVar[tuple[str, ...]] = ("data.drop_last", "data.sampling", "data.oversample")
 
     model: SwinUNetConfig

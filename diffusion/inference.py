@@ -23,7 +23,7 @@ from diffusion.validation import compare, open_space, reference_of, share_of, va
 from engine.config.load import differences, is_below
 from engine.config.run import RunConfig
 from engine.datasets.dataset import prepare_on_all
-from engine.datasets.labelled import LabelledImages
+from engine.datasets.labelled import LabelledImages, digests
 from engine.devices.precision import resolve_precision
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
@@ -75,6 +75,8 @@ class DiffusionInference:
                 f"data: {self._experiment.checkpoint} was trained on other classes: {', '.join(self.classes[:10])} "
                 f"there, {', '.join(images.classes[:10])} here"
             )
+        known = self._experiment.saved["metadata"]["digest_of_images"]
+        own = ranks.is_main and self._experiment.elsewhere and digests(images)[1] == known.get(split)
         losses = validate(self.generator, self.model, images, config, ranks)
         found = Found(losses.metrics(), {"held_out_images": len(images)})
         count = MEASURED if config.evaluation.samples is None else config.evaluation.samples
@@ -91,13 +93,13 @@ class DiffusionInference:
         shown = gathered(samples.indices[first], samples.images[first], ranks)
 
         def write(folder: Path, title: str) -> None:
-            known = torch.tensor([request.label(image) for image in range(len(shown))])
+            labels = torch.tensor([request.label(image) for image in range(len(shown))])
             few = 0 < len(self.classes) <= COLUMNS
-            rows = rows_by_class(shown, known if few else None, self.classes, COLUMNS)
+            rows = rows_by_class(shown, labels if few else None, self.classes, COLUMNS)
             drawn = {"loss": losses.by_time()}
             write_report(folder, title, found, sample_grid(rows), train, drawn)
 
-        return Measured(found.metrics, write)
+        return Measured(found.metrics, write, own)
 
 
 def _require_same_process(experiment: Experiment[DiffusionConfig]) -> None:

@@ -32,14 +32,17 @@ def check_inputs(config: DiffusionConfig) -> None:
 
 
 def look(config: DiffusionConfig) -> Iterator[Checked]:
-    """Yields what is found in the data. What is not there at all is raised as a UserError."""
+    """Yields what is found in the data, and logs what training would warn of. What is not there at all is raised as a
+    UserError.
+    """
     import torch
 
     from diffusion.data.open import SPLITS, open_split
     from diffusion.process.build import build_process
     from diffusion.validation import check_reference, open_space
     from engine.data.batch_plan import BatchLayout
-    from engine.datasets.preflight import faults_of
+    from engine.datasets.labelled import odd_labels
+    from engine.datasets.preflight import faults_of, warn_of_likenesses
     from engine.datasets.sampling import build_order
     from engine.distributed.layout import Layout
     from engine.distributed.ranks import Ranks
@@ -47,13 +50,15 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
     data, batch = config.data, config.training.global_batch_size
     opened = {split: open_split(data, split) for split in SPLITS}
     train, val = (opened[split] for split in SPLITS)
+    warn_of_likenesses(train, val)
     classes = f" of {len(train.classes)} classes" if config.tells_class else ""
     told = train.classes if config.tells_class else []
     samples = build_order(data, train, config.experiment.seed).num_samples
     yield Checked(
         [f"{split}: {len(images)} images{classes}" for split, images in opened.items()],
-        errors=[
-            *faults_of(data, train, val, open_train=True).splitlines(),
+        odd_labels(train, val) if told else [],
+        [
+            *faults_of(train, val).splitlines(),
             *refusals(
                 lambda: build_process(config.diffusion, data.size),
                 lambda: BatchLayout(samples, batch, drop_last=data.drop_last),

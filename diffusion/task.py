@@ -22,6 +22,7 @@ from diffusion.samplers.request import Request
 from diffusion.validation import check_reference, compare, open_space, reference_of, share_of, validate
 from engine.data.batch_plan import Draw
 from engine.datasets.dataset import described, prepare_on_all, split_made
+from engine.datasets.labelled import odd_labels
 from engine.datasets.sampling import build_order
 from engine.distributed.ranks import Ranks
 from engine.images.image_io import ImageArray
@@ -45,7 +46,7 @@ class DiffusionTask:
         prepare_on_all(data, ranks)
         self.metrics = metrics_of(config)
         self.config = config
-        self._opened, self._names = ranks.from_main(partial(open_first, data))
+        self._opened, self._digests = ranks.from_main(partial(open_first, data))
         images, held_out = (self._opened[split] for split in SPLITS)
         self.classes = images.classes if config.tells_class else []
         check_reference(config, held_out)
@@ -60,6 +61,8 @@ class DiffusionTask:
         self.drop_last = data.drop_last
         self.workers = worker_settings(data, ranks)
         log.info("data: %s", described(data, images, held_out, self.train_order.num_samples))
+        for oddity in odd_labels(images, held_out) if self.classes and ranks.is_main else ():
+            log.warning("%s", oddity)
 
     def training_step(self, model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Computes the mean loss over a micro-batch of :class:`diffusion.data.reader.NoisyReader`."""
@@ -94,7 +97,8 @@ class DiffusionTask:
         return {
             "classes": self.classes,
             "images": {split: len(self._opened[split]) for split in SPLITS},
-            "digest_of_image_names": self._names,
+            "digest_of_image_names": {split: names for split, (names, _) in self._digests.items()},
+            "digest_of_images": {split: seen for split, (_, seen) in self._digests.items()},
             "preprocessing": asdict(self._preprocessing),
             **({"split": made} if made else {}),
         }

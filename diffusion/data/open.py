@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from diffusion.data.sections import DiffusionDataConfig, ImagesSource
-from engine.datasets.class_folders import files_below, has_split, split_folder
+from engine.datasets.class_folders import has_split, split_folder
 from engine.datasets.dataset import open_images
+from engine.datasets.folder_listing import LeftOut, files_below
 from engine.datasets.holdout import part
-from engine.datasets.labelled import FileImages, LabelledImages, names_digest
-from engine.datasets.preflight import faults_of
+from engine.datasets.labelled import FileImages, LabelledImages, digests
+from engine.datasets.preflight import faults_of, warn_of_likenesses
 from engine.errors import UserError
 
 SPLITS = ("train", "val")
@@ -40,8 +41,11 @@ def open_unlabelled(config: ImagesSource, split: str) -> FileImages:
     Raises:
         UserError: the folder is not there, or there are no images in it.
     """
-    images = _below(config, unlabelled_folder(config, split))
     own = split == "test" or (has_split(config.root, "train") and has_split(config.root, "val"))
+    try:  # of one folder for two splits it is told once what is left out
+        images = _below(config, unlabelled_folder(config, split), tell=own or split == "train")
+    except OSError as error:
+        raise UserError(f"data.root: {error.filename} cannot be read: {error.strerror}") from None
     return images if own else part(images, config, split)
 
 
@@ -61,21 +65,24 @@ def unlabelled_folder(config: ImagesSource, split: str) -> Path:
     return root
 
 
-def _below(config: ImagesSource, folder: Path) -> FileImages:
-    endings = tuple(ending.lower() for ending in config.extensions)
-    names = sorted(name for name in files_below(folder) if name.lower().endswith(endings))
+def _below(config: ImagesSource, folder: Path, tell: bool) -> FileImages:
+    left_out = LeftOut(str(folder))
+    names = sorted(left_out.images(folder, files_below(folder, left_out), config.extensions))
+    if tell:
+        left_out.tell("name their endings in data.extensions, or rename the files")
     if not names:
         raise UserError(f"data.root: no images ({', '.join(config.extensions)}) below {folder}")
     return FileImages(folder, UNNAMED, np.zeros(len(names), np.int64), names)
 
 
-def open_first(data: DiffusionDataConfig) -> tuple[dict[str, LabelledImages], dict[str, str]]:
-    """Opens train and val, with a digest of the names of each.
+def open_first(data: DiffusionDataConfig) -> tuple[dict[str, LabelledImages], dict[str, tuple[str, str]]]:
+    """Opens train and val, with the digests of each.
 
     Raises:
         UserError: they are not there, or not as they should be: better known before training than after an epoch.
     """
     opened = {split: open_split(data, split) for split in SPLITS}
-    if faults := faults_of(data, opened["train"], opened["val"]):
+    if faults := faults_of(opened["train"], opened["val"]):
         raise UserError(faults)
-    return opened, {split: names_digest(images) for split, images in opened.items()}
+    warn_of_likenesses(opened["train"], opened["val"])
+    return opened, {split: digests(images) for split, images in opened.items()}
