@@ -80,5 +80,5 @@ class DiffusionConfig(RunConfig):
     @model_validator(mode="after")
     def _weights_are_published(self, info: ValidationInfo) -> "DiffusionConfig":
         if self.finetune.weights == "timm":
-            check_published(self.model.name, None, False)
+            check_published("model.name", self.model.name, None, False)
         return self

@@ -93,10 +93,11 @@ def peer(widths: tuple[int, ...]) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            from diffusers import UNet2DModel
+            import diffusers
     except ImportError:
         raise UserError("tools.bench diffusion compares with diffusers; install it: pip install diffusers") from None
-    return UNet2DModel(
+    build: Any = diffusers.UNet2DModel  # which has no types where it is not installed
+    network: nn.Module = build(
         sample_size=SIDE,
         layers_per_block=2,
         block_out_channels=widths,
@@ -106,6 +107,7 @@ def peer(widths: tuple[int, ...]) -> nn.Module:
         attention_head_dim=min(32, *widths),
         num_class_embeds=11,
     )
+    return network
 
 
 def as_network(network: nn.Module) -> Callable[..., Tensor]:
@@ -155,9 +157,10 @@ def sampled(trainer: Trainer, count: int) -> Callable[[], float]:
 
 def sampled_by_diffusers(trainer: Trainer, network: nn.Module, count: int) -> Callable[[], float]:
     """Measures images a second of diffusers' scheduler around its network."""
-    from diffusers import DDIMScheduler
+    import diffusers
 
-    scheduler = DDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing")
+    build: Any = diffusers.DDIMScheduler
+    scheduler = build(prediction_type="v_prediction", timestep_spacing="trailing")
     labels = torch.arange(count, device=trainer.ranks.device) % 10
 
     def sample() -> None:
