@@ -39,13 +39,15 @@ def test_what_training_refuses_the_check_lists(
     data = {"source": "images", "root": str(images), "image_size": 8, "channels": 1, "val_fraction": 0.2}
     changes = {"data": data, "training": {"global_batch_size": 25}, "evaluation": {"metric": "fid"}}
     assert main(["--task", "diffusion", "--config", str(write_config(tmp_path, **changes))]) == 2
-    out = capsys.readouterr().out
+    captured = capsys.readouterr()
+    out = captured.out + captured.err
     assert "train: 24 images" in out and "classes" not in out
     assert "training.global_batch_size" in out and "evaluation.metric: 'fid' is not measured" in out
     (images / "a" / "0.png").write_bytes(b"none")
     changes = {"data": {**data, "val_fraction": 0.9}, "training": {"global_batch_size": 2}}
     main(["--task", "diffusion", "--config", str(write_config(tmp_path, **changes))])
-    assert "0.png" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "0.png" in captured.out + captured.err
 
 
 def test_data_that_are_not_there(tmp_path: Path) -> None:
