@@ -9,11 +9,11 @@ import numpy as np
 from diffusion.data.sections import DiffusionDataConfig, ImagesSource
 from engine.datasets.class_folders import has_split, split_folder
 from engine.datasets.dataset import open_images
-from engine.datasets.folder_listing import LeftOut, files_below
 from engine.datasets.holdout import part
 from engine.datasets.labelled import FileImages, LabelledImages, digests
 from engine.datasets.preflight import faults_of, warn_of_likenesses
 from engine.errors import UserError
+from engine.images.folder_listing import LeftOut, files_below
 
 SPLITS = ("train", "val")
 """What a run uses, and a checkpoint describes."""
