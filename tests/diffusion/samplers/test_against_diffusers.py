@@ -21,7 +21,7 @@ from diffusion.process.process import Process
 from diffusion.process.schedules import Schedule
 from diffusion.samplers.guidance import clipped, thresholded
 from diffusion.samplers.multistep import dpmpp, unipc
-from diffusion.samplers.single_step import ddim, ddpm, euler, heun
+from diffusion.samplers.single_step import FAR, ddim, ddpm, euler, heun
 from diffusion.samplers.spacing import spaced
 from diffusion.samplers.steps import CLEAN, Level, Levels, Progress
 from tests.diffusion.samplers.analytic import wave
@@ -202,9 +202,11 @@ def test_euler(scheduler: Callable[..., Any], name: str, objective: str, spacing
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_heun(scheduler: Callable[..., Any], name: str, objective: str) -> None:
     schedule = Schedule(name, 1000)
-    theirs = exploding(scheduler("HeunDiscrete", **of(schedule, objective)))
-    ours = sampled(heun, own(schedule, objective), spaced(schedule, STEPS))
-    alike([*theirs[:-1:2], theirs[-1]], ours)
+    theirs, levels = exploding(scheduler("HeunDiscrete", **of(schedule, objective))), spaced(schedule, STEPS)
+    begun = levels[0].sigma > FAR * levels[0].alpha  # where ours takes other coordinates, they are alike from then on
+    assert begun == (name == "cosine")
+    theirs = [*theirs[:-1:2], theirs[-1]][begun:]
+    alike(theirs, sampled(heun, own(schedule, objective), levels[begun:], theirs[0]))
 
 
 @pytest.mark.parametrize(("theirs", "sampler"), [("EDMEuler", euler), ("EDMDPMSolverMultistep", dpmpp)])
