@@ -163,7 +163,9 @@ def boxes_in(given: dict[str, Any]) -> Iterator[tuple]:
         with contextlib.suppress(Exception):
             left, top, width, height = map(float, record["bbox"])
             corners = left, top, left + width, top + height
-            yield record["image_id"], record["category_id"], *corners, record.get("iscrowd") not in (None, 0, "0")
+            crowd = record.get("iscrowd", 0)
+            is_crowd = crowd != 0 if isinstance(crowd, int | float) else crowd == "1"
+            yield record["image_id"], record["category_id"], *corners, is_crowd
 
 
 def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
