@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ ODD: list[Any] = [
     Raw("1" * 5000), Raw("1e999"), Raw("-0"), Raw("[" * 2000 + "]" * 2000), Raw("tru"), Raw(""),
     Raw('{"a": 1, "a": 2}'), Raw('1, "id": 3'), Raw("1, 2"),
 ]  # fmt: skip
-odd = st.sampled_from(ODD) | st.integers() | st.floats() | st.text(max_size=4)
+odd = st.sampled_from(ODD).map(deepcopy) | st.integers() | st.floats() | st.text(max_size=4)
 KEYS = (
     "id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation", "file_name", "width", "height", "name",
     "images", "annotations", "categories", "info", "",
@@ -79,7 +80,7 @@ def documents(draw: st.DrawFn) -> str:
             case 1 if isinstance(holder, dict):
                 holder[draw(st.sampled_from(KEYS))] = holder.pop(place[-1])
             case 2 if isinstance(holder, list):
-                holder.insert(place[-1], draw(st.sampled_from([*holder])))
+                holder.insert(place[-1], deepcopy(draw(st.sampled_from([*holder]))))
             case 3 if isinstance(holder, dict):
                 holder[draw(st.sampled_from(KEYS))] = draw(odd)
             case _:
