@@ -49,7 +49,8 @@ def simple(text: str) -> bool | int | float:
 @pytest.fixture(params=TASKS)
 def run_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]:
     """A task, and the file of a valid configuration of it."""
-    tree = next(tree for task, tree in TREES if task == request.param and tree["data"]["source"] in ("csv", "shapes"))
+    trees = {tree["data"]["source"]: tree for task, tree in TREES if task == request.param}
+    tree = next(trees[source] for source in ("csv", "shapes", "digits") if source in trees)
     (tmp_path / "run.yaml").write_text(written(tree), encoding="utf-8")
     return request.param, tmp_path / "run.yaml"
 

@@ -61,7 +61,7 @@ def _odd_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_in_a_configuration(hunt: Hunt, task: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "run.yaml").write_text(yaml_texts.written(configuration(task, tmp_path)))
     keys = ["experiment.root", "data.root", "finetune.weights"]
-    keys += ["data.csv"] if task == "classification" else ["data.train.images", "data.train.annotations"]
+    keys += ["data.train.images", "data.train.annotations"] if task == "detection" else ["data.csv"]
 
     @hunt(st.sampled_from(keys), paths)
     def check_(key: str, path: str) -> None:

@@ -8,16 +8,17 @@ import yaml
 from hypothesis import strategies as st
 
 from engine.config.yaml_reader import read_file
+from engine.task.spec import known_tasks
 from tests.environment import ROOT
 
-TASKS = ("classification", "detection")
+TASKS = known_tasks()
 TREES: list[tuple[str, dict[str, Any]]] = [
     (task, read_file(file).plain()) for task in TASKS for file in sorted((ROOT / "configs" / task).rglob("*.yaml"))
 ]
 """Each configuration, with what it inherits, beside the name of its task."""
 
 SECTIONS = (
-    "experiment", "model", "detection", "data", "augmentation", "loss", "optimizer", "schedule", "training",
+    "experiment", "model", "detection", "diffusion", "data", "augmentation", "loss", "optimizer", "schedule", "training",
     "finetune", "evaluation", "checkpoint", "logging", "distributed", "base",
 )  # fmt: skip
 ODD_TEXTS = (
