@@ -18,8 +18,8 @@ TREES: list[tuple[str, dict[str, Any]]] = [
 """Each configuration, with what it inherits, beside the name of its task."""
 
 SECTIONS = (
-    "experiment", "model", "detection", "diffusion", "data", "augmentation", "loss", "optimizer", "schedule", "training",
-    "finetune", "evaluation", "checkpoint", "logging", "distributed", "base",
+    "experiment", "model", "detection", "diffusion", "data", "augmentation", "loss", "optimizer", "schedule",
+    "training", "finetune", "evaluation", "checkpoint", "logging", "distributed", "base",
 )  # fmt: skip
 ODD_TEXTS = (
     "", " ", "\t", "\r\n", "\r", "\ufeff", "\x00", "\x1b[31m", "\x85", "\u2028", "\u202e", "\U0001f41f", "e\u0301",
