@@ -37,7 +37,7 @@ MODULES = (
     "detection.task",
     "detection.inference",
 )
-AT_START = ("PYTHON", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_", "HF_", "MPL", "TORCH_")
+AT_START = ("PYTHON", "OMP_", "GOMP_", "MKL_", "OPENBLAS_", "MALLOC_", "LD_", "HF_", "MPL", "TORCH_LOGS")
 """Variables of these are read while an interpreter starts, or a library is loaded or imported."""
 
 
