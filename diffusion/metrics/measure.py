@@ -142,15 +142,7 @@ def measure(
             "recall": recall,
             "channel_shift": float((made.levels - real.levels).abs().max()),
         }
-        about: dict[str, Any] = {
-            "images": samples.count,
-            "reference": reference.name,
-            "reference_images": reference.count,
-            "reference_resize": reference.resize,
-            "space": space.name,
-            "resize": space.resize,
-            "compared_one_by_one": [len(made.features), len(real.features)],
-        }
+        about = _about(samples, reference, space, made, real)
         if made.accuracy is not None:
             metrics["class_accuracy"] = made.accuracy
             about["class_accuracy_of_reference"] = real.accuracy
@@ -161,6 +153,19 @@ def measure(
             return Found(metrics, about)
         novelty = _novelty(samples, made, real, reference.name, train, space, ranks, copy_distance)
     return Found(metrics, about) | novelty
+
+
+def _about(samples: Samples, reference: Split, space: Space, made: ImageSet, real: ImageSet) -> dict[str, Any]:
+    """Says what the figures are of."""
+    return {
+        "images": samples.count,
+        "reference": reference.name,
+        "reference_images": reference.count,
+        "reference_resize": reference.resize,
+        "space": space.name,
+        "resize": space.resize,
+        "compared_one_by_one": [len(made.features), len(real.features)],
+    }
 
 
 def _novelty(
