@@ -148,7 +148,7 @@ class Group:
         """What a rank has printed so far."""
         return self._output_file(rank).read_text(errors="replace")
 
-    def wait(self, timeout: float = 120.0) -> list[Ended]:
+    def wait(self, timeout: float = 600.0) -> list[Ended]:
         """The end of every rank, see :func:`wait_for`."""
         codes = wait_for(self.processes, lambda process: process.poll(), self.output, timeout)
         return [Ended(code, self.output(rank)) for rank, code in enumerate(codes)]
@@ -164,7 +164,7 @@ def launch(
     env: Mapping[str, str] | None = None,
     slurm_job: str | None = None,
     cwd: Path = ROOT,
-    timeout: float = 120.0,
+    timeout: float = 600.0,
     new_interpreter: bool = False,
 ) -> list[Ended]:
     """Runs ``command`` to its end on every rank, see :class:`Group`."""
@@ -178,7 +178,7 @@ def run_ranks(
     *args: Any,
     slurm_job: str | None = None,
     meeting_place: Path | None = None,
-    timeout: float = 90.0,
+    timeout: float = 600.0,
 ) -> list[Any]:
     """What ``function(ranks, *args)`` returns on each rank of a gloo group.
 

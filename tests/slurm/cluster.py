@@ -139,7 +139,7 @@ class Cluster:
         """Runs a command that talks to this cluster."""
         environment = clean_environment({**self.environment, **(env or {})})
         return subprocess.run(
-            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+            command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=600, check=False
         )
 
     def sbatch(self, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> str:

@@ -49,7 +49,7 @@ LOCAL = ("--cluster", "local", "--gpus-per-node", "0")
 def submit(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tools.submit", *map(str, arguments)]
     return subprocess.run(
-        command, cwd=cwd, env=clean_environment(), capture_output=True, text=True, timeout=120, check=False
+        command, cwd=cwd, env=clean_environment(), capture_output=True, text=True, timeout=600, check=False
     )
 
 

@@ -283,7 +283,7 @@ def test_ranks_meet_where_the_default_network_is_closed(nodes: Callable[[int], l
     outputs = []
     try:
         for rank in ranks:
-            outputs.append(rank.communicate(timeout=100)[0].decode())
+            outputs.append(rank.communicate(timeout=300)[0].decode())
     finally:
         for rank in ranks:
             rank.kill()

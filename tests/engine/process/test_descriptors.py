@@ -31,7 +31,7 @@ def run(soft: int, hard: int, world_size: int) -> subprocess.CompletedProcess[st
     extra = torchrun_environment(0, world_size, 1) if world_size > 1 else {}
     command = [sys.executable, "-c", PROGRAM, str(soft), str(hard)]
     return subprocess.run(
-        command, cwd=ROOT, env=clean_environment(extra), capture_output=True, text=True, check=False, timeout=120
+        command, cwd=ROOT, env=clean_environment(extra), capture_output=True, text=True, check=False, timeout=600
     )
 
 
