@@ -166,7 +166,9 @@ def boxes_in(given: dict[str, Any]) -> Iterator[tuple]:
             corners = left, top, left + width, top + height
             crowd = record.get("iscrowd", 0)
             is_crowd = crowd != 0 if isinstance(crowd, int | float) else crowd == "1"
-            yield record["image_id"], record["category_id"], *corners, is_crowd
+            found = record["image_id"], record["category_id"], *corners, is_crowd
+            hash(found)  # or its ids are lists or objects, which are none
+            yield found
 
 
 def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
