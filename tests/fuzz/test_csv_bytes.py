@@ -74,7 +74,7 @@ def plain_rows(content: bytes, delimiter: str) -> list[dict[str, str]]:
     return [{name: cell.strip() for name, cell in zip(names, row, strict=True)} for row in rows if row]
 
 
-@hunted(120, 10000)
+@hunted(100, 10000)
 def test_what_is_opened_is_what_stands_there(hunt: Hunt, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "table.csv"
 
@@ -110,7 +110,7 @@ def test_what_is_opened_is_what_stands_there(hunt: Hunt, tmp_path: Path, caplog:
             assert not any(cell.count(delimiter) >= len(row) - 1 for cell in cells) or "quote" in caplog.text, cells
 
 
-@hunted(40, 3000)
+@hunted(30, 3000)
 def test_a_look_at_the_data_ends_well(hunt: Hunt, tmp_path: Path) -> None:
     write_images(tmp_path, {"cat": 2, "dog": 2, "owl": 2})
     file = tmp_path / "table.csv"

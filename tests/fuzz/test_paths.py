@@ -57,7 +57,7 @@ def _odd_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("task", yaml_texts.TASKS)
-@hunted(40, 2000)
+@hunted(20, 1000)
 def test_in_a_configuration(hunt: Hunt, task: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "run.yaml").write_text(yaml_texts.written(configuration(task, tmp_path)))
     keys = ["experiment.root", "data.root", "finetune.weights"]
@@ -70,7 +70,7 @@ def test_in_a_configuration(hunt: Hunt, task: str, tmp_path: Path, capsys: pytes
         capsys.readouterr()
 
 
-@hunted(60, 3000)
+@hunted(15, 1500)
 def test_on_the_command_line(hunt: Hunt, tmp_path: Path) -> None:
     schema = find_spec("classification").schema()
     (tmp_path / "run.yaml").write_text(yaml_texts.written(configuration("classification", tmp_path)))

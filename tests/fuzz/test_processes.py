@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import strategies as st
 
 from engine.config.type_words import key_paths
@@ -54,32 +53,33 @@ def configuration(task: str, folder: Path) -> dict[str, Any]:
     return classification.merged(classification.TINY, {"data": data, "training": {"global_batch_size": 2}})
 
 
-@pytest.mark.parametrize("task", yaml_texts.TASKS)
-@hunted(2, 300)
-def test_damaged_data(hunt: Hunt, task: str, tmp_path: Path) -> None:
-    base = configuration(task, tmp_path)
-    (tmp_path / "run.yaml").write_text(yaml_texts.written(base))
-    table, content = (
-        ("train.json", test_coco_json.texts()) if task == "detection" else ("table.csv", test_csv_bytes.damaged())
-    )
-    picture = tmp_path / ("train/0.png" if task == "detection" else "cat/000.jpg")
-    whole = (tmp_path / table).read_bytes(), picture.read_bytes()
-
-    @hunt(st.tuples(content, st.just(whole[1])) | st.tuples(st.just(whole[0]), image_files.damaged()))
-    def check(contents: tuple[bytes, bytes]) -> None:
-        (tmp_path / table).write_bytes(contents[0])
-        picture.write_bytes(contents[1])
-        ends_well(task, tmp_path)
-
-
-@pytest.mark.parametrize("task", yaml_texts.TASKS)
-@hunted(2, 300)
-def test_odd_settings(hunt: Hunt, task: str, tmp_path: Path) -> None:
-    base = configuration(task, tmp_path)
+def damages(folder: Path, task: str) -> st.SearchStrategy[tuple[str, str, bytes]]:
+    """The task, a file of its folder, and other contents for it."""
+    base = configuration(task, folder)
+    (folder / "run.yaml").write_text(yaml_texts.written(base))
     keys = sorted({path for path, _ in key_paths(find_spec(task).schema()) if path[0] not in ("detection", "model")})
     kept = {section: base[section] for section in ("detection", "model") if section in base}
+    trees = yaml_texts.trees(base, keys, st.sampled_from(MILD))
+    contents = {
+        **({"train/0.png": image_files.damaged()} if task == "detection" else {"cat/000.jpg": image_files.damaged()}),
+        **({"train.json": test_coco_json.texts()} if task == "detection" else {"table.csv": test_csv_bytes.damaged()}),
+        "run.yaml": trees.map(lambda changed: yaml_texts.written({**changed, **kept}).encode()),
+    }
+    return st.one_of(*(st.tuples(st.just(task), st.just(name), content) for name, content in contents.items()))
 
-    @hunt(yaml_texts.trees(base, keys, st.sampled_from(MILD)))
-    def check(changed: dict[str, Any]) -> None:
-        (tmp_path / "run.yaml").write_text(yaml_texts.written({**changed, **kept}), encoding="utf-8")
-        ends_well(task, tmp_path, most=float("inf"))
+
+@hunted(5, 300)
+def test_a_step_of_training_on_a_damaged_file(hunt: Hunt, tmp_path: Path) -> None:
+    for task in yaml_texts.TASKS:
+        (tmp_path / task).mkdir()
+
+    @hunt(st.one_of(*(damages(tmp_path / task, task) for task in yaml_texts.TASKS)))
+    def check(damage: tuple[str, str, bytes]) -> None:
+        task, name, content = damage
+        file = tmp_path / task / name
+        whole = file.read_bytes()
+        file.write_bytes(content)
+        try:
+            ends_well(task, tmp_path / task, most=float("inf") if name == "run.yaml" else GB)
+        finally:
+            file.write_bytes(whole)
