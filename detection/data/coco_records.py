@@ -16,7 +16,7 @@ from engine.look_alike import as_text, look_alikes, told_apart
 Record = dict[str, Any]
 
 _OF_IMAGES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "id": (is_id, "whole number or text"),
+    "id": (is_id, "whole number of 64 bits or text"),
     "file_name": (is_file_name, "name of a file"),
     "width": (is_side, "whole number from 1 on"),
     "height": (is_side, "whole number from 1 on"),

@@ -30,10 +30,12 @@ def is_side(value: Any) -> bool:
 
 
 def is_id(value: Any) -> bool:
-    """Tells texts and whole numbers, perhaps written with a point (1.0), as tables with gaps are exported."""
-    if type(value) is int or type(value) is str:  # nearly all of a million
+    """Tells texts and whole numbers of 64 bits, perhaps written with a point (1.0), as tables with gaps are exported."""
+    if type(value) is str:
         return True
-    return is_number(value) and is_finite(value) and value == int(value)
+    if type(value) is not int and not (is_number(value) and is_finite(value) and value == int(value)):
+        return False
+    return -(2**63) <= value < 2**63
 
 
 def plain_id(value: Any) -> int | str:

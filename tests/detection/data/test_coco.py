@@ -203,7 +203,9 @@ def test_images_of_impossible_names_and_sizes_are_named(tmp_path, images):
         ({"width": 0}, "images whose width is no whole number from 1 on, such as 0"),
         ({"height": "160"}, 'images whose height is no whole number from 1 on, such as the text "160"'),
         ({"file_name": 7}, "images whose file_name is no name of a file, such as 7"),
-        ({"id": 4.5}, "images whose id is no whole number or text, such as 4.5"),
+        ({"id": 4.5}, "images whose id is no whole number of 64 bits or text, such as 4.5"),
+        ({"id": 2**63}, "images whose id is no whole number of 64 bits or text, such as 9223372036854775808"),
+        ({"id": 1e30}, "images whose id is no whole number of 64 bits or text, such as 1e+30"),
         ({"id": None}, "images without id"),
     ],
 )
