@@ -30,7 +30,7 @@ def is_side(value: Any) -> bool:
 
 
 def is_id(value: Any) -> bool:
-    """Tells texts and whole numbers of 64 bits, perhaps written with a point (1.0), as tables with gaps are exported."""
+    """Tells texts and whole numbers of 64 bits, perhaps with a point (1.0), as tables with gaps are exported."""
     if type(value) is str:
         return True
     if type(value) is not int and not (is_number(value) and is_finite(value) and value == int(value)):
