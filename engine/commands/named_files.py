@@ -42,6 +42,8 @@ def find_images(images: Sequence[str], path_column: str, root: Path, delimiter: 
     found: list[tuple[str, Path]] = []
     once: set[Path] = set()
     for text in images:
+        if not text:  # as of a shell's variable that is not set
+            raise UserError("--images: '' names nothing; this folder is .")
         path = Path(text)
         if path.suffix.lower() == ".csv" and is_file(path):
             found += _listed(path, path_column, root, delimiter)

@@ -114,7 +114,7 @@ def texts(draw: st.DrawFn) -> bytes:
     )
 
 
-@hunted(100, 10000)
+@hunted(200, 10000)
 def test_each_annotation_is_a_box_or_counted(hunt: Hunt, tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_split(tmp_path, split, document()["annotations"])

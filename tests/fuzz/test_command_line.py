@@ -55,7 +55,7 @@ def run_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]
     return request.param, tmp_path / "run.yaml"
 
 
-@hunted(30, 4000)
+@hunted(80, 4000)
 def test_a_setting_arrives_as_typed_or_as_yaml_or_is_refused(hunt: Hunt, run_file: tuple[str, Path]) -> None:
     task, file = run_file
     schema = find_spec(task).schema()

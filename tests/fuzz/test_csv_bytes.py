@@ -74,7 +74,7 @@ def plain_rows(content: bytes, delimiter: str) -> list[dict[str, str]]:
     return [{name: cell.strip() for name, cell in zip(names, row, strict=True)} for row in rows if row]
 
 
-@hunted(100, 10000)
+@hunted(200, 10000)
 def test_what_is_opened_is_what_stands_there(hunt: Hunt, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "table.csv"
 

@@ -30,7 +30,7 @@ TRANSFORMS = [
 ]
 
 
-@hunted(100, 10000)
+@hunted(250, 10000)
 def test_an_image_or_a_message_that_names_the_file(hunt: Hunt, tmp_path: Path) -> None:
     def seen(file: Path) -> tuple[str, int, int]:
         image = read_image(file)

@@ -31,7 +31,7 @@ def opened(task: str, path: Path, *overrides: str) -> tuple[Any, str]:
     return config, refused(lambda: spec.metrics(config).deciding(config.evaluation))[1]
 
 
-@hunted(40, 4000)
+@hunted(80, 4000)
 def test_any_bytes(hunt: Hunt, tmp_path: Path) -> None:
     @hunt(
         st.binary(max_size=60)
@@ -44,7 +44,7 @@ def test_any_bytes(hunt: Hunt, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", yaml_texts.TASKS)
-@hunted(40, 4000)
+@hunted(80, 4000)
 def test_odd_values(hunt: Hunt, task: str, tmp_path: Path) -> None:
     bases = [tree for name, tree in yaml_texts.TREES if name == task]
     keys = sorted({path for path, _ in key_paths(find_spec(task).schema())})
@@ -56,7 +56,7 @@ def test_odd_values(hunt: Hunt, task: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", yaml_texts.TASKS)
-@hunted(40, 4000)
+@hunted(80, 4000)
 def test_odd_text(hunt: Hunt, task: str, tmp_path: Path) -> None:
     bases = [yaml_texts.written(tree) for name, tree in yaml_texts.TREES if name == task]
 

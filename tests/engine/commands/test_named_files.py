@@ -28,6 +28,14 @@ def test_folders_are_searched_and_files_are_taken_at_their_word(tmp_path: Path) 
     assert [str(path.relative_to(tmp_path)) for path in found] == ["any", "a/1.PNG", "a/2.jpg", "a/deep/3.webp"]
 
 
+def test_empty_text_is_not_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jpg").touch()
+    assert len(find_images(["."], "path", Path())) == 1
+    with pytest.raises(UserError, match="--images: '' names nothing"):
+        find_images([""], "path", Path())
+
+
 def test_tables_are_read_to_their_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.csv").write_text('path,x\na.jpg,"1\nb.jpg,2"\n')
     assert len(find_images([str(tmp_path / "a.csv")], "path", tmp_path)) == 1
