@@ -6,17 +6,26 @@
 from __future__ import annotations
 
 import os
+import sys
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from engine.errors import UserError
 
 T = TypeVar("T")
+
+set_hypothesis_home_dir(Path(tempfile.gettempdir(), f"hypothesis-{os.getuid()}"))  # what it caches, out of the tree
+PROVIDERS = sys.modules.get("hypothesis.internal.conjecture.providers")
+if hasattr(PROVIDERS, "_get_local_constants"):  # it would draw from the code of all modules that any test has imported
+    PROVIDERS._get_local_constants = lambda: PROVIDERS._local_constants  # type: ignore[union-attr]
 
 AT_RANDOM = int(os.environ.get("FUZZ_EXAMPLES", 0))
 
