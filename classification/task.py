@@ -23,6 +23,7 @@ from classification.metrics.names import measured
 from classification.metrics.predictions import AnyPredictions, Predictions
 from classification.metrics.thresholds import thresholds_in_use
 from classification.model.build import build_model
+from classification.report.curves import board_curves
 from classification.report.multi_label import multilabel_board_images
 from classification.report.single_label import board_images
 from engine.data.batch_plan import Draw
@@ -100,7 +101,8 @@ class ClassificationTask:
         ranks.heartbeat.at("measure")
         findings = find(predictions, thresholds) if split == "val" else {}
         draw = partial(self._draw, predictions, split, findings)
-        return Evaluated(measure(predictions, thresholds, findings), findings, draw)
+        curves = partial(board_curves, predictions, self.classes)
+        return Evaluated(measure(predictions, thresholds, findings), findings, draw, curves=curves)
 
     def _draw(self, predictions: AnyPredictions, split: str, findings: dict[str, Any]) -> Mapping[str, ImageArray]:
         images, counts = self._opened[split], self._train_counts
@@ -118,6 +120,9 @@ class ClassificationTask:
         mixed = [self._mixed(batch["image"].float(), batch) for batch in batches]
         images, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
         return {"train_samples": contact_sheet(images, as_rows(targets, len(self.classes)), self.classes)}
+
+    def example(self) -> tuple[Tensor, ...]:
+        return (torch.zeros(1, 3, *self._preprocessing.size, device=self._classifier.device),)
 
     def predict(self, model: nn.Module, split: str, ranks: Ranks) -> AnyPredictions:
         """Predicts each image of ``split``, the same on every rank. Raises UserError if there is no such split."""

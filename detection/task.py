@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from detection.augmentation.transforms import TrainReader
@@ -22,7 +23,7 @@ from detection.model.unused_parameters import first_pass
 from detection.report.coco_metrics import evaluate_on_main
 from detection.report.confusion import confuse
 from detection.report.drawing import training_sheet
-from detection.report.figures import overview
+from detection.report.figures import board_curves, board_images
 from detection.report.metric_names import MEASURED
 from engine.data.batch_plan import Draw, NaturalOrder
 from engine.distributed.ranks import Ranks
@@ -50,7 +51,7 @@ class DetectionTask:
         opened = {split: ranks.from_main(partial(open_images, data, split)) for split in ("train", "val")}
         ranks.from_main(partial(look_first, opened, data, config.augmentation.min_box_pixels))
         images = opened["train"]
-        self._config = config
+        self._config, self._device = config, ranks.device
         self._opened: dict[str, AnnotatedImages] = opened
         self._known = images.annotations
         self._detector = Detector(config, self._known.classes, ranks)
@@ -79,13 +80,18 @@ class DetectionTask:
         known = images.annotations
         result = evaluate_on_main(predictions, known, ranks)
         return Evaluated(
-            result.metrics, draw=lambda: overview(result, confuse(predictions, known), predictions, images)
+            result.metrics,
+            draw=lambda: board_images(result, confuse(predictions, known), predictions, images),
+            curves=lambda: board_curves(result, known.classes),
         )
 
     def previews(self) -> Mapping[str, ImageArray]:
         """Draws the first training images as the model sees them, with their boxes."""
         draws = [Draw(int(index), 0, position) for position, index in enumerate(self.train_order(0)[:SHOWN])]
         return {"train_samples": training_sheet([self.train_data[draw] for draw in draws], self._known.classes)}
+
+    def example(self) -> tuple[Tensor, ...]:
+        return (torch.zeros(1, 3, *self._detector.preprocessing.size, device=self._device),)
 
     def metadata(self) -> dict[str, Any]:
         known = {split: self._opened[split].annotations for split in ("train", "val")}

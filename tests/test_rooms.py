@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENGINE = (
     "engine",
     "engine.config",
+    "engine.board",
     "engine.run_folder",
     "engine.checkpoints",
     "engine.devices",

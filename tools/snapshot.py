@@ -21,7 +21,7 @@ from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import write_json
-from engine.run_folder.git_state import SNAPSHOT_MARKER, git_state
+from engine.git_state import SNAPSHOT_MARKER, git_state
 from engine.run_folder.paths import experiment_number
 
 MOST_BYTES = 1 << 30

@@ -19,6 +19,7 @@ from detection.report.predictions import Predictions
 from engine.images.image_io import ImageArray
 from engine.plots.evaluation import confusion_figure, precision_recall_figure
 from engine.plots.figures import Tile, as_image, sheet
+from engine.plots.thresholds import MOST_CLASSES, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +40,44 @@ def overview(
         if indices:
             drawn[name] = images_sheet(images, predictions, confusion, indices)
     return drawn
+
+
+def board_images(
+    result: CocoResult, confusion: Confusion, predictions: Predictions, images: AnnotatedImages
+) -> dict[str, ImageArray]:
+    """Draws what TensorBoard shows of an evaluation during training, under the names that all tasks have."""
+    names = {"worst": "worst_mistakes", "best": "best_images"}
+    drawn = overview(result, confusion, predictions, images)
+    return {names.get(name, name): image for name, image in drawn.items() if name != "precision_recall"}
+
+
+def board_curves(result: CocoResult, classes: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Computes precision over recall at IoU 0.5, as :mod:`engine.plots.thresholds` does, from what COCO reads off.
+
+    Its points stand at even steps of recall, not of the score, from the largest recall to none. ``all`` is the mean of
+    the classes.
+    """
+    objects = result.per_class["objects"]
+    there = np.flatnonzero(objects > 0)
+    if not len(there):
+        return {}
+    curves = {"all": _points(np.nanmean(result.precision[there], axis=0), int(objects.sum()))}
+    for c in there if len(classes) <= MOST_CLASSES else ():
+        curves[classes[c]] = _points(result.precision[c], int(objects[c]))
+    return curves
+
+
+def _points(precision: NDArray[np.float64], objects: int) -> NDArray[np.float64]:
+    """Of (101,) precisions at rising recalls: what is never reached is left at no recall."""
+    reached = np.flatnonzero(precision > 0)
+    ends = np.full(len(RECALLS), reached[-1] if len(reached) else 0)
+    places = np.minimum(np.arange(len(RECALLS)), ends)[::-1]
+    true = RECALLS[places] * objects
+    share = precision[places]
+    false = np.divide(true, share, out=np.zeros_like(true), where=share > 0) - true
+    points = table(true, np.maximum(false, 0.0), objects, 0)
+    points[4] = share
+    return points
 
 
 def curves(result: CocoResult, classes: Sequence[str]) -> Figure:

@@ -9,6 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.board.card import card_of, write_card, write_end
+from engine.board.place import board_for
+from engine.board.settings import telling_settings
 from engine.checkpoints.background_saver import Saver
 from engine.commands.progress_bar import Progress
 from engine.config.load import dump_config
@@ -18,7 +24,7 @@ from engine.files import command, remove_leftovers, shown, warning_of_a_bad_disk
 from engine.images.image_io import ImageArray, write_image
 from engine.plots.curves import write_curves
 from engine.process.time_limit import Walltime
-from engine.run_folder.environment import describe_start, record_start
+from engine.run_folder.environment import describe_start, record_end, record_start
 from engine.run_folder.failure import archive_failure, read_failure, record_silent_end
 from engine.run_folder.metrics import MetricWriter
 from engine.run_folder.paths import RunDir
@@ -49,6 +55,8 @@ class FolderRecorder(Recorder):
         *,
         config: RunConfig,
         directions: Mapping[str, Any],
+        metric: str,
+        cost: Mapping[str, float | None],
         ranks: list[dict[str, Any]],
         changes: list[str],
         step: int,
@@ -58,6 +66,8 @@ class FolderRecorder(Recorder):
 
         Args:
             directions: ``max`` or ``min`` of each metric.
+            metric: that which decides which checkpoint is the best.
+            cost: what the model costs, see :func:`engine.model.cost.model_cost`.
             ranks: what each rank says of itself, see :func:`engine.run_folder.environment.describe_rank`.
             changes: settings that this start has changed, as ``key: old -> new``.
             step: where it begins.
@@ -70,10 +80,16 @@ class FolderRecorder(Recorder):
         silent = record_silent_end(folder)
         if silent is not None:
             log.warning("the last start %s", silent.reason)
-        write_atomic(folder.config, dump_config(config))
-        start = {**describe_start(ranks), "step": step}
-        record_start(folder.environment, {**start, "changed_settings": changes} if changes else start)
-        self._metrics = MetricWriter(folder, tensorboard=config.logging.tensorboard)
+        dumped = dump_config(config)
+        write_atomic(folder.config, dumped)
+        start = {"task": task, "metric": metric, "direction": directions.get(metric), "model": dict(cost)}
+        start |= {**describe_start(ranks), "step": step, **({"changed_settings": changes} if changes else {})}
+        environment = record_start(folder.environment, start)
+        self._metrics = MetricWriter(folder, config.logging.tensorboard, config.experiment.name)
+        if config.logging.tensorboard:
+            with warning_of_a_bad_disk(folder.tensorboard):
+                card = card_of(environment, dumped, telling_settings(config), metric)
+                write_card(board_for(folder.path, config.experiment.name), card)
         self._status = Status(folder.status)
         self._saver = Saver(folder.checkpoints, config.checkpoint.keep, before_publish=self._before_publish)
         self._profiler = StepProfiler(config.training.profile, folder.results)
@@ -111,6 +127,7 @@ class FolderRecorder(Recorder):
         star = "  (best so far)" if state.best.get("step") == state.step else ""
         log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
         self._tell(state, epoch)
+        self._metrics.show("best", {k: v for k, v in state.best.items() if k not in ("step", "epoch")}, state.step)
 
     def write(self, state: RunState, split: str, write: Callable[[Path, int], Mapping[str, ImageArray]]) -> None:
         results = self._folder.results
@@ -122,6 +139,11 @@ class FolderRecorder(Recorder):
         if self._logging.tensorboard:
             for name, image in draw().items():
                 self._metrics.image(f"{split}/{name}", image, state.step)
+
+    def trace(self, state: RunState, split: str, curves: Callable[[], Mapping[str, NDArray[np.float64]]]) -> None:
+        if self._logging.tensorboard:
+            for name, points in curves().items():
+                self._metrics.curve(f"{split}/precision_recall/{name}", points, state.step)
 
     def keep(self, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         for name, image in draw().items():
@@ -158,6 +180,7 @@ class FolderRecorder(Recorder):
             log.error("the newest steps could not be saved: the run will go on from an older checkpoint")
         self._metrics.close()
         self._status.close(outcome)
+        record_outcome(self._folder, outcome)
         self._write_readme()
         if outcome != "failed":
             self._draw_curves()
@@ -168,6 +191,7 @@ class FolderRecorder(Recorder):
     def end_at_once(self) -> None:
         """Has status.json and README.md say that the run was interrupted; in a signal's handler, before the end."""
         self._status.end_at_once("interrupted")
+        record_outcome(self._folder, "interrupted")
         self._write_readme()
 
     def _tell(self, state: RunState, epoch: float) -> None:
@@ -204,10 +228,18 @@ class FolderRecorder(Recorder):
         log.info("TensorBoard: %s", command("tensorboard", "--logdir", folder.path.parent))
 
 
+def record_outcome(folder: RunDir, outcome: str) -> None:
+    """Has environment.json and TensorBoard say how a start has ended."""
+    with warning_of_a_bad_disk(folder.environment):
+        record_end(folder.environment, outcome)
+        write_end(folder.tensorboard, outcome, time.time())
+
+
 def record_failed(folder: RunDir, task: str, step: int) -> None:
     """Has status.json and README.md say that the run has failed; for a run whose recorder is gone."""
     with warning_of_a_bad_disk(folder.path):
         mark_failed(folder.status, step)
+        record_outcome(folder, "failed")
         write_readme(folder, task)
 
 

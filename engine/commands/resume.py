@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.commands.arguments import TrainArguments
 from engine.config.load import differences, is_below, load_config
-from engine.config.run import RunConfig
+from engine.config.run import FREE, RunConfig
 from engine.distributed.slurm import noted_folder, restart_count
 from engine.errors import UserError
 from engine.files import shown
@@ -20,22 +20,6 @@ from engine.task.moved_data import found_again, is_move
 from engine.text import shortened
 
 log = logging.getLogger(__name__)
-
-FREE = (
-    "experiment.name",
-    "experiment.notes",
-    "experiment.tags",
-    "experiment.root",
-    "data.workers",
-    "data.prefetch",
-    "data.multiprocessing_context",
-    "training.shard",
-    "training.profile",
-    "checkpoint",
-    "logging",
-    "distributed",
-)
-"""Settings that cannot change the result, so a resumed run may change them."""
 
 RECORDED = (
     "training.epochs",

@@ -29,6 +29,7 @@ from engine.distributed.slurm import job_end, note_folder, waiting_job
 from engine.errors import EXIT_INTERRUPTED, UserError
 from engine.files import check_writable, shown
 from engine.log import RunLog, setup_logging
+from engine.model.cost import model_cost
 from engine.process.signals import StopRequest
 from engine.process.start_guard import StartGuard
 from engine.process.time_limit import Walltime
@@ -102,6 +103,8 @@ def _train(
             spec.name,
             config=config,
             directions=trainer.task.metrics.directions,
+            metric=trainer.task.metrics.deciding(config.evaluation)[0],
+            cost=model_cost(trainer.task.model, trainer.task.example),
             ranks=descriptions,
             changes=changes,
             step=step,

@@ -81,7 +81,7 @@ def dump_config(config: Section) -> str:
 
 def differences(old: Section | Mapping[str, Any], new: Section | Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Returns what changed from ``old`` to ``new``: (key.path, old, new value) of each leaf; None for one not there."""
-    before, after = _leaves(old), _leaves(new)
+    before, after = leaves(old), leaves(new)
     keys = dict.fromkeys([*before, *after])
     return [(key, before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)]
 
@@ -91,17 +91,17 @@ def is_below(key: str, prefixes: Sequence[str]) -> bool:
     return any(key == prefix or key.startswith(prefix + ".") for prefix in prefixes)
 
 
-def _leaves(tree: Section | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(tree: Section | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Returns the values of a tree under their dotted keys; lists are leaves, and so are empty mappings."""
     if isinstance(tree, Section):
         tree = tree.model_dump(mode="json")
-    leaves: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            leaves |= _leaves(value, f"{prefix}{key}.")
+            found |= leaves(value, f"{prefix}{key}.")
         else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def read_override(text: str, schema: type[BaseModel]) -> Node:

@@ -21,6 +21,22 @@ from engine.config.paths import AbsolutePath
 from engine.config.section import Count, OnlyWith, Positive, Section, Unused, UnusedKeys, of_trained_model
 from engine.config.training import EvaluationConfig, FinetuneConfig, TrainingConfig
 
+FREE = (
+    "experiment.name",
+    "experiment.notes",
+    "experiment.tags",
+    "experiment.root",
+    "data.workers",
+    "data.prefetch",
+    "data.multiprocessing_context",
+    "training.shard",
+    "training.profile",
+    "checkpoint",
+    "logging",
+    "distributed",
+)
+"""Settings that cannot change the result, so a resumed run may change them."""
+
 WaitSeconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from engine.files import read_json, write_json
-from engine.run_folder.git_state import describe_code
+from engine.git_state import describe_code
 
 _PACKAGES = (
     "torchvision",
@@ -72,14 +72,28 @@ def describe_start(ranks: Sequence[Mapping[str, Any]], code: Path | None = None)
     }
 
 
-def record_start(path: Path, start: Mapping[str, Any]) -> None:
-    """Writes ``start`` (:func:`describe_start`) to environment.json, or adds it to the restarts that it has."""
+def record_start(path: Path, start: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes ``start`` (:func:`describe_start`) to environment.json, or adds it to the restarts that it has.
+
+    Returns:
+        All that the file holds.
+    """
     first = read_json(path)
     if first is None:
         first = {**start, "restarts": []}
     else:
         first["restarts"] = [*first.get("restarts", []), dict(start)]
     write_json(path, first)
+    return first
+
+
+def record_end(path: Path, state: str) -> None:
+    """Adds to environment.json when the last start has ended, and in which state; if there is one."""
+    first = read_json(path)
+    if first is not None:
+        last = [first, *first.get("restarts", [])][-1]
+        last |= {"ended": round(time.time(), 3), "state": state}
+        write_json(path, first)
 
 
 def _version(package: str) -> str | None:

@@ -9,13 +9,19 @@ import math
 import os
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from engine.board.events import Board, scalars_of
+from engine.board.place import board_for
 from engine.errors import UserError
 from engine.files import write_atomic
 from engine.run_folder.paths import RunDir
-from engine.run_folder.tensorboard import Board, scalars_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 log = logging.getLogger(__name__)
 
@@ -23,16 +29,23 @@ MEASURED = ("time", "images_per_second", "images_per_second_per_device", "data_w
 """What a record holds that no two runs of the same configuration have in common."""
 
 
+NO_METRIC = ("step", "epoch", "split", "time", "source", "checkpoint", "changes")
+"""What a record holds besides metrics."""
+MOST_POINTS = 400
+"""Points of a curve."""
+
+
 class MetricWriter:
     """Appends records to a run's metrics.jsonl and TensorBoard.
 
-    Both are opened with the first record. Each line reaches the operating system at once, and the disk with
-    :meth:`flush`. On a disk that is full records wait in memory until there is room.
+    ``name``: the run's readable name, by which TensorBoard calls it. Both files are opened with the first record. Each
+    line reaches the operating system at once, and the disk with :meth:`flush`. On a disk that is full records wait in
+    memory until there is room.
     """
 
-    def __init__(self, run_dir: RunDir, tensorboard: bool = True) -> None:
+    def __init__(self, run_dir: RunDir, tensorboard: bool = True, name: str = "") -> None:
         self._path = run_dir.metrics
-        self._board = Board(run_dir.tensorboard) if tensorboard else None
+        self._board = Board(board_for(run_dir.path, name)) if tensorboard else None
         self._file: BinaryIO | None = None
         self._last_step: dict[str, int] = {}
         self._waiting: list[bytes] = []
@@ -71,6 +84,18 @@ class MetricWriter:
             self._last_step[split] = step
         if own and self._board is not None:
             self._board.scalars(split, values, step)
+
+    def show(self, group: str, values: Mapping[str, float], step: int) -> None:
+        """Shows numbers in TensorBoard alone, under ``group/name``."""
+        if self._board is not None:
+            self._board.scalars(group, values, step)
+
+    def curve(self, tag: str, points: NDArray[np.float64], step: int) -> None:
+        """Writes precision over recall for TensorBoard: ``points`` (6, T) as of :mod:`engine.plots.thresholds`."""
+        if self._board is not None:
+            self._board.add(
+                lambda writer: writer.add_pr_curve_raw(tag, *points, global_step=step, num_thresholds=points.shape[1])
+            )
 
     def image(self, tag: str, image: Any, step: int) -> None:
         """Writes an image for TensorBoard: (H, W, 3), uint8 or floats in [0, 1]."""
@@ -162,6 +187,40 @@ def read_metrics(path: Path, split: str | None = None) -> list[dict[str, Any]]:
         UserError: the file cannot be read, or a line before the last is no record.
     """
     return [record for _, record in _lines(path) if split is None or record["split"] == split]
+
+
+class Line(NamedTuple):
+    """A metric over a run, at most :data:`MOST_POINTS` of its records."""
+
+    steps: list[float]
+    epochs: list[float | None]
+    hours: list[float | None]
+    """At work since the first start; None where that is not known."""
+    values: list[float | None]
+    """None where the value was not finite."""
+
+
+def lines_of(records: Sequence[Mapping[str, Any]], spans: Sequence[tuple[float, float]]) -> dict[str, Line]:
+    """Returns the curve of each metric, by ``split.metric``; of many records some at even distances, and the last.
+
+    Args:
+        spans: from when to when each start was at work, in seconds since 1970.
+    """
+    lines: dict[str, Line] = {}
+    for split in dict.fromkeys(record["split"] for record in records):
+        own = [record for record in records if record["split"] == split]
+        chosen = own[:: -(-len(own) // MOST_POINTS)]
+        chosen += own[-1:] if chosen[-1] is not own[-1] else []
+        for record in chosen:
+            at = record.get("time")
+            worked = [min(max(at - begin, 0.0), end - begin) for begin, end in spans] if at else []
+            hours = sum(worked) / 3600 if worked else None
+            for name, value in record.items():
+                if name not in NO_METRIC and (value is None or isinstance(value, int | float)):
+                    line = lines.setdefault(f"{split}.{name}", Line([], [], [], []))
+                    for column, cell in zip(line, (record["step"], record.get("epoch"), hours, value), strict=True):
+                        column.append(cell)
+    return lines
 
 
 def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:

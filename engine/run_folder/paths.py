@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.board.place import board_for
 from engine.errors import UserError
 
 _NUMBERED = re.compile(r"experiment_(\d{4,})$")
@@ -39,7 +40,6 @@ class RunDir:
     """What the latest failure was."""
     metrics = _Entry("metrics.jsonl")
     logs = _Entry("logs")
-    tensorboard = _Entry("tensorboard")
     checkpoints = _Entry("checkpoints")
     results = _Entry("results")
     """The folder of figures, and of what evaluations find."""
@@ -71,6 +71,11 @@ class RunDir:
     def name(self) -> str:
         """Returns the folder's own name, ``experiment_0001``."""
         return self.path.name
+
+    @property
+    def tensorboard(self) -> Path:
+        """Returns the folder of the run's event files, or where they are to lie if it has none and no name."""
+        return board_for(self.path, "")
 
     def log_file(self, rank: int) -> Path:
         """Returns the log of ``rank``."""

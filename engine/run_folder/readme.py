@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from engine.board.settings import common_settings
 from engine.files import command, read_json, write_atomic
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.run_folder.status import read_status
 from engine.text import markdown_table, plain
 
-_ESSENTIALS = (
-    "model.name",
-    "data.source",
-    "data.root",
-    "data.csv",
-    "data.val_fraction",
-    "data.image_size",
-    "finetune.weights",
-    "optimizer.name",
-    "optimizer.lr",
-    "optimizer.weight_decay",
-    "schedule.name",
-    "training.epochs",
-    "training.steps",
-    "training.global_batch_size",
-    "training.precision",
-    "experiment.seed",
-)
-_PARTS_OF_MODELS = ("backbone", "neck")
-"""Settings of a task's own section that say what is trained."""
 _UNINTERESTING = ("time", "step", "epoch", "split")
 
 
@@ -44,12 +25,12 @@ def write_readme(run_dir: RunDir, task: str) -> None:
     config = yaml.safe_load(run_dir.config.read_text(encoding="utf-8"))
     status, environment = read_status(run_dir.status) or {}, read_json(run_dir.environment) or {}
     records = read_metrics(run_dir.metrics) if run_dir.metrics.is_file() else []
-    experiment = config.get("experiment", {})
+    experiment, settings = config.get("experiment", {}), common_settings(config)
     title = f"{run_dir.name}: {experiment['name']}" if experiment.get("name") else run_dir.name
     parts = [
         f"# {plain(title)}",
         _sentence(task, status, config),
-        markdown_table(("Setting", "Value"), [(f"`{key}`", f"`{value}`") for key, value in _essentials(config)]),
+        markdown_table(("Setting", "Value"), ([f"`{key}`", f"`{value}`"] for key, value in settings.items())),
     ]
     if status.get("state") == "finished" and (skipped := status.get("skipped_in_row")):
         careful = f"**Careful:** {skipped_end(status.get('step', 0), skipped)}."
@@ -77,17 +58,6 @@ def _sentence(task: str, status: Mapping[str, Any], config: Mapping[str, Any]) -
     updated = f" ({_date(status['updated'])})" if "updated" in status else ""
     early = " (stopped early)" if status.get("stopped_early") else ""
     return f"Task {task}, state **{status.get('state', 'unknown')}**{early}, {position}{updated}."
-
-
-def _essentials(config: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    for section, content in config.items():
-        parts = _PARTS_OF_MODELS if isinstance(content, Mapping) else ()
-        yield from ((f"{section}.{part}", content[part]) for part in parts if part in content)
-    for key in _ESSENTIALS:
-        section, _, leaf = key.partition(".")
-        value = config.get(section, {}).get(leaf)
-        if value is not None:
-            yield key, value
 
 
 def _results(status: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
@@ -136,11 +106,11 @@ def _starts(environment: Mapping[str, Any]) -> str:
 
 
 def _commands(run_dir: RunDir, task: str, devices: int, hosts: int) -> str:
-    folder, board = str(run_dir.path), str(run_dir.tensorboard)  # whole, as nobody knows where this is read
+    folder = str(run_dir.path)  # whole, as nobody knows where this is read
     lines = (
         resume_command(task, folder, devices, hosts),
         command("python", "-m", f"{task}.evaluate", "--experiment", folder),
-        command("tensorboard", "--logdir", board),
+        command("tensorboard", "--logdir", folder),
     )
     return "\n".join(["```", *lines, "```"])
 

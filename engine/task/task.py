@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from engine.data.batch_plan import Order
@@ -29,6 +31,9 @@ class Evaluated:
     write: Callable[[Path, int], Mapping[str, ImageArray]] | None = None
     """Writes files of every evaluation into the run's results/, given that folder and the step, and returns images for
     TensorBoard by name. Called on rank 0."""
+    curves: Callable[[], Mapping[str, NDArray[np.float64]]] = dict
+    """Computes precision over recall for TensorBoard, by name, as :mod:`engine.plots.thresholds` does. Called as
+    ``draw`` is."""
 
 
 class Task(Protocol):
@@ -74,6 +79,10 @@ class Task(Protocol):
 
         Asked for at a run's beginning, on rank 0.
         """
+        ...
+
+    def example(self) -> tuple[torch.Tensor, ...]:
+        """Returns what the model takes for one image, on its device: to count what it computes."""
         ...
 
     def metadata(self) -> dict[str, Any]:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.images.image_io import ImageArray
 from engine.training.state import RunState
 
@@ -30,6 +33,9 @@ class Recorder:
 
     def show(self, state: RunState, split: str, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         """Shows images of an evaluation, which ``draw`` draws."""
+
+    def trace(self, state: RunState, split: str, curves: Callable[[], Mapping[str, NDArray[np.float64]]]) -> None:
+        """Shows precision over recall of an evaluation, which ``curves`` computes."""
 
     def keep(self, draw: Callable[[], Mapping[str, ImageArray]]) -> None:
         """Keeps images of the training data, which ``draw`` draws."""

@@ -233,6 +233,7 @@ class Trainer:
             log.info(text, state.patience.stale, self._selection.metric)
         if best:
             recorder.show(state, "val", evaluated.draw)
+            recorder.trace(state, "val", evaluated.curves)
         self.save(recorder, best=best)
         return True
 

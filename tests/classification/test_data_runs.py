@@ -28,6 +28,7 @@ from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.plots.figures import MARGIN, TILE
 from engine.process.signals import StopRequest
+from engine.run_folder.paths import RunDir
 from tests.classification.small import TRAIN, folder_data, write_config, write_images
 from tests.classification.test_training import MIXED, in_order, some_steps
 from tests.distributed import ROOT, launch, run_ranks
@@ -83,7 +84,7 @@ def test_a_run_shows_its_images_and_says_where_its_val_is_from(fish, caplog):
     assert lines and all("f1_macro" in line and "micro" not in line for line in lines)
     folder = fish / "experiments" / "experiment_0001"
     sheet = np.asarray(Image.open(folder / "results" / "train_samples.png"))
-    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    board = EventAccumulator(str(RunDir(folder).tensorboard)).Reload()
     (event,) = board.Images("train_samples")
     assert (event.width, event.height) == sheet.shape[1::-1]
     metadata = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["metadata"]

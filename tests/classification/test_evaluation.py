@@ -19,6 +19,7 @@ from classification.spec import SPEC
 from engine.commands.arguments import EvaluateArguments
 from engine.commands.evaluate import run_evaluation
 from engine.distributed.heartbeat import Heartbeat
+from engine.run_folder.paths import RunDir
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_images, write_multilabel_data
 from tests.distributed import launch
 
@@ -129,7 +130,7 @@ def test_two_ranks_report_the_same(folder, results):
 
 
 def test_training_shows_images_and_leaves_curves(folder):
-    tags = EventAccumulator(str(folder / "tensorboard")).Reload().Tags()["images"]
+    tags = EventAccumulator(str(RunDir(folder).tensorboard)).Reload().Tags()["images"]
     assert {"val/confusion_matrix", "val/worst_mistakes"} <= set(tags)
     assert (folder / "results" / "curves.png").is_file()
     saved = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)

@@ -27,6 +27,7 @@ from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.run_folder.metrics import MEASURED, read_metrics
+from engine.run_folder.paths import RunDir
 from engine.task.experiment import open_experiment
 from tests.classification.small import EVALUATE, TRAIN, folder_data, write_config, write_images
 from tests.distributed import launch, run_ranks
@@ -56,9 +57,9 @@ def test_a_run_leaves_the_folder_that_is_promised(finished):
     plain = {"README.md", "config.yaml", "environment.json", "status.json", "metrics.jsonl"}
     plain |= {"results/train_samples.png", "results/curves.png"}
     logs = {"logs/rank_0.log", "logs/rank_1.log"}
-    events = {name for name in files if name.startswith("tensorboard/")}
+    events = {name for name in files if name.startswith("two ranks/events.out.tfevents.")}
     assert files - events == plain | logs | checkpoints | {f"{name}.sha256" for name in checkpoints}
-    assert len(events) == 1
+    assert len(events) == 3, "the card, numbers and images, the end"
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["step"], status["epoch"]) == ("finished", 10, 2.0)
     readme = (folder / "README.md").read_text()
@@ -72,7 +73,7 @@ def test_a_run_leaves_the_folder_that_is_promised(finished):
 
 def test_records_go_to_both_files_with_increasing_steps(finished):
     folder, _ = finished
-    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    board = EventAccumulator(str(RunDir(folder).tensorboard)).Reload()
     for split, steps in (("train", [2, 4, 5, 6, 8, 10]), ("val", [5, 10])):
         records = read_metrics(folder / "metrics.jsonl", split)
         assert [record["step"] for record in records] == steps

@@ -71,6 +71,9 @@ class ToyTask:
     def previews(self) -> Mapping[str, ImageArray]:
         return {"train_samples": BLACK}
 
+    def example(self) -> tuple[torch.Tensor, ...]:
+        return (torch.zeros(1, 6),)
+
     def metadata(self) -> dict[str, Any]:
         return {}
 

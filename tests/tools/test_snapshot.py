@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UserError
-from engine.run_folder.git_state import SNAPSHOT_MARKER, describe_code, git_state
+from engine.git_state import SNAPSHOT_MARKER, describe_code, git_state
 from tools import snapshot
 from tools.snapshot import take_snapshot
 

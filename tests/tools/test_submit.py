@@ -106,10 +106,11 @@ def test_a_local_sweep_runs_each_combination_in_its_own_folder_from_a_copy_of_th
         assert code.is_dir()
         assert f"code: {code}\n" in Path(note.log).read_text()
         assert f"--experiment {tmp_path.name}/experiments/{run.name}\n" in Path(note.log).read_text()
-        events = EventAccumulator(str(run / "tensorboard")).Reload()
+        events = EventAccumulator(str(RunDir(run).tensorboard)).Reload()
         hparams = events.PluginTagToContent("hparams")
         assert any(b"optimizer.lr" in content for content in hparams.values())
-        assert not [path for path in (run / "tensorboard").iterdir() if path.is_dir()], "one run an experiment"
+        below = {path.parent for path in run.rglob("*tfevents*")}
+        assert below == {run / f"try optimizer.lr={lr}"}, "one run an experiment, by its name"
         assert "train/loss" in events.Tags()["scalars"]
 
 

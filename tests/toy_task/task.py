@@ -71,6 +71,9 @@ class CurveTask:
     def previews(self) -> Mapping[str, Any]:
         return {}
 
+    def example(self) -> tuple[Tensor, ...]:
+        return (torch.zeros(1, 1, device=next(self.model.parameters()).device),)
+
     def metadata(self) -> dict[str, Any]:
         return {"points": self._config.points}
 

@@ -103,12 +103,12 @@ def metrics_order_fault(path: Path, last_step: int) -> str | None:
 
 
 def board_tags(folder: Path) -> dict[str, tuple[list[int], bool]]:
-    """Returns the steps of each tag as the TensorBoard web page reads them, and whether they have images."""
+    """Returns the steps of each tag as the TensorBoard web page reads them, and whether they are of numbers."""
     board = EventAccumulator(str(folder), STORE_EVERYTHING_SIZE_GUIDANCE).Reload()
     return {
         name: (
             [event.step for event in board.Tensors(name)],
-            board.SummaryMetadata(name).plugin_data.plugin_name == "images",
+            board.SummaryMetadata(name).plugin_data.plugin_name == "scalars",
         )
         for name in board.Tags()["tensors"]
     }
@@ -117,14 +117,14 @@ def board_tags(folder: Path) -> dict[str, tuple[list[int], bool]]:
 def board_fault(reference: Path, other: Path, last_step: int) -> str | None:
     """Returns None if both show the same tags, and each one's steps in ``other`` are ``reference``'s and in order.
 
-    Numbers go on to ``last_step``; images are drawn when there is something new to see.
+    Numbers go on to ``last_step``; images and curves are drawn when there is something new to see.
     """
     left, right = board_tags(reference), board_tags(other)
     if not right or left.keys() != right.keys():
         return f"tags differ: {', '.join(sorted(left.keys() ^ right.keys())) or 'there are none'}"
-    for name, (steps, is_image) in right.items():
+    for name, (steps, is_number) in right.items():
         expected, _ = left[name]
-        fault = order_fault(steps, expected[-1] if is_image else last_step)
+        fault = order_fault(steps, last_step if is_number else expected[-1])
         if fault is None and steps != expected:
             fault = f"{len(steps)} steps, but {len(expected)} in the reference"
         if fault:

@@ -22,7 +22,7 @@ from tools.submit.executors import queue_slurm, start_local
 from tools.submit.folders import Note
 from tools.submit.job import Job
 from tools.submit.resources import Resources
-from tools.submit.sweep import combinations, write_hparams
+from tools.submit.sweep import combinations
 
 CODE = Path(__file__).resolve().parents[2]
 
@@ -89,9 +89,6 @@ def submit(
     """
     claimed = folders.claim(configs)
     try:
-        for folder, values in zip(claimed, swept, strict=True):
-            if values:
-                write_hparams(folder, values)
         name = configs[0].experiment.name if len(configs) == 1 else ""
         return queue(task, claimed, swept, cluster, resources, name or task)
     except BaseException:

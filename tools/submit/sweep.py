@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Sequence
 
 from engine.config.load import split_values
 from engine.config.run import RunConfig
-from engine.config.yaml_reader import SCALARS
 from engine.errors import UserError
-from engine.run_folder.paths import RunDir
 
 
 def combinations(sweeps: Sequence[str], schema: type[RunConfig]) -> list[tuple[str, ...]]:
@@ -36,18 +33,3 @@ def combinations(sweeps: Sequence[str], schema: type[RunConfig]) -> list[tuple[s
         tuple(f"{key}={value}" for key, value in zip(choices, values, strict=True))
         for values in itertools.product(*choices.values())
     ]
-
-
-def write_hparams(folder: RunDir, swept: Sequence[str]) -> None:
-    """Tells TensorBoard what is special about this run, in the run itself rather than one below it."""
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-    values = {}  # numbers and truth values as such, so that they can be sorted; anything else as text
-    for key, _, text in (override.partition("=") for override in swept):
-        value = next(convert(text) for pattern, convert in SCALARS.values() if pattern.match(text))
-        values[key] = text if value is None else value
-    writer = EventFileWriter(str(folder.tensorboard), filename_suffix=".hparams")
-    writer.add_event(Event(wall_time=time.time(), summary=hparams_pb(values, trial_id=folder.name)))
-    writer.close()

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine.checkpoints import store
 from engine.run_folder.metrics import read_metrics
+from engine.run_folder.paths import RunDir
 from tests.distributed import ROOT, Ended, Group, clean_environment, launch
 
 ALL_GONE_SECONDS = 15.0
@@ -311,6 +312,6 @@ def test_a_disk_that_is_full_for_a_while_costs_nothing(small_disk: Path, tmp_pat
     assert [record["step"] for record in read_metrics(folder / "metrics.jsonl", "train")] == list(range(1, 81))
     newest = store.newest(folder / "checkpoints", print)
     assert newest is not None and newest.name == "step_00000080.pt"
-    board = EventAccumulator(str(folder / "tensorboard")).Reload()
+    board = EventAccumulator(str(RunDir(folder).tensorboard)).Reload()
     assert [event.step for event in board.Scalars("train/loss")] == list(range(1, 81))
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from engine.files import read_json
+from engine.git_state import git_state
 from engine.run_folder.environment import describe_rank, describe_start, record_start
-from engine.run_folder.git_state import git_state
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

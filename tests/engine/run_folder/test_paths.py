@@ -63,7 +63,6 @@ def test_names() -> None:
         "FAILED.json": run_dir.failed,
         "metrics.jsonl": run_dir.metrics,
         "logs/rank_3.log": run_dir.log_file(3),
-        "tensorboard": run_dir.tensorboard,
         "checkpoints": run_dir.checkpoints,
         "results": run_dir.results,
         "results/val": run_dir.results_for("val"),

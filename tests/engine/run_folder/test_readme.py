@@ -64,7 +64,7 @@ def test_it_tells_what_ran_when_where_and_how_to_go_on() -> None:
     assert "python -m classification.train --config a.yaml" in text
     assert "\nsrun python -m classification.train --resume '/my runs/experiment_0007'\n" in text
     assert "python -m classification.evaluate --experiment '/my runs/experiment_0007'\n" in text
-    assert "tensorboard --logdir '/my runs/experiment_0007/tensorboard'\n" in text
+    assert "tensorboard --logdir '/my runs/experiment_0007'\n" in text
 
 
 def test_results_stand_beside_each_other() -> None:

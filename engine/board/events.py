@@ -1,4 +1,4 @@
-"""A run's TensorBoard events."""
+"""A run's numbers and images as TensorBoard's events."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from engine.board.place import CARD, event_files
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -41,9 +43,15 @@ class Board:
 
     def purge(self, step: int, repeated: Iterable[Scalars] = ()) -> None:
         """Marks what TensorBoard has seen from ``step`` on as void, once there is something to write; ``repeated`` is
-        what holds nevertheless."""
+        what holds nevertheless.
+
+        A run that begins again removes its files: a mark would void what the card says as well.
+        """
         self.close()
-        self._purge_step, self._unsure = step, list(repeated)
+        self._purge_step, self._unsure = step or None, list(repeated)
+        for file in event_files(self._folder) if not step else []:
+            if file.name != CARD:
+                file.unlink()
 
     def scalars(self, split: str, values: Mapping[str, float | None], step: int) -> None:
         """Values under ``split/name``; None is shown as not a number."""

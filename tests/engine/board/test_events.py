@@ -13,7 +13,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from engine.run_folder.tensorboard import Board
+from engine.board.events import Board
 
 
 class FullDisk:
@@ -34,7 +34,7 @@ def steps(folder: Path) -> list[int]:
 def test_what_a_full_disk_kept_back_is_written_later_or_at_the_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, retry_seconds: float
 ) -> None:
-    caplog.set_level(logging.INFO, "engine.run_folder.tensorboard")
+    caplog.set_level(logging.INFO, "engine.board.events")
     board = Board(tmp_path, retry_seconds)
     board.scalars("train", {"loss": 1.0}, 1)
     board.flush()
@@ -49,9 +49,7 @@ def test_what_a_full_disk_kept_back_is_written_later_or_at_the_end(
     assert real is not None
     real.close()
     assert steps(tmp_path) == [1, 2, 3, 4, 5]
-    own = [
-        record for record in caplog.records if record.name == "engine.run_folder.tensorboard"
-    ]  # none of matplotlib's
+    own = [record for record in caplog.records if record.name == "engine.board.events"]  # none of matplotlib's
     assert [record.getMessage().split(":")[0] for record in own] == [
         "TensorBoard's events cannot be written",
         "TensorBoard's events are written again",
