@@ -17,7 +17,7 @@ from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from engine.task.spec import Later, find_spec, known_tasks
 from tests.distributed import ROOT, Group, launch
-from tools.chaos.compare import checkpoint_differences, records_difference
+from tools.chaos.compare import board_fault, checkpoint_differences, records_difference
 
 TASK = "tests.toy_task"
 PACKAGE = Path(__file__).parent / "toy_task"
@@ -65,6 +65,7 @@ def test_the_door_is_wide_enough(tmp_path: Path) -> None:
     step = json.loads(killed.status.read_text())["step"]
     assert "resumed from" in run(f"{TASK}.train", "--resume", killed.path) and step < 60
     assert_same_bits(reference, killed)
+    assert board_fault(reference.tensorboard, killed.tensorboard, 60) is None
 
     run("tools.submit", "--task", TASK, "--config", config, "--cluster", "debug")
     assert_same_bits(reference, submitted)

@@ -8,10 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.board.place import CARD, END
 from engine.files import remove_leftovers, write_atomic
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.event_pb2 import Event
 
 ENDS = {"finished": "STATUS_SUCCESS", "failed": "STATUS_FAILURE"}
 """States in which a run is over, and what TensorBoard calls them. Of others it says that it does not know."""
@@ -41,8 +44,10 @@ def write_card(folder: Path, card: Card) -> None:
     Raises:
         OSError: the disk cannot be written.
     """
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
     from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-    from torch.utils.tensorboard.summary import custom_scalars, text
+    from tensorboard.plugins.text.summary_v2 import text_pb
+    from torch.utils.tensorboard.summary import custom_scalars
 
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
@@ -52,8 +57,9 @@ def write_card(folder: Path, card: Card) -> None:
     }
     # Runs of one group are one row: without a name each is its own.
     summaries = [hparams_pb(card.settings, trial_id="", start_time_secs=card.started), custom_scalars(layout)]
-    summaries += [text(f"run/{name}", content) for name, content in card.texts.items()]
-    _write(folder / CARD, card.started, summaries)
+    summaries += [text_pb(f"run/{name}", content) for name, content in card.texts.items()]
+    # A reader takes the first beginning of a session for the run's own, and only later ones for marks that void steps.
+    _write(folder / CARD, card.started, summaries, Event(session_log=SessionLog(status=SessionLog.START)))
     (folder / END).unlink(missing_ok=True)
 
 
@@ -76,13 +82,13 @@ def write_end(folder: Path, state: str, ended: float) -> None:
     _write(folder / END, ended, [Summary(value=[value])])
 
 
-def _write(path: Path, time: float, summaries: Sequence[Any]) -> None:
+def _write(path: Path, time: float, summaries: Sequence[Any], *others: Event) -> None:
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     content = io.BytesIO()
     records = RecordWriter(content)
-    for event in (Event(file_version="brain.Event:2"), *(Event(summary=summary) for summary in summaries)):
+    for event in (Event(file_version="brain.Event:2"), *others, *(Event(summary=summary) for summary in summaries)):
         event.wall_time = time
         records.write(event.SerializeToString())
     aside = path.with_name(".card")
@@ -111,7 +117,7 @@ def card_of(
     charts = {
         "Loss and metric": {
             "loss": [r"^(train|val)/loss$"],
-            metric: [rf"^(train|val|best)/{name}$"],
+            metric: [rf"^((train|val)/|result/best_){name}$"],
         },
         "Training": {"learning rate": [r"^train/lr$"], "gradient norm": [r"^train/grad_norm$"]},
         "Speed": {

@@ -74,7 +74,7 @@ class FolderRecorder(Recorder):
             walltime: is told how long steps and saves take.
         """
         self._folder, self._task, self._logging = folder, task, config.logging
-        self._directions, self._walltime = directions, walltime
+        self._directions, self._metric, self._walltime = directions, metric, walltime
         self._resume = resume_command(task, folder.path, len(ranks), len({rank["host"] for rank in ranks}))
         remove_leftovers(folder.path)
         silent = record_silent_end(folder)
@@ -127,7 +127,13 @@ class FolderRecorder(Recorder):
         star = "  (best so far)" if state.best.get("step") == state.step else ""
         log.info("epoch %g %s: %s%s", round(epoch, 2), split, listed(metrics), star)
         self._tell(state, epoch)
-        self._metrics.show("best", {k: v for k, v in state.best.items() if k not in ("step", "epoch")}, state.step)
+        self._metrics.show("result", self._result(state, epoch, metrics), state.step)
+
+    def _result(self, state: RunState, epoch: float, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Returns how far the run is, and its best and last results: what a table of runs begins with."""
+        best = {f"best_{name}": value for name, value in state.best.items() if name != "step"}
+        last = {f"last_{name}": metrics[name] for name in ("loss", self._metric) if name in metrics}
+        return {"epoch": epoch, **best, **last}
 
     def write(self, state: RunState, split: str, write: Callable[[Path, int], Mapping[str, ImageArray]]) -> None:
         results = self._folder.results

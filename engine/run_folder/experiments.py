@@ -75,7 +75,7 @@ def read_experiments(*places: str | Path) -> list[dict[str, Any]]:
 
 
 def read_runs(places: Iterable[Path]) -> list[Run]:
-    """Reads the experiments among and directly below ``places``, by number, and names what is none.
+    """Reads the experiments among and directly below ``places``, by number, and behind them what is none.
 
     Raises:
         UserError: a place is not there, or none of them holds an experiment.
@@ -86,7 +86,7 @@ def read_runs(places: Iterable[Path]) -> list[Run]:
     found = dict.fromkeys(path for place in places for path in _inside(place))
     if not any(map(_is_experiment, found)):
         raise UserError(f"{places[0]}: no experiments there; name the folder that holds experiment_0001, ...")
-    paths = sorted(found, key=lambda path: (path.parent, experiment_number(path) or 0, path.name))
+    paths = sorted(found, key=lambda path: (path.parent, not _is_experiment(path), experiment_number(path) or 0, path))
     with ThreadPoolExecutor(8) as threads:  # for file systems over a network: each open waits there
         return list(threads.map(_read, paths))
 

@@ -37,7 +37,7 @@ def shown(folder: Path) -> tuple[dict[str, Any], int | None]:
 
 
 def text(folder: Path, name: str) -> str:
-    (event,) = read(folder).Tensors(f"run/{name}/text_summary")
+    (event,) = read(folder).Tensors(f"run/{name}")
     return event.tensor_proto.string_val[0].decode()
 
 
@@ -51,7 +51,7 @@ def test_settings_texts_and_layout_are_told(tmp_path: Path) -> None:
     (first, *_) = layout.category
     assert [list(chart.multiline.tag) for chart in first.chart] == [
         ["^(train|val)/loss$"],
-        ["^(train|val|best)/top1$"],
+        ["^((train|val)/|result/best_)top1$"],
     ]
 
 
@@ -92,7 +92,7 @@ def test_whatever_the_starts_all_is_there_once_and_steps_increase(tmp_path: Path
     events = read(tmp_path)
     assert [event.step for event in events.Tensors("train/loss")] == [1, 2, 3, 4, 5, 6]
     assert [event.step for event in events.Tensors("samples/text_summary")] == [0]
-    for tag in ("run/command/text_summary", "run/configuration/text_summary", "custom_scalars__config__"):
+    for tag in ("run/command", "run/configuration", "custom_scalars__config__"):
         assert [event.step for event in events.Tensors(tag)] == [0], tag
     assert shown(tmp_path)[1] == api_pb2.STATUS_SUCCESS
     assert (tmp_path / END).exists()
