@@ -1,4 +1,4 @@
-"""TensorBoard as its users meet it: the real server over the experiments' root, asked as its pages ask, and looked at."""
+"""TensorBoard as its users meet it: the real server over the experiments' root, asked as its pages ask."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def board_curves(result: CocoResult, classes: Sequence[str]) -> dict[str, NDArra
     if not len(there):
         return {}
     curves = {"all": _points(np.nanmean(result.precision[there], axis=0), int(objects.sum()))}
-    for c in there if len(classes) <= MOST_CLASSES else ():
+    for c in there.tolist() if len(classes) <= MOST_CLASSES else ():
         curves[classes[c]] = _points(result.precision[c], int(objects[c]))
     return curves
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -51,7 +52,8 @@ class Board:
         self._purge_step, self._unsure = step or None, list(repeated)
         for file in event_files(self._folder) if not step else []:
             if file.name != CARD:
-                file.unlink()
+                with contextlib.suppress(OSError):
+                    file.unlink()
 
     def scalars(self, split: str, values: Mapping[str, float | None], step: int) -> None:
         """Values under ``split/name``; None is shown as not a number."""

@@ -12,7 +12,7 @@ import yaml
 
 from engine.config.yaml_reader import SCALARS
 
-MOST_BYTES = 64 * 2**20
+MOST_BYTES = 32 * 2**20
 """Of a file, its last ones, that are read."""
 MOST_SETTINGS = 10_000
 Record = dict[str, Any]

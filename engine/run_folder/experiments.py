@@ -87,7 +87,7 @@ def read_runs(places: Iterable[Path]) -> list[Run]:
     if not any(map(_is_experiment, found)):
         raise UserError(f"{places[0]}: no experiments there; name the folder that holds experiment_0001, ...")
     paths = sorted(found, key=lambda path: (path.parent, not _is_experiment(path), experiment_number(path) or 0, path))
-    with ThreadPoolExecutor(8) as threads:  # for file systems over a network: each open waits there
+    with ThreadPoolExecutor(4) as threads:  # for file systems over a network: each open waits there
         return list(threads.map(_read, paths))
 
 
@@ -132,14 +132,15 @@ def _fill(run: Run, folder: RunDir) -> None:
     tell = run.problems.append
     run.settings = read_settings(folder.config, tell)
     status = read_object(folder.status, tell)
-    environment = read_object(folder.environment, tell) if status.get("state") != "queued" else {}
-    records = list(read_records(folder.metrics, tell)) if status.get("state") != "queued" else []
-    state = status.get("state")
+    state, known = status.get("state"), len(run.problems)
+    environment, records = read_object(folder.environment, tell), list(read_records(folder.metrics, tell))
+    if state == "queued":  # what has not begun lacks nothing
+        run.problems[known:] = [problem for problem in run.problems[known:] if not problem.startswith("no ")]
     if isinstance(state, str):
         updated = number(status.get("updated")) or 0.0
         run.state = "lost" if state == "running" and time.time() - updated > LOST_AFTER else state
     starts = [start for start in [environment, *_list(environment.get("restarts"))] if isinstance(start, dict)]
-    model = environment.get("model") if isinstance(environment.get("model"), dict) else {}
+    model, told = _dict(environment.get("model")), _dict(status.get("best"))
     times = [value for record in records if (value := number(record.get("time"))) is not None]
     spans = _spans(starts, times, number(status.get("updated")))
     train = [record for record in records if record["split"] == "train"]
@@ -156,13 +157,12 @@ def _fill(run: Run, folder: RunDir) -> None:
         "images_per_second": median(speeds) if speeds else None,
         "memory_gb": max(memory) if memory else None,
     }
-    told = status.get("best") if isinstance(status.get("best"), dict) else {}
     names = [name for name in told if name not in ("step", "epoch")]
     run.metric = str(environment.get("metric") or next(iter(names), ""))
     fewer = any(word in run.metric.lower() for word in LESS_IS_BETTER)
     run.direction = str(environment.get("direction") or ("min" if fewer else "max"))
     run.last = _measured(val[-1]) if val else {}
-    run.best = _best(val, run) or {name: value for name, value in told.items() if number(value) is not None}
+    run.best = _best([*val, told], run)
     run.trained = _measured(train[-1]) if train else {}
     outside = [record for record in records if record["split"] == "test" and "source" in record]
     run.test = {**_measured(outside[-1]), "checkpoint": outside[-1].get("checkpoint")} if outside else {}
@@ -173,6 +173,7 @@ _COSTS = ("images_per_second", "memory_gb")
 
 
 def _best(val: list[Record], run: Run) -> Record:
+    """Returns the first of the best evaluations; status.json knows of one that the records may have lost."""
     values = [(value, record) for record in val if (value := number(record.get(run.metric))) is not None]
     choose = min if run.direction == "min" else max
     return _measured(choose(values, key=lambda pair: pair[0])[1]) if values else {}
@@ -182,6 +183,10 @@ def _measured(record: Record) -> Record:
     """Returns step, epoch and the metrics of a record."""
     names = ("step", "epoch", *(name for name in record if name not in NO_METRIC))
     return {name: record[name] for name in names if number(record.get(name)) is not None}
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _list(value: Any) -> list[Any]:

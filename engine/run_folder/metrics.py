@@ -93,9 +93,8 @@ class MetricWriter:
     def curve(self, tag: str, points: NDArray[np.float64], step: int) -> None:
         """Writes precision over recall for TensorBoard: ``points`` (6, T) as of :mod:`engine.plots.thresholds`."""
         if self._board is not None:
-            self._board.add(
-                lambda writer: writer.add_pr_curve_raw(tag, *points, global_step=step, num_thresholds=points.shape[1])
-            )
+            size = points.shape[1]
+            self._board.add(lambda writer: writer.add_pr_curve_raw(tag, *points[:6], step, size))  # type: ignore[misc]
 
     def image(self, tag: str, image: Any, step: int) -> None:
         """Writes an image for TensorBoard: (H, W, 3), uint8 or floats in [0, 1]."""
@@ -218,8 +217,10 @@ def lines_of(records: Sequence[Mapping[str, Any]], spans: Sequence[tuple[float, 
             for name, value in record.items():
                 if name not in NO_METRIC and (value is None or isinstance(value, int | float)):
                     line = lines.setdefault(f"{split}.{name}", Line([], [], [], []))
-                    for column, cell in zip(line, (record["step"], record.get("epoch"), hours, value), strict=True):
-                        column.append(cell)
+                    line.steps.append(record["step"])
+                    line.epochs.append(record.get("epoch"))
+                    line.hours.append(hours)
+                    line.values.append(value)
     return lines
 
 

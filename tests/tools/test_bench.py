@@ -16,9 +16,11 @@ import pytest
 import torch
 
 import swin
+from engine.run_folder.experiments import read_runs
 from tests.distributed import ROOT, clean_environment, launch
 from tools.bench import checkpoint as bench_checkpoint
 from tools.bench import coco as bench_coco
+from tools.bench import compare as bench_compare
 from tools.bench import detection as bench_detection
 from tools.bench import detection_step as bench_detection_step
 from tools.bench import resume as bench_resume
@@ -178,6 +180,17 @@ def test_the_coco_evaluation_is_measured_beside_pycocotools_and_finds_the_same()
     medians = table.medians()["20 images, 500 boxes"]
     ratio = medians["pycocotools"] / medians["ours"]
     assert table.ratios == {"20 images, 500 boxes: pycocotools / ours": {"ours": ratio}}
+
+
+def test_experiments_are_read_beside_tensorboards_reader_with_the_same_values(tmp_path: Path) -> None:
+    table = bench_compare.run(quick=True)
+    assert {"EventAccumulator", "ours"} <= set(table.samples["metrics of all runs"])
+    bench_compare.write_run(tmp_path, 1, 20)
+    (run,) = read_runs([tmp_path])
+    (theirs,) = bench_compare.read_events(tmp_path).values()
+    assert theirs["val/top1"] == pytest.approx(run.last["top1"]) and theirs["train/loss"] == pytest.approx(
+        run.trained["loss"]
+    )
 
 
 def test_a_detectors_steps_are_measured_beside_torchvisions() -> None:

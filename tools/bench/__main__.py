@@ -22,6 +22,7 @@ MODULES = {
     "diffusion": ["diffusion"],
     "checkpoint": ["checkpoint"],
     "resume": ["resume"],
+    "compare": ["compare"],
 }
 """Modules of each benchmark, which have ``run(quick) -> Table``."""
 

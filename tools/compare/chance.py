@@ -70,7 +70,9 @@ def of_seeds(runs: Sequence[Run]) -> list[str]:
                 f"{found.difference:+.4f}, {LEVEL:.0%} interval {found.low:+.4f} to {found.high:+.4f}{_of(pairs)}: "
                 f"{verdict}"
             )
-        if len(parts) > 1 and len(several) < 2:
+        if len(several) == 1:
+            lines.append(f"{metric}: {names[several[0]]} {_spread(values[several[0]])}, mean and standard deviation")
+        elif len(parts) > 1 and not several:
             lines.append(
                 f"{metric}: one run of each configuration says nothing about chance: another seed gives another value "
                 "(run each with several values of experiment.seed)"

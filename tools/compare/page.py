@@ -86,7 +86,12 @@ def _line(run: Run, name: str, points: int) -> dict[str, list[Any]]:
     places = list(range(0, len(line.values), -(-len(line.values) // points)))
     if places[-1] != len(line.values) - 1:
         places.append(len(line.values) - 1)
-    columns = {"steps": line.steps, "epochs": line.epochs, "hours": line.hours, "values": line.values}
+    columns: dict[str, list[Any]] = {
+        "steps": line.steps,
+        "epochs": line.epochs,
+        "hours": line.hours,
+        "values": line.values,
+    }
     return {key: [_rounded(column[place]) for place in places] for key, column in columns.items()}
 
 

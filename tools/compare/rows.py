@@ -60,8 +60,9 @@ def in_order(runs: Sequence[Run], sort: str) -> list[Run]:
 
     def key(run: Run) -> tuple[bool, float, str]:
         value = run.row().get(column)
-        number = isinstance(value, int | float)
-        return not number, sign * float(value) if number else 0.0, str(value or "")
+        if isinstance(value, int | float):
+            return False, sign * float(value), ""
+        return True, 0.0, str(value or "")
 
     return sorted(runs, key=key)
 
@@ -86,7 +87,7 @@ def _column(name: str, runs: Sequence[Run], option: str) -> str:
     endings = [column for column in known if column.endswith(f".{name}")]
     if len(endings) == 1:
         return endings[0]
-    short = {column.rpartition(".")[2]: column for column in known} | {column: column for column in known}
+    short = {column.rpartition(".")[2]: column for column in reversed(known)} | {column: column for column in known}
     near = difflib.get_close_matches(name, short, 1)
     hint = f"; did you mean '{short[near[0]]}'?" if near else ""
     raise UserError(f"{option}: no run has '{name}'{hint}")

@@ -16,7 +16,7 @@ from detection.data.sections import ShapesData
 from detection.data.synthetic_shapes import ShapeImages
 from detection.report.coco_metrics import coco_evaluate
 from detection.report.confusion import confuse
-from detection.report.figures import best_and_worst, confusion_matrix, curves
+from detection.report.figures import best_and_worst, board_curves, board_images, confusion_matrix, curves
 from detection.report.metric_names import METRICS
 from detection.report.predictions import Predictions
 from detection.report.report import report_text, write_report
@@ -129,3 +129,30 @@ def test_only_images_that_are_there_are_shown(tmp_path):
     for name in ("best", "worst", "precision_recall"):
         assert f"{name}.png" not in text and not (tmp_path / f"{name}.png").exists()
     assert "![confusion_matrix](confusion_matrix.png)" in text and (tmp_path / "confusion_matrix.png").exists()
+
+
+def test_tensorboard_is_given_the_same_under_names_that_all_tasks_have():
+    result = coco_evaluate(found(), IMAGES.annotations)
+    drawn = board_images(result, confuse(found(), IMAGES.annotations), found(), IMAGES)
+    assert set(drawn) == {"confusion_matrix", "best_images", "worst_mistakes"}
+    points = board_curves(result, IMAGES.annotations.classes)
+    objects = result.per_class["objects"]
+    there = [name for name, count in zip(IMAGES.annotations.classes, objects, strict=True) if count]
+    assert list(points) == ["all", *there]
+    for name, count in zip(IMAGES.annotations.classes, objects, strict=True):
+        if count:
+            true, false, _, missed, precision, recall = points[name]
+            assert (true + missed).tolist() == [count] * 101 and (false >= 0).all()
+            assert recall.tolist() == sorted(recall, reverse=True), "the threshold rises"
+            read_off = result.precision[IMAGES.annotations.classes.index(name)]
+            assert precision[-1] == read_off[0] and recall[0] == pytest.approx(np.flatnonzero(read_off > 0).max() / 100)
+            said = true > 0
+            assert precision[said] == pytest.approx((true / (true + false))[said])
+
+
+def test_without_objects_or_finds_there_is_no_curve_or_a_flat_one():
+    result = coco_evaluate(found(), IMAGES.annotations)
+    nothing = replace(result, per_class={**result.per_class, "objects": np.zeros(6)})
+    assert board_curves(nothing, IMAGES.annotations.classes) == {}
+    missed = replace(result, precision=np.where(np.isnan(result.precision), np.nan, 0.0))
+    assert not board_curves(missed, IMAGES.annotations.classes)["all"][4:].any()

@@ -97,6 +97,15 @@ def test_whatever_has_become_of_a_folder_it_is_listed_and_marked(tmp_path: Path,
     assert problem in rows[1]["problem"] and bool(problem) == bool(rows[1]["problem"])
 
 
+def test_what_waits_lacks_nothing_and_keeps_what_it_has(tmp_path: Path) -> None:
+    new, again = (write_experiment(tmp_path, number, state="queued") for number in (1, 2))
+    new.metrics.unlink()
+    new.environment.unlink()
+    first, second = read_experiments(tmp_path)
+    assert (first["state"], first["problem"], second["state"], second["best.top1"]) == ("queued", "", "queued", 0.9)
+    assert again.metrics.exists()
+
+
 def test_foreign_folders_come_last_and_hidden_ones_and_files_are_left_out(tmp_path: Path) -> None:
     write_root(tmp_path, 2, broken=False)
     write_experiment(tmp_path, 3).path.rename(tmp_path / "renamed")

@@ -71,8 +71,10 @@ def test_runs_that_are_not_finished_are_not_counted(tmp_path: Path) -> None:
     assert of_seeds(runs_of(tmp_path, ("1.0e-03", 0, 0.9), ("2.0e-03", 1, 0.8), state="interrupted")) == []
 
 
-def test_one_configuration_alone_needs_no_statement(tmp_path: Path) -> None:
-    assert statements(runs_of(tmp_path, ("1.0e-03", 0, 0.9), ("1.0e-03", 1, 0.8))) == []
+def test_one_group_of_seeds_has_its_mean_and_one_run_nothing(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, ("1.0e-03", 0, 0.9), ("1.0e-03", 1, 0.8))
+    assert statements(runs) == ["top1: 2 runs 0.8500 ± 0.0707, mean and standard deviation"]
+    assert statements(runs[:1]) == []
 
 
 def test_mcnemar_is_the_exact_binomial_test() -> None:

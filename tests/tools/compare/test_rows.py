@@ -74,7 +74,7 @@ def test_the_best_come_first_and_those_without_a_value_last(runs: list[Run], sor
 
 
 def test_sorting_by_what_nobody_has_is_the_users_error(runs: list[Run]) -> None:
-    with pytest.raises(UserError, match="--sort: no run has 'top5'; did you mean 'best.top1'"):
+    with pytest.raises(UserError, match=r"--sort: no run has 'top5'; did you mean 'best\.top1'"):
         chosen(runs, [], None, "top5")
 
 
