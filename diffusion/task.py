@@ -92,6 +92,11 @@ class DiffusionTask:
         draws = [Draw(int(index), 0, position) for position, index in enumerate(self.train_order(0)[:SHOWN])]
         return {"train_samples": grid(torch.stack([self.train_data[draw]["image"] for draw in draws]), COLUMNS)}
 
+    def example(self) -> tuple[Tensor, ...]:
+        device = next(self.model.parameters()).device
+        labels = (torch.zeros(1, dtype=torch.int64, device=device),) if self.classes else ()
+        return torch.zeros(1, *self.generator.shape, device=device), torch.ones(1, device=device), *labels
+
     def metadata(self) -> dict[str, Any]:
         made = split_made(self.config.data)
         return {

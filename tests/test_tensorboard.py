@@ -120,7 +120,13 @@ def test_the_server_shows_all_runs_whole(root: Path, options: tuple[str, ...]) -
             assert set(images[run]) == {"train_samples", "val/confusion_matrix", "val/worst_mistakes"}
             assert sorted(texts[run]) == ["run/command", "run/configuration"]
             assert {f"val/precision_recall/{name}" for name in ("all", *range(10))} == set(curves[run])
-            result = {"result/epoch", "result/best_top1", "result/best_epoch", "result/last_top1", "result/last_loss"}
+            result = {
+                "result/epoch",
+                "result/best_top1",
+                "result/epoch_of_best",
+                "result/last_top1",
+                "result/last_loss",
+            }
             assert result | {"train/loss", "train/lr", "val/loss", "val/top1"} <= set(scalars[run])
             for tag in scalars[run]:
                 points = ask(address, "plugin/scalars/scalars", run=run, tag=tag)
@@ -146,7 +152,7 @@ def check_hparams(root: Path, address: str) -> None:
     common = {"model.name", "data.source", "data.image_size", "training.global_batch_size", "schedule.name"}
     assert {*common, "training.precision", "experiment.seed", "training.steps", "model.depths"} <= set(names)
     first = [info["name"]["tag"] for info in told["metricInfos"]][:5]  # those that the table shows unasked
-    assert first == [f"result/{name}" for name in ("best_epoch", "best_top1", "epoch", "last_loss", "last_top1")]
+    assert first == [f"result/{name}" for name in ("best_top1", "epoch", "epoch_of_best", "last_loss", "last_top1")]
     body = {"experimentName": "", "allowedStatuses": STATUSES, "sliceSize": 9}
     groups = ask(address, "plugin/hparams/session_groups", body)["sessionGroups"]
     rows = {group["name"]: group for group in groups}

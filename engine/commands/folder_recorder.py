@@ -131,7 +131,8 @@ class FolderRecorder(Recorder):
 
     def _result(self, state: RunState, epoch: float, metrics: Mapping[str, float]) -> dict[str, float]:
         """Returns how far the run is, and its best and last results: what a table of runs begins with."""
-        best = {f"best_{name}": value for name, value in state.best.items() if name != "step"}
+        names = {"epoch": "epoch_of_best"}
+        best = {names.get(name, f"best_{name}"): value for name, value in state.best.items() if name != "step"}
         last = {f"last_{name}": metrics[name] for name in ("loss", self._metric) if name in metrics}
         return {"epoch": epoch, **best, **last}
 

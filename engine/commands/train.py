@@ -104,7 +104,7 @@ def _train(
             config=config,
             directions=trainer.task.metrics.directions,
             metric=trainer.task.metrics.deciding(config.evaluation)[0],
-            cost=model_cost(trainer.task.model, trainer.task.example),
+            cost=model_cost(trainer.task.model, lambda: trainer.task.example()),
             ranks=descriptions,
             changes=changes,
             step=step,

@@ -16,7 +16,7 @@ from engine.run_folder.metrics import NO_METRIC, Line, lines_of
 from engine.run_folder.paths import RunDir, experiment_number
 from engine.run_folder.status import LOST_AFTER
 
-LESS_IS_BETTER = ("loss", "ece", "error", "fid", "hamming")
+LESS_IS_BETTER = ("loss", "ece", "error", "fid", "hamming", "distance", "shift", "copies")
 """Words in names of metrics whose least value is taken for the best, where a folder does not say it."""
 
 

@@ -175,3 +175,8 @@ def test_evaluation_measures_what_training_did(finished: RunDir) -> None:
     second = json.loads((results / "metrics.json").read_text())
     assert "frechet_distance" not in second
     assert second["loss"] == pytest.approx(during["loss_second_ema"], rel=1e-6)
+
+
+def test_what_a_network_costs_is_counted(finished: RunDir) -> None:
+    cost = json.loads(finished.environment.read_text())["model"]
+    assert cost["parameters"] == cost["trainable"] > 0 and cost["flops"] > 2 * cost["parameters"]

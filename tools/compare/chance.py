@@ -16,6 +16,8 @@ from engine.run_folder.paths import RunDir
 from tools.compare.rows import groups, in_order, is_more_better, labels
 
 LEVEL = 0.95
+FEWEST = 3
+"""Seeds of a group of which a difference can be told; of two the spread is hardly known."""
 MOST = 5
 """Statements of a kind: the best beside so many others."""
 RESAMPLES = 20_000
@@ -61,7 +63,8 @@ def of_seeds(runs: Sequence[Run]) -> list[str]:
         sign = -1 if is_more_better(f"best.{metric}", known) else 1
         order = sorted(range(len(parts)), key=lambda i: sign * float(values[i].mean()))
         several = [i for i in order if len(values[i]) > 1]
-        pairs = [(several[0], other) for other in several[1 : MOST + 1]] if several else []
+        enough = [i for i in several if len(values[i]) >= FEWEST]
+        pairs = [(enough[0], other) for other in enough[1 : MOST + 1]] if enough else []
         for first, other in pairs:
             found = difference_of_means(values[first], values[other], 1 - (1 - LEVEL) / len(pairs))
             verdict = "no more than chance would do" if found.by_chance else "more than chance would do"
@@ -70,9 +73,11 @@ def of_seeds(runs: Sequence[Run]) -> list[str]:
                 f"{found.difference:+.4f}, {LEVEL:.0%} interval {found.low:+.4f} to {found.high:+.4f}{_of(pairs)}: "
                 f"{verdict}"
             )
-        if len(several) == 1:
-            lines.append(f"{metric}: {names[several[0]]} {_spread(values[several[0]])}, mean and standard deviation")
-        elif len(parts) > 1 and not several:
+        if not pairs:
+            lines += [f"{metric}: {names[i]} {_spread(values[i])}, mean and standard deviation" for i in several[:MOST]]
+        if len(several) > 1 and not pairs:
+            lines.append(f"{metric}: fewer than {FEWEST} seeds say nothing about chance: run more of each")
+        if len(parts) > 1 and not several:
             lines.append(
                 f"{metric}: one run of each configuration says nothing about chance: another seed gives another value "
                 "(run each with several values of experiment.seed)"

@@ -138,7 +138,7 @@ def labels(parts: Sequence[Sequence[Run]]) -> list[str]:
     texts = []
     for part in parts:
         own = part[0].settings
-        told = ", ".join(f"{key.rpartition('.')[2]}={_text(own[key])}" for key in keys if key in own)
+        told = ", ".join(f"{key.rpartition('.')[2]}={_text(own[key])}" for key in keys if own.get(key) is not None)
         name = part[0].path.name if len(part) == 1 else f"{len(part)} runs"
         texts.append(f"{name} ({told})" if told else name)
     return texts

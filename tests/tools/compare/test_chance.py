@@ -67,6 +67,15 @@ def test_a_seed_that_was_run_twice_is_no_second_seed(tmp_path: Path) -> None:
     assert "one run of each configuration says nothing about chance" in line
 
 
+def test_two_seeds_are_too_few_to_tell(tmp_path: Path) -> None:
+    values = [(lr, seed, value + seed / 100) for lr, value in (("1.0e-03", 0.9), ("2.0e-03", 0.8)) for seed in (0, 1)]
+    assert of_seeds(runs_of(tmp_path, *values)) == [
+        "top1: 2 runs (lr=0.001) 0.9050 ± 0.0071, mean and standard deviation",
+        "top1: 2 runs (lr=0.002) 0.8050 ± 0.0071, mean and standard deviation",
+        "top1: fewer than 3 seeds say nothing about chance: run more of each",
+    ]
+
+
 def test_runs_that_are_not_finished_are_not_counted(tmp_path: Path) -> None:
     assert of_seeds(runs_of(tmp_path, ("1.0e-03", 0, 0.9), ("2.0e-03", 1, 0.8), state="interrupted")) == []
 
