@@ -197,7 +197,7 @@ def _spans(starts: list[Record], times: list[float], updated: float | None) -> l
     """Returns from when to when each start was at work: to its end, if it is told, else to its last sign of life."""
     begins = [begin for start in starts if (begin := number(start.get("started"))) is not None]
     ends = [number(start.get("ended")) for start in starts if number(start.get("started")) is not None]
-    limits = [*begins[1:], float("inf")]
+    limits = [*begins[1:], float("inf")][: len(begins)]
     signs = [*times, updated or 0.0]
     return [
         (begin, end if end is not None else max([begin, *(sign for sign in signs if begin <= sign < limit)]))

@@ -93,8 +93,11 @@ class MetricWriter:
     def curve(self, tag: str, points: NDArray[np.float64], step: int) -> None:
         """Writes precision over recall for TensorBoard: ``points`` (6, T) as of :mod:`engine.plots.thresholds`."""
         if self._board is not None:
-            size = points.shape[1]
-            self._board.add(lambda writer: writer.add_pr_curve_raw(tag, *points[:6], step, size))  # type: ignore[misc]
+            true, false, true_not, false_not, precision, recall = points
+            counts = true, false, true_not, false_not
+            self._board.add(
+                lambda writer: writer.add_pr_curve_raw(tag, *counts, precision, recall, step, points.shape[1])
+            )
 
     def image(self, tag: str, image: Any, step: int) -> None:
         """Writes an image for TensorBoard: (H, W, 3), uint8 or floats in [0, 1]."""

@@ -6,6 +6,7 @@ import html
 import json
 import time
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def content_of(runs: Sequence[Run], statements: Sequence[str]) -> dict[str, Any]
                     names[number] if column.key == "experiment" else cell(column.key, rows[number].get(column.key))
                     for column in shown
                 ],
-                "settings": [run.settings.get(key) for key in keys],
+                "settings": [_plain(run.settings.get(key)) for key in keys],
                 "lines": {name: _line(run, name, points) for name in metrics if name in run.lines},
             }
             for number, run in enumerate(runs)
@@ -96,9 +97,9 @@ def _line(run: Run, name: str, points: int) -> dict[str, list[Any]]:
 
 
 def _rounded(value: float | None) -> float | None:
-    return _plain(float(f"{value:.5g}")) if value is not None else None
+    return float(f"{value:.5g}") if value is not None and isfinite(value) else None
 
 
 def _plain(value: Any) -> Any:
-    """Returns what JSON can say."""
-    return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
+    """Returns what JSON can say: infinities as text."""
+    return str(value) if isinstance(value, float) and not isfinite(value) else value

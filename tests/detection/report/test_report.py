@@ -147,7 +147,7 @@ def test_tensorboard_is_given_the_same_under_names_that_all_tasks_have():
             read_off = result.precision[IMAGES.annotations.classes.index(name)]
             assert precision[-1] == read_off[0] and recall[0] == pytest.approx(np.flatnonzero(read_off > 0).max() / 100)
             said = true > 0
-            assert precision[said] == pytest.approx((true / (true + false))[said])
+            assert precision[said] == pytest.approx(true[said] / (true + false)[said])
 
 
 def test_without_objects_or_finds_there_is_no_curve_or_a_flat_one():

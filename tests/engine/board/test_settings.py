@@ -20,11 +20,12 @@ def test_those_that_commonly_differ_are_always_shown(tmp_path: Path) -> None:
     assert settings(tmp_path) == {
         "model.name": "swin_tiny",
         "data.source": "digits",
+        "data.image_size": 224,
         "optimizer.name": "adamw",
         "optimizer.lr": 0.001,
         "optimizer.weight_decay": 0.05,
         "schedule.name": "cosine",
-        "training.epochs": 10,
+        "training.epochs": 30,
         "training.global_batch_size": 128,
         "training.precision": "auto",
         "experiment.seed": 0,
