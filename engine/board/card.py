@@ -56,8 +56,9 @@ def write_card(folder: Path, card: Card) -> None:
         for category, charts in card.charts.items()
     }
     # Runs of one group are one row: without a name each is its own.
-    summaries = [hparams_pb(card.settings, trial_id="", start_time_secs=card.started), custom_scalars(layout)]
-    summaries += [text_pb(f"run/{name}", content) for name, content in card.texts.items()]
+    settings = {key: _utf8(value) if isinstance(value, str) else value for key, value in card.settings.items()}
+    summaries = [hparams_pb(settings, trial_id="", start_time_secs=card.started), custom_scalars(layout)]
+    summaries += [text_pb(f"run/{name}", _utf8(content)) for name, content in card.texts.items()]
     # A reader takes the first beginning of a session for the run's own, and only later ones for marks that void steps.
     _write(folder / CARD, card.started, summaries, Event(session_log=SessionLog(status=SessionLog.START)))
     (folder / END).unlink(missing_ok=True)
@@ -80,6 +81,11 @@ def write_end(folder: Path, state: str, ended: float) -> None:
     told = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(session_end_info=end))
     value = Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=told, tensor=metadata.NULL_TENSOR)
     _write(folder / END, ended, [Summary(value=[value])])
+
+
+def _utf8(text: str) -> str:
+    """Returns a text with escapes for bytes of files' names that are none."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _write(path: Path, time: float, summaries: Sequence[Any], *others: Event) -> None:

@@ -83,8 +83,10 @@ def read_records(path: Path, tell: Tell) -> Iterator[Record]:
     text = _text(path, tell)
     lines = text.split("\n")[:-1] if text is not None else []
     try:
-        found = json.loads(f"[{','.join(lines)}]")
+        found = json.loads(f"[{','.join(lines)}]")  # at once, which is quicker
     except (ValueError, RecursionError):
+        found = []
+    if len(found) != len(lines):
         found = [_parsed(line) for line in lines]
     broken = 0
     for record in found:

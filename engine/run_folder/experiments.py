@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.errors import UserError
 from engine.run_folder.as_found import Record, number, read_object, read_records, read_settings
+from engine.run_folder.failure import read_failure
 from engine.run_folder.metrics import NO_METRIC, Line, lines_of
 from engine.run_folder.paths import RunDir, experiment_number
 from engine.run_folder.status import LOST_AFTER
@@ -139,6 +140,8 @@ def _fill(run: Run, folder: RunDir) -> None:
     if isinstance(state, str):
         updated = number(status.get("updated")) or 0.0
         run.state = "lost" if state == "running" and time.time() - updated > LOST_AFTER else state
+    if state == "failed" and (failure := read_failure(folder.failed)) is not None:
+        tell(failure.reason)
     starts = [start for start in [environment, *_list(environment.get("restarts"))] if isinstance(start, dict)]
     model, told = _dict(environment.get("model")), _dict(status.get("best"))
     times = [value for record in records if (value := number(record.get("time"))) is not None]

@@ -55,6 +55,12 @@ def test_settings_texts_and_layout_are_told(tmp_path: Path) -> None:
     ]
 
 
+def test_names_that_are_no_utf8_are_escaped(tmp_path: Path) -> None:
+    start = {**START, "command": "python -m x.train --config \udcff.yaml"}
+    write_card(tmp_path, card_of({**start, "restarts": []}, "a: 1\n", {"a": "\udcff"}, "top1"))
+    assert shown(tmp_path)[0] == {"a": "\\udcff"} and "\\udcff.yaml" in text(tmp_path, "command")
+
+
 @pytest.mark.parametrize(
     ("state", "status"),
     [("finished", "STATUS_SUCCESS"), ("failed", "STATUS_FAILURE"), ("interrupted", None), ("running", None)],

@@ -17,6 +17,7 @@ from engine.files import write_json
 from engine.run_folder import read_experiments
 from engine.run_folder.as_found import MOST_BYTES
 from engine.run_folder.experiments import read_runs
+from engine.run_folder.failure import Failure, write_failure
 from engine.run_folder.metrics import MOST_POINTS, lines_of, read_metrics
 from engine.run_folder.paths import RunDir
 from tests.tools.compare.folders import BROKEN, write_experiment, write_root
@@ -85,6 +86,12 @@ def test_an_evaluation_of_test_has_columns_of_its_own(tmp_path: Path) -> None:
     assert (row["test.top1"], row["test.checkpoint"], row["best.top1"]) == (0.75, "best.pt", 0.9)
 
 
+def test_two_damaged_lines_are_not_taken_for_one_record(tmp_path: Path) -> None:
+    folder = write_experiment(tmp_path, 1)
+    folder.metrics.write_text('{"step": 1, "split": "train"\n"loss": 1}\n' + folder.metrics.read_text())
+    assert only(folder)["problem"] == "metrics.jsonl: 2 of 14 lines are damaged"
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 def test_whatever_has_become_of_a_folder_it_is_listed_and_marked(tmp_path: Path, kind: str) -> None:
     spoil, state, problem = BROKEN[kind]
@@ -104,6 +111,12 @@ def test_what_waits_lacks_nothing_and_keeps_what_it_has(tmp_path: Path) -> None:
     first, second = read_experiments(tmp_path)
     assert (first["state"], first["problem"], second["state"], second["best.top1"]) == ("queued", "", "queued", 0.9)
     assert again.metrics.exists()
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    folder = write_experiment(tmp_path, 1, state="failed")
+    write_failure(folder.failed, Failure(0, "n0", 7, "out of memory"))
+    assert only(folder)["problem"] == "out of memory"
 
 
 def test_foreign_folders_come_last_and_hidden_ones_and_files_are_left_out(tmp_path: Path) -> None:
