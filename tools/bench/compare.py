@@ -57,7 +57,7 @@ def run(quick: bool = False) -> Table:
             rows["metrics of all runs"]["pandas, one CSV"] = partial(read_frame, file)
         work = {(row, column): timed(job) for row, cells in rows.items() for column, job in cells.items()}
         title = f"{count} experiments of {records} training records"
-        table = Table("compare", title, "milliseconds", interleaved(work, 1 if quick else 3))
+        table = Table("compare", title, "milliseconds", interleaved(work, 1 if quick else 2))
     table.compare_columns("EventAccumulator", "ours", shown="ours")
     return table
 

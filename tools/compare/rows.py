@@ -15,6 +15,8 @@ from engine.config.yaml_reader import SCALARS
 from engine.errors import UserError
 from engine.run_folder.experiments import LESS_IS_BETTER, Run
 
+MOST_TOLD = 4
+"""Settings by which a group of runs is named."""
 MORE_IS_BETTER = ("images_per_second",)
 """Columns besides metrics whose largest value comes first."""
 
@@ -138,10 +140,15 @@ def labels(parts: Sequence[Sequence[Run]]) -> list[str]:
     texts = []
     for part in parts:
         own = part[0].settings
-        told = ", ".join(f"{key.rpartition('.')[2]}={_text(own[key])}" for key in keys if own.get(key) is not None)
+        told = [f"{key.rpartition('.')[2]}={_text(own[key])}" for key in keys if own.get(key) is not None]
+        told[MOST_TOLD:] = ["…"] if len(told) > MOST_TOLD else []
         name = part[0].path.name if len(part) == 1 else f"{len(part)} runs"
-        texts.append(f"{name} ({told})" if told else name)
-    return texts
+        texts.append(f"{name} ({', '.join(told)})" if told else name)
+    alike = {text for text in texts if texts.count(text) > 1}
+    return [
+        f"{text} from {part[0].path.name} on" if text in alike else text
+        for text, part in zip(texts, parts, strict=True)
+    ]
 
 
 def _text(value: Any) -> str:

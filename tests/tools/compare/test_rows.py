@@ -103,6 +103,17 @@ def test_groups_are_runs_that_differ_in_their_seed_and_in_what_has_no_effect(run
     ]
 
 
+def test_names_of_groups_are_short_and_tell_them_apart() -> None:
+    parts = [
+        [Run(Path(f"experiment_000{n}"), settings={**{f"a.{k}": n for k in range(5)}, "a.5": n % 2})] * 2
+        for n in (1, 2)
+    ]
+    assert labels(parts) == ["2 runs (0=1, 1=1, 2=1, 3=1, …)", "2 runs (0=2, 1=2, 2=2, 3=2, …)"]
+    for part in parts:
+        part[0].settings.update({f"a.{k}": k for k in range(5)})
+    assert labels([*parts, parts[0]])[0] == "2 runs (5=1) from experiment_0001 on"
+
+
 def test_directions_are_those_that_runs_tell_or_that_names_suggest(runs: list[Run]) -> None:
     assert is_more_better("best.top1", runs) and is_more_better("best.AP50", runs)
     assert not any(is_more_better(name, runs) for name in ("last.loss", "best.ece", "best.fid", "best.epoch", "hours"))
