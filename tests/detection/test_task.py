@@ -201,7 +201,7 @@ def test_what_it_shows_and_keeps() -> None:
     with torch.inference_mode():
         found = task.evaluate(task.model, "val", SINGLE)
     assert tuple(found.metrics) == tuple(task.metrics.directions) and found.metrics["AP"] >= 0
-    assert {"precision_recall", "confusion_matrix", "best", "worst"} >= set(found.draw())
+    assert {"confusion_matrix", "best_images", "worst_mistakes"} >= set(found.draw())
     metadata = task.metadata()
     assert (metadata["classes"], metadata["category_ids"]) == (["circle", "square"], [1, 2])
     assert metadata["preprocessing"]["height"] == 48
