@@ -20,7 +20,7 @@ from engine.commands.named_files import DETECTIONS, DRAWINGS
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.files import check_writable, shown, write_atomic
-from engine.images.image_io import read_image, write_image
+from engine.images.image_io import read_image, size_in_file, write_image
 from engine.task.inference import Answers
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class DrawnPrediction:
             ranks.heartbeat.tick()
             path = Path(answers.files[index])
             image = read_image(path)
-            drawn = draw(np.array(image), detections_on(found, index, image.size), inference.classes)
+            drawn = draw(np.array(image), detections_on(found, index, size_in_file(image)), inference.classes)
             write_image(self._output / DRAWINGS / f"{index + 1:05d}_{path.stem[:LONGEST_STEM]}.png", drawn)
         if ranks.is_main:
             count = len(answers.readable)

@@ -21,6 +21,13 @@ from engine.errors import UserError
 log = logging.getLogger(__name__)
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+_OTHERS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
 _ASIDE = re.compile(r"\..+\.[0-9a-f]{12}")
 
 
@@ -147,6 +154,15 @@ def _is(kind: Callable[[int], bool], path: Path) -> bool:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except (OSError, ValueError):
         return False
+
+
+def other_than_file(path: Path) -> str:
+    """Returns what ``path`` is if it is there and no file, such as "a named pipe", whose opening may never end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # whoever opens it tells
+        return ""
+    return "" if stat.S_ISREG(mode) else _OTHERS.get(stat.S_IFMT(mode), "something else")
 
 
 def usable_path(path: Path) -> str:

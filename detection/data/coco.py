@@ -17,8 +17,8 @@ from detection.data.issues import Finding, Findings, first_causes
 from detection.data.sections import CocoData, SplitFiles
 from engine.data.names import Names
 from engine.errors import UserError
-from engine.files import is_file, is_folder
-from engine.images.image_io import read_image
+from engine.files import is_file, is_folder, other_than_file
+from engine.images.image_io import read_image, size_in_file
 
 
 class CocoImages:
@@ -39,16 +39,16 @@ class CocoImages:
         return self.folder / self.name(index)
 
     def image(self, index: int) -> Image.Image:
-        """Reads an image, upright.
+        """Reads an image, upright; a huge one smaller, see :func:`engine.images.image_io.read_image`.
 
         Raises:
             UserError: it cannot be read, or has another size than its annotations are for.
         """
         image = read_image(self.path(index))
         width, height = self.annotations.sizes[index].tolist()
-        if image.size != (width, height):
+        if (found := size_in_file(image)) != (width, height):
             raise UserError(
-                f"{self.path(index)}: the image has {image.width} x {image.height} pixels, but its annotations "
+                f"{self.path(index)}: the image has {found[0]} x {found[1]} pixels, but its annotations "
                 f"are for {width} x {height}; correct width and height in the JSON file, or the image"
             )
         return image
@@ -67,7 +67,8 @@ def split_files(config: CocoData, split: str) -> tuple[Path, Path]:
     if not is_folder(folder):
         raise UserError(f"data.{split}.images: there is no folder {folder}")
     if not is_file(file):
-        raise UserError(f"data.{split}.annotations: there is no file {file}")
+        kind = other_than_file(file)
+        raise UserError(f"data.{split}.annotations: there is no file {file}" + f" (it is {kind})" * bool(kind))
     return folder, file
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from detection.data.annotations import AnnotatedImages
+from engine.images.image_io import size_in_file
 
 CROWD = -1
 """Label of a region that is neither object nor background."""
@@ -34,9 +35,13 @@ def read_sample(images: AnnotatedImages, index: int) -> Sample:
     known, image = images.annotations, images.image(index)
     rows = known.of(index)
     boxes = torch.from_numpy(known.boxes[rows]).clamp(min=0)
-    limits = torch.tensor([image.width, image.height] * 2)
+    size = size_in_file(image)
+    limits = torch.tensor(size * 2)
     labels = torch.from_numpy(known.labels[rows]).masked_fill(torch.from_numpy(known.crowd[rows]), CROWD)
-    return Sample(image, boxes.minimum(limits).float(), labels)
+    boxes = boxes.minimum(limits).float()
+    if size != image.size:
+        boxes *= torch.tensor([have / own for have, own in zip(image.size, size, strict=True)] * 2)
+    return Sample(image, boxes, labels)
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:

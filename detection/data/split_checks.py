@@ -13,7 +13,7 @@ from detection.data.issues import Finding, Findings
 from detection.data.plausibility import compare_with_train
 from detection.data.sections import CocoData
 from engine.images.file_check import look_at_some
-from engine.images.image_io import HUGE, may_be_sideways, open_image, read_image
+from engine.images.image_io import HUGE, may_be_sideways, open_image, read_image, size_in_file, why_unreadable
 from engine.images.same_content import copies_between
 
 
@@ -52,14 +52,15 @@ def look_at_images(images: CocoImages) -> list[Finding]:
     """
     faults = look_at_some(len(images), lambda index: _fault(images, index))
     findings, ids = Findings(str(images.folder)), images.annotations.image_ids
+    first = next((images.path(index) for index, fault in faults.items() if fault == "unreadable"), None)
     for kind, text in (
-        ("unreadable", "files that are no images"),
+        ("unreadable", f"files that cannot be used as images; the first: {first and why_unreadable(first)}"),
         ("denied", "files that may not be read: Permission denied"),
         ("other_size", "images whose width and height are not those of their annotations"),
     ):
         findings.add(kind, text, [ids[index].item() for index, fault in faults.items() if fault == kind], fatal=True)
     huge = np.flatnonzero(images.annotations.sizes.prod(axis=1) > HUGE)
-    text = f"images of more than {HUGE // 10**6} million pixels, which take a gigabyte or so each while they are read"
+    text = f"images of more than {HUGE // 10**6} million pixels, which take up to 0.6 GB each while they are read"
     findings.add("huge", text, ids[huge].tolist())
     return findings.found
 
@@ -71,7 +72,7 @@ def _fault(images: CocoImages, index: int) -> str:
         with open_image(images.path(index)) as image:
             if image.size == expected and not may_be_sideways(image):
                 return ""
-            return "" if read_image(images.path(index)).size == expected else "other_size"
+            return "" if size_in_file(read_image(images.path(index))) == expected else "other_size"
     except FileNotFoundError:
         return ""
     except PermissionError:

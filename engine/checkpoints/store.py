@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import torch
 
 from engine.errors import UserError
-from engine.files import sync_folder, write_atomic
+from engine.files import other_than_file, sync_folder, write_atomic
 
 FORMAT = 1
 """Version of the checkpoint's layout, stored in each."""
@@ -111,6 +111,8 @@ def verify(path: Path) -> str | None:
     """Returns None if the file is what was written, else what is wrong with it."""
     known = _known_digests(path)
     try:
+        if kind := other_than_file(path):
+            return f"is {kind}, no file"
         with path.open("rb") as file:
             known |= _known_digests(path)  # a writer may have replaced both since
             digest = _digest(file)
@@ -130,6 +132,8 @@ def read(path: Path) -> dict[str, Any]:
         UserError: the file is not a checkpoint of this suite, or of a later version of it.
     """
     try:
+        if kind := other_than_file(path):
+            raise ValueError(f"it is {kind}, no file")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # whose text advises to load what may run code of others
         reason = "it is none, is damaged, or holds more than plain values"

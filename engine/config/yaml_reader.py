@@ -18,7 +18,7 @@ import yaml
 
 from engine.config.paths import expand
 from engine.errors import UserError
-from engine.files import usable_path
+from engine.files import other_than_file, usable_path
 from engine.text import shortened
 
 REPLACE_TAG = "!replace"
@@ -157,6 +157,8 @@ def _read(path: Path, asked_from: Place, chain: tuple[Path, ...]) -> Node:
     shown = usable_path(path)
     asked = f"{asked_from}: base: " if chain else ""
     try:
+        if kind := other_than_file(target):  # a pipe's other end may never come
+            raise UserError(f"{asked}{shown}: is {kind}; name a file of YAML")
         text = target.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UserError(f"{asked}{shown}: cannot be read: {error.strerror}") from None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.errors import UserError
+from engine.files import other_than_file
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def read_table(
         UserError: the file is missing, empty or no CSV, lacks a column, or has a row of another length than its header.
     """
     try:
+        if kind := other_than_file(file):
+            raise UserError(f"{source}: {file} is {kind}; name a CSV file")
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream, delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(reader, [])]

@@ -16,7 +16,7 @@ from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.errors import UserError
 from engine.images.file_check import look_at_some
 from engine.images.file_names import NAMED, Located, locate
-from engine.images.image_io import HUGE, open_image, read_image
+from engine.images.image_io import HUGE, open_image, why_unreadable
 from engine.images.same_content import copies_across, copies_between
 from engine.look_alike import look_alikes, told_apart
 
@@ -118,7 +118,7 @@ def broken_images(images: FileImages) -> str:
     looks = look_at_some(len(images), lambda index: _look(images.path(index)))
     if huge := {index: pixels for index, (_, pixels) in looks.items() if pixels > HUGE}:
         index = max(huge, key=huge.__getitem__)
-        text = "data: %d images have more than %d million pixels, and take a gigabyte or so each to be read; "
+        text = "data: %d images have more than %d million pixels, and take up to 0.6 GB each to be read; "
         text += "the largest, of %d million: %s; make smaller ones of them, unless they are meant"
         log.warning(text, len(huge), HUGE // 10**6, huge[index] // 10**6, images.path(index))
     broken = [fault for fault, _ in looks.values() if fault]
@@ -132,8 +132,4 @@ def _look(path: Path) -> tuple[str, int]:
         with open_image(path) as image:
             return "", image.width * image.height
     except Exception:  # a decoder that meets broken data raises whatever its parsing trips over
-        try:
-            read_image(path)
-        except UserError as error:
-            return str(error), 0
-    return f"{path}: cannot be opened at times", 0
+        return why_unreadable(path) or f"{path}: cannot be opened at times", 0

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 
 from engine.errors import UserError
-from engine.files import write_atomic
+from engine.files import other_than_file, write_atomic
+from engine.images.jpeg_end import is_cut_off
 
 ImageArray = NDArray[np.uint8]
 """(height, width, 3), red, green and blue."""
@@ -25,31 +26,55 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns an image upright, by the value of EXIF's orientation tag."""
+QUARTER_TURNS = (5, 6, 7, 8)
+JPEG = ("JPEG", "MPO")
+"""Pillow's names of the format."""
 
-
-AT_ONCE = 1 << 24
+AT_ONCE = 1 << 21
 """Pixels that are converted to RGB together."""
+MOST_BYTES = 550 * 10**6
+"""What an image may take while it is read; a larger one is decoded smaller where its format can be, else refused."""
+_OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2}
+"""Bytes that Pillow keeps of a pixel, where these are not four."""
+_OF_FORMAT = {"WEBP": 12, "AVIF": 12, "JPEG2000": 16, "QOI": 3, "DDS": 3, "SGI": 3}
+"""Bytes that decoders take for a pixel besides."""
+SIZE_IN_FILE = "size_in_file"
+"""Where an image that was decoded smaller has its own size."""
 LONGEST = 1_000_000
 """Pixels of a side; more is a mistake in the file."""
 FLOATS = "floating-point pixels; convert them to 8 or 16 bits"
 HUGE = 89_478_485
-"""Pixels of an image that is worth a word before it is read, which takes four bytes for each and at times eight."""
+"""Pixels of an image that is worth a word before it is read."""
 
 
 def read_image(path: Path) -> Image.Image:
     """Reads the image in the file ``path`` as 8-bit RGB, fully decoded and turned upright as its EXIF data say.
 
     Transparent parts are shown on white, greyscale (8 or 16 bits), palette and CMYK images are converted, and of an
-    animation the first frame is taken.
+    animation the first frame is taken. A JPEG or JPEG 2000 that would take more than :data:`MOST_BYTES` is decoded to a half,
+    a quarter or an eighth of its sides (:func:`size_in_file`).
 
     Raises:
-        UserError: the file is missing, may not be read, is broken, truncated, of no known format, has floating-point
-            pixels, or would unpack to more than 178 million pixels (Pillow's limit against decompression bombs).
+        UserError: the file is missing, may not be read, is none but a pipe or the like, is broken, truncated (of a
+            JPEG, whatever end it has), of no known format, has floating-point pixels, or would take too much memory.
     """
     try:
         with open_image(path) as image:
+            size, part = image.size, _part(image)
+            if part > 1 and image.format == "JPEG2000":
+                image.reduce = part.bit_length() - 1  # type: ignore[method-assign,assignment]
+            elif part > 1:
+                image.draft(None, (size[0] // part, size[1] // part))
             image.load()
-            return to_rgb(upright(image))
+            if image.format in JPEG and is_cut_off(image, path):
+                raise OSError("image file is truncated: its data end before its picture does")
+            turned = upright(image)
+            if turned is not image:
+                image.close()  # which frees it
+            picture = to_rgb(turned)
+            if part > 1:
+                picture.info[SIZE_IN_FILE] = size[::-1] if _orientation(image) in QUARTER_TURNS else size
+            return picture
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
     except PermissionError as error:
@@ -59,6 +84,20 @@ def read_image(path: Path) -> Image.Image:
         raise UserError(f"{path}: cannot be read as an image ({reason}); repair, replace or remove it") from None
 
 
+def why_unreadable(path: Path) -> str:
+    """Returns what :func:`read_image` says of a file that it cannot read; else nothing."""
+    try:
+        read_image(path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def size_in_file(image: Image.Image) -> tuple[int, int]:
+    """Returns width and height of an image that :func:`read_image` has read before it was made smaller, if it was."""
+    return image.info.get(SIZE_IN_FILE, image.size)
+
+
 def open_image(path: Path) -> Image.Image:
     """Opens an image by its header, which decodes nothing.
 
@@ -66,6 +105,8 @@ def open_image(path: Path) -> Image.Image:
         OSError: the file cannot be read.
         Exception: it is no image, or, as a ValueError says, one of which :func:`read_image` makes nothing.
     """
+    if kind := other_than_file(path):  # to open a pipe would wait for whoever writes into it
+        raise ValueError(f"it is {kind}, no file")
     image = Image.open(path)
     fault = ""
     if image.mode == "F":
@@ -74,10 +115,31 @@ def open_image(path: Path) -> Image.Image:
         fault = f"it has {image.width} x {image.height} pixels, which no picture has"
     elif image.format == "EPS" or isinstance(image, ImageFile.StubImageFile):  # Pillow would have Ghostscript run EPS
         fault = f"a file of the format {image.format}; convert it to PNG"
+    elif not _part(image):
+        fault = f"it has {image.width} x {image.height} pixels, more than can be read of a {image.mode} {image.format} "
+        fault += f"within {MOST_BYTES / 1e9:.2g} GB; make a smaller one of it"
     if fault:
         image.close()
         raise ValueError(fault)
     return image
+
+
+def _part(image: Image.Image) -> int:
+    """Returns what the sides of an opened image are divided by when it is decoded; 0 if it takes too much memory."""
+    pixels, known = image.width * image.height, _OF_MODE.get(image.mode, 4)
+    if pixels * 20 <= MOST_BYTES:
+        return 1
+    passes, after = 0.0, 0 if image.mode == "RGB" and "transparency" not in image.info else 4
+    if image.format != "PNG" or "exif" in image.info:  # else the pixels would be decoded for it
+        after = max(after, known if _orientation(image) != 1 else 0)
+    if "progressive" in image.info:  # Pillow has the samples of each channel in a block: two bytes each, until all are
+        samples = [across * down for _, across, down, _ in image.layer]  # type: ignore[attr-defined]
+        passes = 2 * sum(samples) / max(samples)
+    after = max(after, _OF_FORMAT.get(image.format or "", 0))
+    for part in (1, 2, 4, 8) if image.format in (*JPEG, "JPEG2000") else (1,):
+        if pixels * max(passes + known / part**2, (known + after) / part**2) <= MOST_BYTES:
+            return part
+    return 0
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -90,7 +152,7 @@ def may_be_sideways(image: Image.Image) -> bool:
     """Returns whether the beginning of an opened file asks for a quarter turn of ``image``; decodes no pixels."""
     if image.format == "PNG" and "exif" not in image.info:
         return False  # what may follow behind the pixels is seen when they are decoded
-    return _orientation(image) in (5, 6, 7, 8)
+    return _orientation(image) in QUARTER_TURNS
 
 
 def _orientation(image: Image.Image) -> int:

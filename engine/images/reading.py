@@ -17,7 +17,7 @@ from engine.data.workers import WorkerSettings, resolve_workers
 from engine.devices.kinds import device_kind
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.images.image_io import read_image
+from engine.images.image_io import read_image, size_in_file
 from engine.images.sections import ImageData
 
 
@@ -50,6 +50,5 @@ class ImageFileReader:
             image = read_image(Path(self._files[draw.index]))
         except UserError as error:
             image, fault = Image.new("RGB", (64, 64)), str(error)
-        return {
-            "image": self._transform(image), "index": draw.index, "size": torch.tensor(image.size), "fault": fault
-        }  # fmt: skip
+        size = torch.tensor(size_in_file(image))
+        return {"image": self._transform(image), "index": draw.index, "size": size, "fault": fault}

@@ -19,6 +19,7 @@ from engine.checkpoints.store import first_line
 from engine.config.training import FinetuneConfig
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.files import other_than_file
 from engine.model.stages import classifier_paths
 from engine.run_folder.paths import RunDir
 
@@ -101,7 +102,8 @@ def weights_file(path: Path) -> Path:
     """
     path = _of_experiment(path) if path.is_dir() else path
     if not path.is_file():
-        raise UserError(f"finetune.weights: no file {path}")
+        kind = other_than_file(path)
+        raise UserError(f"finetune.weights: no file {path}" + f" (it is {kind})" * bool(kind))
     return path
 
 

@@ -16,7 +16,7 @@ from engine.distributed.connect import choose_device
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.images.image_io import read_image, to_rgb, upright
+from engine.images.image_io import read_image, size_in_file, to_rgb, upright
 from engine.task.experiment import open_experiment
 from engine.task.inference import ImageInference, Inference, inference_mode
 from engine.task.other_tasks import explained
@@ -42,7 +42,7 @@ class LoadedModel:
             batch = [_as_rgb(image) for image in images[first : first + self._batch_size]]
             inputs = torch.stack([self.inference.transform(image) for image in batch])
             with inference_mode(self.inference.model, self._precision):
-                found += self.inference.answers(inputs, torch.tensor([image.size for image in batch]))
+                found += self.inference.answers(inputs, torch.tensor([size_in_file(image) for image in batch]))
         return found
 
 

@@ -74,5 +74,5 @@ def test_a_missing_file_names_the_nearest(table, tmp_path):
         read_table(tmp_path / "fisch.csv", WANTED)
     with pytest.raises(UserError, match="does not exist; nor does its folder"):
         read_table(tmp_path / "no" / "fish.csv", WANTED)
-    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+    with pytest.raises(UserError, match="is a folder; name a CSV file"):
         read_table(tmp_path, WANTED)
