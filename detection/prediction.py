@@ -22,9 +22,12 @@ from engine.errors import UserError
 from engine.files import check_writable, shown, write_atomic
 from engine.images.image_io import read_image, size_in_file, write_image
 from engine.task.inference import Answers
+from engine.text import csv_bytes
 
 log = logging.getLogger(__name__)
 
+UNREADABLE = "unreadable.csv"
+"""The file beside the detections that names images which cannot be read, if there are any."""
 LONGEST_STEM = 40
 """Characters of an image's name in that of its drawing: a file's name has at most 255 bytes."""
 
@@ -32,7 +35,7 @@ LONGEST_STEM = 40
 class DrawnPrediction:
     """See :class:`engine.task.inference.Prediction`."""
 
-    faults_in = ""
+    faults_in = UNREADABLE
 
     def __init__(self, arguments: Namespace) -> None:
         self._output: Path = arguments.output
@@ -40,7 +43,7 @@ class DrawnPrediction:
     def check_output(self, inputs: Sequence[Path]) -> None:
         """Raises a :class:`UserError` if the output holds what a prediction writes: old and new would be mixed."""
         check_writable(self._output, "--output")
-        for path in (self._output / DETECTIONS, self._output / DRAWINGS):
+        for path in (self._output / DETECTIONS, self._output / DRAWINGS, self._output / UNREADABLE):
             if path.exists() and not (path.is_dir() and not any(path.iterdir())):
                 raise UserError(f"--output: {path} is there already; remove it or name another folder")
 
@@ -56,6 +59,9 @@ class DrawnPrediction:
         found = from_rows(answers.rows, len(answers.files))
         if ranks.is_main:
             self._output.mkdir(parents=True, exist_ok=True)
+            if faults := answers.faults:
+                named = [[answers.names[index], fault] for index, fault in faults.items()]
+                write_atomic(self._output / UNREADABLE, csv_bytes(["path", "error"], named))
             write_atomic(self._output / DETECTIONS, json.dumps(document(found, answers, inference)) + "\n")
         for index in answers.readable[ranks.rank :: ranks.world_size]:
             ranks.heartbeat.tick()

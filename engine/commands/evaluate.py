@@ -12,7 +12,7 @@ from engine.commands.arguments import EvaluateArguments
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import listed
 from engine.commands.session import run_session
-from engine.config.load import is_below
+from engine.config.load import emptied, is_below
 from engine.devices.precision import resolve_precision
 from engine.distributed.layout import detect_layout
 from engine.distributed.ranks import Ranks
@@ -64,6 +64,8 @@ def with_experiment(spec: TaskSpec, arguments: Any, work: Callable[[Experiment[A
     """
     layout, folder, schema = detect_layout(os.environ), arguments.experiment, spec.schema()
     with setup_logging(layout.rank, layout.world_size):
+        for line in emptied(arguments.overrides, schema):
+            log.info("%s", line)
         config, _ = used_config(folder, schema, arguments.overrides)
         opened = partial(open_experiment, folder, arguments.checkpoint, schema, arguments.overrides)
 

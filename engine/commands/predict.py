@@ -96,9 +96,9 @@ def ask(
 
 
 def _tell(answers: Answers, elsewhere: str) -> None:
-    """Logs the images that are left out: all, or the first few where ``elsewhere`` has all."""
-    for fault in list(answers.faults.values())[: NAMED if elsewhere else None]:
+    """Logs how many images are left out, and the first few; ``elsewhere`` has all."""
+    for fault in list(answers.faults.values())[:NAMED]:
         log.warning("left out: %s", fault)
     if answers.faults:
-        more = f"; {elsewhere} has all" if elsewhere else ""
-        log.warning("%d of %d images cannot be read%s", len(answers.faults), len(answers.files), more)
+        text = "%d of %d images cannot be read; %s has all"
+        log.warning(text, len(answers.faults), len(answers.files), elsewhere)

@@ -20,7 +20,7 @@ from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import FolderRecorder
 from engine.commands.resume import Plan, allowed_changes, plan, warn_of_changes
 from engine.commands.session import run_session
-from engine.config.load import dump_config
+from engine.config.load import dump_config, emptied
 from engine.config.run import RunConfig
 from engine.distributed.flight_recorder import keep_flight_record_in
 from engine.distributed.layout import detect_layout
@@ -60,6 +60,8 @@ def run_training(spec: TaskSpec, arguments: TrainArguments, stop: StopRequest, g
     """
     layout = detect_layout(os.environ)
     with setup_logging(layout.rank, layout.world_size) as run_log:
+        for line in emptied(arguments.overrides, spec.schema()):
+            log.info("%s", line)
         the_plan = plan(spec.schema(), arguments)
         if the_plan.finished:
             log.info("%s", the_plan.finished)

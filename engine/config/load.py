@@ -130,6 +130,13 @@ def read_override(text: str, schema: type[BaseModel]) -> Node:
     return node
 
 
+def emptied(overrides: Sequence[str], schema: type[BaseModel]) -> list[str]:
+    """Says of each ``key.path=`` with nothing behind it what the key is by that: empty text where it takes text."""
+    keys = [text[:-1] for text in overrides if text.endswith("=") and text.count("=") == 1]
+    kinds = {key: "empty text" if _is_typed(types_at(schema, key.split(".")), "") else "null" for key in keys}
+    return [f"{COMMAND_LINE}: {key}: nothing stands behind =, so it is {kind}" for key, kind in kinds.items()]
+
+
 def split_values(key: str, text: str, schema: type[BaseModel]) -> list[str]:
     """Splits ``a,b,c``, values for ``key``, at its commas but for those in quotes or, where it is YAML, in brackets.
 

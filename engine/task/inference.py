@@ -101,7 +101,7 @@ class Prediction(Protocol):
 
     @property
     def faults_in(self) -> str:
-        """Tells where the results name images that cannot be read; empty: nowhere, so that the log names them all."""
+        """Tells where the results name images that cannot be read: the log has the first few."""
         ...
 
     def check_output(self, inputs: Sequence[Path]) -> None:

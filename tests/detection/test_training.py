@@ -102,6 +102,8 @@ def test_predict_writes_coco_and_drawings_and_leaves_broken_images_out(finished:
     (folder / "z.jpg").symlink_to("gone.jpg")
     command = [*PREDICT, "--experiment", str(finished), "--images", str(folder), str(folder / "single")]
     printed = succeed(1, [*command, "--output", str(output), "data.workers=1"], tmp_path, new_interpreter=True)
+    assert "images cannot be read; unreadable.csv has all" in printed
+    assert "broken.jpg: cannot be read" in (output / "unreadable.csv").read_text()
     assert "left out: " in printed and "broken.jpg: cannot be read as an image" in printed
     assert "z.jpg: no such image" in printed and "1 images left out for their endings (1 x no ending)" in printed
     assert "1 files that are no images left out for their endings (1 x .txt)" in printed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
-from engine.config.load import load_config
+from engine.config.load import emptied, load_config
 from engine.config.run import RunConfig
 from engine.distributed.layout import Layout
 from engine.errors import EXIT_USER_ERROR, UserError
@@ -42,6 +42,8 @@ def check(task: str, config_file: Path, overrides: Sequence[str], login_node: bo
     spec = find_spec(task)
     config = load_config(spec.schema(), config_file, overrides)
     print(f"configuration: {config_file}: keys and types are right")
+    for line in emptied(overrides, spec.schema()):
+        print(line)
 
     code = 0
     with setup_logging(0, 1):  # what a look at the data tells

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import socket
 import struct
 import zlib
 
@@ -8,7 +10,8 @@ import pytest
 from PIL import Image
 
 from engine.errors import UserError
-from engine.images.image_io import read_image, to_rgb, write_image
+from engine.images import image_io
+from engine.images.image_io import read_image, size_in_file, to_rgb, write_image
 
 COLOURS = (
     np.array([[[250, 0, 0], [0, 250, 0], [0, 0, 250]], [[250, 250, 0], [0, 250, 250], [40, 80, 160]]], np.uint8)
@@ -207,3 +210,42 @@ def test_a_large_image_is_converted_part_by_part_to_the_same(mode, monkeypatch):
     whole = np.asarray(to_rgb(image))
     monkeypatch.setattr("engine.images.image_io.AT_ONCE", 100)
     assert to_rgb(image).mode == "RGB" and np.array_equal(np.asarray(to_rgb(image)), whole)
+
+
+def test_what_is_no_file_is_called_so_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "device.jpg").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as server:
+        here = os.getcwd()
+        os.chdir(tmp_path)  # whose path may be too long for a socket
+        server.bind("socket.jpg")
+        os.chdir(here)
+        for name, kind in [("pipe", "named pipe"), ("folder", "folder"), ("device", "device"), ("socket", "socket")]:
+            with pytest.raises(
+                UserError, match=rf"{name}\.jpg: cannot be read as an image \(it is a {kind}, no file\)"
+            ):
+                read_image(tmp_path / f"{name}.jpg")
+
+
+@pytest.mark.parametrize(("name", "orientation"), [("a.jpg", 1), ("a.jpg", 6), ("a.jp2", 1)])
+def test_an_image_of_too_many_pixels_is_decoded_smaller(tmp_path, monkeypatch, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(COLOURS.repeat(8, 0).repeat(8, 1)).save(tmp_path / name, exif=exif)
+    whole = read_image(tmp_path / name)
+    assert size_in_file(whole) == whole.size
+    monkeypatch.setattr(image_io, "MOST_BYTES", 4 * whole.width * whole.height - 1)
+    small = read_image(tmp_path / name)
+    part = whole.width // small.width
+    assert part in (2, 4, 8) and small.size == (whole.width // part, whole.height // part)
+    assert size_in_file(small) == whole.size
+    there = np.asarray(whole.resize(small.size), int)
+    assert np.abs(np.asarray(small) - there).mean() < 8
+
+
+def test_one_that_cannot_be_is_refused_with_its_size(tmp_path, monkeypatch):
+    Image.fromarray(COLOURS).save(tmp_path / "a.png")
+    monkeypatch.setattr(image_io, "MOST_BYTES", 4 * 48 * 32 - 1)
+    with pytest.raises(UserError, match=r"a\.png: .*it has 48 x 32 pixels, more than can be read of a RGB PNG"):
+        read_image(tmp_path / "a.png")
