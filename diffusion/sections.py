@@ -67,9 +67,9 @@ class DiffusionSection(Section):
 class DiffusionEvaluationConfig(EvaluationConfig):
     """When and on which weights to evaluate, and what to sample then."""
 
-    grid_rows: Annotated[int, Field(ge=0)] = 3
+    grid_rows: Annotated[int, Field(ge=0, le=1000)] = 3
     """Rows of the grid of samples that each evaluation draws, of the same noise and classes every time; 0: none."""
-    samples: Annotated[int, Field(ge=4)] | Literal[0] | None = None
+    samples: Annotated[int, Field(ge=4, le=10**7)] | Literal[0] | None = None
     """Samples that are compared with real images (Frechet distance and others); 0: none; null: none while a run trains,
     1000 in `diffusion.evaluate`."""
     judge: AbsolutePath | None = None

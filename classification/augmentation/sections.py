@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from engine.config.section import (
-    Count,
+    Few,
     NonNegative,
     OnlyWith,
     PartOfOne,
@@ -100,7 +100,7 @@ class RandAugmentConfig(Section):
 
     magnitude: Annotated[int, Field(ge=0, le=10)] = 9
     """Strength of the operations."""
-    layers: Count = 2
+    layers: Few = 2
     """Operations drawn for an image."""
     probability: Probability = 0.5
     """Probability that a drawn operation is applied."""
@@ -127,7 +127,7 @@ class RandomErasingConfig(Section):
     """Least and largest part of the image, all rectangles together."""
     min_aspect: PartOfOne = 0.3
     """Least ratio of a rectangle's sides."""
-    count: Count = 1
+    count: Few = 1
     """Most rectangles; their number is drawn from 1 to this."""
 
 
@@ -142,7 +142,7 @@ class AugmentationConfig(Section):
 
     random_resized_crop: RandomResizedCropConfig | None = RandomResizedCropConfig()
     """A random part of the image; null: the image is resized as for evaluation."""
-    shift: Annotated[int, Field(ge=0)] = 0
+    shift: Annotated[int, Field(ge=0, le=1000)] = 0
     """Largest random shift in pixels of the model's input, both ways; what comes in is black."""
     horizontal_flip: Probability = 0.5
     """Probability of mirroring left and right."""

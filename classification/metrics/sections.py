@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from engine.config.section import Count, Probability
+from engine.config.section import Count, Probability, Size
 from engine.config.training import EvaluationConfig
 
 
@@ -27,5 +27,5 @@ class ClassificationEvaluationConfig(EvaluationConfig):
     size_bins: Annotated[list[Count], Field(min_length=1), AfterValidator(_increasing)] = [2, 10, 100, 500]
     """Training images from which on a class belongs to the next group of those whose accuracy is reported: by default
     the classes of 2 to 9, 10 to 99, 100 to 499, and 500 images or more."""
-    calibration_bins: Count = 15
+    calibration_bins: Size = 15
     """Groups of equal width by which probabilities are compared with accuracy, for the calibration error."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from engine.config.model_names import check_timm, unknown_model
-from engine.config.section import Count, Fraction, Section, Variants, may_import
+from engine.config.section import Count, Fraction, Section, Size, Variants, may_import
 from engine.model.swin_shape import SwinShapeConfig
 from swin.config import SHAPES, SwinConfig
 
@@ -17,7 +17,7 @@ SWIN_SHAPES = {**SHAPES, "swin": SHAPES["swin_tiny"]}
 class HeadConfig(Section):
     """A hidden layer before the classes: dropout, linear layer, activation, batch norm, dropout, linear layer."""
 
-    hidden: Count
+    hidden: Size
     """Width of the hidden layer."""
     dropout: Fraction = 0.0
     """Dropout of the backbone's features."""

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.config.section import Fraction, NonNegativeRange, PartRange, PositiveRange, Probability, Section
+from engine.config.section import Few, Fraction, NonNegativeRange, PartRange, PositiveRange, Probability, Section
 
 
 class MosaicConfig(Section):
@@ -38,7 +38,7 @@ class ZoomOutConfig(Section):
 
     probability: Probability = 0.5
     """Probability that it is done."""
-    largest: Annotated[float, Field(ge=1)] = 4.0
+    largest: Annotated[float, Field(ge=1, le=16)] = 4.0
     """Most by which the sides grow; the factor is drawn from 1 to this."""
 
 
@@ -51,7 +51,7 @@ class IoUCropConfig(Section):
     """Least and largest part of each side."""
     ratio: PositiveRange = (0.5, 2.0)
     """Least and largest width divided by height, in pixels."""
-    trials: Annotated[int, Field(ge=1)] = 40
+    trials: Few = 40
     """Parts that are tried before another overlap is drawn."""
 
 

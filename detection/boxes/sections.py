@@ -2,9 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from engine.config.section import Count, Fraction, NonNegative, PartOfOne, Positive, Probability, Section, Variants
+from engine.config.section import (
+    Count,
+    CountOrNone,
+    Fraction,
+    NonNegative,
+    PartOfOne,
+    Positive,
+    Probability,
+    Section,
+    Variants,
+)
 
 
 class MatchingConfig(Section):
@@ -41,7 +51,7 @@ class CrossEntropyConfig(CommonLoss):
     """Softmax with a background class and hard negative mining."""
     negatives_per_positive: NonNegative = 3.0
     """For each prior that has an object, so many of the worst that have none are counted too."""
-    min_negatives: Annotated[int, Field(ge=0)] = 3
+    min_negatives: CountOrNone = 3
     """So many are counted at least, also of an image without objects."""
 
 

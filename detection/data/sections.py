@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from engine.config.paths import AbsolutePath
-from engine.config.section import Count, PartRange, Section, Variants
+from engine.config.section import Count, Few, PartRange, Section, Seed, Size, Variants
 from engine.images.sections import ImageData, ImageSize, Interpolation
 
 
@@ -56,15 +56,15 @@ class ShapesData(CommonData):
     """Images of train."""
     val_images: Count = 200
     """Images of val."""
-    canvas_size: tuple[Count, Count] = (160, 200)
+    canvas_size: tuple[Size, Size] = (160, 200)
     """[height, width] in pixels of each image."""
-    max_objects: Count = 6
+    max_objects: Few = 6
     """Most shapes on an image; their number is drawn from 0 to this."""
     scale: PartRange = (0.12, 0.5)
     """Least and largest diameter of a shape, as a part of the image's shorter side."""
     background: Literal["photos", "noise", "mixed"] = "mixed"
     """Parts of scikit-learn's two photographs, noise of several sizes, or either at random."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Decides all images; not the same as `experiment.seed`, so that runs of other seeds see the same data."""
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from detection.boxes.sections import MatchingConfig, PostprocessConfig
 from engine.config.model_names import check_timm, unknown_model
-from engine.config.section import Count, Fraction, OnlyWith, Positive, Section, Variants, may_import
+from engine.config.section import Fraction, OnlyWith, Positive, Section, Size, Variants, may_import
 from engine.model.swin_shape import SwinShapeConfig
 from swin.config import SHAPES, SwinConfig
 
@@ -63,7 +63,7 @@ class CommonDetector(Section):
     """What finds the maps."""
     neck: Literal["none", "fpn", "pan", "dense_fpn"] = "none"
     """What mixes the maps of different sizes."""
-    neck_channels: Annotated[Count, OnlyWith(("neck",), NECKS)] = 256
+    neck_channels: Annotated[Size, OnlyWith(("neck",), NECKS)] = 256
     """Channels of each map behind a neck."""
     neck_norm: Annotated[Literal["none", "layer"], OnlyWith(("neck",), NECKS)] = "none"
     """Whether LayerNorm normalises the cells of each map behind a neck, which high rates need."""

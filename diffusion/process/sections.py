@@ -27,7 +27,7 @@ class VarianceSchedule(CommonSchedule):
 
     name: Literal["cosine", "linear", "sigmoid"] = "cosine"
     """How the shares of image and noise change with time."""
-    steps: Annotated[int, Field(ge=2)] | None = None
+    steps: Annotated[int, Field(ge=2, le=100_000)] | None = None
     """Steps of the table that is trained on, as DDPM's 1000; null: any time between image and noise."""
     zero_terminal_snr: bool = False
     """Rescale so that the last step is noise alone; without, a little of the image is left there, which training sees

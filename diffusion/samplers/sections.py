@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from engine.config.section import (
-    Count,
+    Batch,
     NonNegative,
     NonNegativeRange,
     OnlyWith,
@@ -22,7 +22,7 @@ class SamplingConfig(Section):
     sampler: Literal["ddpm", "ddim", "euler", "heun", "dpmpp", "unipc"] = "ddim"
     """ddpm draws noise at every step; ddim and euler take straight steps; heun evaluates twice a step; dpmpp and unipc
     remember the last steps and need the fewest."""
-    steps: Count = 50
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 50
     """Steps of the sampler."""
     spacing: Literal["trailing", "uniform", "karras"] = "trailing"
     """Where they lie: trailing and uniform in time; karras denser where there is little noise."""
@@ -37,7 +37,7 @@ class SamplingConfig(Section):
     """What is done at each step to pixels beyond black and white; dynamic: scale the image down until few are."""
     clip_share: Annotated[PartOfOne, OnlyWith(("clip",), ("dynamic",))] = 0.995
     """Share of pixels that are within."""
-    block: Count = 32
+    block: Batch = 32
     """Images that go through the network together, always that many: a request is filled up, so that an image is the
     same bit for bit however many are asked for, by any number of ranks. More are faster on a GPU."""
 

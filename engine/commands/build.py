@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
+from engine.checkpoints.store import first_line
+from engine.config.load import leaves
 from engine.config.run import RunConfig
 from engine.config.training import TrainingConfig
 from engine.data.batch_plan import BatchLayout, resolve_accumulation
@@ -34,6 +38,22 @@ def build_trainer(spec: TaskSpec, config: RunConfig, ranks: Ranks) -> Trainer:
     prepare_torch(config.training, config.experiment.seed, ranks)
     task = spec.task(config, ranks)
     return assemble_trainer(task, batch_layout(task, config.training, ranks), config, ranks)
+
+
+@contextmanager
+def told_of_memory(config: RunConfig) -> Iterator[None]:
+    """Turns a lack of memory into a UserError with the settings that ask for it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        lacking = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not lacking and not any(text in str(error) for text in ("allocate memory", "MemoryError", "overflow")):
+            raise
+        keys = ("data.image_size", "training.global_batch_size", "training.micro_batch_size", "evaluation.batch_size")
+        values = leaves(config)
+        asked = ", ".join(f"{key}={values[key]}" for key in keys if key in values)
+        text = f"there is not enough memory for {asked} and a model of this size: {first_line(error)}"
+        raise UserError(f"{text}; make what is too large smaller") from None
 
 
 def prepare_torch(training: TrainingConfig, seed: int, ranks: Ranks) -> None:

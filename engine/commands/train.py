@@ -15,7 +15,7 @@ from pathlib import Path
 from engine.checkpoints import store
 from engine.checkpoints.disk_space import check_free_space
 from engine.commands.arguments import TrainArguments
-from engine.commands.build import build_trainer
+from engine.commands.build import build_trainer, told_of_memory
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import FolderRecorder
 from engine.commands.resume import Plan, allowed_changes, plan, warn_of_changes
@@ -79,13 +79,14 @@ def _train(
     spec: TaskSpec, the_plan: Plan, arguments: TrainArguments, ranks: Ranks, run_log: RunLog, report: FailureReport
 ) -> int:
     config = the_plan.config
-    with hint_of_moves(config) if the_plan.folder is not None else nullcontext():
+    with told_of_memory(config), hint_of_moves(config) if the_plan.folder is not None else nullcontext():
         trainer = build_trainer(spec, config, ranks)
     if arguments.dry_run:
         if the_plan.folder is not None:
             log.info("dry run: from the beginning, whatever %s has reached", shown(the_plan.folder.path))
         ranks.from_main(lambda: _check_place(the_plan, trainer))
-        return _dry_run(trainer, config)
+        with told_of_memory(config):
+            return _dry_run(trainer, config)
     folder = ranks.from_main(lambda: _open_folder(the_plan, trainer, arguments.request, report))
     changes = list(the_plan.changes)
     run_log.attach_file(folder.log_file(ranks.rank))

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from engine.config.section import (
+    CountOrNone,
     Fraction,
     NonNegative,
     OnlyWith,
@@ -121,7 +122,7 @@ class WarmUp(Section):
     """Shape of the learning rate as a function of the optimizer step."""
     warmup_epochs: NonNegative = 0
     """Epochs of linear warm-up (fractions are fine)."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_steps: CountOrNone | None = None
     """Optimizer steps of warm-up, instead of `warmup_epochs`."""
     warmup_lr: Annotated[NonNegative, OnlyWith(("warmup_epochs", "warmup_steps"))] = 1e-6
     """Rate of the first warm-up step."""
@@ -191,7 +192,7 @@ class PlateauConfig(Section):
 
     factor: Part = 0.1
     """What the rate is multiplied by."""
-    patience: Annotated[int, Field(ge=0)] = 10
+    patience: CountOrNone = 10
     """Evaluations without progress that are let pass before."""
     min_delta: NonNegative = 1e-4
     """Least change of `evaluation.metric` that counts as progress."""

@@ -18,7 +18,17 @@ from engine.config.optimization import (
     undivided,
 )
 from engine.config.paths import AbsolutePath
-from engine.config.section import Count, OnlyWith, Positive, Section, Unused, UnusedKeys, of_trained_model
+from engine.config.section import (
+    Count,
+    OnlyWith,
+    Plausible,
+    Positive,
+    Section,
+    Seed,
+    Unused,
+    UnusedKeys,
+    of_trained_model,
+)
 from engine.config.training import EvaluationConfig, FinetuneConfig, TrainingConfig
 
 FREE = (
@@ -51,7 +61,7 @@ class ExperimentConfig(Section):
     """Free words to find the run again."""
     notes: str = ""
     """Free text: why this run was made."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Decides initial weights, data order, augmentation, mixing and dropout."""
 
 
@@ -62,7 +72,7 @@ class CheckpointConfig(Section):
     """Optimizer steps between checkpoints; null: only at evaluations."""
     every_minutes: Positive | None = None
     """Minutes between checkpoints; null: only at evaluations."""
-    keep: Annotated[int, Field(ge=2)] = 2
+    keep: Annotated[int, Field(ge=2), Plausible] = 2
     """Newest checkpoints kept, besides the best."""
 
 

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 from engine.config.type_words import one_of
+from engine.text import shortened
 
 
 def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -25,7 +26,28 @@ def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-Count = Annotated[int, Field(ge=1)]
+def _at_most(most: int) -> AfterValidator:
+    """A bound that no help needs to tell of."""
+
+    def check(value: int) -> int:
+        if abs(value) > most:
+            raise ValueError(f"{shortened(str(value), 30)} is more than any run takes; at most {most}")
+        return value
+
+    return AfterValidator(check)
+
+
+Plausible = _at_most(10**9)
+"""Of counts: far from where arithmetic ends."""
+Bits64 = _at_most(2**63 - 1)
+Count = Annotated[int, Field(ge=1), Plausible]
+CountOrNone = Annotated[int, Field(ge=0), Plausible]
+Seed = Annotated[int, Field(ge=0), Bits64]
+Few = Annotated[int, Field(ge=1, le=1000)]
+"""Of what is done, or built, for each of something."""
+Size = Annotated[int, Field(ge=1, le=16_384)]
+"""Pixels or patches of a side, or channels, with whose square memory grows."""
+Batch = Annotated[int, Field(ge=1, le=10**6)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer, field_validator, model_validator
 
 from engine.config.paths import AbsolutePath
-from engine.config.section import Count, NonNegative, Positive, Section, refuse_unused
+from engine.config.section import Batch, Count, NonNegative, Positive, Section, refuse_unused
 
 
 class EmaConfig(Section):
@@ -42,9 +42,9 @@ class TrainingConfig(Section):
     """Passes over the training set; 30 when neither `epochs` nor `steps` is given."""
     steps: Count | None = None
     """Optimizer steps, instead of `epochs`: of both, that counts which a later file or the command line gives."""
-    global_batch_size: Count = 128
+    global_batch_size: Batch = 128
     """Samples in one optimizer step, over all ranks and accumulation steps."""
-    micro_batch_size: Count | None = None
+    micro_batch_size: Batch | None = None
     """Most samples that one device takes through a forward pass; null: no bound."""
     accumulation: Count | Literal["auto"] = "auto"
     """Forward passes a device makes for one optimizer step; auto: the fewest that fit both batch sizes."""
@@ -173,7 +173,7 @@ class EvaluationConfig(Section):
     every_steps: Count | None = None
     """Steps between evaluations, instead of `every_epochs`: of both, that counts which a later file or the command line
     gives."""
-    batch_size: Count = 64
+    batch_size: Batch = 64
     """Samples in one forward pass; results do not depend on the number of ranks."""
     metric: str | None = None
     """Metric that decides which checkpoint is best (and early stopping, and plateau); null: the task's own."""

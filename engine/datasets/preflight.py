@@ -13,7 +13,6 @@ from engine.datasets.csv_labels import open_csv
 from engine.datasets.labelled import FileImages, LabelledImages
 from engine.datasets.sections import CsvData, DataConfig, FolderData, TorchvisionData
 from engine.datasets.torchvision_sets import download, open_torchvision
-from engine.errors import UserError
 from engine.images.file_check import look_at_some
 from engine.images.file_names import NAMED, Located, locate
 from engine.images.image_io import HUGE, open_image, why_unreadable

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from engine.config.paths import AbsolutePath
-from engine.config.section import OnlyWith, Section, Variants
+from engine.config.section import Bits64, OnlyWith, Section, Variants
 from engine.images.sections import ImageData
 
 Byte = Annotated[int, Field(ge=0, le=255)]
@@ -51,7 +51,7 @@ class SplitData(CommonData):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Part of each class's training images that is held out as val, at least one and never all, where the data have
     no val of their own."""
-    split_seed: Annotated[int, OnlyWith(("val_fraction",))] = 0
+    split_seed: Annotated[int, Bits64, OnlyWith(("val_fraction",))] = 0
     """Decides which ones; independent of experiment.seed, so that runs with several seeds can be compared."""
 
 

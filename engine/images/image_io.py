@@ -51,8 +51,8 @@ def read_image(path: Path) -> Image.Image:
     """Reads the image in the file ``path`` as 8-bit RGB, fully decoded and turned upright as its EXIF data say.
 
     Transparent parts are shown on white, greyscale (8 or 16 bits), palette and CMYK images are converted, and of an
-    animation the first frame is taken. A JPEG or JPEG 2000 that would take more than :data:`MOST_BYTES` is decoded to a half,
-    a quarter or an eighth of its sides (:func:`size_in_file`).
+    animation the first frame is taken. A JPEG or JPEG 2000 that would take more than :data:`MOST_BYTES` is decoded to a
+    half, a quarter or an eighth of its sides (:func:`size_in_file`).
 
     Raises:
         UserError: the file is missing, may not be read, is none but a pipe or the like, is broken, truncated (of a

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from engine.config.section import Count, Positive, Probability, Section
+from engine.config.section import Few, Positive, Probability, Section, Size
 
-ImageSize = Count | tuple[Count, Count]
+ImageSize = Size | tuple[Size, Size]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 
 
@@ -23,9 +23,9 @@ class ImageData(Section):
     """What they are divided by then; auto: the model's own, else ImageNet's."""
     drop_last: bool = True
     """Drop the images of an epoch that do not fill a global batch; false: train on them in a smaller one."""
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = "auto"
     """Processes that read images, for each rank; 0: the main process reads; auto: the rank's cores less one."""
-    prefetch: Count = 2
+    prefetch: Few = 2
     """Micro-batches that each worker keeps ready."""
     multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None
     """How workers are started; null: the platform's own way."""
