@@ -56,7 +56,7 @@ def _read(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if value == "":
-        raise ValueError("must be a path, not empty text")
+        raise ValueError("must be a path, not empty text; null, where none is needed")
     if not isinstance(value, str):
         raise PydanticCustomError("path_type", "must be a path")
     return expand(value)

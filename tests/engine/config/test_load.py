@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from engine.config.load import dump_config, load_config, read_override, split_values
+from engine.config.load import dump_config, emptied, load_config, read_override, split_values
 from engine.config.paths import AbsolutePath
 from engine.config.section import Section, Variants
 from engine.errors import UserError
@@ -189,3 +189,28 @@ def test_swept_lists_and_numbers_are_yaml() -> None:
     assert split_values("rate", "1e-3, 2", Run) == ["1e-3", "2"]
     with pytest.raises(UserError, match="--sweep: rate: '1,2 #3' is no list of values a,b,c"):
         split_values("rate", "1,2 #3", Run)
+
+
+def test_a_setting_without_a_value_is_told() -> None:
+    assert load("note=").note == "" and load("name=").name == ""
+    assert load("data.source=table", "data.root=x", "data.csv=null").data.csv is None
+    told = emptied(["name=", "note=", "data.size=", "rate=1", "name=a="], Run)
+    said = "nothing stands behind =, so it is"
+    assert told == [
+        f"command line: name: {said} empty text",
+        f"command line: note: {said} empty text",
+        f"command line: data.size: {said} null",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rate=", "rate: must be a number, not null"),
+        ("data.size=", "data.size: must be a whole number or 'auto', not null"),
+        ("data.csv=", "data.csv: must be a path, not empty text; null, where none is needed"),
+    ],
+)
+def test_one_for_a_key_that_cannot_be_so_is_refused(override: str, message: str) -> None:
+    source = ["data.source=table", "data.root=x"] if "csv" in override else ["data.source=drawn"]
+    assert problem(*source, override) == f"command line: {message}"

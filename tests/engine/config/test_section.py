@@ -376,7 +376,9 @@ def test_paths_are_taken_from_the_current_directory(tmp_path: Path) -> None:
     assert config.root == tmp_path / "experiments"
     assert load(MINIMAL, "data.root=~/x").data.root == Path.home() / "x"
     assert load(MINIMAL, "data.csv={train: a, val: /b}").data.csv == {"train": tmp_path / "a", "val": Path("/b")}
-    assert problems(MINIMAL, "data.root=''") == ["command line: data.root: must be a path, not empty text"]
+    assert problems(MINIMAL, "data.root=''") == [
+        "command line: data.root: must be a path, not empty text; null, where none is needed"
+    ]
 
 
 def test_dumped_configuration_reproduces_itself_and_says_the_same_to_any_yaml_reader() -> None:

@@ -136,7 +136,7 @@ def test_merged_values_keep_the_place_they_were_written_at() -> None:
         ("a: 1\nb: \x07\n", "a.yaml:2: is not valid YAML: the character '\\x07' is not allowed"),
         ("a: *x\n", "a.yaml:1: is not valid YAML: found undefined alias 'x'"),
         ("base:\n  - gone.yaml\n", "a.yaml:2: base: gone.yaml: cannot be read: No such file or directory"),
-        ("base: .\n", "a.yaml:1: base: .: cannot be read: Is a directory"),
+        ("base: .\n", "a.yaml:1: base: .: is a folder; name a file of YAML"),
         ("a:\n  'b': \"\\ud800\"\n", r"a.yaml:2: '\ud800' has half of a surrogate pair, which is no character"),
         ('"\\udce9": 1\n', r"a.yaml:1: '\udce9' has half of a surrogate pair, which is no character"),
         (
@@ -208,7 +208,7 @@ def test_two_bases_may_share_one() -> None:
 def test_unreadable_files_are_refused() -> None:
     with pytest.raises(UserError, match=r"^gone\.yaml: cannot be read: No such file or directory$"):
         read_file(Path("gone.yaml"))
-    with pytest.raises(UserError, match=r"cannot be read: Is a directory$"):
+    with pytest.raises(UserError, match=r"^\.: is a folder; name a file of YAML$"):
         read_file(Path("."))
 
 
