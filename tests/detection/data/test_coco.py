@@ -11,6 +11,7 @@ from PIL import Image
 
 from detection.data.coco import read_split
 from detection.data.open import check_data, described, open_images
+from detection.data.sample import read_sample
 from detection.data.sections import CocoData
 from engine.data.names import Names
 from engine.errors import UserError
@@ -376,3 +377,15 @@ def test_the_blood_cells_have_one_degenerate_box_in_each_split(shared_data):
     known = open_images(config, "val").annotations
     assert (known.classes, known.category_ids) == (["RBC", "WBC", "Platelets"], [2, 5, 11])
     assert len(known) == 87 and len(known.boxes) == 1137
+
+
+def test_boxes_go_with_an_image_that_is_decoded_smaller(tmp_path, monkeypatch):
+    write_split(tmp_path, "train", [box(1, 101, [5, 10, 20, 16])])
+    images = open_images(coco_data(tmp_path), "train")
+    values = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    Image.fromarray(values).save(images.path(0), "JPEG")
+    whole = read_sample(images, 0)
+    monkeypatch.setattr("engine.images.image_io.MOST_BYTES", 4 * 30 * 40 - 1)
+    half = read_sample(images, 0)
+    assert whole.image.size == (40, 30) and half.image.size == (20, 15)
+    assert whole.boxes.tolist() == [[5, 10, 25, 26]] and half.boxes.tolist() == [[2.5, 5, 12.5, 13]]

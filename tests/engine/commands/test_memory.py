@@ -1,0 +1,24 @@
+"""A lack of memory while a run is built: told with the settings that ask for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.commands.build import told_of_memory
+from engine.config.run import RunConfig
+from engine.errors import UserError
+
+ASKED = "training.global_batch_size=128, training.micro_batch_size=None, evaluation.batch_size=64"
+
+
+@pytest.mark.parametrize("ask", [lambda: torch.empty(2**45), lambda: torch.empty(2**62, 4), lambda: bytearray(2**60)])
+def test_a_lack_of_memory_is_told_with_what_asks_for_it(ask) -> None:
+    with pytest.raises(UserError, match=f"not enough memory for {ASKED} and a model of this size: "):
+        with told_of_memory(RunConfig()):
+            ask()
+
+
+def test_other_errors_are_left_alone() -> None:
+    with pytest.raises(RuntimeError, match="shape"), told_of_memory(RunConfig()):
+        torch.zeros(2).view(3)
