@@ -14,9 +14,9 @@ ASKED = "training.global_batch_size=128, training.micro_batch_size=None, evaluat
 
 @pytest.mark.parametrize("ask", [lambda: torch.empty(2**45), lambda: torch.empty(2**62, 4), lambda: bytearray(2**60)])
 def test_a_lack_of_memory_is_told_with_what_asks_for_it(ask) -> None:
-    with pytest.raises(UserError, match=f"not enough memory for {ASKED} and a model of this size: "):
-        with told_of_memory(RunConfig()):
-            ask()
+    text = f"not enough memory for {ASKED} and a model of this size: "
+    with pytest.raises(UserError, match=text), told_of_memory(RunConfig()):
+        ask()
 
 
 def test_other_errors_are_left_alone() -> None:
