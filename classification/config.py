@@ -53,8 +53,8 @@ class ClassificationConfig(RunConfig):
 
     @model_validator(mode="after")
     def _fits_its_labels(self) -> "ClassificationConfig":
-        several, evaluation = self.data.multi_label, self.evaluation
-        if fault := loss_fault(self.loss, several) or measured(several, evaluation.thresholds).fault(evaluation):
+        several = self.data.multi_label
+        if fault := loss_fault(self.loss, several) or measured(several, self.evaluation.thresholds).fault(self):
             raise ValueError(fault)
         return self
 

@@ -47,7 +47,7 @@ class DetectionConfig(RunConfig):
 
     @model_validator(mode="after")
     def _is_measured(self) -> "DetectionConfig":
-        if fault := MEASURED.fault(self.evaluation):
+        if fault := MEASURED.fault(self):
             raise ValueError(fault)
         return self
 

@@ -43,4 +43,6 @@ def directions(*, judged: bool, novelty: bool = True, inception: bool = False) -
 def measured_in_training(*, sampled: bool, judged: bool) -> Metrics:
     """Returns what each evaluation of a run measures: losses, and of samples, if there are any, what they are like."""
     samples = directions(judged=judged, novelty=False) if sampled else {}
-    return Metrics({**LOSSES, **samples}, "loss")
+    judge = f"evaluation.samples, {JUDGE} and images whose class the network is told"
+    wanted = dict.fromkeys(LIKENESS, "evaluation.samples") | dict.fromkeys(CLASSES, judge)
+    return Metrics({**LOSSES, **samples}, "loss", wanted)

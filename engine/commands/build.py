@@ -74,7 +74,7 @@ def assemble_trainer(task: Task, layout: BatchLayout, config: RunConfig, ranks: 
     total_steps = training.steps or (training.epochs or 0) * layout.steps_per_epoch
     schedule = Schedule(config.schedule, config.optimizer.lr, layout.steps_per_epoch, total_steps)
     intervals = Intervals(evaluation, config.checkpoint, config.logging, layout.steps_per_epoch, total_steps)
-    selection = build_selection(evaluation, config.schedule, config.optimizer.lr, task.metrics)
+    selection = build_selection(config, task.metrics)
     if ranks.is_main:
         if hint := fp16_hint(training.precision, ranks.device):
             log.warning("%s", hint)

@@ -40,7 +40,7 @@ def train(spec: TaskSpec) -> None:
                 as_json = arguments.print_config == "json"
                 print(config.model_dump_json(indent=2) + "\n" if as_json else dump_config(config), end="")
             return 0
-        spec.metrics(config).deciding(config.evaluation)
+        spec.metrics(config).deciding(config)
 
         from engine.commands.train import run_training
 

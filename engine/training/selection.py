@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from engine.config.optimization import PlateauConfig, PlateauSchedule, ScheduleConfig
-from engine.config.training import EarlyStoppingConfig, EvaluationConfig
+from engine.config.optimization import PlateauConfig, PlateauSchedule
+from engine.config.run import RunConfig
+from engine.config.training import EarlyStoppingConfig
 from engine.task.metrics import Metrics
 
 
@@ -83,13 +84,14 @@ class Selection:
         return self.early_stopping is not None and patience.stale >= self.early_stopping.patience
 
 
-def build_selection(evaluation: EvaluationConfig, schedule: ScheduleConfig, lr: float, metrics: Metrics) -> Selection:
+def build_selection(config: RunConfig, metrics: Metrics) -> Selection:
     """Builds the rules of a configuration. Raises a UserError if it is not known what is best."""
-    metric, mode = metrics.deciding(evaluation)
+    metric, mode = metrics.deciding(config)
+    schedule = config.schedule
     return Selection(
         metric=metric,
         mode=mode,
         plateau=schedule.plateau if isinstance(schedule, PlateauSchedule) else None,
-        floor=schedule.min_lr / lr if isinstance(schedule, PlateauSchedule) else 0.0,
-        early_stopping=evaluation.early_stopping,
+        floor=schedule.min_lr / config.optimizer.lr if isinstance(schedule, PlateauSchedule) else 0.0,
+        early_stopping=config.evaluation.early_stopping,
     )

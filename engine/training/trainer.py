@@ -22,6 +22,7 @@ from engine.errors import UserError
 from engine.model.compiling import uncompiled
 from engine.run_folder.readme import skipped_end
 from engine.seed import derive
+from engine.task.metrics import SECOND
 from engine.task.task import Evaluated, Task
 from engine.training.evaluation import evaluate, judge
 from engine.training.learner import Learner
@@ -249,7 +250,7 @@ class Trainer:
             if learner.second_ema is None:
                 return evaluated
             other = evaluate(self.task, learner.second_ema.module, split, learner.precision, self.ranks)
-        second = {f"{name}_second_ema": value for name, value in other.metrics.items()}
+        second = {f"{name}{SECOND}": value for name, value in other.metrics.items()}
         return replace(evaluated, metrics={**evaluated.metrics, **second})
 
     # -- state -----------------------------------------------------------------------------------------------------

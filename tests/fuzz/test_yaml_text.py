@@ -28,7 +28,7 @@ def opened(task: str, path: Path, *overrides: str) -> tuple[Any, str]:
     resolved.write_text(dump_config(config), encoding="utf-8")
     assert load_config(spec.schema(), resolved) == config
     json.loads(config.model_dump_json())
-    return config, refused(lambda: spec.metrics(config).deciding(config.evaluation))[1]
+    return config, refused(lambda: spec.metrics(config).deciding(config))[1]
 
 
 @hunted(80, 4000)

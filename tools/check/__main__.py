@@ -70,7 +70,7 @@ def check_settings(spec: TaskSpec, config: RunConfig, login_node: bool) -> Check
     errors = refusals(
         lambda: check_writable(config.experiment.root),
         lambda: isinstance(weights, Path) and weights_file(weights),
-        lambda: spec.metrics(config).deciding(config.evaluation),
+        lambda: spec.metrics(config).deciding(config),
     )
     lacking = refusals(lambda: check_sync_batchnorm(wanted, choose_device(wanted, Layout())))
     if login_node:

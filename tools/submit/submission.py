@@ -56,7 +56,7 @@ def resolve(task: str, config: Path, overrides: Sequence[str], sweeps: Sequence[
     if len({run.experiment.root for run in configs}) > 1:
         raise UserError("--sweep: experiment.root: the runs of a sweep lie in one folder; submit one sweep for each")
     for run in configs:
-        spec.metrics(run).deciding(run.evaluation)
+        spec.metrics(run).deciding(run)
         _check_paths(run)
         spec.inputs(run)
     return configs

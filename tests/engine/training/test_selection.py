@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from engine.config.optimization import PlateauConfig, ScheduleConfig
-from engine.config.training import EarlyStoppingConfig, EvaluationConfig
+from engine.config.run import RunConfig
 from engine.task.metrics import Direction, Metrics
 from engine.training.selection import Plateau, Progress, build_selection
 from tests.sections import section
@@ -21,6 +21,12 @@ DIRECTIONS: dict[str, Direction | None] = {"top1": "max", "top5": "max", "loss":
 def metrics(default: str = "top1") -> Metrics:
     """What a task measures."""
     return Metrics(DIRECTIONS, default)
+
+
+def run(schedule: ScheduleConfig | None = None, **evaluation: Any) -> RunConfig:
+    """A run whose rate is :data:`BASE`."""
+    config = RunConfig.model_validate({"optimizer": {"name": "sgd", "lr": BASE}, "evaluation": evaluation})
+    return config if schedule is None else config.model_copy(update={"schedule": schedule})
 
 
 @pytest.mark.parametrize(
@@ -91,23 +97,20 @@ def test_plateau_goes_on_from_its_saved_state() -> None:
 def test_the_best_is_that_of_the_metric_and_its_direction(
     metric: str, mode: Literal["max", "min"] | None, value: float, best: dict[str, float], better: bool
 ) -> None:
-    selection = build_selection(EvaluationConfig(metric=metric, mode=mode), section(ScheduleConfig), BASE, metrics())
+    selection = build_selection(run(metric=metric, mode=mode), metrics())
     assert selection.is_best(value, best) == better
 
 
 def test_the_tasks_metric_counts_where_none_is_named() -> None:
-    assert build_selection(EvaluationConfig(), section(ScheduleConfig), BASE, metrics("loss")).metric == "loss"
-    assert build_selection(EvaluationConfig(), section(ScheduleConfig), BASE, metrics("loss")).mode == "min"
-    assert (
-        build_selection(EvaluationConfig(metric="top5"), section(ScheduleConfig), BASE, metrics("loss")).metric
-        == "top5"
-    )
+    assert build_selection(run(), metrics("loss")).metric == "loss"
+    assert build_selection(run(), metrics("loss")).mode == "min"
+    assert build_selection(run(metric="top5"), metrics("loss")).metric == "top5"
 
 
 def test_only_the_plateau_schedule_lowers_the_rate_and_not_below_its_floor() -> None:
     schedule = section(ScheduleConfig, name="plateau", min_lr=0.2, plateau=PlateauConfig(factor=0.5, patience=0))
-    lowering = build_selection(EvaluationConfig(), schedule, BASE, metrics("top1"))
-    other = build_selection(EvaluationConfig(), section(ScheduleConfig), BASE, metrics("top1"))
+    lowering = build_selection(run(schedule), metrics("top1"))
+    other = build_selection(run(), metrics("top1"))
     state, scales = Plateau(), []
     for _ in range(4):
         state = lowering.lower_rate(0.5, state)
@@ -117,10 +120,8 @@ def test_only_the_plateau_schedule_lowers_the_rate_and_not_below_its_floor() -> 
 
 
 def test_patience_is_lost_and_runs_out_only_with_early_stopping() -> None:
-    stopping = EvaluationConfig(early_stopping=EarlyStoppingConfig(patience=2, min_delta=0.1))
-    with_it, without = (
-        build_selection(e, section(ScheduleConfig), BASE, metrics("top1")) for e in (stopping, EvaluationConfig())
-    )
+    stopping = run(early_stopping={"patience": 2, "min_delta": 0.1})
+    with_it, without = (build_selection(config, metrics("top1")) for config in (stopping, run()))
     patience, ended = Progress(), []
     for value in (0.5, 0.55, 0.7, 0.7, 0.7):
         patience = with_it.lose_patience(value, patience)
