@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from swin.attention import WindowAttention
 from swin.model import SwinBackbone, SwinFeatures, SwinTransformer
@@ -65,7 +65,7 @@ def without_other_classifier(model: SwinBackbone, state: Mapping[str, Tensor]) -
     return {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
 
 
-def with_resized_tables(model: SwinBackbone, state: Mapping[str, Tensor]) -> State:
+def with_resized_tables(model: nn.Module, state: Mapping[str, Tensor]) -> State:
     """Interpolates the bias tables of another window."""
     resized = dict(state)
     for path, module in model.named_modules():

@@ -135,10 +135,7 @@ class SwinUNet(nn.Module):
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """Returns the learned positions, interpolated bicubically where the map is of another size: (1, H, W, C)."""
-        if self.pos_embed.shape[1:3] == (rows, columns):
-            return self.pos_embed
-        plane = self.pos_embed.permute(0, 3, 1, 2)
-        return F.interpolate(plane, size=(rows, columns), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
+        return resized_positions(self.pos_embed, rows, columns)
 
     def no_weight_decay(self) -> set[str]:
         """Returns names of positions, bias tables and classes; norms and biases are for the optimizer."""
@@ -152,6 +149,14 @@ class SwinUNet(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recomputes each block in the backward pass instead of keeping its activations."""
         self.grad_checkpointing = enable
+
+
+def resized_positions(positions: Tensor, rows: int, columns: int) -> Tensor:
+    """Interpolates positions (1, h, w, C) bicubically to (1, rows, columns, C); those of that size stay as they are."""
+    if positions.shape[1:3] == (rows, columns):
+        return positions
+    plane = positions.permute(0, 3, 1, 2)
+    return F.interpolate(plane, size=(rows, columns), mode="bicubic", align_corners=False).permute(0, 2, 3, 1)
 
 
 def unpatched(x: Tensor, patch: int) -> Tensor:

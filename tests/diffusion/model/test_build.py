@@ -46,7 +46,7 @@ def test_too_many_parameters_are_refused() -> None:
         build(max_parameters=10)
 
 
-def test_a_classifier_gives_its_encoder(tmp_path: Path) -> None:
+def test_a_classifier_gives_its_encoder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     shape = SwinConfig(
         num_classes=5,
         img_size=8,
@@ -59,7 +59,9 @@ def test_a_classifier_gives_its_encoder(tmp_path: Path) -> None:
     )
     classifier = SwinTransformer(shape)
     torch.save(classifier.state_dict(), tmp_path / "weights.pt")
-    model = build(tmp_path / "weights.pt")
+    with caplog.at_level(logging.INFO):
+        model = build(tmp_path / "weights.pt")
+    assert "weights.pt is no diffusion, and gives the way down alone: positions, what" in caplog.text
     assert torch.equal(model.layers[1].blocks[0].mlp.fc1.weight, classifier.layers[1].blocks[0].mlp.fc1.weight)
     wide = SwinTransformer(SwinConfig(**{**vars(shape), "in_chans": 3}))
     torch.save(wide.state_dict(), tmp_path / "colour.pt")
@@ -77,10 +79,28 @@ def test_another_diffusion_gives_all_but_other_classes(tmp_path: Path, caplog: p
         other = build(tmp_path / "first.pt", classes=["c", "d", "e", "f"])
     assert "starts anew" in caplog.text and len(other.get_parameter(CLASSES)) == 5
     assert torch.equal(other.pos_embed, first.pos_embed)
-    untold = build(tmp_path / "first.pt", classes=[])
+    with caplog.at_level(logging.INFO):
+        untold = build(tmp_path / "first.pt", classes=[])
+    assert "this network is told none" in caplog.text
     assert torch.equal(untold.pos_embed, first.pos_embed)
     with pytest.raises(UserError, match=r"(?s)does not fit this network: .*of another shape"):
         build(tmp_path / "first.pt", embed_dim=24)
+
+
+def test_another_diffusion_of_other_sizes_is_interpolated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    first = build()
+    torch.save({"model": first.state_dict(), "metadata": {"classes": NAMES}}, tmp_path / "first.pt")
+    with caplog.at_level(logging.INFO):
+        wide = build(tmp_path / "first.pt", size=(8, 12), window_size=4)
+    assert "first.pt has positions of 4 x 4 patches, interpolated to 4 x 6" in caplog.text
+    assert "first.pt has another window: 3 bias tables are interpolated" in caplog.text
+    assert torch.equal(wide.pos_embed, first.positions(4, 6)) and wide.pos_embed.is_leaf
+    assert torch.equal(wide.head.weight, first.head.weight)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        build(tmp_path / "first.pt")
+    assert "interpolated" not in caplog.text
 
 
 def test_the_way_down_has_stages_and_all_else_is_the_head() -> None:
