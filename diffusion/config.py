@@ -22,7 +22,7 @@ class DiffusionConfig(RunConfig):
         "evaluation.reference",
         "evaluation.samples",
     )
-    locations: ClassVar[tuple[str, ...]] = (*RunConfig.locations, "data.root", "data.csv")
+    locations: ClassVar[tuple[str, ...]] = (*RunConfig.locations, "data.root", "data.csv", "evaluation.judge")
     only_to_train: ClassVar[tuple[str, ...]] = ("data.drop_last", "data.sampling", "data.oversample")
 
     model: SwinUNetConfig
@@ -82,3 +82,10 @@ class DiffusionConfig(RunConfig):
         if self.finetune.weights == "timm":
             check_published("model.name", self.model.name, None, False)
         return self
+
+
+class SampledConfig(DiffusionConfig):
+    """What a run depends on where images are sampled from it: no image is read, and nothing measured."""
+
+    used_when_trained: ClassVar[tuple[str, ...]] = ("diffusion.sampling",)
+    only_to_train: ClassVar[tuple[str, ...]] = ("data",)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from diffusion.config import DiffusionConfig
 from diffusion.model.build import build_network
@@ -22,6 +25,11 @@ from diffusion.samplers.spacing import spaced, start
 from engine.config.training import FinetuneConfig
 from engine.distributed.ranks import Ranks
 from engine.model.pretrained import build_alike
+
+log = logging.getLogger(__name__)
+
+TELL_SECONDS = 30.0
+"""Between two words on how far a request is."""
 
 
 class Generator:
@@ -97,13 +105,31 @@ def as_bytes(images: Tensor) -> Tensor:
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
 
 
+def telling(tick: Callable[[], None], steps: int, clock: Callable[[], float] = time.monotonic) -> Callable[[], None]:
+    """Returns ``tick`` for so many steps, which says twice a minute how many of them are done."""
+    done, begin = 0, clock()
+    said = begin
+
+    def ticked() -> None:
+        nonlocal done, said
+        tick()
+        done, now = done + 1, clock()
+        if now - said >= TELL_SECONDS:
+            left = tqdm.format_interval((now - begin) / done * (steps - done))
+            log.info("sampling: %d of %d steps, eta %s", done, steps, left)
+            said = now
+
+    return ticked
+
+
 def sample_share(
     generator: Generator, model: nn.Module, request: Request, config: SamplingConfig, ranks: Ranks
 ) -> tuple[Tensor, Tensor]:
     """Samples this rank's share of a request: numbers (n,) and images, uint8 (n, C, H, W), on the CPU."""
     ranks.heartbeat.at("evaluate")
-    tick, empty = ranks.heartbeat.tick, torch.empty(0, *generator.shape, dtype=torch.uint8)
+    empty = torch.empty(0, *generator.shape, dtype=torch.uint8)
     blocks = request.blocks(config.block, ranks.rank, ranks.world_size)
+    tick = telling(ranks.heartbeat.tick, len(blocks) * config.steps)
     images = torch.cat([empty, *(generator.sample(model, request, block, config, tick) for block in blocks)])
     numbers = torch.tensor([image for block in blocks for image in block], dtype=torch.int64)
     asked = numbers < request.count

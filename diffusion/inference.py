@@ -15,7 +15,9 @@ from diffusion.config import DiffusionConfig
 from diffusion.data.open import open_split
 from diffusion.generator import Generator, gathered, sample_share
 from diffusion.metrics.inception import find_inception
+from diffusion.metrics.judge import digest_of_judge
 from diffusion.metrics.measure import Found
+from diffusion.metrics.names import JUDGE
 from diffusion.report.grids import COLUMNS, array_of, rows_by_class, sample_grid
 from diffusion.report.report import write_report
 from diffusion.samplers.request import Request
@@ -75,8 +77,7 @@ class DiffusionInference:
                 f"data: {self._experiment.checkpoint} was trained on other classes: {', '.join(self.classes[:10])} "
                 f"there, {', '.join(images.classes[:10])} here"
             )
-        known = self._experiment.saved["metadata"]["digest_of_images"]
-        own = ranks.is_main and self._experiment.elsewhere and digests(images)[1] == known.get(split)
+        own = ranks.is_main and self._experiment.elsewhere and self._are_the_runs_own(split, images)
         losses = validate(self.generator, self.model, images, config, ranks)
         found = Found(losses.metrics(), {"held_out_images": len(images)})
         count = MEASURED if config.evaluation.samples is None else config.evaluation.samples
@@ -100,6 +101,15 @@ class DiffusionInference:
             write_report(folder, title, found, sample_grid(rows), train, drawn)
 
         return Measured(found.metrics, write, own)
+
+    def _are_the_runs_own(self, split: str, images: LabelledImages) -> bool:
+        """Returns whether images and judge are those of the run, wherever they lie now."""
+        known, judge = self._experiment.saved["metadata"], self.config.evaluation.judge
+        if any(change.startswith(f"{JUDGE}=") for change in self._experiment.changes) and (
+            judge is None or digest_of_judge(judge, JUDGE) != known.get("digest_of_judge")
+        ):
+            return False
+        return bool(digests(images)[1] == known["digest_of_images"].get(split))
 
 
 def _require_same_process(experiment: Experiment[DiffusionConfig]) -> None:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from diffusion.config import DiffusionConfig
+from diffusion.generator import telling
 from diffusion.inference import DiffusionInference
 from diffusion.report.grids import COLUMNS, array_of, grid
 from diffusion.samplers.request import Request
@@ -77,8 +78,9 @@ def write_samples(inference: DiffusionInference, request: Request, folder: Path,
     missing = [block for block in blocks if not all(path.exists() for path in _files(request, block, folder))]
     if len(missing) < len(blocks):
         log.info("%d of this rank's %d blocks of images are there already", len(blocks) - len(missing), len(blocks))
+    tick = telling(ranks.heartbeat.tick, len(missing) * config.steps)
     for block in missing:
-        images = inference.generator.sample(inference.model, request, block, config, ranks.heartbeat.tick)
+        images = inference.generator.sample(inference.model, request, block, config, tick)
         for path, image in zip(_files(request, block, folder), images, strict=False):  # the block goes beyond the end
             write_image(path, array_of(image))
             ranks.heartbeat.tick()

@@ -15,6 +15,8 @@ from diffusion.config import DiffusionConfig
 from diffusion.data.open import SPLITS, open_first, open_split
 from diffusion.data.reader import NoisyReader, PixelTransform, preprocessing_of
 from diffusion.generator import Generator, sample_all
+from diffusion.metrics.judge import digest_of_judge
+from diffusion.metrics.names import JUDGE
 from diffusion.preflight import metrics_of
 from diffusion.report.grids import COLUMNS, grid
 from diffusion.report.progress import write_progress
@@ -53,6 +55,8 @@ class DiffusionTask:
         self.generator = Generator(config, self.classes, ranks)
         self.model: nn.Module = self.generator.model
         self._space = open_space(config, self.classes, ranks) if config.evaluation.samples else None
+        judge = config.evaluation.judge if config.evaluation.samples else None
+        self._judge = ranks.from_main(partial(digest_of_judge, judge, JUDGE)) if judge is not None else None
         self._preprocessing = preprocessing_of(data)
         transform = PixelTransform(self._preprocessing, data.channels, config.augmentation)
         stratified = config.training.global_batch_size if config.diffusion.times.stratified else None
@@ -106,4 +110,5 @@ class DiffusionTask:
             "digest_of_images": {split: seen for split, (_, seen) in self._digests.items()},
             "preprocessing": asdict(self._preprocessing),
             **({"split": made} if made else {}),
+            **({"digest_of_judge": self._judge} if self._judge else {}),
         }

@@ -50,6 +50,12 @@ def require_judge(folder: Path, key: str) -> Path:
     return found[0]
 
 
+def digest_of_judge(folder: Path, key: str) -> str:
+    """Returns the SHA-256 of the checkpoint of the experiment `folder` that judges: the same wherever it lies."""
+    with require_judge(folder, key).open("rb") as file:
+        return store.digest(file)
+
+
 def _opened(folder: Path, key: str) -> Experiment[Any]:
     task = store.read(require_judge(folder, key))["task"]
     return open_experiment(folder, "best", find_spec(task).schema())

@@ -115,14 +115,14 @@ def verify(path: Path) -> str | None:
             return f"is {kind}, no file"
         with path.open("rb") as file:
             known |= _known_digests(path)  # a writer may have replaced both since
-            digest = _digest(file)
+            found = digest(file)
     except FileNotFoundError:
         return "is not there"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     if not known:
         return "has no checksum beside it"
-    return None if digest in known else TORN
+    return None if found in known else TORN
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -229,8 +229,9 @@ def _link(source: Path, target: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
+def digest(file: BinaryIO) -> str:
+    """Returns the SHA-256 of a file that is open for reading."""
+    hashing = hashlib.sha256()
     while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
+        hashing.update(chunk)
+    return hashing.hexdigest()

@@ -43,7 +43,7 @@ def describe(schema: type[Section], path: str, told: Callable[[str], bool] = eve
         told: Says of a dotted key whether it is among those that a command reads.
 
     Raises:
-        UserError: there is none, with the nearest; or only training reads it.
+        UserError: there is none, with the nearest; or the command does not read it.
     """
     known = [(".".join(keys), field) for keys, field in key_paths(schema)]
     found = {tuple(_entry(path, field)): field for name, field in known if name == path}  # variants may share it
@@ -53,7 +53,7 @@ def describe(schema: type[Section], path: str, told: Callable[[str], bool] = eve
         hint = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(schema.model_fields)}"
         raise UserError(f"--help: there is no key '{path}'{hint}")
     if not any(told(name) for name, _ in known if f"{name}.".startswith(f"{path}.")):
-        raise UserError(f"--help: only training reads {path}")
+        raise UserError(f"--help: this command does not read {path}")
     lines: list[str] = []
     for entry, field in found.items():
         lines += entry

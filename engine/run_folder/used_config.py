@@ -55,8 +55,10 @@ def used_config(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> t
     changes = differences(load_config(schema, file, own, trained=True), config)
     idle = ", ".join(key for key, _, _ in changes if not matters(schema, key))
     if idle:
-        counting = ", ".join((*COUNTING, *schema.used_when_trained))
-        less = f" (but not {', '.join(schema.only_to_train)})" if schema.only_to_train else ""
+        every = (*COUNTING, *schema.used_when_trained)
+        counting = ", ".join(key for key in every if matters(schema, key))
+        parts = [key for key in schema.only_to_train if key not in every]
+        less = f" (but not {', '.join(parts)})" if parts else ""
         raise UserError(f"command line: {idle}: cannot matter for a trained model; what can: {counting}{less}")
     shown = {key: new if isinstance(new, str) else json.dumps(new) for key, _, new in changes}
     return config, tuple(f"{key}={value}" for key, value in shown.items() if not is_below(key, IDLE))

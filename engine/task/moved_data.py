@@ -1,4 +1,4 @@
-"""Data of a run that lie elsewhere by now: the same files below another path."""
+"""Data, and other files, of a run that lie elsewhere by now: the same files below another path."""
 
 from __future__ import annotations
 
@@ -78,4 +78,4 @@ def hint_of_moves(config: RunConfig) -> Iterator[None]:
         if not gone:
             raise
         settings = " ".join(f"{key}=/THE/NEW/PLACE" for key in gone)
-        raise UserError(f"{error}\nif the same data lie elsewhere now, add to this command: {settings}") from None
+        raise UserError(f"{error}\nif the same files lie elsewhere now, add to this command: {settings}") from None

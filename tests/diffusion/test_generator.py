@@ -54,6 +54,16 @@ def test_ranks_without_an_image_take_part() -> None:
         assert torch.equal(images, alone)
 
 
+def test_a_long_request_says_how_far_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    seconds, ticks = iter([0.0, 10.0, 29.0, 40.0, 60.0, 71.0]), list[int]()
+    tick = module.telling(lambda: ticks.append(1), 10, lambda: next(seconds))
+    with caplog.at_level("INFO"):
+        for _ in range(5):
+            tick()
+    assert caplog.messages == ["sampling: 3 of 10 steps, eta 01:33", "sampling: 5 of 10 steps, eta 01:11"]
+    assert len(ticks) == 5
+
+
 def knowing(colours: Tensor, made: Generator) -> Callable[..., Tensor]:
     """What a perfect network of solid `colours` (K, C) in [-1, 1] answers: the mean of those that an image may be."""
     objective = made.process.objective

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -15,12 +16,20 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from diffusion import load_sampler
+from diffusion.config import DiffusionConfig
 from diffusion.spec import SPEC
+from diffusion.task import DiffusionTask
+from engine.checkpoints import store
 from engine.commands.arguments import EvaluateArguments
 from engine.commands.evaluate import run_evaluation
+from engine.commands.resume import allowed_changes
+from engine.config.load import load_config
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
+from engine.task.moved_data import check_same_data
 from tests.diffusion.small import SAMPLE, TRAIN, write_config
 from tests.distributed import Group, launch
 from tools.chaos.compare import checkpoint_differences, records_difference
@@ -36,7 +45,8 @@ def run(world_size: int, command: Sequence[str], code: int = 0) -> str:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     """A finished run of two evaluations, on two ranks."""
     folder = tmp_path_factory.mktemp("run")
-    changes = {"training": {"ema": {"second_decay": 0.5}}, "evaluation": {"every_steps": 3}}
+    evaluation = {"every_steps": 3, "metric": "loss_second_ema"}
+    changes = {"training": {"ema": {"second_decay": 0.5}}, "evaluation": evaluation}
     run(2, [*TRAIN, "--config", str(write_config(folder, **changes))])
     return RunDir(folder / "experiments" / "experiment_0001")
 
@@ -52,7 +62,7 @@ def test_a_run_shows_its_progress_at_every_evaluation(finished: RunDir) -> None:
     assert [event.step for event in board.Images("val/grid")] == [3, 6]
     record = read_metrics(finished.metrics, "val")[-1]
     assert {"loss", "loss_bin_1", "loss_bin_4", "loss_second_ema"} <= set(record)
-    assert json.loads(finished.status.read_text())["best"]["loss"] <= record["loss"]
+    assert json.loads(finished.status.read_text())["best"]["loss_second_ema"] <= record["loss_second_ema"]
 
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
@@ -126,16 +136,66 @@ def test_a_killed_sampling_goes_on_where_it_stopped(finished: RunDir) -> None:
         (["--num-images", "0"], "--num-images: '0'; a whole number, at least 1"),
         (["diffusion.objective=x0"], "diffusion.objective: cannot matter for a trained model"),
         (["diffusion.schedule.name=linear"], "diffusion.schedule.name.*: cannot matter for a trained model"),
-        (["data.image_size=16"], "data.image_size: 16 contradicts .*best.pt, which was trained with 8"),
-        (["data.channels=3"], "data.channels: 3 contradicts .*best.pt, which was trained with 1"),
+        (["data.image_size=16"], "data.image_size: cannot matter for a trained model; what can: evaluation.batch_size"),
+        (["data.root=/a", "data.source=images"], "data.source.*: cannot matter .* diffusion.sampling$"),
+        (["evaluation.samples=7"], "evaluation.samples: cannot matter"),
+        (["--steps", "3", "diffusion.sampling.steps=4"], "--steps 3 and diffusion.sampling.steps=4 say one thing"),
     ],
 )
 def test_what_contradicts_the_run_is_refused(finished: RunDir, arguments: list[str], said: str) -> None:
     import re
 
     output = run(1, [*SAMPLE, "--experiment", str(finished.path), *arguments], code=2)
-    assert re.search(said, output), output
+    assert re.search(said, output, re.MULTILINE), output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("data.image_size=16", "data.image_size: 16 contradicts .*best.pt, which was trained with 8"),
+        ("data.channels=3", "data.channels: 3 contradicts .*best.pt, which was trained with 1"),
+    ],
+)
+def test_a_size_that_contradicts_the_checkpoint_is_refused_where_images_are_read(
+    finished: RunDir, setting: str, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        load_sampler(finished.path, device="cpu", overrides=[setting])
+
+
+def test_a_judge_that_was_moved_is_the_runs_own_and_another_one_is_named(
+    tmp_path: Path, classifier: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    judge, moved = tmp_path / "judge", tmp_path / "moved"
+    shutil.copytree(classifier, judge)
+    evaluation = {"samples": 4, "judge": str(judge)}
+    run(1, [*TRAIN, "--config", str(write_config(tmp_path, training={"steps": 2}, evaluation=evaluation))])
+    folder = RunDir(tmp_path / "experiments" / "experiment_0001")
+    judge.rename(moved)
+    assert run_evaluation(SPEC, EvaluateArguments(folder.path, "last", "val", ())) == 2
+    assert "judge is no experiment folder" in (told := capfd.readouterr().err), told
+    assert "if the same files lie elsewhere now, add to this command: evaluation.judge=/THE/NEW/PLACE" in told
+
+    there = f"evaluation.judge={moved}"
+    assert run_evaluation(SPEC, EvaluateArguments(folder.path, "last", "val", (there,))) == 0
+    assert "changes" not in read_metrics(folder.metrics, "val")[-1]
+    before = load_config(DiffusionConfig, folder.config)
+    now = load_config(DiffusionConfig, folder.config, [there])
+    assert len(allowed_changes(before.model_dump(mode="json"), now, "--resume it")) == 1
+    saved, ranks = store.read(folder.checkpoints / "last.pt")["metadata"], Ranks(Layout(), torch.device("cpu"))
+    check_same_data(before, now, saved, DiffusionTask(now, ranks).metadata(), "--resume it")
+
+    changed = moved / "checkpoints" / "best.pt"
+    content = torch.load(changed, weights_only=True)
+    changed.unlink()
+    torch.save({**content, "epoch": 7.0}, changed)
+    with changed.open("rb") as file:
+        store.checksum_file(changed).write_text(store.digest(file))
+    with pytest.raises(UserError, match=r"evaluation\.judge=.*moved is not what the run .*: digest_of_judge: "):
+        check_same_data(before, now, saved, DiffusionTask(now, ranks).metadata(), "--resume it")
+    assert run_evaluation(SPEC, EvaluateArguments(folder.path, "last", "val", (there,))) == 0
+    assert read_metrics(folder.metrics, "val")[-1]["changes"] == there
 
 
 def test_guidance_changes_images_and_1_is_the_network_alone(finished: RunDir) -> None:

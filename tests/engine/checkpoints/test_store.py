@@ -238,7 +238,7 @@ def test_tidying_leaves_what_cannot_be_judged(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_digest", broken)
+        patch.setattr(store, "digest", broken)
         tidy(tmp_path, 2, nobody_warned)
     tidy(tmp_path, 2, nobody_warned)
     assert [step_of(path) for path in numbered(tmp_path)] == [3, 2, 1]

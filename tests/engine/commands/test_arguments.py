@@ -72,7 +72,7 @@ def test_help_of_commands_that_use_a_model_lists_what_they_read(command: str) ->
     said = run(command, "--help", "data")
     assert "data.image_size: " in said.stdout and "data.drop_last" not in said.stdout
     said = run(command, "--help", "training.ema")
-    assert said.returncode == 2 and "--help: only training reads training.ema" in said.stderr
+    assert said.returncode == 2 and "--help: this command does not read training.ema" in said.stderr
 
 
 @pytest.mark.parametrize("form", ["yaml", "json"])
