@@ -23,9 +23,10 @@ def explained(error: UserError) -> str:
 
 
 def _instead(task: str) -> str:
-    """Returns what to type for another task than that of this process: the whole command, or the option of a tool."""
+    """Returns what to type for another task than that of this process: the whole command, if that task has it, or the
+    option of a tool."""
     program = Path(sys.argv[0])
-    if program.parent.name in known_tasks():
+    if program.parent.name in known_tasks() and (program.parent.parent / task / program.name).exists():
         return command("python", "-m", f"{task}.{program.stem}", *sys.argv[1:])
     return f"--task {task}" if "tools" in (program.parent.name, program.parent.parent.name) else f"python -m {task}.…"
 

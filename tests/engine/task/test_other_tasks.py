@@ -14,6 +14,7 @@ from engine.task import other_tasks
 from engine.task.other_tasks import explained
 from engine.task.spec import TaskSpec, find_spec
 from tests.classification.small import write_config
+from tests.environment import ROOT
 
 WORDS = "model: this task has no such section: use python -m classification.…"
 
@@ -37,6 +38,21 @@ def test_the_task_is_named_whatever_else_lies_beside_the_engine(
     monkeypatch.setattr(other_tasks, "find_spec", found)
     assert explained(error).endswith(WORDS) and len(explained(error).splitlines()) == 1
     assert explained(pickle.loads(pickle.dumps(error))) == explained(error)
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("detection/evaluate.py", "use python -m classification.evaluate --experiment it or "),
+        ("diffusion/sample.py", "use python -m classification.… or "),  # which has no such command
+        ("tools/check/__main__.py", "use --task classification or "),
+    ],
+)
+def test_no_command_is_named_that_the_other_task_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, said: str
+) -> None:
+    monkeypatch.setattr("sys.argv", [str(ROOT / program), "--experiment", "it"])
+    assert said in explained(error_of(write_config(tmp_path)))
 
 
 def test_a_section_that_no_task_has_is_told_as_it_is() -> None:
