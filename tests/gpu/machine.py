@@ -37,6 +37,7 @@ IMPORTED = {
 OURS = (
     "classification.task",
     "detection.task",
+    "diffusion.task",
     "engine.commands.train",
     "swin",
     "tools.check.__main__",

@@ -11,6 +11,8 @@ from classification.config import ClassificationConfig
 from classification.spec import SPEC as CLASSIFICATION
 from detection.config import DetectionConfig
 from detection.spec import SPEC as DETECTION
+from diffusion.config import DiffusionConfig
+from diffusion.spec import SPEC as DIFFUSION
 from engine.config.load import load_config
 from engine.data.device_prefetch import DeviceBatches
 from engine.training.state import Window
@@ -21,6 +23,8 @@ from tools.bench import step
 
 SKIPS = 4
 """Most steps of ten in which fp16's scale may still be too large."""
+STEPS = 4
+"""Of the samples that a diffusion makes."""
 _SWIN = {
     False: ["model={name: swin_tiny, drop_path: 0.0}", "data.image_size=224", "data.workers=4"],
     True: ["model.embed_dim=24", "data.workers=0"],
@@ -61,6 +65,21 @@ def ssd_trainer(findings: Findings, *overrides: str) -> Trainer:
     steps = ["training.steps=1000000", "schedule.warmup_epochs=0", "finetune.weights=null"]
     recipe = ROOT / "configs" / "detection" / "swin_b_fpn.yaml"
     return step.build(DETECTION, load_config(DetectionConfig, recipe, [data, size, *steps, *overrides]))
+
+
+def diffusion_trainer(findings: Findings, *overrides: str) -> Trainer:
+    """Swin U-Net-T on digits of 32 x 32 pixels in colour; in a rehearsal the quickstart's, narrower."""
+    side, channels, batch, workers = (16, 1, 4, 0) if findings.small else (32, 3, 128, 4)
+    settings = [
+        "model.embed_dim=16" if findings.small else "model={name: swin_unet_tiny}",
+        f"data={{source: digits, image_size: {side}, channels: {channels}, workers: {workers}}}",
+        f"training.global_batch_size={batch}",
+        f"diffusion.sampling.steps={STEPS}",
+        "schedule.warmup_steps=0",
+        "training.steps=1000000",
+    ]
+    recipe = ROOT / "configs" / "diffusion" / "quickstart.yaml"
+    return step.build(DIFFUSION, load_config(DiffusionConfig, recipe, [*settings, *overrides]))
 
 
 def losses(trainer: Trainer, batches: DeviceBatches, steps: int) -> list[float]:

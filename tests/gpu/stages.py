@@ -11,6 +11,8 @@ STAGES = (
     Stage("swin", "tests.gpu.steps:swin", 90),
     Stage("resnet", "tests.gpu.steps:resnet", 90),
     Stage("ssd", "tests.gpu.steps:ssd", 90),
+    Stage("diffusion", "tests.gpu.steps:diffusion", 90),
+    Stage("sampling", "tests.gpu.sampling:sampling", 60),
     Stage("two_ranks", "tests.gpu.groups:two_ranks", 150),
     Stage("hang", "tests.gpu.failures:hang", 110),
     Stage("device_assert", "tests.gpu.failures:device_assert", 110),

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.training.trainer import Trainer
 from tests.gpu.findings import Findings
-from tests.gpu.models import SKIPS, losses, resnet_trainer, ssd_trainer, swin_trainer, train
+from tests.gpu.models import SKIPS, diffusion_trainer, losses, resnet_trainer, ssd_trainer, swin_trainer, train
 from tools.chaos.compare import tree_difference
 
 PRECISIONS = ("bf16", "fp16", "fp32")
@@ -30,6 +30,11 @@ def resnet(findings: Findings) -> None:
 def ssd(findings: Findings) -> None:
     """SSD with FPN on Swin-T in all precisions."""
     _all_precisions(findings, "ssd", ssd_trainer)
+
+
+def diffusion(findings: Findings) -> None:
+    """Swin U-Net in all precisions."""
+    _all_precisions(findings, "diffusion", diffusion_trainer)
 
 
 def _all_precisions(findings: Findings, name: str, trainer: Callable[..., Trainer]) -> None:
@@ -71,7 +76,8 @@ def variants(findings: Findings) -> None:
 
 def deterministic(findings: Findings) -> None:
     """Two runs of each model with `training.deterministic`, evaluation included, bit for bit."""
-    for name, build in (("swin", swin_trainer), ("resnet", resnet_trainer), ("ssd", ssd_trainer)):
+    models = {"swin": swin_trainer, "resnet": resnet_trainer, "ssd": ssd_trainer, "diffusion": diffusion_trainer}
+    for name, build in models.items():
         with findings.part(name):
             one, two = (_run(build(findings, "training.deterministic=true", *_EVERYTHING)) for _ in range(2))
             difference = tree_difference(one, two)

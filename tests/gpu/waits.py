@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 
 from tests.gpu.findings import Findings
-from tests.gpu.models import resnet_trainer, ssd_trainer, swin_trainer
+from tests.gpu.models import diffusion_trainer, resnet_trainer, ssd_trainer, swin_trainer
 
 WARM_UP, STEPS = 5, 10
 CLIPPED = ("training.clip_grad_norm=5.0", "training.ema={decay: 0.9}")
@@ -20,6 +20,7 @@ CASES = {
     "swin fp32": (swin_trainer, ["training.precision=fp32", *CLIPPED]),
     "resnet bf16": (resnet_trainer, ["training.precision=bf16", *CLIPPED]),
     "ssd bf16": (ssd_trainer, ["training.precision=bf16", *CLIPPED]),
+    "diffusion bf16": (diffusion_trainer, ["training.precision=bf16", *CLIPPED]),
 }
 
 
