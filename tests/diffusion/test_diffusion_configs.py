@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from diffusion.config import DiffusionConfig
@@ -11,6 +12,7 @@ from diffusion.spec import SPEC
 from engine.commands.build import build_trainer
 from engine.config.load import load_config
 from tests.diffusion.test_generator import ALONE
+from tests.engine.datasets.test_torchvision_sets import write_idx
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs" / "diffusion").glob("*.yaml"))
 
@@ -41,6 +43,22 @@ def test_it_trains(path: Path) -> None:
     trainer.train_step(trainer.batches())
     trainer.settle()
     assert trainer.state.updates == 1 and trainer.state.window.means()["loss"] > 0
+
+
+@pytest.mark.parametrize("name", ["swin_unet_mnist", "swin_unet_mnist_v"])
+def test_mnist_is_learnt_from_its_files(name: str, tmp_path: Path) -> None:
+    """An epoch of generated files in its format."""
+    for part, count in (("train", 5), ("t10k", 3)):
+        images = np.random.default_rng(count).integers(0, 256, (count, 28, 28), np.uint8)
+        write_idx(tmp_path / "MNIST" / "raw" / f"{part}-images-idx3-ubyte", images)
+        write_idx(tmp_path / "MNIST" / "raw" / f"{part}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8))
+    small = ["training.global_batch_size=4", "training.accumulation=1", "data.workers=0", "distributed.device=cpu"]
+    path = CONFIGS[0].with_name(f"{name}.yaml")
+    trainer = build_trainer(SPEC, load_config(DiffusionConfig, path, [f"data.root={tmp_path}", *small]), ALONE)
+    trainer.train_step(trainer.batches())
+    trainer.settle()
+    assert trainer.epoch == 1 and len(trainer.task.metadata()["classes"]) == 10
+    assert trainer.task.metadata()["images"] == {"train": 5, "val": 3}
 
 
 def test_the_published_settings() -> None:

@@ -23,6 +23,7 @@ from tools.bench import coco as bench_coco
 from tools.bench import compare as bench_compare
 from tools.bench import detection as bench_detection
 from tools.bench import detection_step as bench_detection_step
+from tools.bench import diffusion as bench_diffusion
 from tools.bench import resume as bench_resume
 from tools.bench import step as bench_step
 from tools.bench import swin as bench_swin
@@ -191,6 +192,18 @@ def test_experiments_are_read_beside_tensorboards_reader_with_the_same_values(tm
     assert theirs["val/top1"] == pytest.approx(run.last["top1"]) and theirs["train/loss"] == pytest.approx(
         run.trained["loss"]
     )
+
+
+def test_a_diffusion_is_measured_beside_diffusers_and_beside_a_bare_loop() -> None:
+    table = bench_diffusion.run(quick=True)
+    step, sampling = (row for row in table.samples)
+    speeds = table.medians()
+    assert step.startswith("training step, 32 x 32, batch 2") and sampling.startswith("sampling, 20 steps of DDIM")
+    assert set(speeds[step]) == {bench_diffusion.OURS, bench_diffusion.PEER, bench_diffusion.BY_HAND}
+    assert set(speeds[sampling]) == {bench_diffusion.OURS, bench_diffusion.PEER}
+    assert all(rate > 0 for cells in speeds.values() for rate in cells.values())
+    ours, bare = (speeds[step][column] for column in (bench_diffusion.OURS, bench_diffusion.BY_HAND))
+    assert table.ratios[f"{step}: ours / other"][bench_diffusion.BY_HAND] == ours / bare
 
 
 def test_a_detectors_steps_are_measured_beside_torchvisions() -> None:

@@ -357,7 +357,16 @@ def test_a_detector_is_killed(tmp_path):
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize("task", ["classification", "detection"])
+@pytest.mark.full
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_diffusion_is_killed(ranks, tmp_path):
+    config = ROOT / "configs" / "diffusion" / "chaos.yaml"
+    ended = chaos("--task", "diffusion", "--config", config, "--ranks", ranks, "--kills", 30, timeout=3600.0)
+    print(ended.stdout)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("task", ["classification", "detection", "diffusion"])
 def test_the_task_is_the_one_that_can_read_the_configuration(task: str):
     config = ROOT / "configs" / task / "quickstart.yaml"
     assert task_of(config, []) == task
