@@ -14,7 +14,7 @@ from torch import Tensor
 from classification.inference import ClassificationInference
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.files import check_writable, other_than_file, shown, write_atomic
+from engine.files import check_writable, is_stream, shown, write_atomic
 from engine.task.inference import Answers
 from engine.text import csv_bytes
 
@@ -37,8 +37,10 @@ class TablePrediction:
 
     def check_output(self, inputs: Sequence[Path]) -> None:
         output = self._output
-        if kind := other_than_file(output):
-            raise UserError(f"--output: {output} is {kind}; name a file, such as prediction.csv")
+        if output.is_dir():
+            raise UserError(f"--output: {output} is a folder; name a file, such as prediction.csv")
+        if is_stream(output):
+            return
         if output.exists():
             alike = [path for path in inputs if path.name == output.name]  # whose links alone are followed
             if any(path.exists() and output.samefile(path) for path in alike):

@@ -1,6 +1,10 @@
-"""The one exception for mistakes a user can mend."""
+"""The one exception for mistakes a user can mend, and what else needs a line and no traceback."""
 
 from __future__ import annotations
+
+import errno
+
+from engine.text import shortened
 
 
 class UserError(Exception):
@@ -16,3 +20,25 @@ EXIT_USER_ERROR = 2
 
 EXIT_INTERRUPTED = 75
 """Exit code (EX_TEMPFAIL) of a run that stopped early on a signal after saving, to be continued."""
+
+EXIT_CTRL_C = 130
+"""Exit code of a command that Ctrl-C has ended at once, as shells have it."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def in_a_line(error: BaseException) -> tuple[str, int] | None:
+    """Returns what to say of an error whose traceback would tell nothing, and the exit code; None for any other.
+
+    These are mistakes of the user's, paths that are too long, files that a disk has no room for, and Ctrl-C.
+    """
+    match error:
+        case UserError():
+            return str(error).strip(), EXIT_USER_ERROR
+        case KeyboardInterrupt():
+            return "stopped by Ctrl-C", EXIT_CTRL_C
+        case OSError(errno=errno.ENAMETOOLONG):
+            return f"no path can be as long as {shortened(repr(error.filename), 80)}", EXIT_USER_ERROR
+        case OSError(errno=number, filename=str(name)) if number in _NO_ROOM:
+            return f"{name} cannot be written: {error.strerror}", 1
+    return None

@@ -34,14 +34,31 @@ _ASIDE = re.compile(r"\..+\.[0-9a-f]{12}")
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replaces the content of ``path``, durably: written aside in its folder, flushed to disk, renamed into place.
 
+    A link stays one: the file that it leads to is replaced. A device or a pipe, such as /dev/stdout, is written to.
     Text is UTF-8, with escapes for bytes of files' names that are not.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; the old file is untouched and nothing lies beside it.
     """
+    if is_stream(path):
+        with path.open("ab") as stream:
+            stream.write(_encoded(content))
+        return
+    path = Path(os.path.realpath(path))
     with _aside(path, content) as aside:
         os.replace(aside, path)
     sync_folder(path.parent)
+
+
+def is_stream(path: Path) -> bool:
+    """Returns whether what is written to ``path`` goes elsewhere: to a device, a pipe, or a file that is open here."""
+    if os.fspath(path.absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/")):
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def create_file(path: Path, content: str) -> bool:
@@ -60,17 +77,28 @@ def create_file(path: Path, content: str) -> bool:
 
 @contextlib.contextmanager
 def _aside(path: Path, content: str | bytes) -> Iterator[Path]:
-    """Writes a file beside ``path``, flushed to disk, which is gone afterwards unless it was renamed."""
+    """Writes a file beside ``path``, flushed to disk, which is gone afterwards unless it was renamed.
+
+    Raises:
+        OSError: names ``path``, also where the system names no file, as of a disk that is full.
+    """
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")
     try:
-        with aside.open("xb") as file:
-            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with aside.open("xb") as file:
+                file.write(_encoded(content))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
         yield aside
     finally:
         with contextlib.suppress(OSError):
             aside.unlink()
+
+
+def _encoded(content: str | bytes) -> bytes:
+    return content.encode(errors="backslashreplace") if isinstance(content, str) else content
 
 
 @contextlib.contextmanager

@@ -99,7 +99,8 @@ def compare_with_train(train: Annotations, other: Annotations, findings: Finding
     if len(extents) and len(theirs):
         most = theirs.max(axis=0)
         alike = ((extents <= most).all(axis=1).sum() + 1) / (len(extents) + 2)
-        if (most <= CORNER * extents.max(axis=0)).all() and len(theirs) * math.log(alike) < math.log(SELDOM):
+        reach = np.minimum(extents.max(axis=0), 1.0)  # what boxes in another convention reach beyond is no image
+        if (most <= CORNER * reach).all() and len(theirs) * math.log(alike) < math.log(SELDOM):
             findings.say("other_scale", f"{_in_a_corner(most)} (train's reach further)")
     known, seen = ({part.category_ids[k] for k in np.unique(part.labels[~part.crowd])} for part in (train, other))
     count = int((~other.crowd).sum())

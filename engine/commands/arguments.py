@@ -111,12 +111,19 @@ def command_parser(
         allow_abbrev=False,
         add_help=tell is None,
     )
+    parser.register("type", Path, _path)
     if tell is not None:
         parser.add_argument(
             "-h", "--help", nargs="?", action=_Help, const=tell, default=argparse.SUPPRESS, metavar="SECTION",
             help="show this, or the keys of a section such as data or data.root, and exit",
         )  # fmt: skip
     return parser
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("'' names nothing; this folder is .")
+    return Path(text)
 
 
 class _Help(argparse.Action):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
@@ -11,13 +11,12 @@ from io import TextIOWrapper
 from typing import Any
 
 from engine.commands.arguments import parse_evaluate_arguments, parse_predict_arguments, parse_train_arguments
-from engine.errors import EXIT_USER_ERROR, UserError
+from engine.errors import UserError, in_a_line
 from engine.process.descriptors import raise_descriptor_limit
-from engine.process.signals import StopRequest
+from engine.process.signals import STOP_SIGNALS, StopRequest
 from engine.process.start_guard import StartGuard
 from engine.process.temporary import prepare_temporary_folder
 from engine.task.spec import Later, TaskSpec
-from engine.text import shortened
 
 
 def train(spec: TaskSpec) -> None:
@@ -29,6 +28,8 @@ def train(spec: TaskSpec) -> None:
     stop = StopRequest(answers=first_rank()).install()
     guard = StartGuard(stop)
     arguments = parse_train_arguments(spec.name, sys.argv[1:], spec.schema)
+    if arguments.dry_run:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # there is nothing to save: it ends at once
 
     def command() -> int:
         from engine.commands.resume import requested_config
@@ -106,12 +107,17 @@ def exit_on_user_error(command: Callable[[], int]) -> None:
     """Runs a command that imports torch itself and exits with its code, see :func:`exit_code`."""
     wait_politely()
     raise_descriptor_limit()
-    sys.exit(exit_code(command))
+    code = exit_code(command)
+    for number in {*STOP_SIGNALS} - {signal.SIGINT}:
+        if callable(signal.getsignal(number)):  # Python's last act is to give them back to the system, which would kill
+            signal.signal(number, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def exit_code(command: Callable[[], int]) -> int:
     """Returns what ``command`` returns; a :class:`UserError` becomes one message of rank 0 and the code 2.
 
+    Ctrl-C, a full disk and a path that is too long are told in a line, too (:func:`engine.errors.in_a_line`).
     What standard output cannot encode, such as names of files that are no UTF-8, is written as escapes.
     """
     if isinstance(sys.stdout, TextIOWrapper):
@@ -119,18 +125,17 @@ def exit_code(command: Callable[[], int]) -> int:
     try:
         prepare_temporary_folder(_warn)
         return command()
-    except UserError as error:
-        from engine.task.other_tasks import explained
-
-        if first_rank():
-            sys.stderr.write(f"error: {explained(error)}\n")  # in one piece: srun writes there too
-        return EXIT_USER_ERROR
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+    except BaseException as error:
+        if (said := in_a_line(error)) is None:
             raise
+        text, code = said
+        if isinstance(error, UserError):
+            from engine.task.other_tasks import explained
+
+            text = explained(error)
         if first_rank():
-            sys.stderr.write(f"error: no path can be as long as {shortened(repr(error.filename), 80)}\n")
-        return EXIT_USER_ERROR
+            sys.stderr.write(f"error: {text}\n")  # in one piece: srun writes there too
+        return code
 
 
 def _warn(text: str) -> None:

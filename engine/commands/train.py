@@ -148,7 +148,7 @@ def _check_place(the_plan: Plan, trainer: Trainer) -> None:
     """
     config = the_plan.config
     place = the_plan.folder.checkpoints if the_plan.folder is not None else config.experiment.root
-    check_writable(place)
+    check_writable(place, "experiment.root" if the_plan.folder is None else "--resume")
     check_free_space(place, trainer.learner.checkpoint_bytes(), config.checkpoint.keep)
 
 
@@ -228,5 +228,8 @@ def _dry_run(trainer: Trainer, config: RunConfig) -> int:
     trainer.train_step(trainer.batches())
     trainer.settle()
     values = ", ".join(f"{name} {value:.4g}" for name, value in trainer.state.window.means().items())
-    log.info("dry run: one step made (%s); nothing was written", values)
+    if values:
+        log.info("dry run: one step made (%s); nothing was written", values)
+    else:
+        log.warning("dry run: the one step gave numbers that are not finite, and was skipped; nothing was written")
     return 0

@@ -124,12 +124,12 @@ def split_folder(root: Path, split: str) -> Path:
     if found:
         return found[0]
     if not is_folder(root):
+        if root.exists():
+            raise UserError(f"data.root: {root} is a file; name the folder that holds train and val")
         missing = next(path for path in (root, *root.parents) if is_folder(path.parent))
         raise UserError(f"data.root: {root} does not exist; {_contents(missing.parent, missing.name)}")
     advice = f"; {HOW_TO_HOLD_OUT}" if split == "val" and has_split(root, "train") else ""
-    raise UserError(
-        f"data.root: {root} has no folder {' or '.join(names)} ({split}); {_contents(root, names[0])}{advice}"
-    )
+    raise UserError(f"data.root: {root} has no folder {' or '.join(names)}; {_contents(root, names[0])}{advice}")
 
 
 def _contents(folder: Path, wanted: str) -> str:
@@ -154,6 +154,9 @@ def _class_folders(folder: Path) -> dict[str, str]:
 def _no_images(folder: Path, extensions: list[str], left_out: LeftOut) -> str:
     if denied := [where for where in left_out.denied if Path(where).is_relative_to(folder)]:
         return f"{folder}: no images in this class: {denied[0]} cannot be read: {left_out.denied[denied[0]]}"
+    if links := [link for link in left_out.links if Path(link).is_relative_to(folder)]:
+        where = f"{links[0]} is another class or holds this one, and is not followed: remove the link"
+        return f"{folder}: no images in this class but those of a link: {where}"
     endings = Counter(Path(file).suffix or Path(file).name for file in sorted(files_below(folder, LeftOut(""))))
     found = ", ".join(f"{count} x {ending}" for ending, count in endings.most_common(3)) or "nothing"
     return (

@@ -44,6 +44,7 @@ def read_table(
     Raises:
         UserError: the file is missing, empty or no CSV, lacks a column, or has a row of another length than its header.
     """
+    before = 0
     try:
         if kind := other_than_file(file):
             raise UserError(f"{source}: {file} is {kind}; name a CSV file")
@@ -78,7 +79,8 @@ def read_table(
     except UnicodeDecodeError as error:
         raise UserError(f"{source}: {file} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except csv.Error as error:
-        raise UserError(f"{file}:{reader.line_num}: not CSV ({error})") from None
+        quote = "; a quote that begins here, or after, is never closed" if "end of data" in str(error) else ""
+        raise UserError(f"{file}:{before + 1}: not CSV ({error}){quote}") from None
     except OSError as error:
         raise UserError(f"{source}: {file} cannot be read: {error.strerror or error}") from None
     if not lines:

@@ -21,7 +21,7 @@ class CommonData(ImageData):
     pad_fill: Literal["mean", "edge"] | Colour = "mean"
     """What `resize: pad` fills the bars with: the mean colour, the image's outermost pixels, or [red, green, blue] in
     0 to 255; what rotation uncovers has the same colour, or with edge the mean."""
-    crop_pct: Annotated[Annotated[float, Field(gt=0, le=1)] | Literal["auto"], OnlyWith(("resize",), ("crop",))] = (
+    crop_pct: Annotated[Annotated[float, Field(ge=0.1, le=1)] | Literal["auto"], OnlyWith(("resize",), ("crop",))] = (
         "auto"
     )
     """Part of the shorter side that `resize: crop` keeps; auto: the model's own, and all of images that are tiny."""
@@ -62,7 +62,7 @@ class FolderData(SplitData):
     """Kind of data set."""
     root: AbsolutePath
     """The folder that holds train and val."""
-    extensions: list[Annotated[str, Field(pattern=r"^\.\S+$")]] = [
+    extensions: Annotated[list[Annotated[str, Field(pattern=r"^\.\S+$")]], Field(min_length=1)] = [
         ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif",
     ]  # fmt: skip
     """Endings of files that are images, in any case; other files are left alone."""

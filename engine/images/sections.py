@@ -23,7 +23,7 @@ class ImageData(Section):
     """What they are divided by then; auto: the model's own, else ImageNet's."""
     drop_last: bool = True
     """Drop the images of an epoch that do not fill a global batch; false: train on them in a smaller one."""
-    workers: Annotated[int, Field(ge=0, le=1000)] | Literal["auto"] = "auto"
+    workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     """Processes that read images, for each rank; 0: the main process reads; auto: the rank's cores less one."""
     prefetch: Few = 2
     """Micro-batches that each worker keeps ready."""

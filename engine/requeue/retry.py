@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from engine.distributed.heartbeat import Place
-from engine.errors import EXIT_USER_ERROR, UserError
+from engine.errors import in_a_line
 from engine.run_folder.failure import Failure
 
 _LOST_PEER = re.compile(
@@ -56,12 +56,14 @@ def worth_retrying(error: BaseException) -> bool:
 
 
 def failure_of(rank: int, host: str, place: Place, error: BaseException) -> Failure:
-    """Returns the failure of a rank that ``error`` ended at ``place``. A user's mistake needs no traceback."""
-    user = isinstance(error, UserError)
+    """Returns the failure of a rank that ``error`` ended at ``place``.
+
+    What is told :func:`in a line <engine.errors.in_a_line>` has no traceback.
+    """
     name, said = type(error).__name__, str(error).strip()
-    text = said if user else f"{name}: {said}" if said else name
+    text, code = in_a_line(error) or (f"{name}: {said}" if said else name, 1)
+    trace = "" if in_a_line(error) else "".join(traceback.format_exception(error))
     reason = f"rank {rank} on {host} failed at step {place.step} ({place.phase}): {text}"
-    trace, code = ("", EXIT_USER_ERROR) if user else ("".join(traceback.format_exception(error)), 1)
     return Failure(rank, host, place.step, reason, name, trace, code, message=said, retry=worth_retrying(error))
 
 

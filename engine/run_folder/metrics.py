@@ -239,6 +239,6 @@ def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
             record = json.loads(line)
             record["step"], record["split"]
         except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path}:{number}: is not a record of metrics: {line[:80]!r}") from None
+            raise UserError(f"{path}:{number}: is not a record of metrics: {line[:80]!r}; remove this line") from None
         parsed.append((line, record))
     return parsed

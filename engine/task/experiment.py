@@ -79,7 +79,7 @@ def open_experiment(path: Path, which: str, schema: type[C], overrides: Sequence
         file = folder.checkpoints / "last.pt"
         if file.exists():
             log.warning("%s has no best checkpoint, so its last is taken", shown(folder.path))
-    if not file.exists():
+    if not file.is_file():
         found = ", ".join(sorted(p.name for p in folder.checkpoints.glob("*.pt"))) or "none"
         raise UserError(f"--checkpoint: no file {file}; checkpoints in the experiment: {found}")
     fault = store.verify(file)

@@ -50,6 +50,8 @@ def refused(config: Path | None, *overrides: str, resume: str | None = None) -> 
         ("optimizer.name=adamww", "did you mean 'adamw'"),
         ("schedule.min_lr=1.0", "schedule.min_lr"),
         ("data.image_size=-1", "data.image_size"),
+        ("data.crop_pct=1e-9", "data.crop_pct: must be a number >= 0.1"),
+        ("data.workers=1000000", "data.workers: must be a whole number"),
         ("model.name=swin_tinny", "did you mean 'swin_tiny'"),
         ("model.num_heads=[5,5]", "heads"),
         ("training.global_batch_size=5000", "at most 1437"),
@@ -75,7 +77,10 @@ def test_values_on_the_command_line(tmp_path, override, expected):
     ("command", "message"),
     [
         ([*TRAIN, "--config", "run.yaml", "optimizer.leraning_rate=1"], "optimizer.leraning_rate: unknown key"),
-        ([*TRAIN, "--config", "run.yaml", "data.workers=-1"], "must be a whole number >= 0 or 'auto', not -1"),
+        (
+            [*TRAIN, "--config", "run.yaml", "data.workers=-1"],
+            "must be a whole number >= 0 and <= 256 or 'auto', not -1",
+        ),
         ([*TRAIN, "--config", "run.yaml", "model.name=swin_tinny"], "did you mean 'swin_tiny'?"),
         ([*TRAIN, "--config", "run.yaml", "model={name: timm/resnet18}", "training.epoch=1"], "did you mean 'epochs'?"),
         ([*TRAIN, "--config", "rum.yaml"], "rum.yaml: cannot be read"),

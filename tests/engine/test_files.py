@@ -50,6 +50,45 @@ def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_leads_to_what_was_written(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_atomic(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomic(pipe, "one")
+    assert os.read(reader, 100) == b"one"
+    assert pipe.is_fifo()
+    os.close(reader)
+
+
+def test_standard_output_is_written_to(tmp_path: Path) -> None:
+    code = "from pathlib import Path; from engine.files import write_atomic; write_atomic(Path('/dev/stdout'), 'two')"
+    links = [Path(f"/dev/{name}").is_symlink() for name in ("stdout", "null")]
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout == b"two"
+    with (tmp_path / "file").open("w+") as file:
+        print("one", file=file, flush=True)
+        subprocess.run([sys.executable, "-c", code], stdout=file, check=True)
+    assert (tmp_path / "file").read_text() == "one\ntwo"
+    assert [Path(f"/dev/{name}").is_symlink() for name in ("stdout", "null")] == links
+
+
+def test_a_full_disk_is_an_error_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full_disk(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space") as raised:
+        write_atomic(tmp_path / "file", "new")
+    assert raised.value.filename == os.fspath(tmp_path / "file")
+
+
 def test_a_killed_writer_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for attempt in range(5):

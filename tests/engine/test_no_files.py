@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from classification.prediction import TablePrediction
 from detection.data.coco import split_files
 from engine.checkpoints import store
 from engine.config.yaml_reader import read_file
@@ -23,7 +21,6 @@ READS: dict[str, Callable[[Path], object]] = {
     "csv": lambda file: read_table(file, {}),
     "weights": weights_file,
     "checkpoint": store.read,
-    "output": lambda file: TablePrediction(Namespace(output=file, top_k=1)).check_output([]),
 }
 
 

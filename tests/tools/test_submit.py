@@ -194,6 +194,7 @@ def test_debug_runs_in_this_process_and_exits_with_the_runs_code(tmp_path):
         (["--time", "soon"], "--time: 'soon' is no time"),
         (["--nodes", "2"], "--nodes 2: --cluster local has one"),
         (["--tasks-per-node", "0"], "--tasks-per-node: must be 1 or more, not 0"),
+        (["--tasks-per-node", "1000"], r"training.global_batch_size: \d+ cannot be divided into 1000 ranks"),
         (["--time", "2"], "--time: 2 is too short: a job is told to save 120 s before"),
         (["--sweep", "training.epochs=1,2", "training.epochs=3"], "--sweep: training.epochs: swept, and given a"),
     ],

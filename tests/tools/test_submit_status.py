@@ -138,6 +138,13 @@ def test_the_table_has_a_line_a_run_and_counts_them(tmp_path, monkeypatch):
     assert table([look(runs[1], WAITS)]).splitlines()[1].split()[0] == str(runs[1].path)
 
 
+def test_an_experiment_that_was_renamed_is_known(tmp_path):
+    run = make_run(tmp_path, "finished")
+    run.config.write_text("")
+    renamed = run.path.rename(tmp_path / "the best")
+    assert [found.path for found in find_runs([renamed])] == [renamed]
+
+
 def test_a_place_without_experiments_is_refused(tmp_path):
     for place in (tmp_path, tmp_path / "experiment_0001"):
         with pytest.raises(UserError, match="no experiments there"):

@@ -107,7 +107,7 @@ def _option(text: str) -> tuple[str, str]:
 
 def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
     from tools.submit.local_devices import default_gpus
-    from tools.submit.submission import debug, resolve, submit
+    from tools.submit.submission import check_batches, debug, resolve, submit
     from tools.submit.sweep import combinations
 
     cluster = options.cluster or "slurm"
@@ -125,6 +125,7 @@ def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
         if len(configs) > 1:
             raise UserError("--cluster debug: runs one job in this process; leave --sweep away")
         debug(options.task, configs[0])
+    check_batches(configs, resources)
     swept = combinations(options.sweep, find_spec(options.task).schema())
     _report(submit(options.task, configs, swept, cluster, resources))
     return 0

@@ -57,7 +57,8 @@ def find_runs(places: Sequence[Path]) -> list[RunDir]:
     for place in places:
         place = place.absolute()
         below = [path for path in place.iterdir() if experiment_number(path) is not None] if place.is_dir() else []
-        chosen = [place] if experiment_number(place) is not None and place.is_dir() else below
+        own = experiment_number(place) is not None or RunDir(place).config.is_file()  # of any name, as one was renamed
+        chosen = [place] if own and place.is_dir() else below
         if not chosen:
             raise UserError(f"{place}: no experiments there; name the folder that holds experiment_0001, ...")
         found |= {path: RunDir(path) for path in chosen}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from submitit import DebugExecutor
 
 from engine.config.load import is_below, load_config
 from engine.config.run import RunConfig
+from engine.data.batch_plan import resolve_accumulation
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
 from engine.task.spec import find_spec
@@ -60,6 +61,18 @@ def resolve(task: str, config: Path, overrides: Sequence[str], sweeps: Sequence[
         _check_paths(run)
         spec.inputs(run)
     return configs
+
+
+def check_batches(configs: Iterable[RunConfig], resources: Resources) -> None:
+    """Makes sure that each run's batch can be divided into as many processes as are asked for.
+
+    Raises:
+        UserError: it cannot, and the text names the nearest that can.
+    """
+    for run in configs:
+        asked = run.training
+        ranks = resources.nodes * resources.tasks
+        resolve_accumulation(asked.global_batch_size, asked.micro_batch_size, asked.accumulation, ranks)
 
 
 def _check_paths(config: RunConfig) -> None:

@@ -110,6 +110,16 @@ def test_a_val_in_pixels_of_a_smaller_size_than_train_is_told(tmp_path: Path) ->
     )
 
 
+def test_a_val_is_not_of_a_smaller_size_where_trains_boxes_reach_out_of_their_images(tmp_path: Path) -> None:
+    images = [{"id": 101 + i, "file_name": f"{i}.png", "width": 40, "height": 30} for i in range(12)]
+    spread = [box(n, 101 + n, [25.0 + n % 3, 17.0 + n % 3, 12, 10], (2, 7, 90)[n % 3]) for n in range(12)]
+    corners = [{**each, "bbox": [*each["bbox"][:2], each["bbox"][0] + 12, each["bbox"][1] + 10]} for each in spread]
+    write_split(tmp_path, "train", corners, count=12, images=images)
+    write_split(tmp_path, "val", spread, count=12, images=images)
+    told = check_data(coco_data(tmp_path), 1.0)[1]
+    assert told and all(finding.where.endswith("train.json") for finding in told), told
+
+
 def test_a_val_of_one_category_is_told(tmp_path: Path) -> None:
     (finding,) = kinds(tmp_path, [{**each, "category_id": 7} for each in OBJECTS]).values()
     assert finding.kind == "one_category" and finding.text.startswith("all 8 objects are of one category, 'dog' (id 7)")

@@ -102,6 +102,16 @@ def test_a_command_without_arguments_says_what_it_needs(capsys: pytest.CaptureFi
     assert "--config FILE is needed" in capsys.readouterr().err
 
 
+def test_an_empty_path_is_not_this_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse_train_arguments("toy", ["--config", ""], lambda: RunConfig)
+    assert "argument --config: '' names nothing; this folder is ." in capsys.readouterr().err
+    given = ["--experiment", "e", "--output", "", "--images", "a.jpg"]
+    with pytest.raises(SystemExit, match="2"):
+        parse_predict_arguments("detection", "", add_arguments, given, lambda: RunConfig)
+    assert "argument --output: '' names nothing" in capsys.readouterr().err
+
+
 def test_settings_may_stand_behind_the_images() -> None:
     setting = "detection.postprocess.score_threshold=0.5"
     given = ["--experiment", "e", "--output", "o", "--images", "a.jpg", "--images", "b.jpg", setting]

@@ -1,7 +1,9 @@
 """YAML files: scalars of YAML 1.2, places, inheritance, and what is refused."""
 
 import math
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +212,13 @@ def test_unreadable_files_are_refused() -> None:
         read_file(Path("gone.yaml"))
     with pytest.raises(UserError, match=r"^\.: is a folder; name a file of YAML$"):
         read_file(Path("."))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_what_is_no_file_is_not_read_from(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "run.yaml")
+    with pytest.raises(UserError, match=r"run\.yaml: is a (named pipe|device); name a file"):
+        read_file(tmp_path / "run.yaml")
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read() -> None:

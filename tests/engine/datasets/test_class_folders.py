@@ -65,7 +65,7 @@ def test_val_may_be_called_validation_and_test_is_optional(root):
     with pytest.raises(UserError, match=r"/val and .*/validation both claim to be val; keep one"):
         open_folder(data(root), "val")
     (root / "val").rmdir()
-    with pytest.raises(UserError, match=r"has no folder test .test.; .* holds train, validation"):
+    with pytest.raises(UserError, match=r"has no folder test; .* holds train, validation"):
         open_folder(data(root), "test")
     (root / "validation").rename(root / "test")
     assert len(open_folder(data(root), "test")) == 6
@@ -132,6 +132,12 @@ def test_links_out_of_a_class_are_left_out_and_told(root, target, caplog):
     assert told.endswith(f"/train/ant/all -> {(root / 'train' / 'ant' / target).resolve()}")
 
 
+def test_a_class_of_nothing_but_a_link_is_called_that(root):
+    (root / "train" / "all").symlink_to(".")
+    with pytest.raises(UserError, match=r"train/all: no images in this class but those of a link: .*: remove the link"):
+        open_folder(data(root), "train")
+
+
 def denied(folder):
     """os.scandir for a user who may not read ``folder``: root may read all."""
 
@@ -195,9 +201,15 @@ def test_a_missing_root_names_the_nearest_that_exists(root):
     assert text.endswith(f"did you mean {root}/train?")
 
 
+def test_a_root_that_is_a_file_is_called_that(root):
+    save(root / "one.png")
+    with pytest.raises(UserError, match=r"data\.root: .*/one\.png is a file; name the folder"):
+        open_folder(data(root / "one.png"), "train")
+
+
 def test_a_missing_split_names_what_is_there(root):
     (root / "train").rename(root / "Training")
-    with pytest.raises(UserError, match=r"has no folder train .*holds Training, val"):
+    with pytest.raises(UserError, match=r"has no folder train; .*holds Training, val"):
         open_folder(data(root), "train")
 
 

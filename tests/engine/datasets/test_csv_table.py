@@ -59,7 +59,8 @@ def test_what_excel_writes(table):
         ("file;species\na;b\n", "no column 'file' .*; if ';' separates the columns, set data.delimiter"),
         ("file,species\na,b\nc\n", "fish.csv:3: 1 values, but the header names 2 columns"),
         ('file,species\na,"b"c\n', "fish.csv:2: not CSV"),
-        ('file,species\na,"b\n', "not CSV .unexpected end of data"),
+        ('file,species\na,"b\nc,d\ne,f\n', "fish.csv:2: not CSV .unexpected end of data.; a quote that begins here"),
+        ('file,"species\na,b\n', "fish.csv:1: not CSV .unexpected end of data"),
         ("file,species\na,größe\n".encode("latin-1"), "fish.csv is not UTF-8 text"),
     ],
 )

@@ -231,5 +231,5 @@ def test_broken_files_are_named(run_dir: RunDir) -> None:
     with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be read: No such file"):
         read_metrics(run_dir.metrics)
     run_dir.metrics.write_text('{"step": 1, "split": "train"}\n[]\n{}\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl:2: is not a record of metrics"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: is not a record of metrics: '\[\]'; remove this line"):
         read_metrics(run_dir.metrics)

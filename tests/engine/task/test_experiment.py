@@ -67,5 +67,7 @@ def test_a_checkpoint_is_named_by_its_place_in_the_experiment_or_by_its_path(
         with pytest.raises(UserError, match=rf"{file}"):  # it is empty
             open_experiment(folder.path, which, RunConfig)
     assert caplog.text.count("experiment_0001 has no best checkpoint, so its last is taken") == 1
+    with pytest.raises(UserError, match=r"--checkpoint: no file /dev/zero; checkpoints in the experiment: "):
+        open_experiment(folder.path, "/dev/zero", RunConfig)
     with pytest.raises(UserError, match=r"no file step_4.pt; checkpoints in the experiment: last.pt, step_00000003.pt"):
         open_experiment(folder.path, "step_4.pt", RunConfig)
