@@ -24,7 +24,8 @@ EXIT_INTERRUPTED = 75
 EXIT_CTRL_C = 130
 """Exit code of a command that Ctrl-C has ended at once, as shells have it."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What systems call it that a disk takes no more."""
 
 
 def in_a_line(error: BaseException) -> tuple[str, int] | None:
@@ -39,6 +40,6 @@ def in_a_line(error: BaseException) -> tuple[str, int] | None:
             return "stopped by Ctrl-C", EXIT_CTRL_C
         case OSError(errno=errno.ENAMETOOLONG):
             return f"no path can be as long as {shortened(repr(error.filename), 80)}", EXIT_USER_ERROR
-        case OSError(errno=number, filename=str(name)) if number in _NO_ROOM:
+        case OSError(errno=number, filename=str(name)) if number in NO_ROOM:
             return f"{name} cannot be written: {error.strerror}", 1
     return None

@@ -88,15 +88,19 @@ def own_packages() -> list[str]:
     return ["__main__", *sorted(path.parent.name for path in Path(__file__).parents[1].glob("*/__init__.py"))]
 
 
-class _LogFile(logging.FileHandler):
-    """A file whose disk may be full: the console still has the lines, and the run goes on."""
+class _MayBeFull(logging.Handler):
+    """Where lines are lost once there is no room for them, or nobody to read them: the run goes on."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 
 
-class _Console(logging.Handler):
+class _LogFile(_MayBeFull, logging.FileHandler):
+    """A rank's file."""
+
+
+class _Console(_MayBeFull):
     """Lines like ``21:03:04 message`` on standard output, above a progress bar if there is one."""
 
     def __init__(self, rank: int, prefix: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -11,8 +12,8 @@ from io import TextIOWrapper
 from typing import Any
 
 from engine.commands.arguments import parse_evaluate_arguments, parse_predict_arguments, parse_train_arguments
-from engine.errors import UserError, in_a_line
-from engine.process.descriptors import raise_descriptor_limit
+from engine.errors import NO_ROOM, UserError, in_a_line
+from engine.process.descriptors import open_standard_streams, raise_descriptor_limit
 from engine.process.signals import STOP_SIGNALS, StopRequest
 from engine.process.start_guard import StartGuard
 from engine.process.temporary import prepare_temporary_folder
@@ -25,6 +26,7 @@ def train(spec: TaskSpec) -> None:
     After the signal handlers stand, the configuration is read, which has to be quick (no torch), so that a mistake in
     it is reported at once.
     """
+    open_standard_streams()
     stop = StopRequest(answers=first_rank()).install()
     guard = StartGuard(stop)
     arguments = parse_train_arguments(spec.name, sys.argv[1:], spec.schema)
@@ -120,12 +122,17 @@ def exit_code(command: Callable[[], int]) -> int:
     Ctrl-C, a full disk and a path that is too long are told in a line, too (:func:`engine.errors.in_a_line`).
     What standard output cannot encode, such as names of files that are no UTF-8, is written as escapes.
     """
+    open_standard_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         prepare_temporary_folder(_warn)
-        return command()
+        code = command()
+        sys.stdout.flush()
+        return code
     except BaseException as error:
+        if (end := _end_of_output(error)) is not None:
+            return end
         if (said := in_a_line(error)) is None:
             raise
         text, code = said
@@ -136,6 +143,21 @@ def exit_code(command: Callable[[], int]) -> int:
         if first_rank():
             sys.stderr.write(f"error: {text}\n")  # in one piece: srun writes there too
         return code
+
+
+def _end_of_output(error: BaseException) -> int | None:
+    """Returns the exit code if ``error`` is that standard output takes no more, whose rest is dropped; else None."""
+    if not isinstance(error, OSError) or error.filename is not None:  # files have names, see engine.files
+        return None
+    if error.errno == errno.EPIPE:  # whoever reads has seen enough, as head has
+        code = 128 + signal.SIGPIPE
+    elif error.errno in NO_ROOM:
+        sys.stderr.write(f"error: standard output cannot be written: {error.strerror}\n")
+        code = 1
+    else:
+        return None
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python's end flushes once more
+    return code
 
 
 def _warn(text: str) -> None:

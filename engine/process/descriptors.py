@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import sys
 
 from engine.errors import UserError
 
@@ -31,3 +33,17 @@ def require_descriptors(rank: int, world_size: int) -> None:
             f"hard limit on its node, with `ulimit -Hn {needed}` before the launcher starts or LimitNOFILE={needed} in "
             "slurmd's or the login session's systemd unit"
         )
+
+
+def open_standard_streams() -> None:
+    """Has standard input, output and error lead nowhere where they are closed.
+
+    Else, the next file that is opened would have their number, and get what is printed.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115

@@ -35,8 +35,11 @@ class LoadedModel:
         """Returns what the model says of each of ``images``: paths, or Pillow's images.
 
         Raises:
+            TypeError: it is a single one, or there are others among them.
             UserError: a file cannot be read.
         """
+        if isinstance(images, str | os.PathLike | Image.Image):
+            raise TypeError("a model answers for a list of paths and Pillow images: write [image] for one")
         found: list[Any] = []
         for first in range(0, len(images), self._batch_size):
             batch = [_as_rgb(image) for image in images[first : first + self._batch_size]]
@@ -47,7 +50,13 @@ class LoadedModel:
 
 
 def _as_rgb(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
-    return to_rgb(upright(image)) if isinstance(image, Image.Image) else read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return to_rgb(upright(image))
+    if not isinstance(image, str | os.PathLike):
+        raise TypeError(
+            f"a path or a Pillow image is needed, not {type(image).__name__} (PIL.Image.fromarray makes one)"
+        )
+    return read_image(Path(image))
 
 
 def load_model(

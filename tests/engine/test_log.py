@@ -142,3 +142,16 @@ def test_names_that_are_no_text_do_not_break_a_line(tmp_path: Path) -> None:
     assert ended.returncode == 0 and ended.stderr == b""
     assert b"warning: caf\\udce9\n\\udce9\n" in ended.stdout
     assert "caf\\udce9" in (tmp_path / "x.log").read_text()
+
+
+def test_lines_that_find_no_room_are_dropped(tmp_path: Path) -> None:
+    command = (
+        "import logging; from engine.commands.entry import exit_code; from engine.log import setup_logging; "
+        "setup_logging(0, 1); raise SystemExit(exit_code(lambda: logging.getLogger('engine').info('a line') or 0))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", command], cwd=tmp_path, env=environment, stdout=full, stderr=subprocess.PIPE
+        )
+    assert (ended.returncode, ended.stderr) == (0, b"")

@@ -45,11 +45,7 @@ def test_what_needs_no_traceback_is_told_in_a_line(
 
 
 def test_any_other_error_keeps_its_traceback() -> None:
-    for error in (
-        ValueError("a fault of ours"),
-        OSError(errno.EIO, "Input/output error", "x"),
-        OSError(errno.ENOSPC, ""),
-    ):
+    for error in (ValueError("a fault of ours"), OSError(errno.EIO, "Input/output error", "x")):
         assert in_a_line(error) is None
         with pytest.raises(type(error)):
             exit_code(lambda error=error: raising(error))  # type: ignore[misc]
@@ -96,3 +92,33 @@ def test_a_dry_run_says_what_became_of_its_step(
         assert _dry_run(trainer, config) == 0
     assert said in caplog.messages[-1] and caplog.messages[-1].endswith("nothing was written")
     assert "epochs" in capsys.readouterr().out
+
+
+PRINTING = """
+import os, sys
+from engine.commands.entry import exit_code
+def command():
+    with open(sys.argv[1], "w") as file:
+        assert file.fileno() > 2
+        print("x" * 100_000)
+        os.write(2, b"told")
+    return 0
+sys.exit(exit_code(command))
+"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "told"),
+    [
+        ('"$@" >&- 2>&- <&-', 0, ""),
+        ('"$@" >&-', 0, "told"),
+        ('"$@" >/dev/full', 1, "tolderror: standard output cannot be written: No space left on device\n"),
+        ('"$@" | true; exit "${PIPESTATUS[0]}"', 141, "told"),
+    ],
+)
+def test_where_nothing_can_be_printed_nothing_else_is_harmed(shell: str, code: int, told: str, tmp_path: Path) -> None:
+    command = ["bash", "-c", shell, "bash", sys.executable, "-c", PRINTING, os.fspath(tmp_path / "file")]
+    ended = subprocess.run(command, cwd=ROOT, timeout=60, capture_output=True, text=True)
+    assert ended.returncode == code, ended.stderr
+    assert ended.stderr in (told, told.removeprefix("told"))
+    assert (tmp_path / "file").read_text() == ""
