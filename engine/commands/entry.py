@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import sys
 from argparse import ArgumentParser
@@ -149,14 +150,17 @@ def _end_of_output(error: BaseException) -> int | None:
     """Returns the exit code if ``error`` is that standard output takes no more, whose rest is dropped; else None."""
     if not isinstance(error, OSError) or error.filename is not None:  # files have names, see engine.files
         return None
-    if error.errno == errno.EPIPE:  # whoever reads has seen enough, as head has
+    output = select.poll()
+    output.register(1, 0)
+    if error.errno == errno.EPIPE and output.poll(0):  # whoever read has seen enough, as head has
         code = 128 + signal.SIGPIPE
     elif error.errno in NO_ROOM:
         sys.stderr.write(f"error: standard output cannot be written: {error.strerror}\n")
         code = 1
     else:
         return None
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python's end flushes once more
+    if sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python's end flushes once more
     return code
 
 

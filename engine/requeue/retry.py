@@ -61,8 +61,11 @@ def failure_of(rank: int, host: str, place: Place, error: BaseException) -> Fail
     What is told :func:`in a line <engine.errors.in_a_line>` has no traceback.
     """
     name, said = type(error).__name__, str(error).strip()
-    text, code = in_a_line(error) or (f"{name}: {said}" if said else name, 1)
-    trace = "" if in_a_line(error) else "".join(traceback.format_exception(error))
+    trace, code = "".join(traceback.format_exception(error)), 1
+    text = f"{name}: {said}" if said else name
+    if (told := in_a_line(error)) is not None:
+        (text, code), trace = told, ""
+        said = text
     reason = f"rank {rank} on {host} failed at step {place.step} ({place.phase}): {text}"
     return Failure(rank, host, place.step, reason, name, trace, code, message=said, retry=worth_retrying(error))
 

@@ -41,7 +41,8 @@ def test_what_needs_no_traceback_is_told_in_a_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {text}")
     failure = failure_of(0, "node", Place("measure", 3), error)
-    assert failure.traceback == "" and failure.exit_code == code and text in failure.reason
+    assert failure.traceback == "" and failure.exit_code == code
+    assert text in failure.reason and text in failure.message
 
 
 def test_any_other_error_keeps_its_traceback() -> None:
