@@ -234,7 +234,7 @@ def test_missing_images_are_refused(tmp_path, capsys):
     write_images(tmp_path / "images" / "train", {"a": 1, "b": 1})
     config = write_config(tmp_path, data=folder_data(tmp_path / "images"))
     assert main(["--task", "classification", "--config", str(config), *LOCAL]) == 2
-    assert "has no folder val or validation (val)" in capsys.readouterr().err
+    assert "has no folder val or validation; " in capsys.readouterr().err
 
 
 def test_weights_that_timm_would_have_to_fetch_are_refused(tmp_path, capsys, monkeypatch):

@@ -100,7 +100,7 @@ def test_a_train_folder_without_val(tmp_path):
     write_images(tmp_path / "train", {"ant": 10, "bee": 2})
     data = FolderData(source="folder", root=tmp_path)
     with pytest.raises(
-        UserError, match=r"has no folder val or validation .*data\.val_fraction=0\.1 would hold out a p"
+        UserError, match=r"has no folder val or validation; .*data\.val_fraction=0\.1 would hold out a p"
     ):
         open_folder(data, "val")
     data = data.model_copy(update={"val_fraction": 0.2})
