@@ -15,6 +15,8 @@ from torch import Tensor
 from engine.data.batch_plan import Draw
 from engine.seed import generator
 
+GOLDEN = (math.sqrt(5) - 1) / 2
+
 
 class Draws(NamedTuple):
     """Random numbers of one sample."""
@@ -44,8 +46,11 @@ def draw_training(seed: int, draw: Draw, shape: tuple[int, int, int], stratified
 
 
 def draw_evaluation(seed: int, index: int, shape: tuple[int, int, int]) -> Draws:
-    """Draws for sample `index` of a split, the same at every evaluation."""
-    return _drawn(shape, seed, "diffusion", "evaluation", index)
+    """Draws for sample `index` of a split, the same at every evaluation.
+
+    Times go round by the golden section: those of any row of samples, be they few, lie at nearly equal distances.
+    """
+    return _drawn(shape, seed, "diffusion", "evaluation", index)._replace(time=(0.5 + index * GOLDEN) % 1.0)
 
 
 def with_dropped(labels: Tensor, drop: Tensor, share: float, none: int) -> Tensor:
@@ -66,7 +71,7 @@ def stratified_time(seed: int, draw: Draw, batch: int) -> float:
 
 def _stride(count: int) -> int:
     """Returns a number without a common divisor with `count`, near to its golden section."""
-    stride = max(1, round(count * 0.618))
+    stride = max(1, round(count * GOLDEN))
     while math.gcd(stride, count) > 1:
         stride += 1
     return stride

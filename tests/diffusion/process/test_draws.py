@@ -29,6 +29,14 @@ def test_numbers_are_uniform_and_noise_is_normal() -> None:
     assert noise.dtype == np.float32 and abs(noise.mean()) < 0.005 and abs(noise.std() - 1) < 0.005
 
 
+@pytest.mark.parametrize("first", [0, 700, 10_000_000])
+@pytest.mark.parametrize("count", [5, 7, 12, 500])
+def test_times_of_evaluations_leave_no_part_empty(count: int, first: int) -> None:
+    times = np.array([draw_evaluation(0, index, (1, 1, 1)).time for index in range(first, first + count)])
+    shares = np.bincount((times * 4).astype(int), minlength=4) / count
+    assert shares.min() > 0 and shares.max() - shares.min() <= 3 / count
+
+
 @pytest.mark.parametrize("batch", [1, 2, 3, 8, 64, 100, 128])
 def test_stratified_times_lie_at_equal_distances_over_the_global_batch(batch: int) -> None:
     times = np.array([stratified_time(3, Draw(0, 1, position), batch) for position in range(batch, 2 * batch)])
