@@ -21,9 +21,11 @@ from engine.datasets.class_folders import SPLIT_FOLDERS, has_split, open_folder
 from engine.datasets.labelled import class_counts
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
-from engine.files import write_atomic
+from engine.files import is_stream, write_atomic
 from engine.seed import generator
 from engine.text import csv_bytes
+
+HEADER = ("file", "label", "split")
 
 
 def tail_sizes(available: Sequence[int], least: int, most: int) -> list[int]:
@@ -65,6 +67,14 @@ def rows(root: Path, least: int, most: int, seed: int) -> list[tuple[str, str, s
     return found
 
 
+def _check_output(output: Path) -> None:
+    """Raises a UserError if ``output`` is there and is no earlier list, but perhaps a picture or another table."""
+    if output.is_file() and not is_stream(output):
+        with output.open("rb") as file:
+            if file.readline(100).rstrip() != csv_bytes(HEADER, []).rstrip():
+                raise UserError(f"--output: {output} is there already and holds no such list; name another file")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the file and says what is in it. Returns 0, or 2 for input that is wrong."""
     parser = command_parser(
@@ -82,10 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def command() -> int:
         if not 1 <= options.least <= options.most:
             raise UserError(f"--least {options.least} --most {options.most}: must be 1 <= least <= most")
+        _check_output(options.output)
         kept = rows(options.root, options.least, options.most, options.seed)
         try:
             options.output.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(options.output, csv_bytes(("file", "label", "split"), kept))
+            write_atomic(options.output, csv_bytes(HEADER, kept))
         except OSError as error:
             raise UserError(f"--output: {options.output} cannot be written: {error.strerror}") from None
         sizes = np.unique([label for _, label, split in kept if split == "train"], return_counts=True)

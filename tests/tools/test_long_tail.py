@@ -54,3 +54,15 @@ def test_wrong_input_ends_with_2(tmp_path, capsys, monkeypatch, arguments, words
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     assert words in capsys.readouterr().err
+
+
+def test_only_lists_are_overwritten(tmp_path, capsys):
+    write_images(tmp_path / "data" / "train", {"a": 6, "b": 6})
+    write_images(tmp_path / "data" / "val", {"a": 2, "b": 2})
+    command = ["--root", str(tmp_path / "data"), "--least", "2", "--most", "4", "--output"]
+    picture, output = next((tmp_path / "data").rglob("*.jpg")), tmp_path / "list.csv"
+    before = picture.read_bytes()
+    assert main([*command, str(picture)]) == 2
+    assert f"{picture} is there already and holds no such list" in capsys.readouterr().err
+    assert picture.read_bytes() == before
+    assert main([*command, str(output)]) == main([*command, str(output)]) == 0
