@@ -13,7 +13,6 @@ from submitit import DebugExecutor
 
 from engine.config.load import is_below, load_config
 from engine.config.run import RunConfig
-from engine.data.batch_plan import resolve_accumulation
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
 from engine.task.spec import find_spec
@@ -69,10 +68,12 @@ def check_batches(configs: Iterable[RunConfig], resources: Resources) -> None:
     Raises:
         UserError: it cannot, and the text names the nearest that can.
     """
-    for run in configs:
-        asked = run.training
-        ranks = resources.nodes * resources.tasks
-        resolve_accumulation(asked.global_batch_size, asked.micro_batch_size, asked.accumulation, ranks)
+    ranks = resources.nodes * resources.tasks
+    for asked in (run.training for run in configs):
+        if asked.global_batch_size % ranks:
+            from engine.data.batch_plan import resolve_accumulation  # with torch, which is slow to import
+
+            resolve_accumulation(asked.global_batch_size, asked.micro_batch_size, asked.accumulation, ranks)
 
 
 def _check_paths(config: RunConfig) -> None:
