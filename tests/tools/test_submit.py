@@ -414,7 +414,7 @@ def test_jobs_that_start_together_take_gpus_of_their_own_as_long_as_there_are_an
     [
         (2, [], "0", "GPU 0 of this machine"),
         (2, ["--gpus-per-node", "2"], "0,1", "GPU 0, 1 of this machine, a process each"),
-        (2, ["--gpus-per-node", "0", "--tasks-per-node", "3"], "", "CPU, 3 processes"),
+        (2, ["--gpus-per-node", "0", "--tasks-per-node", "4"], "", "CPU, 4 processes"),
         (2, ["distributed.device=cpu"], "", "CPU, 1 process"),
         (0, ["--tasks-per-node", "2"], "", "CPU, 2 processes"),
     ],
