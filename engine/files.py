@@ -28,6 +28,7 @@ _OTHERS = {
     stat.S_IFBLK: "a device",
     stat.S_IFDIR: "a folder",
 }
+_OPEN_HERE = re.compile(r"/dev/std|/dev/fd/|/proc/(self|\d+)/fd/")
 _ASIDE = re.compile(r"\..+\.[0-9a-f]{12}")
 
 
@@ -52,13 +53,13 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 def is_stream(path: Path) -> bool:
     """Returns whether what is written to ``path`` goes elsewhere: to a device, a pipe, or a file that is open here."""
-    if os.fspath(path.absolute()).startswith(("/dev/std", "/dev/fd/", "/proc/")):
+    if _OPEN_HERE.match(os.fspath(path.absolute())):
         return True
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
         return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
 
 
 def create_file(path: Path, content: str) -> bool:

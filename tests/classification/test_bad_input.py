@@ -86,7 +86,7 @@ def test_values_on_the_command_line(tmp_path, override, expected):
         ([*TRAIN, "--config", "rum.yaml"], "rum.yaml: cannot be read"),
         ([*TRAIN, "--resume", "experiments/experiment_0009"], "is no experiment folder"),
         ([*EVALUATE, "--experiment", "experiments/experiment_0009"], "is no experiment folder"),
-        ([*EVALUATE, "--experiment", "old", "data.image_size=0"], "data.image_size: must be a whole number >= 1 or"),
+        ([*EVALUATE, "--experiment", "old", "data.image_size=0"], "data.image_size: must be a whole number >= 1 and"),
         ([*EVALUATE, "--experiment", "old", "optimizer.lr=1"], "optimizer.lr: cannot matter for a trained model; what"),
     ],
 )

@@ -102,7 +102,7 @@ def test_the_resolved_configuration_reads_back_equal(load, tmp_path):
     [
         ("data.sauce=1", r"command line: data\.sauce: unknown key; did you mean 'source'"),
         ("data.source=digit", r"data\.source: must be .*not 'digit'; did you mean 'digits'"),
-        ("data.image_size=0", r"data\.image_size: must be a whole number >= 1 or a list of 2 values, not 0$"),
+        ("data.image_size=0", r"data\.image_size: must be a whole number >= 1 and <= 16384 or a list of 2 values, not 0$"),
         ("data.image_size=[32]", r"data\.image_size"),
         ("data.crop_pct=1.5", r"data\.crop_pct: must be a number >= 0.1 and <= 1 or 'auto', not 1\.5$"),
         ("data.workers=-1", r"data\.workers: must be a whole number >= 0 and <= 256 or 'auto', not -1$"),
@@ -133,7 +133,7 @@ def test_the_resolved_configuration_reads_back_equal(load, tmp_path):
         ("loss.name=focel", r"loss\.name: must be .*; did you mean 'focal'"),
         ("loss.label_smoothing=1.0", r"loss\.label_smoothing: must be a number >= 0 and < 1, not"),
         ("model.drop_path=1", r"model\.drop_path: must be a number >= 0 and < 1, not 1"),
-        ("model.depths=[2, 0]", r"model\.depths\[1\]: must be a whole number >= 1, not 0"),
+        ("model.depths=[2, 0]", r"model\.depths\[1\]: must be a whole number >= 1 and <= 1000, not 0"),
     ],
 )
 def test_impossible_values_are_named_with_what_is_right(load, override, text):

@@ -107,7 +107,7 @@ def test_images_that_are_not_as_annotated_are_named(tmp_path: Path) -> None:
     (tmp_path / "val" / "2.png").write_bytes(b"no image")
     error = refused(config)
     assert re.search(r"train: 1 images whose width and height .* \(ids: 102\)", error), error
-    assert re.search(r"val: 1 files that are no images \(ids: 103\)", error), error
+    assert re.search(r"val: 1 files that cannot be used as images; the first: .* \(ids: 103\)", error), error
 
 
 def test_images_that_lie_on_their_side_are_named(tmp_path: Path) -> None:

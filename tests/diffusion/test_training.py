@@ -131,7 +131,7 @@ def test_a_killed_sampling_goes_on_where_it_stopped(finished: RunDir) -> None:
         (["--class-ids", "3,10"], "--class-ids: 10 is no class of .*best.pt; there are 0 to 9"),
         (["--class-ids=-1"], "--class-ids: -1 is no class"),
         (["--sampler", "dpmp"], "diffusion.sampling.sampler: .*did you mean 'dpmpp'"),
-        (["--steps", "0"], "diffusion.sampling.steps: must be a whole number >= 1, not 0"),
+        (["--steps", "0"], "diffusion.sampling.steps: must be a whole number >= 1 and <= 100000, not 0"),
         (["--guidance=-1"], "diffusion.sampling.guidance: must be a number >= 0"),
         (["--num-images", "0"], "--num-images: '0'; a whole number, at least 1"),
         (["diffusion.objective=x0"], "diffusion.objective: cannot matter for a trained model"),

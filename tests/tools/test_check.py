@@ -80,7 +80,7 @@ def test_everything_that_is_wrong_is_listed_by_its_ids(tmp_path, detection, caps
     for text in (
         "train.json: 1 boxes of categories that are not listed (3) (ids: 17)",
         f"train.json: 1 images that are not in {tmp_path}/train, such as gone.png (ids: 777)",
-        "train: 1 files that are no images (ids: 103)",
+        "train: 1 files that cannot be used as images; the first: ",
         "train: 1 images whose width and height are not those of their annotations (ids: 102)",
         "val.json: 3 categories differ from train's: 2: 'cat' in train, 'lynx' here",
     ):

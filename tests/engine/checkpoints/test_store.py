@@ -361,7 +361,7 @@ def test_a_reader_is_not_misled_by_a_writer(tmp_path: Path, monkeypatch: pytest.
         (lambda path: checksum_file(path).unlink(), "no checksum"),
         (lambda path: replace(checksum_file(path), b""), "no checksum"),
         (lambda path: replace(checksum_file(path), b"\xff\x00"), "torn or altered"),
-        (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+        (lambda path: (path.unlink(), path.mkdir()), "is a folder, no file"),
     ],
     ids=["flipped bit", "torn", "emptied", "no checksum", "empty checksum", "garbled checksum", "a folder"],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -80,7 +79,6 @@ def test_ctrl_c_ends_a_dry_run_at_once(tmp_path: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, timeout=60, capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (130, "error: stopped by Ctrl-C\n")
-    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
 
 
 @pytest.mark.parametrize(("bad", "said"), [((), "one step made (loss"), (range(24), "not finite, and was skipped")])
