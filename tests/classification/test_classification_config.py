@@ -102,7 +102,10 @@ def test_the_resolved_configuration_reads_back_equal(load, tmp_path):
     [
         ("data.sauce=1", r"command line: data\.sauce: unknown key; did you mean 'source'"),
         ("data.source=digit", r"data\.source: must be .*not 'digit'; did you mean 'digits'"),
-        ("data.image_size=0", r"data\.image_size: must be a whole number >= 1 and <= 16384 or a list of 2 values, not 0$"),
+        (
+            "data.image_size=0",
+            r"data\.image_size: must be a whole number >= 1 and <= 16384 or a list of 2 values, not 0$",
+        ),
         ("data.image_size=[32]", r"data\.image_size"),
         ("data.crop_pct=1.5", r"data\.crop_pct: must be a number >= 0.1 and <= 1 or 'auto', not 1\.5$"),
         ("data.workers=-1", r"data\.workers: must be a whole number >= 0 and <= 256 or 'auto', not -1$"),
