@@ -68,13 +68,12 @@ def read_image(path: Path) -> Image.Image:
             image.load()
             if image.format in JPEG and is_cut_off(image, path):
                 raise OSError("image file is truncated: its data end before its picture does")
-            turned = upright(image)
-            if turned is not image:
-                image.close()  # which frees it
-            picture = to_rgb(turned)
-            if part > 1:
-                picture.info[SIZE_IN_FILE] = size[::-1] if _orientation(image) in QUARTER_TURNS else size
-            return picture
+            turned, is_turned = upright(image), _orientation(image) in QUARTER_TURNS
+        del image  # frees its pixels, if the turned ones are others
+        picture = to_rgb(turned)
+        if part > 1:
+            picture.info[SIZE_IN_FILE] = size[::-1] if is_turned else size
+        return picture
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
     except PermissionError as error:

@@ -37,7 +37,7 @@ SMALL = (16, 16, 16)
 
 def run(quick: bool = False) -> Table:
     """Runs the benchmark; ``quick``: tiny networks, one round of one step."""
-    batch, steps, rounds = (2, 1, 1) if quick else (BATCH, 2, 5)
+    batch, steps, rounds = (2, 1, 1) if quick else (BATCH, 4, 9)
     widths = SMALL if quick else WIDTHS
     work: dict[tuple[str, str], Callable[[], float]] = {}
     for precision in ("fp32",) if quick else ("fp32", "bf16"):
