@@ -96,7 +96,7 @@ def server(logdir: Path, *options: str) -> Iterator[str]:
 def ask(address: str, what: str, body: dict[str, Any] | None = None, **query: str) -> Any:
     data = json.dumps(body).encode() if body is not None else None
     request = Request(f"{address}/data/{what}?{urlencode(query)}", data, {"Content-Type": "application/json"})
-    with urlopen(request, timeout=60) as answer:
+    with urlopen(request, timeout=600) as answer:
         return json.loads(answer.read())
 
 

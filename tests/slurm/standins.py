@@ -58,7 +58,7 @@ class StandIns:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=600,
             check=False,
         )
         return done.returncode, done.stdout

@@ -70,7 +70,7 @@ def test_arguments_pass_unchanged_to_each_task(launch: Launch) -> None:
 def test_what_is_started_by_hand_says_how_to_start_it(script: str, known: dict[str, str], cure: str) -> None:
     command = ["bash", f"slurm/{script}"]
     done = subprocess.run(
-        command, cwd=ROOT, env=clean_environment(known), capture_output=True, text=True, timeout=60, check=False
+        command, cwd=ROOT, env=clean_environment(known), capture_output=True, text=True, timeout=600, check=False
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and cure in done.stderr and done.stderr.count("\n") == 1

@@ -140,7 +140,7 @@ print(stop.signal.name)
         Path(folder, "tests_numbers.py").write_text(Path(__file__).read_text())
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), folder]), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [sys.executable, "-c", group], env=environment, capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", group], env=environment, capture_output=True, text=True, timeout=600
         )
     assert (done.returncode, done.stdout) == (0, "SIGTERM\n"), done.stderr
 
@@ -172,7 +172,7 @@ def test_a_process_that_ends_while_reading_leaves_no_worker(tmp_path, way, code)
     (tmp_path / "script.py").write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     process = subprocess.run(
-        [sys.executable, tmp_path / "script.py", way], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, tmp_path / "script.py", way], env=environment, capture_output=True, text=True, timeout=600
     )
     assert process.returncode == code, process.stderr
     pids = [int(pid) for pid in process.stdout.split()]

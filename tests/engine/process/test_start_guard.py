@@ -76,7 +76,7 @@ def test_a_process_without_a_launcher_is_left_alone() -> None:
 def test_a_launcher_that_is_known_by_its_number_may_have_died_before_anybody_looked() -> None:
     ended: queue.Queue[int] = queue.Queue()
     guard = StartGuard(StopRequest(), {}, ended.put, launcher=2**22 + 1)
-    assert ended.get(timeout=120) == 1
+    assert ended.get(timeout=600) == 1
     guard.close()
 
 
@@ -96,7 +96,7 @@ def test_a_rank_that_is_to_stop_does_not_wait_for_ever_for_the_others() -> None:
     time.sleep(0.7)
     assert ended.empty()
     stop.signal = signal.SIGTERM
-    assert ended.get(timeout=120) == 75
+    assert ended.get(timeout=600) == 75
     guard.close()
 
 
