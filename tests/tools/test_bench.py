@@ -107,7 +107,7 @@ def test_the_process_that_measures_ends_with_the_command() -> None:
             time.sleep(0.05)
         command.terminate()
         try:
-            command.communicate(timeout=10)  # the output is at its end only when both have ended
+            command.communicate(timeout=600)  # the output is at its end only when both have ended
         except subprocess.TimeoutExpired:
             os.kill(int(measuring[0]), signal.SIGKILL)
             raise
