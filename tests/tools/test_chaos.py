@@ -42,7 +42,7 @@ SECTIONS = {
 """Nine steps an epoch. Its last one has 93 samples for four slots of 42: one is short, and one empty."""
 
 
-def chaos(*arguments: object, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+def chaos(*arguments: object, timeout: float = 1800.0) -> subprocess.CompletedProcess[str]:
     """Runs the command; one that takes too long is asked to end, so that it can end its own processes."""
     command = [sys.executable, "-m", "tools.chaos", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
