@@ -31,7 +31,7 @@ setup(
         "safetensors>=0.4",
         "scikit-learn>=1.4",
         "matplotlib>=3.8",
-        "tensorboard>=2.16.2",
+        "tensorboard>=2.17",
         "tqdm>=4.66",
         "submitit>=1.5.4",
         "pycocotools>=2.0.7",

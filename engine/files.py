@@ -35,7 +35,7 @@ _ASIDE = re.compile(r"\..+\.[0-9a-f]{12}")
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Replaces the content of ``path``, durably: written aside in its folder, flushed to disk, renamed into place.
 
-    A link stays one: the file that it leads to is replaced. A device or a pipe, such as /dev/stdout, is written to.
+    A link stays one: the file that it leads to is replaced. A pipe or a terminal, such as /dev/stdout, is written to.
     Text is UTF-8, with escapes for bytes of files' names that are not.
 
     Raises:
@@ -52,14 +52,17 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def is_stream(path: Path) -> bool:
-    """Returns whether what is written to ``path`` goes elsewhere: to a device, a pipe, or a file that is open here."""
+    """Returns whether what is written to ``path`` goes elsewhere: to a pipe, a terminal, or a file that is open here.
+
+    A disk is none: what is written to it would take the place of what lies there.
+    """
     if _OPEN_HERE.match(os.fspath(path.absolute())):
         return True
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
         return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def create_file(path: Path, content: str) -> bool:

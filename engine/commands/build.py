@@ -47,7 +47,9 @@ def told_of_memory(config: RunConfig) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         lacking = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not lacking and not any(text in str(error) for text in ("allocate memory", "MemoryError", "overflow")):
+        if not lacking and not any(
+            text in str(error) for text in ("allocate memory", "MemoryError", "size calculation overflow")
+        ):
             raise
         keys = ("data.image_size", "training.global_batch_size", "training.micro_batch_size", "evaluation.batch_size")
         values = leaves(config)

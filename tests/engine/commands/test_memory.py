@@ -19,6 +19,7 @@ def test_a_lack_of_memory_is_told_with_what_asks_for_it(ask) -> None:
         ask()
 
 
-def test_other_errors_are_left_alone() -> None:
-    with pytest.raises(RuntimeError, match="shape"), told_of_memory(RunConfig()):
-        torch.zeros(2).view(3)
+@pytest.mark.parametrize("ask", [lambda: torch.zeros(2).view(3), lambda: torch.zeros(1, dtype=torch.int8).fill_(300)])
+def test_other_errors_are_left_alone(ask) -> None:
+    with pytest.raises(RuntimeError, match=r"shape|overflow"), told_of_memory(RunConfig()):
+        ask()
