@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-_MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])", re.DOTALL)
-"""What begins a part of the file; the data of a scan have none."""
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
+"""What begins a part of the file, perhaps behind more of 0xFF; the data of a scan have none."""
 _START_OF_SCAN, _END, _ALONE = 0xDA, 0xD9, (0xD8, 0x01)
 COEFFICIENTS = 64
 """Of a channel: those of a block of 8 x 8 pixels."""
@@ -60,7 +60,10 @@ def _scans(data: bytes) -> tuple[int, int]:
         if found[1][0] == _START_OF_SCAN and len(header) > 3:  # channels, first and last coefficient, bits left out
             first, last, bits = header[-3:]
             precise += header[0] * (last - first + 1) * (bits & 15 == 0)
-    return precise, found.start() if found else len(data)
+    end = found.start() if found else len(data)
+    while end and data[end - 1] == 0xFF:
+        end -= 1
+    return precise, end
 
 
 def _pixels(data: bytes, scale: int) -> bytes:
