@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.config.training import TrainingConfig
 from engine.devices.allocator import keep_large_blocks
+from engine.devices.averaging import Pairs, lerp_one_by_one, lerp_together
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class DeviceKind:
     """Whether batches are read into page-locked memory, from which a copy to the device does not stop the host."""
     slow_depthwise: frozenset[str]
     """Precisions in which :mod:`engine.devices.depthwise` replaces depthwise convolutions."""
+    lerp: Callable[[Pairs, Tensor], None]
+    """Moves many tensors towards others by a weight on the device, as the moving average does after each step."""
     set_up: Callable[[TrainingConfig], None]
     """Makes the settings of torch that concern this kind alone, for the whole process."""
 
@@ -46,8 +49,8 @@ def _set_up_cuda(config: TrainingConfig) -> None:
 
 
 DEVICES = {
-    "cpu": DeviceKind("gloo", False, frozenset({"bf16"}), _set_up_cpu),
-    "cuda": DeviceKind("nccl", True, frozenset(), _set_up_cuda),
+    "cpu": DeviceKind("gloo", False, frozenset({"bf16"}), lerp_one_by_one, _set_up_cpu),
+    "cuda": DeviceKind("nccl", True, frozenset(), lerp_together, _set_up_cuda),
 }
 
 

@@ -87,6 +87,7 @@ class Freezing:
                 raise UserError(f"finetune.unfreeze: what begins at epoch 0 ({', '.join(self.trained)}) has no weights")
         self.held: Sequence[nn.Module] = self._batch_norm_to_hold()
         """The batch norm layers that stay in evaluation mode."""
+        self._set_for: Sequence[nn.Module] | None = None
 
     @property
     def trained(self) -> list[str]:
@@ -139,10 +140,16 @@ class Freezing:
         log.info("training %s: %s of %s parameters", ", ".join(self.trained), f"{trained:,}", f"{total:,}")
 
     def train_mode(self) -> None:
-        """Puts the model into training mode, but for the batch norm layers that are held."""
+        """Puts the model into training mode, but for the batch norm layers that are held.
+
+        To be called before each step; it visits the layers only after an evaluation or when another phase has begun.
+        """
+        if self._model.training and self._set_for is self.held:
+            return
         self._model.train()
         for module in self.held:
             module.eval()
+        self._set_for = self.held
 
     def _batch_norm_to_hold(self) -> list[nn.Module]:
         when = self._config.freeze_batchnorm

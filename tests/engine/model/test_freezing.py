@@ -169,6 +169,23 @@ def test_a_head_with_batch_norm_of_its_own_is_never_held() -> None:
     assert modes == {"stages.0.1": False, "stages.1.1": False, "head.1": True}
 
 
+def test_layers_are_visited_again_only_after_an_evaluation_or_for_another_phase() -> None:
+    model = Staged()
+    freezing = Freezing(model, FinetuneConfig(unfreeze={0: ["head"], 1: ["all"]}), 3)
+    norm = model.get_submodule("stages.0.1")
+    freezing.train_mode()
+    assert not norm.training
+    norm.train()
+    freezing.train_mode()
+    assert norm.training, "nothing has happened since"
+    model.eval()
+    freezing.train_mode()
+    assert model.training and not norm.training
+    assert freezing.advance(3)
+    freezing.train_mode()
+    assert norm.training
+
+
 def test_dropout_of_frozen_stages_stays_on() -> None:
     trainer = staged_trainer()
     trainer.train_step(trainer.batches())

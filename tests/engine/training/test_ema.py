@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from engine.config.training import EmaConfig
-from engine.training import ema
+from engine.devices.averaging import lerp_one_by_one, lerp_together
+from engine.devices.kinds import DEVICES
 from engine.training.ema import MovingAverage
 
 MADE, SKIPPED = torch.tensor(0.0), torch.tensor(1.0)
@@ -27,9 +31,7 @@ def walk(network: nn.Module, step: int) -> None:
 
 
 @pytest.mark.parametrize("warmup", [False, True])
-@pytest.mark.parametrize("chunk", [1, 100, 2**26])
-def test_it_is_timms_average(monkeypatch: pytest.MonkeyPatch, warmup: bool, chunk: int) -> None:
-    monkeypatch.setattr(ema, "_CHUNK_BYTES", chunk)
+def test_it_is_timms_average(warmup: bool) -> None:
     network = model()
     ours, theirs = (
         MovingAverage(network, EmaConfig(decay=0.9, warmup=warmup)),
@@ -55,7 +57,9 @@ def test_after_fifty_steps_it_is_the_weighted_sum_of_all_weights() -> None:
     torch.testing.assert_close(average.module.get_parameter("0.weight").double(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_skipped_step_leaves_it_bit_for_bit() -> None:
+@pytest.mark.parametrize("lerp", [lerp_one_by_one, lerp_together])
+def test_a_skipped_step_leaves_it_bit_for_bit(monkeypatch: pytest.MonkeyPatch, lerp: Any) -> None:
+    monkeypatch.setitem(DEVICES, "cpu", replace(DEVICES["cpu"], lerp=lerp))
     network = model()
     average = MovingAverage(network, EmaConfig(decay=0.5, warmup=False))
     for step in (1, 2):
