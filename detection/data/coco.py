@@ -8,17 +8,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from detection.data.annotations import Annotations
 from detection.data.coco_boxes import OUTLINED, read_annotations
 from detection.data.coco_records import Record, read_categories, read_images
 from detection.data.issues import Finding, Findings, first_causes
 from detection.data.sections import CocoData, SplitFiles
 from engine.data.names import Names
+from engine.data.read_ahead import FileReader
 from engine.errors import UserError
 from engine.files import is_file, is_folder, other_than_file
-from engine.images.image_io import read_image, size_in_file
+from engine.images.lazy_image import LazyImage, load_image
 
 
 class CocoImages:
@@ -28,6 +27,7 @@ class CocoImages:
         self.annotations = annotations
         self.folder = folder
         self._names = Names(names)
+        self._reader = FileReader()
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -38,17 +38,25 @@ class CocoImages:
     def path(self, index: int) -> Path:
         return self.folder / self.name(index)
 
-    def image(self, index: int) -> Image.Image:
-        """Reads an image, upright; a huge one smaller, see :func:`engine.images.image_io.read_image`.
+    @property
+    def wait_seconds(self) -> float:
+        return self._reader.wait_seconds
+
+    def announce(self, indices: Iterable[int], threads: int) -> None:
+        self._reader.announce(map(self.path, indices), threads)
+
+    def image(self, index: int) -> LazyImage:
+        """Loads an image, upright.
 
         Raises:
             UserError: it cannot be read, or has another size than its annotations are for.
         """
-        image = read_image(self.path(index))
+        path = self.path(index)
+        image = load_image(path, self._reader.read(path))
         width, height = self.annotations.sizes[index].tolist()
-        if (found := size_in_file(image)) != (width, height):
+        if image.size != (width, height):
             raise UserError(
-                f"{self.path(index)}: the image has {found[0]} x {found[1]} pixels, but its annotations "
+                f"{path}: the image has {image.width} x {image.height} pixels, but its annotations "
                 f"are for {width} x {height}; correct width and height in the JSON file, or the image"
             )
         return image

@@ -37,6 +37,7 @@ FREE = (
     "experiment.tags",
     "experiment.root",
     "data.workers",
+    "data.read_threads",
     "data.prefetch",
     "data.multiprocessing_context",
     "training.shard",

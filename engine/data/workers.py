@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
+import logging
 import os
 import signal
+import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,14 +19,22 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from engine.data.batch_plan import Draw
+from engine.data.lost_workers import RESTARTS, WorkerLostError, loss_of, told_of_loss
+from engine.data.read_meter import ReadMeter
 from engine.distributed.layout import Layout, own_cores
 from engine.distributed.transfer import share, shared
 from engine.errors import UserError
 from engine.process.signals import STOP_SIGNALS, end_with_parent
 
+log = logging.getLogger(__name__)
+
 
 class SampleReader(Protocol):
-    """A data set: gives the sample of a draw, augmented. Equal draws give equal samples."""
+    """A data set: gives the sample of a draw, augmented. Equal draws give equal samples.
+
+    It may have ``announce(draws, threads)``, which begins to read the files of draws that come next, and
+    ``wait_seconds``, the time in which this process has waited for files.
+    """
 
     def __getitem__(self, draw: Draw, /) -> Any: ...
 
@@ -41,6 +53,10 @@ class WorkerSettings:
     """fork, spawn or forkserver; None: the platform's own."""
     collate: Callable[[list[Any]], Any] = default_collate
     """Makes a batch of a list of samples."""
+    read_threads: int = 0
+    """Threads of each process that read files ahead; 0: files are read when they are used."""
+    meter: ReadMeter | None = None
+    """Counts what the processes spend their time on."""
 
 
 def resolve_workers(workers: int | str, layout: Layout, environment: Mapping[str, str] = os.environ) -> int:
@@ -53,16 +69,35 @@ def read_batches(
 ) -> Generator[Any, None, None]:
     """Yields the collated samples of each list of draws, in order.
 
-    Leaving the iteration in any way ends the workers. Nothing is drawn from torch's global generator.
+    Leaving the iteration in any way ends the workers. Nothing is drawn from torch's global generator. Where a worker
+    is killed, others begin where it was missed, up to :data:`RESTARTS` times; where shared memory is too small for
+    batches, this process reads on by itself.
 
     Raises:
         UserError: as the reader raised it, also in a worker.
+        WorkerLostError: workers were killed again and again.
     """
+    coming, workers = _Unread(batches), settings.workers
+    for restarts in itertools.count():
+        try:
+            yield from _read(reader, coming, replace(settings, workers=workers))
+            return
+        except RuntimeError as error:
+            loss = loss_of(error) if workers else None
+            if loss is None:
+                raise
+            text, workers = told_of_loss(loss, workers)
+            if restarts == RESTARTS:
+                raise WorkerLostError(f"{text}; given up after {RESTARTS} new starts") from None
+            log.warning("%s; %s", text, f"{workers} new ones go on" if workers else "the main process reads on")
+
+
+def _read(reader: SampleReader, coming: _Unread, settings: WorkerSettings) -> Generator[Any, None, None]:
     parallel = settings.workers > 0
     loader: DataLoader[Any] = DataLoader(
-        _BatchReader(reader, settings.collate),
+        _BatchReader(reader, settings.collate, settings.read_threads, settings.meter),
         batch_size=None,  # the draws come in batches already
-        sampler=batches,
+        sampler=_with_following(coming, max(1, settings.workers)),
         collate_fn=_unchanged,
         pin_memory=settings.pin_memory,
         generator=torch.Generator(),
@@ -79,35 +114,81 @@ def read_batches(
         for batch in iterator:
             if isinstance(batch, UserError):
                 raise batch
+            coming.arrived()
             yield batch
     finally:
         end()
         atexit.unregister(end)
 
 
+class _Unread:
+    """Batches of draws that have not arrived yet: iterating again begins with the first of them."""
+
+    def __init__(self, batches: Iterable[list[Draw]]) -> None:
+        self._source, self._sent = iter(batches), deque[list[Draw]]()
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        yield from list(self._sent)
+        for batch in self._source:
+            self._sent.append(batch)
+            yield batch
+
+    def arrived(self) -> None:
+        """Notes that the first has."""
+        self._sent.popleft()
+
+
+Draws = tuple[list[Draw], list[Draw]]
+"""Of a batch, and of the next one that the same worker will be given."""
+
+
+def _with_following(batches: Iterable[list[Draw]], distance: int) -> Iterator[Draws]:
+    """Yields batches, each with the one ``distance`` places on: DataLoader gives its workers batches in turn."""
+    ahead: deque[list[Draw]] = deque()
+    for batch in batches:
+        ahead.append(batch)
+        if len(ahead) > distance:
+            yield ahead.popleft(), batch
+    while ahead:
+        yield ahead.popleft(), []
+
+
 class _BatchReader(Dataset[Any]):
     """Reads whole batches. A user's error takes the place of its batch: DataLoader would wrap one that is raised."""
 
-    def __init__(self, reader: SampleReader, collate: Callable[[list[Any]], Any]) -> None:
-        self._reader = reader
-        self._collate = collate
+    def __init__(
+        self, reader: SampleReader, collate: Callable[[list[Any]], Any], threads: int, meter: ReadMeter | None
+    ) -> None:
+        self._reader, self._collate, self._meter = reader, collate, meter
+        self._announce = getattr(reader, "announce", None) if threads else None
+        self._threads, self._announced = threads, list[Draw]()
         self._shared: tuple[torch.Tensor, list[int]] | None = None
 
     def __reduce__(self) -> Any:
         """Lets workers that are no forks map one copy of the reader's arrays, whatever the number of workers."""
         if self._shared is None:
             self._shared = share(self._reader)
-        return _from_shared, (*self._shared, self._collate)
+        return _from_shared, (*self._shared, self._collate, self._threads, self._meter)
 
-    def __getitem__(self, draws: list[Draw]) -> Any:
+    def __getitem__(self, draws: Draws) -> Any:
+        own, following = draws
+        begin = time.perf_counter()
         try:
-            return self._collate([self._reader[draw] for draw in draws])
+            if self._announce is not None:
+                self._announce(following if self._announced == own else own + following, self._threads)
+                self._announced = following
+            batch = self._collate([self._reader[draw] for draw in own])
         except UserError as error:
             return UserError(str(error))
+        if self._meter is not None:
+            self._meter.add(time.perf_counter() - begin, getattr(self._reader, "wait_seconds", 0.0))
+        return batch
 
 
-def _from_shared(memory: torch.Tensor, sizes: list[int], collate: Callable[[list[Any]], Any]) -> _BatchReader:
-    return _BatchReader(shared(memory, sizes), collate)
+def _from_shared(
+    memory: torch.Tensor, sizes: list[int], collate: Callable[[list[Any]], Any], threads: int, meter: ReadMeter | None
+) -> _BatchReader:
+    return _BatchReader(shared(memory, sizes), collate, threads, meter)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from engine.data.batch_plan import Draw
@@ -29,11 +28,12 @@ from engine.datasets.sections import (
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.images.lazy_image import LazyImage
 from engine.images.preprocessing import Preprocessing, resolve_preprocessing
 from engine.seed import derive
 from engine.text import LONGEST, shortened
 
-Transform = Callable[[Image.Image, int], Tensor]
+Transform = Callable[[LazyImage, int], Tensor]
 """Makes a uint8 (3, H, W) tensor of an image; what is random about it follows from the 64-bit seed."""
 
 
@@ -121,6 +121,15 @@ class ImageReader:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def wait_seconds(self) -> float:
+        """Returns the time in which this process has waited for files."""
+        return self.images.wait_seconds
+
+    def announce(self, draws: Sequence[Draw], threads: int) -> None:
+        """Begins to read the files of draws that come next."""
+        self.images.announce((draw.index for draw in draws), threads)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         label = self.images.labels[draw.index]

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from engine.data.names import Names
+from engine.data.read_ahead import FileReader
 from engine.images.file_check import look_at_some
-from engine.images.image_io import read_image
+from engine.images.lazy_image import LazyImage, load_image
 
 
 class LabelledImages(ABC):
@@ -44,8 +44,17 @@ class LabelledImages(ABC):
         """Returns the images with these numbers, in their order, as the same type."""
 
     @abstractmethod
-    def image(self, index: int) -> Image.Image:
-        """Returns an image as 8-bit RGB. Raises UserError if it cannot be read."""
+    def image(self, index: int) -> LazyImage:
+        """Returns an image as 8-bit RGB. Raises UserError if it cannot be read; its pixels may do, too."""
+
+    @property
+    def wait_seconds(self) -> float:
+        """Returns the time in which this process has waited for files."""
+        return 0.0
+
+    def announce(self, indices: Iterable[int], threads: int) -> None:
+        """Says which images this process will ask for next: where they are files, threads begin to read them."""
+        return
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -115,6 +124,7 @@ class FileImages(LabelledImages):
         """What a list names and :func:`engine.datasets.preflight.located` does not find, a line each."""
         self.names = paths if isinstance(paths, Names) else Names(paths)
         self._prefix = os.path.join(root, "")
+        self._reader = FileReader()
         assert len(self.names) == len(labels)
 
     def subset(self, indices: NDArray[np.int64]) -> FileImages:
@@ -124,8 +134,16 @@ class FileImages(LabelledImages):
         """Returns the file of an image."""
         return self.root / self.name(index)
 
-    def image(self, index: int) -> Image.Image:
-        return read_image(self.path(index))
+    def image(self, index: int) -> LazyImage:
+        path = self.path(index)
+        return load_image(path, self._reader.read(path))
+
+    @property
+    def wait_seconds(self) -> float:
+        return self._reader.wait_seconds
+
+    def announce(self, indices: Iterable[int], threads: int) -> None:
+        self._reader.announce(map(self.path, indices), threads)
 
     def name(self, index: int) -> str:
         return self.names[index]
@@ -150,8 +168,9 @@ class ArrayImages(LabelledImages):
     def subset(self, indices: NDArray[np.int64]) -> ArrayImages:
         return ArrayImages(self.classes, self.labels[indices], self._pixels[indices])
 
-    def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self._pixels[index]).convert("RGB")
+    def image(self, index: int) -> LazyImage:
+        pixels = self._pixels[index]
+        return LazyImage.of(pixels if pixels.ndim == 3 else np.stack([pixels] * 3, 2))
 
     def name(self, index: int) -> str:
         return str(index)

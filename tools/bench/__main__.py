@@ -23,6 +23,7 @@ MODULES = {
     "checkpoint": ["checkpoint"],
     "resume": ["resume"],
     "compare": ["compare"],
+    "loader": ["loader"],
 }
 """Modules of each benchmark, which have ``run(quick) -> Table``."""
 

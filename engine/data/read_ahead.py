@@ -1,0 +1,96 @@
+"""Files read by threads before they are asked for: where opening one takes long, many are opened at once."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+READ_THREADS = 16
+"""Of each process that reads images, unless `data.read_threads` says otherwise."""
+AHEAD_BYTES = 128 * 2**20
+"""Bytes that have been read and not yet asked for, from which on no more files are read ahead."""
+
+
+class FileReader:
+    """Reads files, those that were announced by threads of the process that announces them.
+
+    Used by one thread of each process. Copies in other processes know of no announcements.
+    """
+
+    def __init__(self, limit: int = AHEAD_BYTES) -> None:
+        self._limit = limit
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._threads = 0
+        self._coming: deque[Path] = deque()
+        self._begun: dict[Path, deque[Future[bytes | None]]] = {}
+        self._lock = threading.Lock()
+        self._reading, self._held = 0, 0
+        self.wait_seconds = 0.0
+        """Time in which a file was waited for."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_limit": self._limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._limit = state["_limit"]
+        self._forget()
+
+    def announce(self, paths: Iterable[Path], threads: int) -> None:
+        """Says which files will be asked for next, in this order; as many as ``threads`` are read at a time."""
+        if self._pool is None:
+            self._pool, self._threads = ThreadPoolExecutor(threads, "read_ahead"), threads
+        self._coming.extend(paths)
+        self._go_on()
+
+    def read(self, path: Path) -> bytes | None:
+        """Returns what is in a file; None if it cannot be read, which whoever tries again is told the reason of."""
+        begin = time.perf_counter()
+        if futures := self._begun.get(path):
+            content = futures.popleft().result()
+            if not futures:
+                del self._begun[path]
+            with self._lock:
+                self._held -= len(content or b"")
+        else:
+            if self._coming and self._coming[0] == path:  # the next one in turn, for which there was no room
+                self._coming.popleft()
+            content = read_file(path)
+        self.wait_seconds += time.perf_counter() - begin
+        if self._coming:
+            self._go_on()
+        return content
+
+    def _go_on(self) -> None:
+        """Has as many files read as there are threads, unless so much lies ready that memory would run short."""
+        assert self._pool is not None
+        while self._coming and self._reading < self._threads and self._held < self._limit:
+            path = self._coming.popleft()
+            with self._lock:
+                self._reading += 1
+            self._begun.setdefault(path, deque()).append(self._pool.submit(self._read, path))
+
+    def _read(self, path: Path) -> bytes | None:
+        content = read_file(path)
+        with self._lock:
+            self._reading -= 1
+            self._held += len(content or b"")
+        return content
+
+
+def read_file(path: Path) -> bytes | None:
+    """Returns what is in a file; None if it cannot be read, or is no file: a pipe would wait for whoever writes."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            return stream.read() if stat.S_ISREG(os.fstat(stream.fileno()).st_mode) else None
+    except OSError:
+        return None
