@@ -5,38 +5,43 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+from collections.abc import Iterable
 
 RESTARTS = 3
 """How often lost workers are replaced, before it is given up."""
-_LOST = re.compile(
-    r"(DataLoader worker \(pid.*?\) (?:is killed by signal: .*|exited unexpectedly$)"
-    r"|unable to (?:write|open|mmap|resize|allocate|create) .*(?:torch_|shm|shared memory).*)"
-)
-"""What torch says of workers that are gone, and of shared memory that is full."""
-_FULL = re.compile(r"[Bb]us error|shared memory|No space left|\(28\)|shm")
+_FULL = re.compile(r"unable to (write|open|mmap|resize|allocate|create|\w+) .*(torch_|shm|shared memory)")
+"""What torch says of shared memory that is full, in a worker that has noticed it; others die of SIGBUS."""
 
 
 class WorkerLostError(RuntimeError):
     """Processes that read images are killed again and again."""
 
 
-def loss_of(error: RuntimeError) -> str | None:
-    """Returns what torch says of workers that are gone; None if the error is another."""
-    found = _LOST.search(str(error))
-    return found[1] if found is not None else None
+def loss_of(error: Exception, exit_codes: Iterable[int | None]) -> signal.Signals | None:
+    """Returns the signal that has ended one of the workers; None if the error is another.
+
+    Full shared memory counts as SIGBUS, and comes before others.
+
+    Args:
+        error: What has been raised where their batches are taken.
+        exit_codes: Of all workers, as multiprocessing has them: negative numbers of signals.
+    """
+    numbers = {-code for code in exit_codes if code is not None and code < 0}
+    if signal.SIGBUS in numbers or _FULL.search(str(error)):
+        return signal.SIGBUS
+    return signal.Signals(min(numbers)) if numbers else None
 
 
-def told_of_loss(reason: str, workers: int) -> tuple[str, int]:
-    """Returns what to say of workers that are gone, for ``reason`` as torch has it, and how many are to go on."""
-    if _FULL.search(reason):
+def told_of_loss(loss: signal.Signals, workers: int) -> tuple[str, int]:
+    """Returns what to say where one of ``workers`` was lost, and how many are to go on."""
+    if loss == signal.SIGBUS:
         free = f" ({shutil.disk_usage('/dev/shm').free / 2**20:.0f} MB are free)" if os.path.isdir("/dev/shm") else ""
         return (
             f"data.workers: shared memory, /dev/shm, has no room for the batches of {workers} processes{free}; give "
             "the container or job more (docker run --shm-size=8g), or set smaller data.workers and data.prefetch"
         ), 0
-    signalled = re.search(r"killed by signal: (\w[\w ]*)", reason)
-    how = f"by a signal ({signalled[1].strip()})" if signalled else "or ended without a word"
     return (
-        f"data.workers: a process that reads images was killed {how}, mostly for lack of memory; ask for more (--mem), "
-        f"or set fewer than {workers} data.workers"
+        f"data.workers: a process that reads images was killed by {loss.name}, mostly for lack of memory; ask for more "
+        f"(--mem), or set fewer than {workers} data.workers"
     ), workers

@@ -82,11 +82,8 @@ def read_batches(
         try:
             yield from _read(reader, coming, replace(settings, workers=workers))
             return
-        except RuntimeError as error:
-            loss = loss_of(error) if workers else None
-            if loss is None:
-                raise
-            text, workers = told_of_loss(loss, workers)
+        except _Lost as lost:
+            text, workers = told_of_loss(lost.by, workers)
             if restarts == RESTARTS:
                 raise WorkerLostError(f"{text}; given up after {RESTARTS} new starts") from None
             log.warning("%s; %s", text, f"{workers} new ones go on" if workers else "the main process reads on")
@@ -106,8 +103,8 @@ def _read(reader: SampleReader, coming: _Unread, settings: WorkerSettings) -> Ge
         multiprocessing_context=settings.multiprocessing_context if parallel else None,
         worker_init_fn=_start_worker,
     )
-    with _blocked(STOP_SIGNALS):  # a new worker is not to die of one before it has learned to ignore it
-        iterator = iter(loader)
+    with _blocked(STOP_SIGNALS), _same_handler(signal.SIGCHLD):
+        iterator = iter(loader)  # a new worker is not to die of a stop signal before it has learned to ignore it
     end = partial(_end_workers, iterator)
     atexit.register(end)
     try:
@@ -116,9 +113,23 @@ def _read(reader: SampleReader, coming: _Unread, settings: WorkerSettings) -> Ge
                 raise batch
             coming.arrived()
             yield batch
+    except (RuntimeError, OSError, EOFError) as error:
+        workers = getattr(iterator, "_workers", ())
+        for worker in workers:
+            worker.join(0.2)  # one whose batch breaks off may be about to end
+        loss = loss_of(error, [worker.exitcode for worker in workers])
+        if loss is None:
+            raise
+        raise _Lost(loss) from error
     finally:
         end()
         atexit.unregister(end)
+
+
+class _Lost(Exception):
+    def __init__(self, by: signal.Signals) -> None:
+        super().__init__(by)
+        self.by = by
 
 
 class _Unread:
@@ -199,6 +210,17 @@ def _blocked(numbers: Iterable[signal.Signals]) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _same_handler(number: signal.Signals) -> Iterator[None]:
+    """Takes back a handler that is set meanwhile: torch's would raise for a worker that is gone in whatever is done."""
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if before is not None and signal.getsignal(number) is not before:
+            signal.signal(number, before)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 
 import engine
 from engine.data.batch_plan import Draw
-from engine.data.lost_workers import WorkerLostError, loss_of, told_of_loss
+from engine.data.lost_workers import WorkerLostError, loss_of
 from engine.data.names import Names
 from engine.data.workers import WorkerSettings, read_batches, resolve_workers
 from engine.distributed.layout import Layout
@@ -255,7 +255,7 @@ def mark(tmp_path: Path) -> Path:
 def test_a_worker_that_is_killed_costs_no_sample(mark, caplog):
     found = list(read_batches(Killed(mark), batches_of(2, 2, 3, 2, 2), WorkerSettings(2)))
     assert [batch["value"].tolist() for batch in found] == [[0, 1], [2, 3], [4, 5, 6], [7, 8], [9, 10]]
-    assert "data.workers: a process that reads images was killed by a signal (Killed)" in caplog.text
+    assert "data.workers: a process that reads images was killed by SIGKILL" in caplog.text
     assert "(--mem), or set fewer than 2 data.workers; 2 new ones go on" in caplog.text
 
 
@@ -282,5 +282,15 @@ def test_where_shared_memory_is_full_the_main_process_reads_on(mark, caplog):
 )
 def test_what_torch_says_of_full_shared_memory_is_known(reason):
     text = f"Caught RuntimeError in DataLoader worker process 0.\nTraceback\nRuntimeError: {reason}\n"
-    assert told_of_loss(loss_of(RuntimeError(text)) or "", 4)[1] == 0
-    assert loss_of(RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nboom")) is None
+    assert loss_of(RuntimeError(text), [None, None]) == signal.SIGBUS
+    assert loss_of(RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nboom"), [None, 1]) is None
+
+
+def test_the_main_process_is_interrupted_by_no_worker_that_is_gone(mark):
+    reading = read_batches(Killed(mark), batches_of(2, 2, 3, 2, 2), WorkerSettings(1))
+    assert next(reading)["value"].tolist() == [0, 1]
+    deadline = time.monotonic() + 60
+    while mark.exists() and time.monotonic() < deadline:  # the worker kills itself meanwhile
+        time.sleep(0.01)
+    time.sleep(0.2)
+    assert [batch["value"].tolist() for batch in reading] == [[2, 3], [4, 5, 6], [7, 8], [9, 10]]
