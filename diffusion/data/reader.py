@@ -69,7 +69,7 @@ class NoisyReader:
     """
 
     images: LabelledImages
-    transform: Callable[[Image.Image, int], Tensor]
+    transform: Callable[[LazyImage, int], Tensor]
     seed: int
     shape: tuple[int, int, int]
     """(C, H, W)."""
