@@ -141,7 +141,7 @@ class _AugMix:
 
     def __call__(self, pixels: ImageArray) -> ImageArray:
         given = self.given
-        weights = np.float32(np.random.dirichlet([given.alpha] * given.width))
+        weights = np.random.dirichlet([given.alpha] * given.width).astype(np.float32)
         part = np.float32(np.random.beta(given.alpha, given.alpha))
         if given.blended:
             blended = pixels

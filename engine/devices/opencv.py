@@ -1,7 +1,10 @@
 """OpenCV as everything here uses it: in the thread that calls it, since threads of its own do not survive a fork."""
 
-import cv2
+from typing import Any
 
-cv2.setNumThreads(1)
+import cv2 as opencv
 
-__all__ = ["cv2"]
+opencv.setNumThreads(1)
+
+cv2: Any = opencv
+"""The module; its stubs know of arrays of any numbers, where ours are bytes."""

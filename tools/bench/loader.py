@@ -14,10 +14,11 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, partialmethod
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ from tools.bench.timing import Table, interleaved
 
 SIDE, DETECTION_SIDE, BATCH = 224, 320, 32
 OPENING_SECONDS = 0.02
+TICK = 1e-3
+"""Seconds; kernels may count in steps, of which a quick run sees none."""
 RAND = "rand-m9-mstd0.5-inc1"
 
 
@@ -57,7 +60,7 @@ class Size:
     workers: int = 2
 
 
-FULL, QUICK = Size(files=64, images=512, rounds=5), Size(files=4, images=8, rounds=1, workers=1)
+FULL, QUICK = Size(files=64, images=512, rounds=5), Size(files=8, images=16, rounds=1, workers=1)
 
 
 def run(quick: bool = False) -> Table:
@@ -104,7 +107,7 @@ def cpu_milliseconds(make: Callable[[Path], Any], files: list[Path]) -> Callable
         start = time.process_time()
         for file in files:
             make(file)
-        return (time.process_time() - start) * 1000 / len(files)
+        return max(time.process_time() - start, TICK) * 1000 / len(files)
 
     return measure
 
@@ -124,9 +127,8 @@ def timms(policy: str | None = None) -> Callable[[Image.Image], Any]:
     """Builds timm's training transform, up to the array of bytes that its loader takes to the device."""
     from timm.data import create_transform
 
-    return create_transform(
-        SIDE, is_training=True, use_prefetcher=True, color_jitter=None, auto_augment=policy, interpolation="bilinear"
-    )
+    keys: dict[str, Any] = {"color_jitter": None, "auto_augment": policy, "interpolation": "bilinear"}
+    return create_transform(SIDE, is_training=True, use_prefetcher=True, **keys)
 
 
 def opened(file: Path) -> Image.Image:
@@ -145,12 +147,10 @@ def one_core(folder: Path) -> dict[tuple[str, str], Callable[[], float]]:
         rand = TrainTransform(ready(SIDE, decode), AugmentationConfig(randaugment=RAND))
         objects = DetectionTransform(ready(DETECTION_SIDE, decode), DetectionAugmentation())
         work |= {
-            ("crop and flip", column): cpu_milliseconds(lambda f, t=plain: t(load_image(f), hash(f) % 2**63), large),
-            ("short side 320", column): cpu_milliseconds(lambda f, t=plain: t(load_image(f), hash(f) % 2**63), small),
-            ("RandAugment", column): cpu_milliseconds(lambda f, t=rand: t(load_image(f), hash(f) % 2**63), large),
-            ("SSD, 640 x 480 to 320", column): cpu_milliseconds(
-                lambda f, t=objects: t(Sample(load_image(f), BOXES, LABELS), hash(f) % 2**63), wide
-            ),
+            ("crop and flip", column): cpu_milliseconds(partial(augmented, plain), large),
+            ("short side 320", column): cpu_milliseconds(partial(augmented, plain), small),
+            ("RandAugment", column): cpu_milliseconds(partial(augmented, rand), large),
+            ("SSD, 640 x 480 to 320", column): cpu_milliseconds(partial(objects_augmented, objects), wide),
         }
     work |= {
         ("crop and flip", "torchvision"): cpu_milliseconds(lambda f: torchvision(opened(f)), large),
@@ -161,6 +161,16 @@ def one_core(folder: Path) -> dict[tuple[str, str], Callable[[], float]]:
         ("SSD, 640 x 480 to 320", "torchvision"): cpu_milliseconds(their_ssd(), wide),
     }
     return work
+
+
+def augmented(transform: TrainTransform, file: Path) -> torch.Tensor:
+    """Reads and augments a file as a run does."""
+    return transform(load_image(file), hash(file) % 2**63)
+
+
+def objects_augmented(transform: DetectionTransform, file: Path) -> dict[str, torch.Tensor]:
+    """The same for detection."""
+    return transform(Sample(load_image(file), BOXES, LABELS), hash(file) % 2**63)
 
 
 BOXES = torch.tensor([[40.0, 60.0, 300.0, 400.0], [350.0, 100.0, 600.0, 300.0], [200.0, 200.0, 260.0, 250.0]])
@@ -205,12 +215,18 @@ def slow_files(seconds: float) -> Iterator[None]:
         time.sleep(seconds)
         return function(*arguments, **keys)
 
-    os.open = partial(slow, plain[0])  # type: ignore[assignment]
-    Path.open = partialmethod(lambda self, *a, **k: slow(plain[1], self, *a, **k))  # type: ignore
+    patched: Any = (os, "open", partial(slow, plain[0])), (Path, "open", partialmethod(_self_last, slow, plain[1]))
+    for owner, name, function in patched:
+        setattr(owner, name, function)
     try:
         yield
     finally:
-        os.open, Path.open = plain  # type: ignore
+        for (owner, name, _), function in zip(patched, plain, strict=True):
+            setattr(owner, name, function)
+
+
+def _self_last(path: Path, slow: Callable[..., Any], plain: Callable[..., Any], *arguments: Any, **keys: Any) -> Any:
+    return slow(plain, path, *arguments, **keys)
 
 
 def loaders(folder: Path, size: Size) -> dict[tuple[str, str], Callable[[], float]]:
@@ -230,10 +246,10 @@ def loaders(folder: Path, size: Size) -> dict[tuple[str, str], Callable[[], floa
     rates: dict[str, float] = {}
     for column, make in makers.items():
         work["two workers: CPU", column] = _loaded(make, size.images, rates, column)
-        work["two workers: images/s", column] = lambda c=column: rates[c]
+        work["two workers: images/s", column] = partial(rates.__getitem__, column)
     for column in ("ours", "torchvision"):
         slow = _loaded(makers[column], size.images // 2, rates, f"slow {column}", OPENING_SECONDS)
-        work["opening takes 20 ms: images/s", column] = lambda s=slow, c=column: (s(), rates[f"slow {c}"])[1]
+        work["opening takes 20 ms: images/s", column] = partial(_rate, slow, rates, f"slow {column}")
     return work
 
 
@@ -249,9 +265,14 @@ def _loaded(
                     break
             batch = None
         rates[name] = seen / (time.perf_counter() - start)
-        return (_cpu_seconds() - before) * 1000 / seen
+        return max(_cpu_seconds() - before, TICK) * 1000 / seen
 
     return measure
+
+
+def _rate(measure: Callable[[], float], rates: Mapping[str, float], name: str) -> float:
+    measure()
+    return rates[name]
 
 
 def _cpu_seconds() -> float:
@@ -275,23 +296,23 @@ def timm_batches(files: list[Path], workers: int) -> Iterable[Any]:
     from timm.data import create_loader
 
     keys: dict[str, Any] = {"is_training": False, "use_prefetcher": False, "num_workers": workers}
-    loader = create_loader(_Files(files, timms()), (3, SIDE, SIDE), BATCH, persistent_workers=False, **keys)
-    loader.dataset._transform = timms()
-    return loader
+    given: Any = _Files(files, timms())
+    return create_loader(given, (3, SIDE, SIDE), BATCH, persistent_workers=False, **keys)
 
 
 def dali_batches(files: list[Path], workers: int) -> Callable[[], Iterable[Any]] | None:
     """Builds DALI's pipeline on the CPU: decoding of a random crop, resize, flip."""
     try:
-        from nvidia.dali import fn, pipeline_def, types
+        dali: Any = import_module("nvidia.dali")
+        fn: Any = import_module("nvidia.dali.fn")
     except (ImportError, OSError):
         return None
 
-    @pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None)
+    @dali.pipeline_def(batch_size=BATCH, num_threads=workers, device_id=None)
     def pipeline() -> Any:
         data, labels = fn.readers.file(files=[os.fspath(file) for file in files])
         images = fn.decoders.image_random_crop(data, device="cpu", random_area=[0.08, 1.0])
-        images = fn.resize(images, size=[SIDE, SIDE], interp_type=types.INTERP_TRIANGULAR)
+        images = fn.resize(images, size=[SIDE, SIDE], interp_type=dali.types.INTERP_TRIANGULAR)
         return fn.flip(images, horizontal=fn.random.coin_flip()), labels
 
     def batches() -> Iterator[Any]:
@@ -307,8 +328,8 @@ def dali_batches(files: list[Path], workers: int) -> Callable[[], Iterable[Any]]
 def spdl_batches(files: list[Path], workers: int) -> Callable[[], Iterable[Any]] | None:
     """Builds SPDL's pipeline: threads that decode a whole image to the model's size, which is all that it has."""
     try:
-        import spdl.io
-        from spdl.pipeline import PipelineBuilder
+        spdl_io: Any = import_module("spdl.io")
+        spdl_pipeline: Any = import_module("spdl.pipeline")
     except (ImportError, OSError):
         return None
 
@@ -316,10 +337,10 @@ def spdl_batches(files: list[Path], workers: int) -> Callable[[], Iterable[Any]]
         groups = [[os.fspath(f) for f in files[first : first + BATCH]] for first in range(0, len(files), BATCH)]
 
         def decoded(group: list[str]) -> Any:
-            buffer = spdl.io.load_image_batch(group, width=SIDE, height=SIDE, device_config=None)
-            return (spdl.io.to_numpy(buffer),)
+            buffer = spdl_io.load_image_batch(group, width=SIDE, height=SIDE, device_config=None)
+            return (spdl_io.to_numpy(buffer),)
 
-        built = PipelineBuilder().add_source(iter(groups)).pipe(decoded, concurrency=workers).add_sink(2)
+        built = spdl_pipeline.PipelineBuilder().add_source(iter(groups)).pipe(decoded, concurrency=workers).add_sink(2)
         with (pipe := built.build(num_threads=workers)).auto_stop():
             yield from pipe.get_iterator(timeout=60)
 
