@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
@@ -62,8 +63,8 @@ class FileReader:
             with self._lock:
                 self._held -= len(content or b"")
         else:
-            if self._coming and self._coming[0] == path:  # the next one in turn, for which there was no room
-                self._coming.popleft()
+            with contextlib.suppress(ValueError):  # it is the next one, mostly, for which there was no room
+                self._coming.remove(path)
             content = read_file(path)
         self.wait_seconds += time.perf_counter() - begin
         if self._coming:

@@ -330,7 +330,8 @@ def spdl_batches(files: list[Path], workers: int) -> Callable[[], Iterable[Any]]
     try:
         spdl_io: Any = import_module("spdl.io")
         spdl_pipeline: Any = import_module("spdl.pipeline")
-    except (ImportError, OSError):
+        spdl_io.load_image_batch([os.fspath(files[0])], width=SIDE, height=SIDE, device_config=None)
+    except (ImportError, OSError, RuntimeError):  # it is there, but not the FFmpeg that it needs
         return None
 
     def batches() -> Iterator[Any]:
