@@ -10,6 +10,7 @@ DALI and SPDL are measured where they are installed.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import resource
 import tempfile
@@ -67,6 +68,7 @@ def run(quick: bool = False) -> Table:
     """Runs the benchmark; ``quick``: few images, one round."""
     size = QUICK if quick else FULL
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # workers as a run has them on Linux; this process is none
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         write_photographs(folder, size.files)
