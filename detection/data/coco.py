@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from detection.data.annotations import Annotations
-from detection.data.coco_boxes import OUTLINED, read_annotations
-from detection.data.coco_records import Record, read_categories, read_images
+from detection.data.coco_boxes import read_annotations
+from detection.data.coco_json import load
+from detection.data.coco_records import read_categories, read_images
 from detection.data.issues import Finding, Findings, first_causes
 from detection.data.sections import CocoData, SplitFiles
+from engine.data.index import FromIndex, Listed, listed
 from engine.data.names import Names
 from engine.data.read_ahead import FileReader
 from engine.errors import UserError
 from engine.files import is_file, is_folder, other_than_file
 from engine.images.lazy_image import LazyImage, load_image
 
+ARRAYS = ("image_ids", "sizes", "starts", "boxes", "labels", "crowd", "areas")
+"""Those of :class:`detection.data.annotations.Annotations`."""
 
-class CocoImages:
+
+class CocoImages(FromIndex):
     """One split: no Python object for any image, but arrays that processes share."""
 
-    def __init__(self, folder: Path, names: Iterable[str], annotations: Annotations) -> None:
+    def __init__(self, folder: Path, names: Names, annotations: Annotations) -> None:
         self.annotations = annotations
         self.folder = folder
-        self._names = Names(names)
+        self._names = names
         self._reader = FileReader()
+
+    @classmethod
+    def of(cls, known: Listed) -> CocoImages:
+        arrays, facts = {name: known.arrays[name] for name in ARRAYS}, known.facts
+        if facts["texts"]:
+            width = arrays["image_ids"].shape[1]
+            arrays["image_ids"] = np.ascontiguousarray(arrays["image_ids"]).view(f"<U{width}")[:, 0]
+        annotations = Annotations(facts["classes"], facts["category_ids"], **arrays)
+        names = Names.of(known.arrays["content"], known.arrays["starts_of_names"])
+        images = cls(Path(facts["folder"]), names, annotations)
+        images.index = known
+        return images
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -92,36 +110,34 @@ def read_split(config: CocoData, split: str) -> tuple[CocoImages, list[Finding]]
         UserError: files are missing or are not COCO JSON.
     """
     folder, file = split_files(config, split)
-    document = _load(file)
-    findings = Findings(str(file))
-    category_ids, classes = read_categories(document["categories"], findings)
     folders = [config.root / files.images for files in (config.train, config.val, config.test) if files is not None]
-    images, faulty = read_images(document["images"], folder, folders.count(folder) == 1, findings)
-    annotations = read_annotations(document["annotations"], images, faulty, category_ids, classes, findings)
-    names = [image["file_name"] for image in images]
-    return CocoImages(folder, names, annotations), first_causes(findings.found)
+    alone = folders.count(folder) == 1
+    key = ["coco", os.fspath(folder), os.fspath(file), alone]
+    known = listed(config.root, key, partial(_listed, folder, file, alone))
+    findings = [Finding(**{**finding, "ids": tuple(finding["ids"])}) for finding in known.facts["findings"]]
+    return CocoImages.of(known), findings
 
 
-def _load(file: Path) -> dict[str, list[Record]]:
-    """The three lists. Outlines of objects are dropped while reading, since they are most of what COCO's files hold."""
-
-    def without_outlines(pairs: list[tuple[str, Any]]) -> Record:
-        record = dict(pairs)
-        if len(record) < len(pairs):
-            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-            raise ValueError(f"an object has the key {twice!r} more than once")
-        if record.pop("segmentation", None) and not record.get("bbox"):
-            record[OUTLINED] = True
-        return record
-
-    try:
-        document = json.loads(file.read_bytes(), object_pairs_hook=without_outlines)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: is no JSON file ({' '.join(str(error).split())})") from None
-    for key in ("images", "annotations", "categories"):
-        records = document.get(key) if isinstance(document, dict) else None
-        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-            raise UserError(f"{file}: is no COCO file: it needs a list of objects '{key}'")
-    return document
+def _listed(folder: Path, file: Path, alone: bool) -> Listed:
+    document = load(file)
+    findings = Findings(str(file))
+    category_ids, classes = read_categories(document.categories, findings)
+    images, faulty, folders = read_images(document.images, folder, alone, findings)
+    known = read_annotations(document.annotations, images, faulty, category_ids, classes, findings)
+    names = Names(image["file_name"] for image in images)
+    found = first_causes(findings.found)
+    arrays = {name: getattr(known, name) for name in ARRAYS}
+    if texts := known.image_ids.dtype.kind == "U":
+        arrays["image_ids"] = known.image_ids[:, None].view(np.int32)
+    return Listed(
+        {**arrays, "content": names.content, "starts_of_names": names.starts},
+        {
+            "folder": os.fspath(folder),
+            "classes": classes,
+            "category_ids": category_ids,
+            "texts": texts,
+            "findings": [vars(finding) for finding in found],
+        },
+        [os.fspath(file), *folders],
+        keep=not any(finding.fatal for finding in found),
+    )

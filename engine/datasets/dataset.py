@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,12 +14,13 @@ from torch import Tensor
 from engine.data.batch_plan import Draw
 from engine.datasets.class_folders import open_folder
 from engine.datasets.csv_labels import open_csv
-from engine.datasets.labelled import FileImages, LabelledImages, class_counts, open_digits, some
+from engine.datasets.labelled import FileImages, LabelledImages, class_counts, indexed, open_digits, some
 from engine.datasets.preflight import located
 from engine.datasets.sections import (
     TINY,
     CommonData,
     CsvData,
+    CsvFiles,
     DataConfig,
     DigitsData,
     FolderData,
@@ -67,7 +69,8 @@ def open_images(data: DataConfig, split: str, classes: list[str] | None = None) 
         case FolderData():
             return open_folder(data, split, classes)
         case CsvData():
-            return located(open_csv(data, split, classes))
+            key = data.model_dump(mode="json", include={*CsvData.model_fields} - {*CommonData.model_fields})
+            return indexed(data.root, [key, split, classes], partial(_listed_in_csv, data, split, classes))
         case TorchvisionData():
             images = open_torchvision(data, split)
             return located(images) if isinstance(images, FileImages) else images
@@ -75,6 +78,12 @@ def open_images(data: DataConfig, split: str, classes: list[str] | None = None) 
             if split == "test":
                 raise UserError("data.source: digits has no test split besides val, which holds its held-out images")
             return open_digits(split)
+
+
+def _listed_in_csv(data: CsvData, split: str, classes: list[str] | None, watched: list[str]) -> FileImages:
+    tables = data.csv.model_dump().values() if isinstance(data.csv, CsvFiles) else [data.csv]
+    watched += [os.fspath(table) for table in tables if table is not None]
+    return located(open_csv(data, split, classes), watched)
 
 
 def preprocessing_of(data: DataConfig, timm_name: str | None) -> Preprocessing:

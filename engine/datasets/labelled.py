@@ -6,13 +6,15 @@ import hashlib
 import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.index import FromIndex, Listed, listed
 from engine.data.names import Names
 from engine.data.read_ahead import FileReader
 from engine.images.file_check import look_at_some
@@ -64,6 +66,16 @@ class LabelledImages(ABC):
         """Returns the name without the data set's root, wherever that lies."""
         return self.name(index)
 
+    @property
+    def places(self) -> Names:
+        """Returns what :meth:`place` returns, of all images."""
+        return Names(map(self.place, range(len(self))))
+
+    @cached_property
+    def digest_of_names(self) -> str:
+        """Returns a digest of the places of all images, in whatever order."""
+        return hashlib.sha256(Names(sorted(self.places)).content[:-1]).hexdigest()[:16]
+
     @abstractmethod
     def fingerprint(self, index: int) -> int:
         """Returns a number that an image with another content rarely has: the size of its file, or a checksum."""
@@ -99,19 +111,14 @@ def digests(images: LabelledImages) -> tuple[str, str]:
     The latter are names, labels and fingerprints, in their order; of many images the fingerprints of some. Neither
     depends on where the data lie.
     """
-    names = [images.place(index) for index in range(len(images))]
     fingerprints = look_at_some(len(images), images.fingerprint)
-    seen = hashlib.sha256(_joined(names))
-    seen.update(np.ascontiguousarray(images.labels).tobytes() + repr(fingerprints).encode())
-    names.sort()
-    return hashlib.sha256(_joined(names)).hexdigest()[:16], seen.hexdigest()[:16]
+    seen = hashlib.sha256(images.places.content[:-1])
+    seen.update(np.ascontiguousarray(images.labels))
+    seen.update(repr(fingerprints).encode())
+    return images.digest_of_names, seen.hexdigest()[:16]
 
 
-def _joined(names: list[str]) -> bytes:
-    return "\0".join(names).encode(errors="surrogateescape")
-
-
-class FileImages(LabelledImages):
+class FileImages(LabelledImages, FromIndex):
     """Images in files below one folder: no Python object for any of them, but arrays that processes share.
 
     They are called by their paths as listed: below ``root``, unless a path was given as an absolute one.
@@ -126,6 +133,14 @@ class FileImages(LabelledImages):
         self._prefix = os.path.join(root, "")
         self._reader = FileReader()
         assert len(self.names) == len(labels)
+
+    @classmethod
+    def of(cls, known: Listed) -> FileImages:
+        arrays, facts = known.arrays, known.facts
+        names = Names.of(arrays["content"], arrays["starts"])
+        images = cls(Path(facts["folder"]), facts["classes"], arrays["labels"], names)
+        images.missing, images.digest_of_names, images.index = facts["missing"], facts["digest_of_names"], known
+        return images
 
     def subset(self, indices: NDArray[np.int64]) -> FileImages:
         return FileImages(self.root, self.classes, self.labels[indices], self.names.take(indices))
@@ -151,11 +166,41 @@ class FileImages(LabelledImages):
     def place(self, index: int) -> str:
         return self.name(index).removeprefix(self._prefix)
 
+    @property
+    def places(self) -> Names:
+        if not (self.names.content[self.names.starts[:-1]] == ord("/")).any():
+            return self.names
+        return Names(name.removeprefix(self._prefix) for name in self.names)
+
     def fingerprint(self, index: int) -> int:
         try:
             return self.path(index).stat().st_size
         except OSError:  # it is missed when it is read
             return -1
+
+
+def indexed(root: Path, key: Any, make: Callable[[list[str]], FileImages]) -> FileImages:
+    """Returns the images that ``make`` lists, or has listed before, see :func:`engine.data.index.listed`.
+
+    Args:
+        root: The folder of the data.
+        key: All that decides what ``make`` finds besides, as JSON has it.
+        make: Is given a list that takes the paths of all files and folders in which it looks.
+    """
+
+    def found() -> Listed:
+        watched = list[str]()
+        images = make(watched)
+        facts = {
+            "folder": os.fspath(images.root),
+            "classes": images.classes,
+            "missing": images.missing,
+            "digest_of_names": images.digest_of_names,
+        }
+        arrays = {"content": images.names.content, "starts": images.names.starts, "labels": images.labels}
+        return Listed(arrays, facts, watched, keep=not images.missing)
+
+    return FileImages.of(listed(root, key, found))
 
 
 class ArrayImages(LabelledImages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +41,14 @@ def look_for_data(data: DataConfig) -> None:
             open_torchvision(data, "val")
 
 
-def located(images: FileImages) -> FileImages:
+def located(images: FileImages, watched: list[str] | None = None) -> FileImages:
     """Returns ``images`` by the names of their files, which a list may spell otherwise, and tells what is ``missing``.
 
-    Lists each folder once.
+    Lists each folder once; adds them to ``watched``.
     """
     found = locate(images.names, images.root)
+    if watched is not None:
+        watched += [os.path.join(images.root, folder) for folder in found.folders]
     if found.spelt:
         log.warning("data: %d images %s", len(found.spelt), found.told())
         names = Names(found.spelt.get(name, name) for name in images.names)

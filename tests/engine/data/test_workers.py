@@ -71,7 +71,7 @@ class Large:
         self.names = Names(f"{i}.jpg" for i in range(100_000))
 
     def __getitem__(self, draw: Draw):
-        address = self.names._content.__array_interface__["data"][0]
+        address = self.names.content.__array_interface__["data"][0]
         flags = ""
         for line in Path("/proc/self/maps").read_text().splitlines():
             first, last = (int(end, 16) for end in line.split()[0].split("-"))
