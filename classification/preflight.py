@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from classification.config import ClassificationConfig
 from classification.metrics.names import measured
 from engine.task.metrics import Metrics
 from engine.task.preflight import Checked, refusals
+
+if TYPE_CHECKING:
+    from engine.datasets.packing import Packable
 
 
 def metrics_of(config: ClassificationConfig) -> Metrics:
@@ -53,3 +57,11 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
             ),
         ],
     )
+
+
+def packable(config: ClassificationConfig) -> Mapping[str, Packable]:
+    """Returns the splits of a run, to be packed."""
+    from engine.datasets.dataset import open_images
+    from engine.datasets.packing import packable
+
+    return packable(lambda split: open_images(config.data, split))

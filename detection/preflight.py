@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from detection.config import DetectionConfig
 from detection.data.sections import CocoData
+from engine.errors import UserError
 from engine.task.preflight import Checked, refusals
+
+if TYPE_CHECKING:
+    from engine.datasets.packing import Packable
 
 NAMED = 1000
 """Ids that are named of each kind of fault."""
@@ -37,3 +42,14 @@ def look(config: DetectionConfig) -> Iterator[Checked]:
         errors = refusals(lambda: BatchLayout(len(opened["train"]), batch, drop_last=drop_last))
     warnings = [*config.questions(), *(finding.told(NAMED) for finding in findings if not finding.fatal)]
     yield Checked([described(split, images) for split, images in opened.items()], warnings, errors)
+
+
+def packable(config: DetectionConfig) -> Mapping[str, Packable]:
+    """Returns the splits of a run, to be packed. Raises a UserError if they are not in COCO's format."""
+    from detection.data.coco import packable
+    from detection.data.open import open_images
+
+    if not isinstance(config.data, CocoData):
+        raise UserError(f"data.source: {config.data.source}: only images that lie in files of their own can be packed")
+    splits = ("train", "val", *(["test"] if config.data.test is not None else []))
+    return {split: packable(open_images(config.data, split)) for split in splits}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from diffusion.config import DiffusionConfig
 from diffusion.data.sections import ImagesSource
 from diffusion.metrics.names import JUDGE, measured_in_training
 from engine.task.metrics import Metrics
 from engine.task.preflight import Checked, refusals
+
+if TYPE_CHECKING:
+    from engine.datasets.packing import Packable
 
 
 def metrics_of(config: DiffusionConfig) -> Metrics:
@@ -67,3 +71,11 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
             ),
         ],
     )
+
+
+def packable(config: DiffusionConfig) -> Mapping[str, Packable]:
+    """Returns the splits of a run, to be packed."""
+    from diffusion.data.open import open_split
+    from engine.datasets.packing import packable
+
+    return packable(lambda split: open_split(config.data, split))

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations
 from detection.data.coco_boxes import read_annotations
@@ -18,6 +20,9 @@ from detection.data.sections import CocoData, SplitFiles
 from engine.data.index import FromIndex, Listed, listed
 from engine.data.names import Names
 from engine.data.read_ahead import FileReader
+from engine.data.shards import Piece, Shards
+from engine.datasets.packing import Arrays, Packable
+from engine.datasets.shard_images import INDEX, read_packed
 from engine.errors import UserError
 from engine.files import is_file, is_folder, other_than_file
 from engine.images.lazy_image import LazyImage, load_image
@@ -29,11 +34,12 @@ ARRAYS = ("image_ids", "sizes", "starts", "boxes", "labels", "crowd", "areas")
 class CocoImages(FromIndex):
     """One split: no Python object for any image, but arrays that processes share."""
 
-    def __init__(self, folder: Path, names: Names, annotations: Annotations) -> None:
+    def __init__(self, folder: Path, names: Names, annotations: Annotations, shards: Shards | None = None) -> None:
         self.annotations = annotations
         self.folder = folder
-        self._names = names
-        self._reader = FileReader()
+        self.shards = shards
+        self.names = names
+        self._reader = FileReader() if shards is None else FileReader(read=shards.read)
 
     @classmethod
     def of(cls, known: Listed) -> CocoImages:
@@ -43,7 +49,9 @@ class CocoImages(FromIndex):
             arrays["image_ids"] = np.ascontiguousarray(arrays["image_ids"]).view(f"<U{width}")[:, 0]
         annotations = Annotations(facts["classes"], facts["category_ids"], **arrays)
         names = Names.of(known.arrays["content"], known.arrays["starts_of_names"])
-        images = cls(Path(facts["folder"]), names, annotations)
+        shards = Shards.of(known) if "shards" in facts else None
+        folder = Path(facts["folder"]) if shards is None else shards.folder
+        images = cls(folder, names, annotations, shards)
         images.index = known
         return images
 
@@ -51,17 +59,20 @@ class CocoImages(FromIndex):
         return len(self.annotations)
 
     def name(self, index: int) -> str:
-        return self._names[index]
+        return self.names[index]
 
     def path(self, index: int) -> Path:
-        return self.folder / self.name(index)
+        return self.folder / self.name(index) if self.shards is None else self.shards.path(index, self.name(index))
 
     @property
     def wait_seconds(self) -> float:
         return self._reader.wait_seconds
 
     def announce(self, indices: Iterable[int], threads: int) -> None:
-        self._reader.announce(map(self.path, indices), threads)
+        self._reader.announce(map(self._place, indices), threads)
+
+    def _place(self, index: int) -> Path | Piece:
+        return self.path(index) if self.shards is None else self.shards.piece(index)
 
     def image(self, index: int) -> LazyImage:
         """Loads an image, upright.
@@ -70,7 +81,7 @@ class CocoImages(FromIndex):
             UserError: it cannot be read, or has another size than its annotations are for.
         """
         path = self.path(index)
-        image = load_image(path, self._reader.read(path))
+        image = load_image(path, self._reader.read(self._place(index)))
         width, height = self.annotations.sizes[index].tolist()
         if image.size != (width, height):
             raise UserError(
@@ -78,6 +89,21 @@ class CocoImages(FromIndex):
                 f"are for {width} x {height}; correct width and height in the JSON file, or the image"
             )
         return image
+
+
+def open_packed(root: Path, split: str) -> CocoImages:
+    """Opens what tools.pack has made of a split.
+
+    Raises:
+        UserError: it is not there, or not all of it.
+    """
+    known = read_packed(root, split, "boxes")
+    if known is None:
+        raise UserError(f"data.root: {root} has no {INDEX.format(split)}; python -m tools.pack makes it")
+    images = CocoImages.of(known)
+    assert images.shards is not None
+    images.shards.check()
+    return images
 
 
 def split_files(config: CocoData, split: str) -> tuple[Path, Path]:
@@ -126,18 +152,30 @@ def _listed(folder: Path, file: Path, alone: bool) -> Listed:
     known = read_annotations(document.annotations, images, faulty, category_ids, classes, findings)
     names = Names(image["file_name"] for image in images)
     found = first_causes(findings.found)
+    arrays, facts = _told(known, names)
+    facts |= {"folder": os.fspath(folder), "findings": [vars(finding) for finding in found]}
+    return Listed(arrays, facts, [os.fspath(file), *folders], keep=not any(finding.fatal for finding in found))
+
+
+def _told(known: Annotations, names: Names) -> tuple[Arrays, dict[str, Any]]:
+    """Returns what :meth:`CocoImages.of` takes back."""
     arrays = {name: getattr(known, name) for name in ARRAYS}
     if texts := known.image_ids.dtype.kind == "U":
         arrays["image_ids"] = known.image_ids[:, None].view(np.int32)
-    return Listed(
-        {**arrays, "content": names.content, "starts_of_names": names.starts},
-        {
-            "folder": os.fspath(folder),
-            "classes": classes,
-            "category_ids": category_ids,
-            "texts": texts,
-            "findings": [vars(finding) for finding in found],
-        },
-        [os.fspath(file), *folders],
-        keep=not any(finding.fatal for finding in found),
-    )
+    arrays |= {"content": names.content, "starts_of_names": names.starts}
+    return arrays, {"classes": known.classes, "category_ids": known.category_ids, "texts": texts}
+
+
+def packable(images: CocoImages) -> Packable:
+    """Returns images with boxes, to be packed."""
+    arrays, facts = _told(images.annotations, images.names)
+
+    def resized(arrays: Arrays, sizes: NDArray[np.int64]) -> Arrays:
+        """Boxes and areas go with images; those of width 0 are as they were."""
+        new = np.where(sizes > 0, sizes, arrays["sizes"])
+        owners = np.repeat(np.arange(len(new)), np.diff(arrays["starts"]))
+        factors = (new / arrays["sizes"])[owners]
+        changed = {"boxes": arrays["boxes"] * np.tile(factors, 2), "areas": arrays["areas"] * factors.prod(axis=1)}
+        return {**arrays, "sizes": new, **changed}
+
+    return Packable("boxes", images.names, images.path, lambda index: None, arrays, facts, resized)

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations, in_order
-from detection.data.coco_json import OUTLINED, Columns
+from detection.data.coco_json import OUTLINED, Columns, in_words, is_finite, is_id, is_number, other_type, plain_id
 from detection.data.coco_records import Record, ids_of, parted, repeated
-from detection.data.coco_values import in_words, is_finite, is_id, is_number, other_type, plain_id
 from detection.data.issues import Findings
 from detection.data.plausibility import check_boxes, off_by_one
 

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from detection.data.coco_values import in_words, is_file_name, is_id, is_side, plain_id
+from detection.data.coco_json import Record, in_words, is_file_name, is_id, is_side, plain_id
 from detection.data.issues import Findings
 from engine.images.file_names import locate
 from engine.look_alike import as_text, look_alikes, told_apart
-
-Record = dict[str, Any]
 
 _OF_IMAGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "id": (is_id, "whole number of 64 bits or text"),

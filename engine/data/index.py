@@ -102,9 +102,7 @@ def listed(root: Path, key: Any, make: Callable[[], Listed]) -> Listed:
         states = _states(made.watched)
         if all(max(state[:2]) < begin - SETTLED_SECONDS * 1e9 for state in states if state is not None):
             inside = os.fspath(root) in made.watched  # a new folder in it would change it
-            _write(
-                files[inside:], made, {"id": uuid.uuid4().hex, "root": os.fspath(root), "states": states, "told": told}
-            )
+            _write(files[inside:], made, {"root": os.fspath(root), "states": states, "told": told})
     return made
 
 
@@ -136,18 +134,29 @@ def read_index(file: Path) -> Listed | None:
 
 
 def _write(files: Sequence[Path], made: Listed, more: dict[str, Any]) -> None:
-    facts = {**made.facts, **more, "watched": list(made.watched)}
     for file in files:
-        aside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            arrays = {name: np.ascontiguousarray(array) for name, array in made.arrays.items()}
-            save_file(arrays, aside, {"facts": json.dumps(facts)})
-            os.replace(aside, file)
+        with contextlib.suppress(OSError, SafetensorError):
+            write_index(file, made, more)
             return
-        except (OSError, SafetensorError):
-            with contextlib.suppress(OSError):
-                aside.unlink()
+
+
+def write_index(file: Path, made: Listed, more: dict[str, Any] | None = None) -> None:
+    """Writes what was found into a file, whole or not at all, for :func:`read_index`; ``more``: further facts.
+
+    Raises:
+        OSError, SafetensorError: it cannot be written.
+    """
+    watched = list(made.watched)
+    facts = {"id": uuid.uuid4().hex, "root": os.fspath(file.parent), "states": [None] * len(watched), **made.facts}
+    aside = file.with_name(f".{file.name}.{uuid.uuid4().hex[:12]}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        arrays = {name: np.ascontiguousarray(array) for name, array in made.arrays.items()}
+        save_file(arrays, aside, {"facts": json.dumps({**facts, **(more or {}), "watched": watched})})
+        os.replace(aside, file)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
 
 
 def _states(paths: Sequence[str]) -> list[State]:

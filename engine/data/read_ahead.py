@@ -8,7 +8,7 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,47 +25,49 @@ class FileReader:
     Used by one thread of each process. Copies in other processes know of no announcements.
     """
 
-    def __init__(self, limit: int = AHEAD_BYTES) -> None:
-        self._limit = limit
+    def __init__(self, limit: int = AHEAD_BYTES, read: Callable[[Any], bytes | None] | None = None) -> None:
+        """``read``: Returns what is in a file, by whatever names it; None: :func:`read_file`, by its path."""
+        self._limit, self._content = limit, read or read_file
         self._forget()
 
     def _forget(self) -> None:
         self._pool: ThreadPoolExecutor | None = None
         self._threads = 0
-        self._coming: deque[Path] = deque()
-        self._begun: dict[Path, deque[Future[bytes | None]]] = {}
+        self._coming: deque[Hashable] = deque()
+        self._begun: dict[Hashable, deque[Future[bytes | None]]] = {}
         self._lock = threading.Lock()
         self._reading, self._held = 0, 0
         self.wait_seconds = 0.0
         """Time in which a file was waited for."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_limit": self._limit}
+        return {"limit": self._limit, "read": self._content}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._limit = state["_limit"]
+        self._limit, self._content = state["limit"], state["read"]
         self._forget()
 
-    def announce(self, paths: Iterable[Path], threads: int) -> None:
+    def announce(self, paths: Iterable[Hashable], threads: int) -> None:
         """Says which files will be asked for next, in this order; as many as ``threads`` are read at a time."""
         if self._pool is None:
             self._pool, self._threads = ThreadPoolExecutor(threads, "read_ahead"), threads
         self._coming.extend(paths)
         self._go_on()
 
-    def read(self, path: Path) -> bytes | None:
+    def read(self, path: Hashable) -> bytes | None:
         """Returns what is in a file; None if it cannot be read, which whoever tries again is told the reason of."""
         begin = time.perf_counter()
         if futures := self._begun.get(path):
-            content = futures.popleft().result()
+            future = futures.popleft()
             if not futures:
                 del self._begun[path]
+            content = future.result()
             with self._lock:
                 self._held -= len(content or b"")
         else:
             with contextlib.suppress(ValueError):  # it is the next one, mostly, for which there was no room
                 self._coming.remove(path)
-            content = read_file(path)
+            content = self._content(path)
         self.wait_seconds += time.perf_counter() - begin
         if self._coming:
             self._go_on()
@@ -80,12 +82,15 @@ class FileReader:
                 self._reading += 1
             self._begun.setdefault(path, deque()).append(self._pool.submit(self._read, path))
 
-    def _read(self, path: Path) -> bytes | None:
-        content = read_file(path)
-        with self._lock:
-            self._reading -= 1
-            self._held += len(content or b"")
-        return content
+    def _read(self, path: Hashable) -> bytes | None:
+        content = None
+        try:
+            content = self._content(path)
+            return content
+        finally:
+            with self._lock:
+                self._reading -= 1
+                self._held += len(content or b"")
 
 
 def read_file(path: Path) -> bytes | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.data.batch_plan import Draw
+from engine.data.shards import stage_on_nodes
 from engine.datasets.class_folders import open_folder
 from engine.datasets.csv_labels import open_csv
 from engine.datasets.labelled import FileImages, LabelledImages, class_counts, indexed, open_digits, some
@@ -24,9 +25,11 @@ from engine.datasets.sections import (
     DataConfig,
     DigitsData,
     FolderData,
+    ShardData,
     SplitData,
     TorchvisionData,
 )
+from engine.datasets.shard_images import open_shards, shards_of
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -47,6 +50,7 @@ def prepare_data(data: CommonData) -> None:
 
 def prepare_on_all(data: CommonData, ranks: Ranks) -> None:
     """Fetches what is missing, first on rank 0, then on one rank of each other node: a shared folder is whole by then.
+    Copies shards to each node, if they are to be staged.
 
     Raises:
         UserError: on every rank, if rank 0 cannot.
@@ -55,6 +59,8 @@ def prepare_on_all(data: CommonData, ranks: Ranks) -> None:
     if ranks.layout.local_rank == 0 and not ranks.is_main:
         prepare_data(data)
     ranks.barrier()
+    if isinstance(data, ShardData) and data.stage:
+        stage_on_nodes(shards_of(data.root), ranks)
 
 
 def open_images(data: DataConfig, split: str, classes: list[str] | None = None) -> LabelledImages:
@@ -71,6 +77,8 @@ def open_images(data: DataConfig, split: str, classes: list[str] | None = None) 
         case CsvData():
             key = data.model_dump(mode="json", include={*CsvData.model_fields} - {*CommonData.model_fields})
             return indexed(data.root, [key, split, classes], partial(_listed_in_csv, data, split, classes))
+        case ShardData():
+            return open_shards(data, split)
         case TorchvisionData():
             images = open_torchvision(data, split)
             return located(images) if isinstance(images, FileImages) else images

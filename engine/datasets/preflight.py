@@ -12,7 +12,8 @@ from engine.data.names import Names
 from engine.datasets.class_folders import split_folder
 from engine.datasets.csv_labels import open_csv
 from engine.datasets.labelled import FileImages, LabelledImages
-from engine.datasets.sections import CsvData, DataConfig, FolderData, TorchvisionData
+from engine.datasets.sections import CsvData, DataConfig, FolderData, ShardData, TorchvisionData
+from engine.datasets.shard_images import open_shards
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.images.file_check import look_at_some
 from engine.images.file_names import NAMED, Located, locate
@@ -35,6 +36,8 @@ def look_for_data(data: DataConfig) -> None:
                 split_folder(data.root, split)
         case CsvData():
             open_csv(data, "val")
+        case ShardData():
+            open_shards(data, "val")
         case TorchvisionData():
             if data.download:
                 download(data)

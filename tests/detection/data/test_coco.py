@@ -64,7 +64,7 @@ def test_all_is_kept_as_arrays(tmp_path):
     assert len(arrays) == 7 and not any(array.dtype == object for array in arrays)
     assert len(images.annotations.classes) == 3
     assert not any(isinstance(value, list) for value in vars(images).values())
-    assert isinstance(images._names, Names)
+    assert isinstance(images.names, Names)
 
 
 @pytest.mark.parametrize(
