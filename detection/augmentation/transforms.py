@@ -157,6 +157,9 @@ class TrainReader:
         self._resizer = Resizer("bilinear", resizer_of(preprocessing).exact)
         self._seed = seed
 
+    def __len__(self) -> int:
+        return len(self._images)
+
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         seed = derive(self._seed, "augmentation", draw.epoch, draw.position)
         return {**self._transform(self._sample(draw), seed), "index": draw.index}

@@ -86,6 +86,9 @@ class NoisyReader:
         """Begins to read the files of draws that come next."""
         self.images.announce((draw.index for draw in draws), threads)
 
+    def __len__(self) -> int:
+        return len(self.images)
+
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         if self.training:
             drawn = draw_training(self.seed, draw, self.shape, self.stratified)

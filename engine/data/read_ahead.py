@@ -13,6 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from engine.data.unreadable import TRANSIENT, storage_error
+
 READ_THREADS = 16
 """Of each process that reads images, unless `data.read_threads` says otherwise."""
 AHEAD_BYTES = 128 * 2**20
@@ -94,9 +96,15 @@ class FileReader:
 
 
 def read_file(path: Path) -> bytes | None:
-    """Returns what is in a file; None if it cannot be read, or is no file: a pipe would wait for whoever writes."""
+    """Returns what is in a file; None if it cannot be read, or is no file: a pipe would wait for whoever writes.
+
+    Raises:
+        StorageError: the storage fails, perhaps not for long.
+    """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
             return stream.read() if stat.S_ISREG(os.fstat(stream.fileno()).st_mode) else None
-    except OSError:
+    except OSError as error:
+        if error.errno in TRANSIENT:
+            raise storage_error(path, error) from None
         return None

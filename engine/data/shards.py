@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.data.index import Listed
+from engine.data.unreadable import TRANSIENT, storage_error
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 
@@ -87,7 +88,12 @@ class Shards:
         try:
             content = os.pread(self._descriptor(shard), size, offset)
         except OSError as error:
-            raise UserError(f"{self.folder / self.names[shard]}: cannot be read: {error.strerror}") from None
+            with self._lock, contextlib.suppress(OSError, KeyError):
+                os.close(self._open.pop(shard))  # what has gone stale is opened anew
+            file = self.folder / self.names[shard]
+            if error.errno in TRANSIENT:
+                raise storage_error(file, error) from None
+            raise UserError(f"{file}: cannot be read: {error.strerror}") from None
         if len(content) != size:
             raise UserError(f"{self.folder / self.names[shard]}: ends before its files do; pack it anew")
         return content

@@ -11,7 +11,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from engine.data.batch_plan import Draw
 from engine.data.lost_workers import RESTARTS, WorkerLostError, loss_of, told_of_loss
 from engine.data.read_meter import ReadMeter
+from engine.data.unreadable import Patience, Troubles
 from engine.distributed.layout import Layout, own_cores
 from engine.distributed.transfer import share, shared
 from engine.errors import UserError
@@ -57,6 +58,10 @@ class WorkerSettings:
     """Threads of each process that read files ahead; 0: files are read when they are used."""
     meter: ReadMeter | None = None
     """Counts what the processes spend their time on."""
+    patience: Patience = field(default_factory=Patience)
+    """What is done where an image cannot be read."""
+    troubles: Troubles = field(default_factory=Troubles, compare=False)
+    """Counts these."""
 
 
 def resolve_workers(workers: int | str, layout: Layout, environment: Mapping[str, str] = os.environ) -> int:
@@ -92,7 +97,7 @@ def read_batches(
 def _read(reader: SampleReader, coming: _Unread, settings: WorkerSettings) -> Generator[Any, None, None]:
     parallel = settings.workers > 0
     loader: DataLoader[Any] = DataLoader(
-        _BatchReader(reader, settings.collate, settings.read_threads, settings.meter),
+        _BatchReader(reader, settings.collate, settings.read_threads, settings.meter, settings.patience),
         batch_size=None,  # the draws come in batches already
         sampler=_with_following(coming, max(1, settings.workers)),
         collate_fn=_unchanged,
@@ -108,9 +113,11 @@ def _read(reader: SampleReader, coming: _Unread, settings: WorkerSettings) -> Ge
     end = partial(_end_workers, iterator)
     atexit.register(end)
     try:
-        for batch in iterator:
-            if isinstance(batch, UserError):
-                raise batch
+        for read in iterator:
+            if isinstance(read, UserError):
+                raise read
+            batch, told = read
+            settings.troubles.note(told)
             coming.arrived()
             yield batch
     except (RuntimeError, OSError, EOFError) as error:
@@ -168,9 +175,14 @@ class _BatchReader(Dataset[Any]):
     """Reads whole batches. A user's error takes the place of its batch: DataLoader would wrap one that is raised."""
 
     def __init__(
-        self, reader: SampleReader, collate: Callable[[list[Any]], Any], threads: int, meter: ReadMeter | None
+        self,
+        reader: SampleReader,
+        collate: Callable[[list[Any]], Any],
+        threads: int,
+        meter: ReadMeter | None,
+        patience: Patience,
     ) -> None:
-        self._reader, self._collate, self._meter = reader, collate, meter
+        self._reader, self._collate, self._meter, self._patience = reader, collate, meter, patience
         self._announce = getattr(reader, "announce", None) if threads else None
         self._threads, self._announced = threads, list[Draw]()
         self._shared: tuple[torch.Tensor, list[int]] | None = None
@@ -179,27 +191,25 @@ class _BatchReader(Dataset[Any]):
         """Lets workers that are no forks map one copy of the reader's arrays, whatever the number of workers."""
         if self._shared is None:
             self._shared = share(self._reader)
-        return _from_shared, (*self._shared, self._collate, self._threads, self._meter)
+        return _from_shared, (*self._shared, self._collate, self._threads, self._meter, self._patience)
 
     def __getitem__(self, draws: Draws) -> Any:
         own, following = draws
-        begin = time.perf_counter()
+        begin, told = time.perf_counter(), list[tuple[str, bool]]()
         try:
             if self._announce is not None:
                 self._announce(following if self._announced == own else own + following, self._threads)
                 self._announced = following
-            batch = self._collate([self._reader[draw] for draw in own])
+            batch = self._collate([self._patience.sample(self._reader, draw, told) for draw in own])
         except UserError as error:
             return UserError(str(error))
         if self._meter is not None:
             self._meter.add(time.perf_counter() - begin, getattr(self._reader, "wait_seconds", 0.0))
-        return batch
+        return batch, told
 
 
-def _from_shared(
-    memory: torch.Tensor, sizes: list[int], collate: Callable[[list[Any]], Any], threads: int, meter: ReadMeter | None
-) -> _BatchReader:
-    return _BatchReader(shared(memory, sizes), collate, threads, meter)
+def _from_shared(memory: torch.Tensor, sizes: list[int], *more: Any) -> _BatchReader:
+    return _BatchReader(shared(memory, sizes), *more)
 
 
 @contextlib.contextmanager

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from engine.data.unreadable import TRANSIENT, UnreadableError, storage_error
 from engine.errors import UserError
 from engine.files import other_than_file, write_atomic
 from engine.images.jpeg_end import is_cut_off
@@ -60,8 +62,9 @@ def read_image(path: Path, content: bytes | None = None) -> Image.Image:
     half, a quarter or an eighth of its sides (:func:`size_in_file`).
 
     Raises:
-        UserError: the file is missing, may not be read, is none but a pipe or the like, is broken, truncated (of a
-            JPEG, whatever end it has), of no known format, has floating-point pixels, or would take too much memory.
+        UnreadableError: the file is missing, may not be read, is none but a pipe or the like, is broken, truncated
+            (of a JPEG, whatever end it has), of no known format, has floating-point pixels, or would take too much
+            memory.
     """
     try:
         with open_image(path if content is None else io.BytesIO(content)) as image:
@@ -80,14 +83,20 @@ def read_image(path: Path, content: bytes | None = None) -> Image.Image:
             picture.info[SIZE_IN_FILE] = size[::-1] if is_turned else size
         return picture
     except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
+        raise UnreadableError(f"{path}: no such image", str(path)) from None
     except PermissionError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; ask for permission, or remove it") from None
+        text = f"{path}: cannot be read: {error.strerror}; ask for permission, or remove it"
+        raise UnreadableError(text, str(path)) from None
     except Exception as error:  # a decoder that meets broken data raises whatever its parsing trips over
-        if content is not None:  # what it has to say of a file names it
+        if isinstance(error, OSError) and error.errno in TRANSIENT:
+            raise storage_error(path, error) from None
+        if content is not None and os.path.exists(path):  # what it has to say of a file names it
             return read_image(path)
+        if isinstance(error, UnidentifiedImageError) and content is not None:
+            error = OSError("cannot identify image file")  # else it names an object in memory
         reason = "it is empty" if path.is_file() and path.stat().st_size == 0 else str(error) or type(error).__name__
-        raise UserError(f"{path}: cannot be read as an image ({reason}); repair, replace or remove it") from None
+        text = f"{path}: cannot be read as an image ({reason}); repair, replace or remove it"
+        raise UnreadableError(text, str(path)) from None
 
 
 def why_unreadable(path: Path) -> str:

@@ -15,6 +15,7 @@ from engine.data.batch_plan import Draw
 from engine.data.names import Names
 from engine.data.read_ahead import READ_THREADS, FileReader
 from engine.data.read_meter import ReadMeter
+from engine.data.unreadable import Patience
 from engine.data.workers import WorkerSettings, resolve_workers
 from engine.devices.kinds import device_kind
 from engine.distributed.ranks import Ranks
@@ -36,6 +37,7 @@ def worker_settings(
         collate=collate,
         read_threads=READ_THREADS if data.read_threads == "auto" else data.read_threads,
         meter=ReadMeter(workers),
+        patience=Patience(data.read_timeout_seconds, data.max_unreadable),
     )
 
 

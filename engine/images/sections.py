@@ -30,6 +30,10 @@ class ImageData(Section):
     """Processes that read images, for each rank; 0: the main process reads; auto: the rank's cores less one."""
     read_threads: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     """Threads of each of these processes that read the files of coming images; 0: none; auto: 16."""
+    read_timeout_seconds: Annotated[float, Field(ge=0, le=86400)] = 120.0
+    """How long a file is tried again while the storage fails (EIO, ESTALE, ETIMEDOUT)."""
+    max_unreadable: Annotated[int, Field(ge=0)] = 0
+    """Training images that cannot be read and are skipped; one more ends the run, as does one of val."""
     prefetch: Few = 2
     """Micro-batches that each worker keeps ready."""
     multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None

@@ -16,6 +16,7 @@ from engine.data.batch_plan import BatchLayout
 from engine.data.device_prefetch import DeviceBatches, Throughput
 from engine.data.loaders import EvaluationStopped, MicroBatchSampler, TrainLoader
 from engine.data.read_meter import WaitHint
+from engine.data.unreadable import require_readable
 from engine.devices.kinds import DeviceNumbers
 from engine.devices.peak_memory import take_peak_gb
 from engine.distributed.ranks import Ranks
@@ -201,6 +202,7 @@ class Trainer:
     def _record(self, recorder: Recorder) -> None:
         """Writes the training record: means over the steps since the last one."""
         self.settle()
+        require_readable(self.task.workers.patience, self.task.workers.troubles, self.ranks)
         metrics = {
             **self.state.window.means(),
             "lr": self.learner.rate,
@@ -221,6 +223,7 @@ class Trainer:
         Returns False if a stop request interrupted it.
         """
         state, scale = self.state, self.state.plateau.scale
+        require_readable(self.task.workers.patience, self.task.workers.troubles, self.ranks)
         self.save(recorder)
         try:
             evaluated = self.evaluate("val")
