@@ -13,15 +13,17 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.data.index import Listed
 from engine.data.unreadable import TRANSIENT, storage_error
-from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+
+if TYPE_CHECKING:
+    from engine.distributed.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
