@@ -29,10 +29,11 @@ RECORDED = (
     "training.compile",
     "optimizer.lr",
     "schedule",
+    "data.max_unreadable",
     "evaluation.early_stopping",
 )
-"""Settings that a resumed run may change on purpose: its length, its rates, when it is stopped early, and how a batch
-is cut into parts and compiled, which changes rounding and dropout."""
+"""Settings that a resumed run may change on purpose: its length, its rates, when it is stopped early, which faults of
+its data it may have, and how a batch is cut into parts and compiled, which changes rounding and dropout."""
 
 
 MOST_SHOWN = 100

@@ -39,6 +39,8 @@ FREE = (
     "data.workers",
     "data.read_threads",
     "data.prefetch",
+    "data.read_timeout_seconds",
+    "data.stage",
     "data.multiprocessing_context",
     "training.shard",
     "training.profile",

@@ -101,7 +101,7 @@ def listed(root: Path, key: Any, make: Callable[[], Listed]) -> Listed:
     if made.keep and len(made.watched) <= MOST_WATCHED:
         states = _states(made.watched)
         if all(max(state[:2]) < begin - SETTLED_SECONDS * 1e9 for state in states if state is not None):
-            inside = os.fspath(root) in made.watched  # a new folder in it would change it
+            inside = os.path.normpath(root) in map(os.path.normpath, made.watched)  # a new folder would change it
             _write(files[inside:], made, {"root": os.fspath(root), "states": states, "told": told})
     return made
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.data.batch_plan import Draw
 from engine.errors import UserError
 
 if TYPE_CHECKING:
+    from engine.data.batch_plan import Draw
     from engine.distributed.ranks import Ranks
 
 log = logging.getLogger(__name__)
