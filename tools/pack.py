@@ -11,8 +11,9 @@ import sys
 import tarfile
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +53,6 @@ class Job:
     plan: str
     """Digest of all that decides what is packed."""
 
-    @property
-    def part(self) -> Path:
-        """Returns the file that says, once the tar file is whole, where its images lie."""
-        return self.file.with_name(f".{self.file.name}.part")
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Packs what the command line names. Returns 0, or 2 for wrong input."""
@@ -82,7 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: the cores)")
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
     options = parser.parse_intermixed_args(arguments)
-    if min(options.short_side or 1, options.shard_images, options.workers or 1) < 1 or not 1 <= options.quality <= 100:
+    given = {options.short_side, options.shard_images, options.workers} - {None}
+    if min(given) < 1 or not 1 <= options.quality <= 100:
         parser.error("--short-side, --shard-images and --workers are at least 1, --quality is 1 to 100")
 
     def command() -> int:
@@ -90,7 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load_config(find_spec(task).schema(), options.config, options.overrides)
         check_writable(options.output, "--output")
         with setup_logging(0, 1):
-            splits = find_spec(task).packable(config)
+            packable_splits = find_spec(task).packable
+            if packable_splits is None:
+                raise UserError(f"--task: {task} has nothing to be packed")
+            splits = packable_splits(config)
         workers = options.workers or own_cores(Layout())
         for split, packable in splits.items():
             sizes = options.short_side, options.quality, options.shard_images
@@ -120,30 +120,30 @@ def pack(
     """
     plan = _plan(packable, short_side, quality if short_side else 0, count)
     index = folder / INDEX.format(split)
-    jobs = [*_jobs(packable, folder, split, short_side, quality, count, plan)]
+    names = [f"{split}-{number:06d}.tar" for number in range(-(-len(packable.names) // count))]
     finished = read_index(index)
     if finished is None:
-        with ProcessPoolExecutor(min(workers, len(jobs))) as pool:
-            parts = list(pool.map(write_shard, jobs))
-        pieces = [np.insert(part, 0, number, axis=1) for number, part in enumerate(parts)]
-        table = np.concatenate(pieces)
+        jobs = _jobs(packable, [folder / name for name in names], short_side, quality, count, plan)
+        with ProcessPoolExecutor(min(workers, len(names))) as pool:
+            parts = [np.insert(part, 0, number, axis=1) for number, part in enumerate(_done(pool, jobs, 2 * workers))]
+        table = np.concatenate(parts)
         finished = Listed(
             {**packable.resized(packable.arrays, table[:, 3:5]), "pieces": table[:, :3]},
             {
                 **packable.facts,
                 "kind": packable.kind,
                 "plan": plan,
-                "shards": [job.file.name for job in jobs],
-                "sizes": [job.file.stat().st_size for job in jobs],
+                "shards": names,
+                "sizes": [(folder / name).stat().st_size for name in names],
             },
             [],
         )
         write_index(index, finished)
-        for job in jobs:
-            job.part.unlink(missing_ok=True)
+        for name in names:
+            _part(folder / name).unlink(missing_ok=True)
     _require_same(finished, plan, index)
     total = sum(finished.facts["sizes"])
-    return f"{split}: {len(packable.names)} images in {len(jobs)} tar files, {total / 1e6:.1f} MB, and {shown(index)}"
+    return f"{split}: {len(packable.names)} images in {len(names)} tar files, {total / 1e6:.1f} MB, and {shown(index)}"
 
 
 def _plan(packable: Packable, *settings: int | None) -> str:
@@ -159,13 +159,13 @@ def _require_same(known: Listed, plan: str, file: Path) -> None:
 
 
 def _jobs(
-    packable: Packable, folder: Path, split: str, short_side: int | None, quality: int, count: int, plan: str
+    packable: Packable, files: Sequence[Path], short_side: int | None, quality: int, count: int, plan: str
 ) -> Iterator[Job]:
-    for number, first in enumerate(range(0, len(packable.names), count)):
-        indices = range(first, min(first + count, len(packable.names)))
+    for number, file in enumerate(files):
+        indices = range(number * count, min((number + 1) * count, len(packable.names)))
         yield Job(
-            folder / f"{split}-{number:06d}.tar",
-            first,
+            file,
+            indices.start,
             [packable.path(index) for index in indices],
             [os.path.splitext(packable.names[index])[1].lower() or ".jpg" for index in indices],
             [packable.label(index) for index in indices],
@@ -173,6 +173,22 @@ def _jobs(
             quality,
             plan,
         )
+
+
+def _done(pool: ProcessPoolExecutor, jobs: Iterable[Job], at_once: int) -> Iterator[np.ndarray]:
+    """Yields what comes of the jobs, in order; never are many of them there at a time, since each names its images."""
+    running = deque[Future[np.ndarray]]()
+    for job in jobs:
+        running.append(pool.submit(write_shard, job))
+        if len(running) >= at_once:
+            yield running.popleft().result()
+    while running:
+        yield running.popleft().result()
+
+
+def _part(file: Path) -> Path:
+    """Returns the file that says, once the tar file is whole, where its images lie."""
+    return file.with_name(f".{file.name}.part")
 
 
 def write_shard(job: Job) -> np.ndarray:
@@ -184,7 +200,7 @@ def write_shard(job: Job) -> np.ndarray:
     Raises:
         UserError: an image cannot be read, or the tar file is of other images.
     """
-    if (known := read_index(job.part)) is not None and job.file.exists():
+    if (known := read_index(_part(job.file))) is not None and job.file.exists():
         _require_same(known, job.plan, job.file)
         if job.file.stat().st_size == known.facts["size"]:
             return known.arrays["table"].copy()
@@ -214,7 +230,7 @@ def write_shard(job: Job) -> np.ndarray:
         with contextlib.suppress(OSError):
             aside.unlink()
     table = np.array(rows, np.int64)
-    write_index(job.part, Listed({"table": table}, {"plan": job.plan, "size": job.file.stat().st_size}, []))
+    write_index(_part(job.file), Listed({"table": table}, {"plan": job.plan, "size": job.file.stat().st_size}, []))
     return table
 
 

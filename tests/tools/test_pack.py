@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +130,10 @@ class Inline:
     def __exit__(self, *error: object) -> None:
         pass
 
-    map = staticmethod(map)
+    def submit(self, call: Callable[[Any], Any], job: Any) -> Future[Any]:
+        future = Future[Any]()
+        future.set_result(call(job))
+        return future
 
 
 def test_images_are_made_smaller_and_boxes_with_them(tmp_path: Path) -> None:
