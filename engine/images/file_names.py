@@ -108,7 +108,8 @@ def locate(names: Iterable[str], root: Path, count_others: bool = False) -> Loca
         others.get(os.path.dirname(path) or ".", set()).discard(os.path.basename(path))
     first = next((os.path.join(folder, min(unnamed)) for folder, unnamed in sorted(others.items()) if unnamed), "")
     unlisted = sum(map(len, others.values()))
-    return Located(spelt, missing, denied, nearest, [*by_folder], unlisted, os.path.normpath(first))
+    folders = [*{**by_folder, **dict.fromkeys(map(os.path.dirname, spelt.values()))}]
+    return Located(spelt, missing, denied, nearest, folders, unlisted, os.path.normpath(first))
 
 
 def _spelt(names: Names, absent: list[int], root: Path) -> dict[str, str]:
