@@ -11,7 +11,7 @@ from engine.task.metrics import Metrics
 from engine.task.preflight import Checked, refusals
 
 if TYPE_CHECKING:
-    from engine.datasets.packing import Packable
+    from engine.task.packing import Packable
 
 
 def metrics_of(config: ClassificationConfig) -> Metrics:
@@ -62,6 +62,6 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
 def packable(config: ClassificationConfig) -> Mapping[str, Packable]:
     """Returns the splits of a run, to be packed."""
     from engine.datasets.dataset import open_images
-    from engine.datasets.packing import packable
+    from engine.task.packing import packable
 
     return packable(lambda split: open_images(config.data, split))

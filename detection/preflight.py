@@ -11,7 +11,7 @@ from engine.errors import UserError
 from engine.task.preflight import Checked, refusals
 
 if TYPE_CHECKING:
-    from engine.datasets.packing import Packable
+    from engine.task.packing import Packable
 
 NAMED = 1000
 """Ids that are named of each kind of fault."""

@@ -12,7 +12,7 @@ from engine.task.metrics import Metrics
 from engine.task.preflight import Checked, refusals
 
 if TYPE_CHECKING:
-    from engine.datasets.packing import Packable
+    from engine.task.packing import Packable
 
 
 def metrics_of(config: DiffusionConfig) -> Metrics:
@@ -76,6 +76,6 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
 def packable(config: DiffusionConfig) -> Mapping[str, Packable]:
     """Returns the splits of a run, to be packed."""
     from diffusion.data.open import open_split
-    from engine.datasets.packing import packable
+    from engine.task.packing import packable
 
     return packable(lambda split: open_split(config.data, split))

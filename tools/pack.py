@@ -25,7 +25,6 @@ from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.config.load import load_config
 from engine.data.index import Listed, read_index, write_index
-from engine.datasets.packing import Packable
 from engine.datasets.shard_images import INDEX
 from engine.distributed.layout import Layout, own_cores
 from engine.errors import UserError
@@ -33,6 +32,7 @@ from engine.files import check_writable, shown
 from engine.images.lazy_image import load_image
 from engine.log import setup_logging
 from engine.task.other_tasks import task_of
+from engine.task.packing import Packable
 from engine.task.spec import find_spec
 
 VERSION = 1

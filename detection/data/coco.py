@@ -21,11 +21,11 @@ from engine.data.index import FromIndex, Listed, listed
 from engine.data.names import Names
 from engine.data.read_ahead import FileReader
 from engine.data.shards import Piece, Shards
-from engine.datasets.packing import Arrays, Packable
 from engine.datasets.shard_images import INDEX, read_packed
 from engine.errors import UserError
 from engine.files import is_file, is_folder, other_than_file
 from engine.images.lazy_image import LazyImage, load_image
+from engine.task.packing import Arrays, Packable
 
 ARRAYS = ("image_ids", "sizes", "starts", "boxes", "labels", "crowd", "areas")
 """Those of :class:`detection.data.annotations.Annotations`."""

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from engine.config.run import RunConfig
-    from engine.datasets.packing import Packable
     from engine.distributed.ranks import Ranks
     from engine.task.experiment import Experiment
     from engine.task.inference import Inference, Prediction
     from engine.task.metrics import Metrics
+    from engine.task.packing import Packable
     from engine.task.preflight import Checked
     from engine.task.task import Task
 
