@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.csv_table import read_rows
 from engine.data.names import Names
-from engine.datasets.csv_table import read_rows
 from engine.datasets.sections import CsvData, CsvFiles
 from engine.errors import UserError
 
