@@ -127,6 +127,7 @@ def _typed(file: Path) -> Document | None:
     usual = all(
         is_file_name(each["file_name"]) and is_side(each["width"]) and is_side(each["height"]) for each in records
     )
+    usual = usual and bool(np.isfinite(columns.boxes).all())
     return Document(records, columns, categories) if usual and categories is not None else None
 
 
