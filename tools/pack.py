@@ -206,7 +206,7 @@ def write_shard(job: Job) -> np.ndarray:
             return known.arrays["table"].copy()
     job.file.parent.mkdir(parents=True, exist_ok=True)
     aside = job.file.with_name(f".{job.file.name}.{uuid.uuid4().hex[:12]}")
-    rows, sums = [], []
+    rows, sums = list[tuple[int, ...]](), list[int]()
     try:
         with aside.open("xb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for number, (source, ending, label) in enumerate(

@@ -53,7 +53,9 @@ class Shards:
     def of(cls, known: Listed) -> Shards:
         """Returns what an index of shards says."""
         facts = known.facts
-        folder = facts.get("folder") or known.file.parent  # beside the index, wherever that lies now
+        if (folder := facts.get("folder")) is None:
+            assert known.file is not None
+            folder = known.file.parent  # wherever that lies now
         return cls(Path(folder), facts["shards"], facts["sizes"], known.arrays["pieces"])
 
     def __getstate__(self) -> dict[str, Any]:
