@@ -135,6 +135,7 @@ def pack(
                 "plan": plan,
                 "shards": names,
                 "sizes": [(folder / name).stat().st_size for name in names],
+                "version": uuid.uuid4().hex,
             },
             [],
         )

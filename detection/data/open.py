@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import cast
 
 from detection.data.annotations import AnnotatedImages
@@ -12,7 +14,7 @@ from detection.data.issues import Finding, first_causes
 from detection.data.sections import CocoData, DataConfig, ShapesData, ShardData
 from detection.data.split_checks import check_splits
 from detection.data.synthetic_shapes import ShapeImages
-from engine.data.shards import stage_on_nodes
+from engine.data.shards import Shards, stage_on_nodes
 from engine.datasets.shard_images import INDEX
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -38,8 +40,14 @@ def open_images(data: DataConfig, split: str) -> AnnotatedImages:
 def prepare_on_all(data: DataConfig, ranks: Ranks) -> None:
     """Copies shards to each node, if they are to be staged."""
     if isinstance(data, ShardData) and data.stage:
-        there = [split for split in ("train", "val", "test") if (data.root / INDEX.format(split)).exists()]
-        stage_on_nodes((shards for split in there if (shards := open_packed(data.root, split).shards)), ranks)
+        stage_on_nodes(partial(_packed, data.root), ranks)
+
+
+def _packed(root: Path) -> Iterator[Shards]:
+    """Yields the shards of each split that is there."""
+    for split in ("train", "val", "test"):
+        if (root / INDEX.format(split)).exists() and (shards := open_packed(root, split).shards):
+            yield shards
 
 
 def check_data(data: DataConfig, least: float) -> tuple[Mapping[str, AnnotatedImages], list[Finding]]:

@@ -19,12 +19,14 @@ READ_THREADS = 16
 """Of each process that reads images, unless `data.read_threads` says otherwise."""
 AHEAD_BYTES = 128 * 2**20
 """Bytes that have been read and not yet asked for, from which on no more files are read ahead."""
+LARGEST = 2**26
+"""Bytes of a file that is read as a whole; what is larger, or never ends, is left to whoever needs parts of it."""
 
 
 class FileReader:
     """Reads files, those that were announced by threads of the process that announces them.
 
-    Used by one thread of each process. Copies in other processes know of no announcements.
+    Used by one thread of each process. Copies in other processes, forks among them, know of no announcements.
     """
 
     def __init__(self, limit: int = AHEAD_BYTES, read: Callable[[Any], bytes | None] | None = None) -> None:
@@ -33,12 +35,14 @@ class FileReader:
         self._forget()
 
     def _forget(self) -> None:
+        self._process = os.getpid()
         self._pool: ThreadPoolExecutor | None = None
         self._threads = 0
         self._coming: deque[Hashable] = deque()
         self._begun: dict[Hashable, deque[Future[bytes | None]]] = {}
         self._lock = threading.Lock()
         self._reading, self._held = 0, 0
+        self._files, self._bytes = 0, 0  # so far
         self.wait_seconds = 0.0
         """Time in which a file was waited for."""
 
@@ -51,6 +55,8 @@ class FileReader:
 
     def announce(self, paths: Iterable[Hashable], threads: int) -> None:
         """Says which files will be asked for next, in this order; as many as ``threads`` are read at a time."""
+        if self._process != os.getpid():
+            self._forget()
         if self._pool is None:
             self._pool, self._threads = ThreadPoolExecutor(threads, "read_ahead"), threads
         self._coming.extend(paths)
@@ -58,6 +64,8 @@ class FileReader:
 
     def read(self, path: Hashable) -> bytes | None:
         """Returns what is in a file; None if it cannot be read, which whoever tries again is told the reason of."""
+        if self._process != os.getpid():
+            self._forget()
         begin = time.perf_counter()
         if futures := self._begun.get(path):
             future = futures.popleft()
@@ -78,7 +86,10 @@ class FileReader:
     def _go_on(self) -> None:
         """Has as many files read as there are threads, unless so much lies ready that memory would run short."""
         assert self._pool is not None
-        while self._coming and self._reading < self._threads and self._held < self._limit:
+        while self._coming and self._reading < self._threads:
+            usual = self._bytes // max(1, self._files)
+            if self._held + self._reading * usual >= self._limit:
+                return
             path = self._coming.popleft()
             with self._lock:
                 self._reading += 1
@@ -93,18 +104,36 @@ class FileReader:
             with self._lock:
                 self._reading -= 1
                 self._held += len(content or b"")
+                self._files += 1
+                self._bytes += len(content or b"")
 
 
 def read_file(path: Path) -> bytes | None:
-    """Returns what is in a file; None if it cannot be read, or is no file: a pipe would wait for whoever writes.
+    """Returns what is in a file; None if it cannot be read, is larger than :data:`LARGEST`, or is none: a pipe.
 
     Raises:
         StorageError: the storage fails, perhaps not for long.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-            return stream.read() if stat.S_ISREG(os.fstat(stream.fileno()).st_mode) else None
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for who writes
+        try:
+            return _content(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno in TRANSIENT:
             raise storage_error(path, error) from None
         return None
+
+
+def _content(descriptor: int) -> bytes | None:
+    state = os.fstat(descriptor)
+    if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST:
+        return None
+    parts, size = list[bytes](), 0
+    while part := os.read(descriptor, max(state.st_size, 4096) + 1):
+        parts.append(part)
+        size += len(part)
+        if size > LARGEST:  # it grows, or is none on a disk
+            return None
+    return b"".join(parts)

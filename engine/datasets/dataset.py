@@ -60,7 +60,7 @@ def prepare_on_all(data: CommonData, ranks: Ranks) -> None:
         prepare_data(data)
     ranks.barrier()
     if isinstance(data, ShardData) and data.stage:
-        stage_on_nodes(shards_of(data.root), ranks)
+        stage_on_nodes(partial(shards_of, data.root), ranks)
 
 
 def open_images(data: DataConfig, split: str, classes: list[str] | None = None) -> LabelledImages:

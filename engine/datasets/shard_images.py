@@ -177,6 +177,7 @@ def _read_tars(root: Path, split: str, tars: list[str]) -> Listed:
             "folder": os.fspath(root),
             "shards": tars,
             "sizes": [(root / name).stat().st_size for name in tars],
+            "version": repr([(root / name).stat().st_mtime_ns for name in tars]),
             "classes": classes,
         },
         [os.fspath(root), *(os.fspath(root / name) for name in tars), os.fspath(root / CLASSES)],

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,18 +20,23 @@ from PIL import Image
 from detection.data.open import open_images as open_annotated
 from detection.data.sections import CocoData
 from detection.data.sections import ShardData as BoxShards
-from engine.data.batch_plan import BatchLayout, NaturalOrder
+from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder
 from engine.data.loaders import MicroBatchSampler, TrainLoader
 from engine.data.shards import Shards
+from engine.data.unreadable import Patience, UnreadableError
 from engine.data.workers import WorkerSettings
-from engine.datasets.dataset import ImageReader, open_images
+from engine.datasets.dataset import ImageReader, open_images, prepare_on_all
 from engine.datasets.labelled import digests
 from engine.datasets.sections import FolderData, ShardData
 from engine.datasets.shard_images import ShardImages
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from tests.detection.coco_files import box, write_split
 from tools import pack
 from tools.pack import main
+
+ALONE = Ranks(Layout(), torch.device("cpu"))
 
 
 @pytest.fixture
@@ -195,6 +203,65 @@ def test_copies_on_the_node_are_read_and_a_full_disk_does_no_harm(
     fresh.shards.stage()
     assert "0 of 2 shards were copied" in caplog.text and "No space left" in caplog.text
     assert fresh.shards.read(fresh.shards.piece(4)) == read
+
+
+def test_what_a_shard_does_not_give_counts_image_by_image(
+    tmp_path: Path, run: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(run) == 0
+    images, pread = open_images(packed(tmp_path), "train"), os.pread
+    assert isinstance(images, ShardImages)
+    bad = {images.shards.piece(number)[1] for number in (0, 1)}
+    stale = list[int]()
+
+    def fails(descriptor: int, size: int, offset: int) -> bytes:
+        if offset in bad:
+            stale.append(descriptor)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr("engine.data.shards.os.pread", fails)
+    reader = ImageReader(images, lambda image, seed: torch.from_numpy(image.pixels().copy()), seed=1)
+    told = list[tuple[str, bool]]()
+    samples = [Patience(max_unreadable=2).sample(reader, Draw(number, 0, number), told) for number in range(3)]
+    assert [sample["index"] for sample in samples] == [2, 2, 2]
+    assert len({file for file, skipped in told if skipped}) == 2 and all("train-000000.tar, byte" in f for f, _ in told)
+    with pytest.raises(UnreadableError, match=r"train-000000.tar, byte \d+: cannot be read \(Stale"):
+        reader[Draw(0, 0, 0)]
+    bad.clear()
+    assert reader[Draw(0, 0, 0)]["index"] == 0, "the tar file is opened anew"
+
+
+def test_shards_are_staged_once_a_node_and_not_onto_a_disk_that_is_nearly_full(
+    tmp_path: Path, run: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(run) == 0
+    monkeypatch.delenv("SLURM_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "node"))
+    prepare_on_all(packed(tmp_path, stage=True), ALONE)
+    assert len(list((tmp_path / "node").rglob("*.tar"))) == 3
+    shutil.rmtree(tmp_path / "node")
+    monkeypatch.setattr("engine.data.shards.SPARED", 1.0)
+    prepare_on_all(packed(tmp_path, stage=True), ALONE)
+    assert not list((tmp_path / "node").rglob("*.tar")) and "0 of 2 shards were copied" in caplog.text
+    prepare_on_all(packed(tmp_path), ALONE)
+
+
+def test_images_that_are_packed_anew_are_not_taken_for_their_old_copies(
+    tmp_path: Path, run: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(run) == 0
+    monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "node"))
+    first = open_images(packed(tmp_path), "train")
+    assert isinstance(first, ShardImages)
+    first.shards.stage()
+    file = tmp_path / "data" / "train" / "ant" / "2.x.png"
+    Image.new("RGB", (30, 40)).save(file)
+    shutil.rmtree(tmp_path / "packed")
+    assert main(run) == 0
+    second = open_images(packed(tmp_path), "train")
+    assert isinstance(second, ShardImages) and second.shards.sizes == first.shards.sizes, "tar files are padded"
+    assert any(not second.image(number).pixels().any() for number in range(5))
 
 
 def test_arrays_in_memory_are_not_packed(tmp_path: Path) -> None:

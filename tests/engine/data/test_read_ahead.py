@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import threading
@@ -68,3 +69,65 @@ def test_a_copy_in_another_process_begins_anew(files: list[Path]) -> None:
     reader.announce(files, 2)
     again = pickle.loads(pickle.dumps(reader))
     assert again._limit == 7 and again.read(files[4]) == files[4].read_bytes()
+
+
+def test_a_fork_begins_anew_too(files: list[Path]) -> None:
+    reader = FileReader()
+    reader.announce(files, 2)
+    reader.read(files[0])
+    fork = multiprocessing.get_context("fork")
+    own, other = fork.Pipe()
+
+    def child() -> None:
+        reader.announce(files[5:7], 2)  # threads are not there in a fork
+        other.send([reader.read(files[number]) for number in (1, 5, 6)])
+
+    process = fork.Process(target=child)
+    process.start()
+    try:
+        assert own.poll(60) and own.recv() == [files[number].read_bytes() for number in (1, 5, 6)]
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_file_that_is_too_large_to_be_kept_is_left_to_others(
+    files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read_ahead, "LARGEST", 100)
+    assert read_ahead.read_file(files[2]) == files[2].read_bytes()
+    monkeypatch.setattr(read_ahead, "LARGEST", 99)
+    assert read_ahead.read_file(files[2]) is None
+    endless = Path("/proc/self/environ")  # says that it has no bytes
+    if endless.exists():
+        monkeypatch.setattr(read_ahead, "LARGEST", 1)
+        assert read_ahead.read_file(endless) is None
+
+
+def test_what_is_being_read_counts_as_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{number}" for number in range(20)]
+    for path in paths:
+        path.write_bytes(b"x" * 100)
+    reading, most, plain = [0], [0], read_ahead.read_file
+
+    def slow(path: Path) -> bytes | None:
+        reading[0] += 1
+        most[0] = max(most[0], reading[0] if path in paths[1:] else 0)
+        content = plain(path)
+        reading[0] -= 1
+        return content
+
+    monkeypatch.setattr(read_ahead, "read_file", slow)
+    reader = FileReader(limit=250)
+    reader.announce(paths[:1], 8)
+    reader.read(paths[0])
+    reader.announce(paths[1:], 8)
+    assert len(reader._begun) <= 3
+    assert all(reader.read(path) == b"x" * 100 for path in paths[1:]) and most[0] <= 3
+
+
+def test_nothing_stays_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(10):
+        assert read_ahead.read_file(tmp_path) is None and read_ahead.read_file(tmp_path / "none") is None
+    assert not before or len(os.listdir("/proc/self/fd")) == before

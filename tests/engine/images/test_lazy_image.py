@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,3 +206,10 @@ def test_the_content_that_was_read_ahead_is_what_is_decoded(tmp_path: Path) -> N
     content = jpeg(tmp_path / "a.jpg").read_bytes()
     image = load_image(Path("nowhere.jpg"), content)
     assert np.array_equal(image.pixels(), np.asarray(Image.open(io.BytesIO(content))))
+
+
+def test_an_image_costs_no_call_for_the_state_of_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(photograph()).save(tmp_path / "b.png")
+    paths = [jpeg(tmp_path / "a.jpg"), tmp_path / "b.png"]
+    monkeypatch.setattr(os, "stat", None)
+    assert all(load_image(path).pixels().ndim == 3 for path in paths)
