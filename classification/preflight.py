@@ -50,7 +50,7 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
         [f"{split}: {len(images)} images of {len(images.classes)} classes" for split, images in opened.items()],
         odd_labels(train, opened["val"]),
         [
-            *faults_of(train, opened["val"]).splitlines(),
+            *faults_of(train, opened["val"], config.data.max_unreadable).splitlines(),
             *refusals(
                 lambda: check_top5(config.evaluation.metric, len(train.classes)),
                 lambda: BatchLayout(samples, batch, drop_last=config.data.drop_last),

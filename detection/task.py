@@ -89,7 +89,8 @@ class DetectionTask:
     def previews(self) -> Mapping[str, ImageArray]:
         """Draws the first training images as the model sees them, with their boxes."""
         draws = [Draw(int(index), 0, position) for position, index in enumerate(self.train_order(0)[:SHOWN])]
-        return {"train_samples": training_sheet([self.train_data[draw] for draw in draws], self._known.classes)}
+        samples = [self.workers.sample(self.train_data, draw) for draw in draws]
+        return {"train_samples": training_sheet(samples, self._known.classes)}
 
     def example(self) -> tuple[Tensor, ...]:
         return (torch.zeros(1, 3, *self._detector.preprocessing.size, device=self._device),)

@@ -62,7 +62,7 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
         [f"{split}: {len(images)} images{classes}" for split, images in opened.items()],
         odd_labels(train, val) if told else [],
         [
-            *faults_of(train, val).splitlines(),
+            *faults_of(train, val, config.data.max_unreadable).splitlines(),
             *refusals(
                 lambda: build_process(config.diffusion, data.size),
                 lambda: BatchLayout(samples, batch, drop_last=data.drop_last),

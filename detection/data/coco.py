@@ -15,7 +15,7 @@ from detection.data.annotations import Annotations
 from detection.data.coco_boxes import read_annotations
 from detection.data.coco_json import load
 from detection.data.coco_records import read_categories, read_images
-from detection.data.issues import Finding, Findings, first_causes
+from detection.data.issues import Finding, Findings, first_causes, forgiven
 from detection.data.sections import CocoData, SplitFiles
 from engine.data.index import FromIndex, Listed, listed
 from engine.data.names import Names
@@ -141,7 +141,7 @@ def read_split(config: CocoData, split: str) -> tuple[CocoImages, list[Finding]]
     key = ["coco", os.fspath(folder), os.fspath(file), alone]
     known = listed(config.root, key, partial(_listed, folder, file, alone))
     findings = [Finding(**{**finding, "ids": tuple(finding["ids"])}) for finding in known.facts["findings"]]
-    return CocoImages.of(known), findings
+    return CocoImages.of(known), forgiven(findings, config.max_unreadable) if split == "train" else findings
 
 
 def _listed(folder: Path, file: Path, alone: bool) -> Listed:

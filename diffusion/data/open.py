@@ -91,7 +91,7 @@ def open_first(data: DiffusionDataConfig) -> tuple[dict[str, LabelledImages], di
         UserError: they are not there, or not as they should be: better known before training than after an epoch.
     """
     opened = {split: open_split(data, split) for split in SPLITS}
-    if faults := faults_of(opened["train"], opened["val"]):
+    if faults := faults_of(opened["train"], opened["val"], data.max_unreadable):
         raise UserError(faults)
     warn_of_likenesses(opened["train"], opened["val"])
     return opened, {split: digests(images) for split, images in opened.items()}

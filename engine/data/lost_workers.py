@@ -6,7 +6,10 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from engine.data.batch_plan import Draw
 
 RESTARTS = 3
 """How often lost workers are replaced, before it is given up."""
@@ -16,6 +19,31 @@ _FULL = re.compile(r"unable to (write|open|mmap|resize|allocate|create|\w+) .*(t
 
 class WorkerLostError(RuntimeError):
     """Processes that read images are killed again and again."""
+
+
+class Lost(Exception):
+    """A worker is gone."""
+
+    def __init__(self, by: signal.Signals) -> None:
+        super().__init__(by)
+        self.by = by
+
+
+class Unread:
+    """Batches of draws that have not arrived yet: iterating again begins with the first of them."""
+
+    def __init__(self, batches: Iterable[list[Draw]]) -> None:
+        self._source, self._sent = iter(batches), deque[list[Draw]]()
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        yield from list(self._sent)
+        for batch in self._source:
+            self._sent.append(batch)
+            yield batch
+
+    def arrived(self) -> None:
+        """Notes that the first has."""
+        self._sent.popleft()
 
 
 def loss_of(error: Exception, exit_codes: Iterable[int | None]) -> signal.Signals | None:

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from engine.data.batch_plan import Draw
-from engine.data.lost_workers import RESTARTS, WorkerLostError, loss_of, told_of_loss
+from engine.data.lost_workers import RESTARTS, Lost, Unread, WorkerLostError, loss_of, told_of_loss
 from engine.data.read_meter import ReadMeter
 from engine.data.unreadable import Patience, Troubles
 from engine.distributed.layout import Layout, own_cores
@@ -63,6 +63,13 @@ class WorkerSettings:
     troubles: Troubles = field(default_factory=Troubles, compare=False)
     """Counts these."""
 
+    def sample(self, reader: SampleReader, draw: Draw) -> Any:
+        """Returns a sample that this process reads by itself, or the one in its place, if its image may be skipped."""
+        told = list[tuple[str, bool]]()
+        sample = self.patience.sample(reader, draw, told)
+        self.troubles.note(told)
+        return sample
+
 
 def resolve_workers(workers: int | str, layout: Layout, environment: Mapping[str, str] = os.environ) -> int:
     """Returns one rank's worker processes: a number as it is, for ``auto`` its cores less one, at least one."""
@@ -82,19 +89,19 @@ def read_batches(
         UserError: as the reader raised it, also in a worker.
         WorkerLostError: workers were killed again and again.
     """
-    coming, workers = _Unread(batches), settings.workers
+    coming, workers = Unread(batches), settings.workers
     for restarts in itertools.count():
         try:
             yield from _read(reader, coming, replace(settings, workers=workers))
             return
-        except _Lost as lost:
+        except Lost as lost:
             text, workers = told_of_loss(lost.by, workers)
             if restarts == RESTARTS:
                 raise WorkerLostError(f"{text}; given up after {RESTARTS} new starts") from None
             log.warning("%s; %s", text, f"{workers} new ones go on" if workers else "the main process reads on")
 
 
-def _read(reader: SampleReader, coming: _Unread, settings: WorkerSettings) -> Generator[Any, None, None]:
+def _read(reader: SampleReader, coming: Unread, settings: WorkerSettings) -> Generator[Any, None, None]:
     parallel = settings.workers > 0
     loader: DataLoader[Any] = DataLoader(
         _BatchReader(reader, settings.collate, settings.read_threads, settings.meter, settings.patience),
@@ -127,33 +134,10 @@ def _read(reader: SampleReader, coming: _Unread, settings: WorkerSettings) -> Ge
         loss = loss_of(error, [worker.exitcode for worker in workers])
         if loss is None:
             raise
-        raise _Lost(loss) from error
+        raise Lost(loss) from error
     finally:
         end()
         atexit.unregister(end)
-
-
-class _Lost(Exception):
-    def __init__(self, by: signal.Signals) -> None:
-        super().__init__(by)
-        self.by = by
-
-
-class _Unread:
-    """Batches of draws that have not arrived yet: iterating again begins with the first of them."""
-
-    def __init__(self, batches: Iterable[list[Draw]]) -> None:
-        self._source, self._sent = iter(batches), deque[list[Draw]]()
-
-    def __iter__(self) -> Iterator[list[Draw]]:
-        yield from list(self._sent)
-        for batch in self._source:
-            self._sent.append(batch)
-            yield batch
-
-    def arrived(self) -> None:
-        """Notes that the first has."""
-        self._sent.popleft()
 
 
 Draws = tuple[list[Draw], list[Draw]]

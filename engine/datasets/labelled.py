@@ -129,6 +129,8 @@ class FileImages(LabelledImages, FromIndex):
         self.root = root
         self.missing = ""
         """What a list names and :func:`engine.datasets.preflight.located` does not find, a line each."""
+        self.absent = 0
+        """How many these are."""
         self.names = paths if isinstance(paths, Names) else Names(paths)
         self._prefix = os.path.join(root, "")
         self._reader = FileReader()
@@ -139,7 +141,8 @@ class FileImages(LabelledImages, FromIndex):
         arrays, facts = known.arrays, known.facts
         names = Names.of(arrays["content"], arrays["starts"])
         images = cls(Path(facts["folder"]), facts["classes"], arrays["labels"], names)
-        images.missing, images.digest_of_names, images.index = facts["missing"], facts["digest_of_names"], known
+        images.missing, images.absent, images.index = facts["missing"], facts["absent"], known
+        images.digest_of_names = facts["digest_of_names"]
         return images
 
     def subset(self, indices: NDArray[np.int64]) -> FileImages:
@@ -195,6 +198,7 @@ def indexed(root: Path, key: Any, make: Callable[[list[str]], FileImages]) -> Fi
             "folder": os.fspath(images.root),
             "classes": images.classes,
             "missing": images.missing,
+            "absent": images.absent,
             "digest_of_names": images.digest_of_names,
         }
         arrays = {"content": images.names.content, "starts": images.names.starts, "labels": images.labels}

@@ -56,7 +56,7 @@ def located(images: FileImages, watched: list[str] | None = None) -> FileImages:
         log.warning("data: %d images %s", len(found.spelt), found.told())
         names = Names(found.spelt.get(name, name) for name in images.names)
         images = FileImages(images.root, images.classes, images.labels, names)
-    images.missing = _missing(images, found)
+    images.missing, images.absent = _missing(images, found), len(images) if found.denied else len(found.missing)
     return images
 
 
@@ -75,14 +75,21 @@ def _missing(images: FileImages, found: Located) -> str:
     return "\n".join(lines)
 
 
-def faults_of(train: LabelledImages, val: LabelledImages) -> str:
+def faults_of(train: LabelledImages, val: LabelledImages, max_unreadable: int = 0) -> str:
     """Lists what is wrong with images in files, a line each; empty if nothing is.
 
-    That is those that a list names and that are not there, and those that are broken.
+    That is those that a list names and that are not there, and those that are broken. Logs it of training images, if no
+    more than ``max_unreadable`` of them are missing or broken.
     """
     in_files = [images for images in (train, val) if isinstance(images, FileImages)]
-    missing = [images.missing for images in in_files if images.missing]
-    return "\n".join(missing or [text for images in in_files if (text := broken_images(images))])
+    for look in (lambda images: (images.missing, images.absent), _broken):
+        found = [(images, *look(images)) for images in in_files]
+        faults = [text for images, text, count in found if count > (max_unreadable if images is train else 0)]
+        if faults:
+            return "\n".join(faults)
+        for text in (text for _, text, _ in found if text):
+            log.warning("%s\nthey are skipped, as data.max_unreadable=%d allows", text, max_unreadable)
+    return ""
 
 
 def warn_of_likenesses(train: LabelledImages, val: LabelledImages) -> None:
@@ -120,6 +127,11 @@ def broken_images(images: FileImages) -> str:
 
     Warns of those that are huge.
     """
+    return _broken(images)[0]
+
+
+def _broken(images: FileImages) -> tuple[str, int]:
+    """Returns what :func:`broken_images` does, and how many they are."""
     looks = look_at_some(len(images), lambda index: _look(images.path(index)))
     if huge := {index: pixels for index, (_, pixels) in looks.items() if pixels > HUGE}:
         index = max(huge, key=huge.__getitem__)
@@ -128,7 +140,7 @@ def broken_images(images: FileImages) -> str:
         log.warning(text, len(huge), HUGE // 10**6, huge[index] // 10**6, images.path(index))
     broken = [fault for fault, _ in looks.values() if fault]
     more = f"and {len(broken) - NAMED} more of the {len(looks)} images looked at"
-    return "\n".join([*broken[:NAMED], more] if len(broken) > NAMED else broken)
+    return "\n".join([*broken[:NAMED], more] if len(broken) > NAMED else broken), len(broken)
 
 
 def _look(path: Path) -> tuple[str, int]:

@@ -77,6 +77,20 @@ def test_listed_images_that_are_missing_are_counted_and_the_first_named(tmp_path
     assert last == "and 3 more"
 
 
+def test_so_few_training_images_as_may_be_skipped_are_told_and_no_fault(images, caplog):
+    images.path(3).write_bytes(b"")
+    whole = images.subset(np.array([1, 2]))
+    assert "it is empty" in faults_of(images, whole) and not caplog.messages
+    assert faults_of(images, whole, 1) == ""
+    assert "it is empty" in caplog.text and "skipped, as data.max_unreadable=1 allows" in caplog.text
+    assert "it is empty" in faults_of(whole, images, 1), "of val none is left out"
+    images.path(4).unlink()
+    for allowed in (0, 1):
+        assert ("no such image" in faults_of(located(images), whole, allowed)) == (allowed == 0)
+    images.path(5).unlink()
+    assert "2 of 20 images" in faults_of(located(images), whole, 1)
+
+
 def test_missing_folders_and_absolute_paths_count(tmp_path, images):
     paths = [str(images.path(0)), str(tmp_path / "c" / "0.jpg"), "train/a/001.jpg", "d/0.jpg"]
     listed = FileImages(tmp_path, ["a"], np.zeros(4, np.int64), paths)
