@@ -29,6 +29,7 @@ from tools.bench import detection_step as bench_detection_step
 from tools.bench import diffusion as bench_diffusion
 from tools.bench import loader as bench_loader
 from tools.bench import resume as bench_resume
+from tools.bench import start as bench_start
 from tools.bench import step as bench_step
 from tools.bench import swin as bench_swin
 from tools.bench.__main__ import main
@@ -269,6 +270,16 @@ def test_the_loader_benchmark_has_both_sides() -> None:
     assert {"ours", "torchvision"} <= set(table.samples["SSD, 640 x 480 to 320"])
     assert {"ours", "torchvision"} <= set(table.samples["opening takes 20 ms: images/s"])
     assert any("on originals / ours on a short side of 320" in title for title in table.ratios)
+
+
+def test_the_start_is_measured_beside_torchvisions_data_sets() -> None:
+    table = bench_start.run(quick=True)
+    cells = table.medians()
+    for name in ("folders", "table", "COCO"):
+        assert cells[f"{name}: folders listed"]["first start"] > cells[f"{name}: folders listed"]["with the index"] == 0
+        assert all(value > 0 for value in cells[f"{name}: CPU seconds"].values())
+    assert "torchvision" in cells["folders: MB at most"] and "torchvision" in cells["COCO: MB at most"]
+    assert {"with the index", "torchvision"} == set(cells["folders, workers: PSS grows by %"])
 
 
 def test_both_sides_of_the_loader_benchmark_make_the_same_input(tmp_path: Path) -> None:
