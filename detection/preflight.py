@@ -46,10 +46,11 @@ def look(config: DetectionConfig) -> Iterator[Checked]:
 
 def packable(config: DetectionConfig) -> Mapping[str, Packable]:
     """Returns the splits of a run, to be packed. Raises a UserError if they are not in COCO's format."""
-    from detection.data.coco import packable
+    from detection.data.coco import CocoImages, packable
     from detection.data.open import open_images
 
     if not isinstance(config.data, CocoData):
         raise UserError(f"data.source: {config.data.source}: only images that lie in files of their own can be packed")
     splits = ("train", "val", *(["test"] if config.data.test is not None else []))
-    return {split: packable(open_images(config.data, split)) for split in splits}
+    opened = {split: open_images(config.data, split) for split in splits}
+    return {split: packable(images) for split, images in opened.items() if isinstance(images, CocoImages)}

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if packable_splits is None:
                 raise UserError(f"--task: {task} has nothing to be packed")
             splits = packable_splits(config)
-        workers = options.workers or own_cores(Layout())
+        workers = options.workers or own_cores(Layout(), os.environ)
         for split, packable in splits.items():
             sizes = options.short_side, options.quality, options.shard_images
             print(pack(packable, options.output.absolute(), split, *sizes, workers), flush=True)
@@ -150,7 +150,7 @@ def pack(
 def _plan(packable: Packable, *settings: int | None) -> str:
     digest = hashlib.sha256(json.dumps([VERSION, packable.kind, packable.facts, settings]).encode())
     for name in sorted(packable.arrays):
-        digest.update(np.ascontiguousarray(packable.arrays[name]))
+        digest.update(np.ascontiguousarray(packable.arrays[name]).data)
     return digest.hexdigest()
 
 
@@ -219,10 +219,10 @@ def write_shard(job: Job) -> np.ndarray:
                 sums.append(zlib.crc32(content))
                 if label is not None:
                     _add(tar, f"{number:09d}{label[0]}", label[1])
-        with aside.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        with aside.open("rb+") as written:
+            os.fsync(written.fileno())
             for (offset, length, _, _), expected in zip(rows, sums, strict=True):
-                if zlib.crc32(os.pread(stream.fileno(), length, offset)) != expected:
+                if zlib.crc32(os.pread(written.fileno(), length, offset)) != expected:
                     raise OSError(5, "what is read is not what was written", os.fspath(job.file))
         os.replace(aside, job.file)
     except OSError as error:
@@ -241,7 +241,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
     member.size = len(content)
     offset = tar.offset + len(member.tobuf(tar.format))
     tar.addfile(member, io.BytesIO(content))
-    tar.members = []  # it would keep them all
+    tar.members = []  # type: ignore[attr-defined]  # it would keep them all
     return offset
 
 

@@ -109,8 +109,9 @@ def _referring(given: Columns, place: Mapping[Any, int], label: Mapping[Any, int
         if (keys[order][at] != ids).any():
             return None
         found.append(np.array([*known.values()], np.int64)[order][at])
-    ids = _objects(given.ids.tolist())
-    return _Boxes(ids, *found, given.boxes, _objects(given.crowd), _objects(given.areas))
+    where, labels = found
+    names = _objects(given.ids.tolist())
+    return _Boxes(names, where, labels, given.boxes, _objects(given.crowd), _objects(given.areas))
 
 
 def _checked(

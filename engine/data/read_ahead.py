@@ -31,7 +31,8 @@ class FileReader:
 
     def __init__(self, limit: int = AHEAD_BYTES, read: Callable[[Any], bytes | None] | None = None) -> None:
         """``read``: Returns what is in a file, by whatever names it; None: :func:`read_file`, by its path."""
-        self._limit, self._content = limit, read or read_file
+        self._limit = limit
+        self._content: Callable[[Any], bytes | None] = read or read_file
         self._forget()
 
     def _forget(self) -> None:

@@ -96,7 +96,7 @@ def read_listing(config: CsvData) -> tuple[Listing, NDArray[np.int64]]:
     lines, starts, swallowed = array("q"), list[int](), list[str]()
     splits, labels = Column(), [Column() for _ in config.label_columns]
     bad, hashes = list[tuple[str, str, str]](), array("q")
-    root = os.path.normpath(config.root)
+    root = os.path.normpath(config.root).rstrip("/")
     tables = {split: file for split, file in files.items() if file is not None}
 
     def paths() -> Iterator[str]:
@@ -108,7 +108,7 @@ def read_listing(config: CsvData) -> tuple[Listing, NDArray[np.int64]]:
                 path, whole = cells[0], f"{root}/{cells[0]}"
                 if not path or path[0] == "/" or _UNUSUAL.search(path):
                     path = path and os.path.normpath(path)
-                    whole = os.path.normpath(os.path.join(root, path))
+                    whole = os.path.normpath(os.path.join(config.root, path))
                     if not path or "\0" in path:
                         bad.append((f"{file}:{line}", config.path_column, path))
                         path = ""

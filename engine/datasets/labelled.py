@@ -74,7 +74,7 @@ class LabelledImages(ABC):
     @cached_property
     def digest_of_names(self) -> str:
         """Returns a digest of the places of all images, in whatever order."""
-        return hashlib.sha256(Names(sorted(self.places)).content[:-1]).hexdigest()[:16]
+        return hashlib.sha256(Names(sorted(self.places)).content[:-1].data).hexdigest()[:16]
 
     @abstractmethod
     def fingerprint(self, index: int) -> int:
@@ -112,8 +112,8 @@ def digests(images: LabelledImages) -> tuple[str, str]:
     depends on where the data lie.
     """
     fingerprints = look_at_some(len(images), images.fingerprint)
-    seen = hashlib.sha256(images.places.content[:-1])
-    seen.update(np.ascontiguousarray(images.labels))
+    seen = hashlib.sha256(images.places.content[:-1].data)
+    seen.update(np.ascontiguousarray(images.labels).data)
     seen.update(repr(fingerprints).encode())
     return images.digest_of_names, seen.hexdigest()[:16]
 
@@ -201,7 +201,8 @@ def indexed(root: Path, key: Any, make: Callable[[list[str]], FileImages]) -> Fi
             "absent": images.absent,
             "digest_of_names": images.digest_of_names,
         }
-        arrays = {"content": images.names.content, "starts": images.names.starts, "labels": images.labels}
+        arrays: dict[str, NDArray] = {"content": images.names.content, "starts": images.names.starts}
+        arrays["labels"] = images.labels
         return Listed(arrays, facts, watched, keep=not images.missing)
 
     return FileImages.of(listed(root, key, found))

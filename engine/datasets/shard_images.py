@@ -203,7 +203,7 @@ def _samples(tar: Path) -> Iterator[tuple[str, dict[str, tuple[bytes | None, int
                 stream = opened.extractfile(member) if text else None
                 content = stream.read() if stream is not None else None
                 files[f".{ending.lower()}"] = content, member.offset_data, member.size
-                opened.members = []  # it would keep them all
+                opened.members = []  # type: ignore[attr-defined]  # it would keep them all
     except (tarfile.TarError, OSError) as error:
         raise UserError(f"{tar}: cannot be read as a tar file ({error}); replace it") from None
     if files:

@@ -61,6 +61,6 @@ def _packable(images: LabelledImages) -> Packable:
         return ".cls", str(images.labels[index]).encode()
 
     places = images.places
-    arrays = {"content": places.content, "starts": places.starts, "labels": images.labels}
+    arrays: Arrays = {"content": places.content, "starts": places.starts, "labels": images.labels}
     facts = {"classes": images.classes, "digest_of_names": images.digest_of_names}
     return Packable("image", places, images.path, label, arrays, facts)

@@ -65,7 +65,7 @@ def run(quick: bool = False) -> Table:
         time.sleep(SETTLED_SECONDS + 0.5)
         work: dict[tuple[str, str], Callable[[], float]] = {}
         for name, opening in openings(root).items():
-            first = _Apart(opening, before=lambda: [forget(root / data) for data in ("images", "coco")])
+            first = _Apart(opening, before=partial(forget_all, root))
             ways = {"first start": first, "with the index": _Apart(opening)}
             if (peer := peers(root).get(name)) is not None:
                 ways["torchvision"] = _Apart(peer)
@@ -77,6 +77,12 @@ def run(quick: bool = False) -> Table:
         count = size.folders * FILES_A_FOLDER
         title = f"The start on {count} images in {size.folders} folders, in a table, and {size.coco_images} of COCO"
         return Table("start", title, "each as it says", interleaved(work, size.rounds))
+
+
+def forget_all(root: Path) -> None:
+    """Removes all indices."""
+    for data in ("images", "coco"):
+        forget(root / data)
 
 
 def write_files(root: Path, size: Size) -> None:
@@ -178,7 +184,7 @@ def _measured(call: Callable[[], Any], to: Any) -> None:
         listed[0] += 1
         return function(*arguments)
 
-    os.scandir, os.listdir = partial(counted, scandir), partial(counted, listdir)  # type: ignore[assignment]
+    os.scandir, os.listdir = partial(counted, scandir), partial(counted, listdir)
     Path("/proc/self/clear_refs").write_text("5")
     before, start = _status("VmRSS"), _cpu_seconds()
     made = call()
