@@ -39,6 +39,12 @@ from tools.pack import main
 ALONE = Ranks(Layout(), torch.device("cpu"))
 
 
+@pytest.fixture(autouse=True)
+def _room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is free on the disk of the tests is enough."""
+    monkeypatch.setattr("engine.data.shards.SPARED", 0.0)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> list[str]:
     """The arguments that pack seven images of two classes, three a tar file."""

@@ -104,26 +104,14 @@ def test_a_file_that_is_too_large_to_be_kept_is_left_to_others(
         assert read_ahead.read_file(endless) is None
 
 
-def test_what_is_being_read_counts_as_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = [tmp_path / f"{number}" for number in range(20)]
-    for path in paths:
-        path.write_bytes(b"x" * 100)
-    reading, most, plain = [0], [0], read_ahead.read_file
-
-    def slow(path: Path) -> bytes | None:
-        reading[0] += 1
-        most[0] = max(most[0], reading[0] if path in paths[1:] else 0)
-        content = plain(path)
-        reading[0] -= 1
-        return content
-
-    monkeypatch.setattr(read_ahead, "read_file", slow)
+def test_what_is_being_read_counts_as_held(files: list[Path]) -> None:
     reader = FileReader(limit=250)
-    reader.announce(paths[:1], 8)
-    reader.read(paths[0])
-    reader.announce(paths[1:], 8)
-    assert len(reader._begun) <= 3
-    assert all(reader.read(path) == b"x" * 100 for path in paths[1:]) and most[0] <= 3
+    reader.announce(files[:1], 8)
+    reader.read(files[0])
+    reader.announce(files[1:], 8)
+    for path in files[1:]:
+        assert len(reader._begun) <= 3
+        assert reader.read(path) == path.read_bytes()
 
 
 def test_nothing_stays_open(tmp_path: Path) -> None:
