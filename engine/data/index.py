@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 FOLDER = ".swin-hpc"
 """Beside the data, or in the user's cache."""
+CACHE = "SWIN_HPC_CACHE"
+"""Variable that names a folder to be used instead of that in the user's cache."""
 VERSION = 1
 """Of what is kept: another one is listed anew."""
 SETTLED_SECONDS = 2.0
@@ -106,10 +108,12 @@ def listed(root: Path, key: Any, make: Callable[[], Listed]) -> Listed:
     return made
 
 
-def index_folders(root: Path) -> tuple[Path, Path]:
+def index_folders(root: Path) -> list[Path]:
     """Returns where indices of the data in ``root`` may lie, the better place first."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / FOLDER, cache / FOLDER.lstrip(".")
+    home = os.path.expanduser("~")  # which stays so where the system knows of none
+    caches = os.environ.get("XDG_CACHE_HOME") or (os.path.join(home, ".cache") if home != "~" else "")
+    own = os.environ.get(CACHE) or (caches and os.path.join(caches, FOLDER.lstrip(".")))
+    return [root / FOLDER, *([Path(own)] if own else [])]
 
 
 def forget(root: Path) -> None:

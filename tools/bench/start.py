@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from PIL import Image
 
 from detection.data.coco import read_split
 from detection.data.sections import CocoData
 from engine.data.batch_plan import Draw
-from engine.data.index import SETTLED_SECONDS, forget
+from engine.data.index import CACHE, SETTLED_SECONDS, forget
 from engine.data.workers import WorkerSettings, read_batches
 from engine.datasets.dataset import open_images
 from engine.datasets.labelled import FileImages, LabelledImages, digests
@@ -57,9 +58,8 @@ def run(quick: bool = False) -> Table:
     """Runs the benchmark; ``quick``: few images, one round."""
     size = QUICK if quick else FULL
     multiprocessing.set_start_method("fork", force=True)
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, patch.dict(os.environ, {CACHE: os.path.join(place, "cache")}):
         root = Path(place)
-        os.environ["XDG_CACHE_HOME"] = str(root / "cache")
         write_files(root, size)
         write_coco(root, size.coco_images)
         time.sleep(SETTLED_SECONDS + 0.5)

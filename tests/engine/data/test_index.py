@@ -30,7 +30,7 @@ CLASSES = ("ant", "bee\udcff", "Käfer")
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images in class folders, with a table and a COCO file of them; what has changed counts as settled at once."""
     monkeypatch.setattr(index, "SETTLED_SECONDS", 0.0)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SWIN_HPC_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "data"
     for split, count in (("train", 4), ("val", 2)):
         for name in CLASSES:
@@ -183,3 +183,16 @@ def test_other_ranks_map_the_index_and_a_damaged_one_is_made_anew(root: Path) ->
     with pytest.raises(RuntimeError, match="start again"):
         pickle.loads(sent)
     assert known(open_images(folder(root), "train")) == first
+
+
+def test_the_users_cache_lies_where_variables_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWIN_HPC_CACHE", "/own")
+    assert index.index_folders(tmp_path) == [tmp_path / ".swin-hpc", Path("/own")]
+    monkeypatch.delenv("SWIN_HPC_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert index.index_folders(tmp_path)[1:] == [Path("/caches/swin-hpc")]
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert index.index_folders(tmp_path)[1:] == [Path("/home/me/.cache/swin-hpc")]
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert index.index_folders(tmp_path) == [tmp_path / ".swin-hpc"], "the system knows of no home"
