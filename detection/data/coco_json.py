@@ -100,17 +100,18 @@ def load(file: Path) -> Document:
 def _typed(file: Path) -> Document | None:
     """Reads a file in which all that is read has its usual type, and no key seems to come twice; None of another."""
     try:
-        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            found = msgspec.json.decode(content, type=_Document)
-            rest = b"".join(map(bytes, (found.categories, found.licenses, found.info)))
-            images, boxes, both = len(found.images), len(found.annotations), len(found.images) + len(found.annotations)
-            most = {"image_id": boxes, "category_id": boxes, "bbox": boxes, "area": boxes, "iscrowd": boxes}
-            most |= {"file_name": images, "width": images, "height": images, "id": both}
-            most |= {"images": 1, "annotations": 1, "categories": 1}
-            for key, count in most.items():
-                if _count(content, key) > count + rest.count(f'"{key}"'.encode()):
-                    return None
-            categories = _records(json.loads(bytes(found.categories), object_pairs_hook=_without_outlines))
+        with file.open("rb") as stream:
+            content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # ends with what of it is still looked at
+        found = msgspec.json.decode(content, type=_Document)
+        rest = b"".join(map(bytes, (found.categories, found.licenses, found.info)))
+        images, boxes, both = len(found.images), len(found.annotations), len(found.images) + len(found.annotations)
+        most = {"image_id": boxes, "category_id": boxes, "bbox": boxes, "area": boxes, "iscrowd": boxes}
+        most |= {"file_name": images, "width": images, "height": images, "id": both}
+        most |= {"images": 1, "annotations": 1, "categories": 1}
+        for key, count in most.items():
+            if _count(content, key) > count + rest.count(f'"{key}"'.encode()):
+                return None
+        categories = _records(json.loads(bytes(found.categories), object_pairs_hook=_without_outlines))
         of = found.annotations
         columns = Columns(
             np.array([each.id for each in of], np.int64),

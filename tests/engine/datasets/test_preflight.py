@@ -84,6 +84,7 @@ def test_so_few_training_images_as_may_be_skipped_are_told_and_no_fault(images, 
     assert faults_of(images, whole, 1) == ""
     assert "it is empty" in caplog.text and "skipped, as data.max_unreadable=1 allows" in caplog.text
     assert "it is empty" in faults_of(whole, images, 1), "of val none is left out"
+    images.path(3).write_bytes(images.path(6).read_bytes())
     images.path(4).unlink()
     for allowed in (0, 1):
         assert ("no such image" in faults_of(located(images), whole, allowed)) == (allowed == 0)
