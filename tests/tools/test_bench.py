@@ -27,12 +27,12 @@ from tools.bench import compare as bench_compare
 from tools.bench import detection as bench_detection
 from tools.bench import detection_step as bench_detection_step
 from tools.bench import diffusion as bench_diffusion
-from tools.bench import loader as bench_loader
 from tools.bench import resume as bench_resume
-from tools.bench import start as bench_start
 from tools.bench import step as bench_step
 from tools.bench import swin as bench_swin
 from tools.bench.__main__ import main
+from tools.bench.data import loader as bench_loader
+from tools.bench.data import start as bench_start
 from tools.bench.timing import Table, interleaved
 
 
