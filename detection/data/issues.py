@@ -59,7 +59,7 @@ def forgiven(findings: Sequence[Finding], max_unreadable: int) -> list[Finding]:
     text = f"; skipped, as data.max_unreadable={max_unreadable} allows"
     return [
         replace(finding, text=finding.text + text, fatal=False)
-        if finding.kind in LACKING and len(finding.ids) <= max_unreadable
+        if finding.kind in LACKING and 0 < len(finding.ids) <= max_unreadable
         else finding
         for finding in findings
     ]
