@@ -36,6 +36,7 @@ from detection.augmentation.sections import AugmentationConfig as DetectionAugme
 from detection.augmentation.transforms import TrainTransform as DetectionTransform
 from detection.data.sample import Sample
 from engine.data.batch_plan import Draw
+from engine.data.read_ahead import READ_THREADS
 from engine.data.workers import WorkerSettings, read_batches
 from engine.datasets.dataset import ImageReader
 from engine.datasets.labelled import FileImages
@@ -290,7 +291,7 @@ def ours(folder: Path, files: list[Path], workers: int) -> Iterable[Any]:
     reader = ImageReader(images, TrainTransform(ready(SIDE), AugmentationConfig()), 0)
     draws = [Draw(number, 0, number) for number in range(len(files))]
     batches = [draws[first : first + BATCH] for first in range(0, len(draws), BATCH)]
-    return read_batches(reader, batches, WorkerSettings(workers=workers))
+    return read_batches(reader, batches, WorkerSettings(workers=workers, read_threads=READ_THREADS))
 
 
 def timm_batches(files: list[Path], workers: int) -> Iterable[Any]:
