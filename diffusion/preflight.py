@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from diffusion.config import DiffusionConfig
 from diffusion.data.sections import ImagesSource
@@ -42,7 +43,7 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
     from diffusion.validation import check_reference, open_space
     from engine.data.batch_plan import BatchLayout
     from engine.datasets.labelled import odd_labels
-    from engine.datasets.preflight import faults_of, warn_of_likenesses
+    from engine.datasets.preflight import counts_of, faults_of, warn_of_likenesses, warn_of_test, with_test
     from engine.datasets.sampling import build_order
     from engine.distributed.layout import Layout
     from engine.distributed.ranks import Ranks
@@ -51,6 +52,8 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
     opened = {split: open_split(data, split) for split in SPLITS}
     train, val = (opened[split] for split in SPLITS)
     warn_of_likenesses(train, val)
+    opened = with_test(opened, partial(open_split, data))
+    warn_of_test(opened)
     classes = f" of {len(train.classes)} classes" if config.tells_class else ""
     told = train.classes if config.tells_class else []
     samples = build_order(data, train, config.experiment.seed).num_samples
@@ -66,4 +69,6 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
                 lambda: config.evaluation.samples and open_space(config, told, Ranks(Layout(), torch.device("cpu"))),
             ),
         ],
+        counts_of(opened) if told else {},
+        opened,
     )
