@@ -41,12 +41,15 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
     opened = {split: open_images(config.data, split) for split in ("train", "val")}
     train = opened["train"]
     warn_of_likenesses(train, opened["val"])
-    opened = with_test(opened, partial(open_images, config.data))
+    opened, untested = with_test(opened, partial(open_images, config.data))
     warn_of_test(opened)
     samples = build_order(config.data, train, config.experiment.seed).num_samples
     batch = config.training.global_batch_size
     yield Checked(
-        [f"{split}: {len(images)} images of {len(images.classes)} classes" for split, images in opened.items()],
+        [
+            *(f"{split}: {len(images)} images of {len(images.classes)} classes" for split, images in opened.items()),
+            *untested,
+        ],
         odd_labels(train, opened["val"]),
         [
             *faults_of(train, opened["val"]).splitlines(),

@@ -52,13 +52,13 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
     opened = {split: open_split(data, split) for split in SPLITS}
     train, val = (opened[split] for split in SPLITS)
     warn_of_likenesses(train, val)
-    opened = with_test(opened, partial(open_split, data))
+    opened, untested = with_test(opened, partial(open_split, data))
     warn_of_test(opened)
     classes = f" of {len(train.classes)} classes" if config.tells_class else ""
     told = train.classes if config.tells_class else []
     samples = build_order(data, train, config.experiment.seed).num_samples
     yield Checked(
-        [f"{split}: {len(images)} images{classes}" for split, images in opened.items()],
+        [*(f"{split}: {len(images)} images{classes}" for split, images in opened.items()), *untested],
         odd_labels(train, val) if told else [],
         [
             *faults_of(train, val).splitlines(),

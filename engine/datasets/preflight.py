@@ -114,12 +114,12 @@ def warn_of_test(opened: Mapping[str, LabelledImages]) -> None:
 
 def with_test(
     opened: Mapping[str, LabelledImages], open_split: Callable[[str], LabelledImages]
-) -> dict[str, LabelledImages]:
-    """Returns splits with ``test``, which training does not use, if it is there."""
+) -> tuple[dict[str, LabelledImages], list[str]]:
+    """Returns splits with ``test``, which training does not use; or, where it cannot be opened, what says why."""
     try:
-        return {**opened, "test": open_split("test")}
-    except UserError:
-        return dict(opened)
+        return {**opened, "test": open_split("test")}, []
+    except UserError as error:
+        return dict(opened), [f"test: none that can be used: {str(error).splitlines()[0]}"]
 
 
 def counts_of(opened: Mapping[str, LabelledImages]) -> dict[str, dict[str, int]]:

@@ -15,13 +15,13 @@ from engine.config.load import emptied, load_config
 from engine.config.run import DistributedConfig, RunConfig
 from engine.distributed.slurm import job_end
 from engine.errors import EXIT_USER_ERROR, UserError
-from engine.files import write_json
+from engine.files import check_writable, write_json
 from engine.task.preflight import Checked
 from engine.task.quick_check import check_settings
 from engine.task.spec import TaskSpec, find_spec, known_tasks
 from tools.check.apart import rehearse_apart
 from tools.check.find_batch import Largest
-from tools.check.machine import check_devices, on_login_node
+from tools.check.machine import asked_bytes, check_devices, on_login_node
 from tools.check.measure import Request
 from tools.check.report import Report, told_of_warnings
 from tools.submit.resources import OPTIONS, Resources, flag
@@ -70,9 +70,18 @@ def _parser() -> argparse.ArgumentParser:
 def check(options: argparse.Namespace) -> int:
     """Checks a run; a mistake in keys, types or what does not go together is raised as a UserError."""
     spec = find_spec(options.task)
-    config = load_config(spec.schema(), options.config, options.overrides)
+    if options.json is not None:
+        check_writable(options.json.parent, "--json")
     given = {name: value for name in TAKEN if (value := getattr(options, name)) is not None}
     resources = check_resources(Resources(**{"gpus_per_node": 0, **given}))
+    asked_bytes(resources)
+    if options.quick and options.find_batch:
+        raise UserError("--find-batch: makes steps, and --quick makes none; leave one of them away")
+    try:
+        config = load_config(spec.schema(), options.config, options.overrides)
+    except UserError as error:
+        write_report(options.json, Report(errors=str(error).splitlines()))
+        raise
     print(f"configuration: {options.config}: keys and types are right")
     for line in emptied(options.overrides, spec.schema()):
         print(line)
@@ -98,12 +107,17 @@ def check(options: argparse.Namespace) -> int:
     if not options.quick and not report.errors:
         rehearse(report, options, config, resources, away)
     print(f"verdict: {report.verdict}")
-    if options.json is not None:
-        try:
-            write_json(options.json, report.as_json())
-        except OSError as error:
-            raise UserError(f"--json {options.json}: cannot be written: {error.strerror}") from None
+    write_report(options.json, report)
     return EXIT_USER_ERROR if report.errors else 0
+
+
+def write_report(file: Path | None, report: Report) -> None:
+    """Writes all that was found into the file of ``--json``, if there is one."""
+    try:
+        if file is not None:
+            write_json(file, report.as_json())
+    except OSError as error:
+        raise UserError(f"--json {file}: cannot be written: {error.strerror}") from None
 
 
 def look(spec: TaskSpec, config: RunConfig) -> Iterator[Checked]:
@@ -149,13 +163,13 @@ def rehearse(report: Report, options: argparse.Namespace, config: RunConfig, res
     request = Request(options.task, "", resources.nodes, resources.tasks, steps=not away)
     found = rehearse_apart(_on_this(config) if away else config, request)
     report.tell("rehearsal", Checked(warnings=found["warnings"], errors=found["errors"]))
+    report.figures |= {name: value for name, value in found.items() if name not in ("errors", "warnings")}
     if "model" not in found and "out_of_memory" not in found:
         report.leave_out(["disk", "memory", "time"], "mend the errors first")
         return
     if "model" in found:
         report.tell("model", judge_model(found))
         report.tell("disk", judge_disk(found))
-    report.figures |= {name: value for name, value in found.items() if name not in ("errors", "warnings")}
     if away:
         report.leave_out(
             ["memory", "time", "largest micro-batch"], "this is a login node; ask for a job, and run it there"

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from engine.checkpoints import disk_space
 from engine.config.run import RunConfig
-from engine.errors import UserError
 from engine.task.preflight import Checked
 from tools.check.find_batch import Largest
+from tools.check.machine import asked_bytes, node_bytes
 from tools.submit.resources import SIGNAL_SECONDS, Resources
 
 Found = Mapping[str, Any]
@@ -50,23 +48,8 @@ def memory_limit(found: Found, resources: Resources) -> float | None:
     """
     if "gpu_bytes" in found:
         return float(found["gpu_bytes"])
-    if resources.mem is not None:
-        return parse_bytes(resources.mem) / resources.tasks
-    limits = [_number(Path("/sys/fs/cgroup/memory.max")), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    known = [limit for limit in limits if limit]
-    return min(known) / resources.tasks if known else None
-
-
-def parse_bytes(text: str) -> float:
-    """Parses memory as sbatch does: ``64G``, ``500M``, ``2000`` (megabytes).
-
-    Raises:
-        UserError: it is none.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text.strip().upper())
-    if not found or not float(found[1]):
-        raise UserError(f"--mem: '{text}' is no memory; write 64G")
-    return float(found[1]) * 1024 ** "KMGT".index(found[2] or "M") * 1024
+    each = (asked_bytes(resources) or node_bytes(os.environ)) / resources.tasks
+    return each or None
 
 
 def judge_memory(found: Found, limit: float | None, micro: int) -> Checked:
@@ -160,10 +143,3 @@ def shown_seconds(seconds: float) -> str:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _number(path: Path) -> float | None:
-    try:
-        return float(path.read_text())
-    except (OSError, ValueError):  # "max"
-        return None

@@ -14,13 +14,15 @@ SHOWN = 4
 
 
 def look_closely(images: Mapping[str, Pictures]) -> Checked:
-    """Decodes images of each split, at most some thousands, and looks for those that show the same."""
+    """Decodes images of each split, at most some thousands, and looks for those that show the same.
+
+    Those of test that cannot be read are no errors: training reads none of them.
+    """
     hashed = {split: hash_images(own) for split, own in images.items()}
-    faults = [text for seen in hashed.values() for text in seen.faults.values()]
-    more = len(faults) - NAMED
-    errors = [*faults[:NAMED], f"and {more} more images that cannot be read"] if more > 0 else faults
+    errors, warnings = list[str](), list[str]()
+    for split, found in hashed.items():
+        (warnings if split == "test" else errors).extend(_first(split, [*found.faults.values()]))
     seen = ", ".join(f"{own.looked_at} of {len(images[split])} images of {split}" for split, own in hashed.items())
-    warnings = []
     for (later, earlier), pairs in splits_alike(hashed).items():
         if pairs:
             mine, theirs = pairs[0]
@@ -31,6 +33,12 @@ def look_closely(images: Mapping[str, Pictures]) -> Checked:
                 f"first: {images[later].name(mine)} and {images[earlier].name(theirs)}"
             )
     return Checked([f"decoded: {seen}"], warnings, errors)
+
+
+def _first(split: str, faults: list[str]) -> list[str]:
+    """Returns the first faults of a split, and how many more there are."""
+    more = len(faults) - NAMED
+    return [*faults[:NAMED], f"and {more} more images of {split} that cannot be read"] if more > 0 else faults
 
 
 def by_class(split: str, counts: Mapping[str, int]) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
-from engine.config.load import differences, is_below
+from engine.config.load import differences, is_below, load_config
 from engine.config.run import FREE, RunConfig
 from engine.errors import UserError
 from engine.files import command, read_json, shown, write_json
 from engine.run_folder.paths import RunDir
-from engine.run_folder.writer_lock import RunLock
+from engine.run_folder.status import Status, read_status
+from engine.run_folder.writer_lock import RunLock, live_writer
 from engine.task.spec import find_spec, known_tasks
 from tools.submit.resources import OPTIONS, Resources, check, check_known, flag
 
@@ -78,12 +80,13 @@ def search(options: argparse.Namespace, given: dict[str, Any]) -> int:
         raise UserError(f"--name: {name!r} is no name of a folder")
     spec = find_spec(options.task)
     space = read_space(options.space)
+    if options.status:  # which needs neither the data nor a folder that can be written
+        config = load_config(spec.schema(), options.config, options.overrides)
+        return _show(config.experiment.root / PLACE / name, space, *spec.metrics(config).deciding(config))
     config = resolve(options.task, options.config, options.overrides, [], "")[0]
     metric, direction = spec.metrics(config).deciding(config)
     root = config.experiment.root
     folder = root / PLACE / name
-    if options.status:
-        return _show(folder, space, root, metric, direction)
     for count in ("trials", "parallel"):
         if getattr(options, count) < 1:
             raise UserError(f"--{count}: must be 1 or more, not {getattr(options, count)}")
@@ -95,12 +98,32 @@ def search(options: argparse.Namespace, given: dict[str, Any]) -> int:
     resources = check(Resources(**given))
     check_batches([config], resources)
     check_space(space, spec.schema(), options.config, options.overrides, options.space)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = RunLock(RunDir(folder))
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{shown(folder)} cannot be made: {error.strerror}") from None
+    with _only_writer(RunDir(folder)):
         _same_search(folder, options.task, config, space)
         return _search(options, folder, space, root, (metric, direction), resources)
+
+
+@contextlib.contextmanager
+def _only_writer(folder: RunDir) -> Iterator[None]:
+    """Makes this process the one that writes in a search's folder, and has status.json there say that it lives.
+
+    Raises:
+        UserError: another process does.
+    """
+    lock, state = RunLock(folder, patience=2.0), "failed"
+    status = Status(folder.status)
+    try:
+        yield
+        state = "finished"
+    except KeyboardInterrupt:
+        state = "interrupted"
+        raise
     finally:
+        status.close(state)
         lock.release()
 
 
@@ -123,8 +146,8 @@ def _search(
     try:
         told.run(count, options.parallel, POLL[options.cluster])
     except KeyboardInterrupt:
-        print("\nstopped: trials that run go on; the same command follows them and goes on with the search")
-        return 130
+        print("\ntrials that run go on; the same command follows them and goes on with the search")
+        raise
     print(table(trials, root, metric))
     for file in write_results(trials, folder, root, metric):
         print(shown(file))
@@ -132,14 +155,26 @@ def _search(
     return 0
 
 
-def _show(folder: Path, space: Any, root: Path, metric: str, direction: Any) -> int:
+def _show(folder: Path, space: Any, metric: str, direction: Any) -> int:
     from tools.search.report import table
     from tools.search.trials import JOURNAL, Trials
 
+    root = folder.parent.parent
     if not (folder / JOURNAL).is_file():
         raise UserError(f"--status: there is no search {folder.name} below {root}; --name names another")
     print(table(Trials.open(folder, space, direction, write=False), root, metric))
+    print(f"search: {_state(RunDir(folder))}")
     return 0
+
+
+def _state(folder: RunDir) -> str:
+    """Says whether a search is under way."""
+    if (writer := live_writer(folder)) is not None:
+        return f"runs, process {writer.pid} of this machine"
+    state = (read_status(folder.status) or {}).get("state", "not begun")
+    if state == "running":
+        return "runs on another machine, or was killed in the last three minutes"
+    return state if state == "finished" else f"{state}; without --status the same command goes on with it"
 
 
 def _same_search(folder: Path, task: str, config: RunConfig, space: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from optuna.trial import FrozenTrial, TrialState
 
 from engine.errors import UserError
+from engine.files import shown
 from engine.run_folder.as_found import number, read_records
 from engine.run_folder.paths import RunDir
 from tools.search.space import settings_of
@@ -34,7 +35,7 @@ class Starter(Protocol):
 
     def views(self, runs: Sequence[RunDir]) -> list[View]: ...
 
-    def cancel(self, view: View) -> None: ...
+    def cancel(self, view: View) -> bool: ...
 
 
 @dataclass
@@ -84,7 +85,9 @@ class Search:
         taken = {fact(trial, "place"): trial.number for trial in open_ if fact(trial, "place") is not None}
         for trial, view in zip(open_, self.runs.views([self._folder(trial) for trial in open_]), strict=True):
             is_new = view.note is None and not view.alive
-            if not (is_new or (view.alive is False and view.state in ("lost", "interrupted"))):
+            local = view.note is not None and view.note.cluster == "local"  # on another host nobody sees its process
+            gone = view.alive is False or (local and not view.alive)
+            if not (is_new or (gone and view.state in ("lost", "interrupted"))):
                 continue
             if (starts := fact(trial, "starts", 0)) >= MOST_STARTS:
                 self._fail(trial, f"was started {starts} times, and each time its job ended without a word")
@@ -104,6 +107,9 @@ class Search:
         """Reads what the running trials have recorded: prunes, and ends those that have come to an end."""
         running = [trial for trial in self.trials.running() if fact(trial, "experiment") is not None]
         for trial, view in zip(running, self.runs.views([self._folder(trial) for trial in running]), strict=True):
+            if not view.folder.path.is_dir() or (view.state == "unknown" and view.alive is False):
+                self._fail(trial, f"{shown(view.folder.path)} is gone, or has no status.json")
+                continue
             values = self.values(view.folder)
             pruned = fact(trial, "pruned", False)
             if not pruned and self.trials.prunes(trial.number, values):
@@ -114,7 +120,7 @@ class Search:
             elif view.state == "finished":
                 self._complete(trial, values)
             elif view.state == "failed" and not view.alive:
-                self._fail(trial, view.why)
+                self._fail(trial, f"{view.why}; {shown(Path(view.note.log))}" if view.note is not None else view.why)
 
     def values(self, folder: RunDir) -> list[float]:
         """Returns the metric of each evaluation; NaN where it was not finite."""
@@ -129,9 +135,8 @@ class Search:
     def _end_pruned(self, trial: FrozenTrial, view: View) -> None:
         """Cancels a trial's job; once it is gone, the trial has ended."""
         if view.alive and view.state != "finished":
-            if trial.number not in self._cancelled:
+            if trial.number not in self._cancelled and self.runs.cancel(view):
                 self._cancelled.add(trial.number)
-                self.runs.cancel(view)
             return
         if view.alive is None and view.note is not None and view.state != "finished":
             return  # Slurm does not answer: the next look may know
@@ -160,7 +165,8 @@ class Search:
         ended = [trial for trial in self.trials.all() if trial.state.is_finished()]
         if len(ended) >= MOST_STARTS and all(trial.state == TrialState.FAIL for trial in ended):
             why = fact(ended[-1], "why", "")
-            raise UserError(f"--space: all of the first {len(ended)} trials failed, the last one: {why}")
+            cure = "mend the cause, and begin another search with --name NAME"
+            raise UserError(f"all of the first {len(ended)} trials failed, the last one: {why}; {cure}")
 
     def _folder(self, trial: FrozenTrial) -> RunDir:
         return RunDir(self.runs.root / fact(trial, "experiment"))

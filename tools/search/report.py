@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,14 @@ LEAST = 4
 def table(trials: Trials, root: Path, metric: str) -> str:
     """Formats a line for each trial, how many there are of each state, and the best one."""
     known, best = trials.all(), trials.best()
-    keys = list(trials.space.parameters)
+    keys = list(dict.fromkeys(key for trial in known for key in trial.params))
     rows = [["trial", "state", metric, "evaluations", "experiment", *keys, ""]]
     for trial in known:
         seen = list(trial.intermediate_values.values())
         value = trial.value if trial.value is not None else seen[-1] if seen else None
         star = "*" if best is not None and trial.number == best.number else ""
         shown = "" if value is None else f"{value:.4f}{star}"
-        params = [f"{v:.4g}" if isinstance(v := trial.params[key], float) else str(v) for key in keys]
+        params = [f"{v:.4g}" if isinstance(v := trial.params.get(key), float) else str(v) for key in keys]
         known_of = [fact(trial, "experiment", ""), *params, fact(trial, "why", "").partition("\n")[0]]
         rows.append([str(trial.number), _state(trial, root), shown, str(len(seen)), *known_of])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -58,8 +60,9 @@ def write_results(trials: Trials, folder: Path, root: Path, metric: str) -> list
         return []
     run = RunDir(root / fact(best, "experiment"))
     about = f"# Trial {best.number} of {folder.name}, {run.name}: {metric} {best.value:.6g}\n"
-    write_atomic(folder / BEST, about + run.config.read_text(encoding="utf-8"))
-    written.append(folder / BEST)
+    with contextlib.suppress(FileNotFoundError):  # somebody has removed the experiment
+        write_atomic(folder / BEST, about + run.config.read_text(encoding="utf-8"))
+        written.append(folder / BEST)
     complete = [trial for trial in trials.all() if trial.state == TrialState.COMPLETE]
     written += _plots(trials, complete, folder, metric)
     return written
@@ -70,11 +73,12 @@ def _plots(trials: Trials, complete: Sequence[FrozenTrial], folder: Path, metric
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from optuna.importance import FanovaImportanceEvaluator
     from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances
 
     plots: list[tuple[str, Callable[..., Any]]] = [(HISTORY, plot_optimization_history)]
     if len(complete) >= LEAST and len({trial.value for trial in complete}) > 1:
-        plots.append((IMPORTANCE, plot_param_importances))
+        plots.append((IMPORTANCE, partial(plot_param_importances, evaluator=FanovaImportanceEvaluator(seed=0))))
     for name, plot in plots:
         with quiet():
             plot(trials.study, target_name=metric)

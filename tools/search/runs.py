@@ -79,13 +79,12 @@ class Runs:
         queued = slurm_queue() if runs and self.cluster == "slurm" else None
         return [look(run, queued) for run in runs]
 
-    def cancel(self, view: View) -> None:
-        """Has an experiment save and end, if it still waits or runs."""
+    def cancel(self, view: View) -> bool:
+        """Has an experiment save and end, if it still waits or runs. Returns whether it was told."""
         if self.cluster == "slurm":
-            subprocess.run(["scancel", view.job], check=False, capture_output=True)
-            return
-        writer = live_writer(view.folder)
-        process = int(view.job) if view.job else writer.pid if writer is not None else None
-        if process is not None:
+            return subprocess.run(["scancel", view.job], check=False, capture_output=True).returncode == 0
+        writer = live_writer(view.folder)  # and not the job's process, whose number may be another's by now
+        if writer is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGTERM)
+                os.kill(writer.pid, signal.SIGTERM)
+        return writer is not None

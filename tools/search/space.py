@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import inspect
 import json
 import math
 import warnings
@@ -15,7 +16,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from pydantic import AfterValidator, Field, model_validator
 
-from engine.config.load import load_config
+from engine.config.load import is_below, load_config
 from engine.config.run import RunConfig
 from engine.config.section import Count, PositiveRange, Section
 from engine.errors import UserError
@@ -59,8 +60,8 @@ class Range(Section):
 
     def distribution(self) -> BaseDistribution:
         """Returns it as Optuna has it. A choice that is a list or a mapping is its JSON text there."""
-        if self.integer is not None:
-            return IntDistribution(*self.integer, step=self.step)
+        if (whole := self._whole()) is not None:
+            return IntDistribution(whole[0], whole[-1], step=self.step)
         if self.choice is not None:
             return CategoricalDistribution([_scalar(value) for value in self.choice])
         bounds = self.log or self.uniform
@@ -68,16 +69,19 @@ class Range(Section):
         return FloatDistribution(*bounds, log=self.log is not None)
 
     def ends(self) -> list[Scalar]:
-        """Returns the values that are tried before a search begins: both bounds, or all choices."""
+        """Returns the values that are tried before a search begins: the first and the last, or all choices."""
         if self.choice is not None:
             return [_scalar(value) for value in self.choice]
-        return list(self.integer or self.log or self.uniform or ())
+        whole = self._whole()
+        return [whole[0], whole[-1]] if whole is not None else list(self.log or self.uniform or ())
 
-    def values(self) -> list[Scalar] | None:
+    def values(self) -> Sequence[Scalar] | None:
         """Returns all values; None if they cannot be counted."""
-        if self.integer is not None:
-            return list(range(self.integer[0], self.integer[1] + 1, self.step))
-        return self.ends() if self.choice is not None else None
+        return self._whole() if self.choice is None else self.ends()
+
+    def _whole(self) -> range | None:
+        """Returns the whole numbers of ``integer``."""
+        return None if self.integer is None else range(self.integer[0], self.integer[1] + 1, self.step)
 
 
 class SearchSpace(Section):
@@ -113,10 +117,8 @@ class SearchSpace(Section):
         """
         arguments = dict(self.sampler)
         if arguments.get("name") == "GridSampler":
-            arguments["search_space"] = {key: values.values() for key, values in self.parameters.items()}
-        if arguments.get("name") not in ONE_SEED:
-            arguments["seed"] = derive(int(arguments.get("seed") or 0), "search", number) % 2**32
-        return _build(optuna.samplers, "sampler", arguments)
+            arguments["search_space"] = {key: [*(values.values() or ())] for key, values in self.parameters.items()}
+        return _build(optuna.samplers, "sampler", arguments, number)
 
     def build_pruner(self) -> optuna.pruners.BasePruner:
         """Returns the pruner."""
@@ -147,8 +149,9 @@ def check_space(
     Raises:
         UserError: one is not; or is given on the command line too.
     """
-    if twice := {text.partition("=")[0] for text in overrides} & set(space.parameters):
-        raise UserError(f"{file}: {', '.join(sorted(twice))}: searched, and given a single value too; leave one away")
+    keys = {text.partition("=")[0] for text in overrides}
+    if twice := sorted(key for key in keys if is_below(key, tuple(space.parameters))):
+        raise UserError(f"{file}: {', '.join(twice)}: searched, and given a single value too; leave one away")
     for key, values in space.parameters.items():
         for value in values.ends():
             try:
@@ -175,8 +178,11 @@ def _scalar(value: Any) -> Scalar:
     return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
-def _build(module: Any, what: str, arguments: Mapping[str, Any]) -> Any:
-    """Makes what a mapping with ``name`` describes; mappings with a name among its arguments as well."""
+def _build(module: Any, what: str, arguments: Mapping[str, Any], number: int | None = None) -> Any:
+    """Makes what a mapping with ``name`` describes; mappings with a name among its arguments as well.
+
+    What takes a seed has one for trial ``number`` that follows from its own.
+    """
     if "name" not in arguments:
         raise UserError(f"{what}: has no name; such as {what}: {{name: {module.__all__[-1]}}}")
     name, known = str(arguments["name"]), [each for each in module.__all__ if each[0].isupper()]
@@ -185,12 +191,18 @@ def _build(module: Any, what: str, arguments: Mapping[str, Any]) -> Any:
         hint = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(known)}"
         raise UserError(f"{what}: Optuna has no '{name}'{hint}")
     given = {
-        key: _build(module, f"{what}.{key}", value) if isinstance(value, Mapping) and "name" in value else value
+        key: _build(module, f"{what}.{key}", value, number) if isinstance(value, Mapping) and "name" in value else value
         for key, value in arguments.items()
         if key != "name"
     }
+    make = getattr(module, name)
+    if number is not None and name not in ONE_SEED and "seed" in inspect.signature(make).parameters:
+        seed = given.get("seed") or 0
+        if type(seed) is not int or seed < 0:
+            raise UserError(f"{what}: {name}: seed: a whole number from 0 on, not {seed!r}")
+        given["seed"] = derive(seed, "search", number) % 2**32
     try:
         with quiet():
-            return getattr(module, name)(**given)
+            return make(**given)
     except (TypeError, ValueError) as error:
         raise UserError(f"{what}: {name}: {error}") from None

@@ -7,6 +7,7 @@ at any moment leaves a search that goes on.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from engine.errors import UserError
+from engine.files import shown
 from tools.search.space import SearchSpace, quiet
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -27,6 +29,8 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 NAME = "search"
 """What the one study of a journal is called; Hyperband's brackets depend on it."""
 JOURNAL = "journal.log"
+LOCK = f"{JOURNAL}.lock"
+"""Optuna's, held for each entry."""
 _DIRECTIONS = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
@@ -40,12 +44,22 @@ class Trials:
 
     @staticmethod
     def open(folder: Path, space: SearchSpace, direction: Literal["min", "max"], write: bool = True) -> Trials:
-        """Opens the journal in ``folder``, or begins one. ``write``: whether this is the one process that writes it."""
+        """Opens the journal in ``folder``, or begins one. ``write``: whether this is the one process that writes it.
+
+        Raises:
+            UserError: the journal is damaged; or it is only to be read, and nothing is in it yet.
+        """
         file = folder / JOURNAL
         if write:
             _cut_torn_line(file)
-        storage = JournalStorage(JournalFileBackend(str(file)))
-        if write and not storage.get_all_studies():
+            (folder / LOCK).unlink(missing_ok=True)  # of a writer that was killed: Optuna would wait for half a minute
+        try:
+            storage = JournalStorage(JournalFileBackend(str(file)))
+        except (ValueError, KeyError, TypeError, IndexError, AssertionError):
+            raise UserError(_damage(file)) from None
+        if not storage.get_all_studies():
+            if not write:
+                raise UserError(f"{shown(file)}: nothing is in it yet")
             storage.create_new_study([_DIRECTIONS[direction]], NAME)
         study = optuna.load_study(storage=storage, study_name=NAME, pruner=space.build_pruner())
         return Trials(storage, study, space)
@@ -136,3 +150,16 @@ def _cut_torn_line(file: Path) -> None:
         if whole[2]:
             journal.truncate(len(whole[0]) + len(whole[1]))
             os.fsync(journal.fileno())
+
+
+def _damage(file: Path) -> str:
+    """Says where a journal is damaged, and what of it can be kept."""
+    other = "--name NAME begins another search"
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            whole = "op_code" in json.loads(line)
+        except (ValueError, TypeError):
+            whole = False
+        if not whole:
+            return f"{shown(file)}: line {number} is damaged; cut the file before it to go on from there, or {other}"
+    return f"{shown(file)}: lines of it are missing; {other}"

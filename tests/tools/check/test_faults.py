@@ -125,6 +125,11 @@ def damaged_image(project: Project) -> None:
     file.write_bytes(file.read_bytes()[:-400])
 
 
+def damaged_image_of_test(project: Project) -> None:
+    file = project.data / "test" / "ant" / "0.png"
+    file.write_bytes(file.read_bytes()[:-400])
+
+
 def class_of_val_alone(project: Project) -> None:
     (project.data / "val" / "bee").rename(project.data / "val" / "wasp")
 
@@ -207,6 +212,7 @@ ERRORS: list[tuple[Callable[[Project], None], str]] = [
 WARNINGS: list[tuple[Callable[[Project], None], str]] = [
     (copies_in_test, "data: 1 of 7 images of test are in train as well, with the same content"),
     (same_pictures, "images of val look like ones of train, and may be the same pictures, saved again"),
+    (damaged_image_of_test, "test/ant/0.png: cannot be read as an image"),
     (little_time, "time: the run takes"),
     (slow_files, "speed: data-bound: "),
 ]
@@ -231,6 +237,42 @@ def test_a_fault_that_a_run_can_do_with_is_a_warning(
     assert main(project.command()) == 0
     out, err = said(capsys)
     assert not err and any(line.startswith("warning: ") and message in line for line in out.splitlines()), out + err
+
+
+def test_what_programs_read_says_so_too_where_the_configuration_is_wrong(project: Project) -> None:
+    file = project.folder / "check.json"
+    project.options += ["--json", str(file), "optimizer.lrr=1"]
+    assert main(project.command()) == 2
+    figures = json.loads(file.read_text())
+    assert figures["verdict"] == "refused" and "optimizer.lrr: unknown key" in figures["errors"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--mem", "64 apples"], "--mem: '64 apples' is no memory"),
+        (["--json", "/proc/no/check.json"], "--json: /proc cannot be written"),
+        (["--quick", "--find-batch"], "--find-batch: makes steps, and --quick makes none"),
+    ],
+)
+def test_wrong_options_are_told_before_anything_is_measured(
+    project: Project, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.options += options
+    assert main(project.command()) == 2
+    out, err = said(capsys)
+    assert message in err and not out
+
+
+def test_a_lack_of_memory_on_a_cpu_names_the_settings_that_ask_for_it(
+    project: Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 20 bytes")
+
+    monkeypatch.setattr(measure, "_measure", full)
+    assert main(project.command()) == 2
+    assert "error: there is not enough memory for data.image_size=16" in said(capsys)[1]
 
 
 def test_on_a_login_node_all_is_built_and_what_was_not_checked_is_said(

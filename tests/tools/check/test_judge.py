@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from engine.errors import UserError
 from tools.check.find_batch import search
-from tools.check.judge import judge_memory, judge_time, memory_limit, parse_bytes, run_seconds, shown_seconds
+from tools.check.judge import judge_memory, judge_time, memory_limit, run_seconds, shown_seconds
+from tools.check.machine import node_bytes, parse_bytes
 from tools.check.pictures import by_class
 from tools.submit.resources import Resources
 
@@ -49,7 +52,29 @@ def test_memory_is_written_as_for_sbatch(text: str, count: float) -> None:
     assert parse_bytes(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "G", "0", "-1G", "64 apples"])
+def test_all_memory_of_a_node_may_be_asked_for() -> None:
+    assert memory_limit({}, Resources(gpus_per_node=0, mem="0")) == memory_limit({}, Resources(gpus_per_node=0))
+
+
+@pytest.mark.parametrize(
+    ("groups", "file"),
+    [
+        ("0::/slurm/job_7/step_0\n", "sys/fs/cgroup/slurm/job_7/memory.max"),
+        ("5:cpuset:/\n4:memory:/slurm/job_7\n", "sys/fs/cgroup/memory/slurm/job_7/memory.limit_in_bytes"),
+    ],
+)
+def test_the_memory_of_a_node_is_what_its_control_groups_and_its_job_leave(
+    tmp_path: Path, groups: str, file: str
+) -> None:
+    for name, text in (("proc/self/cgroup", groups), (file, f"{2**28}\n")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    assert node_bytes({}, tmp_path) == 2**28
+    assert node_bytes({"SLURM_MEM_PER_NODE": "64"}, tmp_path) == 64 * 2**20
+    assert node_bytes({}, tmp_path / "elsewhere") > 2**28
+
+
+@pytest.mark.parametrize("text", ["", "G", "-1G", "64 apples"])
 def test_what_is_no_memory_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--mem: "):
         parse_bytes(text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,10 @@ import pytest
 from optuna.trial import TrialState
 
 from engine.errors import UserError
-from tests.tools.search.world import World
+from tests.tools.search.world import NOTE, World
 from tools.search.loop import MOST_STARTS, Search
 from tools.search.space import SearchSpace
-from tools.search.trials import JOURNAL, Trials, fact
+from tools.search.trials import JOURNAL, LOCK, Trials, fact
 
 COUNT = 12
 SPACE = SearchSpace.model_validate(
@@ -89,6 +91,62 @@ def test_a_line_that_was_not_written_whole_is_forgotten(undisturbed: Any, tmp_pa
     assert outcome(search) == undisturbed[0]
 
 
+def test_a_journal_that_is_damaged_is_named_by_its_line(tmp_path: Path) -> None:
+    begin(tmp_path, World(tmp_path / "runs")).run(1, 1, 0)
+    file = tmp_path / JOURNAL
+    lines = file.read_bytes().splitlines(keepends=True)
+    for wrong in (b"\xff\n", b"{}\n", b"7\n", b'{"op_code"\n'):
+        file.write_bytes(b"".join([*lines[:3], wrong, *lines[3:]]))
+        with pytest.raises(UserError, match=r"journal\.log: line 4 is damaged; cut the file before it .* --name NAME"):
+            Trials.open(tmp_path, SPACE, "max")
+    file.write_bytes(b"".join(lines[1:]))
+    with pytest.raises(UserError, match=r"journal\.log: lines of it are missing; --name NAME"):
+        Trials.open(tmp_path, SPACE, "max")
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match="nothing is in it yet"):
+        Trials.open(tmp_path, SPACE, "max", write=False)
+
+
+def test_a_writer_that_was_killed_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / LOCK).symlink_to(tmp_path / JOURNAL)
+    begin(tmp_path, World(tmp_path / "runs")).run(1, 1, 0)
+    assert not (tmp_path / LOCK).is_symlink()
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_trial_whose_folder_is_gone_is_a_failure(tmp_path: Path, left: bool) -> None:
+    class Gone(World):
+        def views(self, runs: Any) -> Any:
+            views = super().views(runs)
+            if views and views[0].folder.name == "experiment_0001" and views[0].note is not None:
+                shutil.rmtree(views[0].folder.path, ignore_errors=True)
+                if left:  # a folder with nothing in it
+                    views[0].folder.path.mkdir()
+                views[0] = replace(views[0], state="unknown", alive=False)
+            return views
+
+    search = begin(tmp_path, Gone(tmp_path / "runs"))
+    search.run(2, 1, 0)
+    first, second = search.trials.all()
+    assert first.state == TrialState.FAIL and "experiment_0001 is gone" in fact(first, "why")
+    assert second.state == TrialState.COMPLETE
+
+
+def test_a_local_trial_that_another_host_has_lost_is_queued_again(tmp_path: Path) -> None:
+    class Elsewhere(World):
+        def views(self, runs: Any) -> Any:
+            return [
+                replace(view, alive=None, state="lost" if self.queued.count(view.folder.name) == 1 else view.state)
+                if view.note is not None
+                else view
+                for view in super().views(runs)
+            ]
+
+    world = Elsewhere(tmp_path / "runs")
+    begin(tmp_path, world).run(1, 1, 0)
+    assert world.queued == ["experiment_0001"] * 2
+
+
 def test_as_many_run_at_once_as_are_asked_for_each_on_a_place_of_its_own(tmp_path: Path) -> None:
     world = World(tmp_path / "runs")
     begin(tmp_path, world).run(5, 3, 0)
@@ -115,8 +173,10 @@ def test_a_job_that_ends_without_a_word_is_queued_again_but_not_for_ever(tmp_pat
 def test_a_search_of_failures_ends(tmp_path: Path) -> None:
     world = World(tmp_path / "runs")
     world.ends = {f"experiment_{number:04d}": "failed" for number in range(1, 20)}
-    with pytest.raises(UserError, match="all of the first 5 trials failed, the last one: why"):
-        begin(tmp_path, world).run(COUNT, 1, 0)
+    search = begin(tmp_path, world)
+    with pytest.raises(UserError, match=r"^all of the first 5 trials failed, the last one: why; .*--name NAME$"):
+        search.run(COUNT, 1, 0)
+    assert fact(search.trials.all()[0], "why").startswith("why; ") and NOTE.log in fact(search.trials.all()[0], "why")
 
 
 def test_settings_that_do_not_go_together_fail_their_trial_alone(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import optuna
@@ -20,6 +22,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from engine.run_folder.paths import RunDir
+from engine.run_folder.status import Status
+from engine.run_folder.writer_lock import Writer
 from tests.classification.small import write_config
 from tests.environment import ROOT, clean_environment
 from tests.tools.search.test_loop import begin
@@ -86,6 +90,36 @@ def test_a_search_with_other_settings_is_another_one(tmp_path: Path, capsys: pyt
     assert "was begun with other settings: " in error and "--name NAME begins another search" in error
 
 
+def test_two_processes_do_not_make_the_same_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = arguments(tmp_path)
+    folder = RunDir(tmp_path / "experiments" / ".search" / "space")
+    folder.path.mkdir(parents=True)
+    other = {**asdict(Writer.this_process()), "host": "elsewhere", "since": 0.0}
+    folder.lock.write_text(json.dumps(other))
+    status = Status(folder.status, interval=0.1)  # it lives, and began long ago
+    try:
+        assert main([*own, *LOCAL]) == 2
+    finally:
+        status.close("failed")
+    assert "on host elsewhere has been writing here since" in capsys.readouterr().err
+    assert not (folder.path / "journal.log").exists()
+
+
+def test_a_search_can_be_looked_at_where_nothing_can_be_written_and_no_data_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, place = arguments(tmp_path), tmp_path / "experiments" / ".search" / "my search"
+    place.mkdir(parents=True)
+    begin(place, World(tmp_path / "experiments")).run(3, 1, 0)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("engine.task.quick_check.check_writable", lambda folder: 1 / 0)
+    monkeypatch.setattr("engine.datasets.preflight.look_for_data", lambda data: 1 / 0)
+    assert main([*own, "--status", "--name", "my search"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 1 + 3 + 3 and out[-1] == "search: not begun; without --status the same command goes on with it"
+    assert "optimizer.weight_decay" in out[0] and sorted(tmp_path.rglob("*")) == before
+
+
 def test_the_best_trials_configuration_and_plots_are_written_and_the_table_tells_of_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +134,10 @@ def test_the_best_trials_configuration_and_plots_are_written_and_the_table_tells
     files = report.write_results(search.trials, tmp_path, world.root, "top1")
     assert [file.name for file in files] == ["best.yaml", "history.png", "importance.png"]
     assert yaml.safe_load((tmp_path / "best.yaml").read_text()) == {"trial": best.number}
+    shutil.rmtree(world.root / best.user_attrs["experiment"])
+    assert [file.name for file in report.write_results(search.trials, tmp_path, world.root, "top1")] == [
+        "history.png", "importance.png",
+    ]  # fmt: skip
     table = report.table(search.trials, world.root, "top1")
     assert f"best: trial {best.number}, top1 {best.value:.4f}: optimizer.lr=" in table
     assert re.search(r"\d+ complete, \d+ pruned|\d+ pruned, \d+ complete", table)

@@ -60,6 +60,8 @@ def test_ranges_are_distributions_and_their_values_are_settings(tmp_path: Path) 
         ("parameters: {a: {choice: [1]}}\nsampler: {name: TPESampeler}\n", "Optuna has no 'TPESampeler'; did you mean"),
         ("parameters: {a: {choice: [1]}}\nsampler: {seed: 1}\n", "sampler: has no name"),
         ("parameters: {a: {choice: [1]}}\nsampler: {name: TPESampler, sede: 1}\n", "TPESampler: .*'sede'"),
+        ("parameters: {a: {choice: [1]}}\nsampler: {name: TPESampler, seed: x}\n", "TPESampler: seed: a whole number"),
+        ("parameters: {a: {choice: [1]}}\nsampler: {name: RandomSampler, seed: -1}\n", "seed: .* from 0 on, not -1"),
         ("parameters: {a: {choice: [1]}}\npruner: {name: Hyperband}\n", "did you mean 'HyperbandPruner'"),
         ("parameters: {a: {uniform: [0, 1]}}\nsampler: {name: GridSampler}\n", "tries each value of a; give it choice"),
     ],
@@ -87,10 +89,29 @@ def test_a_value_that_no_run_takes_is_refused_before_the_first_trial(
         )
 
 
-def test_a_key_that_is_searched_has_no_value_besides(tmp_path: Path) -> None:
+@pytest.mark.parametrize("override", ["optimizer.lr=1", "loss.gamma=2"])
+def test_a_key_that_is_searched_has_no_value_besides(tmp_path: Path, override: str) -> None:
     file = write(tmp_path, RANGES)
-    with pytest.raises(UserError, match=r"optimizer\.lr: searched, and given a single value too"):
-        check_space(read_space(file), ClassificationConfig, write_config(tmp_path), ("optimizer.lr=1",), file)
+    with pytest.raises(UserError, match=f"{override.partition('=')[0]}: searched, and given a single value too"):
+        check_space(read_space(file), ClassificationConfig, write_config(tmp_path), (override,), file)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_range_ends_where_its_steps_do(tmp_path: Path) -> None:
+    values = read_space(write(tmp_path, "parameters: {a: {integer: [12, 50], step: 12}}\n")).parameters["a"]
+    assert values.distribution() == IntDistribution(12, 48, step=12) and values.ends() == [12, 48]
+    assert list(values.values() or ()) == [12, 24, 36, 48]
+
+
+def test_samplers_may_hold_others_with_a_seed_for_each_trial(tmp_path: Path) -> None:
+    text = "parameters: {a: {integer: [1, 40]}, b: {uniform: [0, 1]}}\n"
+    text += "sampler: {name: PartialFixedSampler, fixed_params: {a: 7}, base_sampler: {name: RandomSampler}}\n"
+    trials = Trials.open(tmp_path, read_space(write(tmp_path, text)), "max")
+    for number in range(3):
+        trials.ask()
+        trials.end(number, optuna.trial.TrialState.COMPLETE, 0.0)
+    assert {trial.params["a"] for trial in trials.all()} == {7}
+    assert len({trial.params["b"] for trial in trials.all()}) == 3
 
 
 def test_pruners_may_hold_others(tmp_path: Path) -> None:

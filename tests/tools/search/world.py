@@ -50,8 +50,9 @@ class World:
             for run, state in states
         ]
 
-    def cancel(self, view: View) -> None:
+    def cancel(self, view: View) -> bool:
         self.states[view.folder.name] = "interrupted"
+        return True
 
     def _evaluate(self, run: RunDir) -> None:
         values = dict(text.split("=") for text in self.settings[run.name])
