@@ -53,10 +53,11 @@ class Trials:
         if write:
             _cut_torn_line(file)
             (folder / LOCK).unlink(missing_ok=True)  # of a writer that was killed: Optuna would wait for half a minute
+        _check_lines(file)
         try:
             storage = JournalStorage(JournalFileBackend(str(file)))
-        except (ValueError, KeyError, TypeError, IndexError, AssertionError):
-            raise UserError(_damage(file)) from None
+        except (KeyError, IndexError, AssertionError):
+            raise UserError(f"{shown(file)}: lines of it are missing; --name NAME begins another search") from None
         if not storage.get_all_studies():
             if not write:
                 raise UserError(f"{shown(file)}: nothing is in it yet")
@@ -152,14 +153,14 @@ def _cut_torn_line(file: Path) -> None:
             os.fsync(journal.fileno())
 
 
-def _damage(file: Path) -> str:
-    """Says where a journal is damaged, and what of it can be kept."""
-    other = "--name NAME begins another search"
-    for number, line in enumerate(file.read_bytes().splitlines(), 1):
-        try:
-            whole = "op_code" in json.loads(line)
-        except (ValueError, TypeError):
-            whole = False
-        if not whole:
-            return f"{shown(file)}: line {number} is damaged; cut the file before it to go on from there, or {other}"
-    return f"{shown(file)}: lines of it are missing; {other}"
+def _check_lines(file: Path) -> None:
+    """Raises a UserError that names the first line of a journal that is none."""
+    with contextlib.suppress(FileNotFoundError):
+        for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
+            try:
+                whole = "op_code" in json.loads(line)
+            except (ValueError, TypeError):
+                whole = False
+            if not whole:
+                cure = "cut the file before it to go on from there, or begin another search with --name NAME"
+                raise UserError(f"{shown(file)}: line {number} is damaged; {cure}")

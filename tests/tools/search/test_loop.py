@@ -96,9 +96,10 @@ def test_a_journal_that_is_damaged_is_named_by_its_line(tmp_path: Path) -> None:
     file = tmp_path / JOURNAL
     lines = file.read_bytes().splitlines(keepends=True)
     for wrong in (b"\xff\n", b"{}\n", b"7\n", b'{"op_code"\n'):
-        file.write_bytes(b"".join([*lines[:3], wrong, *lines[3:]]))
-        with pytest.raises(UserError, match=r"journal\.log: line 4 is damaged; cut the file before it .* --name NAME"):
-            Trials.open(tmp_path, SPACE, "max")
+        for place in (3, len(lines)):
+            file.write_bytes(b"".join([*lines[:place], wrong, *lines[place:]]))
+            with pytest.raises(UserError, match=rf"\.log: line {place + 1} is damaged; cut the file .* --name NAME"):
+                Trials.open(tmp_path, SPACE, "max")
     file.write_bytes(b"".join(lines[1:]))
     with pytest.raises(UserError, match=r"journal\.log: lines of it are missing; --name NAME"):
         Trials.open(tmp_path, SPACE, "max")
