@@ -54,11 +54,10 @@ class Trials:
             _cut_torn_line(file)
             (folder / LOCK).unlink(missing_ok=True)  # of a writer that was killed: Optuna would wait for half a minute
         _check_lines(file)
-        try:
-            storage = JournalStorage(JournalFileBackend(str(file)))
-        except (KeyError, IndexError, AssertionError):
-            raise UserError(f"{shown(file)}: lines of it are missing; --name NAME begins another search") from None
+        storage = JournalStorage(JournalFileBackend(str(file)))
         if not storage.get_all_studies():
+            if file.stat().st_size:
+                raise UserError(f"{shown(file)}: its beginning is missing; --name NAME begins another search")
             if not write:
                 raise UserError(f"{shown(file)}: nothing is in it yet")
             storage.create_new_study([_DIRECTIONS[direction]], NAME)

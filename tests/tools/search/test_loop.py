@@ -101,7 +101,7 @@ def test_a_journal_that_is_damaged_is_named_by_its_line(tmp_path: Path) -> None:
             with pytest.raises(UserError, match=rf"\.log: line {place + 1} is damaged; cut the file .* --name NAME"):
                 Trials.open(tmp_path, SPACE, "max")
     file.write_bytes(b"".join(lines[1:]))
-    with pytest.raises(UserError, match=r"journal\.log: lines of it are missing; --name NAME"):
+    with pytest.raises(UserError, match=r"journal\.log: its beginning is missing; --name NAME"):
         Trials.open(tmp_path, SPACE, "max")
     file.write_bytes(b"")
     with pytest.raises(UserError, match="nothing is in it yet"):
@@ -124,6 +124,7 @@ def test_a_trial_whose_folder_is_gone_is_a_failure(tmp_path: Path, left: bool) -
                 if left:  # a folder with nothing in it
                     views[0].folder.path.mkdir()
                 views[0] = replace(views[0], state="unknown", alive=False)
+                self.states["experiment_0001"] = "unknown"
             return views
 
     search = begin(tmp_path, Gone(tmp_path / "runs"))
