@@ -120,6 +120,7 @@ def test_a_trial_whose_folder_is_gone_is_a_failure(tmp_path: Path, left: bool) -
         def views(self, runs: Any) -> Any:
             views = super().views(runs)
             if views and views[0].folder.name == "experiment_0001" and views[0].note is not None:
+                (self.root / "experiment_0005").mkdir()  # the next one has another number
                 shutil.rmtree(views[0].folder.path, ignore_errors=True)
                 if left:  # a folder with nothing in it
                     views[0].folder.path.mkdir()
