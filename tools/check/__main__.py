@@ -187,9 +187,13 @@ def rehearse(report: Report, options: argparse.Namespace, config: RunConfig, res
         asked = Request(options.task, "", find_batch=True, memory_bytes=None if on_gpu else limit)
         tried = rehearse_apart(config, asked)
         report.tell("rehearsal", Checked(errors=tried["errors"]))
+        if "out_of_memory" in tried:
+            report.leave_out(["largest micro-batch"], tried["out_of_memory"])
         if "largest" in tried:
             report.figures["largest"] = tried["largest"]
-            report.tell("memory", judge_batch(Largest(**tried["largest"]), "on the GPU" if on_gpu else "resident"))
+            part = -(-config.training.global_batch_size // devices)
+            unit = "on the GPU" if on_gpu else "resident"
+            report.tell("memory", judge_batch(Largest(**tried["largest"]), unit, part))
 
 
 def _micro(found: Mapping[str, Any], config: RunConfig) -> int:

@@ -122,14 +122,15 @@ def judge_time(found: Found, seconds: Mapping[str, float | None], limit: float |
     return Checked([line], [text])
 
 
-def judge_batch(largest: Largest, unit: str) -> Checked:
-    """Says which micro-batch fits."""
+def judge_batch(largest: Largest, unit: str, part: int) -> Checked:
+    """Says which micro-batch fits. ``part``: the samples that a device has of each global batch."""
     if not largest.size:
         return Checked(errors=["memory: not even the smallest micro-batch fits"])
     how = "" if largest.tried else ", by the memory of smaller ones"
     beyond = f"; {largest.too_large} does not" if largest.too_large is not None else "; no larger one was tried"
     text = f"largest micro-batch that fits: {largest.size} ({shown_bytes(largest.bytes)} {unit}{how}){beyond}"
-    return Checked([f"{text}; set training.micro_batch_size"])
+    cure = "set training.micro_batch_size" if largest.size < part else f"of a global batch a device has {part}"
+    return Checked([f"{text}; {cure}"])
 
 
 def shown_bytes(count: float) -> str:

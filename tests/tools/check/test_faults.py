@@ -291,7 +291,9 @@ def test_on_a_login_node_all_is_built_and_what_was_not_checked_is_said(
 def test_the_largest_micro_batch_is_found(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     project.options.append("--find-batch")
     assert main(project.command()) == 0
-    assert "memory: largest micro-batch that fits: 12 (" in said(capsys)[0], "there are 12 images"
+    out = said(capsys)[0]
+    assert "memory: largest micro-batch that fits: 12 (" in out, "there are 12 images"
+    assert "; of a global batch a device has 4\n" in out
 
 
 def test_a_run_that_does_not_fit_the_gpu_says_so(
