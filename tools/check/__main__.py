@@ -71,6 +71,8 @@ def check(options: argparse.Namespace) -> int:
     """Checks a run; a mistake in keys, types or what does not go together is raised as a UserError."""
     spec = find_spec(options.task)
     if options.json is not None:
+        if not options.json.parent.is_dir():
+            raise UserError(f"--json {options.json}: there is no folder {options.json.parent}")
         check_writable(options.json.parent, "--json")
     given = {name: value for name in TAKEN if (value := getattr(options, name)) is not None}
     resources = check_resources(Resources(**{"gpus_per_node": 0, **given}))

@@ -142,9 +142,9 @@ def _search(
     count = options.trials if most is None else min(options.trials, most)
     if known := len(trials.all()):
         print(f"{shown(folder)}: goes on after {known} trials")
-    told = Search(trials, runs, metric, direction, lambda line: print(line, flush=True))
+    loop = Search(trials, runs, metric, direction, lambda line: print(line, flush=True))
     try:
-        told.run(count, options.parallel, POLL[options.cluster])
+        loop.run(count, options.parallel, POLL[options.cluster])
     except KeyboardInterrupt:
         print("\ntrials that run go on; the same command follows them and goes on with the search")
         raise

@@ -251,7 +251,8 @@ def test_what_programs_read_says_so_too_where_the_configuration_is_wrong(project
     ("options", "message"),
     [
         (["--mem", "64 apples"], "--mem: '64 apples' is no memory"),
-        (["--json", "/proc/no/check.json"], "--json: /proc cannot be written"),
+        (["--json", "/proc/check.json"], "--json: /proc cannot be written"),
+        (["--json", "no/check.json"], "--json no/check.json: there is no folder no"),
         (["--quick", "--find-batch"], "--find-batch: makes steps, and --quick makes none"),
     ],
 )
