@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ def rehearse_apart(config: RunConfig, request: Request) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        write_json(place / "request.json", {**asdict(request), "config": str(place / "config.yaml")})
+        asked = {**asdict(request), "config": str(place / "config.yaml"), "begun": time.time()}
+        write_json(place / "request.json", asked)
         command = [sys.executable, "-m", "tools.check.measure", str(place / "request.json"), str(place / "result.json")]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)

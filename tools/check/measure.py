@@ -50,15 +50,13 @@ class Request:
     find_batch: bool = False
     memory_bytes: float | None = None
     """What a process may take, on a CPU."""
+    begun: float | None = None
+    """When the process was started, in seconds since 1970; None: now."""
 
 
-def rehearse(request: Request, begun: float | None = None) -> dict[str, Any]:
-    """Returns what was found: ``errors``, ``warnings`` and, as far as it got, figures.
-
-    Args:
-        begun: when this process began, of :func:`time.time`.
-    """
-    begun = time.time() if begun is None else begun
+def rehearse(request: Request) -> dict[str, Any]:
+    """Returns what was found: ``errors``, ``warnings`` and, as far as it got, figures."""
+    begun = time.time() if request.begun is None else request.begun
     spec, found = find_spec(request.task), dict[str, Any](errors=[])
     config = load_config(spec.schema(), Path(request.config))
     warnings: list[str] = []
@@ -137,9 +135,9 @@ def _measure(trainer: Trainer, eval_batch: int, found: dict[str, Any]) -> None:
     from engine.devices.peak_memory import take_peak_gb
 
     ranks, task, layout = trainer.ranks, trainer.task, trainer.layout
-    task.previews()
-    snapshot, batches = Snapshot(), trainer.batches()
     begin = time.perf_counter()
+    task.previews()  # which a run draws before its first step
+    snapshot, batches = Snapshot(), trainer.batches()
     trainer.train_step(batches)
     trainer.settle()
     found["first_step_seconds"] = time.perf_counter() - begin
@@ -222,8 +220,7 @@ def _alone(trainer: Trainer, samples: int) -> dict[str, float]:
 
 def main(request: Path, result: Path) -> None:
     """Reads a request and writes what was found."""
-    begun = time.time()
-    write_json(result, rehearse(Request(**json.loads(request.read_text(encoding="utf-8"))), begun))
+    write_json(result, rehearse(Request(**json.loads(request.read_text(encoding="utf-8")))))
 
 
 if __name__ == "__main__":
