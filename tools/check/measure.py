@@ -16,10 +16,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.commands.entry import wait_politely
 from engine.config.load import load_config
 from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.files import write_json
+from engine.process.descriptors import raise_descriptor_limit
 from engine.task.spec import TaskSpec, find_spec
 from tools.check.report import told_of_warnings
 
@@ -219,7 +221,9 @@ def _alone(trainer: Trainer, samples: int) -> dict[str, float]:
 
 
 def main(request: Path, result: Path) -> None:
-    """Reads a request and writes what was found."""
+    """Reads a request and writes what was found, in a process that is set up as one that trains."""
+    wait_politely()  # before torch is imported
+    raise_descriptor_limit()
     write_json(result, rehearse(Request(**json.loads(request.read_text(encoding="utf-8")))))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import yaml
 
 from engine.config.load import dump_config
+from engine.files import read_json
 from engine.task.spec import find_spec
 from tests.classification import small as classification_runs
 from tests.detection import small as detection_runs
@@ -72,8 +75,10 @@ def test_in_a_process_of_its_own_it_is_the_same_and_its_death_is_told(
     spec = find_spec(TOY)
     config = spec.schema().model_validate(trees(tmp_path)[TOY] | {"experiment": {}})
     assert dump_config(config)
+    before = time.time()
     found = apart.rehearse_apart(config, Request(TOY, "", steps=False))
     assert found["errors"] == [] and found["model"]["parameters"] > 0
+    assert 0 < found["start_seconds"] < time.time() - before
     monkeypatch.setattr(apart.sys, "executable", "/bin/false")
     assert apart.rehearse_apart(config, Request(TOY, ""))["errors"] == ["rehearsal: training would fail: exit code 1"]
     killer = tmp_path / "killer"
@@ -81,3 +86,13 @@ def test_in_a_process_of_its_own_it_is_the_same_and_its_death_is_told(
     killer.chmod(0o755)
     monkeypatch.setattr(apart.sys, "executable", str(killer))
     assert "was killed" in apart.rehearse_apart(config, Request(TOY, ""))["out_of_memory"]
+
+
+def test_its_process_waits_for_threads_as_one_that_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    monkeypatch.setattr(measure, "rehearse", lambda request: {"spins": os.environ.get("GOMP_SPINCOUNT")})
+    (tmp_path / "request.json").write_text('{"task": "", "config": ""}')
+    measure.main(tmp_path / "request.json", tmp_path / "result.json")
+    assert read_json(tmp_path / "result.json") == {"spins": "3000"}
