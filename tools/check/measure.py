@@ -22,6 +22,7 @@ from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.files import write_json
 from engine.process.descriptors import raise_descriptor_limit
+from engine.process.signals import end_with_parent
 from engine.task.spec import TaskSpec, find_spec
 from tools.check.report import told_of_warnings
 
@@ -222,6 +223,7 @@ def _alone(trainer: Trainer, samples: int) -> dict[str, float]:
 
 def main(request: Path, result: Path) -> None:
     """Reads a request and writes what was found, in a process that is set up as one that trains."""
+    end_with_parent()
     wait_politely()  # before torch is imported
     raise_descriptor_limit()
     write_json(result, rehearse(Request(**json.loads(request.read_text(encoding="utf-8")))))
