@@ -39,6 +39,8 @@ setup(
         "submitit>=1.5.4",
         "pycocotools>=2.0.7",
         "faster-coco-eval>=1.6",
+        "imagehash>=4.3.1",  # tools.check
+        "optuna>=4.0",  # tools.search
     ],
     extras_require={
         "dev": [

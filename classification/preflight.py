@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from classification.config import ClassificationConfig
@@ -38,16 +39,21 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
     from engine.data.batch_plan import BatchLayout
     from engine.datasets.dataset import open_images
     from engine.datasets.labelled import odd_labels
-    from engine.datasets.preflight import faults_of, warn_of_likenesses
+    from engine.datasets.preflight import counts_of, faults_of, warn_of_likenesses, warn_of_test, with_test
     from engine.datasets.sampling import build_order
 
     opened = {split: open_images(config.data, split) for split in ("train", "val")}
     train = opened["train"]
     warn_of_likenesses(train, opened["val"])
+    opened, untested = with_test(opened, partial(open_images, config.data))
+    warn_of_test(opened)
     samples = build_order(config.data, train, config.experiment.seed).num_samples
     batch = config.training.global_batch_size
     yield Checked(
-        [f"{split}: {len(images)} images of {len(images.classes)} classes" for split, images in opened.items()],
+        [
+            *(f"{split}: {len(images)} images of {len(images.classes)} classes" for split, images in opened.items()),
+            *untested,
+        ],
         odd_labels(train, opened["val"]),
         [
             *faults_of(train, opened["val"], config.data.max_unreadable).splitlines(),
@@ -56,6 +62,8 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
                 lambda: BatchLayout(samples, batch, drop_last=config.data.drop_last),
             ),
         ],
+        counts_of(opened),
+        opened,
     )
 
 

@@ -32,7 +32,7 @@ def check_inputs(config: DetectionConfig) -> None:
 
 def look(config: DetectionConfig) -> Iterator[Checked]:
     """Yields what is found in the data. What is not there at all is raised as a UserError."""
-    from detection.data.open import check_data, described
+    from detection.data.open import check_data, described, objects_by_class
     from engine.data.batch_plan import BatchLayout
 
     opened, findings = check_data(config.data, config.augmentation.min_box_pixels)
@@ -41,7 +41,8 @@ def look(config: DetectionConfig) -> Iterator[Checked]:
         batch, drop_last = config.training.global_batch_size, config.data.drop_last
         errors = refusals(lambda: BatchLayout(len(opened["train"]), batch, drop_last=drop_last))
     warnings = [*config.questions(), *(finding.told(NAMED) for finding in findings if not finding.fatal)]
-    yield Checked([described(split, images) for split, images in opened.items()], warnings, errors)
+    counts = {split: objects_by_class(images.annotations) for split, images in opened.items()}
+    yield Checked([described(split, images) for split, images in opened.items()], warnings, errors, counts, opened)
 
 
 def packable(config: DetectionConfig) -> Mapping[str, Packable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from diffusion.config import DiffusionConfig
@@ -46,7 +47,7 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
     from diffusion.validation import check_reference, open_space
     from engine.data.batch_plan import BatchLayout
     from engine.datasets.labelled import odd_labels
-    from engine.datasets.preflight import faults_of, warn_of_likenesses
+    from engine.datasets.preflight import counts_of, faults_of, warn_of_likenesses, warn_of_test, with_test
     from engine.datasets.sampling import build_order
     from engine.distributed.layout import Layout
     from engine.distributed.ranks import Ranks
@@ -55,11 +56,13 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
     opened = {split: open_split(data, split) for split in SPLITS}
     train, val = (opened[split] for split in SPLITS)
     warn_of_likenesses(train, val)
+    opened, untested = with_test(opened, partial(open_split, data))
+    warn_of_test(opened)
     classes = f" of {len(train.classes)} classes" if config.tells_class else ""
     told = train.classes if config.tells_class else []
     samples = build_order(data, train, config.experiment.seed).num_samples
     yield Checked(
-        [f"{split}: {len(images)} images{classes}" for split, images in opened.items()],
+        [*(f"{split}: {len(images)} images{classes}" for split, images in opened.items()), *untested],
         odd_labels(train, val) if told else [],
         [
             *faults_of(train, val, config.data.max_unreadable).splitlines(),
@@ -70,6 +73,8 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
                 lambda: config.evaluation.samples and open_space(config, told, Ranks(Layout(), torch.device("cpu"))),
             ),
         ],
+        counts_of(opened) if told else {},
+        opened,
     )
 
 

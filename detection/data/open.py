@@ -8,7 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from detection.data.annotations import AnnotatedImages
+import numpy as np
+
+from detection.data.annotations import AnnotatedImages, Annotations
 from detection.data.coco import CocoImages, open_packed, read_split
 from detection.data.issues import Finding, first_causes
 from detection.data.sections import CocoData, DataConfig, ShapesData, ShardData
@@ -95,3 +97,9 @@ def described(split: str, images: AnnotatedImages) -> str:
         f"{split}: {len(known)} images ({empty} without objects), {len(known.boxes) - crowds} objects of "
         f"{len(known.classes)} classes, {crowds} crowd regions"
     )
+
+
+def objects_by_class(known: Annotations) -> dict[str, int]:
+    """Counts the objects of each class, but for crowd regions."""
+    counts = np.bincount(known.labels[~known.crowd], minlength=len(known.classes))
+    return dict(zip(known.classes, counts.tolist(), strict=True))

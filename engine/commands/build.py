@@ -29,15 +29,18 @@ from engine.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
-def build_trainer(spec: TaskSpec, config: RunConfig, ranks: Ranks) -> Trainer:
+def build_trainer(spec: TaskSpec, config: RunConfig, ranks: Ranks, planned: Ranks | None = None) -> Trainer:
     """Builds everything that a run needs and that can be wrong, before its folder is claimed.
+
+    Args:
+        planned: The ranks over which batches are divided, where one of them is to rehearse its part alone.
 
     Raises:
         UserError: data, model, weights or batch sizes are not as they should be.
     """
     prepare_torch(config.training, config.experiment.seed, ranks)
     task = spec.task(config, ranks)
-    return assemble_trainer(task, batch_layout(task, config.training, ranks), config, ranks)
+    return assemble_trainer(task, batch_layout(task, config.training, planned or ranks), config, ranks)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import numpy as np
 from engine.data.names import Names
 from engine.datasets.class_folders import split_folder
 from engine.datasets.csv_labels import open_csv
-from engine.datasets.labelled import FileImages, LabelledImages
+from engine.datasets.labelled import FileImages, LabelledImages, class_counts
 from engine.datasets.sections import CsvData, DataConfig, FolderData, ShardData, TorchvisionData
 from engine.datasets.shard_images import open_shards
 from engine.datasets.torchvision_sets import download, open_torchvision
+from engine.errors import UserError
 from engine.images.file_check import look_at_some
 from engine.images.file_names import NAMED, Located, locate
 from engine.images.image_io import HUGE, open_image, why_unreadable
@@ -109,6 +111,35 @@ def warn_of_likenesses(train: LabelledImages, val: LabelledImages) -> None:
         copy, first = copies.pairs[0]
         text = "data: %s training images are in several classes, with the same content; the first: %s and %s"
         log.warning(text, copies.count(), train.path(copy), train.path(first))
+
+
+def warn_of_test(opened: Mapping[str, LabelledImages]) -> None:
+    """Logs how many images of test, if it was opened, are in train or val as well, with the same content."""
+    test = opened.get("test")
+    for split, known in opened.items():
+        if split == "test" or not (isinstance(test, FileImages) and isinstance(known, FileImages)):
+            continue
+        if (copies := copies_between(known, test)).pairs:
+            copy, first = copies.pairs[0]
+            text = "data: %s images of test are in %s as well, with the same content; the first: %s is %s"
+            log.warning(text, copies.count(len(test)), split, test.path(copy), known.path(first))
+
+
+def with_test(
+    opened: Mapping[str, LabelledImages], open_split: Callable[[str], LabelledImages]
+) -> tuple[dict[str, LabelledImages], list[str]]:
+    """Returns splits with ``test``, which training does not use; or, where it cannot be opened, what says why."""
+    try:
+        return {**opened, "test": open_split("test")}, []
+    except UserError as error:
+        return dict(opened), [f"test: none that can be used: {str(error).splitlines()[0]}"]
+
+
+def counts_of(opened: Mapping[str, LabelledImages]) -> dict[str, dict[str, int]]:
+    """Counts the images of each class, by split."""
+    return {
+        split: dict(zip(images.classes, class_counts(images).tolist(), strict=True)) for split, images in opened.items()
+    }
 
 
 def _alike(images: LabelledImages, names: list[str]) -> str:

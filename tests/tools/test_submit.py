@@ -40,7 +40,7 @@ from tools.submit.resources import (
     parse_minutes,
     slurm_parameters,
 )
-from tools.submit.submission import queue
+from tools.submit.submission import queue, resolve, seeds_from
 from tools.submit.sweep import combinations
 
 LOCAL = ("--cluster", "local", "--gpus-per-node", "0")
@@ -112,6 +112,36 @@ def test_a_local_sweep_runs_each_combination_in_its_own_folder_from_a_copy_of_th
         below = {path.parent for path in run.rglob("*tfevents*")}
         assert below == {run / f"try optimizer.lr={lr}"}, "one run an experiment, by its name"
         assert "train/loss" in events.Tags()["scalars"]
+
+
+def test_seeds_are_a_sweep_from_the_configured_one_on(tmp_path):
+    config = write_config(tmp_path)
+    others, sweep = seeds_from("classification", config, ["experiment.seed=7", "optimizer.lr=1e-3"], 3)
+    assert (others, sweep) == (["optimizer.lr=1e-3"], "experiment.seed=7,8,9")
+    runs = resolve("classification", config, others, ["training.steps=2,3", sweep], "")
+    assert [(run.training.steps, run.experiment.seed) for run in runs] == [(n, s) for n in (2, 3) for s in (7, 8, 9)]
+    assert seeds_from("classification", config, [], 2)[1] == "experiment.seed=0,1"
+
+
+@pytest.mark.parametrize("more", [["--seeds", "0"], ["--seeds", "2", "--sweep", "experiment.seed=1,2"]])
+def test_seeds_are_at_least_one_and_swept_once(tmp_path, capsys, more):
+    assert main(["--task", "classification", "--config", str(write_config(tmp_path)), *LOCAL, *more]) == 2
+    assert "--seeds" in capsys.readouterr().err
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_what_a_quick_check_refuses_is_not_queued(tmp_path, capsys):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    command = ["--task", "classification", "--config", str(write_config(tmp_path)), *LOCAL]
+    assert main([*command, f"finetune.weights={weights}"]) == 2
+    assert "is a folder, but no experiment with a checkpoint" in capsys.readouterr().err
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_jobs_beside_others_have_gpus_behind_theirs(monkeypatch):
+    monkeypatch.setattr(local_devices, "seen_gpus", lambda: ["0", "1", "2"])
+    assert local_devices.divide_gpus(Resources(gpus_per_node=1), 1, first=2) == [["2"]]
 
 
 def test_a_local_job_of_two_ranks_goes_on_after_a_warning_ends_when_told_to_and_is_retried(tmp_path):
@@ -276,7 +306,7 @@ def test_an_unknown_task_names_those_that_there_are(tmp_path, capsys):
 def test_a_sweep_cannot_be_debugged(tmp_path, capsys):
     arguments = ["--task", "classification", "--config", str(write_config(tmp_path)), "--cluster", "debug"]
     assert main([*arguments, "--sweep", "optimizer.lr=1,2"]) == 2
-    assert "leave --sweep away" in capsys.readouterr().err
+    assert "leave --sweep and --seeds away" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("cluster", ["local", "debug"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from tools.compare.rows import chosen
 from tools.compare.table import as_csv, cells, shown_columns, terminal
 
 AXES = ("epochs", "steps", "hours")
+FILES = ("csv", "markdown", "plot", "html")
+"""Options that name a file to be written."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,6 +67,10 @@ def compare(options: argparse.Namespace) -> int:
     Raises:
         UserError: a place, an option or a file to be written is not as it should be.
     """
+    asked = [(f"--{option}", file) for option in FILES if (file := getattr(options, option)) not in (None, "-")]
+    for (one, file), (other, same) in itertools.combinations(asked, 2):
+        if Path(file).absolute() == Path(same).absolute():
+            raise UserError(f"{one} and {other}: both name {file}, and only the last would be left; name two files")
     runs = chosen(read_runs(options.places), options.where, options.last, options.sort)
     if not runs:
         raise UserError(f"--where: no run has {' and '.join(options.where)}")

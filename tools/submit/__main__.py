@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         [
             f"{command} --gpus-per-node 4 --time 12:00:00 --partition gpu",
             f"{command} --array-parallelism 4 --sweep optimizer.lr=1e-4,3e-4 --sweep model.drop_path=0.1,0.2",
+            f"{command} --seeds 5",
             f"{command} --cluster local --gpus-per-node 0",
             "python -m tools.submit --status",
             "python -m tools.submit --retry experiments/experiment_0007",
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sweep", action="append", default=[], metavar="key.path=a,b,c", help="one run a value; may be repeated"
     )
+    parser.add_argument("--seeds", type=int, metavar="N", help="N runs of each, with seeds from experiment.seed on")
     for name, how in OPTIONS.items():
         parser.add_argument(flag(name), **how)
     parser.add_argument(
@@ -85,7 +87,9 @@ def _refuse_surplus(
     parser: argparse.ArgumentParser, options: argparse.Namespace, what: str, unread: Sequence[str]
 ) -> None:
     """Ends with exit code 2 where something is given that ``what``, which takes folders, would leave unread."""
-    surplus = [f"--{name}" for name in ("task", "config", "cluster", "name", "sweep") if getattr(options, name)]
+    surplus = [
+        f"--{name}" for name in ("task", "config", "cluster", "name", "sweep", "seeds") if getattr(options, name)
+    ]
     surplus += [flag(name) for name in unread] + options.overrides
     surplus += [str(path) for path in getattr(options, what) if "=" in path.name and not path.exists()]
     if surplus:
@@ -107,12 +111,18 @@ def _option(text: str) -> tuple[str, str]:
 
 def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
     from tools.submit.local_devices import default_gpus
-    from tools.submit.submission import check_batches, debug, resolve, submit
+    from tools.submit.submission import check_batches, debug, resolve, seeds_from, submit
     from tools.submit.sweep import combinations
 
     cluster = options.cluster or "slurm"
     check_known(cluster, given)
-    configs = resolve(options.task, options.config, options.overrides, options.sweep, options.name)
+    overrides, sweeps = options.overrides, options.sweep
+    if options.seeds is not None:
+        if options.seeds < 1 or any(sweep.partition("=")[0] == "experiment.seed" for sweep in sweeps):
+            raise UserError(f"--seeds {options.seeds}: at least 1, and without --sweep experiment.seed")
+        overrides, seeds = seeds_from(options.task, options.config, overrides, options.seeds)
+        sweeps = [*sweeps, seeds]
+    configs = resolve(options.task, options.config, overrides, sweeps, options.name)
     device = configs[0].distributed.device
     if cluster == "local":
         given.setdefault("gpus_per_node", default_gpus(device))
@@ -123,10 +133,10 @@ def _submit(options: argparse.Namespace, given: dict[str, Any]) -> int:
         print(f"--cluster local starts all {len(configs)} runs at once", file=sys.stderr)
     if cluster == "debug":
         if len(configs) > 1:
-            raise UserError("--cluster debug: runs one job in this process; leave --sweep away")
+            raise UserError("--cluster debug: runs one job in this process; leave --sweep and --seeds away")
         debug(options.task, configs[0])
     check_batches(configs, resources)
-    swept = combinations(options.sweep, find_spec(options.task).schema())
+    swept = combinations(sweeps, find_spec(options.task).schema())
     _report(submit(options.task, configs, swept, cluster, resources))
     return 0
 

@@ -62,9 +62,9 @@ def queue_slurm(jobs: Sequence[Job], resources: Resources, name: str, folder: Pa
     return [Queued(job.job_id, job.paths.stdout, devices) for job in queued]
 
 
-def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: Path) -> list[Queued]:
+def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: Path, first: int = 0) -> list[Queued]:
     """Starts all jobs at once on this machine, each in a session of its own, so that it outlives this process, its
-    terminal and Ctrl-C there.
+    terminal and Ctrl-C there. The ``first`` jobs, which run already, have GPUs before theirs.
 
     Raises:
         UserError: more than this machine is asked for.
@@ -72,7 +72,7 @@ def start_local(jobs: Sequence[Job], resources: Resources, folder: Path, code: P
     if resources.nodes != 1:
         raise UserError(f"--nodes {resources.nodes}: --cluster local has one; use --tasks-per-node for more processes")
     queued = []
-    divided = divide_gpus(resources, len(jobs))
+    divided = divide_gpus(resources, len(jobs), first)
     with _outside_of_a_job():
         for number, (job, gpus) in enumerate(zip(jobs, divided, strict=True)):
             place = folder / str(number)  # process numbers are used again

@@ -31,8 +31,10 @@ def default_gpus(device: str) -> int:
     return 1 if device != "cpu" and seen_gpus() else 0
 
 
-def divide_gpus(resources: Resources, jobs: int) -> list[list[str]]:
+def divide_gpus(resources: Resources, jobs: int, first: int = 0) -> list[list[str]]:
     """Returns the GPUs of each of ``jobs`` that start together: others for each, as long as there are any.
+
+    The ``first`` jobs, which run already, have the first of them.
 
     Raises:
         UserError: a job asks for more than torch sees.
@@ -46,7 +48,7 @@ def divide_gpus(resources: Resources, jobs: int) -> list[list[str]]:
         where = "" if shown is None else f", and CUDA_VISIBLE_DEVICES is {shown!r}"
         cure = f"ask for at most {len(seen)}" if seen else "leave it away to train on the CPU"
         raise UserError(f"--gpus-per-node {each}: torch sees {len(seen)} GPU(s) on this machine{where}; {cure}")
-    return [[seen[(job * each + number) % len(seen)] for number in range(each)] for job in range(jobs)]
+    return [[seen[(job * each + n) % len(seen)] for n in range(each)] for job in range(first, first + jobs)]
 
 
 def describe_devices(gpus: Sequence[str], tasks: int) -> str:

@@ -15,6 +15,7 @@ from engine.config.load import is_below, load_config
 from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
+from engine.task.quick_check import check_settings
 from engine.task.spec import find_spec
 from tools.snapshot import take_snapshot
 from tools.submit import folders
@@ -37,6 +38,17 @@ class Submitted:
     """What it trains on."""
 
 
+def seeds_from(task: str, config: Path, overrides: Sequence[str], count: int) -> tuple[list[str], str]:
+    """Returns the overrides without ``experiment.seed``, and a sweep over ``count`` seeds from the configured one on.
+
+    Raises:
+        UserError: the configuration is wrong.
+    """
+    first = load_config(find_spec(task).schema(), config, overrides, slow_checks=False).experiment.seed
+    others = [text for text in overrides if text.partition("=")[0] != "experiment.seed"]
+    return others, f"experiment.seed={','.join(map(str, range(first, first + count)))}"
+
+
 def resolve(task: str, config: Path, overrides: Sequence[str], sweeps: Sequence[str], name: str) -> list[RunConfig]:
     """Checks the configuration of each run; those of a sweep are named and tagged by what is special about them.
 
@@ -49,15 +61,14 @@ def resolve(task: str, config: Path, overrides: Sequence[str], sweeps: Sequence[
     spec, configs = find_spec(task), list[RunConfig]()
     for swept in combinations(sweeps, spec.schema()):
         run = load_config(spec.schema(), config, [*overrides, *swept])
-        own = run.experiment
-        named = " ".join(filter(None, [name or own.name, *swept]))
-        update = {"name": named, "tags": [*own.tags, *(["sweep", *swept] if swept else [])]}
-        configs.append(run.model_copy(update={"experiment": own.model_copy(update=update)}))
+        readable = " ".join(filter(None, [name or run.experiment.name, *swept]))
+        configs.append(named(run, readable, ["sweep", *swept] if swept else []))
     if len({run.experiment.root for run in configs}) > 1:
         raise UserError("--sweep: experiment.root: the runs of a sweep lie in one folder; submit one sweep for each")
     for run in configs:
-        spec.metrics(run).deciding(run)
         _check_paths(run)
+        if refused := check_settings(spec, run):
+            raise UserError("\n".join(refused))
         spec.inputs(run)
     return configs
 
@@ -74,6 +85,12 @@ def check_batches(configs: Iterable[RunConfig], resources: Resources) -> None:
             from engine.data.batch_plan import resolve_accumulation  # with torch, which is slow to import
 
             resolve_accumulation(asked.global_batch_size, asked.micro_batch_size, asked.accumulation, ranks)
+
+
+def named(config: RunConfig, name: str, tags: Sequence[str]) -> RunConfig:
+    """Returns a configuration under another name, with more tags."""
+    own = config.experiment
+    return config.model_copy(update={"experiment": own.model_copy(update={"name": name, "tags": [*own.tags, *tags]})})
 
 
 def _check_paths(config: RunConfig) -> None:
@@ -117,8 +134,12 @@ def queue(
     cluster: str,
     resources: Resources,
     name: str,
+    first: int = 0,
 ) -> list[Submitted]:
     """Queues the runs of claimed folders, from a copy of the code as it is now.
+
+    Args:
+        first: of a local job, how many others run already, which have the first GPUs.
 
     Raises:
         UserError: the job is refused; submitit's files are removed.
@@ -133,7 +154,7 @@ def queue(
         if cluster == "slurm":
             queued = queue_slurm(jobs, resources, name, place, snapshot)
         else:
-            queued = start_local(jobs, resources, place, snapshot)
+            queued = start_local(jobs, resources, place, snapshot, first)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise

@@ -172,6 +172,7 @@ def test_cells_are_short(key: str, value: Any, text: str) -> None:
         (["{root}", "--sort", "nothing"], "error: --sort: no run has 'nothing'"),
         (["{root}/none"], "there is no such folder"),
         (["{root}", "--csv", "{root}/no/file.csv"], "--csv {root}/no/file.csv: cannot be written"),
+        (["{root}", "--csv", "{root}/one", "--html", "{root}/one"], "--csv and --html: both name {root}/one"),
         (["{root}", "--plot", "{root}/README.md/x.png"], "--plot {root}/README.md/x.png: cannot be written"),
         (["{root}", "--plot", "{root}/x.png", "--metrics", "val.top9"], "--metrics: no run has 'val.top9'; there are"),
     ],

@@ -14,6 +14,8 @@ from tests.classification.small import folder_data, write_config, write_images
 from tests.detection.coco_files import box, write_split
 from tools.check.__main__ import main
 
+QUICK = ("--quick", "--no-login-node")
+
 
 @pytest.fixture
 def detection(tmp_path: Path) -> list[str]:
@@ -22,7 +24,7 @@ def detection(tmp_path: Path) -> list[str]:
     path = tmp_path / "run.yaml"
     data = {"source": "coco", "root": str(tmp_path), **files}
     path.write_text(yaml.safe_dump({"data": data, "training": {"global_batch_size": 3}}))
-    return ["--task", "detection", "--config", str(path)]
+    return [*QUICK, "--task", "detection", "--config", str(path)]
 
 
 def test_good_data_are_counted(tmp_path, detection, capsys):
@@ -31,10 +33,10 @@ def test_good_data_are_counted(tmp_path, detection, capsys):
     assert main(detection) == 0
     counts = "3 images (1 without objects), 1 objects of 3 classes, 1 crowd regions"
     unseen = f"{tmp_path}/train.json: 2 categories of which there is no object to learn from (ids: 7, 90)"
-    assert capsys.readouterr().out.splitlines()[1:] == [
-        f"data: train: {counts}", f"data: val: {counts}", f"warning: {unseen}",
-        "verdict: nothing found that would stop the run",
-    ]  # fmt: skip
+    said = capsys.readouterr().out.splitlines()
+    assert said[2:5] == [f"data: train: {counts}", f"data: val: {counts}", f"warning: {unseen}"]
+    assert said[5].startswith("data: train by class: ") and " 1, " in said[5]
+    assert said[-1] == "verdict: nothing found that would stop the run; 1 warning and 5 things not checked"
 
 
 def test_all_ids_are_named(tmp_path, detection, capsys):
@@ -156,7 +158,7 @@ def test_a_gpu_that_is_not_here_is_an_error_but_on_a_login_node(tmp_path, detect
         write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20])])
     assert main([*detection, override]) == 2
     assert re.search(r"^error: distributed\..* --login-node", capsys.readouterr().err, re.MULTILINE)
-    assert main([*detection, override, "--login-node"]) == 0
+    assert main([*detection, "--login-node", override]) == 0
     assert "warning: on this machine: distributed." in capsys.readouterr().out
 
 
@@ -170,7 +172,7 @@ def test_a_gpu_that_is_not_here_is_an_error_but_on_a_login_node(tmp_path, detect
     ],
 )
 def test_what_a_start_of_classification_refuses_is_an_error(tmp_path, capsys, override, message):
-    assert main(["--task", "classification", "--config", str(write_config(tmp_path)), override]) == 2
+    assert main([*QUICK, "--task", "classification", "--config", str(write_config(tmp_path)), override]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -178,12 +180,12 @@ def test_top5_of_two_classes_is_refused(tmp_path, capsys):
     for split in ("train", "val"):
         write_images(tmp_path / split, {"ant": 20, "bee": 20})
     config = write_config(tmp_path, data=folder_data(tmp_path))
-    assert main(["--task", "classification", "--config", str(config), "evaluation.metric=top5"]) == 2
+    assert main([*QUICK, "--task", "classification", "--config", str(config), "evaluation.metric=top5"]) == 2
     assert "evaluation.metric: top5 is always 1 with 2 classes" in capsys.readouterr().err
 
 
 def test_classification_is_counted_too(tmp_path, capsys):
-    assert main(["--task", "classification", "--config", str(write_config(tmp_path))]) == 0
+    assert main([*QUICK, "--task", "classification", "--config", str(write_config(tmp_path))]) == 0
     assert "data: train: 1437 images of 10 classes" in capsys.readouterr().out
 
 
@@ -193,7 +195,7 @@ def test_files_that_are_no_images_are_named_in_both_splits(tmp_path, capsys):
     (tmp_path / "train" / "ant" / "empty.png").write_bytes(b"")
     (tmp_path / "val" / "bee" / "text.png").write_text("no image")
     config = write_config(tmp_path, data=folder_data(tmp_path))
-    assert main(["--task", "classification", "--config", str(config)]) == 2
+    assert main([*QUICK, "--task", "classification", "--config", str(config)]) == 2
     errors = capsys.readouterr().err
     assert f"error: {tmp_path}/train/ant/empty.png: cannot be read as an image" in errors
     assert f"error: {tmp_path}/val/bee/text.png: cannot be read as an image" in errors
@@ -204,7 +206,7 @@ def test_what_training_warns_of_is_said_here_too(tmp_path, capsys):
     (tmp_path / "val").symlink_to("train")
     (tmp_path / "train" / "ant" / "000.jpg").rename(tmp_path / "train" / "ant" / "000.jfif")
     config = write_config(tmp_path, data=folder_data(tmp_path), training={"global_batch_size": 4})
-    assert main(["--task", "classification", "--config", str(config)]) == 0
+    assert main([*QUICK, "--task", "classification", "--config", str(config)]) == 0
     out = capsys.readouterr().out
     for text in (
         f"{tmp_path}/train: 1 images left out for their endings (1 x .jfif)",
