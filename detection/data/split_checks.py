@@ -12,7 +12,7 @@ from detection.data.coco import CocoImages, split_files
 from detection.data.issues import Finding, Findings, forgiven
 from detection.data.plausibility import compare_with_train
 from detection.data.sections import CocoData
-from engine.images.file_check import look_at_some
+from engine.data.file_check import look_at_some
 from engine.images.image_io import HUGE, may_be_sideways, open_image, read_image, size_in_file, why_unreadable
 from engine.images.same_content import copies_between
 

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.file_check import look_at_some
 from engine.data.index import FromIndex, Listed, listed
 from engine.data.names import Names
 from engine.data.read_ahead import FileReader
-from engine.images.file_check import look_at_some
 from engine.images.lazy_image import LazyImage, load_image
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.data.file_check import look_at_some
 from engine.data.names import Names
 from engine.datasets.class_folders import split_folder
 from engine.datasets.csv_labels import open_csv
@@ -17,7 +18,6 @@ from engine.datasets.sections import CsvData, DataConfig, FolderData, ShardData,
 from engine.datasets.shard_images import open_shards
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.errors import UserError
-from engine.images.file_check import look_at_some
 from engine.images.file_names import NAMED, Located, locate
 from engine.images.image_io import HUGE, open_image, why_unreadable
 from engine.images.same_content import copies_across, copies_between

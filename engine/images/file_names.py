@@ -16,8 +16,8 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from engine.data.file_check import THREADS
 from engine.data.names import Names
-from engine.images.file_check import THREADS
 from engine.look_alike import same_text, told_apart
 
 NAMED = 5

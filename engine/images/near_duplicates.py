@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.file_check import THREADS
 from engine.errors import UserError
-from engine.images.file_check import THREADS
 from engine.images.lazy_image import LazyImage
 
 HASHED = 2000

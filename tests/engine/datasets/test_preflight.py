@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.data import file_check
 from engine.datasets.class_folders import open_folder
 from engine.datasets.labelled import FileImages, open_digits
 from engine.datasets.preflight import NAMED, broken_images, faults_of, located, warn_of_likenesses
 from engine.datasets.sections import FolderData
-from engine.images import file_check
 from tests.classification.small import write_images
 
 
