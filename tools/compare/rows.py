@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from engine.board.settings import COMMON, PARTS_OF_MODELS
@@ -33,22 +34,32 @@ def columns(runs: Iterable[Run]) -> list[str]:
     return [*ordered, *settings]
 
 
-def chosen(runs: Sequence[Run], conditions: Sequence[str], last: int | None, sort: str | None) -> list[Run]:
+def chosen(
+    runs: Sequence[Run],
+    conditions: Sequence[str],
+    last: int | None,
+    sort: str | None,
+    headings: Mapping[str, str] = MappingProxyType({}),
+) -> list[Run]:
     """Returns the runs that meet all ``key=value``, of these the ``last`` ones, the best first if ``sort`` is given.
+
+    Args:
+        headings: Columns by what stands above them where they are shown, which names them as well.
 
     Raises:
         UserError: a condition is none, or names what no run has.
     """
-    found = list(runs)
+    known, found = columns(runs), list(runs)
+    headings = {heading: column for heading, column in headings.items() if heading not in known}
     for condition in conditions:
         key, equals, text = condition.partition("=")
         if not equals:
             raise UserError(f"--where: '{condition}' is not of the form key=value")
-        key = _column(key.strip(), runs, "--where")
+        key = _column(headings.get(key.strip(), key.strip()), runs, "--where")
         found = [run for run in found if _equal(run.row().get(key), text.strip())]
     if last is not None:
         found = [run for run in found if run.state != "foreign"][-last:]
-    return in_order(found, sort) if sort else found
+    return in_order(found, headings.get(sort, sort)) if sort else found
 
 
 def in_order(runs: Sequence[Run], sort: str) -> list[Run]:
@@ -83,7 +94,9 @@ def is_more_better(column: str, runs: Iterable[Run]) -> bool:
 
 def _column(name: str, runs: Sequence[Run], option: str) -> str:
     known = columns(runs)
-    for column in (name, f"best.{name}", f"last.{name}", f"train.{name}"):
+    settings = [column for column in known if column.endswith(f".{name}") and any(column in r.settings for r in runs)]
+    of_setting = settings if len(settings) == 1 else []
+    for column in (name, f"best.{name}", f"last.{name}", *of_setting, f"train.{name}"):
         if column in known:
             return column
     endings = [column for column in known if column.endswith(f".{name}")]

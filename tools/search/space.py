@@ -35,6 +35,9 @@ def _apart(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
+DECIDES = "evaluation.metric"
+
+
 class Range(Section):
     """Values that a setting may take: exactly one of ``log``, ``uniform``, ``integer`` and ``choice``."""
 
@@ -147,9 +150,17 @@ def check_space(
     """Makes sure that each parameter is a setting that takes each end of its range, the others as configured.
 
     Raises:
-        UserError: one is not; or is given on the command line too.
+        UserError: one is not; is given on the command line too; is part of another; or decides which trial is best.
     """
     keys = {text.partition("=")[0] for text in overrides}
+    if is_below(DECIDES, tuple(space.parameters)):
+        raise UserError(f"{file}: {DECIDES}: trials are compared by it, so that it is the same for all of them")
+    for key in space.parameters:
+        if above := [other for other in space.parameters if other != key and is_below(key, (other,))]:
+            raise UserError(
+                f"{file}: {key}: cannot be searched together with {above[0]}, which it is a part of; write it into the "
+                f"choices of {above[0]}, or search it in another search"
+            )
     if twice := sorted(key for key in keys if is_below(key, tuple(space.parameters))):
         raise UserError(f"{file}: {', '.join(twice)}: searched, and given a single value too; leave one away")
     for key, values in space.parameters.items():

@@ -9,7 +9,8 @@ import pytest
 from engine.errors import UserError
 from engine.run_folder.experiments import Run, read_runs
 from tests.tools.compare.folders import write_experiment
-from tools.compare.rows import chosen, differing, groups, is_more_better, labels
+from tools.compare.rows import chosen, columns, differing, groups, is_more_better, labels
+from tools.compare.table import shown_columns
 
 
 @pytest.fixture
@@ -71,6 +72,19 @@ def test_the_best_come_first_and_those_without_a_value_last(runs: list[Run], sor
     found = chosen(runs, [], None, sort)
     assert numbers(found) == order
     assert (found[-1].state == "foreign") or sort == "experiment"
+
+
+def test_columns_are_named_as_they_are_shown(runs: list[Run]) -> None:
+    headings = {column.heading: column.key for column in shown_columns(runs)}
+    for heading in ("best top1", "GB", "img/s", "params", "lr", "seed"):
+        assert chosen(runs, [], None, heading, headings), heading
+    assert numbers(chosen(runs, ["lr=1e-3"], None, "lr", headings)) == [1, 2]
+    assert numbers(chosen(runs, ["name=tuned"], None, None, {"name": "model.name"})) == [4]
+
+
+def test_a_setting_is_meant_before_what_training_records_under_its_name(runs: list[Run]) -> None:
+    assert {run.row()["optimizer.lr"] for run in chosen(runs, ["lr=1e-3"], None, None)} == {1e-3}
+    assert "train.lr" in columns(runs)
 
 
 def test_sorting_by_what_nobody_has_is_the_users_error(runs: list[Run]) -> None:
