@@ -141,9 +141,10 @@ def tell_counts(report: Report, checked: Checked) -> None:
 
 def look_at_pictures(report: Report, checked: Checked) -> None:
     """Decodes images in files, and looks for the same ones in several splits."""
+    from engine.images.near_duplicates import PicturesInFiles
     from tools.check.pictures import look_closely
 
-    in_files = {split: images for split, images in checked.images.items() if hasattr(images, "path")}
+    in_files = {split: images for split, images in checked.images.items() if isinstance(images, PicturesInFiles)}
     if in_files:
         report.tell("data", look_closely(in_files))
 

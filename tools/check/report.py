@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.task.preflight import Checked
 
-REFUSED = "training would refuse to start"
+REFUSED = "training would refuse to start, or end before its time"
 FINE = "nothing found that would stop the run"
 
 

@@ -58,7 +58,9 @@ def chosen(
         key = _column(headings.get(key.strip(), key.strip()), runs, "--where")
         found = [run for run in found if _equal(run.row().get(key), text.strip())]
     if last is not None:
-        found = [run for run in found if run.state != "foreign"][-last:]
+        own = [run for run in found if run.state != "foreign"]
+        begun = sorted(range(len(own)), key=lambda place: str(own[place].facts.get("started") or ""))
+        found = [own[place] for place in sorted(begun[-last:])]
     return in_order(found, headings.get(sort, sort)) if sort else found
 
 
@@ -109,13 +111,21 @@ def _column(name: str, runs: Sequence[Run], option: str) -> str:
 
 
 def _equal(value: Any, text: str) -> bool:
-    """Tells whether a value is what ``text`` says, as YAML means it: ``1e-3`` is 0.001."""
+    """Tells whether a value is what ``text`` says, as YAML means it: ``1e-3`` is 0.001; a list, whether it is in it."""
     said = next(convert(text) for pattern, convert in SCALARS.values() if pattern.match(text))
     if isinstance(value, str) and value.startswith(("[", "{")):
-        return re.sub(r"\s", "", value) == re.sub(r"\s", "", text)
+        return re.sub(r"\s", "", value) == re.sub(r"\s", "", text) or text in _elements(value)
     if isinstance(value, bool) or isinstance(said, bool):
         return value is said
     return value == said or str(value) == text
+
+
+def _elements(text: str) -> list[str]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    return [str(element) for element in found] if isinstance(found, list) else []
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

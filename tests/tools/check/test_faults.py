@@ -226,7 +226,11 @@ def test_a_fault_that_ends_a_run_is_an_error(
     assert main(project.command()) == 2
     out, err = said(capsys)
     assert message in err, out + err
-    assert out == "" or out.endswith("verdict: training would refuse to start\n") or "verdict" not in out
+    assert (
+        out == ""
+        or out.endswith("verdict: training would refuse to start, or end before its time\n")
+        or "verdict" not in out
+    )
 
 
 @pytest.mark.parametrize(("plant", "message"), WARNINGS, ids=[plant.__name__ for plant, _ in WARNINGS])
@@ -237,6 +241,7 @@ def test_a_fault_that_a_run_can_do_with_is_a_warning(
     assert main(project.command()) == 0
     out, err = said(capsys)
     assert not err and any(line.startswith("warning: ") and message in line for line in out.splitlines()), out + err
+    assert ("look like ones of" in out) == (plant is same_pictures), "a file of the same content is told of once"
 
 
 def test_what_programs_read_says_so_too_where_the_configuration_is_wrong(project: Project) -> None:

@@ -97,6 +97,24 @@ def test_the_last_are_the_newest_experiments(runs: list[Run]) -> None:
     assert numbers(chosen(runs, ["lr=1e-3"], 1, "top1")) == [2]
 
 
+def test_the_newest_are_those_that_began_last_whatever_they_are_called(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        write_experiment(tmp_path, number)
+    (tmp_path / "experiment_0003").rename(tmp_path / "a_final")
+    (run,) = chosen(read_runs([tmp_path]), [], 1, None)
+    assert run.path.name == "a_final"
+
+
+def test_a_list_has_its_elements(tmp_path: Path) -> None:
+    for number in (1, 2):
+        file = write_experiment(tmp_path, number).config
+        file.write_text(file.read_text().replace("tags: []", f"tags: [search k, trial {number}]"))
+    runs = read_runs([tmp_path])
+    assert numbers(chosen(runs, ["tags=trial 2"], None, None)) == [2]
+    assert numbers(chosen(runs, ["tags=search k"], None, None)) == [1, 2]
+    assert not chosen(runs, ["tags=k"], None, None)
+
+
 def test_what_differs_is_all_that_is_shown_of_the_settings(runs: list[Run], tmp_path: Path) -> None:
     assert differing(runs) == ["optimizer.lr", "training.epochs", "experiment.seed"]
     assert differing(runs[:1]) == []
