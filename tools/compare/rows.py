@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -59,9 +60,15 @@ def chosen(
         found = [run for run in found if _equal(run.row().get(key), text.strip())]
     if last is not None:
         own = [run for run in found if run.state != "foreign"]
-        begun = sorted(range(len(own)), key=lambda place: str(own[place].facts.get("started") or ""))
-        found = [own[place] for place in sorted(begun[-last:])]
+        starts = (str(run.facts.get("started") or "") for run in own)
+        known = [*itertools.accumulate(starts, _later)]
+        found = [own[place] for place in sorted(sorted(range(len(own)), key=known.__getitem__)[-last:])]
     return in_order(found, headings.get(sort, sort)) if sort else found
+
+
+def _later(before: str, start: str) -> str:
+    """Returns the start of a run; of one that only waits, as its folder does, that of the one ``before``."""
+    return start or before
 
 
 def in_order(runs: Sequence[Run], sort: str) -> list[Run]:

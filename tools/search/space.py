@@ -35,7 +35,8 @@ def _apart(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-DECIDES = "evaluation.metric"
+FIXED = ("evaluation.metric", "experiment.root")
+"""Settings by which trials are compared and found: the same for all of them."""
 
 
 class Range(Section):
@@ -150,11 +151,11 @@ def check_space(
     """Makes sure that each parameter is a setting that takes each end of its range, the others as configured.
 
     Raises:
-        UserError: one is not; is given on the command line too; is part of another; or decides which trial is best.
+        UserError: one is not; is given on the command line too; is part of another; or the same for all.
     """
     keys = {text.partition("=")[0] for text in overrides}
-    if is_below(DECIDES, tuple(space.parameters)):
-        raise UserError(f"{file}: {DECIDES}: trials are compared by it, so that it is the same for all of them")
+    if fixed := [key for key in FIXED if is_below(key, tuple(space.parameters))]:
+        raise UserError(f"{file}: {fixed[0]}: is the same for all trials, which are compared or found by it")
     for key in space.parameters:
         if above := [other for other in space.parameters if other != key and is_below(key, (other,))]:
             raise UserError(

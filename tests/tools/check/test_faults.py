@@ -288,8 +288,11 @@ def test_on_a_login_node_all_is_built_and_what_was_not_checked_is_said(
     assert main(project.command()) == 0
     out, err = said(capsys)
     assert "disk: checkpoints of up to" in out and not err
-    assert "not checked: memory, time, largest micro-batch: this is a login node" in out
+    assert "not checked: memory, time: this is a login node" in out
     assert "memory: " not in out.replace("not checked: memory", "") and "things not checked" in out
+    project.options.append("--find-batch")
+    assert main(project.command()) == 0
+    assert "not checked: memory, time, largest micro-batch: this is a login node" in said(capsys)[0]
     project.options.append("training.global_batch_size=3000")
     assert main(project.command()) == 2
 

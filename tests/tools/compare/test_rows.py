@@ -103,6 +103,9 @@ def test_the_newest_are_those_that_began_last_whatever_they_are_called(tmp_path:
     (tmp_path / "experiment_0003").rename(tmp_path / "a_final")
     (run,) = chosen(read_runs([tmp_path]), [], 1, None)
     assert run.path.name == "a_final"
+    queued = write_experiment(tmp_path, 4)
+    queued.environment.unlink()
+    assert [run.path.name for run in chosen(read_runs([tmp_path]), [], 2, None)] == ["a_final", "experiment_0004"]
 
 
 def test_a_list_has_its_elements(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def test_a_key_that_is_searched_has_no_value_besides(tmp_path: Path, override: s
             "  optimizer.lr: {log: [1e-5, 1e-2]}\n  optimizer: {choice: [{name: sgd}, {name: adamw}]}\n",
             "optimizer.lr: cannot be searched together with optimizer, which it is a part of",
         ),
-        ("  evaluation.metric: {choice: [top1, loss]}\n", "evaluation.metric: trials are compared by it"),
+        ("  evaluation.metric: {choice: [top1, loss]}\n", "evaluation.metric: is the same for all trials"),
+        ("  experiment.root: {choice: [here, there]}\n", "experiment.root: is the same for all trials"),
     ],
 )
 def test_trials_can_be_told_apart_and_compared(tmp_path: Path, text: str, message: str) -> None:
