@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.config.training import TrainingConfig
 from engine.devices.allocator import keep_large_blocks
-from engine.devices.averaging import Pairs, lerp_one_by_one, lerp_together
+from engine.devices.averaging import lerp_one_by_one, lerp_together
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class DeviceKind:
     """Whether batches are read into page-locked memory, from which a copy to the device does not stop the host."""
     slow_depthwise: frozenset[str]
     """Precisions in which :mod:`engine.devices.depthwise` replaces depthwise convolutions."""
-    lerp: Callable[[Pairs, Tensor], None]
-    """Moves many tensors towards others by a weight on the device, as the moving average does after each step."""
+    lerp: Callable[[tuple[Tensor, ...], tuple[Tensor, ...], Tensor], None]
+    """Moves tensors towards as many others by a weight on the device, as the moving average does after each step."""
     set_up: Callable[[TrainingConfig], None]
     """Makes the settings of torch that concern this kind alone, for the whole process."""
 

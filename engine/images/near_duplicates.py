@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,13 @@ class Pictures(Protocol):
     def image(self, index: int, /) -> LazyImage: ...
 
     def name(self, index: int, /) -> str: ...
+
+
+@runtime_checkable
+class PicturesInFiles(Pictures, Protocol):
+    """A split's images, each in a file."""
+
+    def path(self, index: int, /) -> Path: ...
 
 
 class Hashed(NamedTuple):

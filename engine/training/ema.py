@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, groupby
+
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from engine.config.training import EmaConfig
 from engine.devices.kinds import device_kind
+
+_CHUNK_BYTES = 2**26
+"""About how much of the model is averaged at once, as the differences may take memory of their own."""
 
 
 class MovingAverage(ModelEmaV3):
@@ -19,7 +24,10 @@ class MovingAverage(ModelEmaV3):
     def __init__(self, model: nn.Module, config: EmaConfig) -> None:
         super().__init__(model, decay=config.decay, use_warmup=config.warmup)
         pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
-        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        ends = accumulate(average.nbytes for average, _ in averaged)
+        chunks = groupby(zip(averaged, ends, strict=True), lambda item: item[1] // _CHUNK_BYTES)
+        self._averaged = [tuple(zip(*(pair for pair, _ in chunk), strict=True)) for _, chunk in chunks]
         self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
@@ -30,6 +38,7 @@ class MovingAverage(ModelEmaV3):
             skipped: 0-dim, on the device: 1 if the model was not updated, so that the average stays too; else 0.
         """
         weight = (1.0 - self.get_decay(update)) * (1.0 - skipped)
-        device_kind(skipped.device).lerp(self._averaged, weight)
+        for averages, values in self._averaged:
+            device_kind(skipped.device).lerp(averages, values, weight)
         if self._copied:
             torch._foreach_copy_([average for average, _ in self._copied], [value for _, value in self._copied])

@@ -20,7 +20,7 @@ from engine.task.spec import find_spec
 from tests.fuzz import yaml_texts
 from tests.fuzz.examples import Hunt, hunted, refused
 from tests.fuzz.test_processes import configuration
-from tools.check.__main__ import check
+from tools.check import __main__ as command
 
 PARTS = [
     "a",
@@ -65,7 +65,8 @@ def test_in_a_configuration(hunt: Hunt, task: str, tmp_path: Path, capsys: pytes
 
     @hunt(st.sampled_from(keys), paths)
     def check_(key: str, path: str) -> None:
-        code, message = refused(lambda: check(task, tmp_path / "run.yaml", [f"{key}={path}"]))
+        arguments = ["--task", task, "--config", str(tmp_path / "run.yaml"), "--quick", f"{key}={path}"]
+        code, message = refused(lambda: command.check(command._parser().parse_intermixed_args(arguments)))
         assert code in (0, 2) or message, message
         capsys.readouterr()
 

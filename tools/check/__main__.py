@@ -141,9 +141,10 @@ def tell_counts(report: Report, checked: Checked) -> None:
 
 def look_at_pictures(report: Report, checked: Checked) -> None:
     """Decodes images in files, and looks for the same ones in several splits."""
+    from engine.images.near_duplicates import PicturesInFiles
     from tools.check.pictures import look_closely
 
-    in_files = {split: images for split, images in checked.images.items() if hasattr(images, "path")}
+    in_files = {split: images for split, images in checked.images.items() if isinstance(images, PicturesInFiles)}
     if in_files:
         report.tell("data", look_closely(in_files))
 
@@ -173,9 +174,8 @@ def rehearse(report: Report, options: argparse.Namespace, config: RunConfig, res
         report.tell("model", judge_model(found))
         report.tell("disk", judge_disk(found))
     if away:
-        report.leave_out(
-            ["memory", "time", "largest micro-batch"], "this is a login node; ask for a job, and run it there"
-        )
+        largest = ["largest micro-batch"] if options.find_batch else []
+        report.leave_out(["memory", "time", *largest], "this is a login node; ask for a job, and run it there")
         return
     limit, micro, on_gpu = memory_limit(found, resources), _micro(found, config), "gpu_bytes" in found
     if "memory_bytes" in found or "out_of_memory" in found:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from filecmp import cmp
 
 from engine.images.file_names import NAMED
-from engine.images.near_duplicates import Pictures, hash_images, splits_alike
+from engine.images.near_duplicates import PicturesInFiles, hash_images, splits_alike
 from engine.task.preflight import Checked
 
 MOST_CLASSES = 12
@@ -13,7 +14,7 @@ MOST_CLASSES = 12
 SHOWN = 4
 
 
-def look_closely(images: Mapping[str, Pictures]) -> Checked:
+def look_closely(images: Mapping[str, PicturesInFiles]) -> Checked:
     """Decodes images of each split, at most some thousands, and looks for those that show the same.
 
     Those of test that cannot be read are no errors: training reads none of them.
@@ -23,7 +24,9 @@ def look_closely(images: Mapping[str, Pictures]) -> Checked:
     for split, found in hashed.items():
         (warnings if split == "test" else errors).extend(_first(split, [*found.faults.values()]))
     seen = ", ".join(f"{own.looked_at} of {len(images[split])} images of {split}" for split, own in hashed.items())
-    for (later, earlier), pairs in splits_alike(hashed).items():
+    for (later, earlier), alike in splits_alike(hashed).items():
+        # files of the same content are told of elsewhere, of all images
+        pairs = [pair for pair in alike if not cmp(images[later].path(pair[0]), images[earlier].path(pair[1]), False)]
         if pairs:
             mine, theirs = pairs[0]
             count = f"{len(pairs)} of {len(hashed[later].numbers)}"

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.task.preflight import Checked
 
-REFUSED = "training would refuse to start"
+REFUSED = "training would refuse to start, or end before its time"
 FINE = "nothing found that would stop the run"
 
 
@@ -55,7 +55,11 @@ class Report:
         if self.errors:
             return REFUSED
         told = [f"{len(self.warnings)} warning{'s' if len(self.warnings) > 1 else ''}"] if self.warnings else []
-        told += [f"{len(self.not_checked)} things not checked"] if self.not_checked else []
+        told += (
+            [f"{len(self.not_checked)} thing{'s' if len(self.not_checked) > 1 else ''} not checked"]
+            if self.not_checked
+            else []
+        )
         return f"{FINE}; {' and '.join(told)}" if told else FINE
 
     def as_json(self) -> dict[str, Any]:

@@ -71,7 +71,9 @@ def compare(options: argparse.Namespace) -> int:
     for (one, file), (other, same) in itertools.combinations(asked, 2):
         if Path(file).absolute() == Path(same).absolute():
             raise UserError(f"{one} and {other}: both name {file}, and only the last would be left; name two files")
-    runs = chosen(read_runs(options.places), options.where, options.last, options.sort)
+    found = read_runs(options.places)
+    headings = {column.heading: column.key for column in shown_columns(found)}
+    runs = chosen(found, options.where, options.last, options.sort, headings)
     if not runs:
         raise UserError(f"--where: no run has {' and '.join(options.where)}")
     if options.csv == "-":

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from engine.board.settings import COMMON, PARTS_OF_MODELS
@@ -33,22 +35,40 @@ def columns(runs: Iterable[Run]) -> list[str]:
     return [*ordered, *settings]
 
 
-def chosen(runs: Sequence[Run], conditions: Sequence[str], last: int | None, sort: str | None) -> list[Run]:
+def chosen(
+    runs: Sequence[Run],
+    conditions: Sequence[str],
+    last: int | None,
+    sort: str | None,
+    headings: Mapping[str, str] = MappingProxyType({}),
+) -> list[Run]:
     """Returns the runs that meet all ``key=value``, of these the ``last`` ones, the best first if ``sort`` is given.
+
+    Args:
+        headings: Columns by what stands above them where they are shown, which names them as well.
 
     Raises:
         UserError: a condition is none, or names what no run has.
     """
-    found = list(runs)
+    known, found = columns(runs), list(runs)
+    headings = {heading: column for heading, column in headings.items() if heading not in known}
     for condition in conditions:
         key, equals, text = condition.partition("=")
         if not equals:
             raise UserError(f"--where: '{condition}' is not of the form key=value")
-        key = _column(key.strip(), runs, "--where")
+        key = _column(headings.get(key.strip(), key.strip()), runs, "--where")
         found = [run for run in found if _equal(run.row().get(key), text.strip())]
     if last is not None:
-        found = [run for run in found if run.state != "foreign"][-last:]
-    return in_order(found, sort) if sort else found
+        own = [run for run in found if run.state != "foreign"]
+        starts = (str(run.facts.get("started") or "") for run in own)
+        known = [*itertools.accumulate(starts, _later)]
+        found = [own[place] for place in sorted(sorted(range(len(own)), key=known.__getitem__)[-last:])]
+    return in_order(found, headings.get(sort, sort)) if sort else found
+
+
+def _later(before: str, start: str) -> str:
+    """Returns the start of a run; of one that only waits, as its folder does, that of the one ``before``."""
+    return start or before
 
 
 def in_order(runs: Sequence[Run], sort: str) -> list[Run]:
@@ -83,7 +103,9 @@ def is_more_better(column: str, runs: Iterable[Run]) -> bool:
 
 def _column(name: str, runs: Sequence[Run], option: str) -> str:
     known = columns(runs)
-    for column in (name, f"best.{name}", f"last.{name}", f"train.{name}"):
+    settings = [column for column in known if column.endswith(f".{name}") and any(column in r.settings for r in runs)]
+    of_setting = settings if len(settings) == 1 else []
+    for column in (name, f"best.{name}", f"last.{name}", *of_setting, f"train.{name}"):
         if column in known:
             return column
     endings = [column for column in known if column.endswith(f".{name}")]
@@ -96,13 +118,21 @@ def _column(name: str, runs: Sequence[Run], option: str) -> str:
 
 
 def _equal(value: Any, text: str) -> bool:
-    """Tells whether a value is what ``text`` says, as YAML means it: ``1e-3`` is 0.001."""
+    """Tells whether a value is what ``text`` says, as YAML means it: ``1e-3`` is 0.001; a list, whether it is in it."""
     said = next(convert(text) for pattern, convert in SCALARS.values() if pattern.match(text))
     if isinstance(value, str) and value.startswith(("[", "{")):
-        return re.sub(r"\s", "", value) == re.sub(r"\s", "", text)
+        return re.sub(r"\s", "", value) == re.sub(r"\s", "", text) or text in _elements(value)
     if isinstance(value, bool) or isinstance(said, bool):
         return value is said
     return value == said or str(value) == text
+
+
+def _elements(text: str) -> list[str]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    return [str(element) for element in found] if isinstance(found, list) else []
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

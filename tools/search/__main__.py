@@ -173,7 +173,7 @@ def _state(folder: RunDir) -> str:
         return f"runs, process {writer.pid} of this machine"
     state = (read_status(folder.status) or {}).get("state", "not begun")
     if state == "running":
-        return "runs on another machine, or was killed in the last three minutes"
+        return "was killed, or runs on another machine; without --status the same command goes on with it"
     return state if state == "finished" else f"{state}; without --status the same command goes on with it"
 
 

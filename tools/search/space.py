@@ -35,6 +35,10 @@ def _apart(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
+FIXED = ("evaluation.metric", "experiment.root")
+"""Settings by which trials are compared and found: the same for all of them."""
+
+
 class Range(Section):
     """Values that a setting may take: exactly one of ``log``, ``uniform``, ``integer`` and ``choice``."""
 
@@ -147,9 +151,17 @@ def check_space(
     """Makes sure that each parameter is a setting that takes each end of its range, the others as configured.
 
     Raises:
-        UserError: one is not; or is given on the command line too.
+        UserError: one is not; is given on the command line too; is part of another; or the same for all.
     """
     keys = {text.partition("=")[0] for text in overrides}
+    if fixed := [key for key in FIXED if is_below(key, tuple(space.parameters))]:
+        raise UserError(f"{file}: {fixed[0]}: is the same for all trials, which are compared or found by it")
+    for key in space.parameters:
+        if above := [other for other in space.parameters if other != key and is_below(key, (other,))]:
+            raise UserError(
+                f"{file}: {key}: cannot be searched together with {above[0]}, which it is a part of; write it into the "
+                f"choices of {above[0]}, or search it in another search"
+            )
     if twice := sorted(key for key in keys if is_below(key, tuple(space.parameters))):
         raise UserError(f"{file}: {', '.join(twice)}: searched, and given a single value too; leave one away")
     for key, values in space.parameters.items():

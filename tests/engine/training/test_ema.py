@@ -13,6 +13,7 @@ from torch import nn
 from engine.config.training import EmaConfig
 from engine.devices.averaging import lerp_one_by_one, lerp_together
 from engine.devices.kinds import DEVICES
+from engine.training import ema
 from engine.training.ema import MovingAverage
 
 MADE, SKIPPED = torch.tensor(0.0), torch.tensor(1.0)
@@ -31,7 +32,9 @@ def walk(network: nn.Module, step: int) -> None:
 
 
 @pytest.mark.parametrize("warmup", [False, True])
-def test_it_is_timms_average(warmup: bool) -> None:
+@pytest.mark.parametrize("chunk", [1, 100, 2**26])
+def test_it_is_timms_average(monkeypatch: pytest.MonkeyPatch, warmup: bool, chunk: int) -> None:
+    monkeypatch.setattr(ema, "_CHUNK_BYTES", chunk)
     network = model()
     ours, theirs = (
         MovingAverage(network, EmaConfig(decay=0.9, warmup=warmup)),

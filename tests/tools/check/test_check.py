@@ -128,7 +128,7 @@ def test_what_a_start_refuses_is_an_error(tmp_path, detection, capsys, monkeypat
     out, err = capsys.readouterr()
     assert err.startswith("error: ") and message in err and err.count("error: ") == 1
     assert "run.yaml: keys and types are right" in out and "data: train: 3 images" in out
-    assert out.endswith("verdict: training would refuse to start\n")
+    assert out.endswith("verdict: training would refuse to start, or end before its time\n")
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,11 @@ def test_a_fault_that_ends_a_run_is_an_error(
     assert main(project.command()) == 2
     out, err = said(capsys)
     assert message in err, out + err
-    assert out == "" or out.endswith("verdict: training would refuse to start\n") or "verdict" not in out
+    assert (
+        out == ""
+        or out.endswith("verdict: training would refuse to start, or end before its time\n")
+        or "verdict" not in out
+    )
 
 
 @pytest.mark.parametrize(("plant", "message"), WARNINGS, ids=[plant.__name__ for plant, _ in WARNINGS])
@@ -237,6 +241,7 @@ def test_a_fault_that_a_run_can_do_with_is_a_warning(
     assert main(project.command()) == 0
     out, err = said(capsys)
     assert not err and any(line.startswith("warning: ") and message in line for line in out.splitlines()), out + err
+    assert ("look like ones of" in out) == (plant is same_pictures), "a file of the same content is told of once"
 
 
 def test_what_programs_read_says_so_too_where_the_configuration_is_wrong(project: Project) -> None:
@@ -283,8 +288,11 @@ def test_on_a_login_node_all_is_built_and_what_was_not_checked_is_said(
     assert main(project.command()) == 0
     out, err = said(capsys)
     assert "disk: checkpoints of up to" in out and not err
-    assert "not checked: memory, time, largest micro-batch: this is a login node" in out
+    assert "not checked: memory, time: this is a login node" in out
     assert "memory: " not in out.replace("not checked: memory", "") and "things not checked" in out
+    project.options.append("--find-batch")
+    assert main(project.command()) == 0
+    assert "not checked: memory, time, largest micro-batch: this is a login node" in said(capsys)[0]
     project.options.append("training.global_batch_size=3000")
     assert main(project.command()) == 2
 

@@ -9,7 +9,8 @@ import pytest
 from engine.errors import UserError
 from engine.run_folder.experiments import Run, read_runs
 from tests.tools.compare.folders import write_experiment
-from tools.compare.rows import chosen, differing, groups, is_more_better, labels
+from tools.compare.rows import chosen, columns, differing, groups, is_more_better, labels
+from tools.compare.table import shown_columns
 
 
 @pytest.fixture
@@ -73,6 +74,19 @@ def test_the_best_come_first_and_those_without_a_value_last(runs: list[Run], sor
     assert (found[-1].state == "foreign") or sort == "experiment"
 
 
+def test_columns_are_named_as_they_are_shown(runs: list[Run]) -> None:
+    headings = {column.heading: column.key for column in shown_columns(runs)}
+    for heading in ("best top1", "GB", "img/s", "params", "lr", "seed"):
+        assert chosen(runs, [], None, heading, headings), heading
+    assert numbers(chosen(runs, ["lr=1e-3"], None, "lr", headings)) == [1, 2]
+    assert numbers(chosen(runs, ["name=tuned"], None, None, {"name": "model.name"})) == [4]
+
+
+def test_a_setting_is_meant_before_what_training_records_under_its_name(runs: list[Run]) -> None:
+    assert {run.row()["optimizer.lr"] for run in chosen(runs, ["lr=1e-3"], None, None)} == {1e-3}
+    assert "train.lr" in columns(runs)
+
+
 def test_sorting_by_what_nobody_has_is_the_users_error(runs: list[Run]) -> None:
     with pytest.raises(UserError, match=r"--sort: no run has 'top5'; did you mean 'best\.top1'"):
         chosen(runs, [], None, "top5")
@@ -81,6 +95,27 @@ def test_sorting_by_what_nobody_has_is_the_users_error(runs: list[Run]) -> None:
 def test_the_last_are_the_newest_experiments(runs: list[Run]) -> None:
     assert numbers(chosen(runs, [], 2, None)) == [3, 4]
     assert numbers(chosen(runs, ["lr=1e-3"], 1, "top1")) == [2]
+
+
+def test_the_newest_are_those_that_began_last_whatever_they_are_called(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        write_experiment(tmp_path, number)
+    (tmp_path / "experiment_0003").rename(tmp_path / "a_final")
+    (run,) = chosen(read_runs([tmp_path]), [], 1, None)
+    assert run.path.name == "a_final"
+    queued = write_experiment(tmp_path, 4)
+    queued.environment.unlink()
+    assert [run.path.name for run in chosen(read_runs([tmp_path]), [], 2, None)] == ["a_final", "experiment_0004"]
+
+
+def test_a_list_has_its_elements(tmp_path: Path) -> None:
+    for number in (1, 2):
+        file = write_experiment(tmp_path, number).config
+        file.write_text(file.read_text().replace("tags: []", f"tags: [search k, trial {number}]"))
+    runs = read_runs([tmp_path])
+    assert numbers(chosen(runs, ["tags=trial 2"], None, None)) == [2]
+    assert numbers(chosen(runs, ["tags=search k"], None, None)) == [1, 2]
+    assert not chosen(runs, ["tags=k"], None, None)
 
 
 def test_what_differs_is_all_that_is_shown_of_the_settings(runs: list[Run], tmp_path: Path) -> None:

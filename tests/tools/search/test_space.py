@@ -96,6 +96,23 @@ def test_a_key_that_is_searched_has_no_value_besides(tmp_path: Path, override: s
         check_space(read_space(file), ClassificationConfig, write_config(tmp_path), (override,), file)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "  optimizer.lr: {log: [1e-5, 1e-2]}\n  optimizer: {choice: [{name: sgd}, {name: adamw}]}\n",
+            "optimizer.lr: cannot be searched together with optimizer, which it is a part of",
+        ),
+        ("  evaluation.metric: {choice: [top1, loss]}\n", "evaluation.metric: is the same for all trials"),
+        ("  experiment.root: {choice: [here, there]}\n", "experiment.root: is the same for all trials"),
+    ],
+)
+def test_trials_can_be_told_apart_and_compared(tmp_path: Path, text: str, message: str) -> None:
+    file = write(tmp_path, f"parameters:\n{text}")
+    with pytest.raises(UserError, match=message):
+        check_space(read_space(file), ClassificationConfig, write_config(tmp_path), (), file)
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_range_ends_where_its_steps_do(tmp_path: Path) -> None:
     values = read_space(write(tmp_path, "parameters: {a: {integer: [12, 50], step: 12}}\n")).parameters["a"]
