@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from multiprocessing.sharedctypes import RawArray
 
-import torch
 from torch.utils.data import get_worker_info
 
 log = logging.getLogger(__name__)
@@ -21,20 +21,21 @@ class ReadMeter:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._seconds = torch.zeros(max(1, workers), 2, dtype=torch.float64).share_memory_()
+        rows = max(1, workers)
+        self._reading, self._waiting = RawArray("d", rows), RawArray("d", rows)
 
     def add(self, seconds: float, waited_so_far: float) -> None:
         """Adds what this process has needed for a batch; ``waited_so_far``: for files, since it began."""
         worker = get_worker_info()
-        row = self._seconds[0 if worker is None else worker.id % len(self._seconds)]
-        row[0] += seconds
-        row[1] = waited_so_far
+        row = 0 if worker is None else worker.id % len(self._reading)
+        self._reading[row] += seconds
+        self._waiting[row] = waited_so_far
 
     @property
     def file_fraction(self) -> float:
         """Returns the part of the time in which files were waited for, over all processes."""
-        seconds, waited = self._seconds.sum(dim=0).tolist()
-        return waited / seconds if seconds else 0.0
+        seconds = sum(self._reading)
+        return sum(self._waiting) / seconds if seconds else 0.0
 
 
 class WaitHint:

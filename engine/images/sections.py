@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from engine.config.section import Few, Positive, Probability, Section, Size
+from engine.config.section import CountOrNone, Few, Positive, Probability, Section, Size
 
 ImageSize = Size | tuple[Size, Size]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -32,7 +32,7 @@ class ImageData(Section):
     """Threads of each of these processes that read the files of coming images; 0: none; auto: 16."""
     read_timeout_seconds: Annotated[float, Field(ge=0, le=86400)] = 120.0
     """How long a file is tried again while the storage fails (EIO, ESTALE, ETIMEDOUT)."""
-    max_unreadable: Annotated[int, Field(ge=0)] = 0
+    max_unreadable: CountOrNone = 0
     """Training images that cannot be read and are skipped; one more ends the run, as does one of val."""
     prefetch: Few = 2
     """Micro-batches that each worker keeps ready."""

@@ -80,7 +80,7 @@ class Resizer:
             return np.array(Image.fromarray(pixels).resize((width, height), resampling))
         given = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)[None]
         made = F.interpolate(given, (height, width), mode=self.interpolation, antialias=True)
-        return made[0].permute(1, 2, 0).numpy()
+        return cv2.merge(list(made[0].numpy()))  # they lie by planes
 
 
 @dataclass(frozen=True)

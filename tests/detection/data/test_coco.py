@@ -168,7 +168,7 @@ def test_folders_and_files_that_may_not_be_read_are_called_so(tmp_path, monkeypa
         patched.setattr("engine.images.file_names.os.listdir", denied)
         (finding,) = read_split(coco_data(tmp_path), "train")[1]
     assert finding.fatal and finding.text == f"the folder {tmp_path}/train cannot be read: Permission denied"
-    monkeypatch.setattr("detection.data.coco.Path.read_bytes", denied)
+    monkeypatch.setattr("detection.data.coco_json.Path.open", denied)
     with pytest.raises(UserError, match=r"train\.json: cannot be read: Permission denied"):
         read_split(coco_data(tmp_path), "train")
     monkeypatch.setattr("engine.files.os.stat", denied)

@@ -1,7 +1,8 @@
 """What feeds the devices beside torchvision's references, timm's loader, DALI on the CPU and SPDL.
 
-- one core: CPU milliseconds an image, from the path of a JPEG file to the uint8 tensor of the model's size; photographs
-  of 500 x 375 pixels and about 110 KB, and what shrinking them once to a short side of 320 makes of them;
+- one core: CPU milliseconds an image, from the path of a JPEG file to what workers hand on: bytes of the model's size,
+  or normalised floats, as in torchvision's references; photographs of 500 x 375 pixels and about 110 KB, and what
+  shrinking them once to a short side of 320 makes of them; and what decoding alone takes of it;
 - loaders: two workers, CPU seconds of all processes for 1,000 images, and images a second;
 - slow storage: the same, where opening a file takes 20 ms.
 
@@ -120,10 +121,10 @@ def ready(side: int, decode: Any = "fast") -> Preprocessing:
     return Preprocessing(side, side, "squash", 1.0, "bilinear", IMAGENET_MEAN, IMAGENET_STD, decode=decode)
 
 
-def torchvisions(policy: bool = False) -> Callable[[Image.Image], torch.Tensor]:
-    """Builds the training preset of torchvision's references, up to the tensor of bytes."""
-    extra = [v2.RandAugment(interpolation=v2.InterpolationMode.BILINEAR)] if policy else []
-    return v2.Compose([v2.RandomResizedCrop(SIDE), v2.RandomHorizontalFlip(), *extra, v2.PILToTensor()])
+def torchvisions() -> Callable[[Image.Image], torch.Tensor]:
+    """Builds the training preset of torchvision's references, whose workers normalise; others hand on bytes."""
+    last = [v2.PILToTensor(), v2.ToDtype(torch.float, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    return v2.Compose([v2.RandomResizedCrop(SIDE), v2.RandomHorizontalFlip(), *last])
 
 
 def timms(policy: str | None = None) -> Callable[[Image.Image], Any]:
@@ -162,6 +163,8 @@ def one_core(folder: Path) -> dict[tuple[str, str], Callable[[], float]]:
         ("short side 320", "timm"): cpu_milliseconds(lambda f: timm(opened(f)), small),
         ("RandAugment", "timm"): cpu_milliseconds(lambda f: timm_rand(opened(f)), large),
         ("SSD, 640 x 480 to 320", "torchvision"): cpu_milliseconds(their_ssd(), wide),
+        ("decoding alone", "ours"): cpu_milliseconds(lambda f: load_image(f).pixels(), large),
+        ("decoding alone", "torchvision"): cpu_milliseconds(opened, large),
     }
     return work
 
