@@ -1,4 +1,4 @@
-"""Files read by threads before they are asked for: where opening one takes long, many are opened at once."""
+"""Files read by threads before they are asked for, where reading one takes long: many are then opened at once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from engine.data.unreadable import TRANSIENT, storage_error
 
 READ_THREADS = 16
 """Of each process that reads images, unless `data.read_threads` says otherwise."""
+WORTH_A_THREAD = 1e-3
+"""Seconds that reading a file has to take for a thread to do it: handing it over costs a tenth of that."""
+LATELY = 8
+"""Files over which that is averaged, about."""
 AHEAD_BYTES = 128 * 2**20
 """Bytes that have been read and not yet asked for, from which on no more files are read ahead."""
 LARGEST = 2**26
@@ -29,9 +33,19 @@ class FileReader:
     Used by one thread of each process. Copies in other processes, forks among them, know of no announcements.
     """
 
-    def __init__(self, limit: int = AHEAD_BYTES, read: Callable[[Any], bytes | None] | None = None) -> None:
-        """``read``: Returns what is in a file, by whatever names it; None: :func:`read_file`, by its path."""
-        self._limit = limit
+    def __init__(
+        self,
+        limit: int = AHEAD_BYTES,
+        read: Callable[[Any], bytes | None] | None = None,
+        worth: float = WORTH_A_THREAD,
+    ) -> None:
+        """
+        Args:
+            limit: Bytes that are read and not yet asked for.
+            read: Returns what is in a file, by whatever names it; None: :func:`read_file`, by its path.
+            worth: Seconds that a file has to take, lately, for threads to read those that were announced.
+        """
+        self._limit, self._worth = limit, worth
         self._content: Callable[[Any], bytes | None] = read or read_file
         self._forget()
 
@@ -44,14 +58,15 @@ class FileReader:
         self._lock = threading.Lock()
         self._reading, self._held = 0, 0
         self._files, self._bytes = 0, 0  # so far
+        self._seconds = 0.0  # a file, lately
         self.wait_seconds = 0.0
         """Time in which a file was waited for."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"limit": self._limit, "read": self._content}
+        return {"limit": self._limit, "read": self._content, "worth": self._worth}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._limit, self._content = state["limit"], state["read"]
+        self._limit, self._content, self._worth = state["limit"], state["read"], state["worth"]
         self._forget()
 
     def announce(self, paths: Iterable[Hashable], threads: int) -> None:
@@ -79,6 +94,7 @@ class FileReader:
             with contextlib.suppress(ValueError):  # it is the next one, mostly, for which there was no room
                 self._coming.remove(path)
             content = self._content(path)
+            self._took(time.perf_counter() - begin)
         self.wait_seconds += time.perf_counter() - begin
         if self._coming:
             self._go_on()
@@ -87,6 +103,8 @@ class FileReader:
     def _go_on(self) -> None:
         """Has as many files read as there are threads, unless so much lies ready that memory would run short."""
         assert self._pool is not None
+        if self._seconds < self._worth:
+            return
         while self._coming and self._reading < self._threads:
             usual = self._bytes // max(1, self._files)
             if self._held + self._reading * usual >= self._limit:
@@ -97,9 +115,10 @@ class FileReader:
             self._begun.setdefault(path, deque()).append(self._pool.submit(self._read, path))
 
     def _read(self, path: Hashable) -> bytes | None:
-        content = None
+        content, begin = None, time.perf_counter()
         try:
             content = self._content(path)
+            self._took(time.perf_counter() - begin)
             return content
         finally:
             with self._lock:
@@ -107,6 +126,9 @@ class FileReader:
                 self._held += len(content or b"")
                 self._files += 1
                 self._bytes += len(content or b"")
+
+    def _took(self, seconds: float) -> None:
+        self._seconds += (seconds - self._seconds) / LATELY
 
 
 def read_file(path: Path) -> bytes | None:

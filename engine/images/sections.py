@@ -29,7 +29,8 @@ class ImageData(Section):
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     """Processes that read images, for each rank; 0: the main process reads; auto: the rank's cores less one."""
     read_threads: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
-    """Threads of each of these processes that read the files of coming images; 0: none; auto: 16."""
+    """Threads of each of these processes that read the files of coming images, where reading one takes more than a
+    millisecond; 0: none; auto: 16."""
     read_timeout_seconds: Annotated[float, Field(ge=0, le=86400)] = 120.0
     """How long a file is tried again while the storage fails (EIO, ESTALE, ETIMEDOUT)."""
     max_unreadable: CountOrNone = 0

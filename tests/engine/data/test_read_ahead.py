@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import pickle
 import threading
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def test_what_was_announced_is_read_whatever_its_order(files: list[Path]) -> None:
-    reader = FileReader()
+    reader = FileReader(worth=0.0)
     assert reader.read(files[3]) == files[3].read_bytes(), "nothing was announced"
     reader.announce([*files, files[5], files[5]], 3)
     order = [2, 0, 5, 1, 5, 3, 4, 6, 11, 7, 5, 8, 9, 10]
@@ -33,7 +35,7 @@ def test_what_was_announced_is_read_whatever_its_order(files: list[Path]) -> Non
 
 
 def test_a_file_that_cannot_be_read_is_none(files: list[Path]) -> None:
-    reader = FileReader()
+    reader = FileReader(worth=0.0)
     files[1].unlink()
     reader.announce(files, 2)
     assert [reader.read(path) is None for path in files] == [number == 1 for number in range(12)]
@@ -48,7 +50,7 @@ def test_files_are_opened_at_the_same_time(files: list[Path], monkeypatch: pytes
     together = threading.Barrier(4, timeout=60)
     plain = read_ahead.read_file
     monkeypatch.setattr(read_ahead, "read_file", lambda path: (together.wait() and None) or plain(path))
-    reader = FileReader()
+    reader = FileReader(worth=0.0)
     reader.announce(files, 4)
     assert [(reader.read(path) or b"")[0] for path in files] == list(range(12))
 
@@ -57,7 +59,7 @@ def test_no_more_is_held_than_is_allowed(files: list[Path], monkeypatch: pytest.
     opened: list[Path] = []
     plain = read_ahead.read_file
     monkeypatch.setattr(read_ahead, "read_file", lambda path: opened.append(path) or plain(path))
-    reader = FileReader(limit=150)
+    reader = FileReader(limit=150, worth=0.0)
     reader.announce(files, 1)
     for number, path in enumerate(files):
         assert (reader.read(path) or b"")[0] == number
@@ -72,7 +74,7 @@ def test_a_copy_in_another_process_begins_anew(files: list[Path]) -> None:
 
 
 def test_a_fork_begins_anew_too(files: list[Path]) -> None:
-    reader = FileReader()
+    reader = FileReader(worth=0.0)
     reader.announce(files, 2)
     reader.read(files[0])
     fork = multiprocessing.get_context("fork")
@@ -105,7 +107,7 @@ def test_a_file_that_is_too_large_to_be_kept_is_left_to_others(
 
 
 def test_what_is_being_read_counts_as_held(files: list[Path]) -> None:
-    reader = FileReader(limit=250)
+    reader = FileReader(limit=250, worth=0.0)
     reader.announce(files[:1], 8)
     reader.read(files[0])
     reader.announce(files[1:], 8)
@@ -119,3 +121,24 @@ def test_nothing_stays_open(tmp_path: Path) -> None:
     for _ in range(10):
         assert read_ahead.read_file(tmp_path) is None and read_ahead.read_file(tmp_path / "none") is None
     assert not before or len(os.listdir("/proc/self/fd")) == before
+
+
+def test_threads_read_only_what_takes_long(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, threads = read_ahead.read_file, list[str]()
+
+    def noted(path: Path, seconds: float) -> bytes | None:
+        threads.append(threading.current_thread().name)
+        time.sleep(seconds)
+        return plain(path)
+
+    monkeypatch.setattr(read_ahead, "read_file", partial(noted, seconds=0.0))
+    quick = FileReader(worth=1e9)
+    quick.announce(files, 2)
+    assert [quick.read(path) for path in files] == [path.read_bytes() for path in files]
+    assert set(threads) == {threading.current_thread().name} and not quick._coming
+    threads.clear()
+    monkeypatch.setattr(read_ahead, "read_file", partial(noted, seconds=0.2))
+    slow = FileReader(worth=0.02)
+    slow.announce(files, 4)
+    assert [slow.read(path) for path in files] == [path.read_bytes() for path in files]
+    assert threads[0] == threading.current_thread().name and threads[1:].count(threads[0]) == 0
