@@ -26,6 +26,9 @@ setup(
         "timm>=1.0.31",
         "numpy>=1.26",
         "pillow>=10.2,<13",  # timm 1.0.31's RandAugment raises in `posterize` under Pillow 13
+        "simplejpeg>=1.8",
+        "opencv-python-headless>=4.10.0.84",
+        "msgspec>=0.18",
         "pydantic>=2.11",
         "pyyaml>=6.0",
         "safetensors>=0.4",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from classification.config import ClassificationConfig
 from classification.metrics.names import measured
 from engine.task.metrics import Metrics
 from engine.task.preflight import Checked, refusals
+
+if TYPE_CHECKING:
+    from engine.task.packing import Packable
 
 
 def metrics_of(config: ClassificationConfig) -> Metrics:
@@ -52,7 +56,7 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
         ],
         odd_labels(train, opened["val"]),
         [
-            *faults_of(train, opened["val"]).splitlines(),
+            *faults_of(train, opened["val"], config.data.max_unreadable).splitlines(),
             *refusals(
                 lambda: check_top5(config.evaluation.metric, len(train.classes)),
                 lambda: BatchLayout(samples, batch, drop_last=config.data.drop_last),
@@ -61,3 +65,11 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
         counts_of(opened),
         opened,
     )
+
+
+def packable(config: ClassificationConfig) -> Mapping[str, Packable]:
+    """Returns the splits of a run, to be packed."""
+    from engine.datasets.dataset import open_images
+    from engine.task.packing import packable
+
+    return packable(lambda split: open_images(config.data, split))

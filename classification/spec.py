@@ -12,5 +12,6 @@ SPEC = TaskSpec(
     metrics=Later("classification.preflight:metrics_of"),
     inputs=Later("classification.preflight:check_inputs"),
     preflight=Later("classification.preflight:look"),
+    packable=Later("classification.preflight:packable"),
     prediction=Later("classification.prediction:TablePrediction"),
 )

@@ -116,7 +116,9 @@ class ClassificationTask:
         size, order = self._config.training.global_batch_size, self.train_order(0)[:SHOWN]
         draws = [Draw(int(index), 0, position) for position, index in enumerate(order)]
         steps = [draws[first : first + size] for first in range(0, len(draws), size)]
-        batches = [self.workers.collate([self.train_data[draw] for draw in step]) for step in steps]
+        batches = [
+            self.workers.collate([self.workers.sample(self.train_data, draw) for draw in step]) for step in steps
+        ]
         mixed = [self._mixed(batch["image"].float(), batch) for batch in batches]
         images, targets = (torch.cat(parts) for parts in zip(*mixed, strict=True))
         return {"train_samples": contact_sheet(images, as_rows(targets, len(self.classes)), self.classes)}
@@ -159,7 +161,7 @@ def _first_opened(data: DataConfig) -> tuple[dict[str, LabelledImages], dict[str
         UserError: they are not there, or not as they should be: better known before training than after an epoch.
     """
     opened = {split: open_images(data, split) for split in SPLITS}
-    if faults := faults_of(opened["train"], opened["val"]):
+    if faults := faults_of(opened["train"], opened["val"], data.max_unreadable):
         raise UserError(faults)
     warn_of_likenesses(opened["train"], opened["val"])
     return opened, {split: digests(images) for split, images in opened.items()}

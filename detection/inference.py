@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detection.config import DetectionConfig
 from detection.data.annotations import AnnotatedImages, Annotations, digest, other_names
-from detection.data.open import open_images
+from detection.data.open import open_images, prepare_on_all
 from detection.detector import Detector
 from detection.report.coco_metrics import evaluate_on_main
 from detection.report.report import write_report
@@ -60,6 +60,7 @@ class DetectionInference:
 
     def evaluate(self, split: str, ranks: Ranks) -> Measured:
         experiment = self._experiment
+        prepare_on_all(experiment.config.data, ranks)
         images = ranks.from_main(partial(open_images, experiment.config.data, split))
         self._require_same_classes(images.annotations)
         if ranks.is_main:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from detection.inference import DetectionInference
@@ -20,7 +19,8 @@ from engine.commands.named_files import DETECTIONS, DRAWINGS
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.files import check_writable, shown, write_atomic
-from engine.images.image_io import read_image, size_in_file, write_image
+from engine.images.image_io import write_image
+from engine.images.lazy_image import load_image
 from engine.task.inference import Answers
 from engine.text import csv_bytes
 
@@ -66,8 +66,8 @@ class DrawnPrediction:
         for index in answers.readable[ranks.rank :: ranks.world_size]:
             ranks.heartbeat.tick()
             path = Path(answers.files[index])
-            image = read_image(path)
-            drawn = draw(np.array(image), detections_on(found, index, size_in_file(image)), inference.classes)
+            image = load_image(path)
+            drawn = draw(image.pixels(), detections_on(found, index, image.size), inference.classes)
             write_image(self._output / DRAWINGS / f"{index + 1:05d}_{path.stem[:LONGEST_STEM]}.png", drawn)
         if ranks.is_main:
             count = len(answers.readable)

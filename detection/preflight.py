@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from detection.config import DetectionConfig
 from detection.data.sections import CocoData
+from engine.errors import UserError
 from engine.task.preflight import Checked, refusals
+
+if TYPE_CHECKING:
+    from engine.task.packing import Packable
 
 NAMED = 1000
 """Ids that are named of each kind of fault."""
@@ -38,3 +43,15 @@ def look(config: DetectionConfig) -> Iterator[Checked]:
     warnings = [*config.questions(), *(finding.told(NAMED) for finding in findings if not finding.fatal)]
     counts = {split: objects_by_class(images.annotations) for split, images in opened.items()}
     yield Checked([described(split, images) for split, images in opened.items()], warnings, errors, counts, opened)
+
+
+def packable(config: DetectionConfig) -> Mapping[str, Packable]:
+    """Returns the splits of a run, to be packed. Raises a UserError if they are not in COCO's format."""
+    from detection.data.coco import CocoImages, packable
+    from detection.data.open import open_images
+
+    if not isinstance(config.data, CocoData):
+        raise UserError(f"data.source: {config.data.source}: only images that lie in files of their own can be packed")
+    splits = ("train", "val", *(["test"] if config.data.test is not None else []))
+    opened = {split: open_images(config.data, split) for split in splits}
+    return {split: packable(images) for split, images in opened.items() if isinstance(images, CocoImages)}

@@ -12,5 +12,6 @@ SPEC = TaskSpec(
     metrics=Later("detection.report.metric_names:metrics_of"),
     inputs=Later("detection.preflight:check_inputs"),
     preflight=Later("detection.preflight:look"),
+    packable=Later("detection.preflight:packable"),
     prediction=Later("detection.prediction:DrawnPrediction"),
 )

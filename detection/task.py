@@ -16,7 +16,7 @@ from detection.boxes.losses import detection_loss
 from detection.boxes.matching import match
 from detection.config import DetectionConfig
 from detection.data.annotations import AnnotatedImages, digest
-from detection.data.open import described, look_first, open_images
+from detection.data.open import described, look_first, open_images, prepare_on_all
 from detection.data.sample import collate
 from detection.detector import Detector
 from detection.model.unused_parameters import first_pass
@@ -48,6 +48,7 @@ class DetectionTask:
         data, seed = config.data, config.experiment.seed
         for question in config.questions() if ranks.is_main else ():
             log.warning("%s", question)
+        prepare_on_all(data, ranks)
         opened = {split: ranks.from_main(partial(open_images, data, split)) for split in ("train", "val")}
         ranks.from_main(partial(look_first, opened, data, config.augmentation.min_box_pixels))
         images = opened["train"]
@@ -88,7 +89,8 @@ class DetectionTask:
     def previews(self) -> Mapping[str, ImageArray]:
         """Draws the first training images as the model sees them, with their boxes."""
         draws = [Draw(int(index), 0, position) for position, index in enumerate(self.train_order(0)[:SHOWN])]
-        return {"train_samples": training_sheet([self.train_data[draw] for draw in draws], self._known.classes)}
+        samples = [self.workers.sample(self.train_data, draw) for draw in draws]
+        return {"train_samples": training_sheet(samples, self._known.classes)}
 
     def example(self) -> tuple[Tensor, ...]:
         return (torch.zeros(1, 3, *self._detector.preprocessing.size, device=self._device),)

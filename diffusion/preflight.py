@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from diffusion.config import DiffusionConfig
 from diffusion.data.sections import ImagesSource
 from diffusion.metrics.names import JUDGE, measured_in_training
 from engine.task.metrics import Metrics
 from engine.task.preflight import Checked, refusals
+
+if TYPE_CHECKING:
+    from engine.task.packing import Packable
 
 
 def metrics_of(config: DiffusionConfig) -> Metrics:
@@ -61,7 +65,7 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
         [*(f"{split}: {len(images)} images{classes}" for split, images in opened.items()), *untested],
         odd_labels(train, val) if told else [],
         [
-            *faults_of(train, val).splitlines(),
+            *faults_of(train, val, config.data.max_unreadable).splitlines(),
             *refusals(
                 lambda: build_process(config.diffusion, data.size),
                 lambda: BatchLayout(samples, batch, drop_last=data.drop_last),
@@ -72,3 +76,11 @@ def look(config: DiffusionConfig) -> Iterator[Checked]:
         counts_of(opened) if told else {},
         opened,
     )
+
+
+def packable(config: DiffusionConfig) -> Mapping[str, Packable]:
+    """Returns the splits of a run, to be packed."""
+    from diffusion.data.open import open_split
+    from engine.task.packing import packable
+
+    return packable(lambda split: open_split(config.data, split))

@@ -12,4 +12,5 @@ SPEC = TaskSpec(
     metrics=Later("diffusion.preflight:metrics_of"),
     inputs=Later("diffusion.preflight:check_inputs"),
     preflight=Later("diffusion.preflight:look"),
+    packable=Later("diffusion.preflight:packable"),
 )

@@ -94,7 +94,8 @@ class DiffusionTask:
     def previews(self) -> Mapping[str, ImageArray]:
         """Draws the first training images as the network is to make them."""
         draws = [Draw(int(index), 0, position) for position, index in enumerate(self.train_order(0)[:SHOWN])]
-        return {"train_samples": grid(torch.stack([self.train_data[draw]["image"] for draw in draws]), COLUMNS)}
+        samples = [self.workers.sample(self.train_data, draw)["image"] for draw in draws]
+        return {"train_samples": grid(torch.stack(samples), COLUMNS)}
 
     def example(self) -> tuple[Tensor, ...]:
         device = next(self.model.parameters()).device

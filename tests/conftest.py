@@ -32,6 +32,12 @@ def shared_data() -> Path:
     return SHARED / "data"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_indices(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Leaves no listing of any test's data in the user's cache."""
+    os.environ["SWIN_HPC_CACHE"] = str(tmp_path_factory.mktemp("indices"))
+
+
 @pytest.fixture(autouse=True)
 def small_process(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fails the test with which a process of the tests has become too large, unless it is marked as a long one."""

@@ -25,6 +25,7 @@ ENGINE = (
     "engine.model",
     "engine.watchdog",
     "engine.images",
+    "engine.augmentation",
     "engine.datasets",
     "engine.plots",
     "engine.task",

@@ -18,6 +18,7 @@ from engine.config.section import (
 
 _NUMBER = r"\d+(\.\d+)?"
 _RAND_SECTION = re.compile(rf"m\d+|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?)|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3aw|3a)")
+_AUGMIX_SECTION = re.compile(rf"m\d+|w[1-9]\d*|d[1-9]\d*|a{_NUMBER}|b[01]|mstd{_NUMBER}")
 _AUTO_POLICY = re.compile(rf"(v0r|v0|originalr|original|3a)(-mstd{_NUMBER})?")
 
 
@@ -38,6 +39,18 @@ def _auto_text(text: str) -> str:
         raise ValueError(
             f"'{text}' is not understood; right is one of v0, v0r, original, originalr and 3a, "
             "perhaps with a spread of the magnitude ('original-mstd0.5')"
+        )
+    return text
+
+
+def _augmix_text(text: str) -> str:
+    first, *sections = text.split("-")
+    wrong = [section for section in sections if not _AUGMIX_SECTION.fullmatch(section)]
+    if first != "augmix" or wrong:
+        part = f"'{wrong[0]}' in '{text}'" if first == "augmix" else f"'{text}'"
+        raise ValueError(
+            f"{part} is not understood; right is for example 'augmix-m3-w3': 'augmix', any of m (magnitude), "
+            "w (width), d (depth), a (alpha), b0 or b1 (blended) and mstd, joined by '-'"
         )
     return text
 
@@ -131,7 +144,7 @@ class RandomErasingConfig(Section):
     """Most rectangles; their number is drawn from 1 to this."""
 
 
-UNCOVERING = ("rotation", "affine", "randaugment", "autoaugment", "trivialaugment")
+UNCOVERING = ("rotation", "affine", "randaugment", "autoaugment", "augmix", "trivialaugment")
 """What may turn or move images, and fills the areas that it uncovers with the colour of the bars."""
 
 MIXES = OnlyWith(("mixup", "cutmix"))
@@ -162,6 +175,8 @@ class AugmentationConfig(Section):
     """RandAugment in timm's notation (`rand-m9-mstd0.5-inc1`) or as keys."""
     autoaugment: Annotated[str, AfterValidator(_auto_text)] | None = None
     """AutoAugment (arXiv:1805.09501): timm's policies v0, v0r, original, originalr or 3a."""
+    augmix: Annotated[str, AfterValidator(_augmix_text)] | None = None
+    """AugMix (arXiv:1912.02781) in timm's notation (`augmix-m3-w3`), without its loss."""
     trivialaugment: bool = False
     """TrivialAugment (arXiv:2103.10158) as torchvision's TrivialAugmentWide."""
     random_erasing: RandomErasingConfig | None = None
@@ -179,7 +194,7 @@ class AugmentationConfig(Section):
 
     @model_validator(mode="after")
     def _one_policy(self) -> "AugmentationConfig":
-        used = [name for name in ("randaugment", "autoaugment", "trivialaugment") if getattr(self, name)]
+        used = [name for name in ("randaugment", "autoaugment", "augmix", "trivialaugment") if getattr(self, name)]
         if len(used) > 1:
             raise ValueError(f"{' and '.join(used)} are alternatives; keep one and set the others to null or false")
         return self

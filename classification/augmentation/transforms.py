@@ -1,18 +1,32 @@
-"""From a decoded image to the model's input: torchvision's and timm's transforms, as the configuration asks."""
+"""From an image to the model's input, changed at random as the configuration asks: arrays of bytes all the way."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from PIL import Image
+import numpy as np
+import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from classification.augmentation.erasing import erase
-from classification.augmentation.sections import AugmentationConfig, RandAugmentConfig
+from classification.augmentation.policies import ArrayStep, policy_steps, turning_filter
+from classification.augmentation.sections import (
+    AffineConfig,
+    AugmentationConfig,
+    BlurConfig,
+    ColorJitterConfig,
+    RandomResizedCropConfig,
+    SharpnessConfig,
+)
+from engine.augmentation import colours, warps
+from engine.augmentation.draws import below, draw_crop, happens, uniform
+from engine.devices.opencv import cv2
+from engine.images.image_io import ImageArray
+from engine.images.lazy_image import LazyImage
 from engine.images.preprocessing import Preprocessing
-from engine.images.transforms import ImageStep, resize_steps, to_tensor
+from engine.images.transforms import Resizer, resize_step, resizer_of, to_tensor
 from engine.seed import generator, sample_randomness
 
 
@@ -20,71 +34,138 @@ class TrainTransform:
     """Augments: to a uint8 tensor (3, height, width) that is a function of the image and the 64-bit seed."""
 
     def __init__(self, preprocessing: Preprocessing, augmentation: AugmentationConfig) -> None:
-        self._steps = v2.Compose(_augment(preprocessing, augmentation))
+        self._resize: Callable[[LazyImage], ImageArray] = resize_step(preprocessing)
+        if crop := augmentation.random_resized_crop:
+            self._resize = _ResizedCrop(*preprocessing.size, crop, resizer_of(preprocessing))
+        self._steps = _steps(preprocessing, augmentation)
         self._erasing, self._preprocessing = augmentation.random_erasing, preprocessing
 
-    def __call__(self, image: Image.Image, seed: int) -> Tensor:
+    def __call__(self, image: LazyImage, seed: int) -> Tensor:
         with sample_randomness(seed):
-            tensor = to_tensor(self._steps(image))
+            pixels = self._resize(image)
+            for step in self._steps:
+                pixels = step(pixels)
+        tensor = to_tensor(pixels)
         if self._erasing is not None:
             mean, std = self._preprocessing.mean, self._preprocessing.std
             erase(tensor, self._erasing, mean, std, generator(seed, "erasing"))
         return tensor
 
 
-class _ResizedCrop(v2.RandomResizedCrop):
-    """torchvision's, but of a strip of one pixel a crop has one too, whatever ratio is asked for."""
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        params = super().make_params(flat_inputs)
-        return {**params, "height": max(1, params["height"]), "width": max(1, params["width"])}
-
-
-def _augment(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[ImageStep]:
-    size, steps = preprocessing.size, resize_steps(preprocessing)
-    if crop := augmentation.random_resized_crop:
-        steps = [_ResizedCrop(size, crop.scale, crop.ratio, v2.InterpolationMode(preprocessing.interpolation))]
+def _steps(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[ArrayStep]:
+    """Returns what follows on the crop. Each draws as the transform of torchvision of that name does."""
+    steps: list[ArrayStep] = []
     if augmentation.shift:
-        steps.append(v2.RandomCrop(size, padding=augmentation.shift))
+        steps.append(_Shift(augmentation.shift))
     if augmentation.horizontal_flip:
-        steps.append(v2.RandomHorizontalFlip(augmentation.horizontal_flip))
+        steps.append(_Flip(augmentation.horizontal_flip, 1))
     if augmentation.vertical_flip:
-        steps.append(v2.RandomVerticalFlip(augmentation.vertical_flip))
-    turning = v2.InterpolationMode(_turning_filter(preprocessing))
-    fill = list(preprocessing.fill)
+        steps.append(_Flip(augmentation.vertical_flip, 0))
+    turning = (turning_filter(preprocessing), preprocessing.fill)
     if augmentation.rotation:
-        steps.append(v2.RandomRotation(augmentation.rotation, turning, fill=fill))
-    if affine := augmentation.affine:
-        steps.append(v2.RandomAffine(affine.degrees, affine.translate, affine.scale, affine.shear, turning, fill))
-    if jitter := augmentation.color_jitter:
-        steps.append(v2.ColorJitter(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue))
-    if sharpness := augmentation.sharpness:
-        steps.append(v2.RandomAdjustSharpness(sharpness.factor, sharpness.probability))
-    if blur := augmentation.blur:
-        reach = min(math.ceil(3 * blur.sigma[1]), min(size) - 1)  # beyond three deviations there is next to nothing
-        steps.append(v2.RandomApply([v2.GaussianBlur(2 * reach + 1, blur.sigma)], blur.probability))
-    return steps + _policy(preprocessing, augmentation)
+        steps.append(_Rotation(augmentation.rotation, *turning))
+    if augmentation.affine:
+        steps.append(_Affine(augmentation.affine, *turning))
+    if augmentation.color_jitter:
+        steps.append(_ColorJitter(augmentation.color_jitter))
+    if augmentation.sharpness:
+        steps.append(_Sharpness(augmentation.sharpness))
+    if augmentation.blur:
+        steps.append(_Blur(augmentation.blur))
+    return steps + policy_steps(preprocessing, augmentation)
 
 
-def _turning_filter(preprocessing: Preprocessing) -> str:
-    """Returns the filter of geometric operations: Pillow's know no Lanczos filter."""
-    return preprocessing.interpolation if preprocessing.interpolation != "lanczos" else "bicubic"
+@dataclass(frozen=True)
+class _ResizedCrop:
+    height: int
+    width: int
+    given: RandomResizedCropConfig
+    resizer: Resizer
+
+    def __call__(self, image: LazyImage) -> ImageArray:
+        part = draw_crop(*image.size, self.given.scale, self.given.ratio)
+        return self.resizer(image, self.height, self.width, part)
 
 
-def _policy(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[ImageStep]:
-    """RandAugment, AutoAugment or TrivialAugment. What they uncover they fill as all else does."""
-    from timm.data.auto_augment import auto_augment_transform, rand_augment_transform
+@dataclass(frozen=True)
+class _Shift:
+    most: int
 
-    filter_name = _turning_filter(preprocessing)
-    if augmentation.trivialaugment:
-        return [v2.TrivialAugmentWide(31, v2.InterpolationMode(filter_name), list(preprocessing.fill))]
-    settings = {
-        "translate_const": int(0.45 * min(preprocessing.size)),
-        "img_mean": preprocessing.fill,
-        "interpolation": Image.Resampling[filter_name.upper()],
-    }
-    if (given := augmentation.randaugment) is not None:
-        return [rand_augment_transform(given.text if isinstance(given, RandAugmentConfig) else given, settings)]
-    if augmentation.autoaugment is not None:
-        return [auto_augment_transform(augmentation.autoaugment, settings)]
-    return []
+    def __call__(self, pixels: ImageArray) -> ImageArray:
+        height, width = pixels.shape[:2]
+        padded = cv2.copyMakeBorder(pixels, *[self.most] * 4, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        top, left = below(2 * self.most + 1), below(2 * self.most + 1)
+        return np.ascontiguousarray(padded[top : top + height, left : left + width])
+
+
+@dataclass(frozen=True)
+class _Flip:
+    probability: float
+    axis: int
+    """As OpenCV numbers them: 1 mirrors left and right."""
+
+    def __call__(self, pixels: ImageArray) -> ImageArray:
+        return cv2.flip(pixels, self.axis) if happens(self.probability) else pixels
+
+
+@dataclass(frozen=True)
+class _Rotation:
+    most: float
+    filter_name: str
+    fill: warps.Colour
+
+    def __call__(self, pixels: ImageArray) -> ImageArray:
+        return warps.rotate(pixels, uniform(-self.most, self.most), self.filter_name, self.fill)
+
+
+@dataclass(frozen=True)
+class _Affine:
+    given: AffineConfig
+    filter_name: str
+    fill: warps.Colour
+
+    def __call__(self, pixels: ImageArray) -> ImageArray:
+        given, (height, width) = self.given, pixels.shape[:2]
+        degrees = uniform(-given.degrees, given.degrees)
+        across, down = (given.translate[0] * width, given.translate[1] * height)
+        moved = round(uniform(-across, across)), round(uniform(-down, down))
+        scale, shear = uniform(*given.scale), uniform(-given.shear, given.shear)
+        matrix = warps.inverse_affine(pixels, degrees, moved, scale, (shear, 0.0))
+        return warps.warp(pixels, matrix, self.filter_name, self.fill)
+
+
+@dataclass(frozen=True)
+class _ColorJitter:
+    given: ColorJitterConfig
+
+    def __call__(self, pixels: ImageArray) -> ImageArray:
+        given, order = self.given, torch.randperm(4).tolist()
+        factors = [
+            uniform(max(0.0, 1 - most), 1 + most) if most else None
+            for most in (given.brightness, given.contrast, given.saturation)
+        ]
+        factors.append(uniform(-given.hue, given.hue) if given.hue else None)
+        kernels = (colours.brightness, colours.contrast, colours.saturation, colours.hue)
+        for place in order:
+            if (factor := factors[place]) is not None:
+                pixels = kernels[place](pixels, factor)
+        return pixels
+
+
+@dataclass(frozen=True)
+class _Sharpness:
+    given: SharpnessConfig
+
+    def __call__(self, pixels: ImageArray) -> ImageArray:
+        return colours.sharpness(pixels, self.given.factor) if happens(self.given.probability) else pixels
+
+
+@dataclass(frozen=True)
+class _Blur:
+    given: BlurConfig
+
+    def __call__(self, pixels: ImageArray) -> ImageArray:
+        if not happens(self.given.probability):
+            return pixels
+        most = math.ceil(3 * self.given.sigma[1])  # beyond three deviations there is next to nothing
+        return colours.blur(pixels, uniform(*self.given.sigma), min(most, min(pixels.shape[:2]) - 1))

@@ -70,6 +70,6 @@ def wrong_labels(
 def _image(images: LabelledImages, index: int) -> Image.Image:
     """Reads an image as a person would see it; grey if the file has become unreadable since it was evaluated."""
     try:
-        return images.image(index)
+        return images.image(index).pillow()
     except UserError:
         return Image.new("RGB", (64, 64), "#cccccc")

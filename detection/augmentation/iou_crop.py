@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import functional as F
 
 from detection.augmentation.sections import IoUCropConfig
 from detection.boxes.boxes import pairwise_iou
-from detection.data.sample import CROWD
-
-
-class IoUCrop:
-    """Cuts a sample of ``image``, ``boxes`` and ``labels`` to such a part, or leaves it whole.
-
-    torchvision's ``RandomIoUCrop``, but with all trials of an overlap looked at together: where objects are small most
-    trials fail, and one after the other they cost more than all the rest of the augmentation. Objects whose centre is
-    outside are dropped. Regions to ignore have no say in where the part is, and what it leaves of them is kept wherever
-    their centre is: it is as little background as before. An image without objects stays whole. Draws from torch's
-    global generator.
-    """
-
-    def __init__(self, config: IoUCropConfig) -> None:
-        self._config = config
-
-    def __call__(self, sample: dict[str, Any]) -> dict[str, Any]:
-        boxes, labels = sample["boxes"], sample["labels"]
-        objects = labels != CROWD
-        found = choose_part(boxes.as_subclass(Tensor)[objects], boxes.canvas_size, self._config)
-        if found is None:
-            return sample
-        (left, top, right, bottom), inside = found
-        kept = ~objects
-        kept[objects] = inside
-        size = {"top": top, "left": left, "height": bottom - top, "width": right - left}
-        return {
-            **sample,
-            "image": F.crop(sample["image"], **size),
-            "boxes": F.crop(tv_tensors.wrap(boxes[kept], like=boxes), **size),
-            "labels": labels[kept],
-        }
 
 
 def choose_part(
     boxes: Tensor, size: tuple[int, int], config: IoUCropConfig
 ) -> tuple[tuple[int, int, int, int], Tensor] | None:
     """Draws a part, with the objects that have their centre in it, (n,) bool; None: the whole image.
+
+    torchvision's ``RandomIoUCrop``, but with all trials of an overlap looked at together: where objects are small most
+    trials fail, and one after the other they cost more than all the rest of the augmentation. Draws from torch's global
+    generator.
 
     A least overlap is drawn, then ``config.trials`` parts; the first that is valid is taken, and if none is, another
     overlap is drawn. Valid is a part of a ratio within the bounds that has the centre of an object in it and overlaps

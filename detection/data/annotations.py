@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from engine.images.lazy_image import LazyImage
 from engine.look_alike import told_apart
 
 
@@ -59,7 +59,16 @@ class AnnotatedImages(Protocol):
 
     def __len__(self) -> int: ...
 
-    def image(self, index: int) -> Image.Image:
+    @property
+    def wait_seconds(self) -> float:
+        """Returns the time in which this process has waited for files."""
+        ...
+
+    def announce(self, indices: Iterable[int], threads: int) -> None:
+        """Says which images this process will ask for next: where they are files, threads begin to read them."""
+        ...
+
+    def image(self, index: int) -> LazyImage:
         """Returns the image as 8-bit RGB."""
         ...
 

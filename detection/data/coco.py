@@ -2,56 +2,108 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
+import os
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations
-from detection.data.coco_boxes import OUTLINED, read_annotations
-from detection.data.coco_records import Record, read_categories, read_images
-from detection.data.issues import Finding, Findings, first_causes
+from detection.data.coco_boxes import read_annotations
+from detection.data.coco_json import load
+from detection.data.coco_records import read_categories, read_images
+from detection.data.issues import Finding, Findings, first_causes, forgiven
 from detection.data.sections import CocoData, SplitFiles
+from engine.data.index import FromIndex, Listed, listed
 from engine.data.names import Names
+from engine.data.read_ahead import FileReader
+from engine.data.shards import Piece, Shards
+from engine.datasets.shard_images import INDEX, read_packed
 from engine.errors import UserError
 from engine.files import is_file, is_folder, other_than_file
-from engine.images.image_io import read_image, size_in_file
+from engine.images.lazy_image import LazyImage, load_image
+from engine.task.packing import Arrays, Packable
+
+ARRAYS = ("image_ids", "sizes", "starts", "boxes", "labels", "crowd", "areas")
+"""Those of :class:`detection.data.annotations.Annotations`."""
 
 
-class CocoImages:
+class CocoImages(FromIndex):
     """One split: no Python object for any image, but arrays that processes share."""
 
-    def __init__(self, folder: Path, names: Iterable[str], annotations: Annotations) -> None:
+    def __init__(self, folder: Path, names: Names, annotations: Annotations, shards: Shards | None = None) -> None:
         self.annotations = annotations
         self.folder = folder
-        self._names = Names(names)
+        self.shards = shards
+        self.names = names
+        self._reader = FileReader() if shards is None else FileReader(read=shards.read)
+
+    @classmethod
+    def of(cls, known: Listed) -> CocoImages:
+        arrays, facts = {name: known.arrays[name] for name in ARRAYS}, known.facts
+        if facts["texts"]:
+            width = arrays["image_ids"].shape[1]
+            arrays["image_ids"] = np.ascontiguousarray(arrays["image_ids"]).view(f"<U{width}")[:, 0]
+        annotations = Annotations(facts["classes"], facts["category_ids"], **arrays)
+        names = Names.of(known.arrays["content"], known.arrays["starts_of_names"])
+        shards = Shards.of(known) if "shards" in facts else None
+        folder = Path(facts["folder"]) if shards is None else shards.folder
+        images = cls(folder, names, annotations, shards)
+        images.index = known
+        return images
 
     def __len__(self) -> int:
         return len(self.annotations)
 
     def name(self, index: int) -> str:
-        return self._names[index]
+        return self.names[index]
 
     def path(self, index: int) -> Path:
-        return self.folder / self.name(index)
+        return self.folder / self.name(index) if self.shards is None else self.shards.path(index, self.name(index))
 
-    def image(self, index: int) -> Image.Image:
-        """Reads an image, upright; a huge one smaller, see :func:`engine.images.image_io.read_image`.
+    @property
+    def wait_seconds(self) -> float:
+        return self._reader.wait_seconds
+
+    def announce(self, indices: Iterable[int], threads: int) -> None:
+        self._reader.announce(map(self._place, indices), threads)
+
+    def _place(self, index: int) -> Path | Piece:
+        return self.path(index) if self.shards is None else self.shards.piece(index)
+
+    def image(self, index: int) -> LazyImage:
+        """Loads an image, upright.
 
         Raises:
             UserError: it cannot be read, or has another size than its annotations are for.
         """
-        image = read_image(self.path(index))
+        path = self.path(index)
+        image = load_image(path, self._reader.read(self._place(index)))
         width, height = self.annotations.sizes[index].tolist()
-        if (found := size_in_file(image)) != (width, height):
+        if image.size != (width, height):
             raise UserError(
-                f"{self.path(index)}: the image has {found[0]} x {found[1]} pixels, but its annotations "
+                f"{path}: the image has {image.width} x {image.height} pixels, but its annotations "
                 f"are for {width} x {height}; correct width and height in the JSON file, or the image"
             )
         return image
+
+
+def open_packed(root: Path, split: str) -> CocoImages:
+    """Opens what tools.pack has made of a split.
+
+    Raises:
+        UserError: it is not there, or not all of it.
+    """
+    known = read_packed(root, split, "boxes")
+    if known is None:
+        raise UserError(f"data.root: {root} has no {INDEX.format(split)}; python -m tools.pack makes it")
+    images = CocoImages.of(known)
+    assert images.shards is not None
+    images.shards.check()
+    return images
 
 
 def split_files(config: CocoData, split: str) -> tuple[Path, Path]:
@@ -84,36 +136,46 @@ def read_split(config: CocoData, split: str) -> tuple[CocoImages, list[Finding]]
         UserError: files are missing or are not COCO JSON.
     """
     folder, file = split_files(config, split)
-    document = _load(file)
-    findings = Findings(str(file))
-    category_ids, classes = read_categories(document["categories"], findings)
     folders = [config.root / files.images for files in (config.train, config.val, config.test) if files is not None]
-    images, faulty = read_images(document["images"], folder, folders.count(folder) == 1, findings)
-    annotations = read_annotations(document["annotations"], images, faulty, category_ids, classes, findings)
-    names = [image["file_name"] for image in images]
-    return CocoImages(folder, names, annotations), first_causes(findings.found)
+    alone = folders.count(folder) == 1
+    key = ["coco", os.fspath(folder), os.fspath(file), alone]
+    known = listed(config.root, key, partial(_listed, folder, file, alone))
+    findings = [Finding(**{**finding, "ids": tuple(finding["ids"])}) for finding in known.facts["findings"]]
+    return CocoImages.of(known), forgiven(findings, config.max_unreadable) if split == "train" else findings
 
 
-def _load(file: Path) -> dict[str, list[Record]]:
-    """The three lists. Outlines of objects are dropped while reading, since they are most of what COCO's files hold."""
+def _listed(folder: Path, file: Path, alone: bool) -> Listed:
+    document = load(file)
+    findings = Findings(str(file))
+    category_ids, classes = read_categories(document.categories, findings)
+    images, faulty, folders = read_images(document.images, folder, alone, findings)
+    known = read_annotations(document.annotations, images, faulty, category_ids, classes, findings)
+    names = Names(image["file_name"] for image in images)
+    found = first_causes(findings.found)
+    arrays, facts = _told(known, names)
+    facts |= {"folder": os.fspath(folder), "findings": [vars(finding) for finding in found]}
+    return Listed(arrays, facts, [os.fspath(file), *folders], keep=not any(finding.fatal for finding in found))
 
-    def without_outlines(pairs: list[tuple[str, Any]]) -> Record:
-        record = dict(pairs)
-        if len(record) < len(pairs):
-            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-            raise ValueError(f"an object has the key {twice!r} more than once")
-        if record.pop("segmentation", None) and not record.get("bbox"):
-            record[OUTLINED] = True
-        return record
 
-    try:
-        document = json.loads(file.read_bytes(), object_pairs_hook=without_outlines)
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: is no JSON file ({' '.join(str(error).split())})") from None
-    for key in ("images", "annotations", "categories"):
-        records = document.get(key) if isinstance(document, dict) else None
-        if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-            raise UserError(f"{file}: is no COCO file: it needs a list of objects '{key}'")
-    return document
+def _told(known: Annotations, names: Names) -> tuple[Arrays, dict[str, Any]]:
+    """Returns what :meth:`CocoImages.of` takes back."""
+    arrays = {name: getattr(known, name) for name in ARRAYS}
+    if texts := known.image_ids.dtype.kind == "U":
+        arrays["image_ids"] = known.image_ids[:, None].view(np.int32)
+    arrays |= {"content": names.content, "starts_of_names": names.starts}
+    return arrays, {"classes": known.classes, "category_ids": known.category_ids, "texts": texts}
+
+
+def packable(images: CocoImages) -> Packable:
+    """Returns images with boxes, to be packed."""
+    arrays, facts = _told(images.annotations, images.names)
+
+    def resized(arrays: Arrays, sizes: NDArray[np.int64]) -> Arrays:
+        """Boxes and areas go with images; those of width 0 are as they were."""
+        new = np.where(sizes > 0, sizes, arrays["sizes"])
+        owners = np.repeat(np.arange(len(new)), np.diff(arrays["starts"]))
+        factors = (new / arrays["sizes"])[owners]
+        changed = {"boxes": arrays["boxes"] * np.tile(factors, 2), "areas": arrays["areas"] * factors.prod(axis=1)}
+        return {**arrays, "sizes": new, **changed}
+
+    return Packable("boxes", images.names, images.path, lambda index: None, arrays, facts, resized)

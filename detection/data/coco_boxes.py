@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from detection.data.annotations import Annotations, in_order
+from detection.data.coco_json import OUTLINED, Columns, in_words, is_finite, is_id, is_number, other_type, plain_id
 from detection.data.coco_records import Record, ids_of, parted, repeated
-from detection.data.coco_values import in_words, is_finite, is_id, is_number, other_type, plain_id
 from detection.data.issues import Findings
 from detection.data.plausibility import check_boxes, off_by_one
 
@@ -20,15 +21,12 @@ ROUNDING = 0.01
 FAR = 10
 """How many times the image's side a box may reach out of it; what reaches further cannot be meant."""
 
-OUTLINED = "outlined"
-"""Key of a record that had an outline, which is dropped, and no box."""
-
 NAMED = 5
 """Unknown ids that a message names."""
 
 
 def read_annotations(
-    records: list[Record],
+    given: list[Record] | Columns,
     images: list[Record],
     faulty: list[Record],
     category_ids: list[int | str],
@@ -38,9 +36,92 @@ def read_annotations(
     """Returns the boxes that can be used, and adds findings about the others.
 
     Args:
+        given: All that the file has.
         images: Whose boxes are wanted.
         faulty: Other listed images; their boxes are left out without a word.
+        category_ids: Those that are listed, in the order of labels.
+        classes: Their names.
+        findings: What is wrong is added to these.
     """
+    place = {record["id"]: number for number, record in enumerate(images)}
+    label = {category: number for number, category in enumerate(category_ids)}
+    boxes = _referring(given, place, label) if isinstance(given, Columns) else None
+    if boxes is None:
+        records = given.records() if isinstance(given, Columns) else given
+        boxes = _checked(records, place, label, faulty, findings)
+    flat = boxes.given[:, 2:].min(axis=1) <= 0 if len(boxes.ids) else np.zeros(0, bool)
+    findings.add("degenerate", "boxes without width or height; left out", boxes.ids[flat].tolist())
+    boxes = boxes.take(np.flatnonzero(~flat))
+    sizes = np.array([[p["width"], p["height"]] for p in images], np.int64).reshape(-1, 2)
+    corners = boxes.given
+    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite then lies outside
+        check_boxes(corners, boxes.where, sizes[boxes.where], boxes.ids, findings)
+        corners[:, 2:] += corners[:, :2]
+    used = _within(corners, sizes[boxes.where], boxes.ids, findings)
+    order, starts = in_order(boxes.where[used], len(images))
+    boxes = boxes.take(np.flatnonzero(used)[order])
+    return Annotations(
+        classes=classes,
+        category_ids=category_ids,
+        image_ids=np.array([plain_id(record["id"]) for record in images]),
+        sizes=sizes,
+        starts=starts,
+        boxes=boxes.given,
+        labels=boxes.labels,
+        crowd=_crowds(boxes, findings),
+        areas=_areas(boxes, findings),
+    )
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """T boxes of images and categories that are listed."""
+
+    ids: NDArray[np.object_]
+    where: NDArray[np.int64]
+    """(T,) numbers of their images."""
+    labels: NDArray[np.int64]
+    given: NDArray[np.float64]
+    """(T, 4)."""
+    crowd: NDArray[np.object_]
+    """What the file says, None where it says nothing."""
+    areas: NDArray[np.object_]
+
+    def take(self, rows: NDArray[np.int64]) -> _Boxes:
+        return _Boxes(*(getattr(self, each.name)[rows] for each in fields(self)))
+
+
+def _objects(values: list[Any]) -> NDArray[np.object_]:
+    return np.fromiter(values, object, len(values))
+
+
+def _referring(given: Columns, place: Mapping[Any, int], label: Mapping[Any, int]) -> _Boxes | None:
+    """Returns boxes that have ids of their own, of known images and categories; None if any has not."""
+    if len(np.unique(given.ids)) < len(given.ids):
+        return None
+    found = []
+    for known, ids in ((place, given.image_ids), (label, given.category_ids)):
+        if not all(type(key) is int for key in known) or (not known and len(ids)):
+            return None
+        keys = np.array([*known], np.int64)
+        order = np.argsort(keys)
+        at = np.searchsorted(keys[order], ids).clip(max=max(0, len(keys) - 1))
+        if (keys[order][at] != ids).any():
+            return None
+        found.append(np.array([*known.values()], np.int64)[order][at])
+    where, labels = found
+    names = _objects(given.ids.tolist())
+    return _Boxes(names, where, labels, given.boxes, _objects(given.crowd), _objects(given.areas))
+
+
+def _checked(
+    records: list[Record],
+    place: Mapping[Any, int],
+    label: Mapping[Any, int],
+    faulty: list[Record],
+    findings: Findings,
+) -> _Boxes:
+    """Returns the boxes of four numbers that are of known images and categories, and adds findings about the others."""
     findings.add(
         "duplicate_annotation_ids",
         "annotation ids that occur more than once; all of their boxes are used",
@@ -53,8 +134,6 @@ def read_annotations(
     findings.add("malformed", "boxes are no list of four numbers; left out", ids_of(bad))
     records, bad = parted(records, [not all(map(is_finite, record["bbox"])) for record in records])
     findings.add("not_finite", "boxes with NaN or infinity; left out", ids_of(bad))
-    place = {record["id"]: number for number, record in enumerate(images)}
-    label = {category: number for number, category in enumerate(category_ids)}
     records, bad = parted(records, [not _in(place, record.get("image_id")) for record in records])
     bad = _without_boxes_of(faulty, bad)
     text = f"boxes of images that are not listed ({_unknown(bad, 'image_id', place)}); left out"
@@ -63,29 +142,13 @@ def read_annotations(
     hint = _off_by_one([*records, *bad], label) if bad else ""
     text = f"boxes of categories that are not listed ({_unknown(bad, 'category_id', label)}{hint})"
     findings.add("unknown_category", text, ids_of(bad), fatal=True)
-    records, bad = parted(records, [min(record["bbox"][2:]) <= 0 for record in records])
-    findings.add("degenerate", "boxes without width or height; left out", ids_of(bad))
-    sizes = np.array([[p["width"], p["height"]] for p in images], np.int64).reshape(-1, 2)
-    where = np.array([place[record["image_id"]] for record in records], np.int64)
-    corners = np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4)
-    ids = np.array(ids_of(records), object)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is infinite then lies outside
-        check_boxes(corners, where, sizes[where], ids, findings)
-        corners[:, 2:] += corners[:, :2]
-    used = _within(corners, sizes[where], ids, findings)
-    order, starts = in_order(where[used], len(images))
-    boxes = corners[used][order]
-    records = [records[number] for number in np.flatnonzero(used)[order]]
-    return Annotations(
-        classes=classes,
-        category_ids=category_ids,
-        image_ids=np.array([plain_id(record["id"]) for record in images]),
-        sizes=sizes,
-        starts=starts,
-        boxes=boxes,
-        labels=np.array([label[record["category_id"]] for record in records], np.int64),
-        crowd=_crowds(records, findings),
-        areas=_areas(records, boxes, findings),
+    return _Boxes(
+        _objects(ids_of(records)),
+        np.array([place[record["image_id"]] for record in records], np.int64),
+        np.array([label[record["category_id"]] for record in records], np.int64),
+        np.array([record["bbox"] for record in records], np.float64).reshape(-1, 4),
+        _objects([record.get("iscrowd") for record in records]),
+        _objects([record.get("area") for record in records]),
     )
 
 
@@ -145,26 +208,24 @@ def _within(
     return inside & ~far
 
 
-def _crowds(records: list[Record], findings: Findings) -> NDArray[np.bool_]:
+def _crowds(boxes: _Boxes, findings: Findings) -> NDArray[np.bool_]:
     """Which boxes are crowd regions, (T,): as pycocotools takes it any number but 0 says so, and of texts "1"."""
-    given = [record.get("iscrowd") for record in records]
+    given = boxes.crowd.tolist()
     crowd = np.array([value == "1" or (isinstance(value, int | float) and value != 0) for value in given], bool)
     odd = np.array([value not in (None, 0, 1) for value in given], bool)
-    ids = np.array(ids_of(records), object)
     for taken in (0, 1):
         text = f"boxes whose iscrowd is neither 0 nor 1; taken as {taken}"
-        findings.add("odd_iscrowd", text, ids[odd & (crowd == taken)].tolist())
+        findings.add("odd_iscrowd", text, boxes.ids[odd & (crowd == taken)].tolist())
     return crowd
 
 
-def _areas(records: list[Record], boxes: NDArray[np.float64], findings: Findings) -> NDArray[np.float64]:
+def _areas(boxes: _Boxes, findings: Findings) -> NDArray[np.float64]:
     """What counts as the area of each box, (T,), in pixels."""
-    areas, odd = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1), list[Record]()
-    for place, record in enumerate(records):
-        given = record.get("area")
+    areas, odd = (boxes.given[:, 2:] - boxes.given[:, :2]).prod(axis=1), list[int]()
+    for row, given in enumerate(boxes.areas.tolist()):
         if is_number(given) and is_finite(given) and given > 0:
-            areas[place] = given
+            areas[row] = given
         elif given is not None:
-            odd.append(record)
-    findings.add("odd_area", "boxes whose area is no number above 0; taken from the box", ids_of(odd))
+            odd.append(row)
+    findings.add("odd_area", "boxes whose area is no number above 0; taken from the box", boxes.ids[odd].tolist())
     return areas

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from detection.data.coco_values import in_words, is_file_name, is_id, is_side, plain_id
+from detection.data.coco_json import Record, in_words, is_file_name, is_id, is_side, plain_id
 from detection.data.issues import Findings
 from engine.images.file_names import locate
 from engine.look_alike import as_text, look_alikes, told_apart
-
-Record = dict[str, Any]
 
 _OF_IMAGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "id": (is_id, "whole number of 64 bits or text"),
@@ -46,8 +44,9 @@ def read_categories(records: list[Record], findings: Findings) -> tuple[list[int
 
 def read_images(
     records: list[Record], folder: Path, alone: bool, findings: Findings
-) -> tuple[list[Record], list[Record]]:
-    """Returns records that have an id, a file name and a size; and the others, which training must not start with.
+) -> tuple[list[Record], list[Record], list[str]]:
+    """Returns records that have an id, a file name and a size; the others, which training must not start with; and
+    the folders in which files were looked for.
 
     ``alone``: no other split has images in ``folder``, so that files that are not listed are worth a word.
     """
@@ -63,18 +62,22 @@ def read_images(
     findings.add("duplicate_image_ids", "image ids that occur more than once", repeated(ids), fatal=True)
     if len({type(i) for i in ids}) > 1:
         findings.add("mixed_image_ids", "image ids of which some are numbers and some texts", ids, fatal=True)
-    _find_files(good, ids, folder, alone, findings)
+    folders = _find_files(good, ids, folder, alone, findings)
     paths = [os.path.normpath(record["file_name"]) for record in good]
     twice = set(repeated(paths))
     text = "images that share a file with another one: what is an object of the one is background of the other"
     findings.add("shared_files", text, [i for i, path in zip(ids, paths, strict=True) if path in twice])
     if not records:
         findings.say("no_images", "the list of images is empty", fatal=True)
-    return good, faulty
+    return good, faulty, folders
 
 
-def _find_files(records: list[Record], ids: list[int | str], folder: Path, alone: bool, findings: Findings) -> None:
-    """Puts the files' own names where they are spelt otherwise, and notes which are not there, or not listed."""
+def _find_files(
+    records: list[Record], ids: list[int | str], folder: Path, alone: bool, findings: Findings
+) -> list[str]:
+    """Puts the files' own names where they are spelt otherwise, and notes which are not there, or not listed. Returns
+    the folders that were looked into.
+    """
     names = [record["file_name"] for record in records]
     found = locate(names, folder, count_others=alone)
     for record, name in zip(records, names, strict=True):
@@ -89,6 +92,7 @@ def _find_files(records: list[Record], ids: list[int | str], folder: Path, alone
     if found.others:
         text = f"{found.others} other images lie in the same folders; left out; the first: {folder / found.other}"
         findings.say("unlisted", text)
+    return [os.path.join(folder, below) for below in found.folders]
 
 
 def parted(records: list[Record], faults: list[bool]) -> tuple[list[Record], list[Record]]:

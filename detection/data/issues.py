@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 NAMED = 10
@@ -48,6 +48,21 @@ class Finding:
 
     def __str__(self) -> str:
         return self.told(NAMED)
+
+
+LACKING = ("missing_images", "unreadable", "denied")
+"""Kinds of findings about images that cannot be read."""
+
+
+def forgiven(findings: Sequence[Finding], max_unreadable: int) -> list[Finding]:
+    """Returns findings about training images, of which none is fatal of so few that cannot be read."""
+    text = f"; skipped, as data.max_unreadable={max_unreadable} allows"
+    return [
+        replace(finding, text=finding.text + text, fatal=False)
+        if finding.kind in LACKING and 0 < len(finding.ids) <= max_unreadable
+        else finding
+        for finding in findings
+    ]
 
 
 class Findings:

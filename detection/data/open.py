@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 
 from detection.data.annotations import AnnotatedImages, Annotations
-from detection.data.coco import CocoImages, read_split
+from detection.data.coco import CocoImages, open_packed, read_split
 from detection.data.issues import Finding, first_causes
-from detection.data.sections import CocoData, ShapesData
+from detection.data.sections import CocoData, DataConfig, ShapesData, ShardData
 from detection.data.split_checks import check_splits
 from detection.data.synthetic_shapes import ShapeImages
+from engine.data.shards import Shards, stage_on_nodes
+from engine.datasets.shard_images import INDEX
+from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-def open_images(data: CocoData | ShapesData, split: str) -> AnnotatedImages:
+def open_images(data: DataConfig, split: str) -> AnnotatedImages:
     """Opens the images of ``split``: train, val or test. What is wrong but can be done without is logged.
 
     Raises:
@@ -27,15 +32,32 @@ def open_images(data: CocoData | ShapesData, split: str) -> AnnotatedImages:
     """
     if isinstance(data, ShapesData):
         return ShapeImages(data, split)
+    if isinstance(data, ShardData):
+        return open_packed(data.root, split)
     images, findings = read_split(data, split)
     _accept(findings)
     return images
 
 
-def check_data(data: CocoData | ShapesData, least: float) -> tuple[Mapping[str, AnnotatedImages], list[Finding]]:
+def prepare_on_all(data: DataConfig, ranks: Ranks) -> None:
+    """Copies shards to each node, if they are to be staged."""
+    if isinstance(data, ShardData) and data.stage:
+        stage_on_nodes(partial(_packed, data.root), ranks)
+
+
+def _packed(root: Path) -> Iterator[Shards]:
+    """Yields the shards of each split that is there."""
+    for split in ("train", "val", "test"):
+        if (root / INDEX.format(split)).exists() and (shards := open_packed(root, split).shards):
+            yield shards
+
+
+def check_data(data: DataConfig, least: float) -> tuple[Mapping[str, AnnotatedImages], list[Finding]]:
     """Returns the splits that can be opened, by name, and all that is wrong; ``least`` as in :func:`check_splits`."""
     if isinstance(data, ShapesData):
         return {split: ShapeImages(data, split) for split in ("train", "val")}, []
+    if isinstance(data, ShardData):
+        return {split: open_packed(data.root, split) for split in ("train", "val")}, []
     opened: dict[str, CocoImages] = {}
     findings: list[Finding] = []
     for split in ("train", "val", *(["test"] if data.test is not None else [])):
@@ -48,7 +70,7 @@ def check_data(data: CocoData | ShapesData, least: float) -> tuple[Mapping[str, 
     return opened, first_causes([*findings, *check_splits(data, opened, least)])
 
 
-def look_first(opened: Mapping[str, AnnotatedImages], data: CocoData | ShapesData, least: float) -> None:
+def look_first(opened: Mapping[str, AnnotatedImages], data: DataConfig, least: float) -> None:
     """Refuses or logs what :func:`check_splits` finds.
 
     Raises:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from detection.data.annotations import AnnotatedImages
-from engine.images.image_io import size_in_file
+from engine.images.lazy_image import LazyImage
 
 CROWD = -1
 """Label of a region that is neither object nor background."""
@@ -23,7 +22,7 @@ CROWD = -1
 class Sample:
     """An image and its n boxes."""
 
-    image: Image.Image
+    image: LazyImage
     boxes: Tensor
     """(n, 4) float32, xyxy in pixels, within the image."""
     labels: Tensor
@@ -35,13 +34,9 @@ def read_sample(images: AnnotatedImages, index: int) -> Sample:
     known, image = images.annotations, images.image(index)
     rows = known.of(index)
     boxes = torch.from_numpy(known.boxes[rows]).clamp(min=0)
-    size = size_in_file(image)
-    limits = torch.tensor(size * 2)
+    limits = torch.tensor(image.size * 2)
     labels = torch.from_numpy(known.labels[rows]).masked_fill(torch.from_numpy(known.crowd[rows]), CROWD)
-    boxes = boxes.minimum(limits).float()
-    if size != image.size:
-        boxes *= torch.tensor([have / own for have, own in zip(image.size, size, strict=True)] * 2)
-    return Sample(image, boxes, labels)
+    return Sample(image, boxes.minimum(limits).float(), labels)
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Tensor]:

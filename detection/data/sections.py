@@ -42,6 +42,17 @@ class CocoData(CommonData):
     """What `--split test` evaluates; null: there is none."""
 
 
+class ShardData(CommonData):
+    """Images with boxes that `python -m tools.pack` has packed into tar files."""
+
+    source: Literal["shards"]
+    """Kind of data set."""
+    root: AbsolutePath
+    """The folder of the tar files."""
+    stage: bool = False
+    """Copy them first to the folder that SLURM_TMPDIR or TMPDIR names, once a node; what does not fit stays."""
+
+
 Shape = Literal["circle", "square", "triangle", "star", "ring", "cross"]
 
 
@@ -78,4 +89,4 @@ class ShapesData(CommonData):
         return self
 
 
-DataConfig = Annotated[CocoData | ShapesData, Variants("source")]
+DataConfig = Annotated[CocoData | ShapesData | ShardData, Variants("source")]

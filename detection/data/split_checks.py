@@ -9,10 +9,10 @@ import numpy as np
 
 from detection.data.annotations import Annotations, other_names
 from detection.data.coco import CocoImages, split_files
-from detection.data.issues import Finding, Findings
+from detection.data.issues import Finding, Findings, forgiven
 from detection.data.plausibility import compare_with_train
 from detection.data.sections import CocoData
-from engine.images.file_check import look_at_some
+from engine.data.file_check import look_at_some
 from engine.images.image_io import HUGE, may_be_sideways, open_image, read_image, size_in_file, why_unreadable
 from engine.images.same_content import copies_between
 
@@ -24,7 +24,10 @@ def check_splits(data: CocoData, opened: Mapping[str, CocoImages], least: float)
         opened: By name; ``train`` may be missing.
         least: Pixels of a side at the model's size that an object must have to be trained on.
     """
-    found = [finding for images in opened.values() for finding in look_at_images(images)]
+    found = list[Finding]()
+    for split, images in opened.items():
+        looks = look_at_images(images)
+        found += forgiven(looks, data.max_unreadable) if split == "train" else looks
     train, val = opened.get("train"), opened.get("val")
     for split, images in opened.items():
         findings = Findings(str(split_files(data, split)[1]))

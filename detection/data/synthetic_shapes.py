@@ -6,6 +6,7 @@ Which shapes an image has, and where, follows from (seed, split, number) alone.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,6 +17,7 @@ from PIL import Image, ImageDraw
 from detection.data.annotations import Annotations
 from detection.data.sections import ShapesData
 from engine.errors import UserError
+from engine.images.lazy_image import LazyImage
 from engine.seed import generator
 
 FINER = 3
@@ -70,8 +72,13 @@ class ShapeImages:
     def name(self, index: int) -> str:
         return f"{self._split}_{index + 1:05d}.png"
 
-    def image(self, index: int) -> Image.Image:
-        return draw(self._config, self._split, index)
+    wait_seconds = 0.0
+
+    def announce(self, indices: Iterable[int], threads: int) -> None:
+        """Does nothing: there are no files."""
+
+    def image(self, index: int) -> LazyImage:
+        return LazyImage.of(draw(self._config, self._split, index))
 
 
 def layout(config: ShapesData, split: str, index: int) -> list[Drawn]:

@@ -114,7 +114,7 @@ def images_sheet(
     for index in indices:
         size, rows = known.sizes[index].tolist(), known.of(index)
         truth = Boxes(_shares(known.boxes[rows], size).clamp(0, 1), torch.from_numpy(known.labels[rows]))
-        drawn = draw(fit(images.image(index)), detections_on(predictions, index, size), known.classes, truth)
+        drawn = draw(fit(images.image(index).pillow()), detections_on(predictions, index, size), known.classes, truth)
         counts = f"{confusion.hits[index]} found, {confusion.wrong[index]} wrong, {confusion.missed[index]} missed"
         tiles.append(Tile(Image.fromarray(drawn), [(counts, "black"), (images.name(index), "dimgrey")]))
     return sheet(tiles, COLUMNS, CELL)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from diffusion.data.sections import DiffusionDataConfig, ImagesSource
-from engine.datasets.class_folders import has_split, split_folder
+from engine.datasets.class_folders import absent_splits, has_split, split_folder
 from engine.datasets.dataset import open_images
 from engine.datasets.holdout import part
-from engine.datasets.labelled import FileImages, LabelledImages, digests
+from engine.datasets.labelled import FileImages, LabelledImages, digests, indexed
 from engine.datasets.preflight import faults_of, warn_of_likenesses
 from engine.errors import UserError
 from engine.images.folder_listing import LeftOut, files_below
@@ -42,11 +42,19 @@ def open_unlabelled(config: ImagesSource, split: str) -> FileImages:
         UserError: the folder is not there, or there are no images in it.
     """
     own = split == "test" or (has_split(config.root, "train") and has_split(config.root, "val"))
-    try:  # of one folder for two splits it is told once what is left out
-        images = _below(config, unlabelled_folder(config, split), tell=own or split == "train")
+
+    def listing(watched: list[str]) -> FileImages:
+        watched += absent_splits(config.root)
+        # Of one folder for two splits it is told once what is left out.
+        images = _below(config, unlabelled_folder(config, split), watched, tell=own or split == "train")
+        return images if own else part(images, config, split)
+
+    try:
+        return indexed(
+            config.root, ["images", own, split, config.extensions, config.val_fraction, config.split_seed], listing
+        )
     except OSError as error:
         raise UserError(f"data.root: {error.filename} cannot be read: {error.strerror}") from None
-    return images if own else part(images, config, split)
 
 
 def unlabelled_folder(config: ImagesSource, split: str) -> Path:
@@ -65,13 +73,14 @@ def unlabelled_folder(config: ImagesSource, split: str) -> Path:
     return root
 
 
-def _below(config: ImagesSource, folder: Path, tell: bool) -> FileImages:
+def _below(config: ImagesSource, folder: Path, watched: list[str], tell: bool) -> FileImages:
     left_out = LeftOut(str(folder))
     names = sorted(left_out.images(folder, files_below(folder, left_out), config.extensions))
     if tell:
         left_out.tell("name their endings in data.extensions, or rename the files")
     if not names:
         raise UserError(f"data.root: no images ({', '.join(config.extensions)}) below {folder}")
+    watched += left_out.folders
     return FileImages(folder, UNNAMED, np.zeros(len(names), np.int64), names)
 
 
@@ -82,7 +91,7 @@ def open_first(data: DiffusionDataConfig) -> tuple[dict[str, LabelledImages], di
         UserError: they are not there, or not as they should be: better known before training than after an epoch.
     """
     opened = {split: open_split(data, split) for split in SPLITS}
-    if faults := faults_of(opened["train"], opened["val"]):
+    if faults := faults_of(opened["train"], opened["val"], data.max_unreadable):
         raise UserError(faults)
     warn_of_likenesses(opened["train"], opened["val"])
     return opened, {split: digests(images) for split, images in opened.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 from diffusion.data.sections import AugmentationConfig, DiffusionDataConfig
 from diffusion.process.draws import draw_evaluation, draw_training
+from engine.augmentation.draws import draw_crop, happens
 from engine.data.batch_plan import Draw
 from engine.datasets.labelled import LabelledImages
+from engine.devices.opencv import cv2
+from engine.images.lazy_image import LazyImage
 from engine.images.preprocessing import Preprocessing, resolve_preprocessing
-from engine.images.transforms import ImageStep, resize_steps
+from engine.images.transforms import resize_step, resizer_of, to_tensor
 from engine.seed import derive, sample_randomness
 
 
@@ -37,22 +39,24 @@ class PixelTransform:
     """
 
     def __init__(self, preprocessing: Preprocessing, channels: int, augmentation: AugmentationConfig | None) -> None:
-        steps: list[ImageStep] = resize_steps(preprocessing)
-        if augmentation is not None:
-            if crop := augmentation.random_crop:
-                interpolation = v2.InterpolationMode(preprocessing.interpolation)
-                steps = [v2.RandomResizedCrop(preprocessing.size, crop.scale, crop.ratio, interpolation)]
-            if augmentation.horizontal_flip:
-                steps.append(v2.RandomHorizontalFlip(augmentation.horizontal_flip))
-            if augmentation.vertical_flip:
-                steps.append(v2.RandomVerticalFlip(augmentation.vertical_flip))
-        self._steps, self._mode = v2.Compose(steps), {1: "L", 3: "RGB"}[channels]
+        self._resize, self._resizer = resize_step(preprocessing), resizer_of(preprocessing)
+        self._size, self._channels = preprocessing.size, channels
+        self._augmentation = augmentation or AugmentationConfig()
 
-    def __call__(self, image: Image.Image, seed: int) -> Tensor:
+    def __call__(self, image: LazyImage, seed: int) -> Tensor:
+        given = self._augmentation
         with sample_randomness(seed):
-            image = self._steps(image)
-        pixels = torch.from_numpy(np.array(image.convert(self._mode)))
-        return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+            if crop := given.random_crop:
+                pixels = self._resizer(image, *self._size, draw_crop(*image.size, crop.scale, crop.ratio))
+            else:
+                pixels = self._resize(image)
+            if given.horizontal_flip and happens(given.horizontal_flip):
+                pixels = cv2.flip(pixels, 1)
+            if given.vertical_flip and happens(given.vertical_flip):
+                pixels = cv2.flip(pixels, 0)
+        if self._channels == 1:
+            return torch.from_numpy(np.array(Image.fromarray(pixels).convert("L")))[None]
+        return to_tensor(pixels)
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,25 @@ class NoisyReader:
     """
 
     images: LabelledImages
-    transform: Callable[[Image.Image, int], Tensor]
+    transform: Callable[[LazyImage, int], Tensor]
     seed: int
     shape: tuple[int, int, int]
     """(C, H, W)."""
     training: bool
     stratified: int | None = None
     """Size of the global batch over which times are stratified; None: they are not."""
+
+    @property
+    def wait_seconds(self) -> float:
+        """Returns the time in which this process has waited for files."""
+        return self.images.wait_seconds
+
+    def announce(self, draws: Sequence[Draw], threads: int) -> None:
+        """Begins to read the files of draws that come next."""
+        self.images.announce((draw.index for draw in draws), threads)
+
+    def __len__(self) -> int:
+        return len(self.images)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         if self.training:

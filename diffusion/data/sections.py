@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from engine.config.paths import AbsolutePath
 from engine.config.section import PartRange, PositiveRange, Probability, Section, Variants, refuse_unused
-from engine.datasets.sections import CsvData, DigitsData, FolderData, SplitData, TorchvisionData
+from engine.datasets.sections import CsvData, DigitsData, FolderData, ShardData, SplitData, TorchvisionData
 from engine.images.sections import ImageData, ImageSize
 
 
@@ -31,6 +31,10 @@ class FolderSource(ChannelData, FolderData):
 
 class CsvSource(ChannelData, CsvData):
     """Images that a CSV file lists, in UTF-8 with a header line."""
+
+
+class ShardSource(ChannelData, ShardData):
+    """Images packed into tar files, by `python -m tools.pack` or as WebDataset has them."""
 
 
 class TorchvisionSource(ChannelData, TorchvisionData):
@@ -61,7 +65,7 @@ class ImagesSource(ChannelData, SplitData):
 
 
 DiffusionDataConfig = Annotated[
-    FolderSource | CsvSource | TorchvisionSource | DigitsSource | ImagesSource, Variants("source")
+    FolderSource | CsvSource | ShardSource | TorchvisionSource | DigitsSource | ImagesSource, Variants("source")
 ]
 
 

@@ -8,10 +8,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import to_pil_image
 
 from engine.datasets.labelled import some
 from engine.errors import UserError
+from engine.images.lazy_image import LazyImage
 from engine.task.inference import ClassifierInference
 
 SIDE = 8
@@ -94,7 +94,7 @@ class Judged:
         self._judge, self._device, self.name = judge, device, name
         self._judge.model.eval()
         self._numbers = None if classes is None else _numbers_of(judge, classes, name, key).to(device)
-        sample = judge.transform(to_pil_image(torch.zeros(shape, dtype=torch.uint8)).convert("RGB"))
+        sample = judge.transform(shown(torch.zeros(shape, dtype=torch.uint8)))
         if shape[0] not in (1, len(sample)):
             raise UserError(
                 f"{key}: {name} looks at images of {len(sample)} channel(s), but those to be judged have {shape[0]}; "
@@ -104,8 +104,8 @@ class Judged:
         self.width = self._features(sample[None])[0].shape[1]
 
     def __call__(self, images: Tensor) -> Seen:
-        shown = [to_pil_image(image).convert("RGB") for image in images.cpu()]
-        features, probabilities = self._features(torch.stack([self._judge.transform(image) for image in shown]))
+        inputs = torch.stack([self._judge.transform(shown(image)) for image in images.cpu()])
+        features, probabilities = self._features(inputs)
         return Seen(features, None if self._numbers is None else self._numbers[probabilities.argmax(1)])
 
     def _features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -130,3 +130,8 @@ def _numbers_of(judge: ClassifierInference, classes: Sequence[str], name: str, k
             f"classifier of the same {len(classes)} classes, or null to compare pixels"
         )
     return torch.tensor([list(classes).index(c) for c in judge.classes])
+
+
+def shown(image: Tensor) -> LazyImage:
+    """Returns uint8 (C, H, W) as an image of a file would be: grey ones in three equal channels."""
+    return LazyImage.of(image.expand(3, -1, -1).permute(1, 2, 0).numpy().copy())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffusion.metrics.measure import Copy, as_rgb
 from engine.images.image_io import ImageArray
+from engine.images.lazy_image import LazyImage
 from engine.plots.figures import Tile, sheet
 from engine.plots.fonts import in_one_font
 from engine.text import LONGEST, shortened
@@ -69,7 +70,7 @@ def rows_by_class(images: Tensor, labels: Tensor | None, classes: Sequence[str],
     return {name: part for name, part in found.items() if len(part)}
 
 
-def nearest_sheet(copies: Sequence[Copy], train_image: Callable[[int], Image.Image]) -> ImageArray:
+def nearest_sheet(copies: Sequence[Copy], train_image: Callable[[int], LazyImage]) -> ImageArray:
     """Draws samples, each on the left of the training image that it is nearest to.
 
     Args:
@@ -79,7 +80,7 @@ def nearest_sheet(copies: Sequence[Copy], train_image: Callable[[int], Image.Ima
     tiles = []
     for copy in copies:
         sample = Image.fromarray(copy.image)
-        trained_on = train_image(copy.train).convert("RGB").resize(sample.size, Image.Resampling.BICUBIC)
+        trained_on = train_image(copy.train).pillow().resize(sample.size, Image.Resampling.BICUBIC)
         pair = Image.fromarray(np.concatenate([copy.image, np.asarray(trained_on)], axis=1))
         captions = [(f"{copy.distance:.4g} apart", "black"), (f"sample {copy.sample}, train {copy.train}", "dimgrey")]
         tiles.append(Tile(pair, captions))

@@ -28,6 +28,8 @@ class TrainArguments:
     overrides: Sequence[str]
     print_config: Literal["yaml", "json"] | None = None
     """The form in which to print the resolved configuration, and do nothing else."""
+    reindex: bool = False
+    """Whether to list the data anew, whatever their index says."""
 
     @property
     def request(self) -> tuple[str, ...]:
@@ -62,6 +64,7 @@ def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[
         "--print-config", nargs="?", const="yaml", choices=FORMS,
         help="print the resolved configuration (default: as YAML), build nothing, and exit",
     )  # fmt: skip
+    _add_reindex(parser)
     parser.add_argument("overrides", nargs="*", metavar="key.path=value", help="settings that win over the file's")
     arguments = parser.parse_intermixed_args(_with_form(argv))
     if arguments.config is None and arguments.resume in (None, "auto"):
@@ -73,6 +76,10 @@ def parse_train_arguments(task: str, argv: Sequence[str], load_schema: Callable[
     if arguments.resume == "":
         parser.error("--resume needs a folder, or auto")
     return TrainArguments(**vars(arguments))
+
+
+def _add_reindex(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reindex", action="store_true", help="list the data anew, whatever their index says")
 
 
 EXAMPLES = "examples:\n"
@@ -189,6 +196,8 @@ class EvaluateArguments:
     """``best``, ``last`` or a file."""
     split: str
     overrides: Sequence[str]
+    reindex: bool = False
+    """Whether to list the data anew, whatever their index says."""
 
 
 def parse_evaluate_arguments(
@@ -201,6 +210,7 @@ def parse_evaluate_arguments(
         ["", " --split test --checkpoint last", " data.root=/elsewhere"],
         load_schema,
     )
+    _add_reindex(parser)
     parser.add_argument("--split", choices=("val", "test"), default="val", help="which images (default: val)")
     return EvaluateArguments(**vars(parser.parse_intermixed_args(argv)))
 

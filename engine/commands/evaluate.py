@@ -11,7 +11,7 @@ from typing import Any
 from engine.commands.arguments import EvaluateArguments
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import listed
-from engine.commands.session import run_session
+from engine.commands.session import reindex, run_session
 from engine.config.load import emptied, is_below
 from engine.devices.precision import resolve_precision
 from engine.distributed.layout import detect_layout
@@ -38,6 +38,8 @@ def run_evaluation(spec: TaskSpec, arguments: EvaluateArguments) -> int:
 
     def work(experiment: Experiment[Any], ranks: Ranks) -> None:
         split = arguments.split
+        if arguments.reindex:
+            reindex(experiment.config, ranks)
         ranks.from_main(partial(check_writable, experiment.folder.results_for(split), "--experiment"))
         inference = spec.inference(experiment, ranks)
         precision = resolve_precision(experiment.config.training.precision, ranks.device)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engine.datasets.csv_table import read_table
+from engine.csv_table import read_table
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
 from engine.files import is_file, is_folder

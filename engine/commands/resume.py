@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.commands.arguments import TrainArguments
-from engine.config.load import differences, is_below, load_config
+from engine.config.load import differences, is_below, load_config, load_recorded, older_settings
 from engine.config.run import FREE, RunConfig
 from engine.distributed.slurm import noted_folder, restart_count
 from engine.errors import UserError
@@ -29,10 +29,11 @@ RECORDED = (
     "training.compile",
     "optimizer.lr",
     "schedule",
+    "data.max_unreadable",
     "evaluation.early_stopping",
 )
-"""Settings that a resumed run may change on purpose: its length, its rates, when it is stopped early, and how a batch
-is cut into parts and compiled, which changes rounding and dropout."""
+"""Settings that a resumed run may change on purpose: its length, its rates, when it is stopped early, which faults of
+its data it may have, and how a batch is cut into parts and compiled, which changes rounding and dropout."""
 
 
 MOST_SHOWN = 100
@@ -70,7 +71,7 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
     if folder is not None:  # the job goes on as it began, even if its configuration file was edited since
         if not folder.config.is_file():  # it was killed before it had written anything
             return Plan(config, folder)
-        kept = found_again(load_config(schema, folder.config, arguments.overrides), config)
+        kept = found_again(load_recorded(schema, folder.config, arguments.overrides), config)
         if kept != config:
             log.warning("%s has changed since this job began; the job goes on as it began", arguments.config)
         config = kept
@@ -88,7 +89,10 @@ def plan(schema: type[RunConfig], arguments: TrainArguments) -> Plan:
         return Plan(config, None)
     else:
         folder = RunDir(Path(arguments.resume).absolute())
-    before = load_config(schema, folder.config)
+    before = load_recorded(schema, folder.config)
+    if older := older_settings(schema, folder.config):
+        text = "%s was begun by an earlier version: it goes on with %s, and its images are augmented by other code, "
+        log.warning(text + "which gives other roundings from here on", folder.path, ", ".join(older))
     changes = allowed_changes(before.model_dump(mode="json"), config, f"--resume {shown(folder.path)}")
     status = read_status(folder.status) or {}
     moves = [_recorded(change) for change in differences(before, config) if is_move(config, *change)]
@@ -112,7 +116,8 @@ def requested_config(schema: type[RunConfig], arguments: TrainArguments) -> RunC
         folder = RunDir(Path(arguments.resume).absolute())
         if not folder.config.is_file():
             raise UserError(f"--resume: {folder.path} is no experiment folder (it has no config.yaml)")
-        path = path or folder.config
+        if path is None:
+            return load_recorded(schema, folder.config, arguments.overrides, slow_checks=arguments.print_config is None)
     assert path is not None, "the command line gives one or the other"
     return load_config(schema, path, arguments.overrides, slow_checks=arguments.print_config is None)
 
@@ -160,7 +165,7 @@ def unfinished(config: RunConfig, schema: type[RunConfig]) -> Iterable[RunDir]:
         folder = RunDir(path)
         try:
             state = (read_status(folder.status) or {}).get("state")
-            if state == "finished" or load_config(schema, folder.config) != config:
+            if state == "finished" or load_recorded(schema, folder.config) != config:
                 continue
         except UserError:  # not ours to judge: an old or a foreign folder
             continue

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from engine.commands.failure_report import FailureReport
-from engine.config.run import DistributedConfig
+from engine.config.run import DistributedConfig, RunConfig
+from engine.data.index import forget
 from engine.distributed.connect import connect
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
@@ -16,6 +18,14 @@ from engine.process.start_guard import StartGuard
 from engine.watchdog.process_end import end_process
 from engine.watchdog.verdict import Limits
 from engine.watchdog.watchdog import Watchdog
+
+
+def reindex(config: RunConfig, ranks: Ranks) -> None:
+    """Removes the indices of the run's data, on rank 0, so that they are listed anew."""
+    root = getattr(getattr(config, "data", None), "root", None)
+    if root is not None:
+        ranks.from_main(partial(forget, root))
+
 
 Work = Callable[[Ranks, FailureReport], int]
 """What a rank does; returns its exit code. It tells the failure report where to write, as soon as it knows."""

@@ -19,7 +19,7 @@ from engine.commands.build import build_trainer, told_of_memory
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import FolderRecorder
 from engine.commands.resume import Plan, allowed_changes, plan, warn_of_changes
-from engine.commands.session import run_session
+from engine.commands.session import reindex, run_session
 from engine.config.load import dump_config, emptied
 from engine.config.run import RunConfig
 from engine.distributed.flight_recorder import keep_flight_record_in
@@ -79,6 +79,8 @@ def _train(
     spec: TaskSpec, the_plan: Plan, arguments: TrainArguments, ranks: Ranks, run_log: RunLog, report: FailureReport
 ) -> int:
     config = the_plan.config
+    if arguments.reindex:
+        reindex(config, ranks)
     with told_of_memory(config), hint_of_moves(config) if the_plan.folder is not None else nullcontext():
         trainer = build_trainer(spec, config, ranks)
     if arguments.dry_run:

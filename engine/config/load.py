@@ -26,6 +26,10 @@ _ITEM = re.compile(rf"\s*((?:{_QUOTED})(?=,)|[^,]*),", re.DOTALL)
 """One of several texts, behind each of which stands a comma."""
 
 
+OLDER = {"data.decode": "exact"}
+"""What versions did that had no such setting, where its default is something else by now."""
+
+
 class ConfigError(UserError):
     """Everything that is wrong in a configuration, and the places of its sections that its type has not."""
 
@@ -56,6 +60,22 @@ def load_config(
     context = (TRAINED,) if trained else ()
     tree, config = _validated(schema, tree, (*context, IMPORT_NOTHING))
     return _validated(schema, tree, context)[1] if slow_checks else config
+
+
+def load_recorded(
+    schema: type[C], path: Path, overrides: Sequence[str] = (), trained: bool = False, slow_checks: bool = True
+) -> C:
+    """Returns the configuration that a run has recorded, as :func:`load_config` does.
+
+    What it does not say, since an older version wrote it, is what that version did.
+    """
+    return load_config(schema, path, [*older_settings(schema, path), *overrides], trained, slow_checks)
+
+
+def older_settings(schema: type[BaseModel], path: Path) -> list[str]:
+    """Returns, as ``key=value``, what an older version did that a configuration recorded by it does not say."""
+    said = leaves(read_file(Path(path)).plain())
+    return [f"{key}={value}" for key, value in OLDER.items() if key not in said and types_at(schema, key.split("."))]
 
 
 def _validated(schema: type[C], tree: Node, context: tuple[str, ...]) -> tuple[Node, C]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -109,7 +109,8 @@ class EvalLoader:
         ranks: Ranks,
     ) -> None:
         self._reader = reader
-        self._settings = settings
+        # An image that is skipped would be missing in what is measured.
+        self._settings = replace(settings, patience=replace(settings.patience, max_unreadable=0))
         self._ranks = ranks
         self._blocks = [
             range(first, min(first + batch_size, num_samples))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
+import logging
 import os
 import signal
+import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -15,14 +19,23 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from engine.data.batch_plan import Draw
+from engine.data.lost_workers import RESTARTS, Lost, Unread, WorkerLostError, loss_of, told_of_loss
+from engine.data.read_meter import ReadMeter
+from engine.data.unreadable import Patience, Troubles
 from engine.distributed.layout import Layout, own_cores
 from engine.distributed.transfer import share, shared
 from engine.errors import UserError
 from engine.process.signals import STOP_SIGNALS, end_with_parent
 
+log = logging.getLogger(__name__)
+
 
 class SampleReader(Protocol):
-    """A data set: gives the sample of a draw, augmented. Equal draws give equal samples."""
+    """A data set: gives the sample of a draw, augmented. Equal draws give equal samples.
+
+    It may have ``announce(draws, threads)``, which begins to read the files of draws that come next, and
+    ``wait_seconds``, the time in which this process has waited for files.
+    """
 
     def __getitem__(self, draw: Draw, /) -> Any: ...
 
@@ -41,6 +54,21 @@ class WorkerSettings:
     """fork, spawn or forkserver; None: the platform's own."""
     collate: Callable[[list[Any]], Any] = default_collate
     """Makes a batch of a list of samples."""
+    read_threads: int = 0
+    """Threads of each process that read files ahead; 0: files are read when they are used."""
+    meter: ReadMeter | None = None
+    """Counts what the processes spend their time on."""
+    patience: Patience = field(default_factory=Patience)
+    """What is done where an image cannot be read."""
+    troubles: Troubles = field(default_factory=Troubles, compare=False)
+    """Counts these."""
+
+    def sample(self, reader: SampleReader, draw: Draw) -> Any:
+        """Returns a sample that this process reads by itself, or the one in its place, if its image may be skipped."""
+        told = list[tuple[str, bool]]()
+        sample = self.patience.sample(reader, draw, told)
+        self.troubles.note(told)
+        return sample
 
 
 def resolve_workers(workers: int | str, layout: Layout, environment: Mapping[str, str] = os.environ) -> int:
@@ -53,16 +81,32 @@ def read_batches(
 ) -> Generator[Any, None, None]:
     """Yields the collated samples of each list of draws, in order.
 
-    Leaving the iteration in any way ends the workers. Nothing is drawn from torch's global generator.
+    Leaving the iteration in any way ends the workers. Nothing is drawn from torch's global generator. Where a worker
+    is killed, others begin where it was missed, up to :data:`RESTARTS` times; where shared memory is too small for
+    batches, this process reads on by itself.
 
     Raises:
         UserError: as the reader raised it, also in a worker.
+        WorkerLostError: workers were killed again and again.
     """
+    coming, workers = Unread(batches), settings.workers
+    for restarts in itertools.count():
+        try:
+            yield from _read(reader, coming, replace(settings, workers=workers))
+            return
+        except Lost as lost:
+            text, workers = told_of_loss(lost.by, workers)
+            if restarts == RESTARTS:
+                raise WorkerLostError(f"{text}; given up after {RESTARTS} new starts") from None
+            log.warning("%s; %s", text, f"{workers} new ones go on" if workers else "the main process reads on")
+
+
+def _read(reader: SampleReader, coming: Unread, settings: WorkerSettings) -> Generator[Any, None, None]:
     parallel = settings.workers > 0
     loader: DataLoader[Any] = DataLoader(
-        _BatchReader(reader, settings.collate),
+        _BatchReader(reader, settings.collate, settings.read_threads, settings.meter, settings.patience),
         batch_size=None,  # the draws come in batches already
-        sampler=batches,
+        sampler=_with_following(coming, max(1, settings.workers)),
         collate_fn=_unchanged,
         pin_memory=settings.pin_memory,
         generator=torch.Generator(),
@@ -71,43 +115,85 @@ def read_batches(
         multiprocessing_context=settings.multiprocessing_context if parallel else None,
         worker_init_fn=_start_worker,
     )
-    with _blocked(STOP_SIGNALS):  # a new worker is not to die of one before it has learned to ignore it
-        iterator = iter(loader)
+    with _blocked(STOP_SIGNALS), _same_handler(signal.SIGCHLD):
+        iterator = iter(loader)  # a new worker is not to die of a stop signal before it has learned to ignore it
     end = partial(_end_workers, iterator)
     atexit.register(end)
     try:
-        for batch in iterator:
-            if isinstance(batch, UserError):
-                raise batch
+        for read in iterator:
+            if isinstance(read, UserError):
+                raise read
+            batch, told = read
+            settings.troubles.note(told)
+            coming.arrived()
             yield batch
+    except (RuntimeError, OSError, EOFError) as error:
+        workers = getattr(iterator, "_workers", ())
+        for worker in workers:
+            worker.join(0.2)  # one whose batch breaks off may be about to end
+        loss = loss_of(error, [worker.exitcode for worker in workers])
+        if loss is None:
+            raise
+        raise Lost(loss) from error
     finally:
         end()
         atexit.unregister(end)
 
 
+Draws = tuple[list[Draw], list[Draw]]
+"""Of a batch, and of the next one that the same worker will be given."""
+
+
+def _with_following(batches: Iterable[list[Draw]], distance: int) -> Iterator[Draws]:
+    """Yields batches, each with the one ``distance`` places on: DataLoader gives its workers batches in turn."""
+    ahead: deque[list[Draw]] = deque()
+    for batch in batches:
+        ahead.append(batch)
+        if len(ahead) > distance:
+            yield ahead.popleft(), batch
+    while ahead:
+        yield ahead.popleft(), []
+
+
 class _BatchReader(Dataset[Any]):
     """Reads whole batches. A user's error takes the place of its batch: DataLoader would wrap one that is raised."""
 
-    def __init__(self, reader: SampleReader, collate: Callable[[list[Any]], Any]) -> None:
-        self._reader = reader
-        self._collate = collate
+    def __init__(
+        self,
+        reader: SampleReader,
+        collate: Callable[[list[Any]], Any],
+        threads: int,
+        meter: ReadMeter | None,
+        patience: Patience,
+    ) -> None:
+        self._reader, self._collate, self._meter, self._patience = reader, collate, meter, patience
+        self._announce = getattr(reader, "announce", None) if threads else None
+        self._threads, self._announced = threads, list[Draw]()
         self._shared: tuple[torch.Tensor, list[int]] | None = None
 
     def __reduce__(self) -> Any:
         """Lets workers that are no forks map one copy of the reader's arrays, whatever the number of workers."""
         if self._shared is None:
             self._shared = share(self._reader)
-        return _from_shared, (*self._shared, self._collate)
+        return _from_shared, (*self._shared, self._collate, self._threads, self._meter, self._patience)
 
-    def __getitem__(self, draws: list[Draw]) -> Any:
+    def __getitem__(self, draws: Draws) -> Any:
+        own, following = draws
+        begin, told = time.perf_counter(), list[tuple[str, bool]]()
         try:
-            return self._collate([self._reader[draw] for draw in draws])
+            if self._announce is not None:
+                self._announce(following if self._announced == own else own + following, self._threads)
+                self._announced = following
+            batch = self._collate([self._patience.sample(self._reader, draw, told) for draw in own])
         except UserError as error:
             return UserError(str(error))
+        if self._meter is not None:
+            self._meter.add(time.perf_counter() - begin, getattr(self._reader, "wait_seconds", 0.0))
+        return batch, told
 
 
-def _from_shared(memory: torch.Tensor, sizes: list[int], collate: Callable[[list[Any]], Any]) -> _BatchReader:
-    return _BatchReader(shared(memory, sizes), collate)
+def _from_shared(memory: torch.Tensor, sizes: list[int], *more: Any) -> _BatchReader:
+    return _BatchReader(shared(memory, sizes), *more)
 
 
 @contextlib.contextmanager
@@ -118,6 +204,17 @@ def _blocked(numbers: Iterable[signal.Signals]) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _same_handler(number: signal.Signals) -> Iterator[None]:
+    """Takes back a handler that is set meanwhile: torch's would raise for a worker that is gone in whatever is done."""
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if before is not None and signal.getsignal(number) is not before:
+            signal.signal(number, before)
 
 
 def _unchanged(batch: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.data.names import Names
 from engine.datasets.holdout import HOW_TO_HOLD_OUT, part
-from engine.datasets.labelled import FileImages, some
+from engine.datasets.labelled import FileImages, indexed, some
 from engine.datasets.sections import FolderData
 from engine.errors import UserError
 from engine.files import is_folder
@@ -37,28 +37,36 @@ def open_folder(config: FolderData, split: str, known: list[str] | None = None) 
         UserError: a folder is missing or cannot be read, a class has no training images, or val or test has a class
             that train lacks.
     """
-    try:
+
+    def listing(watched: list[str]) -> FileImages:
+        watched += absent_splits(config.root)
         if config.val_fraction is None or split == "test":
-            return _open(config, split, known, tell=True)
+            return _open(config, split, known, watched, tell=True)
         if has_split(config.root, "val"):
             raise UserError(f"data.val_fraction: {config.root} has a val of its own; set data.val_fraction=null")
         # One folder for both splits: what is left out is told once.
-        return part(_open(config, "train", None, tell=split == "train"), config, split)
+        return part(_open(config, "train", None, watched, tell=split == "train"), config, split)
+
+    known = None if has_split(config.root, "train") else known
+    try:
+        return indexed(config.root, [split, known, config.extensions, config.val_fraction, config.split_seed], listing)
     except OSError as error:
         raise UserError(f"data.root: {error.filename} cannot be read: {error.strerror}") from None
 
 
-def _open(config: FolderData, split: str, known: list[str] | None, tell: bool) -> FileImages:
+def _open(config: FolderData, split: str, known: list[str] | None, watched: list[str], tell: bool) -> FileImages:
+    """Adds to ``watched`` all folders that are looked into."""
     folder = split_folder(config.root, split)
     folders = _class_folders(folder)
     classes = list(folders)
-    if split != "train" and known is not None and not has_split(config.root, "train"):
+    if split != "train" and known is not None:
         classes = known
         if strange := sorted(folders.keys() - known):
             raise UserError(f"{folder}: has folders of classes that the model was not trained on: {some(strange)}")
     elif split != "train":
         train = split_folder(config.root, "train")
         classes = list(_class_folders(train))
+        watched.append(os.fspath(train))
         if only_here := sorted(folders.keys() - classes):
             raise UserError(_only_here(folder, train, only_here, sorted(set(classes) - folders.keys())))
     left_out, counts = LeftOut(str(folder)), list[int]()
@@ -91,6 +99,7 @@ def _open(config: FolderData, split: str, known: list[str] | None, tell: bool) -
         raise UserError(f"{folder}: no images in any class ({', '.join(config.extensions)})")
     if empty:
         log.warning("%s: no images of %d of %d classes: %s", folder, len(empty), len(classes), some(empty))
+    watched += [os.fspath(folder), *left_out.folders]
     return FileImages(folder, classes, np.repeat(np.arange(len(classes)), counts), names)
 
 
@@ -109,6 +118,12 @@ def _only_here(folder: Path, train: Path, only_here: list[str], only_train: list
 def has_split(root: Path, split: str) -> bool:
     """Returns whether the folder of a split is there."""
     return any(is_folder(root / name) for name in SPLIT_FOLDERS[split])
+
+
+def absent_splits(root: Path) -> list[str]:
+    """Returns the paths of folders of splits that are not there: one that comes later may be another val."""
+    paths = [os.path.join(root, name) for names in SPLIT_FOLDERS.values() for name in names]
+    return [path for path in paths if not os.path.exists(path)]
 
 
 def split_folder(root: Path, split: str) -> Path:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.datasets.csv_listing import NAMED, Listing, read_listing
 from engine.datasets.holdout import HOW_TO_HOLD_OUT, part
-from engine.datasets.labelled import FileImages, class_counts, some
+from engine.datasets.labelled import FileImages, some
 from engine.datasets.sections import CsvData
 from engine.errors import UserError
 
@@ -33,13 +33,12 @@ def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> Fil
         UserError: a table or a column is missing, a row contradicts itself or another, a class is unknown or without
             training images, or the split is not there.
     """
-    listing, repeated = read_listing(config)
-    splits = np.array(listing.splits)
-    there = set(listing.splits)
+    listing, rows = read_listing(config)
+    there, splits = listing.splits.different, listing.splits.rows[rows]
     trains = "train" in there
     if split == ("train" if trains else min(there)):  # once, not for each split that is opened
-        if repeated:
-            log.warning("data.csv: rows that repeat others and count once: %d", repeated)
+        if len(rows) < len(listing.paths):
+            log.warning("data.csv: rows that repeat others and count once: %d", len(listing.paths) - len(rows))
         if listing.swallowed:
             text = (
                 "data.csv: rows with a cell in quotes that reads like rows of its own: %d; the first ends in %s; is a "
@@ -56,49 +55,59 @@ def open_csv(config: CsvData, split: str, known: list[str] | None = None) -> Fil
             f"data.csv: no row is for {split}; name a data.split_column that says so, or a table of its own "
             f"(data.csv={{train: ..., {split}: ...}}){advice}"
         )
-    classes, labels = _labels(config, listing, None if trains else known)
-    images = FileImages(config.root, classes, labels, listing.paths)
-    counts = class_counts(images.subset(np.flatnonzero(splits == "train")))
+    trained = rows[splits == there.index("train")] if trains else rows[:0]
+    classes, labels_of = _labels(config, listing, rows, trained, None if trains else known)
+    shown = labels_of(trained)
+    counts = shown.sum(axis=0) if shown.ndim == 2 else np.bincount(shown, minlength=len(classes))
     without = [classes[number] for number in np.flatnonzero(counts == 0)]
     if trains and without:
         raise UserError(
             f"data: {len(without)} of {len(classes)} classes have no training images: {some(without)}; add some, or "
             f"take them out of data.{'classes' if len(config.label_columns) == 1 else 'label_columns'}"
         )
-    chosen = images.subset(np.flatnonzero(splits == wanted))
+    rows = rows[splits == there.index(wanted)]
+    chosen = FileImages(config.root, classes, labels_of(rows), listing.paths.take(rows))
     return chosen if config.val_fraction is None or split == "test" else part(chosen, config, split)
 
 
-def _labels(config: CsvData, listing: Listing, known: list[str] | None) -> tuple[list[str], NDArray[np.integer]]:
-    """Returns the classes, and of each row its class number, (N,) int64, or what it shows, (N, C) uint8.
+def _labels(
+    config: CsvData, listing: Listing, rows: NDArray[np.int64], trained: NDArray[np.int64], known: list[str] | None
+) -> tuple[list[str], Callable[[NDArray[np.int64]], NDArray[np.integer]]]:
+    """Returns the classes, and what gives rows' class numbers, (N,) int64, or what they show, (N, C) uint8.
 
-    ``known``: the classes where no row is for training.
+    Args:
+        config: What is asked for.
+        listing: What the tables say.
+        rows: Those that count.
+        trained: Those of them that are for training.
+        known: The classes where none is.
     """
     columns = config.label_columns
     if len(columns) > 1:
-        labels = np.empty((len(listing.paths), len(columns)), np.uint8)
-        for k, (name, cells) in enumerate(zip(columns, listing.labels, strict=True)):
-            listing.check(name, cells, lambda cell: cell.lower() in TRUTH, "0 or 1")
-            labels[:, k] = [TRUTH[cell.lower()] for cell in cells]
-        return columns, labels
-    cells, separator = listing.labels[0], config.label_separator
+        for name, column in zip(columns, listing.labels, strict=True):
+            listing.check(name, column, lambda cell: cell.lower() in TRUTH, "0 or 1")
+        truths = [np.array([TRUTH[cell.lower()] for cell in own.different], np.uint8) for own in listing.labels]
+        pairs = list(zip(truths, listing.labels, strict=True))
+        return columns, lambda rows: np.stack([truth[column.rows[rows]] for truth, column in pairs], axis=1)
+    column, separator = listing.labels[0], config.label_separator
     missing = ("nan", "") if separator is None else ("nan",)
-    listing.check(columns[0], cells, lambda cell: cell.lower() not in missing, "the name of a class")
+    listing.check(columns[0], column, lambda cell: cell.lower() not in missing, "the name of a class")
     if separator is None:
-        sets = [[cell] for cell in cells]
+        sets = [[cell] for cell in column.different]
     else:
-        sets = [[name for name in map(str.strip, cell.split(separator)) if name] for cell in cells]
-    trained = (name for split, own in zip(listing.splits, sets, strict=True) if split == "train" for name in own)
-    classes = config.classes or known or class_order(trained)
+        sets = [[name for name in map(str.strip, cell.split(separator)) if name] for cell in column.different]
+    classes = config.classes or known
+    classes = classes or class_order(name for code in np.unique(column.rows[trained]) for name in sets[code])
     number = {name: k for k, name in enumerate(classes)}
     whose = "the model was not trained on it" if known else "the training images show no such class"
-    _check_known(listing, sets, number, "data.classes names no such class" if config.classes else whose)
+    _check_known(listing, rows, sets, number, "data.classes names no such class" if config.classes else whose)
     if separator is None:
-        return classes, np.array([number[cell] for cell in cells], np.int64)
-    labels = np.zeros((len(sets), len(classes)), np.uint8)
-    for row, own in enumerate(sets):
-        labels[row, [number[name] for name in own]] = 1
-    return classes, labels
+        table = np.array([number[cell] for cell in column.different], np.int64)
+    else:
+        table = np.zeros((len(sets), len(classes)), np.uint8)
+        for code, own in enumerate(sets):
+            table[code, [number[name] for name in own]] = 1
+    return classes, lambda rows: table[column.rows[rows]]
 
 
 def class_order(names: Iterable[str]) -> list[str]:
@@ -111,18 +120,22 @@ def class_order(names: Iterable[str]) -> list[str]:
     return sorted(different, key=values.__getitem__) if all(map(math.isfinite, values.values())) else different
 
 
-def _check_known(listing: Listing, sets: list[list[str]], number: dict[str, int], reason: str) -> None:
+def _check_known(
+    listing: Listing, rows: NDArray[np.int64], sets: list[list[str]], number: dict[str, int], reason: str
+) -> None:
+    """Raises UserError if classes have no number, naming the first rows; ``sets``: those of each different cell."""
     unknown: dict[str, list[int]] = {}
-    for row, own in enumerate(sets):
+    for code, own in enumerate(sets):
         for name in own:
             if name not in number:
-                unknown.setdefault(name, []).append(row)
+                unknown.setdefault(name, []).append(code)
     if not unknown:
         return
-    lines = []
-    for name, where in list(unknown.items())[:NAMED]:
+    lines, codes = [], listing.labels[0].rows[rows]
+    for name, own_codes in list(unknown.items())[:NAMED]:
         near = difflib.get_close_matches(name, number, 1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
+        where = rows[np.isin(codes, own_codes)]
         place, split = listing.place(where[0]), listing.splits[where[0]]
         lines.append(f"{place}: unknown class '{name}' ({split}; {len(where)} rows in all){hint}")
     if len(unknown) > NAMED:

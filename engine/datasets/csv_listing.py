@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from engine.datasets.csv_table import read_table
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.csv_table import read_rows
+from engine.data.names import Names
 from engine.datasets.sections import CsvData, CsvFiles
 from engine.errors import UserError
 
@@ -16,47 +21,66 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "va
 """What a split column may say, in any case."""
 NAMED = 5
 """Rows that a message names."""
+_UNUSUAL = re.compile(r"//|(?:^|/)\.{0,2}(?:/|$)|\0")
+"""What is in paths that :func:`os.path.normpath` changes, and in names that are none."""
+
+
+class Column:
+    """The cells of a column: different ones, and which of these each row has."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+        self._rows = array("i")
+
+    def append(self, cell: str) -> None:
+        """Adds the cell of one more row."""
+        self._rows.append(self._codes.setdefault(cell, len(self._codes)))
+
+    @property
+    def different(self) -> list[str]:
+        """Returns the different cells, in the order in which they come first."""
+        return list(self._codes)
+
+    @property
+    def rows(self) -> NDArray[np.int32]:
+        """Returns each row's place in :attr:`different`, (N,)."""
+        return np.frombuffer(self._rows, np.int32) if self._rows else np.zeros(0, np.int32)
+
+    def __getitem__(self, row: int) -> str:
+        return self.different[self._rows[row]]
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What tables say of images, column by column: with an object a row, reading them would take twice as long."""
+    """What tables say of N images, column by column: with an object a row, reading would take several times as long."""
 
     files: list[Path]
-    """The table of each row."""
-    lines: list[int]
-    """Where the row ends in it."""
-    paths: list[str]
-    splits: list[str]
-    labels: list[list[str]]
-    """The cells of each label column."""
+    """The tables."""
+    starts: list[int]
+    """The first row of each."""
+    lines: NDArray[np.int64]
+    """(N,) where each row ends in its table."""
+    paths: Names
+    splits: Column
+    labels: list[Column]
+    """What each label column says."""
     swallowed: list[str] = field(default_factory=list)
     """FILE:LINE of rows that seem to have swallowed others."""
 
     def place(self, row: int) -> str:
         """Returns FILE:LINE of a row."""
-        return f"{self.files[row]}:{self.lines[row]}"
+        return f"{self.files[np.searchsorted(self.starts, row, side='right') - 1]}:{self.lines[row]}"
 
-    def chosen(self, rows: list[int]) -> Listing:
-        """Returns some of the rows."""
-
-        def of(column: list[Any]) -> list[Any]:
-            return [column[row] for row in rows]
-
-        return Listing(
-            of(self.files), of(self.lines), of(self.paths), of(self.splits), [*map(of, self.labels)], self.swallowed
-        )
-
-    def check(self, column: str, cells: list[str], fine: Callable[[str], bool], right: str) -> None:
-        """Raises UserError if a column's cells, one a row, are not as they should be, naming the first few."""
-        wrong = [row for row, cell in enumerate(cells) if not fine(cell)]
-        if wrong:
-            lines = [f"{self.place(row)}: {column}: must be {right}, not {cells[row]!r}" for row in wrong[:NAMED]]
-            raise UserError("\n".join([*lines, f"and {len(wrong) - NAMED} more rows"] if len(wrong) > NAMED else lines))
+    def check(self, name: str, column: Column, fine: Callable[[str], bool], right: str) -> None:
+        """Raises UserError if a column's cells are not as they should be, naming the first few."""
+        faults = np.array([not fine(cell) for cell in column.different], bool)
+        if faults.any():
+            wrong = np.flatnonzero(faults[column.rows])
+            raise _unfit([(self.place(row), name, column[row]) for row in wrong[:NAMED].tolist()], len(wrong), right)
 
 
-def read_listing(config: CsvData) -> tuple[Listing, int]:
-    """Reads all tables: a row for each image, and the number of rows left out, since they say the same as others.
+def read_listing(config: CsvData) -> tuple[Listing, NDArray[np.int64]]:
+    """Reads all tables: a row for each image, and the numbers of rows that count, not saying the same as earlier ones.
 
     Raises:
         UserError: a table or a column is missing, a row has no path, its split is unknown, or an image is listed
@@ -69,35 +93,71 @@ def read_listing(config: CsvData) -> tuple[Listing, int]:
         files = {"train": config.csv}
         if config.split_column is not None:
             wanted["data.split_column"] = [config.split_column]
-    listing = Listing([], [], [], [], [[] for _ in config.label_columns])
-    for split, file in files.items():
-        if file is not None:
-            table = read_table(file, wanted, config.delimiter)
-            said = table.columns.get(config.split_column or "", [split] * len(table))
-            listing.files.extend([file] * len(table))
-            listing.lines.extend(table.lines)
-            listing.swallowed.extend(f"{file}:{line}" for line in table.swallowed)
-            listing.paths.extend(path and os.path.normpath(path) for path in table.columns[config.path_column])
-            listing.splits.extend(SPLITS.get(cell.lower(), cell) for cell in said)
-            for cells, name in zip(listing.labels, config.label_columns, strict=True):
-                cells.extend(table.columns[name])
-    right = "the path of an image"
-    listing.check(config.path_column, listing.paths, lambda path: bool(path) and "\0" not in path, right)
+    lines, starts, swallowed = array("q"), list[int](), list[str]()
+    splits, labels = Column(), [Column() for _ in config.label_columns]
+    bad, hashes = list[tuple[str, str, str]](), array("q")
+    root = os.path.normpath(config.root).rstrip("/")
+    tables = {split: file for split, file in files.items() if file is not None}
+
+    def paths() -> Iterator[str]:
+        """Notes all other cells on the way."""
+        for split, file in tables.items():
+            starts.append(len(lines))
+            within = list[int]()
+            for line, cells in read_rows(file, wanted, within, config.delimiter):
+                path, whole = cells[0], f"{root}/{cells[0]}"
+                if not path or path[0] == "/" or _UNUSUAL.search(path):
+                    path = path and os.path.normpath(path)
+                    whole = os.path.normpath(os.path.join(config.root, path))
+                    if not path or "\0" in path:
+                        bad.append((f"{file}:{line}", config.path_column, path))
+                        path = ""
+                lines.append(line)
+                hashes.append(hash(whole))
+                for column, cell in zip(labels, cells[1:], strict=False):
+                    column.append(cell)
+                splits.append(split if config.split_column is None else SPLITS.get(cells[-1].lower(), cells[-1]))
+                yield path
+            swallowed.extend(f"{file}:{line}" for line in within)
+
+    names = Names(paths())
+    listing = Listing([*tables.values()], starts, np.array(lines, np.int64), names, splits, labels, swallowed)
+    if bad:
+        raise _unfit(bad[:NAMED], len(bad), "the path of an image")
     if config.split_column is not None:
-        right = "train, val (or validation) or test"
-        listing.check(config.split_column, listing.splits, SPLITS.__contains__, right)
-    first: dict[str, int] = {}
-    labels = zip(config.label_columns, listing.labels, strict=True)
-    columns, conflicts = [("split", listing.splits), *labels], []
-    for row, path in enumerate(listing.paths):
+        listing.check(config.split_column, splits, SPLITS.__contains__, "train, val (or validation) or test")
+    return listing, _counted(listing, config, np.array(hashes, np.int64))
+
+
+def _counted(listing: Listing, config: CsvData, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the numbers of the rows that are the first of an image.
+
+    Args:
+        listing: The rows.
+        config: What their columns are called.
+        hashes: (N,) of the images' files.
+    """
+    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    counted = np.ones(len(hashes), bool)
+    columns = [("split", listing.splits), *zip(config.label_columns, listing.labels, strict=True)]
+    first, conflicts, conflicting = dict[str, int](), list[str](), 0
+    for row in np.flatnonzero(counts[inverse] > 1).tolist():
+        path = listing.paths[row]
         earlier = first.setdefault(os.path.normpath(os.path.join(config.root, path)), row)
-        different = [(name, cells) for name, cells in columns if cells[row] != cells[earlier]] if earlier < row else []
-        if different:
-            name, cells = different[-1]
+        counted[row] = earlier == row
+        different = [(name, column) for name, column in columns if column.rows[row] != column.rows[earlier]]
+        conflicting += bool(different)
+        if different and len(conflicts) < NAMED:
+            name, column = different[-1]
             here, there = f"{listing.place(row)}: {path}", listing.place(earlier)
-            conflicts.append(f"{here} has {name} '{cells[row]}' here and '{cells[earlier]}' in {there}")
+            conflicts.append(f"{here} has {name} '{column[row]}' here and '{column[earlier]}' in {there}")
     if conflicts:
-        more = [f"and {len(conflicts) - NAMED} more"] if len(conflicts) > NAMED else []
-        raise UserError("\n".join([*conflicts[:NAMED], *more, "list each image once, with all that it shows"]))
-    repeated = len(listing.paths) - len(first)
-    return listing.chosen(list(first.values())) if repeated else listing, repeated
+        more = [f"and {conflicting - NAMED} more"] if conflicting > NAMED else []
+        raise UserError("\n".join([*conflicts, *more, "list each image once, with all that it shows"]))
+    return np.flatnonzero(counted)
+
+
+def _unfit(rows: list[tuple[str, str, str]], count: int, right: str) -> UserError:
+    """Names the first of ``count`` rows: place, column and cell."""
+    lines = [f"{place}: {column}: must be {right}, not {cell!r}" for place, column, cell in rows]
+    return UserError("\n".join([*lines, f"and {count - NAMED} more rows"] if count > NAMED else lines))

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from engine.data.batch_plan import Draw
+from engine.data.shards import stage_on_nodes
 from engine.datasets.class_folders import open_folder
 from engine.datasets.csv_labels import open_csv
-from engine.datasets.labelled import FileImages, LabelledImages, class_counts, open_digits, some
+from engine.datasets.labelled import FileImages, LabelledImages, class_counts, indexed, open_digits, some
 from engine.datasets.preflight import located
 from engine.datasets.sections import (
     TINY,
     CommonData,
     CsvData,
+    CsvFiles,
     DataConfig,
     DigitsData,
     FolderData,
+    ShardData,
     SplitData,
     TorchvisionData,
 )
+from engine.datasets.shard_images import open_shards, shards_of
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.images.lazy_image import LazyImage
 from engine.images.preprocessing import Preprocessing, resolve_preprocessing
 from engine.seed import derive
 from engine.text import LONGEST, shortened
 
-Transform = Callable[[Image.Image, int], Tensor]
+Transform = Callable[[LazyImage, int], Tensor]
 """Makes a uint8 (3, H, W) tensor of an image; what is random about it follows from the 64-bit seed."""
 
 
@@ -45,6 +50,7 @@ def prepare_data(data: CommonData) -> None:
 
 def prepare_on_all(data: CommonData, ranks: Ranks) -> None:
     """Fetches what is missing, first on rank 0, then on one rank of each other node: a shared folder is whole by then.
+    Copies shards to each node, if they are to be staged.
 
     Raises:
         UserError: on every rank, if rank 0 cannot.
@@ -53,6 +59,8 @@ def prepare_on_all(data: CommonData, ranks: Ranks) -> None:
     if ranks.layout.local_rank == 0 and not ranks.is_main:
         prepare_data(data)
     ranks.barrier()
+    if isinstance(data, ShardData) and data.stage:
+        stage_on_nodes(partial(shards_of, data.root), ranks)
 
 
 def open_images(data: DataConfig, split: str, classes: list[str] | None = None) -> LabelledImages:
@@ -67,7 +75,10 @@ def open_images(data: DataConfig, split: str, classes: list[str] | None = None) 
         case FolderData():
             return open_folder(data, split, classes)
         case CsvData():
-            return located(open_csv(data, split, classes))
+            key = data.model_dump(mode="json", include={*CsvData.model_fields} - {*CommonData.model_fields})
+            return indexed(data.root, [key, split, classes], partial(_listed_in_csv, data, split, classes))
+        case ShardData():
+            return open_shards(data, split)
         case TorchvisionData():
             images = open_torchvision(data, split)
             return located(images) if isinstance(images, FileImages) else images
@@ -75,6 +86,12 @@ def open_images(data: DataConfig, split: str, classes: list[str] | None = None) 
             if split == "test":
                 raise UserError("data.source: digits has no test split besides val, which holds its held-out images")
             return open_digits(split)
+
+
+def _listed_in_csv(data: CsvData, split: str, classes: list[str] | None, watched: list[str]) -> FileImages:
+    tables = data.csv.model_dump().values() if isinstance(data.csv, CsvFiles) else [data.csv]
+    watched += [os.fspath(table) for table in tables if table is not None]
+    return located(open_csv(data, split, classes), watched)
 
 
 def preprocessing_of(data: DataConfig, timm_name: str | None) -> Preprocessing:
@@ -121,6 +138,15 @@ class ImageReader:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def wait_seconds(self) -> float:
+        """Returns the time in which this process has waited for files."""
+        return self.images.wait_seconds
+
+    def announce(self, draws: Sequence[Draw], threads: int) -> None:
+        """Begins to read the files of draws that come next."""
+        self.images.announce((draw.index for draw in draws), threads)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         label = self.images.labels[draw.index]

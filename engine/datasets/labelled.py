@@ -6,17 +6,19 @@ import hashlib
 import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from engine.data.file_check import look_at_some
+from engine.data.index import FromIndex, Listed, listed
 from engine.data.names import Names
-from engine.images.file_check import look_at_some
-from engine.images.image_io import read_image
+from engine.data.read_ahead import FileReader
+from engine.images.lazy_image import LazyImage, load_image
 
 
 class LabelledImages(ABC):
@@ -44,8 +46,17 @@ class LabelledImages(ABC):
         """Returns the images with these numbers, in their order, as the same type."""
 
     @abstractmethod
-    def image(self, index: int) -> Image.Image:
-        """Returns an image as 8-bit RGB. Raises UserError if it cannot be read."""
+    def image(self, index: int) -> LazyImage:
+        """Returns an image as 8-bit RGB. Raises UserError if it cannot be read; its pixels may do, too."""
+
+    @property
+    def wait_seconds(self) -> float:
+        """Returns the time in which this process has waited for files."""
+        return 0.0
+
+    def announce(self, indices: Iterable[int], threads: int) -> None:
+        """Says which images this process will ask for next: where they are files, threads begin to read them."""
+        return
 
     @abstractmethod
     def name(self, index: int) -> str:
@@ -54,6 +65,16 @@ class LabelledImages(ABC):
     def place(self, index: int) -> str:
         """Returns the name without the data set's root, wherever that lies."""
         return self.name(index)
+
+    @property
+    def places(self) -> Names:
+        """Returns what :meth:`place` returns, of all images."""
+        return Names(map(self.place, range(len(self))))
+
+    @cached_property
+    def digest_of_names(self) -> str:
+        """Returns a digest of the places of all images, in whatever order."""
+        return hashlib.sha256(Names(sorted(self.places)).content[:-1].data).hexdigest()[:16]
 
     @abstractmethod
     def fingerprint(self, index: int) -> int:
@@ -90,19 +111,14 @@ def digests(images: LabelledImages) -> tuple[str, str]:
     The latter are names, labels and fingerprints, in their order; of many images the fingerprints of some. Neither
     depends on where the data lie.
     """
-    names = [images.place(index) for index in range(len(images))]
     fingerprints = look_at_some(len(images), images.fingerprint)
-    seen = hashlib.sha256(_joined(names))
-    seen.update(np.ascontiguousarray(images.labels).tobytes() + repr(fingerprints).encode())
-    names.sort()
-    return hashlib.sha256(_joined(names)).hexdigest()[:16], seen.hexdigest()[:16]
+    seen = hashlib.sha256(images.places.content[:-1].data)
+    seen.update(np.ascontiguousarray(images.labels).data)
+    seen.update(repr(fingerprints).encode())
+    return images.digest_of_names, seen.hexdigest()[:16]
 
 
-def _joined(names: list[str]) -> bytes:
-    return "\0".join(names).encode(errors="surrogateescape")
-
-
-class FileImages(LabelledImages):
+class FileImages(LabelledImages, FromIndex):
     """Images in files below one folder: no Python object for any of them, but arrays that processes share.
 
     They are called by their paths as listed: below ``root``, unless a path was given as an absolute one.
@@ -113,9 +129,21 @@ class FileImages(LabelledImages):
         self.root = root
         self.missing = ""
         """What a list names and :func:`engine.datasets.preflight.located` does not find, a line each."""
+        self.absent = 0
+        """How many these are."""
         self.names = paths if isinstance(paths, Names) else Names(paths)
         self._prefix = os.path.join(root, "")
+        self._reader = FileReader()
         assert len(self.names) == len(labels)
+
+    @classmethod
+    def of(cls, known: Listed) -> FileImages:
+        arrays, facts = known.arrays, known.facts
+        names = Names.of(arrays["content"], arrays["starts"])
+        images = cls(Path(facts["folder"]), facts["classes"], arrays["labels"], names)
+        images.missing, images.absent, images.index = facts["missing"], facts["absent"], known
+        images.digest_of_names = facts["digest_of_names"]
+        return images
 
     def subset(self, indices: NDArray[np.int64]) -> FileImages:
         return FileImages(self.root, self.classes, self.labels[indices], self.names.take(indices))
@@ -124,8 +152,16 @@ class FileImages(LabelledImages):
         """Returns the file of an image."""
         return self.root / self.name(index)
 
-    def image(self, index: int) -> Image.Image:
-        return read_image(self.path(index))
+    def image(self, index: int) -> LazyImage:
+        path = self.path(index)
+        return load_image(path, self._reader.read(path))
+
+    @property
+    def wait_seconds(self) -> float:
+        return self._reader.wait_seconds
+
+    def announce(self, indices: Iterable[int], threads: int) -> None:
+        self._reader.announce(map(self.path, indices), threads)
 
     def name(self, index: int) -> str:
         return self.names[index]
@@ -133,11 +169,43 @@ class FileImages(LabelledImages):
     def place(self, index: int) -> str:
         return self.name(index).removeprefix(self._prefix)
 
+    @property
+    def places(self) -> Names:
+        if not (self.names.content[self.names.starts[:-1]] == ord("/")).any():
+            return self.names
+        return Names(name.removeprefix(self._prefix) for name in self.names)
+
     def fingerprint(self, index: int) -> int:
         try:
             return self.path(index).stat().st_size
         except OSError:  # it is missed when it is read
             return -1
+
+
+def indexed(root: Path, key: Any, make: Callable[[list[str]], FileImages]) -> FileImages:
+    """Returns the images that ``make`` lists, or has listed before, see :func:`engine.data.index.listed`.
+
+    Args:
+        root: The folder of the data.
+        key: All that decides what ``make`` finds besides, as JSON has it.
+        make: Is given a list that takes the paths of all files and folders in which it looks.
+    """
+
+    def found() -> Listed:
+        watched = list[str]()
+        images = make(watched)
+        facts = {
+            "folder": os.fspath(images.root),
+            "classes": images.classes,
+            "missing": images.missing,
+            "absent": images.absent,
+            "digest_of_names": images.digest_of_names,
+        }
+        arrays: dict[str, NDArray] = {"content": images.names.content, "starts": images.names.starts}
+        arrays["labels"] = images.labels
+        return Listed(arrays, facts, watched, keep=not images.missing)
+
+    return FileImages.of(listed(root, key, found))
 
 
 class ArrayImages(LabelledImages):
@@ -150,8 +218,9 @@ class ArrayImages(LabelledImages):
     def subset(self, indices: NDArray[np.int64]) -> ArrayImages:
         return ArrayImages(self.classes, self.labels[indices], self._pixels[indices])
 
-    def image(self, index: int) -> Image.Image:
-        return Image.fromarray(self._pixels[index]).convert("RGB")
+    def image(self, index: int) -> LazyImage:
+        pixels = self._pixels[index]
+        return LazyImage.of(pixels if pixels.ndim == 3 else np.stack([pixels] * 3, 2))
 
     def name(self, index: int) -> str:
         return str(index)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from engine.data.file_check import look_at_some
 from engine.data.names import Names
 from engine.datasets.class_folders import split_folder
 from engine.datasets.csv_labels import open_csv
 from engine.datasets.labelled import FileImages, LabelledImages, class_counts
-from engine.datasets.sections import CsvData, DataConfig, FolderData, TorchvisionData
+from engine.datasets.sections import CsvData, DataConfig, FolderData, ShardData, TorchvisionData
+from engine.datasets.shard_images import open_shards
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.errors import UserError
-from engine.images.file_check import look_at_some
 from engine.images.file_names import NAMED, Located, locate
 from engine.images.image_io import HUGE, open_image, why_unreadable
 from engine.images.same_content import copies_across, copies_between
@@ -36,23 +38,27 @@ def look_for_data(data: DataConfig) -> None:
                 split_folder(data.root, split)
         case CsvData():
             open_csv(data, "val")
+        case ShardData():
+            open_shards(data, "val")
         case TorchvisionData():
             if data.download:
                 download(data)
             open_torchvision(data, "val")
 
 
-def located(images: FileImages) -> FileImages:
+def located(images: FileImages, watched: list[str] | None = None) -> FileImages:
     """Returns ``images`` by the names of their files, which a list may spell otherwise, and tells what is ``missing``.
 
-    Lists each folder once.
+    Lists each folder once; adds them to ``watched``.
     """
     found = locate(images.names, images.root)
+    if watched is not None:
+        watched += [os.path.join(images.root, folder) for folder in found.folders]
     if found.spelt:
         log.warning("data: %d images %s", len(found.spelt), found.told())
         names = Names(found.spelt.get(name, name) for name in images.names)
         images = FileImages(images.root, images.classes, images.labels, names)
-    images.missing = _missing(images, found)
+    images.missing, images.absent = _missing(images, found), len(images) if found.denied else len(found.missing)
     return images
 
 
@@ -71,14 +77,21 @@ def _missing(images: FileImages, found: Located) -> str:
     return "\n".join(lines)
 
 
-def faults_of(train: LabelledImages, val: LabelledImages) -> str:
+def faults_of(train: LabelledImages, val: LabelledImages, max_unreadable: int = 0) -> str:
     """Lists what is wrong with images in files, a line each; empty if nothing is.
 
-    That is those that a list names and that are not there, and those that are broken.
+    That is those that a list names and that are not there, and those that are broken. Logs it of training images, if no
+    more than ``max_unreadable`` of them are missing or broken.
     """
     in_files = [images for images in (train, val) if isinstance(images, FileImages)]
-    missing = [images.missing for images in in_files if images.missing]
-    return "\n".join(missing or [text for images in in_files if (text := broken_images(images))])
+    for look in (lambda images: (images.missing, images.absent), _broken):
+        found = [(images, *look(images)) for images in in_files]
+        faults = [text for images, text, count in found if count > (max_unreadable if images is train else 0)]
+        if faults:
+            return "\n".join(faults)
+        for text in (text for _, text, _ in found if text):
+            log.warning("%s\nthey are skipped, as data.max_unreadable=%d allows", text, max_unreadable)
+    return ""
 
 
 def warn_of_likenesses(train: LabelledImages, val: LabelledImages) -> None:
@@ -145,6 +158,11 @@ def broken_images(images: FileImages) -> str:
 
     Warns of those that are huge.
     """
+    return _broken(images)[0]
+
+
+def _broken(images: FileImages) -> tuple[str, int]:
+    """Returns what :func:`broken_images` does, and how many they are."""
     looks = look_at_some(len(images), lambda index: _look(images.path(index)))
     if huge := {index: pixels for index, (_, pixels) in looks.items() if pixels > HUGE}:
         index = max(huge, key=huge.__getitem__)
@@ -153,7 +171,7 @@ def broken_images(images: FileImages) -> str:
         log.warning(text, len(huge), HUGE // 10**6, huge[index] // 10**6, images.path(index))
     broken = [fault for fault, _ in looks.values() if fault]
     more = f"and {len(broken) - NAMED} more of the {len(looks)} images looked at"
-    return "\n".join([*broken[:NAMED], more] if len(broken) > NAMED else broken)
+    return "\n".join([*broken[:NAMED], more] if len(broken) > NAMED else broken), len(broken)
 
 
 def _look(path: Path) -> tuple[str, int]:

@@ -126,6 +126,17 @@ class CsvData(SplitData):
         return len(self.label_columns) > 1 or self.label_separator is not None
 
 
+class ShardData(SplitData):
+    """Images packed into tar files, by `python -m tools.pack` or as WebDataset has them."""
+
+    source: Literal["shards"]
+    """Kind of data set."""
+    root: AbsolutePath
+    """The folder of the tar files."""
+    stage: bool = False
+    """Copy them first to the folder that SLURM_TMPDIR or TMPDIR names, once a node; what does not fit stays."""
+
+
 ArraySource = Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "kmnist", "svhn", "stl10", "usps"]
 TINY = ("digits", *get_args(ArraySource))
 """Sources of images so small that none of their edges is cut off."""
@@ -162,4 +173,4 @@ class DigitsData(CommonData):
     """Kind of data set."""
 
 
-DataConfig = Annotated[FolderData | CsvData | TorchvisionData | DigitsData, Variants("source")]
+DataConfig = Annotated[FolderData | CsvData | ShardData | TorchvisionData | DigitsData, Variants("source")]

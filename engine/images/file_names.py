@@ -6,14 +6,18 @@ import difflib
 import functools
 import ntpath
 import os
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from engine.images.file_check import THREADS
+import numpy as np
+
+from engine.data.file_check import THREADS
+from engine.data.names import Names
 from engine.look_alike import same_text, told_apart
 
 NAMED = 5
@@ -39,6 +43,8 @@ class Located:
     nearest: dict[int, str] = field(default_factory=dict)
     """By the number of a missing name, of the first few alone: a file in its folder that is called alike, quoted."""
 
+    folders: list[str] = field(default_factory=list)
+    """All that names lie in, as they say."""
     others: int = 0
     """How many files of the same endings, not hidden, lie in the folders of the names and have none, if asked for."""
     other: str = ""
@@ -56,7 +62,7 @@ class Located:
         return f"are spelt otherwise than the one file that each can mean, which is taken, such as {name} for {file}"
 
 
-def locate(names: Sequence[str], root: Path, count_others: bool = False) -> Located:
+def locate(names: Iterable[str], root: Path, count_others: bool = False) -> Located:
     """Looks for the files that ``names`` name, paths below ``root`` or absolute.
 
     Lists each folder once, which a network's file system does far sooner than it looks for each file. A name that is
@@ -65,10 +71,12 @@ def locate(names: Sequence[str], root: Path, count_others: bool = False) -> Loca
     names. Where two names would mean one file, neither does; where none of the first :data:`TRIED` means one, no other
     is tried. Files without a name are kept in memory while they are counted.
     """
+    names = names if isinstance(names, Names) else Names(names)
     endings = tuple({os.path.splitext(name)[1].lower() for name in names[:LOOKED_AT]} - {""})
-    by_folder: dict[str, list[int]] = {}
+    by_folder: dict[str, array[int]] = {}
     for number, name in enumerate(names):
-        by_folder.setdefault(os.path.dirname(name), []).append(number)
+        folder = name.rpartition("/")[0] or name[:1] * name.startswith("/")
+        (by_folder.get(folder) or by_folder.setdefault(folder, array("q"))).append(number)
 
     def look_into(folder: str) -> tuple[list[int], set[str], str]:
         try:
@@ -77,10 +85,12 @@ def locate(names: Sequence[str], root: Path, count_others: bool = False) -> Loca
             return [], set(), error.strerror or str(error)
         except OSError:
             there = set()
-        absent = [number for number in by_folder[folder] if os.path.basename(names[number]) not in there]
+        numbers = np.array(by_folder[folder], np.int64)
+        own = [name.rpartition("/")[2] for name in names.take(numbers)]
+        absent = [number for number, name in zip(numbers.tolist(), own, strict=True) if name not in there]
         if not count_others:
             return absent, set(), ""
-        there.difference_update(os.path.basename(names[number]) for number in by_folder[folder])
+        there.difference_update(own)
         return absent, {name for name in there if name.lower().endswith(endings) and not name.startswith(".")}, ""
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -97,10 +107,12 @@ def locate(names: Sequence[str], root: Path, count_others: bool = False) -> Loca
     for path in spelt.values():
         others.get(os.path.dirname(path) or ".", set()).discard(os.path.basename(path))
     first = next((os.path.join(folder, min(unnamed)) for folder, unnamed in sorted(others.items()) if unnamed), "")
-    return Located(spelt, missing, denied, nearest, sum(map(len, others.values())), os.path.normpath(first))
+    unlisted = sum(map(len, others.values()))
+    folders = [*{**by_folder, **dict.fromkeys(map(os.path.dirname, spelt.values()))}]
+    return Located(spelt, missing, denied, nearest, folders, unlisted, os.path.normpath(first))
 
 
-def _spelt(names: Sequence[str], absent: list[int], root: Path) -> dict[str, str]:
+def _spelt(names: Names, absent: list[int], root: Path) -> dict[str, str]:
     """The one file for each of the names that are absent."""
     find = functools.partial(_find, functools.cache(functools.partial(_entries, root)))
     found: dict[str, str] = {}

@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from engine.data.index import FOLDER as INDEX
 from engine.images.image_io import open_image
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ class LeftOut:
         """Folders that cannot be read, and why."""
         self.links: list[str] = []
         """Links to folders that hold what was listed, or belong to something else."""
+        self.folders: list[str] = []
+        """All folders that were looked into, or could not be."""
         self._hidden, self._first_hidden = 0, ""
 
     def images(self, folder: Path, names: Iterable[str], endings: Collection[str]) -> list[str]:
@@ -57,7 +60,8 @@ class LeftOut:
             first.append(os.path.join(folder, name))
 
     def hide(self, folder: str, names: list[str]) -> None:
-        """Counts hidden files and folders."""
+        """Counts hidden files and folders, but for the one of indices."""
+        names = [name for name in names if name != INDEX]
         self._first_hidden = self._first_hidden or (os.path.join(folder, min(names)) if names else "")
         self._hidden += len(names)
 
@@ -117,6 +121,7 @@ def files_below(folder: Path, left_out: LeftOut, others: Collection[Identity] = 
     top, seen = os.fspath(folder), set[Identity]()
 
     def deny(error: OSError) -> None:
+        left_out.folders.append(str(error.filename))
         left_out.denied[str(error.filename)] = error.strerror or str(error)
 
     for path, subfolders, files in os.walk(top, onerror=deny, followlinks=True):
@@ -129,6 +134,7 @@ def files_below(folder: Path, left_out: LeftOut, others: Collection[Identity] = 
             subfolders.clear()
             continue
         seen.add(own)
+        left_out.folders.append(path)
         left_out.hide(path, [name for names in (files, subfolders) for name in names if name.startswith(".")])
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         prefix = "" if path == top else os.path.relpath(path, top) + os.sep

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from engine.data.unreadable import TRANSIENT, UnreadableError, storage_error
 from engine.errors import UserError
 from engine.files import other_than_file, write_atomic
 from engine.images.jpeg_end import is_cut_off
@@ -34,6 +37,8 @@ AT_ONCE = 1 << 21
 """Pixels that are converted to RGB together."""
 MOST_BYTES = 550 * 10**6
 """What an image may take while it is read; a larger one is decoded smaller where its format can be, else refused."""
+BYTES_OF_PIXEL = 20
+"""What none takes more of while it is read."""
 _OF_MODE = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 """Bytes that Pillow keeps of a pixel, where these are not four."""
 _OF_FORMAT = {"WEBP": 12, "AVIF": 12, "JPEG2000": 16, "QOI": 3, "DDS": 3, "SGI": 3}
@@ -47,26 +52,29 @@ HUGE = 89_478_485
 """Pixels of an image that is worth a word before it is read."""
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, content: bytes | None = None) -> Image.Image:
     """Reads the image in the file ``path`` as 8-bit RGB, fully decoded and turned upright as its EXIF data say.
+
+    ``content``: the file's bytes, if they have been read already.
 
     Transparent parts are shown on white, greyscale (8 or 16 bits), palette and CMYK images are converted, and of an
     animation the first frame is taken. A JPEG or JPEG 2000 that would take more than :data:`MOST_BYTES` is decoded to a
     half, a quarter or an eighth of its sides (:func:`size_in_file`).
 
     Raises:
-        UserError: the file is missing, may not be read, is none but a pipe or the like, is broken, truncated (of a
-            JPEG, whatever end it has), of no known format, has floating-point pixels, or would take too much memory.
+        UnreadableError: the file is missing, may not be read, is none but a pipe or the like, is broken, truncated
+            (of a JPEG, whatever end it has), of no known format, has floating-point pixels, or would take too much
+            memory.
     """
     try:
-        with open_image(path) as image:
+        with open_image(path if content is None else io.BytesIO(content)) as image:
             size, part = image.size, _part(image)
             if part > 1 and image.format == "JPEG2000":
                 image.reduce = part.bit_length() - 1  # type: ignore[method-assign,assignment]
             elif part > 1:
                 image.draft(None, (size[0] // part, size[1] // part))
             image.load()
-            if image.format in JPEG and is_cut_off(image, path):
+            if image.format in JPEG and is_cut_off(image, path, content):
                 raise OSError("image file is truncated: its data end before its picture does")
             turned, is_turned = upright(image), _orientation(image) in QUARTER_TURNS
         del image  # frees its pixels, if the turned ones are others
@@ -75,12 +83,20 @@ def read_image(path: Path) -> Image.Image:
             picture.info[SIZE_IN_FILE] = size[::-1] if is_turned else size
         return picture
     except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
+        raise UnreadableError(f"{path}: no such image", str(path)) from None
     except PermissionError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}; ask for permission, or remove it") from None
+        text = f"{path}: cannot be read: {error.strerror}; ask for permission, or remove it"
+        raise UnreadableError(text, str(path)) from None
     except Exception as error:  # a decoder that meets broken data raises whatever its parsing trips over
+        if isinstance(error, OSError) and error.errno in TRANSIENT:
+            raise storage_error(path, error) from None
+        if content is not None and os.path.exists(path):  # what it has to say of a file names it
+            return read_image(path)
+        if isinstance(error, UnidentifiedImageError) and content is not None:
+            error = OSError("cannot identify image file")  # else it names an object in memory
         reason = "it is empty" if path.is_file() and path.stat().st_size == 0 else str(error) or type(error).__name__
-        raise UserError(f"{path}: cannot be read as an image ({reason}); repair, replace or remove it") from None
+        text = f"{path}: cannot be read as an image ({reason}); repair, replace or remove it"
+        raise UnreadableError(text, str(path)) from None
 
 
 def why_unreadable(path: Path) -> str:
@@ -97,16 +113,16 @@ def size_in_file(image: Image.Image) -> tuple[int, int]:
     return image.info.get(SIZE_IN_FILE, image.size)
 
 
-def open_image(path: Path) -> Image.Image:
-    """Opens an image by its header, which decodes nothing.
+def open_image(source: Path | BinaryIO) -> Image.Image:
+    """Opens an image, in a file or in memory, by its header, which decodes nothing.
 
     Raises:
         OSError: the file cannot be read.
         Exception: it is no image, or, as a ValueError says, one of which :func:`read_image` makes nothing.
     """
-    if kind := other_than_file(path):  # to open a pipe would wait for whoever writes into it
+    if isinstance(source, Path) and (kind := other_than_file(source)):  # a pipe would wait for whoever writes into it
         raise ValueError(f"it is {kind}, no file")
-    image = Image.open(path)
+    image = Image.open(source)
     fault = ""
     if image.mode == "F":
         fault = FLOATS
@@ -126,7 +142,7 @@ def open_image(path: Path) -> Image.Image:
 def _part(image: Image.Image) -> int:
     """Returns what the sides of an opened image are divided by when it is decoded; 0 if it takes too much memory."""
     pixels, known = image.width * image.height, _OF_MODE.get(image.mode, 4)
-    if pixels * 20 <= MOST_BYTES:
+    if pixels * BYTES_OF_PIXEL <= MOST_BYTES:
         return 1
     passes, after = 0.0, 0 if image.mode == "RGB" and "transparency" not in image.info else 4
     if image.format != "PNG" or "exif" in image.info:  # else the pixels would be decoded for it
@@ -145,6 +161,16 @@ def upright(image: Image.Image) -> Image.Image:
     """Returns ``image`` turned and mirrored as its EXIF orientation asks; unreadable EXIF data count as none."""
     turn = _UPRIGHT.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def exif_turn(exif: bytes) -> Image.Transpose | None:
+    """Returns what turns an image upright that comes with these EXIF data; None if it is, or they are unreadable."""
+    try:
+        data = Image.Exif()
+        data.load(exif)
+        return _UPRIGHT.get(data.get(ExifTags.Base.Orientation, 1))
+    except Exception:  # see `_orientation`
+        return None
 
 
 def may_be_sideways(image: Image.Image) -> bool:

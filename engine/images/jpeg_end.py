@@ -14,7 +14,7 @@ _MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 _START_OF_SCAN, _END, _ALONE = 0xDA, 0xD9, (0xD8, 0x01)
 COEFFICIENTS = 64
 """Of a channel: those of a block of 8 x 8 pixels."""
-_GREY = (127, 128)
+GREY = (127, 128)
 """Of each channel, CMYK's inverted ones included, where a decoder has no data."""
 
 
@@ -25,7 +25,7 @@ def _noise() -> bytes:
     return b"".join(parts)
 
 
-def is_cut_off(image: Image.Image, path: Path) -> bool:
+def is_cut_off(image: Image.Image, path: Path, content: bytes | None = None) -> bool:
     """Returns whether a decoded JPEG has less data than its size asks for, though it may have an end marker.
 
     Its last pixel is grey then, or, where it comes in passes of increasing detail (progressive), some are missing.
@@ -34,19 +34,19 @@ def is_cut_off(image: Image.Image, path: Path) -> bool:
     """
     passes = "progressive" in image.info
     pixel = image.getpixel((image.width - 1, image.height - 1))
-    grey = all(value in _GREY for value in (pixel if isinstance(pixel, tuple) else (pixel,)))
+    grey = all(value in GREY for value in (pixel if isinstance(pixel, tuple) else (pixel,)))
     if not (grey or passes):
         return False
-    data = path.read_bytes()
-    precise, end = _scans(data)
+    data = path.read_bytes() if content is None else content
+    precise, end = scans(data)
     if not grey and precise == COEFFICIENTS * len(image.getbands()):
         return False
     scale = 1 if passes else 8  # grey is seen in a small picture, too
     return _pixels(data, scale) != _pixels(data[:end] + _noise() + data[end:], scale)
 
 
-def _scans(data: bytes) -> tuple[int, int]:
-    """How many coefficients, over all channels, have come in full precision, and where the data of the last scan end.
+def scans(data: bytes) -> tuple[int, int]:
+    """Returns how many coefficients, over all channels, have come in full precision, and where the last scan ends.
 
     Each does once: there are 64 of a channel.
     """

@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from engine.data.file_check import THREADS
 from engine.errors import UserError
-from engine.images.file_check import THREADS
+from engine.images.lazy_image import LazyImage
 
 HASHED = 2000
 """Most images of a split that are decoded; of more, so many at even distances."""
@@ -35,7 +35,7 @@ class Pictures(Protocol):
 
     def __len__(self) -> int: ...
 
-    def image(self, index: int, /) -> Image.Image: ...
+    def image(self, index: int, /) -> LazyImage: ...
 
     def name(self, index: int, /) -> str: ...
 
@@ -65,7 +65,7 @@ def hash_images(images: Pictures) -> Hashed:
 
     def look(index: int) -> NDArray[np.uint8] | str | None:
         try:
-            image = images.image(index)
+            image = images.image(index).pillow()
         except UserError as error:
             return str(error)
         if min(image.size) < LEAST_SIDE:

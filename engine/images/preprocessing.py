@@ -31,6 +31,8 @@ class Preprocessing:
     """Divided by, after that."""
     pad_fill: Literal["mean", "edge"] | tuple[int, int, int] = "mean"
     """What `pad` fills bars with: the mean colour, the outermost pixels, or a colour in 0 to 255."""
+    decode: Literal["fast", "exact"] = "exact"
+    """See :attr:`engine.images.sections.ImageData.decode`; checkpoints that do not say it are of exact pixels."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -70,4 +72,5 @@ def resolve_preprocessing(
         mean if data.mean == "auto" else data.mean,
         std if data.std == "auto" else data.std,
         pad_fill,
+        data.decode,
     )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from engine.data.batch_plan import Draw
 from engine.data.names import Names
+from engine.data.read_ahead import READ_THREADS, FileReader
+from engine.data.read_meter import ReadMeter
+from engine.data.unreadable import Patience
 from engine.data.workers import WorkerSettings, resolve_workers
 from engine.devices.kinds import device_kind
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.images.image_io import read_image, size_in_file
+from engine.images.lazy_image import LazyImage, load_image
 from engine.images.sections import ImageData
 
 
@@ -25,12 +28,16 @@ def worker_settings(
     data: ImageData, ranks: Ranks, collate: Callable[[list[Any]], Any] = default_collate
 ) -> WorkerSettings:
     """Returns how this rank reads images; ``collate`` makes batches of samples."""
+    workers = resolve_workers(data.workers, ranks.layout)
     return WorkerSettings(
-        workers=resolve_workers(data.workers, ranks.layout),
+        workers=workers,
         prefetch=data.prefetch,
         pin_memory=device_kind(ranks.device).pin_memory,
         multiprocessing_context=data.multiprocessing_context,
         collate=collate,
+        read_threads=READ_THREADS if data.read_threads == "auto" else data.read_threads,
+        meter=ReadMeter(workers),
+        patience=Patience(data.read_timeout_seconds, data.max_unreadable),
     )
 
 
@@ -41,14 +48,26 @@ class ImageFileReader:
     ``fault``: empty, or why the file is no image. The others are of a black image then.
     """
 
-    def __init__(self, files: Names, transform: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(self, files: Names, transform: Callable[[LazyImage], Tensor]) -> None:
         self._files, self._transform = files, transform
+        self._reader = FileReader()
+
+    @property
+    def wait_seconds(self) -> float:
+        """Returns the time in which this process has waited for files."""
+        return self._reader.wait_seconds
+
+    def announce(self, draws: Sequence[Draw], threads: int) -> None:
+        """Begins to read the files of draws that come next."""
+        self._reader.announce((Path(self._files[draw.index]) for draw in draws), threads)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         fault = ""
         try:
-            image = read_image(Path(self._files[draw.index]))
+            path = Path(self._files[draw.index])
+            image = load_image(path, self._reader.read(path))
+            pixels = self._transform(image)
         except UserError as error:
-            image, fault = Image.new("RGB", (64, 64)), str(error)
-        size = torch.tensor(size_in_file(image))
-        return {"image": self._transform(image), "index": draw.index, "size": size, "fault": fault}
+            image, fault = LazyImage.of(np.zeros((64, 64, 3), np.uint8)), str(error)
+            pixels = self._transform(image)
+        return {"image": pixels, "index": draw.index, "size": torch.tensor(image.size), "fault": fault}

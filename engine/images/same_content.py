@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.images.file_check import THREADS
+from engine.data.file_check import THREADS
 
 SIZED = 20_000
 """Most files of a split that are asked for their size; of more, so many at random."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from engine.config.section import Few, Positive, Probability, Section, Size
+from engine.config.section import CountOrNone, Few, Positive, Probability, Section, Size
 
 ImageSize = Size | tuple[Size, Size]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -17,6 +17,9 @@ class ImageData(Section):
     """Pixels of the model's input: one number, or [height, width]."""
     interpolation: Interpolation | Literal["auto"] = "auto"
     """Filter for resizing; auto: the model's own, else bicubic."""
+    decode: Literal["fast", "exact"] = "fast"
+    """fast: decode JPEG files at a half, a quarter or an eighth where that leaves at least twice the pixels that are
+    used, and resize as torch does; exact: decode them whole and resize as Pillow does, pixel for pixel."""
     mean: tuple[Probability, Probability, Probability] | Literal["auto"] = "auto"
     """What is subtracted from red, green and blue in [0, 1]; auto: the model's own, else ImageNet's."""
     std: tuple[Positive, Positive, Positive] | Literal["auto"] = "auto"
@@ -25,6 +28,13 @@ class ImageData(Section):
     """Drop the images of an epoch that do not fill a global batch; false: train on them in a smaller one."""
     workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
     """Processes that read images, for each rank; 0: the main process reads; auto: the rank's cores less one."""
+    read_threads: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] = "auto"
+    """Threads of each of these processes that read the files of coming images, where reading one takes more than a
+    millisecond; 0: none; auto: 16."""
+    read_timeout_seconds: Annotated[float, Field(ge=0, le=86400)] = 120.0
+    """How long a file is tried again while the storage fails (EIO, ESTALE, ETIMEDOUT)."""
+    max_unreadable: CountOrNone = 0
+    """Training images that cannot be read and are skipped; one more ends the run, as does one of val."""
     prefetch: Few = 2
     """Micro-batches that each worker keeps ready."""
     multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None

@@ -7,14 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from engine.config.load import differences, is_below, load_config
+from engine.config.load import differences, is_below, load_recorded
 from engine.config.run import RunConfig
 from engine.errors import UserError
 from engine.run_folder.paths import RunDir
 
 C = TypeVar("C", bound=RunConfig)
 
-IDLE = ("data.workers", "data.prefetch", "data.multiprocessing_context", "evaluation.batch_size", "distributed")
+IDLE = (
+    "data.workers",
+    "data.read_threads",
+    "data.prefetch",
+    "data.read_timeout_seconds",
+    "data.max_unreadable",
+    "data.stage",
+    "data.multiprocessing_context",
+    "evaluation.batch_size",
+    "distributed",
+)
 """Settings that may be changed to use a trained model and do not change what it says (but for rounding)."""
 
 COUNTING = (
@@ -51,8 +61,8 @@ def used_config(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> t
         raise UserError(f"--experiment: {path} is no experiment folder (it has no config.yaml)")
     # The checkpoint holds all weights; the file that training started from may be gone.
     own = ["finetune.weights=null"]
-    config = load_config(schema, file, [*own, *overrides], trained=True)
-    changes = differences(load_config(schema, file, own, trained=True), config)
+    config = load_recorded(schema, file, [*own, *overrides], trained=True)
+    changes = differences(load_recorded(schema, file, own, trained=True), config)
     idle = ", ".join(key for key, _, _ in changes if not matters(schema, key))
     if idle:
         every = (*COUNTING, *schema.used_when_trained)

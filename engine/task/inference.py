@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from engine.data.names import Names
 from engine.devices.precision import Precision
 from engine.distributed.ranks import Ranks
+from engine.images.lazy_image import LazyImage
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ImageInference(Inference, Protocol):
     """One that can be asked about any images."""
 
     @property
-    def transform(self) -> Callable[[Image.Image], Tensor]:
+    def transform(self) -> Callable[[LazyImage], Tensor]:
         """Makes of an image the model's input, uint8 (3, H, W)."""
         ...
 

@@ -16,7 +16,8 @@ from engine.distributed.connect import choose_device
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.images.image_io import read_image, size_in_file, to_rgb, upright
+from engine.images.image_io import to_rgb, upright
+from engine.images.lazy_image import LazyImage, load_image
 from engine.task.experiment import open_experiment
 from engine.task.inference import ImageInference, Inference, inference_mode
 from engine.task.other_tasks import explained
@@ -42,21 +43,21 @@ class LoadedModel:
             raise TypeError("a model answers for a list of paths and Pillow images: write [image] for one")
         found: list[Any] = []
         for first in range(0, len(images), self._batch_size):
-            batch = [_as_rgb(image) for image in images[first : first + self._batch_size]]
+            batch = [_loaded(image) for image in images[first : first + self._batch_size]]
             inputs = torch.stack([self.inference.transform(image) for image in batch])
             with inference_mode(self.inference.model, self._precision):
-                found += self.inference.answers(inputs, torch.tensor([size_in_file(image) for image in batch]))
+                found += self.inference.answers(inputs, torch.tensor([image.size for image in batch]))
         return found
 
 
-def _as_rgb(image: str | os.PathLike[str] | Image.Image) -> Image.Image:
+def _loaded(image: str | os.PathLike[str] | Image.Image) -> LazyImage:
     if isinstance(image, Image.Image):
-        return to_rgb(upright(image))
+        return LazyImage.of(to_rgb(upright(image)))
     if not isinstance(image, str | os.PathLike):
         raise TypeError(
             f"a path or a Pillow image is needed, not {type(image).__name__} (PIL.Image.fromarray makes one)"
         )
-    return read_image(Path(image))
+    return load_image(Path(image))
 
 
 def load_model(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from engine.config.load import ConfigError
+from engine.config.load import ConfigError, load_config
 from engine.config.type_words import one_of
 from engine.errors import UserError
 from engine.files import command
@@ -35,3 +36,18 @@ def _has(task: str, section: str) -> bool:
     with suppress(Exception):  # a task that somebody is about to write is no reason to say nothing of this one
         return section in find_spec(task).schema().model_fields
     return False
+
+
+def task_of(config: Path, overrides: Sequence[str]) -> str:
+    """Returns the known task whose configuration it is. Raises a UserError if there is not exactly one."""
+    fitting, faults = [], []
+    for task in known_tasks():
+        try:
+            load_config(find_spec(task).schema(), config, overrides)
+            fitting.append(task)
+        except UserError as error:
+            faults.append(f"\nas {task}: {explained(error)}")
+    if len(fitting) == 1:
+        return fitting[0]
+    can = f"{' and '.join(fitting)} can" if fitting else "no task can"
+    raise UserError(f"--task is needed: {can} read {config} with these settings{'' if fitting else ''.join(faults)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from engine.task.experiment import Experiment
     from engine.task.inference import Inference, Prediction
     from engine.task.metrics import Metrics
+    from engine.task.packing import Packable
     from engine.task.preflight import Checked
     from engine.task.task import Task
 
@@ -62,6 +63,8 @@ class TaskSpec:
     """Raises a UserError if files or folders that a configuration names are not there; looks into none."""
     preflight: Callable[[Any], Iterable[Checked]] = lambda config: ()
     """Yields what would stop a run in its settings and data; may end with a UserError."""
+    packable: Callable[[Any], Mapping[str, Packable]] | None = None
+    """Returns the splits whose image files `tools.pack` packs."""
     prediction: Callable[[Namespace], Prediction] | None = None
     """What ``python -m NAME.predict`` does with answers for images; None: there is no such command."""
 

@@ -15,6 +15,8 @@ from engine.checkpoints import store
 from engine.data.batch_plan import BatchLayout
 from engine.data.device_prefetch import DeviceBatches, Throughput
 from engine.data.loaders import EvaluationStopped, MicroBatchSampler, TrainLoader
+from engine.data.read_meter import WaitHint
+from engine.data.unreadable import require_readable
 from engine.devices.kinds import DeviceNumbers
 from engine.devices.peak_memory import take_peak_gb
 from engine.distributed.ranks import Ranks
@@ -67,6 +69,7 @@ class Trainer:
         """Whether a rank has been asked to stop, as all ranks know."""
         self._cure_of_skips = cure_of_skips(schedule.lr, learner.precision.name)
         self._throughput = Throughput()
+        self._wait_hint = WaitHint(task.workers.meter, task.workers.workers)
         self._save_wanted = False
         """Whether rank 0's clock has asked for a checkpoint, as all ranks know."""
         self._save_asked = False
@@ -199,6 +202,7 @@ class Trainer:
     def _record(self, recorder: Recorder) -> None:
         """Writes the training record: means over the steps since the last one."""
         self.settle()
+        require_readable(self.task.workers.patience, self.task.workers.troubles, self.ranks)
         metrics = {
             **self.state.window.means(),
             "lr": self.learner.rate,
@@ -207,6 +211,8 @@ class Trainer:
             "memory_gb": take_peak_gb(self.ranks.device),
         }
         recorder.trained(self.state, self.epoch, metrics)
+        if self.ranks.is_main:
+            self._wait_hint.record(metrics.get("data_wait_fraction", 0.0))
         self.state.window, self._throughput = Window(), Throughput()
 
     def _evaluate(self, recorder: Recorder) -> bool:
@@ -217,6 +223,7 @@ class Trainer:
         Returns False if a stop request interrupted it.
         """
         state, scale = self.state, self.state.plateau.scale
+        require_readable(self.task.workers.patience, self.task.workers.troubles, self.ranks)
         self.save(recorder)
         try:
             evaluated = self.evaluate("val")

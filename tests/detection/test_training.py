@@ -96,7 +96,7 @@ def test_predict_writes_coco_and_drawings_and_leaves_broken_images_out(finished:
     shapes = ShapeImages(config_of().data, "val")  # type: ignore[arg-type]
     long = f"below/{'a' * 250}.JPG"
     for index, name in enumerate(["b.png", long, "single"]):
-        shapes.image(index).save(folder / name, format="png")
+        shapes.image(index).pillow().save(folder / name, format="png")
     (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "notes.txt").write_text("no image either")
     (folder / "z.jpg").symlink_to("gone.jpg")

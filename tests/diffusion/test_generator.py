@@ -16,6 +16,7 @@ from diffusion.samplers.names import SAMPLERS
 from diffusion.samplers.request import Request
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
+from engine.images.lazy_image import LazyImage
 from tests.diffusion.small import config_of
 from tests.distributed import run_ranks
 
@@ -89,7 +90,7 @@ def test_solid_colours_come_back(sampler: str, objective: str) -> None:
 
     wanted = [(250, 3, 90), (17, 128, 200), (255, 255, 255)]
     transform = PixelTransform(preprocessing_of(config_of().data), 3, None)
-    pixels = torch.stack([transform(Image.new("RGB", (20, 30), colour), 0) for colour in wanted])
+    pixels = torch.stack([transform(LazyImage.of(Image.new("RGB", (20, 30), colour)), 0) for colour in wanted])
     colours = pixels[:, :, 0, 0].float() / 127.5 - 1
     sampling = {"sampler": sampler, "steps": 20, "spacing": "uniform" if sampler == "ddpm" else "trailing"}
     config = config_of(diffusion={"sampling": sampling}).diffusion.sampling

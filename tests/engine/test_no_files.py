@@ -11,7 +11,7 @@ import pytest
 from detection.data.coco import split_files
 from engine.checkpoints import store
 from engine.config.yaml_reader import read_file
-from engine.datasets.csv_table import read_table
+from engine.csv_table import read_table
 from engine.errors import UserError
 from engine.model.pretrained import weights_file
 from tests.detection.coco_files import coco_data, write_split

@@ -16,6 +16,9 @@ import pytest
 import torch
 
 import swin
+from classification.augmentation.sections import AugmentationConfig
+from classification.augmentation.transforms import TrainTransform
+from engine.images.lazy_image import load_image
 from engine.run_folder.experiments import read_runs
 from tests.distributed import ROOT, clean_environment, launch
 from tools.bench import checkpoint as bench_checkpoint
@@ -28,6 +31,8 @@ from tools.bench import resume as bench_resume
 from tools.bench import step as bench_step
 from tools.bench import swin as bench_swin
 from tools.bench.__main__ import main
+from tools.bench.data import loader as bench_loader
+from tools.bench.data import start as bench_start
 from tools.bench.timing import Table, interleaved
 
 
@@ -256,3 +261,32 @@ def test_both_sides_of_the_detection_benchmark_find_the_same() -> None:
     torch.testing.assert_close(found["loss_boxes"], expected_loss["bbox_regression"])
     torch.testing.assert_close(found["logits"], expected_loss["logits"])
     torch.testing.assert_close(found["codes"], expected_loss["codes"])
+
+
+def test_the_loader_benchmark_has_both_sides() -> None:
+    table = bench_loader.run(quick=True)
+    for row in ("crop and flip", "RandAugment", "two workers: CPU", "two workers: images/s"):
+        assert {"ours", "timm"} <= set(table.samples[row])
+    assert {"ours", "torchvision"} <= set(table.samples["SSD, 640 x 480 to 320"])
+    assert {"ours", "torchvision"} <= set(table.samples["opening takes 20 ms: images/s"])
+    assert any("on originals / ours on a short side of 320" in title for title in table.ratios)
+
+
+def test_the_start_is_measured_beside_torchvisions_data_sets() -> None:
+    table = bench_start.run(quick=True)
+    cells = table.medians()
+    for name in ("folders", "table", "COCO"):
+        assert cells[f"{name}: folders listed"]["first start"] > cells[f"{name}: folders listed"]["with the index"] == 0
+        assert all(value > 0 for value in cells[f"{name}: CPU seconds"].values())
+    assert "torchvision" in cells["folders: MB at most"] and "torchvision" in cells["COCO: MB at most"]
+    assert {"with the index", "torchvision"} == set(cells["folders, workers: PSS grows by %"])
+
+
+def test_both_sides_of_the_loader_benchmark_make_the_same_input(tmp_path: Path) -> None:
+    bench_loader.write_photographs(tmp_path, 2)
+    file = tmp_path / "large" / "a" / "0.jpg"
+    ours = TrainTransform(bench_loader.ready(bench_loader.SIDE), AugmentationConfig())(load_image(file), 1)
+    theirs = bench_loader.torchvisions()(bench_loader.opened(file))
+    timms = torch.as_tensor(bench_loader.timms()(bench_loader.opened(file)))
+    assert ours.shape == theirs.shape == timms.shape and ours.dtype == theirs.dtype == timms.dtype
+    assert 60_000 < file.stat().st_size < 200_000

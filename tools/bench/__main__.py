@@ -23,6 +23,7 @@ MODULES = {
     "checkpoint": ["checkpoint"],
     "resume": ["resume"],
     "compare": ["compare"],
+    "loader": ["data.loader", "data.start"],
 }
 """Modules of each benchmark, which have ``run(quick) -> Table``."""
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
-from engine.config.load import load_config
 from engine.errors import UserError
-from engine.task.other_tasks import explained
-from engine.task.spec import find_spec, known_tasks
+from engine.task.other_tasks import task_of
+from engine.task.spec import find_spec
 from tools.chaos.plan import plan_kills
 from tools.chaos.rounds import Run, RunFailed, Struck, run_in_peace, run_under_fire
 
@@ -82,21 +81,6 @@ def _folder(output: Path | None) -> Path:
     if taken:
         raise UserError(f"--output {output}: holds a {taken[0]} run already; remove it or choose another folder")
     return output
-
-
-def task_of(config: Path, overrides: Sequence[str]) -> str:
-    """Returns the known task whose configuration it is. Raises a UserError if there is not exactly one."""
-    fitting, faults = [], []
-    for task in known_tasks():
-        try:
-            load_config(find_spec(task).schema(), config, overrides)
-            fitting.append(task)
-        except UserError as error:
-            faults.append(f"\nas {task}: {explained(error)}")
-    if len(fitting) == 1:
-        return fitting[0]
-    can = f"{' and '.join(fitting)} can" if fitting else "no task can"
-    raise UserError(f"--task is needed: {can} read {config} with these settings{'' if fitting else ''.join(faults)}")
 
 
 def _chaos(options: argparse.Namespace, folder: Path) -> bool:

@@ -20,6 +20,10 @@ STUCK_AFTER = 120.0
 """Seconds without a step after which a start is given up."""
 
 
+OUTLIVED = 4
+"""Steps that a run goes on with after it has lost a worker, before what is left of it is struck."""
+
+
 class RunFailed(Exception):
     """A start ended by itself with an error, or hangs; its text says which and shows the end of its log."""
 
@@ -137,6 +141,13 @@ def _strike(run: Run, start: Start, kill: Kill, pace: Pace) -> Struck | None:
     if kill.victim == "all":
         kill_all(process.pid for process in start.living())  # those that were made since
     step = start.diaries.read().step
+    if what.startswith("worker"):  # another one takes its place: the run goes on, until all of it is struck
+        _until(start, lambda: _has_begun(start, (step or 0) + OUTLIVED))
+        if start.code() is not None:
+            _expect_success(start)
+            return None
+        kill_all(process.pid for process in start.living())
+        step = start.diaries.read().step
     seconds = start.wait_gone(GONE_WITHIN)
     return Struck(kill, what, step, start.diaries.read().step, seconds)
 

@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 
 from classification.augmentation.sections import AugmentationConfig, RandAugmentConfig
 from classification.augmentation.transforms import TrainTransform
+from engine.images.lazy_image import LazyImage
 from engine.images.preprocessing import Preprocessing
 from engine.images.transforms import EvalTransform
 from engine.seed import derive
@@ -22,11 +23,15 @@ def preprocessing(height=32, width=32, **keys) -> Preprocessing:
     return Preprocessing(height, width, **{**values, **keys}, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
 
 
-def photo(width=90, height=60) -> Image.Image:
+def photo(width=90, height=60) -> LazyImage:
     """Smooth colours, different everywhere."""
     y, x = np.mgrid[:height, :width]
     channels = [255 * x / width, 255 * y / height, 127 + 127 * np.sin(x / 7 + y / 11)]
-    return Image.fromarray(np.stack(channels, 2).astype(np.uint8))
+    return LazyImage.of(np.stack(channels, 2).astype(np.uint8))
+
+
+def plain(mode, size, colour) -> LazyImage:
+    return LazyImage.of(Image.new(mode, size, colour))
 
 
 def train(image=None, seed=0, size=32, **augmentation) -> torch.Tensor:
@@ -59,6 +64,7 @@ def augmentation(**keys) -> AugmentationConfig:
         {"randaugment": RandAugmentConfig()},
         {"autoaugment": "original-mstd0.5"},
         {"autoaugment": "3a"},
+        {"augmix": "augmix-m5-w3"},
         {"trivialaugment": True},
     ],
 )
@@ -81,8 +87,8 @@ def test_what_a_policy_uncovers_has_the_colour_of_the_bars(policy):
     """An image of that colour alone stays one of a single colour, whichever operations are drawn."""
     ready = preprocessing(resize="pad", pad_fill=(200, 30, 90))
     transform = TrainTransform(ready, augmentation(**{**NONE, **policy}))
-    plain = Image.new("RGB", (32, 32), ready.fill)
-    drawn = [transform(plain, seed) for seed in range(60)]
+    bare = plain("RGB", (32, 32), ready.fill)
+    drawn = [transform(bare, seed) for seed in range(60)]
     assert all(len(torch.unique(image.flatten(1), dim=1).T) == 1 for image in drawn)
     assert len({image.numpy().tobytes() for image in drawn}) > 5, "no operation has changed the colour"
 
@@ -115,7 +121,7 @@ def test_flips(flip):
 
 def test_shifts_move_the_image_by_up_to_so_many_pixels_and_fill_with_black():
     upright = train(**NONE).long() + 1  # so that black is no colour of the image
-    image = Image.fromarray((upright.permute(1, 2, 0)).clamp(max=255).to(torch.uint8).numpy())
+    image = LazyImage.of((upright.permute(1, 2, 0)).clamp(max=255).to(torch.uint8).numpy())
     values = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     padded = torch.zeros(3, 36, 36, dtype=torch.uint8)
     padded[:, 2:34, 2:34] = values
@@ -141,13 +147,13 @@ def test_evaluation_equals_torchvisions_resize_and_crop(size, crop_pct):
     expected = v2.Compose(
         [v2.Resize(int(32 / crop_pct), v2.InterpolationMode.BICUBIC), v2.CenterCrop(32), v2.PILToTensor()]
     )
-    assert torch.equal(EvalTransform(preprocessing(crop_pct=crop_pct))(photo(*size)), expected(photo(*size)))
+    assert torch.equal(EvalTransform(preprocessing(crop_pct=crop_pct))(photo(*size)), expected(photo(*size).pillow()))
 
 
 @pytest.mark.parametrize("target", [(24, 48), (48, 24)])
 @pytest.mark.parametrize("size", [(37, 90), (90, 37), (5, 5)])
 def test_evaluation_at_any_shape_fills_it(target, size):
-    white = Image.new("RGB", size, "white")
+    white = plain("RGB", size, "white")
     for resize in ("crop", "squash"):
         found = EvalTransform(preprocessing(*target, resize=resize, crop_pct=0.9))(white)
         assert found.shape == (3, *target)
@@ -156,7 +162,7 @@ def test_evaluation_at_any_shape_fills_it(target, size):
 
 def test_squash_keeps_all_of_the_image():
     found = EvalTransform(preprocessing(resize="squash", crop_pct=0.5))(photo())
-    expected = np.asarray(photo().resize((32, 32), Image.Resampling.BICUBIC))
+    expected = np.asarray(photo().pillow().resize((32, 32), Image.Resampling.BICUBIC))
     assert np.array_equal(found.permute(1, 2, 0).numpy(), expected)
 
 
@@ -170,7 +176,7 @@ def test_erasing_happens_only_where_asked():
 def test_the_interpolation_asked_for_is_used():
     found = {name: EvalTransform(preprocessing(interpolation=name))(photo()) for name in ("nearest", "bilinear")}
     for name, tensor in found.items():
-        resized = photo().resize((48, 32), Image.Resampling[name.upper()]).crop((8, 0, 40, 32))
+        resized = photo().pillow().resize((48, 32), Image.Resampling[name.upper()]).crop((8, 0, 40, 32))
         assert np.array_equal(tensor.permute(1, 2, 0).numpy(), np.asarray(resized))
 
 
@@ -179,7 +185,7 @@ def test_the_interpolation_asked_for_is_used():
 def test_padding_keeps_all_of_the_image_in_its_proportions(size, target):
     height, width = target
     transform = EvalTransform(preprocessing(*target, resize="pad", pad_fill=(1, 2, 3)))
-    found = transform(Image.new("RGB", size, "white"))
+    found = transform(plain("RGB", size, "white"))
     assert found.shape == (3, *target)
     inside = (found == 255).all(dim=0)
     rows, columns = inside.any(dim=1).sum().item(), inside.any(dim=0).sum().item()
@@ -210,7 +216,7 @@ def test_training_pads_as_evaluation_does():
 @pytest.mark.parametrize("keys", [{"rotation": 45}, {"affine": {"degrees": 45, "scale": (0.5, 0.6)}}])
 def test_what_turning_uncovers_is_filled(keys, pad_fill, colour):
     transform = TrainTransform(preprocessing(pad_fill=pad_fill), augmentation(**NONE, **keys))
-    corners = [transform(Image.new("RGB", (40, 40), "white"), seed)[:, 0, 0] for seed in range(20)]
+    corners = [transform(plain("RGB", (40, 40), "white"), seed)[:, 0, 0] for seed in range(20)]
     assert sum(bool((corner == colour).all()) for corner in corners) > 10
 
 
@@ -220,7 +226,7 @@ def test_rotation_stays_within_its_angle():
     transform = TrainTransform(preprocessing(65, 65, pad_fill=(0, 0, 0)), augmentation(**NONE, rotation=30))
     angles = []
     for seed in range(60):
-        y, x = np.argwhere(transform(Image.fromarray(marked), seed)[0].numpy() > 128).mean(axis=0) - 32
+        y, x = np.argwhere(transform(LazyImage.of(marked), seed)[0].numpy() > 128).mean(axis=0) - 32
         angles.append(np.degrees(np.arctan2(x, -y)))
     assert max(map(abs, angles)) < 32 and min(angles) < -20 and max(angles) > 20
 
@@ -233,7 +239,7 @@ def spread(tensor: torch.Tensor) -> float:
 @pytest.mark.parametrize("keys", [{"sharpness": {"factor": 3}}, {"blur": {"sigma": (1.0, 2.0)}}])
 def test_sharpness_and_blur_are_applied_as_often_as_asked(keys):
     rng = np.random.default_rng(0)
-    image = Image.fromarray(rng.integers(60, 190, (32, 32, 3), np.uint8))
+    image = LazyImage.of(rng.integers(60, 190, (32, 32, 3), np.uint8))
     plain = train(image, **NONE)
     (name, given), *_ = keys.items()
     found = [train(image, seed, **NONE, **{name: {**given, "probability": 0.4}}) for seed in range(200)]
@@ -249,5 +255,5 @@ def test_blur_of_a_image_smaller_than_its_reach():
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1), (1, 1)])
 @pytest.mark.parametrize("ratio", [(0.1, 0.3), (0.75, 1.33), (3.0, 5.0)])
 def test_a_strip_is_cropped_at_random_too(size, ratio):
-    found = train(Image.new("RGB", size, "white"), random_resized_crop={"ratio": ratio})
+    found = train(plain("RGB", size, "white"), random_resized_crop={"ratio": ratio})
     assert found.shape == (3, 32, 32) and int(found.min()) == 255

@@ -10,10 +10,11 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
-from detection.augmentation.iou_crop import IoUCrop, choose_part
+from detection.augmentation.iou_crop import choose_part
 from detection.augmentation.sections import AugmentationConfig, IoUCropConfig
 from detection.augmentation.transforms import TrainTransform
 from detection.data.sample import CROWD, Sample
+from engine.images.lazy_image import LazyImage
 from engine.seed import sample_randomness
 from tests.detection.small import prepared
 
@@ -64,21 +65,6 @@ def test_what_is_impossible_leaves_the_image_whole():
     assert choose_part(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), (2, 2), tiny) is None  # every part is without area
 
 
-def test_image_boxes_and_labels_are_cut_alike():
-    boxes = tv_tensors.BoundingBoxes(BOXES, format="XYXY", canvas_size=SIZE)
-    sample = {"image": Image.new("RGB", (160, 120)), "boxes": boxes, "labels": torch.tensor([0, 1, 2])}
-    torch.manual_seed(1)
-    crop, cut = IoUCrop(IoUCropConfig()), 0
-    for _ in range(30):
-        found = crop(sample)
-        width, height = found["image"].size
-        assert tuple(found["boxes"].canvas_size) == (height, width)
-        assert len(found["boxes"]) == len(found["labels"]) > 0
-        assert (found["boxes"] >= 0).all() and (found["boxes"] <= torch.tensor([width, height] * 2)).all()
-        cut += (width, height) != (160, 120)
-    assert cut > 10 and sample["boxes"] is boxes
-
-
 CONFIG = IoUCropConfig(overlaps=[0.0], scale=(0.4, 0.7))
 
 
@@ -92,15 +78,17 @@ def image(region: tuple[int, int, int, int], size: tuple[int, int] = (80, 60)) -
 
 def cropped(boxes: list, labels: list[int], seed: int, size: tuple[int, int] = (80, 60)) -> dict:
     regions = [box for box, label in zip(boxes, labels, strict=True) if label == CROWD] or [(0, 0, 0, 0)]
-    sample = {
-        "image": image(regions[0], size),
-        "boxes": tv_tensors.BoundingBoxes(
-            torch.tensor(boxes).float().view(-1, 4), format="XYXY", canvas_size=(size[1], size[0])
-        ),
-        "labels": torch.tensor(labels),
-    }
+    given = AugmentationConfig(photometric=None, zoom_out=None, iou_crop=CONFIG)
+    transform = TrainTransform(prepared((size[1], size[0])), given)
+    pixels = image(regions[0], size)
+    sample = Sample(LazyImage.of(pixels), torch.tensor(boxes).float().view(-1, 4), torch.tensor(labels))
     with sample_randomness(seed):
-        return IoUCrop(CONFIG)(sample)
+        view, kept, left_over = transform._drawn(sample)
+    assert view.frame == size
+    left, top, right, bottom = view.box
+    moved = (kept - torch.tensor([left, top] * 2)).clamp(min=0)
+    moved = moved.minimum(torch.tensor([right - left, bottom - top] * 2))
+    return {"image": pixels.crop(view.box), "boxes": moved, "labels": left_over}
 
 
 def test_what_is_left_of_a_region_is_kept_wherever_its_centre_is() -> None:
@@ -108,7 +96,7 @@ def test_what_is_left_of_a_region_is_kept_wherever_its_centre_is() -> None:
     for seed in range(60):
         found = cropped([(5, 8, 25, 30), (20, 0, 80, 60)], [3, CROWD], seed)
         white = np.asarray(found["image"])[..., 0] > 0
-        regions = found["boxes"][found["labels"] == CROWD].as_subclass(torch.Tensor)
+        regions = found["boxes"][found["labels"] == CROWD]
         covered = np.zeros_like(white)
         for left, top, right, bottom in regions.int().tolist():
             covered[top:bottom, left:right] = True
@@ -153,7 +141,7 @@ def test_images_too_small_to_be_cropped_stay_whole() -> None:
 
 def test_regions_are_kept_whatever_their_size_and_objects_from_a_size_on() -> None:
     boxes = torch.tensor([[0, 0, 4, 40], [10, 10, 20, 20], [30, 0, 34, 40], [40, 0, 40, 10]]).float()
-    sample = Sample(image((0, 0, 1, 1)), boxes, torch.tensor([0, 1, CROWD, CROWD]))
+    sample = Sample(LazyImage.of(image((0, 0, 1, 1))), boxes, torch.tensor([0, 1, CROWD, CROWD]))
     plain = AugmentationConfig(photometric=None, zoom_out=None, iou_crop=None, horizontal_flip=0.0, min_box_pixels=5)
     found = TrainTransform(prepared((60, 80), "nearest"), plain)(sample, 0)
     assert found["labels"].tolist() == [1]

@@ -7,17 +7,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from detection.augmentation.mosaic import mosaic
-from detection.augmentation.sections import AugmentationConfig
-from detection.augmentation.transforms import EvalReader, TrainReader, TrainTransform, shrunk
+from detection.augmentation.sections import AugmentationConfig, PhotometricConfig, ZoomOutConfig
+from detection.augmentation.transforms import EvalReader, TrainReader, TrainTransform, distorted, zoomed_out
 from detection.data.sample import CROWD, Sample, collate, read_sample
 from detection.data.sections import ShapesData
 from detection.data.synthetic_shapes import ShapeImages
 from engine.data.batch_plan import Draw
-from engine.images.transforms import EvalTransform
+from engine.images.lazy_image import LazyImage, load_image
+from engine.images.transforms import EvalTransform, Resizer
 from tests.detection.coco_files import box, coco_data, write_split
 from tests.detection.small import prepared
+from tests.memory import MB, forget_peak, peak
+from tests.photograph import photograph
 
 MEAN = (0.5, 0.4, 0.3)
 NONE: dict = {"photometric": None, "zoom_out": None, "iou_crop": None, "horizontal_flip": 0.0}
@@ -39,7 +44,7 @@ def black_with(*boxes: tuple[int, int, int, int], labels: list[int] | None = Non
     for number, (left, top, right, bottom) in enumerate(boxes):
         pixels[top:bottom, left:right] = 100 + 20 * number
     classes = labels if labels is not None else list(range(len(boxes)))
-    return Sample(Image.fromarray(pixels), torch.tensor(boxes).float().view(-1, 4), torch.tensor(classes).long())
+    return Sample(LazyImage.of(pixels), torch.tensor(boxes).float().view(-1, 4), torch.tensor(classes).long())
 
 
 def transformed(sample: Sample, seed: int = 0, size=(60, 80), **augmentation) -> dict:
@@ -126,19 +131,17 @@ def test_zooming_out_shows_the_mean_colour():
     assert tuple(round(255 * channel) for channel in MEAN) in corners
 
 
-def test_large_images_are_made_smaller_before_they_are_enlarged():
+def test_nothing_that_is_made_of_a_large_image_is_large():
     """Zoomed out by 4, an image of 12 million pixels would take 576 MB."""
     boxes = ((500, 800, 2500, 3000), (2600, 400, 3900, 2000))
     sample = black_with(*boxes, size=(4000, 3000))
-    small = shrunk(sample, (100, 100), Image.Resampling.BILINEAR)
-    assert small.image.size == (133, 100)
-    torch.testing.assert_close(small.boxes, sample.boxes * torch.tensor([133 / 4000, 100 / 3000] * 2))
-    assert shrunk(small, (100, 100), Image.Resampling.BILINEAR) is small
-    sizes = []
-    transform = TrainTransform(prepared((60, 80)), AugmentationConfig(zoom_out=None, photometric=None))
-    transform._steps = lambda given, steps=transform._steps: sizes.append(given["image"].size) or steps(given)
-    found = transform(sample, 0)
-    assert sizes == [(267, 200)] and found["image"].shape == (3, 60, 80)
+    transform = TrainTransform(prepared((60, 80)), AugmentationConfig(photometric=None))
+    assert transform._frame(4000, 3000) == (267, 200) and transform._frame(130, 100) == (130, 100)
+    sizes, resizer = [], transform._resizer
+    transform._resizer = lambda image, *size_and_part: sizes.append(size_and_part[:2]) or resizer(image, *size_and_part)
+    for seed in range(20):
+        assert transform(sample, seed)["image"].shape == (3, 60, 80)
+    assert len(sizes) == 20 and all(height <= 60 and width <= 80 for height, width in sizes)
 
 
 def test_colours_change_and_boxes_do_not():
@@ -149,7 +152,7 @@ def test_colours_change_and_boxes_do_not():
 
 
 def test_a_image_without_objects_is_not_searched_for_a_crop():
-    empty = Sample(Image.new("RGB", (80, 60)), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    empty = Sample(LazyImage.of(Image.new("RGB", (80, 60))), torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     for seed in range(5):
         found = transformed(empty, seed, zoom_out={}, iou_crop={"overlaps": []})
         assert found["boxes"].shape == (0, 4) and found["labels"].shape == (0,) and found["ignored"].shape == (0, 4)
@@ -168,9 +171,9 @@ def test_crowds_travel_as_regions_and_small_boxes_are_left_out(tmp_path):
 
 def test_a_mosaic_puts_each_image_and_its_boxes_into_a_quarter():
     samples = [black_with((10, 10, 70, 50), labels=[n]) for n in range(4)]
-    colours = [Image.fromarray(np.asarray(s.image) // 5 * (n + 5)) for n, s in enumerate(samples)]
+    colours = [LazyImage.of(np.asarray(s.image) // 5 * (n + 5)) for n, s in enumerate(samples)]
     samples = [Sample(colour, s.boxes, s.labels) for colour, s in zip(colours, samples, strict=True)]
-    made = mosaic(samples, (120, 160), (0.5, 0.5), 0.3, Image.Resampling.NEAREST)
+    made = mosaic(samples, (120, 160), (0.5, 0.5), 0.3, Resizer("nearest", exact=True))
     assert made.image.size == (160, 120) and made.labels.tolist() == [0, 1, 2, 3]
     pixels = np.asarray(made.image)[..., 0]
     for number, corner in enumerate(made.boxes.tolist()):
@@ -224,34 +227,64 @@ class Strips:
         return 1
 
     def image(self, index):
-        return Image.new("RGB", self._size, "white")
+        return LazyImage.of(np.full((self._size[1], self._size[0], 3), 255, np.uint8))
 
 
 @pytest.mark.parametrize("size", [(1, 200_000), (200_000, 1), (30, 200_000)])
 @pytest.mark.parametrize("augmentation", [{}, {"mosaic": {"probability": 1.0}}, {"zoom_out": {"probability": 1.0}}])
-def test_nothing_that_is_made_of_a_strip_is_huge(size, augmentation, monkeypatch):
-    made, new = [], Image.new
-
-    def spy(mode, size, *arguments):
-        made.append(size[0] * size[1])
-        return new(mode, size, *arguments)
-
-    monkeypatch.setattr(Image, "new", spy)
+def test_nothing_that_is_made_of_a_strip_is_huge(size, augmentation):
     given = AugmentationConfig.model_validate(augmentation)
     strips = TrainReader(Strips(*size), prepared((48, 64), mean=MEAN), given, seed=0)
+    before = forget_peak()
     for position in range(10):
         sample = strips[Draw(0, 0, position)]
         assert sample["image"].shape == (3, 48, 64)
         assert (sample["boxes"] >= 0).all() and (sample["boxes"] <= 1).all()
-    made = [pixels for pixels in made if pixels != size[0] * size[1]]
-    assert max(made, default=0) < 2**20
+    assert peak() - before < 5 * 3 * size[0] * size[1] + 30 * MB, "the strip itself, and little more"
 
 
-def test_only_the_longer_side_of_a_strip_is_shrunk():
+def test_only_the_longer_side_of_a_strip_counts_as_shorter():
+    transform = TrainTransform(prepared((48, 64)), AugmentationConfig())
     for size, after in (((200_000, 3), (8 * 128, 3)), ((3, 200_000), (3, 8 * 96)), ((1000, 90), (1000, 90))):
-        reader = TrainReader(Strips(*size), prepared((48, 64), mean=MEAN), AugmentationConfig(), seed=0)
-        sample = reader._read(0)
-        assert sample.image.size == after
-        long = int(size[0] < size[1])
-        part = sample.boxes[0, [long, long + 2]] / after[long]
-        torch.testing.assert_close(part, torch.tensor([0.25, 0.75]))
+        assert transform._frame(*size) == after
+
+
+@pytest.mark.parametrize("decode", ["fast", "exact"])
+def test_a_jpeg_that_is_decoded_at_reduced_size_shows_the_same_with_the_same_boxes(tmp_path, decode):
+    sample = black_with((100, 200, 500, 900), (600, 100, 1100, 700), size=(1200, 1000))
+    sample.image.pillow().save(tmp_path / "a.jpg", quality=95)
+    stored = replace(sample, image=load_image(tmp_path / "a.jpg"))
+    given = AugmentationConfig.model_validate({**NONE, "zoom_out": {}, "iou_crop": {}})
+    transform = TrainTransform(replace(prepared((120, 160)), decode=decode), given)
+    for seed in range(20):
+        found, expected = transform(stored, seed), transform(sample, seed)
+        assert torch.equal(found["labels"], expected["labels"])
+        assert (found["image"].float() - expected["image"].float()).abs().mean() < 1.5
+        assert (found["boxes"] - expected["boxes"]).abs().max() < 0.005
+
+
+def test_colours_are_drawn_and_changed_as_torchvision_does():
+    config = PhotometricConfig(probability=0.7)
+    bounds = (config.brightness, config.contrast, config.saturation, (-config.hue, config.hue))
+    theirs = v2.RandomPhotometricDistort(*bounds, 0.7)
+    pixels, off = photograph(), []
+    for seed in range(30):
+        torch.manual_seed(seed)
+        found = distorted(pixels, config)
+        torch.manual_seed(seed)
+        expected = np.asarray(theirs(Image.fromarray(pixels))).astype(int)
+        off.append(np.abs(found - expected).mean())
+    assert np.mean(off) < 0.5 and max(off) < 1.5
+
+
+def test_the_view_is_zoomed_out_as_torchvision_does_it():
+    theirs = v2.RandomZoomOut(0, (1.0, 3.0), 0.8)
+    boxes = tv_tensors.BoundingBoxes(torch.zeros(1, 4), format="XYXY", canvas_size=(60, 80))
+    for seed in range(20):
+        torch.manual_seed(seed)
+        view = zoomed_out((80, 60), ZoomOutConfig(largest=3.0, probability=0.8))
+        torch.manual_seed(seed)
+        found = theirs({"image": torch.zeros(3, 60, 80), "boxes": boxes})
+        left, top, right, bottom = view.box
+        assert (bottom - top, right - left) == found["boxes"].canvas_size
+        assert found["boxes"].tolist() == [[-left, -top] * 2]

@@ -7,14 +7,18 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from detection.augmentation.sections import AugmentationConfig
+from detection.augmentation.transforms import TrainTransform
 from detection.data.coco import read_split
 from detection.data.open import check_data, described, open_images
 from detection.data.sample import read_sample
 from detection.data.sections import CocoData
 from engine.data.names import Names
 from engine.errors import UserError
+from engine.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from tests.detection.coco_files import CATEGORIES, box, coco_data, write_split
 
 GOOD = [1, 2, 10, 20]
@@ -64,7 +68,7 @@ def test_all_is_kept_as_arrays(tmp_path):
     assert len(arrays) == 7 and not any(array.dtype == object for array in arrays)
     assert len(images.annotations.classes) == 3
     assert not any(isinstance(value, list) for value in vars(images).values())
-    assert isinstance(images._names, Names)
+    assert isinstance(images.names, Names)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +168,7 @@ def test_folders_and_files_that_may_not_be_read_are_called_so(tmp_path, monkeypa
         patched.setattr("engine.images.file_names.os.listdir", denied)
         (finding,) = read_split(coco_data(tmp_path), "train")[1]
     assert finding.fatal and finding.text == f"the folder {tmp_path}/train cannot be read: Permission denied"
-    monkeypatch.setattr("detection.data.coco.Path.read_bytes", denied)
+    monkeypatch.setattr("detection.data.coco_json.Path.open", denied)
     with pytest.raises(UserError, match=r"train\.json: cannot be read: Permission denied"):
         read_split(coco_data(tmp_path), "train")
     monkeypatch.setattr("engine.files.os.stat", denied)
@@ -385,7 +389,14 @@ def test_boxes_go_with_an_image_that_is_decoded_smaller(tmp_path, monkeypatch):
     values = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     Image.fromarray(values).save(images.path(0), "JPEG")
     whole = read_sample(images, 0)
-    monkeypatch.setattr("engine.images.image_io.MOST_BYTES", 4 * 30 * 40 - 1)
+    for module in ("image_io", "lazy_image"):
+        monkeypatch.setattr(f"engine.images.{module}.MOST_BYTES", 4 * 30 * 40 - 1)
     half = read_sample(images, 0)
-    assert whole.image.size == (40, 30) and half.image.size == (20, 15)
-    assert whole.boxes.tolist() == [[5, 10, 25, 26]] and half.boxes.tolist() == [[2.5, 5, 12.5, 13]]
+    assert whole.image.pixels().shape == (30, 40, 3) and half.image.pixels().shape == (15, 20, 3)
+    assert whole.image.size == half.image.size == (40, 30), "that of the file, which boxes are for"
+    assert whole.boxes.tolist() == half.boxes.tolist() == [[5, 10, 25, 26]]
+    plain = AugmentationConfig(zoom_out=None, iou_crop=None, horizontal_flip=0.0, photometric=None)
+    ready = Preprocessing(15, 20, "squash", 1.0, "bilinear", IMAGENET_MEAN, IMAGENET_STD)
+    seen = [TrainTransform(ready, plain)(sample, 0) for sample in (whole, half)]
+    assert torch.equal(seen[0]["boxes"], seen[1]["boxes"])
+    assert torch.allclose(seen[0]["boxes"], torch.tensor([[5 / 40, 10 / 30, 25 / 40, 26 / 30]]))

@@ -129,3 +129,16 @@ def test_what_is_wrong_with_one_split_does_not_hide_the_other(tmp_path: Path) ->
     assert [*opened] == ["train"]
     assert [finding.kind for finding in findings] == ["unknown_image", "unusable"]
     assert str(findings[1]).startswith("data.val.annotations: there is no file") and findings[1].fatal
+
+
+def test_so_few_training_images_as_may_be_skipped_are_told_and_not_fatal(tmp_path: Path) -> None:
+    config, _ = written(tmp_path, max_unreadable=1)
+    (tmp_path / "train" / "0.png").write_bytes(b"no image")
+    (tmp_path / "train" / "1.png").unlink()
+    findings = check_data(config, 1.0)[1]
+    assert {finding.kind: finding.fatal for finding in findings} == {"missing_images": False, "unreadable": False}
+    assert all("skipped, as data.max_unreadable=1 allows" in finding.text for finding in findings)
+    (tmp_path / "train" / "2.png").unlink()
+    (tmp_path / "val" / "2.png").unlink()
+    fatal = {(finding.kind, len(finding.ids)) for finding in check_data(config, 1.0)[1] if finding.fatal}
+    assert fatal == {("missing_images", 2), ("missing_images", 1)}

@@ -40,7 +40,7 @@ def test_a_size_that_the_backbone_cannot_take_is_refused() -> None:
 
 
 def losses(ranks: Ranks) -> list[float]:
-    config = config_of(detection=HRNET, data=LARGER, training={"steps": 3, "global_batch_size": 4, "precision": "fp32"})
+    config = config_of(detection=HRNET, data=LARGER, training={"steps": 3, "global_batch_size": 8, "precision": "fp32"})
     trainer, found = build_trainer(SPEC, config, ranks), []
     batches = trainer.batches()
     for _ in range(3):

@@ -7,12 +7,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from diffusion.data.reader import NoisyReader, PixelTransform, preprocessing_of
 from diffusion.data.sections import AugmentationConfig
 from engine.data.batch_plan import Draw
 from engine.datasets.labelled import open_digits
+from engine.images.lazy_image import LazyImage
 from tests.diffusion.small import config_of
 
 
@@ -53,7 +53,7 @@ def test_a_worker_that_is_no_fork_reads_the_same() -> None:
 
 def test_flips_and_crops_follow_from_the_seed() -> None:
     preprocessing = preprocessing_of(config_of(data={"image_size": 8}).data)
-    image = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+    image = LazyImage.of(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
     plain = PixelTransform(preprocessing, 3, None)(image, 0)
     flips = PixelTransform(preprocessing, 3, AugmentationConfig(horizontal_flip=1.0, vertical_flip=1.0))(image, 0)
     assert torch.equal(flips, plain.flip(1, 2))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from engine.images.lazy_image import LazyImage
 from engine.images.transforms import to_tensor
 
 
@@ -19,8 +21,8 @@ class Brightness:
         self.model = nn.Identity()
         self._channels = channels
 
-    def transform(self, image: Image.Image) -> Tensor:
-        return to_tensor(image.resize((4, 4), Image.Resampling.BOX))[: self._channels]
+    def transform(self, image: LazyImage) -> Tensor:
+        return to_tensor(np.array(image.pillow().resize((4, 4), Image.Resampling.BOX)))[: self._channels]
 
     def answers(self, images: Tensor, sizes: Tensor) -> list[str]:
         return [self.classes[number] for number in self.features(images)[1].argmax(1).tolist()]

@@ -15,6 +15,7 @@ from diffusion.metrics.spaces import Judged
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.images.lazy_image import LazyImage
 from tests.distributed import run_ranks
 
 ALONE = Ranks(Layout(), torch.device("cpu"))
@@ -38,7 +39,10 @@ def test_a_classifier_judges_as_it_does_files(classifier: Path) -> None:
     loaded = load_classifier(classifier)
     files = [Image.fromarray(image[0].numpy()) for image in images()]
     assert [answer.classes for answer in loaded(files)] == [(DIGITS[number],) for number in classes.tolist()]
-    model, inputs = loaded.inference.model, torch.stack([loaded.inference.transform(f.convert("RGB")) for f in files])
+    model, inputs = (
+        loaded.inference.model,
+        torch.stack([loaded.inference.transform(LazyImage.of(f.convert("RGB"))) for f in files]),
+    )
     with torch.inference_mode():
         expected = model.forward_head(model.forward_features(loaded.inference.classifier.normalized(inputs)), True)
     torch.testing.assert_close(features, expected)
@@ -70,6 +74,8 @@ def evaluated(judge):
 
 def test_mirrored_images_leave_the_features_alone(classifier: Path) -> None:
     plain, mirrored = (load_classifier(classifier, overrides=o).inference for o in ([], ["evaluation.tta=flip"]))
-    inputs = torch.stack([plain.transform(Image.fromarray(image[0].numpy()).convert("RGB")) for image in images()])
+    inputs = torch.stack(
+        [plain.transform(LazyImage.of(Image.fromarray(image[0].numpy()).convert("RGB"))) for image in images()]
+    )
     (features, probabilities), (same, other) = (judge.features(inputs) for judge in map(evaluated, (plain, mirrored)))
     assert torch.equal(features, same) and not torch.equal(probabilities, other)

@@ -6,6 +6,7 @@ from PIL import Image
 
 from diffusion.metrics.measure import Copy
 from diffusion.report.grids import ENOUGH, GAP, array_of, enlargement, nearest_sheet, rows_by_class, sample_grid
+from engine.images.lazy_image import LazyImage
 
 
 def levels(count: int, channels: int = 1, side: int = 8) -> torch.Tensor:
@@ -34,7 +35,9 @@ def test_rows_are_the_first_images_of_each_class_that_has_some() -> None:
 
 def test_samples_stand_on_the_left_of_training_images() -> None:
     sample = np.tile(np.array([0, 200, 0], np.uint8), (8, 8, 1))
-    shown = nearest_sheet([Copy(4, sample, 7, 1.5)], lambda index: Image.new("RGB", (16, 16), (10 * index, 0, 0)))
+    shown = nearest_sheet(
+        [Copy(4, sample, 7, 1.5)], lambda index: LazyImage.of(Image.new("RGB", (16, 16), (10 * index, 0, 0)))
+    )
     left, right = (np.argwhere((shown == colour).all(2)) for colour in ((0, 200, 0), (70, 0, 0)))
     assert len(left) == len(right) > 1000 and left[:, 1].max() < right[:, 1].min()
 

@@ -181,3 +181,16 @@ def test_free_settings_are_not_worth_a_word() -> None:
     before = RunConfig().model_dump(mode="json")
     after = RunConfig.model_validate({"logging": {"every_steps": 3}, "checkpoint": {"every_steps": 5}})
     assert allowed_changes(before, after, "it") == []
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_what_that_did(
+    config: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = finished(config)
+    tree = yaml.safe_load(folder.config.read_text())
+    assert tree["training"].pop("clip_grad_norm", "not there") != 0.25
+    folder.config.write_text(yaml.safe_dump(tree))
+    monkeypatch.setattr("engine.config.load.OLDER", {"training.clip_grad_norm": 0.25})
+    the_plan = plan(SPEC.schema(), TrainArguments(None, str(folder.path), False, ["training.epochs=3"]))
+    assert the_plan.config.training.clip_grad_norm == 0.25 and the_plan.folder == folder
+    assert "begun by an earlier version: it goes on with training.clip_grad_norm=0.25" in caplog.text

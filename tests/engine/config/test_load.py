@@ -7,7 +7,15 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from engine.config.load import dump_config, emptied, load_config, read_override, split_values
+from engine.config.load import (
+    dump_config,
+    emptied,
+    load_config,
+    load_recorded,
+    older_settings,
+    read_override,
+    split_values,
+)
 from engine.config.paths import AbsolutePath
 from engine.config.section import Section, Variants
 from engine.errors import UserError
@@ -214,3 +222,17 @@ def test_a_setting_without_a_value_is_told() -> None:
 def test_one_for_a_key_that_cannot_be_so_is_refused(override: str, message: str) -> None:
     source = ["data.source=table", "data.root=x"] if "csv" in override else ["data.source=drawn"]
     assert problem(*source, override) == f"command line: {message}"
+
+
+def test_what_a_recorded_configuration_does_not_say_is_what_its_version_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.config.load.OLDER", {"data.size": 7, "data.nowhere": 1})
+    file = tmp_path / "config.yaml"
+    file.write_text("data: {source: drawn}\n")
+    assert load_config(Run, file).data == Drawn(source="drawn", size="auto")
+    assert load_recorded(Run, file).data == Drawn(source="drawn", size=7)
+    assert load_recorded(Run, file, ["data.size=3"]).data == Drawn(source="drawn", size=3)
+    file.write_text("data: {source: drawn, size: auto}\n")
+    assert load_recorded(Run, file) == load_config(Run, file)
+    assert older_settings(Run, file) == []

@@ -13,6 +13,7 @@ import torch
 
 import engine
 from engine.data.batch_plan import Draw
+from engine.data.lost_workers import WorkerLostError, loss_of
 from engine.data.names import Names
 from engine.data.workers import WorkerSettings, read_batches, resolve_workers
 from engine.distributed.layout import Layout
@@ -70,7 +71,7 @@ class Large:
         self.names = Names(f"{i}.jpg" for i in range(100_000))
 
     def __getitem__(self, draw: Draw):
-        address = self.names._content.__array_interface__["data"][0]
+        address = self.names.content.__array_interface__["data"][0]
         flags = ""
         for line in Path("/proc/self/maps").read_text().splitlines():
             first, last = (int(end, 16) for end in line.split()[0].split("-"))
@@ -201,3 +202,95 @@ def test_a_bound_rank_counts_the_cores_it_may_run_on(monkeypatch):
 def test_an_explicit_number_of_workers_stays():
     assert resolve_workers(0, Layout(), {}) == 0
     assert resolve_workers(7, Layout(0, 4, 0, 4, "torchrun"), {}) == 7
+
+
+class Announced:
+    """Samples of batches that were announced before they are asked for, each once."""
+
+    def __init__(self) -> None:
+        self.coming: list[int] = []
+
+    def announce(self, draws: list[Draw], threads: int) -> None:
+        assert threads == 5
+        self.coming += [draw.index for draw in draws]
+
+    def __getitem__(self, draw: Draw):
+        assert self.coming.pop(0) == draw.index
+        return draw.index, len(self.coming)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_workers_know_their_next_batch(workers):
+    found = list(read_batches(Announced(), batches_of(2, 3, 1, 2, 2), WorkerSettings(workers, read_threads=5)))
+    assert [batch[0].tolist() for batch in found] == [[0, 1], [2, 3, 4], [5], [6, 7], [8, 9]]
+    left = [int(batch[1][-1]) for batch in found]
+    assert left == {0: [3, 1, 2, 2, 0], 1: [3, 1, 2, 2, 0], 2: [1, 2, 2, 0, 0]}[workers]
+
+
+def test_no_thread_reads_ahead_where_none_is_asked_for():
+    with pytest.raises(IndexError):
+        list(read_batches(Announced(), batches_of(2), WorkerSettings(0)))
+
+
+class Killed:
+    """Kills the worker that reads sample 5, as long as a file says so."""
+
+    def __init__(self, file: Path, always: bool = False, how: signal.Signals = signal.SIGKILL) -> None:
+        self.file, self.always, self.how = file, always, how
+
+    def __getitem__(self, draw: Draw):
+        if draw.index == 5 and self.file.exists():
+            if not self.always:
+                self.file.unlink()
+            os.kill(os.getpid(), self.how)
+        return {"value": draw.index, "pid": os.getpid()}
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    (tmp_path / "mark").touch()
+    return tmp_path / "mark"
+
+
+def test_a_worker_that_is_killed_costs_no_sample(mark, caplog):
+    found = list(read_batches(Killed(mark), batches_of(2, 2, 3, 2, 2), WorkerSettings(2)))
+    assert [batch["value"].tolist() for batch in found] == [[0, 1], [2, 3], [4, 5, 6], [7, 8], [9, 10]]
+    assert "data.workers: a process that reads images was killed by SIGKILL" in caplog.text
+    assert "(--mem), or set fewer than 2 data.workers; 2 new ones go on" in caplog.text
+
+
+def test_workers_that_are_killed_again_and_again_end_the_run(mark):
+    with pytest.raises(WorkerLostError, match="given up after 3 new starts"):
+        list(read_batches(Killed(mark, always=True), batches_of(2, 4), WorkerSettings(1)))
+
+
+def test_where_shared_memory_is_full_the_main_process_reads_on(mark, caplog):
+    found = list(read_batches(Killed(mark, how=signal.SIGBUS), batches_of(2, 2, 3, 2), WorkerSettings(2)))
+    assert [batch["value"].tolist() for batch in found] == [[0, 1], [2, 3], [4, 5, 6], [7, 8]]
+    assert int(found[-1]["pid"][0]) == os.getpid()
+    assert "shared memory, /dev/shm, has no room for the batches of 2 processes" in caplog.text
+    assert "docker run --shm-size" in caplog.text and "the main process reads on" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "unable to write to file </torch_12_34_0>: No space left on device (28)",
+        "unable to allocate shared memory(shm) for file </torch_12_34_0>: No space left on device (28)",
+        "unable to resize file </torch_1_2_0> to the right size: No space left on device (28)",
+    ],
+)
+def test_what_torch_says_of_full_shared_memory_is_known(reason):
+    text = f"Caught RuntimeError in DataLoader worker process 0.\nTraceback\nRuntimeError: {reason}\n"
+    assert loss_of(RuntimeError(text), [None, None]) == signal.SIGBUS
+    assert loss_of(RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nboom"), [None, 1]) is None
+
+
+def test_the_main_process_is_interrupted_by_no_worker_that_is_gone(mark):
+    reading = read_batches(Killed(mark), batches_of(2, 2, 3, 2, 2), WorkerSettings(1))
+    assert next(reading)["value"].tolist() == [0, 1]
+    deadline = time.monotonic() + 60
+    while mark.exists() and time.monotonic() < deadline:  # the worker kills itself meanwhile
+        time.sleep(0.01)
+    time.sleep(0.2)
+    assert [batch["value"].tolist() for batch in reading] == [[2, 3], [4, 5, 6], [7, 8], [9, 10]]

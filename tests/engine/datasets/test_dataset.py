@@ -46,18 +46,27 @@ def root(tmp_path_factory):
     return folder
 
 
-def read(root, *, ranks=1, accumulation=1, workers=0, start_step=0) -> dict[tuple[int, int], tuple]:
+def read(
+    root, *, ranks=1, accumulation=1, workers=0, threads=0, start_step=0, decode="fast"
+) -> dict[tuple[int, int], tuple]:
     """For each step and position that counts: index, label, and the bytes of the augmented and of the mixed image."""
     images = open_images(FolderData(source="folder", root=root), "train")
     size = Preprocessing(
-        32, 32, resize="crop", crop_pct=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+        32,
+        32,
+        resize="crop",
+        crop_pct=1.0,
+        interpolation="bicubic",
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        decode=decode,
     )
     reader = ImageReader(images, TrainTransform(size, AUGMENTATION), SEED)
     layout = BatchLayout(len(images), GLOBAL_BATCH, accumulation, ranks, drop_last=False)
     found = {}
     for rank in range(ranks):
         sampler = MicroBatchSampler(NaturalOrder(len(images), SEED), layout, rank, start_step, STEPS)
-        for batch in TrainLoader(reader, sampler, WorkerSettings(workers)):
+        for batch in TrainLoader(reader, sampler, WorkerSettings(workers, read_threads=threads)):
             slot, data = batch.slot, batch.data
             assert data["image"].dtype == torch.uint8
             plan = plan_mixing(AUGMENTATION, SEED, slot.epoch, slot.step_in_epoch, slot.positions, 32, 32)
@@ -89,9 +98,15 @@ def test_ranks_and_accumulation_change_no_byte(root, reference, ranks, accumulat
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
-@pytest.mark.parametrize("workers", [1, 3])
-def test_workers_change_no_byte(root, reference, workers):
-    assert read(root, workers=workers) == reference
+@pytest.mark.parametrize(("workers", "threads"), [(1, 0), (3, 0), (2, 4), (0, 4)])
+def test_workers_and_threads_that_read_ahead_change_no_byte(root, reference, workers, threads):
+    assert read(root, workers=workers, threads=threads) == reference
+
+
+def test_exact_pixels_are_others_of_the_same_draws(root, reference):
+    exact = read(root, decode="exact")
+    assert exact.keys() == reference.keys() and exact != reference
+    assert all(row[:2] == reference[key][:2] for key, row in exact.items())
 
 
 def test_resuming_in_the_middle_of_an_epoch_changes_no_byte(root, reference):

@@ -31,7 +31,7 @@ def test_digits_hold_every_image_of_scikit_learn_once():
 
 def test_a_digit_is_a_grey_rgb_image_of_8_by_8():
     image = open_digits("val").image(3)
-    assert (image.mode, image.size) == ("RGB", (8, 8))
+    assert image.pixels().shape == (8, 8, 3)
     values = np.asarray(image)
     assert (values[..., 0] == values[..., 2]).all()
     assert values.max() == 255

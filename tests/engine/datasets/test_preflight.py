@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.data import file_check
 from engine.datasets.class_folders import open_folder
 from engine.datasets.labelled import FileImages, open_digits
 from engine.datasets.preflight import NAMED, broken_images, faults_of, located, warn_of_likenesses
 from engine.datasets.sections import FolderData
-from engine.images import file_check
 from tests.classification.small import write_images
 
 
@@ -75,6 +75,21 @@ def test_listed_images_that_are_missing_are_counted_and_the_first_named(tmp_path
     ]
     assert named[0].endswith("; the nearest is '009.jpg'")
     assert last == "and 3 more"
+
+
+def test_so_few_training_images_as_may_be_skipped_are_told_and_no_fault(images, caplog):
+    images.path(3).write_bytes(b"")
+    whole = images.subset(np.array([1, 2]))
+    assert "it is empty" in faults_of(images, whole) and not caplog.messages
+    assert faults_of(images, whole, 1) == ""
+    assert "it is empty" in caplog.text and "skipped, as data.max_unreadable=1 allows" in caplog.text
+    assert "it is empty" in faults_of(whole, images, 1), "of val none is left out"
+    images.path(3).write_bytes(images.path(6).read_bytes())
+    images.path(4).unlink()
+    for allowed in (0, 1):
+        assert ("no such image" in faults_of(located(images), whole, allowed)) == (allowed == 0)
+    images.path(5).unlink()
+    assert "2 of 20 images" in faults_of(located(images), whole, 1)
 
 
 def test_missing_folders_and_absolute_paths_count(tmp_path, images):

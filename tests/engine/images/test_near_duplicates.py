@@ -8,6 +8,7 @@ from PIL import Image, ImageEnhance
 
 from engine.errors import UserError
 from engine.images import near_duplicates
+from engine.images.lazy_image import LazyImage
 from engine.images.near_duplicates import hash_images, near_pairs, splits_alike
 
 
@@ -20,11 +21,11 @@ class Shown:
     def __len__(self) -> int:
         return len(self.images)
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int) -> LazyImage:
         found = self.images[index]
         if isinstance(found, str):
             raise UserError(found)
-        return found
+        return LazyImage.of(found)
 
     def name(self, index: int) -> str:
         return str(index)

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from torchvision.transforms import v2
 
+from engine.images.lazy_image import LazyImage
 from engine.images.preprocessing import Preprocessing
 from engine.images.transforms import EvalTransform
 
@@ -40,7 +41,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("resize", ["crop", "squash", "pad"])
 @pytest.mark.parametrize("size", [(1, 100_000), (100_000, 1), (2, 100_000), (30, 100_000), (100_000, 30)])
 def test_nothing_that_is_made_of_a_strip_is_huge(resize: str, size: tuple[int, int], made: list[int]) -> None:
-    found = EvalTransform(preprocessing(resize))(Image.new("RGB", size, "white"))
+    found = EvalTransform(preprocessing(resize))(LazyImage.of(Image.new("RGB", size, "white")))
     assert found.shape == (3, SIDE, SIDE)
     assert made and max(made) <= MOST + size[0] * size[1]
     if resize != "pad":
@@ -53,7 +54,7 @@ def test_nothing_that_is_made_of_a_strip_is_huge(resize: str, size: tuple[int, i
 def test_the_middle_of_a_strip_is_that_of_the_whole(size: tuple[int, int], crop_pct: float, interpolation: str) -> None:
     mode = v2.InterpolationMode(interpolation)
     whole = v2.Compose([v2.Resize(int(SIDE / crop_pct), mode), v2.CenterCrop(SIDE), v2.PILToTensor()])
-    found = EvalTransform(preprocessing("crop", interpolation, crop_pct))(noise(*size))
+    found = EvalTransform(preprocessing("crop", interpolation, crop_pct))(LazyImage.of(noise(*size)))
     off = (found.int() - whole(noise(*size)).int()).abs()
     assert (off > 0).float().mean() < 0.005 and (off.max() <= 1 or interpolation == "nearest")
 
@@ -61,5 +62,5 @@ def test_the_middle_of_a_strip_is_that_of_the_whole(size: tuple[int, int], crop_
 def test_a_squashed_strip_shows_all_of_it() -> None:
     strip = np.zeros((100_000, 1, 3), np.uint8)
     strip[:50_000, :, 0] = 200
-    found = EvalTransform(preprocessing("squash"))(Image.fromarray(strip))
+    found = EvalTransform(preprocessing("squash"))(LazyImage.of(strip))
     assert found[0, 3].unique().tolist() == [200] and found[0, -3].unique().tolist() == [0]

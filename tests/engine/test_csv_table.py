@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.datasets.csv_table import read_table
+from engine.csv_table import read_table
 from engine.errors import UserError
 
 WANTED = {"data.path_column": ["file"], "data.label_columns": ["species"]}

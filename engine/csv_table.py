@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,17 +34,38 @@ def read_table(
     source: str = "data.csv",
     delimiter_key: str = "data.delimiter",
 ) -> Table:
-    """Reads the wanted columns of a CSV file in UTF-8 with a header line, without blank lines and byte-order mark.
+    """Reads the wanted columns of a table, see :func:`read_rows`."""
+    table = Table({name: [] for names in wanted.values() for name in names}, [], [])
+    columns = list(table.columns.values())
+    for line, cells in read_rows(file, wanted, table.swallowed, delimiter, source, delimiter_key):
+        table.lines.append(line)
+        for column, cell in zip(columns, cells, strict=True):
+            column.append(cell)
+    return table
+
+
+def read_rows(
+    file: Path,
+    wanted: Mapping[str, Sequence[str]],
+    swallowed: list[int],
+    delimiter: str = ",",
+    source: str = "data.csv",
+    delimiter_key: str = "data.delimiter",
+) -> Iterator[tuple[int, list[str]]]:
+    """Reads a CSV file in UTF-8 with a header line, without blank lines and byte-order mark, row by row.
+
+    Yields where each row ends in the file, and its cells of the wanted columns without spaces around them.
 
     Args:
-        wanted: configuration keys, each with the names of columns that it asks for.
+        wanted: configuration keys, each with the names of columns that it asks for, in whose order cells come.
+        swallowed: is given what :attr:`Table.swallowed` says.
         source: the configuration key or option that names the file.
         delimiter_key: that which names the delimiter.
 
     Raises:
         UserError: the file is missing, empty or no CSV, lacks a column, or has a row of another length than its header.
     """
-    before = 0
+    before = rows = 0
     try:
         if kind := other_than_file(file):
             raise UserError(f"{source}: {file} is {kind}; name a CSV file")
@@ -53,27 +74,22 @@ def read_table(
             header = [name.strip() for name in next(reader, [])]
             if not header:
                 raise UserError(f"{source}: {file} is empty; its first line is to name the columns")
-            places = {
-                name: _place(file, key, name, header, delimiter_key) for key, names in wanted.items() for name in names
-            }
-            columns: dict[str, list[str]] = {name: [] for name in places}
-            lines: list[int] = []
-            swallowed: list[int] = []
+            places = [_place(file, key, name, header, delimiter_key) for key, names in wanted.items() for name in names]
             before = reader.line_num
             for row in reader:
-                spans, before = reader.line_num - before, reader.line_num
+                line = reader.line_num
+                spans, before = line - before, line
                 if not row:
                     continue
                 if len(row) != len(header):
                     raise UserError(
-                        f"{file}:{reader.line_num}: {len(row)} values, but the header names {len(header)} columns; "
+                        f"{file}:{line}: {len(row)} values, but the header names {len(header)} columns; "
                         'a value with a comma, quote or line break in it stands in quotes ("...")'
                     )
-                lines.append(reader.line_num)
                 if spans > 1 and any(_reads_like_rows(cell, delimiter, len(header)) for cell in row):
-                    swallowed.append(reader.line_num)
-                for name, place in places.items():
-                    columns[name].append(row[place].strip())
+                    swallowed.append(line)
+                rows += 1
+                yield line, [row[place].strip() for place in places]
     except FileNotFoundError:
         raise UserError(f"{source}: {file} does not exist{_nearest(file)}") from None
     except UnicodeDecodeError as error:
@@ -83,9 +99,8 @@ def read_table(
         raise UserError(f"{file}:{before + 1}: not CSV ({error}){quote}") from None
     except OSError as error:
         raise UserError(f"{source}: {file} cannot be read: {error.strerror or error}") from None
-    if not lines:
+    if not rows:
         raise UserError(f"{source}: {file} has a header and no rows")
-    return Table(columns, lines, swallowed)
 
 
 def _reads_like_rows(cell: str, delimiter: str, columns: int) -> bool:

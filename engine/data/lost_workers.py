@@ -1,0 +1,75 @@
+"""Worker processes that are killed: by what, in words, and with how many it goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from engine.data.batch_plan import Draw
+
+RESTARTS = 3
+"""How often lost workers are replaced, before it is given up."""
+_FULL = re.compile(r"unable to (write|open|mmap|resize|allocate|create|\w+) .*(torch_|shm|shared memory)")
+"""What torch says of shared memory that is full, in a worker that has noticed it; others die of SIGBUS."""
+
+
+class WorkerLostError(RuntimeError):
+    """Processes that read images are killed again and again."""
+
+
+class Lost(Exception):
+    """A worker is gone."""
+
+    def __init__(self, by: signal.Signals) -> None:
+        super().__init__(by)
+        self.by = by
+
+
+class Unread:
+    """Batches of draws that have not arrived yet: iterating again begins with the first of them."""
+
+    def __init__(self, batches: Iterable[list[Draw]]) -> None:
+        self._source, self._sent = iter(batches), deque[list[Draw]]()
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        yield from list(self._sent)
+        for batch in self._source:
+            self._sent.append(batch)
+            yield batch
+
+    def arrived(self) -> None:
+        """Notes that the first has."""
+        self._sent.popleft()
+
+
+def loss_of(error: Exception, exit_codes: Iterable[int | None]) -> signal.Signals | None:
+    """Returns the signal that has ended one of the workers; None if the error is another.
+
+    Full shared memory counts as SIGBUS, and comes before others.
+
+    Args:
+        error: What has been raised where their batches are taken.
+        exit_codes: Of all workers, as multiprocessing has them: negative numbers of signals.
+    """
+    numbers = {-code for code in exit_codes if code is not None and code < 0}
+    if signal.SIGBUS in numbers or _FULL.search(str(error)):
+        return signal.SIGBUS
+    return signal.Signals(min(numbers)) if numbers else None
+
+
+def told_of_loss(loss: signal.Signals, workers: int) -> tuple[str, int]:
+    """Returns what to say where one of ``workers`` was lost, and how many are to go on."""
+    if loss == signal.SIGBUS:
+        free = f" ({shutil.disk_usage('/dev/shm').free / 2**20:.0f} MB are free)" if os.path.isdir("/dev/shm") else ""
+        return (
+            f"data.workers: shared memory, /dev/shm, has no room for the batches of {workers} processes{free}; give "
+            "the container or job more (docker run --shm-size=8g), or set smaller data.workers and data.prefetch"
+        ), 0
+    return (
+        f"data.workers: a process that reads images was killed by {loss.name}, mostly for lack of memory; ask for more "
+        f"(--mem), or set fewer than {workers} data.workers"
+    ), workers

@@ -1,0 +1,132 @@
+"""Images whose pixels are decoded when it is known how many are used: JPEG files by libjpeg-turbo, others by Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from engine.data.read_ahead import read_file
+from engine.images.image_io import BYTES_OF_PIXEL, MOST_BYTES, ImageArray, exif_turn, read_image, size_in_file
+from engine.images.jpeg_end import COEFFICIENTS, GREY, scans
+
+REDUCTIONS = (8, 4, 2)
+"""By how much the sides of a JPEG file's image can be reduced while it is decoded, at less cost than afterwards."""
+PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)
+"""Markers of the frames of Huffman-coded JPEG files: baseline, extended and progressive."""
+TABLES = (0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))
+"""Markers of what may stand before the pixels besides: tables, restart intervals, comments, applications' data."""
+PROGRESSIVE, START_OF_SCAN, APP1, FILL = 0xC2, 0xDA, 0xE1, 0xFF
+
+
+class LazyImage:
+    """An image of 8-bit RGB, upright.
+
+    Args:
+        width: Pixels across.
+        height: Pixels down.
+        decode: Gives the pixels, (height, width, 3), for a reduction n of 1 or, if ``reducible``, of
+            :data:`REDUCTIONS`: sides that are an n-th, rounded up, or else the whole ones. Of a huge image there may be
+            fewer from the beginning.
+        reducible: Whether there are reductions.
+    """
+
+    def __init__(self, width: int, height: int, decode: Callable[[int], ImageArray], reducible: bool = False) -> None:
+        self.width, self.height, self.reducible = width, height, reducible
+        self._decode = decode
+
+    @classmethod
+    def of(cls, image: Image.Image | ImageArray) -> LazyImage:
+        """Makes one of pixels that are there: of Pillow in mode RGB, or (height, width, 3)."""
+        if isinstance(image, Image.Image):
+            pixels = np.array(image)
+            return cls(*size_in_file(image), lambda reduction: pixels)
+        return cls(image.shape[1], image.shape[0], lambda reduction: image)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Returns width and height."""
+        return self.width, self.height
+
+    def pixels(self, reduction: int = 1) -> ImageArray:
+        """Decodes the image, which nobody may change: (height, width, 3).
+
+        Raises:
+            UserError: the file is broken.
+        """
+        return self._decode(reduction)
+
+    def pillow(self) -> Image.Image:
+        """Returns the image as one of Pillow's."""
+        return Image.fromarray(self.pixels())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> ImageArray:
+        return np.array(self.pixels(), dtype, copy=True)
+
+
+def load_image(path: Path, content: bytes | None = None) -> LazyImage:
+    """Loads the image in the file ``path``, of which ``content`` are the bytes, if they have been read already.
+
+    Pixels are those of :func:`engine.images.image_io.read_image`, which reads all files but plain JPEG files, and
+    those of which the decoder has something to say, or that end before their picture does.
+
+    Raises:
+        UserError: the file cannot be read, or is no image; of JPEG files that are damaged behind their header, only
+            their pixels raise it.
+    """
+    content = read_file(path) if content is None else content
+    plain = plain_jpeg(content) if content is not None else None
+    if content is None or plain is None:  # Pillow's way, which also says what is wrong with a file
+        return LazyImage.of(read_image(path, content))
+    width, height, coefficients = plain
+
+    def decode(reduction: int) -> ImageArray:
+        least = {"min_height": -(-height // reduction), "min_width": -(-width // reduction), "min_factor": reduction}
+        try:
+            pixels = simplejpeg.decode_jpeg(content, "RGB", **least)
+        except ValueError:  # damaged; Pillow makes of it what can be made, or says why nothing can
+            return np.array(read_image(path, content))
+        grey = all(value in GREY for value in pixels[-1, -1].tolist())
+        if grey or (coefficients and scans(content)[0] != coefficients):  # it may end before its picture does
+            return np.array(read_image(path, content))
+        return pixels
+
+    return LazyImage(width, height, decode, reducible=True)
+
+
+def plain_jpeg(content: bytes) -> tuple[int, int, int] | None:
+    """Returns width and height of a JPEG file of 8-bit grey or colour, stored upright and not huge; None of any other.
+
+    And, where it comes in passes (progressive), how many coefficients a whole one has, else 0.
+    """
+    if content[:2] != b"\xff\xd8":
+        return None
+    place, found, exif, turned = 2, None, b"", False
+    while place + 4 <= len(content) and content[place] == FILL:
+        marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
+        if marker == FILL:
+            place += 1
+            continue
+        body = place + 4
+        if marker == START_OF_SCAN:
+            upright = not turned and (not exif or exif_turn(exif) is None)
+            fits = found is not None and 0 < found[0] * found[1] * BYTES_OF_PIXEL <= MOST_BYTES
+            return found if upright and fits else None
+        if marker in PLAIN_FRAMES:
+            bits, components = content[body : body + 1], content[body + 5 : body + 6]
+            if bits != b"\x08" or components not in (b"\x01", b"\x03"):
+                return None
+            height, width = (int.from_bytes(content[at : at + 2], "big") for at in (body + 1, body + 3))
+            found = width, height, COEFFICIENTS * components[0] * (marker == PROGRESSIVE)
+        elif marker == APP1:
+            segment = content[body : place + 2 + length]
+            exif += segment[6 * bool(exif) :] if segment.startswith(b"Exif\0\0") else b""
+            turned = turned or b"tiff:Orientation" in segment  # in XMP, which Pillow reads where EXIF does not say
+        elif marker not in TABLES:
+            return None
+        place += 2 + length
+    return None

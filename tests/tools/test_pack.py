@@ -1,0 +1,276 @@
+"""Images in tar files: the same as in folders, whatever interrupts the packing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from detection.data.open import open_images as open_annotated
+from detection.data.sections import CocoData
+from detection.data.sections import ShardData as BoxShards
+from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder
+from engine.data.loaders import MicroBatchSampler, TrainLoader
+from engine.data.shards import Shards
+from engine.data.unreadable import Patience, UnreadableError
+from engine.data.workers import WorkerSettings
+from engine.datasets.dataset import ImageReader, open_images, prepare_on_all
+from engine.datasets.labelled import digests
+from engine.datasets.sections import FolderData, ShardData
+from engine.datasets.shard_images import ShardImages
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
+from engine.errors import UserError
+from tests.detection.coco_files import box, write_split
+from tools import pack
+from tools.pack import main
+
+ALONE = Ranks(Layout(), torch.device("cpu"))
+
+
+@pytest.fixture(autouse=True)
+def _room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is free on the disk of the tests is enough."""
+    monkeypatch.setattr("engine.data.shards.SPARED", 0.0)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> list[str]:
+    """The arguments that pack seven images of two classes, three a tar file."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 5), ("val", 2)):
+        for number in range(count):
+            name = f"{number}.x.{'png' if number else 'JPG'}"
+            file = tmp_path / "data" / split / ("ant", "bee")[number % 2] / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (30, 40, 3), np.uint8)).save(file)
+    config = tmp_path / "run.yaml"
+    data = {"source": "folder", "root": str(tmp_path / "data")}
+    config.write_text(yaml.safe_dump({"data": data, "model": {"name": "swin_tiny"}}))
+    common = ["--task", "classification", "--config", str(config), "--workers", "1", "--shard-images", "3"]
+    return [*common, "--output", str(tmp_path / "packed")]
+
+
+def folder(tmp_path: Path) -> FolderData:
+    return FolderData(source="folder", root=tmp_path / "data")
+
+
+def packed(tmp_path: Path, **keys: Any) -> ShardData:
+    return ShardData(source="shards", root=tmp_path / "packed", **keys)
+
+
+def batches(images: Any, workers: int) -> list[dict[str, Any]]:
+    reader = ImageReader(images, lambda image, seed: torch.from_numpy(image.pixels().copy()), seed=1)
+    sampler = MicroBatchSampler(NaturalOrder(len(images), 2), BatchLayout(len(images), 2), stop_step=4)
+    settings = WorkerSettings(workers, read_threads=4)
+    return [batch.data for batch in TrainLoader(reader, sampler, settings)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shards_are_read_like_the_folder(tmp_path: Path, run: list[str], workers: int) -> None:
+    assert main(run) == 0
+    for split in ("train", "val"):
+        there, here = open_images(folder(tmp_path), split), open_images(packed(tmp_path), split)
+        assert digests(there) == digests(here) and there.classes == here.classes
+    ours = batches(open_images(packed(tmp_path), "train"), workers)
+    for mine, theirs in zip(ours, batches(open_images(folder(tmp_path), "train"), 0), strict=True):
+        assert all(torch.equal(torch.as_tensor(mine[key]), torch.as_tensor(theirs[key])) for key in theirs)
+
+
+def test_tar_and_readers_of_webdataset_see_keys_with_class_numbers(tmp_path: Path, run: list[str]) -> None:
+    assert main(run) == 0
+    assert sorted(path.name for path in (tmp_path / "packed").glob("*.tar")) == [
+        "train-000000.tar",
+        "train-000001.tar",
+        "val-000000.tar",
+    ]
+    with tarfile.open(tmp_path / "packed" / "train-000001.tar") as tar:
+        names = tar.getnames()
+        assert names == ["000000003.png", "000000003.cls", "000000004.png", "000000004.cls"]
+        stream = tar.extractfile("000000003.cls")
+        assert stream is not None and stream.read() == b"1"
+    first = digests(open_images(packed(tmp_path), "train"))[1]
+    for index in (tmp_path / "packed").glob("*.safetensors"):
+        index.unlink()
+    (tmp_path / "packed" / "classes.txt").write_text("ant\nbee\n")
+    images = open_images(packed(tmp_path), "train")  # as WebDataset's, which have none
+    assert images.classes == ["ant", "bee"] and images.labels.tolist() == [0, 0, 0, 1, 1]
+    known = open_images(folder(tmp_path), "train")
+    assert all(np.array_equal(images.image(n).pixels(), known.image(n).pixels()) for n in range(5))
+    assert first != digests(images)[1], "they are called otherwise"
+
+
+def test_packing_goes_on_where_it_was_interrupted(
+    tmp_path: Path, run: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, write = list[Path](), pack._content
+
+    def counted(source: Path, *settings: Any) -> Any:
+        written.append(source)
+        if len(written) == 5:
+            raise UserError("pulled the plug")
+        return write(source, *settings)
+
+    monkeypatch.setattr(pack, "_content", counted)
+    monkeypatch.setattr(pack, "ProcessPoolExecutor", Inline)
+    assert main(run) == 2
+    assert [path.name for path in (tmp_path / "packed").glob("*.tar")] == ["train-000000.tar"]
+    assert main(run) == 0 and len(written) == 5 + 2 + 2
+    assert main(run) == 0 and len(written) == 9
+    assert sorted(path.name for path in (tmp_path / "packed").iterdir() if path.name.startswith(".")) == []
+    assert main([*run, "--short-side", "20"]) == 2, "other settings have a folder of their own"
+
+
+class Inline:
+    """Runs what a pool would, here."""
+
+    def __init__(self, workers: int) -> None:
+        pass
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def submit(self, call: Callable[[Any], Any], job: Any) -> Future[Any]:
+        future = Future[Any]()
+        future.set_result(call(job))
+        return future
+
+
+def test_images_are_made_smaller_and_boxes_with_them(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20], area=100)])
+    files: dict[str, Any] = {name: {"images": name, "annotations": f"{name}.json"} for name in ("train", "val")}
+    before = open_annotated(CocoData(source="coco", root=tmp_path, **files), "train")
+    side = int(before.annotations.sizes[0].min())
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump({"data": {"source": "coco", "root": str(tmp_path), **files}}))
+    options = ["--short-side", str(side // 2), "--workers", "1", "--output", str(tmp_path / "packed")]
+    assert main(["--task", "detection", "--config", str(config), *options]) == 0
+    after = open_annotated(BoxShards(source="shards", root=tmp_path / "packed"), "train")
+    assert len(after) == len(before) and [after.name(n) for n in range(len(after))] == [
+        before.name(n) for n in range(len(before))
+    ]
+    scale = after.annotations.sizes[0] / before.annotations.sizes[0]
+    assert scale.max() <= 0.6
+    np.testing.assert_allclose(after.annotations.boxes, before.annotations.boxes * np.tile(scale, 2))
+    np.testing.assert_allclose(after.annotations.areas, before.annotations.areas * scale.prod())
+    assert after.image(0).size == tuple(after.annotations.sizes[0].tolist())
+
+
+def test_a_shard_that_is_missing_or_another_is_named(tmp_path: Path, run: list[str]) -> None:
+    assert main(run) == 0
+    shard = tmp_path / "packed" / "train-000000.tar"
+    shard.write_bytes(shard.read_bytes() + b"x")
+    with pytest.raises(UserError, match=r"train-000000.tar: has \d+ bytes"):
+        open_images(packed(tmp_path), "train")
+    shard.unlink()
+    with pytest.raises(UserError, match=r"train-000000.tar: No such file"):
+        open_images(packed(tmp_path), "train")
+
+
+def test_copies_on_the_node_are_read_and_a_full_disk_does_no_harm(
+    tmp_path: Path, run: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(run) == 0
+    monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "node"))
+    images = open_images(packed(tmp_path), "train")
+    assert isinstance(images, ShardImages)
+    images.shards.stage()
+    own = images.shards.on_node
+    assert own is not None and len(list(own.glob("*.tar"))) == 2 and not caplog.messages
+    read = Shards.read(images.shards, images.shards.piece(4))
+    for shard in own.glob("*.tar"):
+        shard.write_bytes(bytes(shard.stat().st_size))  # to see which is read
+    again = open_images(packed(tmp_path), "train")
+    assert isinstance(again, ShardImages) and set(again.shards.read(again.shards.piece(4))) == {0} and read
+    for shard in own.glob("*.tar"):
+        shard.unlink()
+
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("engine.data.shards.shutil.copyfile", full)
+    fresh = open_images(packed(tmp_path), "train")
+    assert isinstance(fresh, ShardImages)
+    fresh.shards.stage()
+    assert "0 of 2 shards were copied" in caplog.text and "No space left" in caplog.text
+    assert fresh.shards.read(fresh.shards.piece(4)) == read
+
+
+def test_what_a_shard_does_not_give_counts_image_by_image(
+    tmp_path: Path, run: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(run) == 0
+    images, pread = open_images(packed(tmp_path), "train"), os.pread
+    assert isinstance(images, ShardImages)
+    bad = {images.shards.piece(number)[1] for number in (0, 1)}
+    stale = list[int]()
+
+    def fails(descriptor: int, size: int, offset: int) -> bytes:
+        if offset in bad:
+            stale.append(descriptor)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr("engine.data.shards.os.pread", fails)
+    reader = ImageReader(images, lambda image, seed: torch.from_numpy(image.pixels().copy()), seed=1)
+    told = list[tuple[str, bool]]()
+    samples = [Patience(max_unreadable=2).sample(reader, Draw(number, 0, number), told) for number in range(3)]
+    assert [sample["index"] for sample in samples] == [2, 2, 2]
+    assert len({file for file, skipped in told if skipped}) == 2 and all("train-000000.tar, byte" in f for f, _ in told)
+    with pytest.raises(UnreadableError, match=r"train-000000.tar, byte \d+: cannot be read \(Stale"):
+        reader[Draw(0, 0, 0)]
+    bad.clear()
+    assert reader[Draw(0, 0, 0)]["index"] == 0, "the tar file is opened anew"
+
+
+def test_shards_are_staged_once_a_node_and_not_onto_a_disk_that_is_nearly_full(
+    tmp_path: Path, run: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert main(run) == 0
+    monkeypatch.delenv("SLURM_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "node"))
+    prepare_on_all(packed(tmp_path, stage=True), ALONE)
+    assert len(list((tmp_path / "node").rglob("*.tar"))) == 3
+    shutil.rmtree(tmp_path / "node")
+    monkeypatch.setattr("engine.data.shards.SPARED", 1.0)
+    prepare_on_all(packed(tmp_path, stage=True), ALONE)
+    assert not list((tmp_path / "node").rglob("*.tar")) and "0 of 2 shards were copied" in caplog.text
+    prepare_on_all(packed(tmp_path), ALONE)
+
+
+def test_images_that_are_packed_anew_are_not_taken_for_their_old_copies(
+    tmp_path: Path, run: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(run) == 0
+    monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "node"))
+    first = open_images(packed(tmp_path), "train")
+    assert isinstance(first, ShardImages)
+    first.shards.stage()
+    file = tmp_path / "data" / "train" / "ant" / "2.x.png"
+    Image.new("RGB", (30, 40)).save(file)
+    shutil.rmtree(tmp_path / "packed")
+    assert main(run) == 0
+    second = open_images(packed(tmp_path), "train")
+    assert isinstance(second, ShardImages) and second.shards.sizes == first.shards.sizes, "tar files are padded"
+    assert any(not second.image(number).pixels().any() for number in range(5))
+
+
+def test_arrays_in_memory_are_not_packed(tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump({"data": {"source": "digits"}, "model": {"name": "swin_tiny"}}))
+    assert main(["--task", "classification", "--config", str(config), "--output", str(tmp_path / "packed")]) == 2

@@ -1,0 +1,1 @@
+"""What reading images costs, and the start of a run on many, beside peers."""
