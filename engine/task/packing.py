@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from engine.data.names import Names
 from engine.datasets.labelled import FileImages, LabelledImages
 from engine.errors import UserError
+
+log = logging.getLogger(__name__)
 
 Arrays = dict[str, NDArray]
 
@@ -44,8 +46,10 @@ def packable(open_split: Callable[[str], LabelledImages]) -> Mapping[str, Packab
         UserError: they are not there, or not in files of their own.
     """
     opened = {split: open_split(split) for split in ("train", "val")}
-    with contextlib.suppress(UserError):  # there is none
+    try:
         opened["test"] = open_split("test")
+    except UserError as error:  # there is none, mostly
+        log.info("test is not packed: %s", error)
     return {split: _packable(images) for split, images in opened.items()}
 
 

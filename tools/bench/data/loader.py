@@ -40,10 +40,14 @@ from engine.data.batch_plan import Draw
 from engine.data.read_ahead import READ_THREADS
 from engine.data.workers import WorkerSettings, read_batches
 from engine.datasets.dataset import ImageReader
-from engine.datasets.labelled import FileImages
+from engine.datasets.labelled import FileImages, LabelledImages
+from engine.datasets.sections import ShardData
+from engine.datasets.shard_images import ShardImages, open_shards
 from engine.images.lazy_image import load_image
 from engine.images.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from engine.task.packing import packable
 from tools.bench.timing import Table, interleaved
+from tools.pack import pack
 
 SIDE, DETECTION_SIDE, BATCH = 224, 320, 32
 OPENING_SECONDS = 0.02
@@ -77,7 +81,7 @@ def run(quick: bool = False) -> Table:
         work = {**one_core(folder), **loaders(folder, size)}
         title = "Reading images: CPU milliseconds an image (one core; two workers together), and images a second"
         table = Table("loader", title, "milliseconds, images/s", interleaved(work, size.rounds))
-    for column in ("torchvision", "timm", "DALI", "SPDL"):
+    for column in ("ours, shards", "torchvision", "timm", "DALI", "SPDL"):
         table.compare_columns(column, "ours", shown="ours")
     cells = table.medians()
     if "short side 320" in cells:
@@ -239,8 +243,10 @@ def loaders(folder: Path, size: Size) -> dict[tuple[str, str], Callable[[], floa
     """Returns, of each loader, CPU milliseconds an image of all its processes, and images a second."""
     files = sorted((folder / "large" / "a").iterdir())
     files = [files[number % len(files)] for number in range(size.images)]
+    single, shards = in_files(folder, files), in_shards(folder, files)
     makers: dict[str, Callable[[], Iterable[Any]]] = {
-        "ours": lambda: ours(folder, files, size.workers),
+        "ours": lambda: ours(single, size.workers),
+        "ours, shards": lambda: ours(shards, size.workers),
         "torchvision": lambda: DataLoader(_Files(files, torchvisions()), BATCH, num_workers=size.workers),
         "timm": lambda: timm_batches(files, size.workers),
     }
@@ -287,12 +293,23 @@ def _cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def ours(folder: Path, files: list[Path], workers: int) -> Iterable[Any]:
-    """Reads as a run does."""
+def in_files(folder: Path, files: list[Path]) -> FileImages:
+    """Takes files as images of one class."""
     names = [os.fspath(file.relative_to(folder)) for file in files]
-    images = FileImages(folder, ["a"], np.zeros(len(files), np.int64), names)
+    return FileImages(folder, ["a"], np.zeros(len(files), np.int64), names)
+
+
+def in_shards(folder: Path, files: list[Path]) -> ShardImages:
+    """Packs them as tools.pack does."""
+    images = packable(lambda split: in_files(folder, files))["train"]
+    pack(images, folder / "packed", "train", short_side=None, quality=90, count=100, workers=1)
+    return open_shards(ShardData(source="shards", root=folder / "packed"), "train")
+
+
+def ours(images: LabelledImages, workers: int) -> Iterable[Any]:
+    """Reads as a run does."""
     reader = ImageReader(images, TrainTransform(ready(SIDE), AugmentationConfig()), 0)
-    draws = [Draw(number, 0, number) for number in range(len(files))]
+    draws = [Draw(number, 0, number) for number in range(len(images))]
     batches = [draws[first : first + BATCH] for first in range(0, len(draws), BATCH)]
     return read_batches(reader, batches, WorkerSettings(workers=workers, read_threads=READ_THREADS))
 
