@@ -13,8 +13,9 @@ from engine.images.image_io import ImageArray
 from tests.photograph import photograph
 
 FILL = (200, 30, 90)
-MOST = {"nearest": 1.3, "bilinear": 0.7, "bicubic": 1.2}
-"""Mean difference of values in 0 to 255 on a photograph with much detail: Pillow cuts fractions off."""
+MOST = {"nearest": 1.3, "bilinear": 0.8, "bicubic": 1.2}
+"""Mean difference of values in 0 to 255 on a photograph with much detail: Pillow cuts fractions off.
+OpenCV 4 places pixels to a 32nd, OpenCV 5 exactly."""
 
 
 def off(found: ImageArray, expected: Image.Image) -> float:
