@@ -65,7 +65,7 @@ class Shards:
     version: str
     """What no tar files of another content have."""
     pieces: NDArray[np.int64]
-    """(N, 3) a :data:`Piece` each."""
+    """(N, 3) a :data:`Piece` each; or (N, 4), with a digest of what is in it."""
 
     def __post_init__(self) -> None:
         self._open: dict[int, _Opened] = {}
@@ -84,8 +84,13 @@ class Shards:
 
     def piece(self, index: int) -> Piece:
         """Returns where a file lies."""
-        shard, offset, size = self.pieces[index].tolist()
+        shard, offset, size = self.pieces[index, :3].tolist()
         return shard, offset, size
+
+    @property
+    def digests(self) -> NDArray[np.int64] | None:
+        """Returns digests of what is in the files, (N,), where they were made when these were packed."""
+        return self.pieces[:, 3] if self.pieces.shape[1] == 4 else None
 
     def take(self, indices: NDArray[np.int64]) -> Shards:
         """Returns some of the files."""

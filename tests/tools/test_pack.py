@@ -17,6 +17,7 @@ import torch
 import yaml
 from PIL import Image
 
+from detection.data.open import check_data
 from detection.data.open import open_images as open_annotated
 from detection.data.sections import CocoData
 from detection.data.sections import ShardData as BoxShards
@@ -32,6 +33,7 @@ from engine.datasets.shard_images import ShardImages
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.images.same_content import copies_between
 from tests.detection.coco_files import box, write_split
 from tools import pack
 from tools.pack import main
@@ -169,6 +171,38 @@ def test_images_are_made_smaller_and_boxes_with_them(tmp_path: Path) -> None:
     np.testing.assert_allclose(after.annotations.boxes, before.annotations.boxes * np.tile(scale, 2))
     np.testing.assert_allclose(after.annotations.areas, before.annotations.areas * scale.prod())
     assert after.image(0).size == tuple(after.annotations.sizes[0].tolist())
+
+
+def test_packed_images_with_boxes_are_looked_at_as_files_are(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_split(tmp_path, split, [box(n, 100 + n, [1, 2, 10, 20], 2) for n in (1, 2, 3)])
+    (tmp_path / "train" / "1.png").write_bytes(b"no image")
+    shutil.copy(tmp_path / "train" / "0.png", tmp_path / "val" / "2.png")
+    files: dict[str, Any] = {name: {"images": name, "annotations": f"{name}.json"} for name in ("train", "val")}
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump({"data": {"source": "coco", "root": str(tmp_path), **files}}))
+    assert main(["--task", "detection", "--config", str(config), "--output", str(tmp_path / "packed")]) == 0
+    shards = BoxShards(source="shards", root=tmp_path / "packed")
+    unreadable, _, both = check_data(shards, 1.0)[1]
+    assert unreadable.fatal and unreadable.ids == (102,) and "train-000000.tar:1.png: cannot be read" in unreadable.text
+    assert not both.fatal and both.ids == (103,)
+    assert both.text.endswith(
+        "val-000000.tar:2.png has the content of " + str(tmp_path / "packed/train-000000.tar:0.png")
+    )
+
+
+def test_shards_of_others_are_compared_by_what_is_in_them(tmp_path: Path, run: list[str]) -> None:
+    shutil.copy(tmp_path / "data/train/ant/2.x.png", tmp_path / "data/val/ant/9.x.png")
+    assert main(run) == 0
+    opened = [open_images(packed(tmp_path), split) for split in ("train", "val")]
+    for index in (tmp_path / "packed").glob("*.safetensors"):
+        index.unlink()
+    opened += [open_images(packed(tmp_path), split) for split in ("train", "val")]
+    for train, val in (opened[:2], opened[2:]):
+        assert isinstance(train, ShardImages) and isinstance(val, ShardImages)
+        (pair,) = copies_between(train, val).pairs
+        assert val.content(pair[0]) == train.content(pair[1])
+    assert opened[0].digests is not None and opened[2].digests is None
 
 
 def test_a_shard_that_is_missing_or_another_is_named(tmp_path: Path, run: list[str]) -> None:

@@ -7,11 +7,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import engine
+from engine.data import lost_workers
 from engine.data.batch_plan import Draw
 from engine.data.lost_workers import WorkerLostError, loss_of
 from engine.data.names import Names
@@ -230,6 +232,63 @@ def test_workers_know_their_next_batch(workers):
 def test_no_thread_reads_ahead_where_none_is_asked_for():
     with pytest.raises(IndexError):
         list(read_batches(Announced(), batches_of(2), WorkerSettings(0)))
+
+
+@pytest.mark.parametrize(
+    ("prefetch", "workers", "batch", "room", "expected"),
+    [
+        (2, 4, 10**8, lost_workers.READY_BYTES, 2),
+        (8, 4, 10**8, lost_workers.READY_BYTES, 5),
+        (8, 64, 10**9, lost_workers.READY_BYTES, 1),
+        (2, 2, 10**6, 3 * 10**6, 1),
+        (4, 2, 0, 0, 1),
+    ],
+)
+def test_what_is_kept_ready_is_bounded_in_bytes(prefetch, workers, batch, room, expected):
+    found, text = lost_workers.fitting_prefetch(prefetch, workers, batch, room)
+    assert found == expected and bool(text) == (found < prefetch)
+    assert ("/dev/shm" in text) == (bool(text) and room < lost_workers.READY_BYTES)
+
+
+def test_the_ranks_of_a_node_share_its_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(lost_workers, "SHARED", tmp_path)
+    monkeypatch.setattr(lost_workers.shutil, "disk_usage", lambda path: SimpleNamespace(free=64 * 2**20))
+    assert lost_workers.room_for_batches(1) == 32 * 2**20 and lost_workers.room_for_batches(4) == 8 * 2**20
+    monkeypatch.setattr(lost_workers.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**40))
+    assert lost_workers.room_for_batches(8) == lost_workers.READY_BYTES
+    monkeypatch.setattr(lost_workers, "SHARED", tmp_path / "none")
+    assert lost_workers.room_for_batches(8) == lost_workers.READY_BYTES
+
+
+class Noted(Numbers):
+    """Notes in a file what has been drawn."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    def __getitem__(self, draw: Draw):
+        with self.file.open("a") as file:
+            file.write(f"{draw.index}\n")
+        return super().__getitem__(draw)
+
+
+def test_fewer_large_batches_are_read_before_they_are_asked_for_and_that_is_said_once(tmp_path, caplog):
+    ready = {}
+    for room in (60, 40):
+        file, settings = tmp_path / str(room), WorkerSettings(1, prefetch=3, sample_bytes=10, ready_bytes=room)
+        for _ in range(2):
+            file.unlink(missing_ok=True)
+            reading = read_batches(Noted(file), batches_of(*[2] * 9), settings)
+            next(reading)
+            deadline = time.monotonic() + (60 if room == 60 else 0.5)  # in which nothing more is to come
+            while time.monotonic() < deadline and len(file.read_text().split()) < 2 * 4:
+                time.sleep(0.01)
+            ready[room] = len(file.read_text().split()) // 2 - 1
+            reading.close()
+    assert ready == {60: 3, 40: 2}
+    (text,) = caplog.messages
+    assert text.startswith("data.prefetch: 2 instead of 3: batches have ")
 
 
 class Killed:
