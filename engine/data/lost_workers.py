@@ -1,4 +1,4 @@
-"""What batches of worker processes need of memory; and workers that are killed: by what, and with how many it goes on."""
+"""What the batches of worker processes need of memory; and workers that are killed: by what, and how it goes on."""
 
 from __future__ import annotations
 

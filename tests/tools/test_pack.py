@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 import tarfile
@@ -24,7 +25,7 @@ from detection.data.sections import ShardData as BoxShards
 from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder
 from engine.data.loaders import MicroBatchSampler, TrainLoader
 from engine.data.shards import Shards
-from engine.data.unreadable import Patience, UnreadableError
+from engine.data.unreadable import Patience, Troubles, UnreadableError
 from engine.data.workers import WorkerSettings
 from engine.datasets.dataset import ImageReader, open_images, prepare_on_all
 from engine.datasets.labelled import digests
@@ -33,6 +34,7 @@ from engine.datasets.shard_images import ShardImages
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.images.lazy_image import LazyImage
 from engine.images.same_content import copies_between
 from tests.detection.coco_files import box, write_split
 from tools import pack
@@ -72,22 +74,69 @@ def packed(tmp_path: Path, **keys: Any) -> ShardData:
     return ShardData(source="shards", root=tmp_path / "packed", **keys)
 
 
-def batches(images: Any, workers: int) -> list[dict[str, Any]]:
-    reader = ImageReader(images, lambda image, seed: torch.from_numpy(image.pixels().copy()), seed=1)
-    sampler = MicroBatchSampler(NaturalOrder(len(images), 2), BatchLayout(len(images), 2), stop_step=4)
-    settings = WorkerSettings(workers, read_threads=4)
-    return [batch.data for batch in TrainLoader(reader, sampler, settings)]
+def batches(images: Any, workers: int, start: int = 0, **settings: Any) -> list[dict[str, torch.Tensor]]:
+    """Reads from a step on, with threads that read ahead; pixels and a number that follow from the draw's seed."""
+    images._reader._worth = 0.0
+
+    def transform(image: LazyImage, seed: int) -> torch.Tensor:
+        return torch.from_numpy(image.pixels() ^ np.uint8(seed % 256))
+
+    sampler = MicroBatchSampler(NaturalOrder(len(images), 2), BatchLayout(len(images), 2), 0, start, 4)
+    workers_of = WorkerSettings(workers, read_threads=4, **settings)
+    return [batch.data for batch in TrainLoader(ImageReader(images, transform, seed=1), sampler, workers_of)]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_shards_are_read_like_the_folder(tmp_path: Path, run: list[str], workers: int) -> None:
+def same(ours: list[dict[str, torch.Tensor]], theirs: list[dict[str, torch.Tensor]]) -> bool:
+    pairs = zip(ours, theirs, strict=True)
+    return all(
+        mine.keys() == its.keys() and all(torch.equal(mine[key], its[key]) for key in its) for mine, its in pairs
+    )
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_samples_are_the_same_from_shards_and_folders_with_any_workers_and_after_a_resume(
+    tmp_path: Path, run: list[str], workers: int
+) -> None:
     assert main(run) == 0
     for split in ("train", "val"):
         there, here = open_images(folder(tmp_path), split), open_images(packed(tmp_path), split)
         assert digests(there) == digests(here) and there.classes == here.classes
-    ours = batches(open_images(packed(tmp_path), "train"), workers)
-    for mine, theirs in zip(ours, batches(open_images(folder(tmp_path), "train"), 0), strict=True):
-        assert all(torch.equal(torch.as_tensor(mine[key]), torch.as_tensor(theirs[key])) for key in theirs)
+    expected = batches(open_images(folder(tmp_path), "train"), 0)
+    assert len(expected) == 4 and {*expected[0]} == {"image", "label", "index", "epoch", "position"}
+    for start in (0, 2):
+        for data in (folder(tmp_path), packed(tmp_path)):
+            assert same(batches(open_images(data, "train"), workers, start), expected[start:])
+
+
+@pytest.mark.parametrize("layout", [folder, packed])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_reads_that_fail_at_times_change_nothing_and_are_told(
+    tmp_path: Path,
+    run: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    layout: Callable[[Path], Any],
+    workers: int,
+) -> None:
+    assert main(run) == 0
+    expected, reads = batches(open_images(folder(tmp_path), "train"), 0), itertools.count(1)
+
+    def at_times(function: Callable[..., Any]) -> Callable[..., Any]:
+        def read(what: Any, *more: Any) -> Any:
+            if (isinstance(what, int) or "/train/" in str(what)) and next(reads) % 3 == 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return function(what, *more)
+
+        return read
+
+    images, troubles = open_images(layout(tmp_path), "train"), Troubles()
+    monkeypatch.setattr("engine.data.unreadable.PAUSES", (0.001, 0.01))
+    monkeypatch.setattr("engine.data.read_ahead.os.open", at_times(os.open))
+    monkeypatch.setattr("engine.data.shards.os.pread", at_times(os.pread))
+    assert same(batches(images, workers, patience=Patience(60.0), troubles=troubles), expected)
+    assert troubles.retries > 0 and not troubles.unreadable
+    assert "could not be read at once, the storage failed, and was tried again; 1 such so far" in caplog.text
 
 
 def test_tar_and_readers_of_webdataset_see_keys_with_class_numbers(tmp_path: Path, run: list[str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,6 +205,36 @@ def test_a_bound_rank_counts_the_cores_it_may_run_on(monkeypatch):
 def test_an_explicit_number_of_workers_stays():
     assert resolve_workers(0, Layout(), {}) == 0
     assert resolve_workers(7, Layout(0, 4, 0, 4, "torchrun"), {}) == 7
+
+
+class Big:
+    """Samples of 400 kB."""
+
+    def __getitem__(self, draw: Draw):
+        return torch.full((400_000,), draw.index, dtype=torch.uint8)
+
+
+IN_LITTLE_MEMORY = """
+import logging
+from tests_numbers import Big, batches_of
+from engine.data.workers import WorkerSettings, read_batches
+logging.basicConfig(format="%(message)s")
+print([batch[:, -1].tolist() for batch in read_batches(Big(), batches_of(*[2] * 4), WorkerSettings(2))])
+"""
+
+
+def test_the_main_process_reads_on_where_shared_memory_has_a_megabyte(tmp_path):
+    little = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh"]
+    if os.geteuid() != 0 or not shutil.which("unshare") or subprocess.run([*little, "true"]).returncode:
+        pytest.skip("needs root, who may mount another /dev/shm for a process")
+    (tmp_path / "tests_numbers.py").write_text(Path(__file__).read_text())
+    (tmp_path / "script.py").write_text(IN_LITTLE_MEMORY)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [*little, sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout) == (0, "[[0, 1], [2, 3], [4, 5], [6, 7]]\n"), done.stderr
+    assert "shared memory, /dev/shm, has no room for the batches of 2 processes (" in done.stderr
+    assert "MB are free); give the container or job more" in done.stderr and "the main process reads on" in done.stderr
 
 
 class Announced:
