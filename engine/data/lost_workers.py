@@ -31,9 +31,12 @@ def fitting_prefetch(prefetch: int, workers: int, batch_bytes: int, room: int) -
     fitting = max(1, min(prefetch, room // max(1, workers * batch_bytes)))
     if fitting == prefetch:
         return prefetch, ""
-    sizes = f"{batch_bytes / 1e6:.3g} MB each, for {workers} workers; there is room for {room / 1e9:.3g} GB of them"
-    cure = "" if room == READY_BYTES else f", half of what is free in {SHARED} for a rank (docker run --shm-size=8g)"
-    return fitting, f"data.prefetch: {fitting} instead of {prefetch}: batches have {sizes}{cure}"
+    part = f"half of its part of what is free in {SHARED} (docker run --shm-size=8g)"
+    return fitting, (
+        f"data.prefetch: each of {workers} workers keeps {fitting} instead of {prefetch} batches of "
+        f"{batch_bytes / 1e6:.3g} MB ready: of a rank they may take {room / 1e6:.4g} MB"
+        + ("" if room == READY_BYTES else f", {part}")
+    )
 
 
 class WorkerLostError(RuntimeError):

@@ -146,7 +146,7 @@ class Shards:
         if place is None:
             return None
         what = repr((os.fspath(self.folder), self.names, self.sizes, self.version))
-        return Path(place, "swin-hpc", hashlib.sha256(what.encode()).hexdigest()[:16])
+        return Path(place, f"swin-hpc-{os.getuid()}", hashlib.sha256(what.encode()).hexdigest()[:16])
 
     def stage(self, copied_one: Callable[[], None] = lambda: None) -> None:
         """Copies the tar files to the node's own disk, as many as there is room for: readers there look for them first.

@@ -6,6 +6,8 @@ import errno
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -37,6 +39,8 @@ from engine.errors import UserError
 from engine.images.lazy_image import LazyImage
 from engine.images.same_content import copies_between
 from tests.detection.coco_files import box, write_split
+from tests.distributed import clean_environment
+from tests.mounts import with_tmpfs
 from tools import pack
 from tools.pack import main
 
@@ -334,6 +338,33 @@ def test_shards_are_staged_once_a_node_and_not_onto_a_disk_that_is_nearly_full(
     prepare_on_all(packed(tmp_path, stage=True), ALONE)
     assert not list((tmp_path / "node").rglob("*.tar")) and "0 of 2 shards were copied" in caplog.text
     prepare_on_all(packed(tmp_path), ALONE)
+
+
+STAGED = """
+import logging, sys
+from pathlib import Path
+import numpy as np
+from engine.datasets.dataset import open_images, prepare_on_all
+from tests.tools.test_pack import ALONE, folder, packed
+logging.basicConfig(format="%(message)s")
+place = Path(sys.argv[1])
+prepare_on_all(packed(place, stage=True), ALONE)
+for split in ("train", "val"):
+    theirs, ours = (open_images(data, split) for data in (folder(place), packed(place)))
+    assert all(np.array_equal(ours.image(n).pixels(), theirs.image(n).pixels()) for n in range(len(ours)))
+print([file.name for file in (place / "node").rglob("*.tar")], len([*(place / "node").rglob(".*")]))
+"""
+
+
+def test_as_many_shards_are_copied_as_a_small_disk_has_room_for(tmp_path: Path, run: list[str]) -> None:
+    assert main(run) == 0
+    (tmp_path / "node").mkdir()
+    command = [*with_tmpfs(tmp_path / "node", "40k"), sys.executable, "-c", STAGED, str(tmp_path)]
+    environment = {**clean_environment(), "SLURM_TMPDIR": str(tmp_path / "node"), "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['train-000000.tar'] 0\n", done.stdout + done.stderr
+    assert "data.stage: 1 of 2 shards were copied to" in done.stderr and "are free, of which 5% of" in done.stderr
 
 
 def test_images_that_are_packed_anew_are_not_taken_for_their_old_copies(

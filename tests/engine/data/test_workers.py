@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from engine.data.names import Names
 from engine.data.workers import WorkerSettings, read_batches, resolve_workers
 from engine.distributed.layout import Layout
 from engine.errors import UserError
+from tests.mounts import with_tmpfs
 
 REPOSITORY = Path(engine.__path__[0]).parent
 
@@ -224,13 +224,10 @@ print([batch[:, -1].tolist() for batch in read_batches(Big(), batches_of(*[2] * 
 
 
 def test_the_main_process_reads_on_where_shared_memory_has_a_megabyte(tmp_path):
-    little = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh"]
-    if os.geteuid() != 0 or not shutil.which("unshare") or subprocess.run([*little, "true"]).returncode:
-        pytest.skip("needs root, who may mount another /dev/shm for a process")
     (tmp_path / "tests_numbers.py").write_text(Path(__file__).read_text())
     (tmp_path / "script.py").write_text(IN_LITTLE_MEMORY)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    command = [*little, sys.executable, str(tmp_path / "script.py")]
+    command = [*with_tmpfs(Path("/dev/shm"), "1m"), sys.executable, str(tmp_path / "script.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout) == (0, "[[0, 1], [2, 3], [4, 5], [6, 7]]\n"), done.stderr
     assert "shared memory, /dev/shm, has no room for the batches of 2 processes (" in done.stderr
@@ -319,7 +316,7 @@ def test_fewer_large_batches_are_read_before_they_are_asked_for_and_that_is_said
             reading.close()
     assert ready == {60: 3, 40: 2}
     (text,) = caplog.messages
-    assert text.startswith("data.prefetch: 2 instead of 3: batches have ")
+    assert text.startswith("data.prefetch: each of 1 workers keeps 2 instead of 3 batches of 2e-05 MB ready: ")
 
 
 class Killed:
