@@ -84,7 +84,7 @@ def _fault(images: CocoImages, index: int) -> str:
     except PermissionError:
         return "denied"
     except Exception:  # a decoder that meets broken data raises whatever its parsing trips over
-        return "unreadable"
+        return "unreadable" if images.fault(index) else ""  # it may have been the storage that failed, for a moment
 
 
 def check_trainable(train: Annotations, size: tuple[int, int], least: float, findings: Findings) -> None:

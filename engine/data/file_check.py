@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.unreadable import StorageError
 from engine.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ LOOKED_AT = 2000
 """Most files that are opened; of more, so many at even distances."""
 THREADS = 16
 """They wait for a network's file system, and compute next to nothing."""
+
+PAUSES = (0.1, 1.0)
+"""Seconds before another try where the storage fails."""
 
 T = TypeVar("T")
 
@@ -75,12 +80,17 @@ class InFiles(ABC):
         return self.path(index) if self.shards is None else io.BytesIO(self.content(index))
 
     def fault(self, index: int) -> str:
-        """Returns what whoever reads an image says of it; empty if it can be read."""
-        try:
-            self.image(index).pixels()
-        except UserError as error:
-            return str(error)
-        return ""
+        """Returns what whoever reads an image says of it, also after some tries if the storage fails; else nothing."""
+        for pause in (*PAUSES, 0.0):
+            try:
+                self.image(index).pixels()
+                return ""
+            except StorageError as error:
+                fault = str(error)
+                time.sleep(pause)
+            except UserError as error:
+                return str(error)
+        return fault
 
     @property
     def digests(self) -> NDArray[np.int64] | None:

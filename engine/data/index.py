@@ -13,7 +13,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,16 +99,18 @@ def listed(root: Path, key: Any, make: Callable[[], Listed]) -> Listed:
         if (found := read_index(file)) is not None and found.facts["states"] == [*map(_state, _stats(found.watched))]:
             for name, level, text in found.facts["told"]:
                 logging.getLogger(name).log(level, "%s", text)
-            return Listed(found.arrays, found.facts, found.watched, file=file if file is files[0] else None)
+            return replace(found, file=file if file is files[0] else None)
     begin = time.time_ns()
     with _noted() as told:
         made = make()
     if made.keep and len(made.watched) <= MOST_WATCHED:
         inside = os.path.normpath(root) in map(os.path.normpath, made.watched)  # a new folder would change it
-        found = _stats(made.watched)
-        if _settled(found, begin, [root, *index_folders(root)[1:]][inside:]):
-            states = [*map(_state, found)]
-            _write(files[inside:], made, {"root": os.fspath(root), "states": states, "told": told})
+        now = _stats(made.watched)
+        if _settled(now, begin, [root, *index_folders(root)[1:]][inside:]):
+            states = [*map(_state, now)]
+            file = _write(files[inside:], made, {"root": os.fspath(root), "states": states, "told": told})
+            if file is not None and (kept := read_index(file)) is not None:  # which takes no memory of this process
+                return replace(kept, file=file if file is files[0] else None)
     return made
 
 
@@ -164,11 +166,13 @@ def read_index(file: Path) -> Listed | None:
         return None
 
 
-def _write(files: Sequence[Path], made: Listed, more: dict[str, Any]) -> None:
+def _write(files: Sequence[Path], made: Listed, more: dict[str, Any]) -> Path | None:
+    """Returns the first of ``files`` that can be written; None if none can."""
     for file in files:
         with contextlib.suppress(OSError, SafetensorError):
             write_index(file, made, more)
-            return
+            return file
+    return None
 
 
 def write_index(file: Path, made: Listed, more: dict[str, Any] | None = None) -> None:

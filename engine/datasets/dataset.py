@@ -82,8 +82,8 @@ def open_images(data: DataConfig, split: str, classes: list[str] | None = None) 
         case TorchvisionData():
             if data.source in TINY:  # a few arrays of pixels, which have to be read anyhow
                 return open_torchvision(data, split)
-            key = [data.source, split, data.val_fraction, data.split_seed]
-            return indexed(data.root, key, partial(_listed_by_torchvision, data, split))
+            made = [data.val_fraction, data.split_seed]
+            return indexed(data.root, [data.source, split, made], partial(_listed_by_torchvision, data, split))
         case DigitsData():
             if split == "test":
                 raise UserError("data.source: digits has no test split besides val, which holds its held-out images")

@@ -74,7 +74,7 @@ class LabelledImages(ABC):
     @cached_property
     def digest_of_names(self) -> str:
         """Returns a digest of the places of all images, in whatever order."""
-        return hashlib.sha256(Names(sorted(self.places)).content[:-1].data).hexdigest()[:16]
+        return hashlib.sha256(self.places.in_order().content[:-1].data).hexdigest()[:16]
 
     @abstractmethod
     def fingerprint(self, index: int) -> int:

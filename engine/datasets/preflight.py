@@ -179,4 +179,4 @@ def _look(images: InFiles, index: int) -> tuple[str, int]:
         with open_image(images.source(index)) as image:
             return "", image.width * image.height
     except Exception:  # a decoder that meets broken data raises whatever its parsing trips over
-        return images.fault(index) or f"{images.path(index)}: cannot be opened at times", 0
+        return images.fault(index), 0  # none, if it was the storage that failed, for a moment

@@ -9,6 +9,7 @@ once (PSS).
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import multiprocessing
 import os
@@ -242,13 +243,14 @@ def named_once(opened: Callable[[], Any], workers: int, batch: int = 256) -> flo
             yield [Draw(index, 0, index) for index in range(first, min(first + batch, count))]
 
     first = last = 0
-    for _ in _last_kept(read_batches(_Named(images), batches(), WorkerSettings(workers))):
+    reading = read_batches(_Named(images), batches(), WorkerSettings(workers))
+    for _ in _some(itertools.islice(reading, 2 * workers, None)):  # all workers have begun by then
         last = _pss()
         first = first or last
     return 100 * (last / first - 1)
 
 
-def _last_kept(batches: Iterable[Any]) -> Iterator[Any]:
+def _some(batches: Iterable[Any]) -> Iterator[Any]:
     """Yields after the first batch and every thousandth: looking at memory takes long."""
     for number, batch in enumerate(batches):
         if number % 1000 == 0:
