@@ -110,7 +110,7 @@ def listed(root: Path, key: Any, make: Callable[[], Listed]) -> Listed:
             states = [*map(_state, now)]
             file = _write(files[inside:], made, {"root": os.fspath(root), "states": states, "told": told})
             if file is not None and (kept := read_index(file)) is not None:  # which takes no memory of this process
-                return replace(kept, file=file if file is files[0] else None)
+                return replace(kept, file=None)  # other nodes may not see it yet
     return made
 
 
