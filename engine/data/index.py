@@ -108,8 +108,8 @@ def listed(root: Path, key: Any, make: Callable[[], Listed]) -> Listed:
         now = _stats(made.watched)
         if _settled(now, begin, [root, *index_folders(root)[1:]][inside:]):
             states = [*map(_state, now)]
-            file = _write(files[inside:], made, {"root": os.fspath(root), "states": states, "told": told})
-            if file is not None and (kept := read_index(file)) is not None:  # which takes no memory of this process
+            written = _write(files[inside:], made, {"root": os.fspath(root), "states": states, "told": told})
+            if written is not None and (kept := read_index(written)) is not None:  # which takes no memory of this process
                 return replace(kept, file=None)  # other nodes may not see it yet
     return made
 
