@@ -109,7 +109,7 @@ def listed(root: Path, key: Any, make: Callable[[], Listed]) -> Listed:
         if _settled(now, begin, [root, *index_folders(root)[1:]][inside:]):
             states = [*map(_state, now)]
             written = _write(files[inside:], made, {"root": os.fspath(root), "states": states, "told": told})
-            if written is not None and (kept := read_index(written)) is not None:  # which takes no memory of this process
+            if written is not None and (kept := read_index(written)) is not None:  # which takes none of our memory
                 return replace(kept, file=None)  # other nodes may not see it yet
     return made
 
