@@ -10,7 +10,6 @@ import os
 import sys
 import tarfile
 import uuid
-import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -35,7 +34,7 @@ from engine.task.other_tasks import task_of
 from engine.task.packing import Packable
 from engine.task.spec import find_spec
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def pack(
             parts = [np.insert(part, 0, number, axis=1) for number, part in enumerate(_done(pool, jobs, 2 * workers))]
         table = np.concatenate(parts)
         finished = Listed(
-            {**packable.resized(packable.arrays, table[:, 3:5]), "pieces": table[:, :3]},
+            {**packable.resized(packable.arrays, table[:, 3:5]), "pieces": table[:, [0, 1, 2, 5]]},
             {
                 **packable.facts,
                 "kind": packable.kind,
@@ -196,7 +195,8 @@ def write_shard(job: Job) -> np.ndarray:
     """Writes a tar file, unless it is there, reads it again to compare, and returns where its images lie.
 
     Returns:
-        (N, 4): offset, size in bytes, width and height of each; the latter 0 of images that are as they were.
+        (N, 5): offset, size in bytes, width and height of each, 0 of images that are as they were; a digest of what is
+        in each.
 
     Raises:
         UserError: an image cannot be read, or the tar file is of other images.
@@ -207,7 +207,7 @@ def write_shard(job: Job) -> np.ndarray:
             return known.arrays["table"].copy()
     job.file.parent.mkdir(parents=True, exist_ok=True)
     aside = job.file.with_name(f".{job.file.name}.{uuid.uuid4().hex[:12]}")
-    rows, sums = list[tuple[int, ...]](), list[int]()
+    rows = list[tuple[int, ...]]()
     try:
         with aside.open("xb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for number, (source, ending, label) in enumerate(
@@ -215,14 +215,13 @@ def write_shard(job: Job) -> np.ndarray:
             ):
                 content, size = _content(source, job.short_side, job.quality)
                 offset = _add(tar, f"{number:09d}{'.jpg' if size else ending}", content)
-                rows.append((offset, len(content), *(size or (0, 0))))
-                sums.append(zlib.crc32(content))
+                rows.append((offset, len(content), *(size or (0, 0)), _digest(content)))
                 if label is not None:
                     _add(tar, f"{number:09d}{label[0]}", label[1])
         with aside.open("rb+") as written:
             os.fsync(written.fileno())
-            for (offset, length, _, _), expected in zip(rows, sums, strict=True):
-                if zlib.crc32(os.pread(written.fileno(), length, offset)) != expected:
+            for offset, length, _, _, digest in rows:
+                if _digest(os.pread(written.fileno(), length, offset)) != digest:
                     raise OSError(5, "what is read is not what was written", os.fspath(job.file))
         os.replace(aside, job.file)
     except OSError as error:
@@ -233,6 +232,10 @@ def write_shard(job: Job) -> np.ndarray:
     table = np.array(rows, np.int64)
     write_index(_part(job.file), Listed({"table": table}, {"plan": job.plan, "size": job.file.stat().st_size}, []))
     return table
+
+
+def _digest(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big", signed=True)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:

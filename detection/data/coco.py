@@ -17,6 +17,7 @@ from detection.data.coco_json import load
 from detection.data.coco_records import read_categories, read_images
 from detection.data.issues import Finding, Findings, first_causes, forgiven
 from detection.data.sections import CocoData, SplitFiles
+from engine.data.file_check import InFiles
 from engine.data.index import FromIndex, Listed, listed
 from engine.data.names import Names
 from engine.data.read_ahead import FileReader
@@ -31,7 +32,7 @@ ARRAYS = ("image_ids", "sizes", "starts", "boxes", "labels", "crowd", "areas")
 """Those of :class:`detection.data.annotations.Annotations`."""
 
 
-class CocoImages(FromIndex):
+class CocoImages(FromIndex, InFiles):
     """One split: no Python object for any image, but arrays that processes share."""
 
     def __init__(self, folder: Path, names: Names, annotations: Annotations, shards: Shards | None = None) -> None:

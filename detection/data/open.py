@@ -13,7 +13,7 @@ import numpy as np
 from detection.data.annotations import AnnotatedImages, Annotations
 from detection.data.coco import CocoImages, open_packed, read_split
 from detection.data.issues import Finding, first_causes
-from detection.data.sections import CocoData, DataConfig, ShapesData, ShardData
+from detection.data.sections import DataConfig, ShapesData, ShardData
 from detection.data.split_checks import check_splits
 from detection.data.synthetic_shapes import ShapeImages
 from engine.data.shards import Shards, stage_on_nodes
@@ -56,10 +56,13 @@ def check_data(data: DataConfig, least: float) -> tuple[Mapping[str, AnnotatedIm
     """Returns the splits that can be opened, by name, and all that is wrong; ``least`` as in :func:`check_splits`."""
     if isinstance(data, ShapesData):
         return {split: ShapeImages(data, split) for split in ("train", "val")}, []
-    if isinstance(data, ShardData):
-        return {split: open_packed(data.root, split) for split in ("train", "val")}, []
     opened: dict[str, CocoImages] = {}
     findings: list[Finding] = []
+    if isinstance(data, ShardData):
+        opened |= {split: open_packed(data.root, split) for split in ("train", "val")}
+        if (data.root / INDEX.format("test")).exists():
+            opened["test"] = open_packed(data.root, "test")
+        return opened, check_splits(data, opened, least)
     for split in ("train", "val", *(["test"] if data.test is not None else [])):
         try:
             opened[split], found = read_split(data, split)
@@ -76,7 +79,7 @@ def look_first(opened: Mapping[str, AnnotatedImages], data: DataConfig, least: f
     Raises:
         UserError: files cannot be used, or the splits do not fit together.
     """
-    if isinstance(data, CocoData):
+    if not isinstance(data, ShapesData):
         _accept(check_splits(data, cast(Mapping[str, CocoImages], opened), least))
 
 

@@ -11,13 +11,14 @@ from detection.data.annotations import Annotations, other_names
 from detection.data.coco import CocoImages, split_files
 from detection.data.issues import Finding, Findings, forgiven
 from detection.data.plausibility import compare_with_train
-from detection.data.sections import CocoData
+from detection.data.sections import CocoData, ShardData
 from engine.data.file_check import look_at_some
-from engine.images.image_io import HUGE, may_be_sideways, open_image, read_image, size_in_file, why_unreadable
+from engine.datasets.shard_images import INDEX
+from engine.images.image_io import HUGE, may_be_sideways, open_image, read_image, size_in_file
 from engine.images.same_content import copies_between
 
 
-def check_splits(data: CocoData, opened: Mapping[str, CocoImages], least: float) -> list[Finding]:
+def check_splits(data: CocoData | ShardData, opened: Mapping[str, CocoImages], least: float) -> list[Finding]:
     """Looks at image files, and at the splits that were opened beside each other.
 
     Args:
@@ -30,7 +31,8 @@ def check_splits(data: CocoData, opened: Mapping[str, CocoImages], least: float)
         found += forgiven(looks, data.max_unreadable) if split == "train" else looks
     train, val = opened.get("train"), opened.get("val")
     for split, images in opened.items():
-        findings = Findings(str(split_files(data, split)[1]))
+        index = images.folder / INDEX.format(split)
+        findings = Findings(str(split_files(data, split)[1] if isinstance(data, CocoData) else index))
         if images is train:
             check_trainable(images.annotations, data.size, least, findings)
         else:
@@ -55,9 +57,9 @@ def look_at_images(images: CocoImages) -> list[Finding]:
     """
     faults = look_at_some(len(images), lambda index: _fault(images, index))
     findings, ids = Findings(str(images.folder)), images.annotations.image_ids
-    first = next((images.path(index) for index, fault in faults.items() if fault == "unreadable"), None)
+    first = next((images.fault(index) for index, fault in faults.items() if fault == "unreadable"), "")
     for kind, text in (
-        ("unreadable", f"files that cannot be used as images; the first: {first and why_unreadable(first)}"),
+        ("unreadable", f"files that cannot be used as images; the first: {first}"),
         ("denied", "files that may not be read: Permission denied"),
         ("other_size", "images whose width and height are not those of their annotations"),
     ):
@@ -72,16 +74,17 @@ def _fault(images: CocoImages, index: int) -> str:
     """The kind of what is wrong with a file; empty if nothing is."""
     expected = tuple(images.annotations.sizes[index].tolist())
     try:
-        with open_image(images.path(index)) as image:
+        with open_image(images.source(index)) as image:
             if image.size == expected and not may_be_sideways(image):
                 return ""
-            return "" if size_in_file(read_image(images.path(index))) == expected else "other_size"
+            whole = read_image(images.path(index), images.content(index))
+            return "" if size_in_file(whole) == expected else "other_size"
     except FileNotFoundError:
         return ""
     except PermissionError:
         return "denied"
     except Exception:  # a decoder that meets broken data raises whatever its parsing trips over
-        return "unreadable"
+        return "unreadable" if images.fault(index) else ""  # it may have been the storage that failed, for a moment
 
 
 def check_trainable(train: Annotations, size: tuple[int, int], least: float, findings: Findings) -> None:

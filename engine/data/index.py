@@ -7,12 +7,13 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ VERSION = 1
 """Of what is kept: another one is listed anew."""
 SETTLED_SECONDS = 2.0
 """What has changed so shortly before it was listed may change again without a later time."""
+OTHER_CLOCKS = 120.0
+"""The same where times are those of a clock that nobody can ask: of a server on which no file can be made."""
 MOST_WATCHED = 200_000
 """Files and folders that are looked at before an index is used; of more, listing them is as fast."""
 THREADS = 16
@@ -93,19 +96,45 @@ def listed(root: Path, key: Any, make: Callable[[], Listed]) -> Listed:
     digest = hashlib.sha256(json.dumps([VERSION, os.fspath(root), key], sort_keys=True).encode()).hexdigest()
     files = [folder / f"{digest[:20]}.safetensors" for folder in index_folders(root)]
     for file in files:
-        if (found := read_index(file)) is not None and found.facts["states"] == _states(found.watched):
+        if (found := read_index(file)) is not None and found.facts["states"] == [*map(_state, _stats(found.watched))]:
             for name, level, text in found.facts["told"]:
                 logging.getLogger(name).log(level, "%s", text)
-            return Listed(found.arrays, found.facts, found.watched, file=file if file is files[0] else None)
+            return replace(found, file=file if file is files[0] else None)
     begin = time.time_ns()
     with _noted() as told:
         made = make()
     if made.keep and len(made.watched) <= MOST_WATCHED:
-        states = _states(made.watched)
-        if all(max(state[:2]) < begin - SETTLED_SECONDS * 1e9 for state in states if state is not None):
-            inside = os.path.normpath(root) in map(os.path.normpath, made.watched)  # a new folder would change it
-            _write(files[inside:], made, {"root": os.fspath(root), "states": states, "told": told})
+        inside = os.path.normpath(root) in map(os.path.normpath, made.watched)  # a new folder would change it
+        now = _stats(made.watched)
+        if _settled(now, begin, [root, *index_folders(root)[1:]][inside:]):
+            states = [*map(_state, now)]
+            written = _write(files[inside:], made, {"root": os.fspath(root), "states": states, "told": told})
+            if written is not None and (kept := read_index(written)) is not None:  # which takes none of our memory
+                return replace(kept, file=None)  # other nodes may not see it yet
     return made
+
+
+def _settled(found: Iterable[os.stat_result | None], begin: int, folders: Iterable[Path]) -> bool:
+    """Returns whether what was ``found`` had not changed for a while at ``begin``, in nanoseconds of our clock.
+
+    Times of files are those of a server, whose clock may be another: a file that is made in one of ``folders`` shows by
+    how much, if it lies on the same file system.
+    """
+    newest = dict[int, int]()
+    for each in found:
+        if each is not None:
+            newest[each.st_dev] = max(newest.get(each.st_dev, 0), each.st_mtime_ns, each.st_ctime_ns)
+    ahead = dict[int, int]()
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if (device := folder.stat().st_dev) in newest and device not in ahead:
+                with tempfile.TemporaryFile(dir=folder) as file:
+                    ahead[device] = os.fstat(file.fileno()).st_mtime_ns - time.time_ns()
+    return all(
+        time_ns < begin + ahead.get(device, 0) - (SETTLED_SECONDS if device in ahead else OTHER_CLOCKS) * 1e9
+        for device, time_ns in newest.items()
+    )
 
 
 def index_folders(root: Path) -> list[Path]:
@@ -137,11 +166,13 @@ def read_index(file: Path) -> Listed | None:
         return None
 
 
-def _write(files: Sequence[Path], made: Listed, more: dict[str, Any]) -> None:
+def _write(files: Sequence[Path], made: Listed, more: dict[str, Any]) -> Path | None:
+    """Returns the first of ``files`` that can be written; None if none can."""
     for file in files:
         with contextlib.suppress(OSError, SafetensorError):
             write_index(file, made, more)
-            return
+            return file
+    return None
 
 
 def write_index(file: Path, made: Listed, more: dict[str, Any] | None = None) -> None:
@@ -163,17 +194,20 @@ def write_index(file: Path, made: Listed, more: dict[str, Any] | None = None) ->
             aside.unlink()
 
 
-def _states(paths: Sequence[str]) -> list[State]:
-    def state(path: str) -> State:
+def _stats(paths: Sequence[str]) -> list[os.stat_result | None]:
+    def stat(path: str) -> os.stat_result | None:
         try:
-            found = os.stat(path)
+            return os.stat(path)
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_ctime_ns, found.st_size
 
     with ThreadPoolExecutor(THREADS) as pool:
         slices = [paths[first : first + 256] for first in range(0, len(paths), 256)]
-        return [found for part in pool.map(lambda part: [*map(state, part)], slices) for found in part]
+        return [found for part in pool.map(lambda part: [*map(stat, part)], slices) for found in part]
+
+
+def _state(found: os.stat_result | None) -> State:
+    return None if found is None else (found.st_mtime_ns, found.st_ctime_ns, found.st_size)
 
 
 class _Notes(logging.Handler):

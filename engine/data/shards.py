@@ -65,7 +65,7 @@ class Shards:
     version: str
     """What no tar files of another content have."""
     pieces: NDArray[np.int64]
-    """(N, 3) a :data:`Piece` each."""
+    """(N, 3) a :data:`Piece` each; or (N, 4), with a digest of what is in it."""
 
     def __post_init__(self) -> None:
         self._open: dict[int, _Opened] = {}
@@ -84,8 +84,13 @@ class Shards:
 
     def piece(self, index: int) -> Piece:
         """Returns where a file lies."""
-        shard, offset, size = self.pieces[index].tolist()
+        shard, offset, size = self.pieces[index, :3].tolist()
         return shard, offset, size
+
+    @property
+    def digests(self) -> NDArray[np.int64] | None:
+        """Returns digests of what is in the files, (N,), where they were made when these were packed."""
+        return self.pieces[:, 3] if self.pieces.shape[1] == 4 else None
 
     def take(self, indices: NDArray[np.int64]) -> Shards:
         """Returns some of the files."""
@@ -141,7 +146,7 @@ class Shards:
         if place is None:
             return None
         what = repr((os.fspath(self.folder), self.names, self.sizes, self.version))
-        return Path(place, "swin-hpc", hashlib.sha256(what.encode()).hexdigest()[:16])
+        return Path(place, f"swin-hpc-{os.getuid()}", hashlib.sha256(what.encode()).hexdigest()[:16])
 
     def stage(self, copied_one: Callable[[], None] = lambda: None) -> None:
         """Copies the tar files to the node's own disk, as many as there is room for: readers there look for them first.

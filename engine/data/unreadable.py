@@ -53,6 +53,13 @@ class Troubles:
     retries: int = 0
     unreadable: set[str] = field(default_factory=set)
     """Files of images that were skipped."""
+    told: set[str] = field(default_factory=set)
+
+    def tell_once(self, text: str) -> None:
+        """Logs a text the first time that it comes."""
+        if text and text not in self.told:
+            self.told.add(text)
+            log.warning("%s", text)
 
     def note(self, told: list[tuple[str, bool]]) -> None:
         """Counts and tells what has happened to a batch: files, and whether they were skipped, else tried again."""

@@ -19,7 +19,16 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from engine.data.batch_plan import Draw
-from engine.data.lost_workers import RESTARTS, Lost, Unread, WorkerLostError, loss_of, told_of_loss
+from engine.data.lost_workers import (
+    READY_BYTES,
+    RESTARTS,
+    Lost,
+    Unread,
+    WorkerLostError,
+    fitting_prefetch,
+    loss_of,
+    told_of_loss,
+)
 from engine.data.read_meter import ReadMeter
 from engine.data.unreadable import Patience, Troubles
 from engine.distributed.layout import Layout, own_cores
@@ -48,6 +57,10 @@ class WorkerSettings:
     """Worker processes; 0: the main process reads."""
     prefetch: int = 2
     """Batches that each worker keeps ready."""
+    sample_bytes: int = 0
+    """What a sample takes in a batch, about; 0: nobody knows."""
+    ready_bytes: int = READY_BYTES
+    """Of all batches that are kept ready: of larger ones there are fewer than ``prefetch``."""
     pin_memory: bool = False
     """Put batches into page-locked memory, from where copies to a CUDA device are asynchronous."""
     multiprocessing_context: str | None = None
@@ -89,7 +102,14 @@ def read_batches(
         UserError: as the reader raised it, also in a worker.
         WorkerLostError: workers were killed again and again.
     """
-    coming, workers = Unread(batches), settings.workers
+    later, workers = iter(batches), settings.workers
+    first = list(itertools.islice(later, 1))
+    if first and workers:
+        size = len(first[0]) * settings.sample_bytes
+        prefetch, text = fitting_prefetch(settings.prefetch, workers, size, settings.ready_bytes)
+        settings = replace(settings, prefetch=prefetch)
+        settings.troubles.tell_once(text)
+    coming = Unread(itertools.chain(first, later))
     for restarts in itertools.count():
         try:
             yield from _read(reader, coming, replace(settings, workers=workers))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.csv_table import read_rows
+from engine.data.index import Listed, listed
 from engine.data.names import Names
 from engine.datasets.sections import CsvData, CsvFiles
 from engine.errors import UserError
@@ -28,9 +30,9 @@ _UNUSUAL = re.compile(r"//|(?:^|/)\.{0,2}(?:/|$)|\0")
 class Column:
     """The cells of a column: different ones, and which of these each row has."""
 
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-        self._rows = array("i")
+    def __init__(self, different: Iterable[str] = (), rows: Any = None) -> None:
+        self._codes = {cell: code for code, cell in enumerate(different)}
+        self._rows: Any = array("i") if rows is None else rows
 
     def append(self, cell: str) -> None:
         """Adds the cell of one more row."""
@@ -44,7 +46,7 @@ class Column:
     @property
     def rows(self) -> NDArray[np.int32]:
         """Returns each row's place in :attr:`different`, (N,)."""
-        return np.frombuffer(self._rows, np.int32) if self._rows else np.zeros(0, np.int32)
+        return np.frombuffer(self._rows, np.int32) if len(self._rows) else np.zeros(0, np.int32)
 
     def __getitem__(self, row: int) -> str:
         return self.different[self._rows[row]]
@@ -82,10 +84,33 @@ class Listing:
 def read_listing(config: CsvData) -> tuple[Listing, NDArray[np.int64]]:
     """Reads all tables: a row for each image, and the numbers of rows that count, not saying the same as earlier ones.
 
+    Once for all splits: what they say is kept, see :func:`engine.data.index.listed`.
+
     Raises:
         UserError: a table or a column is missing, a row has no path, its split is unknown, or an image is listed
             twice, however its path is written, with different labels or for two splits.
     """
+    keys = {"csv", "path_column", "label_columns", "split_column", "delimiter"}
+    known = listed(
+        config.root, ["table", config.model_dump(mode="json", include=keys)], lambda: _kept(*_read_tables(config))
+    )
+    arrays, facts = known.arrays, known.facts
+    columns = [Column(own, arrays[f"column_{number}"]) for number, own in enumerate(facts["different"])]
+    names, files = Names.of(arrays["content"], arrays["starts_of_names"]), [Path(file) for file in facts["files"]]
+    listing = Listing(files, facts["starts"], arrays["lines"], names, columns[0], columns[1:], facts["swallowed"])
+    return listing, arrays["counted"]
+
+
+def _kept(listing: Listing, counted: NDArray[np.int64]) -> Listed:
+    columns, files = [listing.splits, *listing.labels], [os.fspath(file) for file in listing.files]
+    facts = {"files": files, "starts": listing.starts, "swallowed": listing.swallowed}
+    arrays: dict[str, NDArray] = {"lines": listing.lines, "counted": counted, "content": listing.paths.content}
+    arrays |= {"starts_of_names": listing.paths.starts}
+    arrays |= {f"column_{number}": column.rows for number, column in enumerate(columns)}
+    return Listed(arrays, {**facts, "different": [column.different for column in columns]}, files)
+
+
+def _read_tables(config: CsvData) -> tuple[Listing, NDArray[np.int64]]:
     wanted = {"data.path_column": [config.path_column], "data.label_columns": config.label_columns}
     if isinstance(config.csv, CsvFiles):
         files = {"train": config.csv.train, "val": config.csv.val, "test": config.csv.test}

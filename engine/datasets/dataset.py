@@ -80,8 +80,10 @@ def open_images(data: DataConfig, split: str, classes: list[str] | None = None) 
         case ShardData():
             return open_shards(data, split)
         case TorchvisionData():
-            images = open_torchvision(data, split)
-            return located(images) if isinstance(images, FileImages) else images
+            if data.source in TINY:  # a few arrays of pixels, which have to be read anyhow
+                return open_torchvision(data, split)
+            made = [data.val_fraction, data.split_seed]
+            return indexed(data.root, [data.source, split, made], partial(_listed_by_torchvision, data, split))
         case DigitsData():
             if split == "test":
                 raise UserError("data.source: digits has no test split besides val, which holds its held-out images")
@@ -92,6 +94,15 @@ def _listed_in_csv(data: CsvData, split: str, classes: list[str] | None, watched
     tables = data.csv.model_dump().values() if isinstance(data.csv, CsvFiles) else [data.csv]
     watched += [os.fspath(table) for table in tables if table is not None]
     return located(open_csv(data, split, classes), watched)
+
+
+def _listed_by_torchvision(data: TorchvisionData, split: str, watched: list[str]) -> FileImages:
+    images = open_torchvision(data, split)
+    assert isinstance(images, FileImages)
+    for folder in {name.partition("/")[0] for name in images.names}:  # also of what says which image is which
+        watched += [path for path, _, _ in os.walk(data.root / folder)]
+    watched += [entry.path for entry in os.scandir(data.root) if entry.is_file()]
+    return located(images, watched)
 
 
 def preprocessing_of(data: DataConfig, timm_name: str | None) -> Preprocessing:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.file_check import look_at_some
+from engine.data.file_check import InFiles, look_at_some
 from engine.data.index import FromIndex, Listed, listed
 from engine.data.names import Names
 from engine.data.read_ahead import FileReader
@@ -74,7 +74,7 @@ class LabelledImages(ABC):
     @cached_property
     def digest_of_names(self) -> str:
         """Returns a digest of the places of all images, in whatever order."""
-        return hashlib.sha256(Names(sorted(self.places)).content[:-1].data).hexdigest()[:16]
+        return hashlib.sha256(self.places.in_order().content[:-1].data).hexdigest()[:16]
 
     @abstractmethod
     def fingerprint(self, index: int) -> int:
@@ -118,7 +118,7 @@ def digests(images: LabelledImages) -> tuple[str, str]:
     return images.digest_of_names, seen.hexdigest()[:16]
 
 
-class FileImages(LabelledImages, FromIndex):
+class FileImages(LabelledImages, FromIndex, InFiles):
     """Images in files below one folder: no Python object for any of them, but arrays that processes share.
 
     They are called by their paths as listed: below ``root``, unless a path was given as an absolute one.
@@ -127,10 +127,6 @@ class FileImages(LabelledImages, FromIndex):
     def __init__(self, root: Path, classes: list[str], labels: NDArray[np.integer], paths: Iterable[str]) -> None:
         super().__init__(classes, labels)
         self.root = root
-        self.missing = ""
-        """What a list names and :func:`engine.datasets.preflight.located` does not find, a line each."""
-        self.absent = 0
-        """How many these are."""
         self.names = paths if isinstance(paths, Names) else Names(paths)
         self._prefix = os.path.join(root, "")
         self._reader = FileReader()
@@ -176,10 +172,7 @@ class FileImages(LabelledImages, FromIndex):
         return Names(name.removeprefix(self._prefix) for name in self.names)
 
     def fingerprint(self, index: int) -> int:
-        try:
-            return self.path(index).stat().st_size
-        except OSError:  # it is missed when it is read
-            return -1
+        return self.file_size(index)
 
 
 def indexed(root: Path, key: Any, make: Callable[[list[str]], FileImages]) -> FileImages:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 
-from engine.data.file_check import look_at_some
+from engine.data.file_check import InFiles, look_at_some
 from engine.data.names import Names
 from engine.datasets.class_folders import split_folder
 from engine.datasets.csv_labels import open_csv
@@ -19,7 +18,7 @@ from engine.datasets.shard_images import open_shards
 from engine.datasets.torchvision_sets import download, open_torchvision
 from engine.errors import UserError
 from engine.images.file_names import NAMED, Located, locate
-from engine.images.image_io import HUGE, open_image, why_unreadable
+from engine.images.image_io import HUGE, open_image
 from engine.images.same_content import copies_across, copies_between
 from engine.look_alike import look_alikes, told_apart
 
@@ -83,7 +82,7 @@ def faults_of(train: LabelledImages, val: LabelledImages, max_unreadable: int = 
     That is those that a list names and that are not there, and those that are broken. Logs it of training images, if no
     more than ``max_unreadable`` of them are missing or broken.
     """
-    in_files = [images for images in (train, val) if isinstance(images, FileImages)]
+    in_files = [images for images in (train, val) if isinstance(images, InFiles)]
     for look in (lambda images: (images.missing, images.absent), _broken):
         found = [(images, *look(images)) for images in in_files]
         faults = [text for images, text, count in found if count > (max_unreadable if images is train else 0)]
@@ -99,7 +98,7 @@ def warn_of_likenesses(train: LabelledImages, val: LabelledImages) -> None:
     if alike := look_alikes(train.classes):
         text = "data: %d classes look like others and are not the same: %s; if they are meant to be, name them alike"
         log.warning(text, sum(map(len, alike)), _alike(train, alike[0]) + (", ..." if len(alike) > 1 else ""))
-    if not (isinstance(train, FileImages) and isinstance(val, FileImages)):
+    if not (isinstance(train, InFiles) and isinstance(val, InFiles)):
         return
     copies = copies_between(train, val)
     if copies.pairs:
@@ -117,7 +116,7 @@ def warn_of_test(opened: Mapping[str, LabelledImages]) -> None:
     """Logs how many images of test, if it was opened, are in train or val as well, with the same content."""
     test = opened.get("test")
     for split, known in opened.items():
-        if split == "test" or not (isinstance(test, FileImages) and isinstance(known, FileImages)):
+        if split == "test" or not (isinstance(test, InFiles) and isinstance(known, InFiles)):
             continue
         if (copies := copies_between(known, test)).pairs:
             copy, first = copies.pairs[0]
@@ -153,7 +152,7 @@ def _alike(images: LabelledImages, names: list[str]) -> str:
     return " and ".join(told)
 
 
-def broken_images(images: FileImages) -> str:
+def broken_images(images: InFiles) -> str:
     """Lists what is wrong with files that are no images by their headers, a line each; empty if nothing is.
 
     Warns of those that are huge.
@@ -161,9 +160,9 @@ def broken_images(images: FileImages) -> str:
     return _broken(images)[0]
 
 
-def _broken(images: FileImages) -> tuple[str, int]:
+def _broken(images: InFiles) -> tuple[str, int]:
     """Returns what :func:`broken_images` does, and how many they are."""
-    looks = look_at_some(len(images), lambda index: _look(images.path(index)))
+    looks = look_at_some(len(images), lambda index: _look(images, index))
     if huge := {index: pixels for index, (_, pixels) in looks.items() if pixels > HUGE}:
         index = max(huge, key=huge.__getitem__)
         text = "data: %d images have more than %d million pixels, and take up to 0.6 GB each to be read; "
@@ -174,10 +173,10 @@ def _broken(images: FileImages) -> tuple[str, int]:
     return "\n".join([*broken[:NAMED], more] if len(broken) > NAMED else broken), len(broken)
 
 
-def _look(path: Path) -> tuple[str, int]:
+def _look(images: InFiles, index: int) -> tuple[str, int]:
     """Returns what whoever reads the image says of it, empty if its header is fine, and its pixels."""
     try:
-        with open_image(path) as image:
+        with open_image(images.source(index)) as image:
             return "", image.width * image.height
     except Exception:  # a decoder that meets broken data raises whatever its parsing trips over
-        return why_unreadable(path) or f"{path}: cannot be opened at times", 0
+        return images.fault(index), 0  # none, if it was the storage that failed, for a moment

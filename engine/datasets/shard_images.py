@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.file_check import InFiles
 from engine.data.index import FromIndex, Listed, listed, read_index
 from engine.data.names import Names
 from engine.data.read_ahead import FileReader
@@ -32,12 +33,13 @@ LABEL_KEYS = ("label", "cls", "class", "class_id")
 """Of a sample's JSON, where it has no file .cls."""
 
 
-class ShardImages(LabelledImages, FromIndex):
+class ShardImages(LabelledImages, FromIndex, InFiles):
     """Images in tar files: no Python object for any of them, but arrays that processes share."""
 
     def __init__(self, classes: list[str], labels: NDArray[np.integer], names: Names, shards: Shards) -> None:
         super().__init__(classes, labels)
-        self.names, self.shards = names, shards
+        self.names = names
+        self.shards: Shards = shards
         self._reader = FileReader(read=shards.read)
 
     @classmethod
@@ -55,7 +57,10 @@ class ShardImages(LabelledImages, FromIndex):
 
     def image(self, index: int) -> LazyImage:
         content = self._reader.read(self.shards.piece(index))
-        return load_image(self.shards.path(index, self.name(index)), content)
+        return load_image(self.path(index), content)
+
+    def path(self, index: int) -> Path:
+        return self.shards.path(index, self.name(index))
 
     @property
     def wait_seconds(self) -> float:
@@ -72,7 +77,7 @@ class ShardImages(LabelledImages, FromIndex):
         return self.names
 
     def fingerprint(self, index: int) -> int:
-        return self.shards.piece(index)[2]
+        return self.file_size(index)
 
 
 def open_shards(config: ShardData, split: str) -> ShardImages:

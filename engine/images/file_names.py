@@ -18,6 +18,7 @@ import numpy as np
 
 from engine.data.file_check import THREADS
 from engine.data.names import Names
+from engine.data.unreadable import TRANSIENT
 from engine.look_alike import same_text, told_apart
 
 NAMED = 5
@@ -81,9 +82,9 @@ def locate(names: Iterable[str], root: Path, count_others: bool = False) -> Loca
     def look_into(folder: str) -> tuple[list[int], set[str], str]:
         try:
             there = set(os.listdir(root / folder))
-        except PermissionError as error:
-            return [], set(), error.strerror or str(error)
-        except OSError:
+        except OSError as error:
+            if isinstance(error, PermissionError) or error.errno in TRANSIENT:
+                return [], set(), error.strerror or str(error)
             there = set()
         numbers = np.array(by_folder[folder], np.int64)
         own = [name.rpartition("/")[2] for name in names.take(numbers)]

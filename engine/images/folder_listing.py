@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from engine.data.index import FOLDER as INDEX
+from engine.data.unreadable import TRANSIENT
 from engine.images.image_io import open_image
 
 log = logging.getLogger(__name__)
@@ -117,10 +118,15 @@ def files_below(folder: Path, left_out: LeftOut, others: Collection[Identity] = 
     """Yields the paths below ``folder`` of all files that are not hidden; each folder once, however many links lead
     to it. Notes in ``left_out`` hidden ones, folders that cannot be read, and links to folders that hold this one or
     are among ``others``.
+
+    Raises:
+        OSError: the storage fails.
     """
     top, seen = os.fspath(folder), set[Identity]()
 
     def deny(error: OSError) -> None:
+        if error.errno in TRANSIENT:
+            raise error
         left_out.folders.append(str(error.filename))
         left_out.denied[str(error.filename)] = error.strerror or str(error)
 

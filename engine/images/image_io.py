@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from engine.data.unreadable import TRANSIENT, UnreadableError, storage_error
-from engine.errors import UserError
 from engine.files import other_than_file, write_atomic
 from engine.images.jpeg_end import is_cut_off
 
@@ -97,15 +96,6 @@ def read_image(path: Path, content: bytes | None = None) -> Image.Image:
         reason = "it is empty" if path.is_file() and path.stat().st_size == 0 else str(error) or type(error).__name__
         text = f"{path}: cannot be read as an image ({reason}); repair, replace or remove it"
         raise UnreadableError(text, str(path)) from None
-
-
-def why_unreadable(path: Path) -> str:
-    """Returns what :func:`read_image` says of a file that it cannot read; else nothing."""
-    try:
-        read_image(path)
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def size_in_file(image: Image.Image) -> tuple[int, int]:

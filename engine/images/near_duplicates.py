@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -44,7 +43,7 @@ class Pictures(Protocol):
 class PicturesInFiles(Pictures, Protocol):
     """A split's images, each in a file."""
 
-    def path(self, index: int, /) -> Path: ...
+    def content(self, index: int, /) -> bytes: ...
 
 
 class Hashed(NamedTuple):

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from engine.data.batch_plan import Draw
+from engine.data.lost_workers import room_for_batches
 from engine.data.names import Names
 from engine.data.read_ahead import READ_THREADS, FileReader
 from engine.data.read_meter import ReadMeter
@@ -28,10 +29,12 @@ def worker_settings(
     data: ImageData, ranks: Ranks, collate: Callable[[list[Any]], Any] = default_collate
 ) -> WorkerSettings:
     """Returns how this rank reads images; ``collate`` makes batches of samples."""
-    workers = resolve_workers(data.workers, ranks.layout)
+    workers, (height, width) = resolve_workers(data.workers, ranks.layout), data.size
     return WorkerSettings(
         workers=workers,
         prefetch=data.prefetch,
+        sample_bytes=3 * height * width,
+        ready_bytes=room_for_batches(ranks.layout.local_world_size),
         pin_memory=device_kind(ranks.device).pin_memory,
         multiprocessing_context=data.multiprocessing_context,
         collate=collate,

@@ -36,7 +36,8 @@ class ImageData(Section):
     max_unreadable: CountOrNone = 0
     """Training images that cannot be read and are skipped; one more ends the run, as does one of val."""
     prefetch: Few = 2
-    """Micro-batches that each worker keeps ready."""
+    """Micro-batches that each worker keeps ready; fewer where all of these would take more than 2 GiB of a rank, or
+    half of its part of what is free in /dev/shm."""
     multiprocessing_context: Literal["fork", "spawn", "forkserver"] | None = None
     """How workers are started; null: the platform's own way."""
 

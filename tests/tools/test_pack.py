@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,13 +20,14 @@ import torch
 import yaml
 from PIL import Image
 
+from detection.data.open import check_data
 from detection.data.open import open_images as open_annotated
 from detection.data.sections import CocoData
 from detection.data.sections import ShardData as BoxShards
 from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder
 from engine.data.loaders import MicroBatchSampler, TrainLoader
 from engine.data.shards import Shards
-from engine.data.unreadable import Patience, UnreadableError
+from engine.data.unreadable import Patience, Troubles, UnreadableError
 from engine.data.workers import WorkerSettings
 from engine.datasets.dataset import ImageReader, open_images, prepare_on_all
 from engine.datasets.labelled import digests
@@ -32,7 +36,11 @@ from engine.datasets.shard_images import ShardImages
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.images.lazy_image import LazyImage
+from engine.images.same_content import copies_between
 from tests.detection.coco_files import box, write_split
+from tests.distributed import clean_environment
+from tests.mounts import with_tmpfs
 from tools import pack
 from tools.pack import main
 
@@ -70,22 +78,69 @@ def packed(tmp_path: Path, **keys: Any) -> ShardData:
     return ShardData(source="shards", root=tmp_path / "packed", **keys)
 
 
-def batches(images: Any, workers: int) -> list[dict[str, Any]]:
-    reader = ImageReader(images, lambda image, seed: torch.from_numpy(image.pixels().copy()), seed=1)
-    sampler = MicroBatchSampler(NaturalOrder(len(images), 2), BatchLayout(len(images), 2), stop_step=4)
-    settings = WorkerSettings(workers, read_threads=4)
-    return [batch.data for batch in TrainLoader(reader, sampler, settings)]
+def batches(images: Any, workers: int, start: int = 0, **settings: Any) -> list[dict[str, torch.Tensor]]:
+    """Reads from a step on, with threads that read ahead; pixels and a number that follow from the draw's seed."""
+    images._reader._worth = 0.0
+
+    def transform(image: LazyImage, seed: int) -> torch.Tensor:
+        return torch.from_numpy(image.pixels() ^ np.uint8(seed % 256))
+
+    sampler = MicroBatchSampler(NaturalOrder(len(images), 2), BatchLayout(len(images), 2), 0, start, 4)
+    workers_of = WorkerSettings(workers, read_threads=4, **settings)
+    return [batch.data for batch in TrainLoader(ImageReader(images, transform, seed=1), sampler, workers_of)]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_shards_are_read_like_the_folder(tmp_path: Path, run: list[str], workers: int) -> None:
+def same(ours: list[dict[str, torch.Tensor]], theirs: list[dict[str, torch.Tensor]]) -> bool:
+    pairs = zip(ours, theirs, strict=True)
+    return all(
+        mine.keys() == its.keys() and all(torch.equal(mine[key], its[key]) for key in its) for mine, its in pairs
+    )
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_samples_are_the_same_from_shards_and_folders_with_any_workers_and_after_a_resume(
+    tmp_path: Path, run: list[str], workers: int
+) -> None:
     assert main(run) == 0
     for split in ("train", "val"):
         there, here = open_images(folder(tmp_path), split), open_images(packed(tmp_path), split)
         assert digests(there) == digests(here) and there.classes == here.classes
-    ours = batches(open_images(packed(tmp_path), "train"), workers)
-    for mine, theirs in zip(ours, batches(open_images(folder(tmp_path), "train"), 0), strict=True):
-        assert all(torch.equal(torch.as_tensor(mine[key]), torch.as_tensor(theirs[key])) for key in theirs)
+    expected = batches(open_images(folder(tmp_path), "train"), 0)
+    assert len(expected) == 4 and {*expected[0]} == {"image", "label", "index", "epoch", "position"}
+    for start in (0, 2):
+        for data in (folder(tmp_path), packed(tmp_path)):
+            assert same(batches(open_images(data, "train"), workers, start), expected[start:])
+
+
+@pytest.mark.parametrize("layout", [folder, packed])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_reads_that_fail_at_times_change_nothing_and_are_told(
+    tmp_path: Path,
+    run: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    layout: Callable[[Path], Any],
+    workers: int,
+) -> None:
+    assert main(run) == 0
+    expected, reads = batches(open_images(folder(tmp_path), "train"), 0), itertools.count(1)
+
+    def at_times(function: Callable[..., Any]) -> Callable[..., Any]:
+        def read(what: Any, *more: Any) -> Any:
+            if (isinstance(what, int) or "/train/" in str(what)) and next(reads) % 3 == 0:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return function(what, *more)
+
+        return read
+
+    images, troubles = open_images(layout(tmp_path), "train"), Troubles()
+    monkeypatch.setattr("engine.data.unreadable.PAUSES", (0.001, 0.01))
+    monkeypatch.setattr("engine.data.read_ahead.os.open", at_times(os.open))
+    monkeypatch.setattr("engine.data.shards.os.pread", at_times(os.pread))
+    assert same(batches(images, workers, patience=Patience(60.0), troubles=troubles), expected)
+    assert troubles.retries > 0 and not troubles.unreadable
+    assert "could not be read at once, the storage failed, and was tried again; 1 such so far" in caplog.text
 
 
 def test_tar_and_readers_of_webdataset_see_keys_with_class_numbers(tmp_path: Path, run: list[str]) -> None:
@@ -171,6 +226,38 @@ def test_images_are_made_smaller_and_boxes_with_them(tmp_path: Path) -> None:
     assert after.image(0).size == tuple(after.annotations.sizes[0].tolist())
 
 
+def test_packed_images_with_boxes_are_looked_at_as_files_are(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_split(tmp_path, split, [box(n, 100 + n, [1, 2, 10, 20], 2) for n in (1, 2, 3)])
+    (tmp_path / "train" / "1.png").write_bytes(b"no image")
+    shutil.copy(tmp_path / "train" / "0.png", tmp_path / "val" / "2.png")
+    files: dict[str, Any] = {name: {"images": name, "annotations": f"{name}.json"} for name in ("train", "val")}
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump({"data": {"source": "coco", "root": str(tmp_path), **files}}))
+    assert main(["--task", "detection", "--config", str(config), "--output", str(tmp_path / "packed")]) == 0
+    shards = BoxShards(source="shards", root=tmp_path / "packed")
+    unreadable, _, both = check_data(shards, 1.0)[1]
+    assert unreadable.fatal and unreadable.ids == (102,) and "train-000000.tar:1.png: cannot be read" in unreadable.text
+    assert not both.fatal and both.ids == (103,)
+    assert both.text.endswith(
+        "val-000000.tar:2.png has the content of " + str(tmp_path / "packed/train-000000.tar:0.png")
+    )
+
+
+def test_shards_of_others_are_compared_by_what_is_in_them(tmp_path: Path, run: list[str]) -> None:
+    shutil.copy(tmp_path / "data/train/ant/2.x.png", tmp_path / "data/val/ant/9.x.png")
+    assert main(run) == 0
+    opened = [open_images(packed(tmp_path), split) for split in ("train", "val")]
+    for index in (tmp_path / "packed").glob("*.safetensors"):
+        index.unlink()
+    opened += [open_images(packed(tmp_path), split) for split in ("train", "val")]
+    for train, val in (opened[:2], opened[2:]):
+        assert isinstance(train, ShardImages) and isinstance(val, ShardImages)
+        (pair,) = copies_between(train, val).pairs
+        assert val.content(pair[0]) == train.content(pair[1])
+    assert opened[0].digests is not None and opened[2].digests is None
+
+
 def test_a_shard_that_is_missing_or_another_is_named(tmp_path: Path, run: list[str]) -> None:
     assert main(run) == 0
     shard = tmp_path / "packed" / "train-000000.tar"
@@ -251,6 +338,33 @@ def test_shards_are_staged_once_a_node_and_not_onto_a_disk_that_is_nearly_full(
     prepare_on_all(packed(tmp_path, stage=True), ALONE)
     assert not list((tmp_path / "node").rglob("*.tar")) and "0 of 2 shards were copied" in caplog.text
     prepare_on_all(packed(tmp_path), ALONE)
+
+
+STAGED = """
+import logging, sys
+from pathlib import Path
+import numpy as np
+from engine.datasets.dataset import open_images, prepare_on_all
+from tests.tools.test_pack import ALONE, folder, packed
+logging.basicConfig(format="%(message)s")
+place = Path(sys.argv[1])
+prepare_on_all(packed(place, stage=True), ALONE)
+for split in ("train", "val"):
+    theirs, ours = (open_images(data, split) for data in (folder(place), packed(place)))
+    assert all(np.array_equal(ours.image(n).pixels(), theirs.image(n).pixels()) for n in range(len(ours)))
+print(sorted(file.name for file in (place / "node").rglob("*.tar")), len([*(place / "node").rglob(".*")]))
+"""
+
+
+def test_as_many_shards_are_copied_as_a_small_disk_has_room_for(tmp_path: Path, run: list[str]) -> None:
+    assert main(run) == 0
+    (tmp_path / "node").mkdir()
+    command = [*with_tmpfs(tmp_path / "node", "40k"), sys.executable, "-c", STAGED, str(tmp_path)]
+    environment = {**clean_environment(), "SLURM_TMPDIR": str(tmp_path / "node"), "PYTHONPATH": os.getcwd()}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "['train-000000.tar', 'val-000000.tar'] 0\n", done.stdout + done.stderr
+    assert "data.stage: 1 of 2 shards were copied to" in done.stderr and "are free, of which 5% of" in done.stderr
 
 
 def test_images_that_are_packed_anew_are_not_taken_for_their_old_copies(

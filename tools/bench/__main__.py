@@ -23,7 +23,7 @@ MODULES = {
     "checkpoint": ["checkpoint"],
     "resume": ["resume"],
     "compare": ["compare"],
-    "loader": ["data.loader", "data.start"],
+    "loader": ["data.loader", "data.start", "data.many"],
 }
 """Modules of each benchmark, which have ``run(quick) -> Table``."""
 

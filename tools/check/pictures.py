@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from filecmp import cmp
 
 from engine.images.file_names import NAMED
 from engine.images.near_duplicates import PicturesInFiles, hash_images, splits_alike
@@ -26,7 +25,7 @@ def look_closely(images: Mapping[str, PicturesInFiles]) -> Checked:
     seen = ", ".join(f"{own.looked_at} of {len(images[split])} images of {split}" for split, own in hashed.items())
     for (later, earlier), alike in splits_alike(hashed).items():
         # files of the same content are told of elsewhere, of all images
-        pairs = [pair for pair in alike if not cmp(images[later].path(pair[0]), images[earlier].path(pair[1]), False)]
+        pairs = [pair for pair in alike if images[later].content(pair[0]) != images[earlier].content(pair[1])]
         if pairs:
             mine, theirs = pairs[0]
             count = f"{len(pairs)} of {len(hashed[later].numbers)}"

@@ -6,7 +6,9 @@ import json
 import logging
 import os
 import pickle
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,8 @@ from engine.data import index
 from engine.data.index import FOLDER, forget
 from engine.datasets.dataset import open_images
 from engine.datasets.labelled import FileImages, digests
-from engine.datasets.sections import CsvData, FolderData
+from engine.datasets.sections import CsvData, FolderData, TorchvisionData
+from tests.engine.datasets.test_torchvision_sets import fake_food101
 
 CLASSES = ("ant", "bee\udcff", "Käfer")
 
@@ -29,7 +32,7 @@ CLASSES = ("ant", "bee\udcff", "Käfer")
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Images in class folders, with a table and a COCO file of them; what has changed counts as settled at once."""
-    monkeypatch.setattr(index, "SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr(index, "SETTLED_SECONDS", -1.0)
     monkeypatch.setenv("SWIN_HPC_CACHE", str(tmp_path / "cache"))
     root = tmp_path / "data"
     for split, count in (("train", 4), ("val", 2)):
@@ -105,6 +108,20 @@ def test_so_does_that_of_boxes_and_of_images_without_classes(
     assert not (root / "train" / "ant" / FOLDER).exists(), "in a folder that is listed it would change it"
 
 
+def test_named_sets_in_files_are_listed_once(
+    tmp_path: Path, listings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "SETTLED_SECONDS", -1.0)
+    fake_food101(tmp_path)
+    data = TorchvisionData(source="food101", root=tmp_path, val_fraction=0.25)
+    first = [known(open_images(data, split)) for split in ("train", "val", "test")]
+    listings.clear()
+    assert [known(open_images(data, split)) for split in ("train", "val", "test")] == first and listings == []
+    (tmp_path / "food-101" / "meta" / "new").touch()
+    open_images(data, "train")
+    assert listings
+
+
 def test_what_was_left_out_is_told_again(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     open_images(folder(root), "train")
@@ -150,6 +167,48 @@ def test_what_may_still_be_changing_is_not_kept(root: Path, monkeypatch: pytest.
     monkeypatch.setattr(index, "SETTLED_SECONDS", 3600.0)
     open_images(folder(root), "train")
     assert not (root / FOLDER).exists()
+
+
+@pytest.mark.parametrize(("hours", "settled", "kept"), [(1, 2.0, False), (-1, -1.0, True)])
+def test_a_servers_clock_may_differ_from_ours(
+    root: Path, monkeypatch: pytest.MonkeyPatch, hours: int, settled: float, kept: bool
+) -> None:
+    """Files have just been made, by its clock; by ours an hour ago, or in an hour."""
+    monkeypatch.setattr(index, "SETTLED_SECONDS", settled)
+    monkeypatch.setattr(index, "time", SimpleNamespace(time_ns=lambda: time.time_ns() + hours * 3600 * 10**9))
+    open_images(folder(root), "train")
+    assert [*(root / FOLDER).glob("*")] == [] if not kept else len([*(root / FOLDER).glob("*")]) == 1
+
+
+@pytest.mark.parametrize("cause", ["denied", "elsewhere"])
+def test_of_a_server_with_a_clock_that_nobody_knows_only_older_folders_are_kept(
+    root: Path, monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    def denied(dir: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(dir))
+
+    if cause == "denied":
+        monkeypatch.setattr(index.tempfile, "TemporaryFile", denied)
+    else:
+        monkeypatch.setattr(index, "_stats", other_device(index._stats))
+    open_images(folder(root), "train")
+    assert not (root / FOLDER).exists()
+    monkeypatch.setattr(index, "OTHER_CLOCKS", -1.0)
+    open_images(folder(root), "train")
+    assert (root / FOLDER).exists()
+
+
+def other_device(stats: Any) -> Any:
+    """Returns what finds all on another file system."""
+    names = ("st_mtime_ns", "st_ctime_ns", "st_size")
+
+    def found(paths: list[str]) -> list[SimpleNamespace | None]:
+        return [
+            each and SimpleNamespace(st_dev=-1, **{name: getattr(each, name) for name in names})
+            for each in stats(paths)
+        ]
+
+    return found
 
 
 def test_reindex_lists_anew(root: Path, listings: list[str]) -> None:

@@ -34,6 +34,19 @@ def test_some_are_taken_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
         assert taken.nbytes == 8 * (len(indices) + 1) + sum(len(text) + 1 for text in texts)
 
 
+@pytest.mark.parametrize("kind", ["ascii", "text", "bytes", "of all lengths"])
+def test_they_are_sorted_as_python_does(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "BLOCK", 64)
+    random = np.random.default_rng(0)
+    letters = {"ascii": "ab/. 9Z", "text": "a\u00e9\uffee\U0001f41f\u65e5/", "bytes": "a\uffee\udcff\U0001f41f/"}
+    letters["of all lengths"] = "ab"
+    texts = ["".join(random.choice(list(letters[kind]), random.integers(6))) for _ in range(300)]
+    texts += ["a" * 1000] * (kind == "of all lengths")
+    assert list(Names(texts).in_order()) == sorted(texts)
+    ordered = Names(sorted(texts))
+    assert ordered.in_order() is ordered and list(Names().in_order()) == []
+
+
 def test_a_name_with_a_nul_is_none() -> None:
     with pytest.raises(ValueError, match=r"b.x00c"):
         Names(["a", "b\0c"])

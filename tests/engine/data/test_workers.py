@@ -7,17 +7,20 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import engine
+from engine.data import lost_workers
 from engine.data.batch_plan import Draw
 from engine.data.lost_workers import WorkerLostError, loss_of
 from engine.data.names import Names
 from engine.data.workers import WorkerSettings, read_batches, resolve_workers
 from engine.distributed.layout import Layout
 from engine.errors import UserError
+from tests.mounts import with_tmpfs
 
 REPOSITORY = Path(engine.__path__[0]).parent
 
@@ -204,6 +207,33 @@ def test_an_explicit_number_of_workers_stays():
     assert resolve_workers(7, Layout(0, 4, 0, 4, "torchrun"), {}) == 7
 
 
+class Big:
+    """Samples of 400 kB."""
+
+    def __getitem__(self, draw: Draw):
+        return torch.full((400_000,), draw.index, dtype=torch.uint8)
+
+
+IN_LITTLE_MEMORY = """
+import logging
+from tests_numbers import Big, batches_of
+from engine.data.workers import WorkerSettings, read_batches
+logging.basicConfig(format="%(message)s")
+print([batch[:, -1].tolist() for batch in read_batches(Big(), batches_of(*[2] * 4), WorkerSettings(2))])
+"""
+
+
+def test_the_main_process_reads_on_where_shared_memory_has_a_megabyte(tmp_path):
+    (tmp_path / "tests_numbers.py").write_text(Path(__file__).read_text())
+    (tmp_path / "script.py").write_text(IN_LITTLE_MEMORY)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [*with_tmpfs(Path("/dev/shm"), "1m"), sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout) == (0, "[[0, 1], [2, 3], [4, 5], [6, 7]]\n"), done.stderr
+    assert "shared memory, /dev/shm, has no room for the batches of 2 processes (" in done.stderr
+    assert "MB are free); give the container or job more" in done.stderr and "the main process reads on" in done.stderr
+
+
 class Announced:
     """Samples of batches that were announced before they are asked for, each once."""
 
@@ -230,6 +260,63 @@ def test_workers_know_their_next_batch(workers):
 def test_no_thread_reads_ahead_where_none_is_asked_for():
     with pytest.raises(IndexError):
         list(read_batches(Announced(), batches_of(2), WorkerSettings(0)))
+
+
+@pytest.mark.parametrize(
+    ("prefetch", "workers", "batch", "room", "expected"),
+    [
+        (2, 4, 10**8, lost_workers.READY_BYTES, 2),
+        (8, 4, 10**8, lost_workers.READY_BYTES, 5),
+        (8, 64, 10**9, lost_workers.READY_BYTES, 1),
+        (2, 2, 10**6, 3 * 10**6, 1),
+        (4, 2, 0, 0, 1),
+    ],
+)
+def test_what_is_kept_ready_is_bounded_in_bytes(prefetch, workers, batch, room, expected):
+    found, text = lost_workers.fitting_prefetch(prefetch, workers, batch, room)
+    assert found == expected and bool(text) == (found < prefetch)
+    assert ("/dev/shm" in text) == (bool(text) and room < lost_workers.READY_BYTES)
+
+
+def test_the_ranks_of_a_node_share_its_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(lost_workers, "SHARED", tmp_path)
+    monkeypatch.setattr(lost_workers.shutil, "disk_usage", lambda path: SimpleNamespace(free=64 * 2**20))
+    assert lost_workers.room_for_batches(1) == 32 * 2**20 and lost_workers.room_for_batches(4) == 8 * 2**20
+    monkeypatch.setattr(lost_workers.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**40))
+    assert lost_workers.room_for_batches(8) == lost_workers.READY_BYTES
+    monkeypatch.setattr(lost_workers, "SHARED", tmp_path / "none")
+    assert lost_workers.room_for_batches(8) == lost_workers.READY_BYTES
+
+
+class Noted(Numbers):
+    """Notes in a file what has been drawn."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+
+    def __getitem__(self, draw: Draw):
+        with self.file.open("a") as file:
+            file.write(f"{draw.index}\n")
+        return super().__getitem__(draw)
+
+
+def test_fewer_large_batches_are_read_before_they_are_asked_for_and_that_is_said_once(tmp_path, caplog):
+    ready = {}
+    for room in (60, 40):
+        file, settings = tmp_path / str(room), WorkerSettings(1, prefetch=3, sample_bytes=10, ready_bytes=room)
+        for _ in range(2):
+            file.unlink(missing_ok=True)
+            reading = read_batches(Noted(file), batches_of(*[2] * 9), settings)
+            next(reading)
+            deadline = time.monotonic() + (60 if room == 60 else 0.5)  # in which nothing more is to come
+            while time.monotonic() < deadline and len(file.read_text().split()) < 2 * 4:
+                time.sleep(0.01)
+            ready[room] = len(file.read_text().split()) // 2 - 1
+            reading.close()
+    assert ready == {60: 3, 40: 2}
+    (text,) = caplog.messages
+    assert text.startswith("data.prefetch: each of 1 workers keeps 2 instead of 3 batches of 2e-05 MB ready: ")
 
 
 class Killed:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +14,7 @@ from engine.datasets.class_folders import open_folder
 from engine.datasets.labelled import FileImages, open_digits
 from engine.datasets.preflight import NAMED, broken_images, faults_of, located, warn_of_likenesses
 from engine.datasets.sections import FolderData
+from engine.errors import UserError
 from tests.classification.small import write_images
 
 
@@ -45,6 +49,42 @@ def test_huge_ones_are_counted_and_the_largest_named(images, monkeypatch, caplog
     Image.new("L", (21, 20)).save(images.path(7))
     assert not broken_images(images)
     assert "data: 20 images have more than 0 million pixels" in caplog.text and f": {images.path(7)};" in caplog.text
+
+
+def test_what_the_storage_does_not_give_for_a_moment_is_no_fault(images, monkeypatch):
+    def fails(source):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+
+    opened, failed = os.open, []
+
+    def open_(path, *more, **keys):
+        if str(path) == str(images.path(3)) and len(failed) < times:
+            failed.append(path)
+            fails(path)
+        return opened(path, *more, **keys)
+
+    monkeypatch.setattr("engine.data.file_check.PAUSES", (0.0, 0.0))
+    monkeypatch.setattr("engine.datasets.preflight.open_image", fails)
+    monkeypatch.setattr("engine.data.read_ahead.os.open", open_)
+    times = 2
+    assert broken_images(images) == "" and len(failed) == 2
+    times = 1000
+    assert broken_images(images).startswith(
+        f"{images.path(3)}: cannot be read (Input/output error): the storage failed"
+    )
+
+
+def test_a_listing_that_the_storage_breaks_off_is_none(tmp_path, images, monkeypatch):
+    scandir = os.scandir
+
+    def fails(path="."):
+        if str(path).endswith("/b"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fails)
+    with pytest.raises(UserError, match=r"data\.root: .*/train/b cannot be read: Stale file handle"):
+        open_folder(FolderData(source="folder", root=tmp_path), "train")
 
 
 def test_many_are_counted(images):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from engine.data.file_check import InFiles
 from engine.images import same_content
 from engine.images.same_content import copies_across, copies_between
 
 
-class Folder:
+class Folder(InFiles):
     """Files of a folder, in order."""
 
     def __init__(self, folder: Path, contents: dict[str, bytes]) -> None:
@@ -26,6 +28,32 @@ class Folder:
 
     def path(self, index: int) -> Path:
         return self._folder / self._names[index]
+
+    def image(self, index: int) -> None: ...
+
+
+class Digested(Folder):
+    """The same, with digests that are known."""
+
+    @property
+    def digests(self) -> np.ndarray:
+        return np.array([zlib.crc32(self.content(index)) for index in range(len(self))], np.int64)
+
+
+@pytest.mark.parametrize("kind", [Folder, Digested])
+def test_both_ways_find_the_same(tmp_path: Path, kind: type[Folder]) -> None:
+    random = np.random.default_rng(0)
+    contents = [{f"{k:03}": b"%d" % random.integers(100) for k in range(count)} for count in (60, 30)]
+    known, other = kind(tmp_path / "train", contents[0]), kind(tmp_path / "val", contents[1])
+    first = {content: k for k, content in reversed(list(enumerate(contents[0].values())))}
+    expected = [(k, first[content]) for k, content in enumerate(contents[1].values()) if content in first]
+    copies = copies_between(known, other)
+    assert copies.pairs == expected and expected and not copies.part
+    labels = np.arange(60) % 2
+    found = copies_across(known, labels)
+    assert found.pairs and not found.part
+    values = list(contents[0].values())
+    assert all(values[i] == values[j] and labels[i] != labels[j] and first[values[i]] == i for i, j in found.pairs)
 
 
 def test_copies_and_links_are_found_under_any_name(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.classification.small import write_config
 from tools.check import __main__ as command
 from tools.check import measure
 from tools.check.__main__ import main
+from tools.pack import main as pack
 
 SIDE = 96
 
@@ -242,6 +243,27 @@ def test_a_fault_that_a_run_can_do_with_is_a_warning(
     out, err = said(capsys)
     assert not err and any(line.startswith("warning: ") and message in line for line in out.splitlines()), out + err
     assert ("look like ones of" in out) == (plant is same_pictures), "a file of the same content is told of once"
+
+
+def test_what_is_found_in_folders_is_found_in_shards(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    for plant in (damaged_image, copies_in_test, same_pictures, damaged_image_of_test):
+        plant(project)
+    shutil.copy(project.data / "train" / "bee" / "4.png", project.data / "train" / "ant" / "also.png")
+    packed = project.folder / "packed"
+    assert pack([*project.command()[:4], "--output", str(packed), "--workers", "1"]) == 0
+    project.changes = {"data": {"source": "shards", "root": str(packed), "image_size": 16, "workers": 0}}
+    assert main(project.command()) == 2
+    out, err = said(capsys)
+    assert f"{packed}/train-000000.tar:ant/0.png: cannot be read as an image" in err
+    train = f"{packed}/train-000000.tar"
+    for message in (
+        f"1 of 7 images of test are in train as well, with the same content; the first: {packed}/test-000000.tar:",
+        f"1 training images are in several classes, with the same content; the first: {train}:ant/also.png and {train}",
+        "images of val look like ones of train, and may be the same pictures, saved again",
+        f"{packed}/test-000000.tar:ant/0.png: cannot be read as an image",
+    ):
+        assert message in out, out
+    assert "at least" not in out
 
 
 def test_what_programs_read_says_so_too_where_the_configuration_is_wrong(project: Project) -> None:

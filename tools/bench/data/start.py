@@ -1,15 +1,19 @@
 """The start of a run on many images: a listing, and the next start, with its index, beside torchvision's data sets.
 
-Each is measured in a process of its own: CPU seconds, the memory that it needs at most besides, the folders that it
-lists; and for four workers, how much their memory and that of their parent grows while each image is named once (PSS).
+Each is measured in a process of its own: seconds and those of CPU, the memory that it needs besides, at most and in the
+end but for mapped files, which a node has once, and the folders that it lists; also for another rank, which is told of
+rank 0's index. And for four workers, how much their memory and that of their parent grows while each image is named
+once (PSS).
 """
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import multiprocessing
 import os
+import pickle
 import resource
 import tempfile
 import time
@@ -50,6 +54,8 @@ class Size:
 
 
 FULL, QUICK = Size(folders=1000, coco_images=118_000, rounds=3), Size(folders=2, coco_images=20, rounds=1, workers=1)
+FIGURES = ("seconds", "CPU seconds", "MB at most", "MB in the end", "folders listed")
+"""Of each way to open data."""
 OBJECTS = 7
 """Annotations of an image, nearly COCO's mean."""
 
@@ -65,18 +71,28 @@ def run(quick: bool = False) -> Table:
         time.sleep(SETTLED_SECONDS + 0.5)
         work: dict[tuple[str, str], Callable[[], float]] = {}
         for name, opening in openings(root).items():
-            first = _Apart(opening, before=partial(forget_all, root))
-            ways = {"first start": first, "with the index": _Apart(opening)}
+            first = Apart(opening, before=partial(forget_all, root))
+            ways = {"first start": first, "with the index": Apart(opening)}
+            sent = list[bytes]()
+            ways["another rank"] = Apart(partial(_received, sent), before=partial(_sent, sent, opening))
             if (peer := peers(root).get(name)) is not None:
-                ways["torchvision"] = _Apart(peer)
-            for what in ("CPU seconds", "MB at most", "folders listed"):
+                ways["torchvision"] = Apart(peer)
+            for what in FIGURES:
                 work |= {(f"{name}: {what}", way): partial(apart, what) for way, apart in ways.items()}
         for column, opened in (("with the index", openings(root)["folders"]), ("torchvision", peers(root)["folders"])):
-            growth = _Apart(partial(named_once, opened, size.workers))
+            growth = Apart(partial(named_once, opened, size.workers))
             work["folders, workers: PSS grows by %", column] = partial(growth, "PSS")
         count = size.folders * FILES_A_FOLDER
         title = f"The start on {count} images in {size.folders} folders, in a table, and {size.coco_images} of COCO"
         return Table("start", title, "each as it says", interleaved(work, size.rounds))
+
+
+def _sent(sent: list[bytes], opening: Callable[[], Any]) -> None:
+    sent[:] = [pickle.dumps(opening(), 5)]
+
+
+def _received(sent: list[bytes]) -> Any:
+    return pickle.loads(sent[0])
 
 
 def forget_all(root: Path) -> None:
@@ -159,7 +175,7 @@ def peers(root: Path) -> dict[str, Callable[[], Any]]:
     }
 
 
-class _Apart:
+class Apart:
     """Measures a call in a fork, all at once, whichever figure of it is asked for first."""
 
     def __init__(self, call: Callable[[], Any], before: Callable[[], Any] = lambda: None) -> None:
@@ -186,9 +202,10 @@ def _measured(call: Callable[[], Any], to: Any) -> None:
 
     os.scandir, os.listdir = partial(counted, scandir), partial(counted, listdir)
     Path("/proc/self/clear_refs").write_text("5")
-    before, start = _status("VmRSS"), _cpu_seconds()
+    before, own, begin, start = _status("VmRSS"), _status("RssAnon"), time.perf_counter(), _cpu_seconds()
     made = call()
-    found = {"CPU seconds": _cpu_seconds() - start, "MB at most": (_status("VmHWM") - before) / 1e6}
+    found = {"CPU seconds": _cpu_seconds() - start, "seconds": time.perf_counter() - begin}
+    found |= {"MB at most": (_status("VmHWM") - before) / 1e6, "MB in the end": (_status("RssAnon") - own) / 1e6}
     to.send({**found, "folders listed": float(listed[0]), "PSS": made if isinstance(made, float) else 0.0})
     to.close()
 
@@ -226,13 +243,14 @@ def named_once(opened: Callable[[], Any], workers: int, batch: int = 256) -> flo
             yield [Draw(index, 0, index) for index in range(first, min(first + batch, count))]
 
     first = last = 0
-    for _ in _last_kept(read_batches(_Named(images), batches(), WorkerSettings(workers))):
+    reading = read_batches(_Named(images), batches(), WorkerSettings(workers))
+    for _ in _some(itertools.islice(reading, 2 * workers, None)):  # all workers have begun by then
         last = _pss()
         first = first or last
     return 100 * (last / first - 1)
 
 
-def _last_kept(batches: Iterable[Any]) -> Iterator[Any]:
+def _some(batches: Iterable[Any]) -> Iterator[Any]:
     """Yields after the first batch and every thousandth: looking at memory takes long."""
     for number, batch in enumerate(batches):
         if number % 1000 == 0:
