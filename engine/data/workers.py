@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import itertools
 import logging
 import os
@@ -135,7 +136,7 @@ def _read(reader: SampleReader, coming: Unread, settings: WorkerSettings) -> Gen
         multiprocessing_context=settings.multiprocessing_context if parallel else None,
         worker_init_fn=_start_worker,
     )
-    with _blocked(STOP_SIGNALS), _same_handler(signal.SIGCHLD):
+    with _blocked(STOP_SIGNALS), _same_handler(signal.SIGCHLD), _uncollected():
         iterator = iter(loader)  # a new worker is not to die of a stop signal before it has learned to ignore it
     end = partial(_end_workers, iterator)
     atexit.register(end)
@@ -224,6 +225,16 @@ def _blocked(numbers: Iterable[signal.Signals]) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keeps forks from looking for garbage among what they share with this process: a mark on all of it is a copy."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

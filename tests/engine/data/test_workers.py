@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -232,6 +233,18 @@ def test_the_main_process_reads_on_where_shared_memory_has_a_megabyte(tmp_path):
     assert (done.returncode, done.stdout) == (0, "[[0, 1], [2, 3], [4, 5], [6, 7]]\n"), done.stderr
     assert "shared memory, /dev/shm, has no room for the batches of 2 processes (" in done.stderr
     assert "MB are free); give the container or job more" in done.stderr and "the main process reads on" in done.stderr
+
+
+class Frozen:
+    """Says how many objects this process never looks at for garbage."""
+
+    def __getitem__(self, draw: Draw):
+        return gc.get_freeze_count()
+
+
+def test_forks_look_for_no_garbage_among_what_they_share():
+    assert all(int(batch.min()) > 1000 for batch in read_batches(Frozen(), batches_of(1, 1), WorkerSettings(1)))
+    assert gc.get_freeze_count() == 0, "this process still does"
 
 
 class Announced:

@@ -9,6 +9,7 @@ once (PSS).
 from __future__ import annotations
 
 import csv
+import gc
 import itertools
 import json
 import multiprocessing
@@ -244,7 +245,10 @@ def named_once(opened: Callable[[], Any], workers: int, batch: int = 256) -> flo
 
     first = last = 0
     reading = read_batches(_Named(images), batches(), WorkerSettings(workers))
-    for _ in _some(itertools.islice(reading, 2 * workers, None)):  # all workers have begun by then
+    begun = list(itertools.islice(reading, 2 * workers))
+    del begun[:]
+    gc.collect()  # what all have begun with is marked once, and copied for that
+    for _ in _some(reading):
         last = _pss()
         first = first or last
     return 100 * (last / first - 1)
