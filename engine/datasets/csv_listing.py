@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -23,8 +22,6 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "validation": "va
 """What a split column may say, in any case."""
 NAMED = 5
 """Rows that a message names."""
-_UNUSUAL = re.compile(r"//|(?:^|/)\.{0,2}(?:/|$)|\0")
-"""What is in paths that :func:`os.path.normpath` changes, and in names that are none."""
 
 
 class Column:
@@ -37,6 +34,13 @@ class Column:
     def append(self, cell: str) -> None:
         """Adds the cell of one more row."""
         self._rows.append(self._codes.setdefault(cell, len(self._codes)))
+
+    def renamed(self, name: Callable[[str], str]) -> Column:
+        """Returns the column with other cells, ``name`` of each."""
+        column = Column(dict.fromkeys(map(name, self.different)))
+        codes = np.array([column._codes[name(cell)] for cell in self.different], np.int32)
+        column._rows = codes[self.rows]
+        return column
 
     @property
     def different(self) -> list[str]:
@@ -121,7 +125,7 @@ def _read_tables(config: CsvData) -> tuple[Listing, NDArray[np.int64]]:
     lines, starts, swallowed = array("q"), list[int](), list[str]()
     splits, labels = Column(), [Column() for _ in config.label_columns]
     bad, hashes = list[tuple[str, str, str]](), array("q")
-    root = os.path.normpath(config.root).rstrip("/")
+    root = os.path.join(os.path.normpath(config.root), "")
     tables = {split: file for split, file in files.items() if file is not None}
 
     def paths() -> Iterator[str]:
@@ -130,28 +134,34 @@ def _read_tables(config: CsvData) -> tuple[Listing, NDArray[np.int64]]:
             starts.append(len(lines))
             within = list[int]()
             for line, cells in read_rows(file, wanted, within, config.delimiter):
-                path, whole = cells[0], f"{root}/{cells[0]}"
-                if not path or path[0] == "/" or _UNUSUAL.search(path):
+                path = place = cells[0]
+                if not path or path[0] in "/." or _may_be_unusual(path):
                     path = path and os.path.normpath(path)
-                    whole = os.path.normpath(os.path.join(config.root, path))
+                    place = os.path.normpath(os.path.join(root, path)).removeprefix(root)
                     if not path or "\0" in path:
                         bad.append((f"{file}:{line}", config.path_column, path))
                         path = ""
                 lines.append(line)
-                hashes.append(hash(whole))
+                hashes.append(hash(place))
                 for column, cell in zip(labels, cells[1:], strict=False):
                     column.append(cell)
-                splits.append(split if config.split_column is None else SPLITS.get(cells[-1].lower(), cells[-1]))
+                splits.append(split if config.split_column is None else cells[-1])
                 yield path
             swallowed.extend(f"{file}:{line}" for line in within)
 
     names = Names(paths())
-    listing = Listing([*tables.values()], starts, np.array(lines, np.int64), names, splits, labels, swallowed)
+    splits = splits.renamed(lambda cell: SPLITS.get(cell.lower(), cell))
+    listing = Listing([*tables.values()], starts, np.frombuffer(lines, np.int64), names, splits, labels, swallowed)
     if bad:
         raise _unfit(bad[:NAMED], len(bad), "the path of an image")
     if config.split_column is not None:
         listing.check(config.split_column, splits, SPLITS.__contains__, "train, val (or validation) or test")
-    return listing, _counted(listing, config, np.array(hashes, np.int64))
+    return listing, _counted(listing, config, np.frombuffer(hashes, np.int64))
+
+
+def _may_be_unusual(path: str) -> bool:
+    """Whether :func:`os.path.normpath` may change a path that does not begin with a dot, or it may be none."""
+    return "/." in path or "//" in path or path[-1] == "/" or "\0" in path
 
 
 def _counted(listing: Listing, config: CsvData, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -162,11 +172,11 @@ def _counted(listing: Listing, config: CsvData, hashes: NDArray[np.int64]) -> ND
         config: What their columns are called.
         hashes: (N,) of the images' files.
     """
-    _, inverse, counts = np.unique(hashes, return_inverse=True, return_counts=True)
-    counted = np.ones(len(hashes), bool)
+    ordered, counted = np.sort(hashes), np.ones(len(hashes), bool)
+    repeated = np.isin(hashes, ordered[1:][ordered[1:] == ordered[:-1]])
     columns = [("split", listing.splits), *zip(config.label_columns, listing.labels, strict=True)]
     first, conflicts, conflicting = dict[str, int](), list[str](), 0
-    for row in np.flatnonzero(counts[inverse] > 1).tolist():
+    for row in np.flatnonzero(repeated).tolist():
         path = listing.paths[row]
         earlier = first.setdefault(os.path.normpath(os.path.join(config.root, path)), row)
         counted[row] = earlier == row

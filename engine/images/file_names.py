@@ -6,11 +6,13 @@ import difflib
 import functools
 import ntpath
 import os
+import time
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -18,6 +20,7 @@ import numpy as np
 
 from engine.data.file_check import THREADS
 from engine.data.names import Names
+from engine.data.read_ahead import LATELY, WORTH_A_THREAD
 from engine.data.unreadable import TRANSIENT
 from engine.look_alike import same_text, told_apart
 
@@ -79,13 +82,9 @@ def locate(names: Iterable[str], root: Path, count_others: bool = False) -> Loca
         folder = name.rpartition("/")[0] or name[:1] * name.startswith("/")
         (by_folder.get(folder) or by_folder.setdefault(folder, array("q"))).append(number)
 
-    def look_into(folder: str) -> tuple[list[int], set[str], str]:
-        try:
-            there = set(os.listdir(root / folder))
-        except OSError as error:
-            if isinstance(error, PermissionError) or error.errno in TRANSIENT:
-                return [], set(), error.strerror or str(error)
-            there = set()
+    def look_into(folder: str, there: set[str], reason: str) -> tuple[list[int], set[str], str]:
+        if reason:
+            return [], set(), reason
         numbers = np.array(by_folder[folder], np.int64)
         own = [name.rpartition("/")[2] for name in names.take(numbers)]
         absent = [number for number, name in zip(numbers.tolist(), own, strict=True) if name not in there]
@@ -94,8 +93,7 @@ def locate(names: Iterable[str], root: Path, count_others: bool = False) -> Loca
         there.difference_update(own)
         return absent, {name for name in there if name.lower().endswith(endings) and not name.startswith(".")}, ""
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        looks = dict(zip(by_folder, pool.map(look_into, by_folder), strict=True))
+    looks = {folder: look_into(folder, *there) for folder, there in _listed(root, by_folder)}
     denied = {folder: reason for folder, (_, _, reason) in looks.items() if reason}
     absent = sorted(number for numbers, _, _ in looks.values() for number in numbers)
     spelt = _spelt(names, absent, root) if absent else {}
@@ -111,6 +109,41 @@ def locate(names: Iterable[str], root: Path, count_others: bool = False) -> Loca
     unlisted = sum(map(len, others.values()))
     folders = [*{**by_folder, **dict.fromkeys(map(os.path.dirname, spelt.values()))}]
     return Located(spelt, missing, denied, nearest, folders, unlisted, os.path.normpath(first))
+
+
+def _listed(root: Path, folders: Iterable[str]) -> Iterator[tuple[str, tuple[set[str], str]]]:
+    """Yields folders with what lies in each, none if it is not there, or with why it cannot be listed.
+
+    Where that is waited for, threads list some at a time, and do no more than that: memory that they allocate stays
+    theirs. Elsewhere they would wait for each other.
+    """
+
+    def names(folder: str) -> tuple[set[str], str]:
+        try:
+            return set(os.listdir(root / folder)), ""
+        except OSError as error:
+            denied = isinstance(error, PermissionError) or error.errno in TRANSIENT
+            return set(), (error.strerror or str(error)) if denied else ""
+
+    def waited_so_far() -> float:
+        return time.perf_counter() - time.thread_time()
+
+    coming, lately = iter(folders), 0.0
+    for folder in coming:
+        before = waited_so_far()
+        found = names(folder)
+        lately += (waited_so_far() - before - lately) / LATELY
+        yield folder, found
+        if lately > WORTH_A_THREAD:
+            break
+    running = deque[tuple[str, Future[tuple[set[str], str]]]]()
+    with ThreadPoolExecutor(THREADS) as pool:
+        while True:
+            running += [(folder, pool.submit(names, folder)) for folder in islice(coming, 2 * THREADS - len(running))]
+            if not running:
+                return
+            folder, future = running.popleft()
+            yield folder, future.result()
 
 
 def _spelt(names: Names, absent: list[int], root: Path) -> dict[str, str]:
