@@ -55,9 +55,11 @@ def exportable(inference: ClassificationInference, runtime: Runtime, raw: bool) 
                 images[row] = inference.transform(held_out.image(row))
         return (images,)
 
+    module = ExportedClassifier(inference.model, inference.classifier).eval()
     return Exportable(
         kind="classes",
-        module=ExportedClassifier(inference.model, inference.classifier).eval(),
+        module=module,
+        reference=module,
         network=inference.model,
         inputs=("images",),
         outputs=("logits", "probabilities"),

@@ -22,7 +22,7 @@ class ExportedDetector(nn.Module):
     They are those of :class:`detection.boxes.postprocess.Detections`.
     """
 
-    def __init__(self, detector: Detector, how: Suppress) -> None:
+    def __init__(self, detector: Detector, how: Suppress | None) -> None:
         super().__init__()
         self.model, self._detector, self._suppress = detector.model, detector, how
 
@@ -39,18 +39,23 @@ class RawDetector(nn.Module):
         self.model, self._detector = detector.model, detector
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self._detector.forward(self.model, images)
+        logits, codes, priors = self._detector.forward(self.model, images)
+        return logits, codes, priors
 
 
 def exportable(inference: DetectionInference, runtime: Runtime, raw: bool) -> Exportable:
     """Makes a trained detector ready for an exporter; ``raw``: without decoding and suppression."""
     detector, config = inference.detector, inference.config
     preprocessing, post = detector.preprocessing, config.detection.postprocess
+    outputs: tuple[str, ...]
     module: nn.Module
+    reference: nn.Module
     if raw:
-        module, outputs = RawDetector(detector), ("logits", "codes", "priors")
+        module = reference = RawDetector(detector)
+        outputs = ("logits", "codes", "priors")
     else:
         module = ExportedDetector(detector, _suppression(runtime, len(inference.classes)))
+        reference = ExportedDetector(detector, None)
         outputs = ("boxes", "scores", "labels", "counts")
 
     def samples(count: int) -> tuple[Tensor]:
@@ -67,6 +72,7 @@ def exportable(inference: DetectionInference, runtime: Runtime, raw: bool) -> Ex
     return Exportable(
         kind="boxes",
         module=module.eval(),
+        reference=reference.eval(),
         network=detector.model,
         inputs=("images",),
         outputs=outputs,

@@ -52,9 +52,11 @@ def exportable(inference: Any, runtime: Runtime, raw: bool) -> Exportable:
         return noisy, angles.cos(), angles.sin(), *labels
 
     names = ("noisy", "alpha", "sigma", *(("labels",) if classes else ()))
+    module = ExportedDenoiser(inference.model, generator.process).eval()
     return Exportable(
         kind="image",
-        module=ExportedDenoiser(inference.model, generator.process).eval(),
+        module=module,
+        reference=module,
         network=inference.model,
         inputs=names,
         outputs=("image",),

@@ -27,6 +27,8 @@ class Exportable:
     """What the model says: classes, boxes, or image."""
     module: nn.Module
     """From tensors to a tuple of tensors; normalises within, in float32 and evaluation mode, on the CPU."""
+    reference: nn.Module
+    """The same as the suite itself computes it, where that is another way."""
     network: nn.Module
     """The bare model in it, whose state dict has the checkpoint's names."""
     inputs: tuple[str, ...]

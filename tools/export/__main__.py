@@ -1,0 +1,169 @@
+"""``python -m tools.export --experiment DIR --format FORMAT``: a trained model for another runtime; see ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.commands.arguments import command_parser
+from engine.commands.entry import exit_code
+from engine.errors import UserError
+from engine.files import check_writable, read_json, shown, write_atomic
+from engine.run_folder.paths import RunDir
+from tools.export.formats import FORMATS, Format, listed
+
+EXIT_DIFFERS = 1
+LARGEST_LOSS = 0.02
+"""Change of accuracy by weights of 8 bits with which a model is kept."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exports what the command line asks for. Returns 0, 1 if the export differs, or 2 for input that is wrong."""
+    parser = command_parser(
+        "python -m tools.export",
+        "Writes a trained model for another runtime, loads it there, compares its answers with ours, and keeps it only "
+        "if they are the same. A description (JSON) is in the file and beside it, with a model card.",
+        [
+            "python -m tools.export --format list",
+            "python -m tools.export --experiment experiments/experiment_0001 --format onnx",
+            "python -m tools.export --experiment experiments/experiment_0001 --format onnx --int8 --output small.onnx",
+        ],
+    )
+    names = [*FORMATS, "list"]
+    parser.add_argument("--experiment", type=Path, metavar="DIR", help="the experiment's folder")
+    parser.add_argument("--format", required=True, choices=names, help="what to write; list: says what there is")
+    parser.add_argument(
+        "--output", type=Path, metavar="PATH", help="what to write (default: exported/FORMAT/… in the experiment)"
+    )
+    parser.add_argument("--checkpoint", default="best", metavar="best|last|FILE", help="which weights (default: best)")
+    parser.add_argument("--int8", action="store_true", help="onnx: weights of 8 bits, with accuracy before and after")
+    parser.add_argument("--raw", action="store_true", help="detectors: without decoding and suppression of doubles")
+    parser.add_argument("--image-size", metavar="N|H,W", help="pictures of another size than the run's")
+    parser.add_argument("--licence", metavar="TEXT", help="what the description says of the weights' licence")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.path=value", help="settings that matter for a trained model"
+    )
+    options = parser.parse_intermixed_args(arguments)
+    if options.format == "list":
+        print(listed())
+        return 0
+    if options.experiment is None:
+        parser.error("--experiment DIR is needed")
+    return exit_code(lambda: export(options))
+
+
+def export(options: argparse.Namespace) -> int:
+    """Writes, checks and keeps a model.
+
+    Raises:
+        UserError: experiment, options or the place of the output are not as they should be, packages are missing, or
+            the format does not take the model.
+    """
+    form = FORMATS[options.format]
+    form.require(options.format)
+    if options.int8 and options.format != "onnx":
+        raise UserError("--int8: is for --format onnx")
+    task = (read_json(RunDir(options.experiment).environment) or {}).get("task")
+    if not isinstance(task, str):
+        raise UserError(
+            f"--experiment: {options.experiment} is no experiment folder (its environment.json has no task)"
+        )
+    output = options.output or options.experiment / "exported" / f"model{form.ending}"
+    if not form.ending and options.output is None:
+        output = options.experiment / "exported" / options.format
+    beside = [output, *_beside(output, form)]
+    if there := [path for path in beside if os.path.lexists(path)]:
+        raise UserError(f"--output: {shown(there[0])} is there already; remove it or name another one")
+    check_writable(output.absolute().parent, "--output")
+    return _export(options, form, task, output)
+
+
+def _beside(output: Path, form: Format) -> list[Path]:
+    """Returns where description and card of an export lie; those of a folder are in it."""
+    return [output.with_name(f"{output.name}{ending}") for ending in (".json", ".md")] if form.ending else []
+
+
+def _export(options: argparse.Namespace, form: Format, task: str, output: Path) -> int:
+    import torch
+
+    from engine.distributed.layout import Layout
+    from engine.distributed.ranks import Ranks
+    from engine.task.experiment import open_experiment
+    from engine.task.spec import find_spec
+    from tools.export.check import Differs, check
+    from tools.export.description import as_json, card, describe
+
+    spec = find_spec(task)
+    if spec.exportable is None:
+        raise UserError(f"--experiment: models of {task} cannot be exported")
+    settings = ["training.precision=fp32", "training.channels_last=false"]
+    if options.image_size is not None:
+        sides = options.image_size.split(",")
+        settings.append(f"data.image_size={sides[0] if len(sides) == 1 else [*map(_side, sides)]}")
+    experiment = open_experiment(options.experiment, options.checkpoint, spec.schema(), [*settings, *options.overrides])
+    inference = spec.inference(experiment, Ranks(Layout(), torch.device("cpu")))
+    inference.model.eval()
+    model = spec.exportable(inference, form.runtime, options.raw)
+    if model.kind not in form.kinds:
+        fitting = ", ".join(name for name, other in FORMATS.items() if model.kind in other.kinds)
+        raise UserError(f"--format {options.format}: does not take models that say {model.kind}; {fitting} do")
+    description = describe(model, experiment, options.format, options.int8, options.licence)
+    text, accuracy = as_json(description), ""
+    aside = output.with_name(f".{uuid.uuid4().hex[:12]}{output.name}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        form.write(model, text, aside)
+        if options.int8:
+            accuracy = _quantized(model, text, aside)
+            difference = float("nan")
+        else:
+            difference = check(model, form.load(aside, model), form.batches)
+        words = card(description, output.name, difference, accuracy)
+        json_file, card_file = _beside(output, form) or (aside / "swin_hpc.json", aside / "README.md")
+        write_atomic(json_file, text)
+        write_atomic(card_file, words)
+        os.replace(aside, output)
+    except Differs as error:
+        sys.stderr.write(f"error: --format {options.format}: the exported model is not ours: {error}; not kept\n")
+        return EXIT_DIFFERS
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink(missing_ok=True)
+    size = sum(file.stat().st_size for file in ([output] if form.ending else output.rglob("*")) if file.is_file())
+    same = accuracy or f"; at most {difference:.1e} from ours in batches of {', '.join(map(str, form.batches))}"
+    print(f"{shown(output)}: {size / 1e6:.1f} MB{same}")
+    return 0
+
+
+def _side(text: str) -> int:
+    if not text.strip().isdecimal():
+        raise UserError(f"--image-size: {text!r} is no number of pixels; give N, or H,W")
+    return int(text)
+
+
+def _quantized(model: Any, description: str, path: Path) -> str:
+    """Makes the weights of a file whole numbers; returns what that costs."""
+    from tools.export.check import Differs
+    from tools.export.onnx_file import load, quantize
+
+    if model.accuracy is None:
+        raise UserError(f"--int8: is for models that say classes, not {model.kind}")
+    before, size = model.accuracy(load(path, model)), path.stat().st_size
+    quantize(path, model, description)
+    after = model.accuracy(load(path, model))
+    told = [f"{name} on val {before[name]:.4f} before and {after[name]:.4f} after" for name in before]
+    if any(abs(before[name] - after[name]) > LARGEST_LOSS for name in before):
+        raise Differs(f"{', '.join(told)}: more than {LARGEST_LOSS}")
+    return f"; {', '.join(told)}; {size / 1e6:.1f} MB before"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

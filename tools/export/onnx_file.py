@@ -1,0 +1,89 @@
+"""ONNX: the graph with its weights and description in one file."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.devices.memory_layout import uses_channels_last
+from engine.errors import UserError
+from engine.task.deployed import KEY
+from engine.task.exportable import Exportable, Run
+
+OPSET = 20
+MOST_BYTES = 2_000_000_000
+"""Of a file: protobuf holds no more."""
+
+
+def write(model: Exportable, description: str, path: Path) -> None:
+    """Writes a file for batches of any size and pictures of one."""
+    if sum(p.numel() * p.element_size() for p in model.network.parameters()) > MOST_BYTES:
+        raise UserError("--format onnx: the model has more than 2 GB of weights, which one file cannot hold")
+    batch = torch.export.Dim("batch", min=1)
+    quiet = logging.getLogger("torch.onnx")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                model.module,
+                model.samples(2),  # one would be taken for the only size
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=list(model.inputs),
+                output_names=list(model.outputs),
+                dynamic_shapes=tuple({0: batch} for _ in model.inputs),
+                custom_translation_table=dict(model.translations()),
+                external_data=False,
+            )
+    finally:
+        quiet.setLevel(level)
+    assert program is not None, "with dynamo there is one"
+    program.model.metadata_props[KEY] = description
+    program.model.producer_name = "swin-hpc"
+    program.save(str(path), external_data=False)
+
+
+def load(path: Path, model: Exportable) -> Run:
+    """Loads a file into onnxruntime, with one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Any) -> dict[str, Any]:
+        found = session.run(list(model.outputs), dict(zip(model.inputs, inputs, strict=True)))
+        return dict(zip(model.outputs, found, strict=True))
+
+    return run
+
+
+def quantize(path: Path, model: Exportable, description: str) -> None:
+    """Replaces the weights of matrix products in a file by whole numbers of 8 bits; activations follow at each call.
+
+    Raises:
+        UserError: the model is convolutional, or does not tell classes: neither gains from it.
+    """
+    if uses_channels_last("auto", model.network):
+        raise UserError("--int8: a convolutional model would be ten times slower; int8 is for transformers")
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    level, root = logging.getLogger().level, logging.getLogger()
+    root.setLevel(logging.ERROR)  # it advises to prepare the graph, which changes nothing here
+    try:
+        quantize_dynamic(path, path, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+    finally:
+        root.setLevel(level)
+    graph = onnx.load(path)
+    del graph.metadata_props[:]
+    graph.metadata_props.add(key=KEY, value=description)
+    onnx.save(graph, path)

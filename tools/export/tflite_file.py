@@ -1,0 +1,42 @@
+"""TensorFlow Lite, LiteRT by now: for one picture at a time."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.task.deployed import KEY
+from engine.task.exportable import Exportable, Run
+
+
+def write(model: Exportable, description: str, path: Path) -> None:
+    """Writes a file, at whose end a zip archive holds the description, as TensorFlow Lite's metadata have it."""
+    import litert_torch
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        converted = litert_torch.convert(model.module, model.samples(1))
+        converted.export(str(path))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{KEY}.json", description)
+
+
+def load(path: Path, model: Exportable) -> Run:
+    """Loads a file into LiteRT's interpreter. Its outputs come in our order, of which the names are not kept."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    runner = interpreter.get_signature_runner()
+    names = sorted(runner.get_input_details())
+
+    def run(inputs: Any) -> dict[str, Any]:
+        found = runner(**dict(zip(names, inputs, strict=True)))
+        values = [found[name] for name in sorted(found, key=lambda name: int(name.rpartition("_")[2]))]
+        return {name: np.asarray(value) for name, value in zip(model.outputs, values, strict=True)}
+
+    return run

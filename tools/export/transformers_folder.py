@@ -1,0 +1,81 @@
+"""A folder for transformers' SwinForImageClassification: config, weights, and the settings of its image processor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from engine.errors import UserError
+from engine.task.exportable import Exportable, Run
+from swin import SwinTransformer
+from tools.export.swin_names import require_unpadded, to_transformers
+from tools.export.timm_folder import of_logits
+
+RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+
+
+def write(model: Exportable, description: str, path: Path) -> None:
+    """Writes a Swin of ours.
+
+    Raises:
+        UserError: it is another model, or one that transformers would compute otherwise.
+    """
+    told, network = json.loads(description), model.network
+    if not isinstance(network, SwinTransformer):
+        raise UserError(f"--format transformers: is for our Swins; {model.model_name} goes as timm, which it loads too")
+    shape, size = network.config, tuple(told["input"]["shape"][2:])
+    require_unpadded(shape, size, "transformers")
+    if len(set(shape.windows)) > 1 or not shape.patch_norm:
+        raise UserError(
+            f"--format transformers: its Swin has one window in all stages, of which this one has "
+            f"{', '.join(map(str, shape.windows))}; use timm, which it loads too"
+        )
+    if any(name.startswith("head.") and name not in ("head.weight", "head.bias") for name in network.state_dict()):
+        raise UserError("--format transformers: its Swin has one layer for a head; use onnx, pt2 or tflite")
+    path.mkdir()
+    state = {name: tensor.contiguous().clone() for name, tensor in to_transformers(network.state_dict()).items()}
+    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+    labels = {str(number): name for number, name in enumerate(told["classes"])}
+    config = {
+        "architectures": ["SwinForImageClassification"],
+        "model_type": "swin",
+        "image_size": list(size) if size[0] != size[1] else size[0],
+        "window_size": shape.windows[0][0],
+        "patch_size": shape.patch_size,
+        "num_channels": shape.in_chans,
+        "embed_dim": shape.embed_dim,
+        "depths": list(shape.depths),
+        "num_heads": list(shape.num_heads),
+        "mlp_ratio": shape.mlp_ratio,
+        "qkv_bias": shape.qkv_bias,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-5,
+        "id2label": labels,
+        "label2id": {name: int(number) for number, name in labels.items()},
+        "problem_type": "multi_label_classification" if told["multi_label"] else "single_label_classification",
+    }
+    preprocessing, normalization = told["preprocessing"], told["normalization"]
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": size[0], "width": size[1]},
+        "resample": RESAMPLING[preprocessing["interpolation"]],
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": normalization["mean"],
+        "image_std": normalization["std"],
+    }
+    for name, content in (("config", config), ("preprocessor_config", processor)):
+        (path / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def load(path: Path, model: Exportable) -> Run:
+    """Loads a folder by transformers alone."""
+    from transformers import SwinForImageClassification
+
+    network = SwinForImageClassification.from_pretrained(path).eval()
+    processor = json.loads((path / "preprocessor_config.json").read_text(encoding="utf-8"))
+    return of_logits(network, processor["image_mean"], processor["image_std"], model)
