@@ -184,7 +184,9 @@ class ClassificationInference(ImageClassifier):
 def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preprocessing:
     """Returns what the run's own evaluations did to images, as its checkpoint says, with the user's changes."""
     run, _ = used_config(experiment.folder.path, ClassificationConfig)
-    before, now = (asdict(preprocessing_of(config.data, config.model.timm_name)) for config in (run, experiment.config))
+    before, now = (
+        asdict(preprocessing_of(config.data, config.model.published_name)) for config in (run, experiment.config)
+    )
     kept = {**before, **experiment.saved["metadata"]["preprocessing"]}
     changed: dict[str, Any] = {key: value for key, value in now.items() if value != before[key]}
     return replace(Preprocessing(**kept), **changed)

@@ -22,6 +22,7 @@ ENGINE = (
     "engine.distributed",
     "engine.requeue",
     "engine.data",
+    "engine.keras_models",
     "engine.model",
     "engine.watchdog",
     "engine.images",

@@ -1,1 +1,1 @@
-"""Hands trained models on: to ONNX, torch's own files, TFLite, timm, transformers and Keras, each checked before kept."""
+"""Hands trained models on: ONNX, torch's own files, TFLite, timm, transformers and Keras; checked before kept."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
-import uuid
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -115,28 +114,22 @@ def _export(options: argparse.Namespace, form: Format, task: str, output: Path) 
         raise UserError(f"--format {options.format}: does not take models that say {model.kind}; {fitting} do")
     description = describe(model, experiment, options.format, options.int8, options.licence)
     text, accuracy = as_json(description), ""
-    aside = output.with_name(f".{uuid.uuid4().hex[:12]}{output.name}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with tempfile.TemporaryDirectory(prefix=".export_", dir=output.parent) as folder:
+        aside = Path(folder, f"model{form.ending}")
         form.write(model, text, aside)
-        if options.int8:
-            accuracy = _quantized(model, text, aside)
-            difference = float("nan")
-        else:
-            difference = check(model, form.load(aside, model), form.batches)
-        words = card(description, output.name, difference, accuracy)
+        try:
+            if options.int8:
+                difference, accuracy = float("nan"), _quantized(model, text, aside)
+            else:
+                difference = check(model, form.load(aside, model), form.batches)
+        except Differs as error:
+            sys.stderr.write(f"error: --format {options.format}: the exported model is not ours: {error}; not kept\n")
+            return EXIT_DIFFERS
         json_file, card_file = _beside(output, form) or (aside / "swin_hpc.json", aside / "README.md")
         write_atomic(json_file, text)
-        write_atomic(card_file, words)
+        write_atomic(card_file, card(description, output.name, difference, accuracy))
         os.replace(aside, output)
-    except Differs as error:
-        sys.stderr.write(f"error: --format {options.format}: the exported model is not ours: {error}; not kept\n")
-        return EXIT_DIFFERS
-    finally:
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        else:
-            aside.unlink(missing_ok=True)
     size = sum(file.stat().st_size for file in ([output] if form.ending else output.rglob("*")) if file.is_file())
     same = accuracy or f"; at most {difference:.1e} from ours in batches of {', '.join(map(str, form.batches))}"
     print(f"{shown(output)}: {size / 1e6:.1f} MB{same}")

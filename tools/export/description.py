@@ -27,7 +27,8 @@ def describe(
     """Describes an export as plain values, the same for every format."""
     saved = experiment.saved
     step = saved["run"]["step"]
-    packages = ("swin-hpc", "torch", "timm", *FORMATS[format_name].packages)
+    form = FORMATS[format_name]
+    packages = ("swin-hpc", "torch", "timm", *form.packages)
     return {
         "version": VERSION,
         "task": saved["task"],
@@ -35,7 +36,7 @@ def describe(
         "says": model.kind,
         "inputs": list(model.inputs),
         "outputs": list(model.outputs),
-        **model.description,
+        **(model.description if form.graph else _without_graph(model.description)),
         "format": format_name,
         "int8": int8,
         "parameters": sum(p.numel() for p in model.network.parameters()),
@@ -52,6 +53,14 @@ def describe(
         "versions": versions(*packages),
         "licence": licence or UNKNOWN,
     }
+
+
+def _without_graph(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a description for weights alone: whoever uses them normalises images, too."""
+    if "normalization" not in description:
+        return dict(description)
+    taken = {**description["input"], "dtype": "float32", "colours": "RGB, (value / 255 - mean) / std"}
+    return {**description, "input": taken, "normalization": {**description["normalization"], "inside": False}}
 
 
 def as_json(description: Mapping[str, Any]) -> str:
@@ -110,7 +119,8 @@ def card(description: Mapping[str, Any], name: str, difference: float, accuracy:
     ]
     if "preprocessing" in told:
         steps = ", ".join(f"{key} {value}" for key, value in told["preprocessing"].items())
-        lines.insert(4, f"- **Preprocessing** {steps}; mean and deviation are subtracted and divided within.")
+        inside = "are subtracted and divided within" if told["normalization"]["inside"] else "are for the user to apply"
+        lines.insert(4, f"- **Preprocessing** {steps}; mean and deviation {inside}.")
     if metrics:
         lines += ["## On val, when it was trained", markdown_table(["metric", "value"], metrics)]
     body = "\n\n".join(lines).replace("\n\n- ", "\n- ").replace(").\n- ", ").\n\n- ", 1)

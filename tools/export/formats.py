@@ -30,6 +30,8 @@ class Format:
     """Of setup.py, that has what it needs; empty: nothing but the suite."""
     packages: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ("classes", "boxes", "image")
+    graph: bool = True
+    """Whether it holds all that is computed, mean and deviation too; else only weights."""
     runtime: Runtime = "torch"
     batches: tuple[int, ...] = field(default=(1, 2, 5))
     """Sizes of batches that it is checked with."""
@@ -68,16 +70,19 @@ FORMATS: dict[str, Format] = {
     "safetensors": Format(
         "the bare weights under the suite's names, without a graph",
         **_parts("safetensors_file"),
+        graph=False,
         ending=".safetensors",
     ),
     "timm": Format(
         "a folder for timm's create_model('local-dir:…'), which transformers loads too",
         **_parts("timm_folder"),
+        graph=False,
         kinds=("classes",),
     ),
     "transformers": Format(
         "a folder for SwinForImageClassification.from_pretrained",
         **_parts("transformers_folder"),
+        graph=False,
         extra="export",
         packages=("transformers",),
         kinds=("classes",),
@@ -91,6 +96,14 @@ FORMATS: dict[str, Format] = {
         kinds=("classes", "boxes"),
         runtime="plain",
         batches=(1,),
+    ),
+    "keras": Format(
+        "keras.models.load_model, and from there SavedModel, TF.js and TFLite; models of name keras/…",
+        **_parts("keras_file"),
+        ending=".keras",
+        extra="keras",
+        packages=("keras", "h5py"),
+        kinds=("classes",),
     ),
 }
 

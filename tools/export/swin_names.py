@@ -27,9 +27,9 @@ def require_unpadded(config: SwinConfig, size: tuple[int, int], library: str) ->
         last = stage + 1 == len(config.depths)
         if rows % down or columns % right or (not last and (rows % 2 or columns % 2)):
             raise UserError(
-                f"--format {library}: at {size[0]} x {size[1]} pixels the map of stage {stage + 1}, {rows} x {columns}, "
-                f"is padded to windows of {down}, which {library} does in another way: answers would differ; use onnx, "
-                "pt2 or tflite, or another image size"
+                f"--format {library}: at {size[0]} x {size[1]} pixels the map of stage {stage + 1}, {rows} x "
+                f"{columns}, is padded to windows of {down}, which {library} does in another way: answers would "
+                "differ; use onnx, pt2 or tflite, or another image size"
             )
         rows, columns = rows // 2, columns // 2
 

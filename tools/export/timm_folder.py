@@ -56,10 +56,12 @@ def write(model: Exportable, description: str, path: Path) -> None:
         timm.create_model(architecture, num_classes=count, **arguments).load_state_dict(state)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--format timm: the weights do not fit timm's {architecture} (a head of one's own?): {reason}")
+        text = f"--format timm: the weights do not fit timm's {architecture} (a head of one's own?): {reason}"
+        raise UserError(text) from None
     path.mkdir()
     save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, path / "model.safetensors")
     preprocessing, normalization = told["preprocessing"], told["normalization"]
+    published = getattr(network, "pretrained_cfg", {})
     config = {
         "architecture": architecture,
         "num_classes": count,
@@ -77,10 +79,8 @@ def write(model: Exportable, description: str, path: Path) -> None:
             "std": normalization["std"],
             "num_classes": count,
             "pool_size": None,
-            "first_conv": network.pretrained_cfg.get("first_conv")
-            if hasattr(network, "pretrained_cfg")
-            else "patch_embed.proj",
-            "classifier": network.pretrained_cfg.get("classifier") if hasattr(network, "pretrained_cfg") else "head.fc",
+            "first_conv": published.get("first_conv", "patch_embed.proj"),
+            "classifier": published.get("classifier", "head.fc"),
         },
     }
     (path / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""TorchScript by tracing. Scripting fails on our models, and torch has given TorchScript up in favour of torch.export."""
+"""TorchScript by tracing: scripting fails on our models, and torch itself has moved on to torch.export."""
 
 from __future__ import annotations
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 
@@ -34,6 +36,19 @@ def write(model: Exportable, description: str, path: Path) -> None:
         )
     if any(name.startswith("head.") and name not in ("head.weight", "head.bias") for name in network.state_dict()):
         raise UserError("--format transformers: its Swin has one layer for a head; use onnx, pt2 or tflite")
+    preprocessing, normalization = told["preprocessing"], told["normalization"]
+    if preprocessing["resize"] == "pad" or (preprocessing["resize"] == "crop" and size[0] != size[1]):
+        raise UserError(
+            f"--format transformers: has no processor for data.resize {preprocessing['resize']} to {size}; use timm"
+        )
+    sizes: dict[str, Any] = {"image_processor_type": "ViTImageProcessor", "size": {"height": size[0], "width": size[1]}}
+    if preprocessing["resize"] == "crop":
+        sizes = {
+            "image_processor_type": "BitImageProcessor",
+            "size": {"shortest_edge": math.floor(size[0] / preprocessing["crop_pct"])},
+            "do_center_crop": True,
+            "crop_size": {"height": size[0], "width": size[1]},
+        }
     path.mkdir()
     state = {name: tensor.contiguous().clone() for name, tensor in to_transformers(network.state_dict()).items()}
     save_file(state, path / "model.safetensors", metadata={"format": "pt"})
@@ -56,11 +71,9 @@ def write(model: Exportable, description: str, path: Path) -> None:
         "label2id": {name: int(number) for number, name in labels.items()},
         "problem_type": "multi_label_classification" if told["multi_label"] else "single_label_classification",
     }
-    preprocessing, normalization = told["preprocessing"], told["normalization"]
     processor = {
-        "image_processor_type": "ViTImageProcessor",
+        **sizes,
         "do_resize": True,
-        "size": {"height": size[0], "width": size[1]},
         "resample": RESAMPLING[preprocessing["interpolation"]],
         "do_rescale": True,
         "rescale_factor": 1 / 255,

@@ -1,0 +1,53 @@
+"""Exports in the process of a test, and what the suite itself says of the same images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.distributed.layout import Layout
+from engine.distributed.ranks import Ranks
+from engine.task.experiment import open_experiment
+from engine.task.exportable import Exportable
+from engine.task.spec import find_spec
+from tools.export.__main__ import main
+from tools.export.formats import FORMATS
+
+FLOAT32 = ("training.precision=fp32", "training.channels_last=false")
+
+
+def export(experiment: Path, name: str, output: Path, *more: str) -> int:
+    return main(["--experiment", str(experiment), "--format", name, "--output", str(output), *more])
+
+
+def exportable(experiment: Path, name: str, *overrides: str, raw: bool = False) -> Exportable:
+    """What an export of ``experiment`` starts from."""
+    task = json.loads((experiment / "environment.json").read_text())["task"]
+    spec = find_spec(task)
+    assert spec.exportable is not None
+    opened = open_experiment(experiment, "best", spec.schema(), [*FLOAT32, *overrides])
+    inference = spec.inference(opened, Ranks(Layout(), torch.device("cpu")))
+    inference.model.eval()
+    return spec.exportable(inference, FORMATS[name].runtime, raw)
+
+
+def expected(model: Exportable, *inputs: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """What the trained model says."""
+    with torch.no_grad():
+        found = model.reference(*(torch.from_numpy(value) for value in inputs))
+    return {name: value.numpy() for name, value in zip(model.outputs, found, strict=True)}
+
+
+def assert_same(found: Any, ours: Any, rows: slice = slice(None)) -> None:
+    for name, values in ours.items():
+        np.testing.assert_allclose(found[name], values[rows], rtol=1e-4, atol=1e-4, err_msg=name)
+        if np.issubdtype(values.dtype, np.integer):
+            np.testing.assert_array_equal(found[name], values[rows], err_msg=name)
+
+
+def arrays(model: Exportable, count: int) -> list[np.ndarray[Any, Any]]:
+    return [value.numpy() for value in model.samples(count)]
