@@ -59,7 +59,8 @@ def resnet(model: nn.Module) -> dict[str, str]:
     found = {"conv1": "conv1_conv", "bn1": "conv1_bn", "fc": "predictions"}
     for path, _ in _with_weights(model):
         if match := re.fullmatch(r"layer(\d)\.(\d+)\.(conv|bn|downsample\.)(\d)", path):
-            kind = {"downsample.": ("conv", "bn")[int(match[4])]}.get(match[3], match[3])
-            number = 0 if match[3] == "downsample." else int(match[4])
+            kind, number = match[3], int(match[4])
+            if kind == "downsample.":
+                kind, number = ("conv", "bn")[number], 0
             found[path] = f"conv{int(match[1]) + 1}_block{int(match[2]) + 1}_{number}_{kind}"
     return found
