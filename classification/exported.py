@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -47,10 +47,12 @@ def exportable(inference: ClassificationInference, runtime: Runtime, raw: bool) 
         raise UserError("--raw: is for detectors; a classifier has its logits among the outputs anyway")
     preprocessing, config = inference.classifier.preprocessing, inference.config
 
+    opened = cache(lambda: open_images(config.data, "val", inference.classes))
+
     def samples(count: int) -> tuple[Tensor]:
         images = torch.from_numpy(drawn_images(count, preprocessing))
         with suppress(UserError, OSError):
-            held_out = open_images(config.data, "val", inference.classes)
+            held_out = opened()
             for row in range(min(count, len(held_out))):
                 images[row] = inference.transform(held_out.image(row))
         return (images,)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -58,10 +58,12 @@ def exportable(inference: DetectionInference, runtime: Runtime, raw: bool) -> Ex
         reference = ExportedDetector(detector, None)
         outputs = ("boxes", "scores", "labels", "counts")
 
+    opened = cache(lambda: open_images(config.data, "val"))
+
     def samples(count: int) -> tuple[Tensor]:
         images = torch.from_numpy(drawn_images(count, preprocessing))
         with suppress(UserError, OSError):
-            held_out = open_images(config.data, "val")
+            held_out = opened()
             for row in range(min(count, len(held_out))):
                 if row % 4 != 1:  # drawn_images leaves these blank: images on which nothing is to be found
                     images[row] = inference.transform(held_out.image(row))
