@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,8 @@ def exportable(inference: ClassificationInference, runtime: Runtime, raw: bool) 
 
 def _accuracy(inference: ClassificationInference, run: Run) -> dict[str, float]:
     """Measures the metric that the run was judged by, on all of val. Raises a UserError if it is not there."""
-    config, parts = inference.config, []
+    config = inference.config
+    parts: list[Any] = []
     images = open_images(config.data, "val", inference.classes)
     loss, columns = (binary_cross_entropy, multilabel_rows) if inference.multi_label else (cross_entropy, rows)
     for first in range(0, len(images), BATCH):

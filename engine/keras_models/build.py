@@ -34,13 +34,14 @@ class _PooledConv(nn.Module):
     timm's average counts them as zeros: what it gives is scaled here.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.conv, self.bn = layer.conv, layer.bn
+        self.conv: nn.Module = layer.conv
+        self.bn: nn.Module = layer.bn
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = (self._counted(side, x) for side in x.shape[2:])
-        return self.bn(self.conv(x * (9 / (rows[:, None] * columns))))  # type: ignore[no-any-return, operator]
+        return self.bn(self.conv(x * (9 / (rows[:, None] * columns))))
 
     @staticmethod
     def _counted(side: int, like: Tensor) -> Tensor:

@@ -127,7 +127,8 @@ def to_layers(name: str, model: nn.Module) -> Layers:
     Raises:
         UserError: the model has other layers than Keras's, such as a head of its own.
     """
-    architecture, state, found = ARCHITECTURES[name], model.state_dict(), {}
+    architecture, state = ARCHITECTURES[name], model.state_dict()
+    found: Layers = {}
     named = architecture.layers(model)
     own = {key.rpartition(".")[0] for key in state}
     if own != {*named}:
