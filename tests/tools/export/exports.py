@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ FLOAT32 = ("training.precision=fp32", "training.channels_last=false")
 
 def export(experiment: Path, name: str, output: Path, *more: str) -> int:
     return main(["--experiment", str(experiment), "--format", name, "--output", str(output), *more])
+
+
+def kept(experiment: Path, name: str, into: Path | None = None) -> Path:
+    """An export of ``experiment``, which is made once for all tests of a process; ``into``: copied to this folder."""
+    path = experiment / "exported" / name / f"model{FORMATS[name].ending}"
+    if not path.exists():
+        assert export(experiment, name, path) == 0
+    if into is None:
+        return path
+    for file in path.parent.iterdir():
+        copy = shutil.copytree if file.is_dir() else shutil.copy
+        copy(file, into / file.name)
+    return into / path.name
 
 
 def exportable(experiment: Path, name: str, *overrides: str, raw: bool = False) -> Exportable:

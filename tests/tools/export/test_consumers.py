@@ -26,7 +26,7 @@ from PIL import Image
 from engine.datasets.labelled import open_digits
 from tests.browser import browser
 from tests.environment import ROOT
-from tests.tools.export.exports import expected, export, exportable
+from tests.tools.export.exports import expected, exportable, kept
 from tools.export.formats import FORMATS
 
 PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
@@ -84,7 +84,7 @@ def test_the_python_program_answers_as_evaluate_does(
     from engine.commands.arguments import EvaluateArguments
     from engine.commands.evaluate import run_evaluation
 
-    assert export(swin, "onnx", tmp_path / "model.onnx") == 0
+    kept(swin, "onnx", tmp_path)
     images = open_digits("val")
     (tmp_path / "digits").mkdir()
     for number in range(len(images)):
@@ -101,7 +101,7 @@ def test_the_python_program_finds_what_the_detector_finds(
     detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     require("onnxscript", "onnxruntime")
-    assert export(detector, "onnx", tmp_path / "model.onnx") == 0
+    kept(detector, "onnx", tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     said = run("answer.py", monkeypatch, capsys, tmp_path / "model.onnx", tmp_path / "a.png")
@@ -122,7 +122,7 @@ def test_programs_on_torch(
     name: str,
     format_name: str,
 ) -> None:
-    assert export(swin, format_name, tmp_path / f"model{FORMATS[format_name].ending}") == 0
+    kept(swin, format_name, tmp_path)
     paths = write_digits(tmp_path / "digits", 3)
     said = run(name, monkeypatch, capsys, tmp_path / f"model{FORMATS[format_name].ending}", *paths)
     for line, logits in zip(said, logits_of(swin, paths), strict=True):
@@ -135,7 +135,7 @@ def test_transformers_loads_both_folders(
     swin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], format_name: str
 ) -> None:
     require("transformers")
-    assert export(swin, format_name, tmp_path / "model") == 0
+    kept(swin, format_name, tmp_path)
     paths = write_digits(tmp_path / "digits", 3)
     said = run("answer_transformers.py", monkeypatch, capsys, tmp_path / "model", *paths)
     for line, logits in zip(said, logits_of(swin, paths), strict=True):
@@ -155,8 +155,8 @@ def test_the_program_on_litert(
     """In an environment with ``.[tflite]``: the exporter's own check passes, and the page's program says the same."""
     if FORMATS["tflite"].missing:
         pytest.skip("needs litert-torch: pip install -e '.[tflite]' in an environment of its own")
-    experiment, file = request.getfixturevalue(kind), tmp_path / "model.tflite"
-    assert export(experiment, "tflite", file) == 0
+    experiment = request.getfixturevalue(kind)
+    file = kept(experiment, "tflite", tmp_path)
     told = json.loads(zipfile.ZipFile(file).read("swin_hpc.json"))
     size = told["input"]["shape"][2]
     paths = [tmp_path / f"{number}.png" for number in range(2)]
@@ -173,7 +173,7 @@ def test_the_program_on_litert(
 
 def test_node_and_browser_classify_as_we_do(swin: Path, tmp_path: Path) -> None:
     require("onnxscript", "onnxruntime")
-    assert export(swin, "onnx", tmp_path / "model.onnx") == 0
+    kept(swin, "onnx", tmp_path)
     paths = write_digits(tmp_path / "digits", 3)
     pixels = np.stack([np.asarray(Image.open(path)).transpose(2, 0, 1) for path in paths])
     check_page_and_node(tmp_path, paths, expected(exportable(swin, "pt2"), pixels))

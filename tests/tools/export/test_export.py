@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.tools.export.exports import arrays, assert_same, expected, export, exportable
+from detection import load_detector
+from engine.errors import UserError
+from tests.tools.export.exports import arrays, assert_same, expected, export, exportable, kept
 from tools.export.__main__ import main
 from tools.export.formats import FORMATS
 
@@ -61,11 +63,11 @@ def description_in(path: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("model", "name"), each(CASES))
-def test_every_export_says_what_we_say(request: pytest.FixtureRequest, tmp_path: Path, model: str, name: str) -> None:
+def test_every_export_says_what_we_say(request: pytest.FixtureRequest, model: str, name: str) -> None:
     """Batches of sizes that the exporter has not seen, and the classes read from the file alone."""
     needs(name)
-    experiment, path = request.getfixturevalue(model), tmp_path / "exported"
-    assert export(experiment, name, path) == 0
+    experiment = request.getfixturevalue(model)
+    path = kept(experiment, name)
     ours = exportable(experiment, name)
     run = FORMATS[name].load(path, ours)
     for size in (1, 3, 7):
@@ -76,15 +78,14 @@ def test_every_export_says_what_we_say(request: pytest.FixtureRequest, tmp_path:
     assert told["checkpoint"]["file"] == "best.pt" and len(told["checkpoint"]["sha256"]) == 64
     assert told["classes"] == ours.description["classes"]
     if name not in ("timm", "transformers"):
-        assert json.loads(path.with_name("exported.json").read_text()) == told
-        assert told["classes"][0] in path.with_name("exported.md").read_text()
+        assert json.loads(path.with_name(f"{path.name}.json").read_text()) == told
+        assert told["classes"][0] in path.with_name(f"{path.name}.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["onnx", "pt2", "torchscript"])
-def test_another_size_and_floats_are_refused(swin: Path, tmp_path: Path, name: str) -> None:
+def test_another_size_and_floats_are_refused(swin: Path, name: str) -> None:
     needs(name)
-    path = tmp_path / f"model{FORMATS[name].ending}"
-    assert export(swin, name, path) == 0
+    path = kept(swin, name)
     ours = exportable(swin, name)
     run, (images,) = FORMATS[name].load(path, ours), arrays(ours, 2)
     run([images])
@@ -129,12 +130,16 @@ def test_pictures_of_a_batch_do_not_touch_each_other(detector: Path, tmp_path: P
 @pytest.mark.parametrize("name", [pytest.param("onnx", marks=pytest.mark.full), "pt2", "torchscript"])
 def test_a_detector_without_suppression(detector: Path, tmp_path: Path, name: str) -> None:
     needs(name)
-    assert export(detector, name, tmp_path / "model", "--raw") == 0
+    file = tmp_path / f"model{FORMATS[name].ending}"
+    assert export(detector, name, file, "--raw") == 0
     ours = exportable(detector, name, raw=True)
     inputs = arrays(ours, 3)
-    found = FORMATS[name].load(tmp_path / "model", ours)(inputs)
+    found = FORMATS[name].load(file, ours)(inputs)
     assert list(found) == ["logits", "codes", "priors"]
     assert_same(found, expected(ours, *inputs))
+    if name == "onnx":
+        with pytest.raises(UserError, match="ends before suppression; export it without --raw"):
+            load_detector(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("name", ["onnx", "safetensors", "timm"])
@@ -202,23 +207,21 @@ def test_the_list_says_what_is_missing_and_pip_how(
     assert "--format tflite: needs litert-torch: pip install -e '.[tflite]' in an environment of its own" in said
 
 
-def test_torchscript_and_pt2_load_without_the_suite(detector: Path, tmp_path: Path) -> None:
+def test_torchscript_and_pt2_load_without_the_suite(detector: Path) -> None:
     """What they hold names no module of ours: torchvision's operations alone."""
-    assert export(detector, "pt2", tmp_path / "a") == 0 and export(detector, "torchscript", tmp_path / "b") == 0
-    graph = str(torch.export.load(tmp_path / "a").graph)
+    graph = str(torch.export.load(kept(detector, "pt2")).graph)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = str(torch.jit.load(tmp_path / "b").inlined_graph)
+        traced = str(torch.jit.load(kept(detector, "torchscript")).inlined_graph)
     assert "torchvision.nms" in graph and "torchvision::nms" in traced
     assert "swin_hpc" not in graph and "swin_hpc" not in traced
 
 
-def test_a_batch_normed_model_keeps_its_accuracy(batch_normed: Path, tmp_path: Path) -> None:
-    ours = exportable(batch_normed, "pt2")
-    assert export(batch_normed, "pt2", tmp_path / "model.pt2") == 0
+def test_a_batch_normed_model_keeps_its_accuracy(batch_normed: Path) -> None:
+    ours, file = exportable(batch_normed, "pt2"), kept(batch_normed, "pt2")
     assert ours.accuracy is not None
-    found = ours.accuracy(FORMATS["pt2"].load(tmp_path / "model.pt2", ours))
-    told = description_in(tmp_path / "model.pt2", "pt2")
+    found = ours.accuracy(FORMATS["pt2"].load(file, ours))
+    told = description_in(file, "pt2")
     assert told["checkpoint"]["weights"] == "ema" and found["top1"] == pytest.approx(told["metrics"]["top1"], abs=0.02)
 
 
