@@ -63,10 +63,12 @@ def image_input(preprocessing: Preprocessing) -> dict[str, Any]:
 
 def preprocessing_of(description: Mapping[str, Any]) -> Preprocessing:
     """Returns the preprocessing that :func:`image_input` has described."""
-    values = {key: value for key, value in description["preprocessing"].items() if key != "fill"}
-    values["pad_fill"] = values["pad_fill"] if isinstance(values["pad_fill"], str) else tuple(values["pad_fill"])
     normalization = description["normalization"]
-    return Preprocessing(**values, mean=tuple(normalization["mean"]), std=tuple(normalization["std"]))
+    values: dict[str, Any] = {key: value for key, value in description["preprocessing"].items() if key != "fill"}
+    values |= {key: tuple(normalization[key]) for key in ("mean", "std")}
+    if not isinstance(values["pad_fill"], str):
+        values["pad_fill"] = tuple(values["pad_fill"])
+    return Preprocessing(**values)
 
 
 def drawn_images(count: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:

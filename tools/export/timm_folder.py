@@ -27,7 +27,8 @@ def write(model: Exportable, description: str, path: Path) -> None:
         UserError: timm has no model that computes the same.
     """
     told = json.loads(description)
-    size = tuple(told["input"]["shape"][2:])
+    _, _, height, width = told["input"]["shape"]
+    size = (height, width)
     network = model.network
     arguments: dict[str, Any] = {}
     if isinstance(network, SwinTransformer):
@@ -88,7 +89,7 @@ def write(model: Exportable, description: str, path: Path) -> None:
 
 def load(path: Path, model: Exportable) -> Run:
     """Loads a folder by timm alone."""
-    network = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
+    network: Any = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
     return of_logits(network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"], model)
 
 

@@ -27,7 +27,8 @@ def write(model: Exportable, description: str, path: Path) -> None:
     told, network = json.loads(description), model.network
     if not isinstance(network, SwinTransformer):
         raise UserError(f"--format transformers: is for our Swins; {model.model_name} goes as timm, which it loads too")
-    shape, size = network.config, tuple(told["input"]["shape"][2:])
+    shape, (_, _, height, width) = network.config, told["input"]["shape"]
+    size = (height, width)
     require_unpadded(shape, size, "transformers")
     if len(set(shape.windows)) > 1 or not shape.patch_norm:
         raise UserError(
