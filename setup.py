@@ -56,6 +56,5 @@ setup(
         "export": ["onnx>=1.23,<2", "onnxruntime>=1.32,<2", "onnxscript>=0.7.2,<1", "transformers>=5.24,<6"],
         "tflite": ["litert-torch>=0.10,<0.11", "ai-edge-litert>=2.3,<3"],  # in an environment of its own
         "keras": ["keras>=3.15,<4", "h5py>=3.16,<4"],
-        "notebooks": ["nbclient>=0.11", "ipykernel>=7.4", "jupytext>=1.19.6", "pandas>=3.1"],
     },
 )
