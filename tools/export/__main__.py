@@ -117,7 +117,7 @@ def _export(options: argparse.Namespace, form: Format, task: str, output: Path) 
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export_", dir=output.parent) as folder:
         aside = Path(folder, f"model{form.ending}")
-        form.write(model, text, aside)
+        _write(model, text, aside, options.format)
         try:
             if options.int8:
                 difference, accuracy = float("nan"), _quantized(model, text, aside)
@@ -134,6 +134,18 @@ def _export(options: argparse.Namespace, form: Format, task: str, output: Path) 
     same = accuracy or f"; at most {difference:.1e} from ours in batches of {', '.join(map(str, form.batches))}"
     print(f"{shown(output)}: {size / 1e6:.1f} MB{same}")
     return 0
+
+
+def _write(model: Any, description: str, path: Path, name: str) -> None:
+    """Writes a model. What an exporter cannot do, such as an operation of some model that it lacks, is a UserError."""
+    try:
+        FORMATS[name].write(model, description, path)
+    except (UserError, OSError, MemoryError):
+        raise
+    except Exception as error:  # exporters have a class for each of their faults
+        reason = next(iter(str(error).strip().splitlines()), "")
+        text = f"--format {name}: its exporter cannot write {model.model_name} ({type(error).__name__}: {reason})"
+        raise UserError(f"{text}; try another format of --format list") from error
 
 
 def _side(text: str) -> int:

@@ -241,3 +241,15 @@ def test_keras_loads_what_its_model_says(make: Callable[..., Path], tmp_path: Pa
         torch.testing.assert_close(state[key], value, rtol=0, atol=0)
     with zipfile.ZipFile(file) as archive:
         assert json.loads(archive.read("swin_hpc.json"))["model"] == "keras/MobileNetV3Large"
+
+
+def test_what_an_exporter_cannot_do_is_said_in_a_line(
+    swin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lacking(*inputs: Any) -> None:
+        raise RuntimeError("\nno such operation: fold\nand a page of more")
+
+    monkeypatch.setattr("tools.export.pt2_file.write", lacking)
+    assert export(swin, "pt2", tmp_path / "a") == 2
+    assert "its exporter cannot write swin (RuntimeError: no such operation: fold); try" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
