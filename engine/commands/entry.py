@@ -86,7 +86,7 @@ def use_trained_model(spec: TaskSpec, arguments: Any, run: Later) -> None:
         from engine.run_folder.used_config import is_exported, require_exported, used_config
 
         if spec.deployed is not None and run is PREDICTION and is_exported(arguments.experiment):
-            require_exported(arguments.experiment, arguments.overrides)
+            require_exported(arguments.experiment, arguments.overrides, arguments.checkpoint)
         else:
             used_config(arguments.experiment, spec.schema(), arguments.overrides)
         return int(run(spec, arguments))

@@ -106,7 +106,7 @@ def _with_exported(spec: TaskSpec, file: Path, work: Callable[[Load, Ranks], Non
         return 0
 
     with setup_logging(layout.rank, layout.world_size):
-        return run_session(session, DistributedConfig(), layout, file.absolute().parent / ".rendezvous")
+        return run_session(session, DistributedConfig(device="cpu"), layout, file.absolute().parent / ".rendezvous")
 
 
 def _find(arguments: Namespace, prediction: Prediction) -> tuple[Names, Names]:

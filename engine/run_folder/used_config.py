@@ -80,13 +80,15 @@ def is_exported(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() == ".onnx"
 
 
-def require_exported(path: Path, overrides: Sequence[str]) -> None:
+def require_exported(path: Path, overrides: Sequence[str], checkpoint: str = "best") -> None:
     """Checks what a command line says of an exported model.
 
     Raises:
-        UserError: there is no such file, or there are settings, of which it takes none.
+        UserError: there is no such file, or there are settings or a checkpoint, of which it takes none.
     """
     if not path.is_file():
         raise UserError(f"--experiment: there is no file {path}")
+    if checkpoint != "best":
+        raise UserError(f"--checkpoint {checkpoint}: {path.name} holds its weights; export it anew with others")
     if overrides:
         raise UserError(f"command line: {overrides[0]}: {path.name} holds its settings; export it anew with others")

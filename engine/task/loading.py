@@ -83,7 +83,7 @@ def load_model(
     """
     if is_exported(experiment):
         assert spec.deployed is not None, f"{spec.name} answers for images"
-        require_exported(Path(experiment), overrides)
+        require_exported(Path(experiment), overrides, checkpoint)
         deployed = spec.deployed(DeployedModel(experiment, spec.name))
         return LoadedModel(deployed, resolve_precision("fp32", torch.device("cpu")), BATCH_SIZE)
     inference, config, place = load_inference(spec, experiment, checkpoint, device, overrides)

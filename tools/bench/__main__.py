@@ -24,6 +24,8 @@ MODULES = {
     "resume": ["resume"],
     "compare": ["compare"],
     "loader": ["data.loader", "data.start", "data.many"],
+    "loader": ["data.loader", "data.start"],
+    "export": ["export"],
 }
 """Modules of each benchmark, which have ``run(quick) -> Table``."""
 

@@ -7,16 +7,24 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import check_writable, read_json, shown, write_atomic
 from engine.run_folder.paths import RunDir
+from engine.task.spec import TaskSpec, find_spec
 from tools.export.formats import FORMATS, Format, listed
 
+if TYPE_CHECKING:
+    from engine.task.experiment import Experiment
+    from engine.task.exportable import Exportable
+
+FLOAT32 = ("training.precision=fp32", "training.channels_last=false")
+"""Settings that every export has: float32, and images in the order of the file."""
 EXIT_DIFFERS = 1
 LARGEST_LOSS = 0.02
 """Change of accuracy by weights of 8 bits with which a model is kept."""
@@ -54,33 +62,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.experiment is None:
         parser.error("--experiment DIR is needed")
-    return exit_code(lambda: export(options))
+    return exit_code(lambda: _told(options))
 
 
-def export(options: argparse.Namespace) -> int:
+def _told(options: argparse.Namespace) -> int:
+    """Exports, says what came of it, and returns the exit code."""
+    from tools.export.check import Differs
+
+    try:
+        made = export(options)
+    except Differs as error:
+        sys.stderr.write(f"error: --format {options.format}: the exported model is not ours: {error}; not kept\n")
+        return EXIT_DIFFERS
+    print(f"{shown(made.output)}: {made.size / 1e6:.1f} MB; {made.same}")
+    return 0
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and kept."""
+
+    output: Path
+    size: int
+    """Bytes, of all files if it is a folder."""
+    same: str
+    """How near to ours its answers are, or what weights of 8 bits cost."""
+
+
+def export(options: argparse.Namespace) -> Exported:
     """Writes, checks and keeps a model.
 
     Raises:
         UserError: experiment, options or the place of the output are not as they should be, packages are missing, or
             the format does not take the model.
+        Differs: the exported model says something else; nothing is kept.
     """
     form = FORMATS[options.format]
     form.require(options.format)
     if options.int8 and options.format != "onnx":
         raise UserError("--int8: is for --format onnx")
-    task = (read_json(RunDir(options.experiment).environment) or {}).get("task")
-    if not isinstance(task, str):
-        raise UserError(
-            f"--experiment: {options.experiment} is no experiment folder (its environment.json has no task)"
-        )
-    output = options.output or options.experiment / "exported" / f"model{form.ending}"
-    if not form.ending and options.output is None:
-        output = options.experiment / "exported" / options.format
+    spec = _spec(options.experiment)
+    name = f"model{form.ending}" if form.ending else options.format
+    output = options.output or options.experiment / "exported" / name
     beside = [output, *_beside(output, form)]
     if there := [path for path in beside if os.path.lexists(path)]:
         raise UserError(f"--output: {shown(there[0])} is there already; remove it or name another one")
     check_writable(output.absolute().parent, "--output")
-    return _export(options, form, task, output)
+    settings = [*options.overrides, *FLOAT32]
+    if options.image_size is not None:
+        sides = options.image_size.split(",")
+        settings.append(f"data.image_size={sides[0] if len(sides) == 1 else [*map(_side, sides)]}")
+    experiment, model = opened(spec, options.experiment, options.checkpoint, form, settings, options.raw)
+    if model.kind not in form.kinds:
+        fitting = ", ".join(name for name, other in FORMATS.items() if model.kind in other.kinds)
+        raise UserError(f"--format {options.format}: does not take models that say {model.kind}; {fitting} do")
+    return _export(options, form, experiment, model, output)
 
 
 def _beside(output: Path, form: Format) -> list[Path]:
@@ -88,52 +124,56 @@ def _beside(output: Path, form: Format) -> list[Path]:
     return [output.with_name(f"{output.name}{ending}") for ending in (".json", ".md")] if form.ending else []
 
 
-def _export(options: argparse.Namespace, form: Format, task: str, output: Path) -> int:
+def _spec(folder: Path) -> TaskSpec:
+    """Returns the task of an experiment. Raises a UserError if the folder is none, or its models cannot be exported."""
+    task = (read_json(RunDir(folder).environment) or {}).get("task")
+    if not isinstance(task, str):
+        raise UserError(f"--experiment: {folder} is no experiment folder (its environment.json has no task)")
+    spec = find_spec(task)
+    if spec.exportable is None:
+        raise UserError(f"--experiment: models of {task} cannot be exported")
+    return spec
+
+
+def opened(
+    spec: TaskSpec, folder: Path, checkpoint: str, form: Format, settings: Sequence[str], raw: bool
+) -> tuple[Experiment[Any], Exportable]:
+    """Opens an experiment, and makes its model ready for a format. Raises a UserError if that cannot be."""
     import torch
 
     from engine.distributed.layout import Layout
     from engine.distributed.ranks import Ranks
     from engine.task.experiment import open_experiment
-    from engine.task.spec import find_spec
-    from tools.export.check import Differs, check
-    from tools.export.description import as_json, card, describe
 
-    spec = find_spec(task)
-    if spec.exportable is None:
-        raise UserError(f"--experiment: models of {task} cannot be exported")
-    settings = ["training.precision=fp32", "training.channels_last=false"]
-    if options.image_size is not None:
-        sides = options.image_size.split(",")
-        settings.append(f"data.image_size={sides[0] if len(sides) == 1 else [*map(_side, sides)]}")
-    experiment = open_experiment(options.experiment, options.checkpoint, spec.schema(), [*settings, *options.overrides])
+    assert spec.exportable is not None, "such as can be exported"
+    experiment = open_experiment(folder, checkpoint, spec.schema(), settings)
     inference = spec.inference(experiment, Ranks(Layout(), torch.device("cpu")))
     inference.model.eval()
-    model = spec.exportable(inference, form.runtime, options.raw)
-    if model.kind not in form.kinds:
-        fitting = ", ".join(name for name, other in FORMATS.items() if model.kind in other.kinds)
-        raise UserError(f"--format {options.format}: does not take models that say {model.kind}; {fitting} do")
+    return experiment, spec.exportable(inference, form.runtime, raw)
+
+
+def _export(
+    options: argparse.Namespace, form: Format, experiment: Experiment[Any], model: Exportable, output: Path
+) -> Exported:
+    from tools.export.check import check
+    from tools.export.description import as_json, card, describe
+
     description = describe(model, experiment, options.format, options.int8, options.licence)
-    text, accuracy = as_json(description), ""
+    text = as_json(description)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export_", dir=output.parent) as folder:
         aside = Path(folder, f"model{form.ending}")
         _write(model, text, aside, options.format)
-        try:
-            if options.int8:
-                difference, accuracy = float("nan"), _quantized(model, text, aside)
-            else:
-                difference = check(model, form.load(aside, model), form.batches)
-        except Differs as error:
-            sys.stderr.write(f"error: --format {options.format}: the exported model is not ours: {error}; not kept\n")
-            return EXIT_DIFFERS
+        difference = check(model, form.load(aside, model), form.batches)
+        same = f"at most {difference:.1e} from ours in batches of {', '.join(map(str, form.batches))}"
+        if options.int8:
+            same = _quantized(model, text, aside)
         json_file, card_file = _beside(output, form) or (aside / "swin_hpc.json", aside / "README.md")
         write_atomic(json_file, text)
-        write_atomic(card_file, card(description, output.name, difference, accuracy))
+        write_atomic(card_file, card(description, output.name, same))
         os.replace(aside, output)
-    size = sum(file.stat().st_size for file in ([output] if form.ending else output.rglob("*")) if file.is_file())
-    same = accuracy or f"; at most {difference:.1e} from ours in batches of {', '.join(map(str, form.batches))}"
-    print(f"{shown(output)}: {size / 1e6:.1f} MB{same}")
-    return 0
+    files = [output] if form.ending else output.rglob("*")
+    return Exported(output, sum(file.stat().st_size for file in files if file.is_file()), same)
 
 
 def _write(model: Any, description: str, path: Path, name: str) -> None:
@@ -167,7 +207,7 @@ def _quantized(model: Any, description: str, path: Path) -> str:
     told = [f"{name} on val {before[name]:.4f} before and {after[name]:.4f} after" for name in before]
     if any(abs(before[name] - after[name]) > LARGEST_LOSS for name in before):
         raise Differs(f"{', '.join(told)}: more than {LARGEST_LOSS}")
-    return f"; {', '.join(told)}; {size / 1e6:.1f} MB before"
+    return f"{', '.join(told)}; {size / 1e6:.1f} MB before"
 
 
 if __name__ == "__main__":

@@ -10,15 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.distributed.layout import Layout
-from engine.distributed.ranks import Ranks
-from engine.task.experiment import open_experiment
 from engine.task.exportable import Exportable
 from engine.task.spec import find_spec
-from tools.export.__main__ import main
+from tools.export.__main__ import FLOAT32, main, opened
 from tools.export.formats import FORMATS
-
-FLOAT32 = ("training.precision=fp32", "training.channels_last=false")
 
 
 def export(experiment: Path, name: str, output: Path, *more: str) -> int:
@@ -41,12 +36,7 @@ def kept(experiment: Path, name: str, into: Path | None = None) -> Path:
 def exportable(experiment: Path, name: str, *overrides: str, raw: bool = False) -> Exportable:
     """What an export of ``experiment`` starts from."""
     task = json.loads((experiment / "environment.json").read_text())["task"]
-    spec = find_spec(task)
-    assert spec.exportable is not None
-    opened = open_experiment(experiment, "best", spec.schema(), [*FLOAT32, *overrides])
-    inference = spec.inference(opened, Ranks(Layout(), torch.device("cpu")))
-    inference.model.eval()
-    return spec.exportable(inference, FORMATS[name].runtime, raw)
+    return opened(find_spec(task), experiment, "best", FORMATS[name], [*FLOAT32, *overrides], raw)[1]
 
 
 def expected(model: Exportable, *inputs: Any) -> dict[str, np.ndarray[Any, Any]]:

@@ -97,6 +97,8 @@ def test_what_is_none_of_ours_is_said(tmp_path: Path) -> None:
         require_exported(tmp_path / "b.onnx", [])
     with pytest.raises(UserError, match=r"data\.workers=0: a\.onnx holds its settings"):
         require_exported(tmp_path / "a.onnx", ["data.workers=0"])
+    with pytest.raises(UserError, match=r"--checkpoint last: a\.onnx holds its weights"):
+        require_exported(tmp_path / "a.onnx", [], "last")
     onnx = pytest.importorskip("onnx")
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
