@@ -13,6 +13,7 @@ import torch
 from engine.task.exportable import Exportable
 from engine.task.spec import find_spec
 from tools.export.__main__ import FLOAT32, main, opened
+from tools.export.check import in_our_order
 from tools.export.formats import FORMATS
 
 
@@ -47,10 +48,12 @@ def expected(model: Exportable, *inputs: Any) -> dict[str, np.ndarray[Any, Any]]
 
 
 def assert_same(found: Any, ours: Any, rows: slice = slice(None)) -> None:
+    ours = {name: values[rows] for name, values in ours.items()}
+    found = in_our_order(found, ours)
     for name, values in ours.items():
-        np.testing.assert_allclose(found[name], values[rows], rtol=1e-4, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-4, err_msg=name)
         if np.issubdtype(values.dtype, np.integer):
-            np.testing.assert_array_equal(found[name], values[rows], err_msg=name)
+            np.testing.assert_array_equal(found[name], values, err_msg=name)
 
 
 def arrays(model: Exportable, count: int) -> list[np.ndarray[Any, Any]]:

@@ -18,6 +18,7 @@ from detection import load_detector
 from engine.errors import UserError
 from tests.tools.export.exports import arrays, assert_same, expected, export, exportable, kept
 from tools.export.__main__ import main
+from tools.export.check import in_our_order
 from tools.export.formats import FORMATS
 
 CASES = [
@@ -176,6 +177,20 @@ def test_sizes_that_others_pad_are_refused_by_name(
     )
     assert export(swin, "pt2", tmp_path / "model.pt2", "--image-size", "20") == 0
     assert description_in(tmp_path / "model.pt2", "pt2")["input"]["shape"] == ["batch", 3, 20, 20]
+
+
+def test_detections_of_equal_scores_may_stand_in_another_order() -> None:
+    boxes = np.array([[[0, 0, 1, 1], [0.2, 0, 1, 1], [0, 0, 0.5, 1], [0, 0, 0, 0]]], np.float32)
+    scores, labels = np.array([[0.9, 0.5, 0.5 - 1e-7, 0]], np.float32), np.array([[0, 1, 1, 0]])
+    ours = {"boxes": boxes, "scores": scores, "labels": labels, "counts": np.array([3])}
+    swapped = {name: values[:, [0, 2, 1, 3]] if name != "counts" else values for name, values in ours.items()}
+    assert_same(swapped, ours)
+    np.testing.assert_array_equal(in_our_order(swapped, ours)["boxes"], boxes)
+    for name, wrong in (("labels", [[0, 1, 0, 0]]), ("scores", [[0.9, 0.5, 0.4, 0]]), ("counts", [2])):
+        with pytest.raises(AssertionError):
+            assert_same({**swapped, name: np.array(wrong)}, ours)
+    with pytest.raises(AssertionError):
+        assert_same({**swapped, "boxes": boxes}, {**ours, "boxes": boxes + np.float32(0.01)})
 
 
 def test_what_is_there_stays(swin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
