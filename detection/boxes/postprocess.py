@@ -130,7 +130,11 @@ def _best(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, count: in
     """The first ``count`` candidates of each image that are kept, moved together."""
     places = keep.cumsum(dim=1) - 1
     places = torch.where(keep & (places < count), places, count)  # a column more takes what is left out
-    rows = torch.cat([boxes, scores.unsqueeze(-1), labels.unsqueeze(-1).to(boxes.dtype)], dim=-1)
-    best = rows.new_zeros(rows.shape[0], count + 1, 6)  # len() would fix the batch of an exported model
-    best = best.scatter_(1, places.unsqueeze(-1).expand(-1, -1, 6), rows)[:, :count]
-    return Detections(best[..., :4], best[..., 4], best[..., 5].long(), keep.sum(dim=1).clamp(max=count))
+    size = (boxes.shape[0], count + 1)  # len() would fix the batch of an exported model
+    best = boxes.new_zeros(*size, 4).scatter_(1, places.unsqueeze(-1).expand(-1, -1, 4), boxes)
+    return Detections(
+        best[:, :count],
+        scores.new_zeros(size).scatter_(1, places, scores)[:, :count],
+        labels.new_zeros(size).scatter_(1, places, labels)[:, :count],
+        keep.sum(dim=1).clamp(max=count),
+    )
