@@ -116,6 +116,10 @@ def export(options: argparse.Namespace) -> Exported:
     if model.kind not in form.kinds:
         fitting = ", ".join(name for name, other in FORMATS.items() if model.kind in other.kinds)
         raise UserError(f"--format {options.format}: does not take models that say {model.kind}; {fitting} do")
+    if options.int8:
+        from tools.export.onnx_file import require_quantizable
+
+        require_quantizable(model)
     return _export(options, form, experiment, model, output)
 
 
@@ -199,10 +203,9 @@ def _quantized(model: Any, description: str, path: Path) -> str:
     from tools.export.check import Differs
     from tools.export.onnx_file import load, quantize
 
-    if model.accuracy is None:
-        raise UserError(f"--int8: is for models that say classes, not {model.kind}")
+    assert model.accuracy is not None, "required before"
     before, size = model.accuracy(load(path, model)), path.stat().st_size
-    quantize(path, model, description)
+    quantize(path, description)
     after = model.accuracy(load(path, model))
     told = [f"{name} on val {before[name]:.4f} before and {after[name]:.4f} after" for name in before]
     if any(abs(before[name] - after[name]) > LARGEST_LOSS for name in before):

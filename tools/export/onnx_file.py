@@ -66,14 +66,16 @@ def load(path: Path, model: Exportable) -> Run:
     return run
 
 
-def quantize(path: Path, model: Exportable, description: str) -> None:
-    """Replaces the weights of matrix products in a file by whole numbers of 8 bits; activations follow at each call.
-
-    Raises:
-        UserError: the model is convolutional, or does not tell classes: neither gains from it.
-    """
+def require_quantizable(model: Exportable) -> None:
+    """Raises a UserError for models that weights of 8 bits are not for."""
+    if model.accuracy is None:
+        raise UserError(f"--int8: is for models that say classes, not {model.kind}")
     if uses_channels_last("auto", model.network):
         raise UserError("--int8: a convolutional model would be ten times slower; int8 is for transformers")
+
+
+def quantize(path: Path, description: str) -> None:
+    """Replaces the weights of matrix products in a file by whole numbers of 8 bits; activations follow at each call."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
