@@ -95,5 +95,5 @@ def _accuracy(inference: ClassificationInference, run: Run) -> dict[str, float]:
     ranks = Ranks(Layout(), torch.device("cpu"))
     predictions = (gather_multilabel if inference.multi_label else gather)(parts, len(inference.classes), ranks)
     values = measure(predictions, config.evaluation.thresholds, inference.findings)
-    name, _ = measured(inference.multi_label, config.evaluation.thresholds).deciding(config.evaluation)
+    name, _ = measured(inference.multi_label, config.evaluation.thresholds).deciding(config)
     return {name: values[name]}

@@ -36,7 +36,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def swin(make: Callable[..., Path]) -> Path:
     """Our Swin on the digits, long enough to tell some of them apart."""
-    return make(training={"steps": 40, "global_batch_size": 48}, optimizer={"lr": 5e-3}, schedule={"warmup_epochs": 0})
+    return make(training={"steps": 90, "global_batch_size": 32}, optimizer={"lr": 3e-3}, schedule={"warmup_epochs": 0})
 
 
 @pytest.fixture(scope="session")
