@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import numpy as np
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from engine.errors import UserError
 from engine.task.exportable import Exportable, Run
 from swin import SwinTransformer
-from tools.export.swin_names import require_unpadded, to_timm
+from swin.config import SwinConfig
 
 CROPS = {"crop": "center", "squash": "squash", "pad": "border"}
 """`data.resize` by timm's names."""
@@ -105,3 +108,35 @@ def of_logits(network: Any, mean: Any, std: Any, model: Exportable) -> Run:
         return {"logits": logits.numpy(), "probabilities": probabilities.numpy()}
 
     return run
+
+
+def require_unpadded(config: SwinConfig, size: tuple[int, int], library: str) -> None:
+    """Checks that a Swin computes the same in a library that pads and shifts in another order.
+
+    Raises:
+        UserError: a map would have to be padded, or a window is not square.
+    """
+    rows, columns = size
+    if rows % config.patch_size or columns % config.patch_size:
+        raise UserError(f"--format {library}: {size} pixels are no whole patches of {config.patch_size}")
+    rows, columns = rows // config.patch_size, columns // config.patch_size
+    for stage, (down, right) in enumerate(config.windows):
+        if down != right:
+            raise UserError(f"--format {library}: windows of {down} x {right} are not square; use onnx, pt2 or tflite")
+        last = stage + 1 == len(config.depths)
+        if rows % down or columns % right or (not last and (rows % 2 or columns % 2)):
+            raise UserError(
+                f"--format {library}: at {size[0]} x {size[1]} pixels the map of stage {stage + 1}, {rows} x "
+                f"{columns}, is padded to windows of {down}, which {library} does in another way: answers would "
+                "differ; use onnx, pt2 or tflite, or another image size"
+            )
+        rows, columns = rows // 2, columns // 2
+
+
+def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a classifier's weights under timm's names: a stage begins with its merging there."""
+    renamed = {re.sub(r"^head\.", "head.fc.", name): tensor for name, tensor in state.items()}
+    return {
+        re.sub(r"^layers\.(\d+)\.downsample\.", lambda found: f"layers.{int(found[1]) + 1}.downsample.", name): tensor
+        for name, tensor in renamed.items()
+    }

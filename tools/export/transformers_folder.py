@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from engine.errors import UserError
 from engine.task.exportable import Exportable, Run
 from swin import SwinTransformer
-from tools.export.swin_names import require_unpadded, to_transformers
-from tools.export.timm_folder import of_logits
+from tools.export.timm_folder import of_logits, require_unpadded
 
+TRANSFORMERS = (
+    (r"^patch_embed\.proj\.", "swin.embeddings.patch_embeddings.projection."),
+    (r"^patch_embed\.norm\.", "swin.embeddings.norm."),
+    (r"^layers\.", "swin.encoder.layers."),
+    (r"^norm\.", "swin.layernorm."),
+    (r"^head\.", "classifier."),
+    (r"\.norm1\.", ".layernorm_before."),
+    (r"\.norm2\.", ".layernorm_after."),
+    (r"\.attn\.proj\.", ".attention.output.dense."),
+    (r"\.attn\.(?!qkv)", ".attention.self."),
+    (r"\.mlp\.fc1\.", ".intermediate.dense."),
+    (r"\.mlp\.fc2\.", ".output.dense."),
+)
+"""Our names of parameters, and theirs."""
 RESAMPLING = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 
 
@@ -93,3 +109,17 @@ def load(path: Path, model: Exportable) -> Run:
     network = SwinForImageClassification.from_pretrained(path).eval()
     processor = json.loads((path / "preprocessor_config.json").read_text(encoding="utf-8"))
     return of_logits(network, processor["image_mean"], processor["image_std"], model)
+
+
+def to_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a classifier's weights under the names that transformers' files have, q, k and v apart."""
+    found = {}
+    for name, tensor in state.items():
+        for pattern, theirs in TRANSFORMERS:
+            name = re.sub(pattern, theirs, name)
+        if ".attn.qkv." in name:
+            for part, third in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+                found[name.replace(".attn.qkv.", f".attention.self.{part}.")] = third.contiguous()
+        else:
+            found[name] = tensor
+    return found
