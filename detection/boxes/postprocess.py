@@ -135,6 +135,6 @@ def _best(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, count: in
     return Detections(
         best[:, :count],
         scores.new_zeros(size).scatter_(1, places, scores)[:, :count],
-        labels.new_zeros(size).scatter_(1, places, labels)[:, :count],
+        scores.new_zeros(size).scatter_(1, places, labels.to(scores))[:, :count].long(),  # LiteRT has none of integers
         keep.sum(dim=1).clamp(max=count),
     )
