@@ -5,15 +5,21 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import cache, partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detection.boxes.postprocess import Suppress, suppress_at_once
+from detection.boxes.alternatives import departure
+from detection.boxes.boxes import decode
+from detection.boxes.postprocess import Detections, Suppress, class_scores, suppress_at_once
 from detection.data.open import open_images
 from detection.detector import Detector
 from detection.inference import DetectionInference
 from engine.errors import UserError
-from engine.task.exportable import Exportable, Runtime, drawn_images, image_input
+from engine.task.exportable import Differs, Exportable, Outputs, Runtime, drawn_images, image_input
+
+DETECTIONS = ("boxes", "scores", "labels", "counts")
+"""Outputs, in the order of :class:`detection.boxes.postprocess.Detections`."""
 
 
 class ExportedDetector(nn.Module):
@@ -56,7 +62,7 @@ def exportable(inference: DetectionInference, runtime: Runtime, raw: bool) -> Ex
     else:
         module = ExportedDetector(detector, _suppression(runtime, len(inference.classes)))
         reference = ExportedDetector(detector, None)
-        outputs = ("boxes", "scores", "labels", "counts")
+        outputs = DETECTIONS
 
     opened = cache(lambda: open_images(config.data, "val"))
 
@@ -68,6 +74,18 @@ def exportable(inference: DetectionInference, runtime: Runtime, raw: bool) -> Ex
                 if row % 4 != 1:  # drawn_images leaves these blank: images on which nothing is to be found
                     images[row] = inference.transform(held_out.image(row))
         return (images,)
+
+    def compare(inputs: tuple[Tensor, ...], outputs: Outputs, tolerance: float) -> float:
+        """Ties of scores may be broken in another way: see :mod:`detection.boxes.alternatives`."""
+        found = Detections(
+            *(torch.from_numpy(np.array(outputs[name])) for name in ("boxes", "scores", "labels", "counts"))
+        )
+        logits, codes, priors = detector.forward(detector.model, *inputs)
+        scores, boxes = class_scores(logits, config.loss.sigmoid), decode(codes.float(), priors).clamp(0, 1)
+        difference, fault = departure(found, scores, boxes, post, tolerance)
+        if fault:
+            raise Differs(fault)
+        return difference
 
     from detection.boxes.other_runtimes import onnx_translations
 
@@ -91,6 +109,7 @@ def exportable(inference: DetectionInference, runtime: Runtime, raw: bool) -> Ex
         },
         model_name=config.detection.backbone,
         translations=onnx_translations,
+        compare=None if raw else torch.no_grad()(compare),
     )
 
 

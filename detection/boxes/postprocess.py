@@ -128,8 +128,8 @@ def suppress_each(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, 
 
 def _best(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, count: int) -> Detections:
     """The first ``count`` candidates of each image that are kept, moved together."""
-    places = keep.cumsum(dim=1) - 1
-    places = torch.where(keep & (places < count), places, count)  # a column more takes what is left out
+    places = (keep.cumsum(dim=1) - 1).clamp_(max=count)
+    places = torch.where(keep, places, count)  # a column more takes what is left out
     size = (boxes.shape[0], count + 1)  # len() would fix the batch of an exported model
     best = boxes.new_zeros(*size, 4).scatter_(1, places.unsqueeze(-1).expand(-1, -1, 4), boxes)
     return Detections(

@@ -19,6 +19,10 @@ Run = Callable[[Sequence[NDArray[Any]]], Outputs]
 """An exported model in its own runtime: from its inputs, in their order, to outputs by name."""
 
 
+class Differs(Exception):
+    """An exported model is not the one that was trained: a defect, and no mistake of the user's."""
+
+
 @dataclass(frozen=True)
 class Exportable:
     """What an exporter writes."""
@@ -43,6 +47,9 @@ class Exportable:
     """Operations of our own as ONNX has them, for ``torch.onnx.export``."""
     accuracy: Callable[[Run], dict[str, float]] | None = None
     """Measures an exported model on val, which has to be there; None: not known how."""
+    compare: Callable[[tuple[Tensor, ...], Outputs, float], float] | None = None
+    """Compares outputs for these inputs with what may be answered, where more than one answer is right: returns the
+    largest difference, and raises :class:`Differs` if it is above the tolerance. None: they have to equal ours."""
 
 
 def image_input(preprocessing: Preprocessing) -> dict[str, Any]:

@@ -24,11 +24,10 @@ from engine.commands.arguments import TrainArguments
 from engine.commands.train import run_training
 from engine.errors import UserError
 from engine.process.signals import StopRequest
-from engine.task.exportable import Exportable
+from engine.task.exportable import Differs, Exportable
 from engine.task.spec import find_spec
 from tools.bench.timing import Samples, Table, interleaved, timed
 from tools.export.__main__ import export, opened
-from tools.export.check import Differs
 from tools.export.formats import FORMATS
 
 Work = dict[tuple[str, str], Callable[[], float]]

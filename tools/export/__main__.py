@@ -16,8 +16,9 @@ from engine.commands.entry import exit_code
 from engine.errors import UserError
 from engine.files import check_writable, read_json, shown, write_atomic
 from engine.run_folder.paths import RunDir
+from engine.task.exportable import Differs
 from engine.task.spec import TaskSpec, find_spec
-from tools.export.formats import FORMATS, Format, listed
+from tools.export.formats import FORMATS, Format, listed, named
 
 if TYPE_CHECKING:
     from engine.task.experiment import Experiment
@@ -42,14 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "python -m tools.export --experiment experiments/experiment_0001 --format onnx --int8 --output small.onnx",
         ],
     )
-    names = [*FORMATS, "list"]
+    names = "|".join([*FORMATS, "list"])
     parser.add_argument("--experiment", type=Path, metavar="DIR", help="the experiment's folder")
-    parser.add_argument("--format", required=True, choices=names, help="what to write; list: says what there is")
+    parser.add_argument("--format", required=True, metavar=names, help="what to write; list: says what there is")
     parser.add_argument(
         "--output", type=Path, metavar="PATH", help="what to write (default: exported/FORMAT/… in the experiment)"
     )
     parser.add_argument("--checkpoint", default="best", metavar="best|last|FILE", help="which weights (default: best)")
     parser.add_argument("--int8", action="store_true", help="onnx: weights of 8 bits, with accuracy before and after")
+    parser.add_argument("--half", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--raw", action="store_true", help="detectors: without decoding and suppression of doubles")
     parser.add_argument("--image-size", metavar="N|H,W", help="pictures of another size than the run's")
     parser.add_argument("--licence", metavar="TEXT", help="what the description says of the weights' licence")
@@ -60,15 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.format == "list":
         print(listed())
         return 0
-    if options.experiment is None:
-        parser.error("--experiment DIR is needed")
     return exit_code(lambda: _told(options))
 
 
 def _told(options: argparse.Namespace) -> int:
     """Exports, says what came of it, and returns the exit code."""
-    from tools.export.check import Differs
-
+    options.format = named(options.format, options.half)
+    if options.experiment is None:
+        raise UserError("--experiment DIR: is needed, the folder of what was trained")
     try:
         made = export(options)
     except Differs as error:
@@ -200,7 +201,6 @@ def _side(text: str) -> int:
 
 def _quantized(model: Any, description: str, path: Path) -> str:
     """Makes the weights of a file whole numbers; returns what that costs."""
-    from tools.export.check import Differs
     from tools.export.onnx_file import load, quantize
 
     assert model.accuracy is not None, "required before"

@@ -107,6 +107,30 @@ FORMATS: dict[str, Format] = {
     ),
 }
 
+ALSO_NAMED = {"torch_export": "pt2"}
+NOT_OFFERED = {
+    "--format saved_model": "the converters that were tried do not get through a Swin; use onnx or tflite; "
+    "a model named keras/… gets there by --format keras (docs/keras.md)",
+    "--format tfjs": "the converters that were tried do not get through a Swin; onnx runs in browsers; a model named "
+    "keras/… gets there by --format keras (docs/keras.md)",
+    "--format aot_inductor": "its library is for one machine and one torch; compile the file of --format pt2 where it "
+    "is to run, with torch._inductor.aoti_compile_and_package",
+    "--half": "16 bits are further from what was trained than the 1e-4 that an export may be; --format onnx --int8 "
+    "makes a smaller file, and measures what that costs",
+}
+"""What may be asked for, and is not made: why, and what serves instead."""
+
+
+def named(name: str, half: bool) -> str:
+    """Returns the name in :data:`FORMATS` of what a command line asks for. Raises a UserError if it has none."""
+    for asked in (f"--format {name}", *["--half"] * half):
+        if asked in NOT_OFFERED:
+            raise UserError(f"{asked}: is not offered: {NOT_OFFERED[asked]}")
+    name = ALSO_NAMED.get(name, name)
+    if name not in FORMATS:
+        raise UserError(f"--format {name}: there is no such format; {', '.join(FORMATS)} are there, and list")
+    return name
+
 
 def _version(package: str) -> str:
     try:
@@ -121,10 +145,14 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def listed() -> str:
-    """Returns the table of formats: where they run, what they take, what they need, and whether it is there."""
+    """Returns the table of formats: where they run, what they take, what they need, and whether it is there.
+
+    Below it stands what is not offered.
+    """
     rows = []
     for name, form in FORMATS.items():
         needs = f"{' '.join(form.packages)} ([{form.extra}])" if form.packages else "-"
         there = f"no: {' '.join(form.missing)}" if form.missing else "yes"
         rows.append([name, ", ".join(form.kinds), needs, there, form.about])
-    return markdown_table(["format", "models that say", "needs", "installed", "runs in"], rows)
+    table = markdown_table(["format", "models that say", "needs", "installed", "runs in"], rows)
+    return "\n".join([table, "", "Not offered:", *(f"- {asked}: {why}" for asked, why in NOT_OFFERED.items())])

@@ -18,7 +18,7 @@ from detection import load_detector
 from engine.errors import UserError
 from tests.tools.export.exports import arrays, assert_same, expected, export, exportable, kept
 from tools.export.__main__ import main
-from tools.export.check import in_our_order
+from tools.export.check import check
 from tools.export.formats import FORMATS
 
 CASES = [
@@ -71,9 +71,7 @@ def test_every_export_says_what_we_say(request: pytest.FixtureRequest, model: st
     path = kept(experiment, name)
     ours = exportable(experiment, name)
     run = FORMATS[name].load(path, ours)
-    for size in (1, 3, 7):
-        inputs = arrays(ours, size)
-        assert_same(run(inputs), expected(ours, *inputs))
+    assert check(ours, run, (1, 3, 7)) <= 1e-4
     if name == "onnx":
         import onnxruntime
 
@@ -179,20 +177,6 @@ def test_sizes_that_others_pad_are_refused_by_name(
     assert description_in(tmp_path / "model.pt2", "pt2")["input"]["shape"] == ["batch", 3, 20, 20]
 
 
-def test_detections_of_equal_scores_may_stand_in_another_order() -> None:
-    boxes = np.array([[[0, 0, 1, 1], [0.2, 0, 1, 1], [0, 0, 0.5, 1], [0, 0, 0, 0]]], np.float32)
-    scores, labels = np.array([[0.9, 0.5, 0.5 - 1e-7, 0]], np.float32), np.array([[0, 1, 1, 0]])
-    ours = {"boxes": boxes, "scores": scores, "labels": labels, "counts": np.array([3])}
-    swapped = {name: values[:, [0, 2, 1, 3]] if name != "counts" else values for name, values in ours.items()}
-    assert_same(swapped, ours)
-    np.testing.assert_array_equal(in_our_order(swapped, ours)["boxes"], boxes)
-    for name, wrong in (("labels", [[0, 1, 0, 0]]), ("scores", [[0.9, 0.5, 0.4, 0]]), ("counts", [2])):
-        with pytest.raises(AssertionError):
-            assert_same({**swapped, name: np.array(wrong)}, ours)
-    with pytest.raises(AssertionError):
-        assert_same({**swapped, "boxes": boxes}, {**ours, "boxes": boxes + np.float32(0.01)})
-
-
 def test_what_is_there_stays(swin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "model.json").write_text("mine")
     assert export(swin, "safetensors", tmp_path / "model") == 2
@@ -225,6 +209,30 @@ def test_the_list_says_what_is_missing_and_pip_how(
     assert export(swin, "tflite", tmp_path / "a") == 2
     said = capsys.readouterr().err
     assert "--format tflite: needs litert-torch: pip install -e '.[tflite]' in an environment of its own" in said
+
+
+def test_what_is_not_offered_is_answered_in_a_line(
+    swin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--format", "list"]) == 0
+    _, last = capsys.readouterr().out.split("Not offered:\n")
+    given = ["--experiment", str(swin), "--output", str(tmp_path / "a"), "--format"]
+    for asked, serves in (
+        (["saved_model"], "use onnx or tflite"),
+        (["tfjs"], "onnx runs in browsers"),
+        (["aot_inductor"], "the file of --format pt2"),
+        (["onnx", "--half"], "--int8 makes a smaller file"),
+    ):
+        assert main([*given, *asked]) == 2
+        said = capsys.readouterr().err
+        name = asked[-1] if asked[-1].startswith("--") else f"--format {asked[-1]}"
+        assert said.count("\n") == 1 and f"{name}: is not offered: " in said and serves in said
+        assert f"- {name}: " in last
+    assert main([*given, "onxx"]) == 2
+    assert "--format onxx: there is no such format; onnx, pt2, torchscript" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert main([*given, "torch_export"]) == 0
+    assert description_in(tmp_path / "a", "pt2")["format"] == "pt2"
 
 
 def test_torchscript_and_pt2_load_without_the_suite(detector: Path) -> None:
