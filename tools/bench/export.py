@@ -49,7 +49,7 @@ class Kind:
 MIXED = {"channels_last": True, "precision": "bf16", "ema": {"decay": 0.5}}
 SHAPES = {"source": "shapes", "classes": ["circle", "square"], "train_images": 64, "val_images": 6}
 LEARNT = {"steps": 80, "global_batch_size": 8}
-"""Steps after which a detector's scores are told apart: those of one that knows nothing are alike but for rounding."""
+"""After which a detector finds something: what suppression costs depends on how much is found."""
 SSD = {"detection": {"backbone": "timm/tf_efficientnet_lite0", "neck": "fpn"}, "data": {**SHAPES, "image_size": 160}}
 MIXED_LONGER = {**MIXED, **LEARNT}
 UNET = {"model": {"name": "swin_unet_tiny"}, "data": {"source": "digits", "image_size": 32}}
