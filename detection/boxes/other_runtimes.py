@@ -42,7 +42,9 @@ def onnx_translations() -> dict[Any, Callable[..., Any]]:
     It takes scores of each class by itself, (B, C, N). The candidates come best first, so their places from behind
     serve as scores: what is equal stays in order, and 0 stands for what takes no part.
     """
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # whose annotations know no constants
 
     def suppress(boxes: Any, scores: Any, labels: Any, valid: Any, iou: float, classes: int) -> Any:
         count = int(boxes.shape[1])

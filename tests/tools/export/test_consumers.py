@@ -102,15 +102,19 @@ def test_the_python_program_finds_what_the_detector_finds(
 ) -> None:
     require("onnxscript", "onnxruntime")
     kept(detector, "onnx", tmp_path)
-    pixels = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    said = run("answer.py", monkeypatch, capsys, tmp_path / "model.onnx", tmp_path / "a.png")
-    ours = expected(exportable(detector, "pt2"), pixels.transpose(2, 0, 1)[None])
-    assert len(said) == ours["counts"][0] > 0
-    assert [line.split()[1] for line in said] == [
-        ("circle", "square")[label] for label in ours["labels"][0][: len(said)]
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), dtype=np.uint8)
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, own in zip(paths, pixels, strict=True):
+        Image.fromarray(own).save(path)
+    said = run("answer.py", monkeypatch, capsys, tmp_path / "model.onnx", *paths)
+    ours = expected(exportable(detector, "pt2"), pixels.transpose(0, 3, 1, 2))
+    names = [
+        f"{path} {('circle', 'square')[label]}"
+        for path, labels, count in zip(paths, ours["labels"], ours["counts"], strict=True)
+        for label in labels[:count]
     ]
-    check_page_and_node(tmp_path, [tmp_path / "a.png"], ours)
+    assert [" ".join(line.split()[:2]) for line in said] == names and ours["counts"].min() > 0
+    check_page_and_node(tmp_path, paths, ours)
 
 
 @pytest.mark.parametrize(("name", "format_name"), [("answer_timm.py", "timm"), ("answer_torch.py", "pt2")])
