@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--experiment", type=Path, metavar="DIR", help="the experiment's folder")
     parser.add_argument("--format", required=True, metavar=names, help="what to write; list: says what there is")
     parser.add_argument(
-        "--output", type=Path, metavar="PATH", help="what to write (default: exported/FORMAT/… in the experiment)"
+        "--output", type=Path, metavar="PATH", help="what to write (default: exported/model.… in the experiment)"
     )
     parser.add_argument("--checkpoint", default="best", metavar="best|last|FILE", help="which weights (default: best)")
     parser.add_argument("--int8", action="store_true", help="onnx: weights of 8 bits, with accuracy before and after")

@@ -47,11 +47,11 @@ def expected(model: Exportable, *inputs: Any) -> dict[str, np.ndarray[Any, Any]]
     return {name: value.numpy() for name, value in zip(model.outputs, found, strict=True)}
 
 
-def assert_same(found: Any, ours: Any, rows: slice = slice(None)) -> None:
+def assert_same(found: Any, ours: Any, rows: slice = slice(None), near: float = 1e-4) -> None:
     ours = {name: values[rows] for name, values in ours.items()}
     found = in_our_order(found, ours)
     for name, values in ours.items():
-        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(found[name], values, rtol=near, atol=near, err_msg=name)
         if np.issubdtype(values.dtype, np.integer):
             np.testing.assert_array_equal(found[name], values, err_msg=name)
 

@@ -23,10 +23,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from classification import load_classifier
 from engine.datasets.labelled import open_digits
 from tests.browser import browser
 from tests.environment import ROOT
-from tests.tools.export.exports import assert_same, expected, exportable, kept
+from tests.tools.export.exports import FLOAT32, assert_same, expected, export, exportable, kept
 from tools.export.formats import FORMATS
 
 PAGE = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
@@ -41,6 +42,8 @@ DROP = """fetch('PLACE').then(answer => answer.blob()).then(blob => {
   document.getElementById('said').textContent = '';
   document.getElementById('drop').dispatchEvent(new DragEvent('drop', { dataTransfer: given }));
 })"""
+NEAR = 0.02
+"""Of probabilities, where programs resize in ways of their own."""
 WEB = NODE / "onnxruntime-web" / "dist"
 
 
@@ -53,7 +56,9 @@ def run(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
     """What a program of the page prints; it knows nothing of the suite."""
     assert not re.search(r"import (classification|detection|engine|tools)", PROGRAMS[name])
     folder = arguments[0].parent
-    (folder / name).write_text(PROGRAMS[name], encoding="utf-8")
+    for file in (name, "picture.py"):
+        (folder / file).write_text(PROGRAMS[file], encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     capsys.readouterr()
     runpy.run_path(str(folder / name), run_name="__main__")
@@ -66,7 +71,7 @@ def write_digits(folder: Path, count: int) -> list[Path]:
     images, paths = open_digits("val"), []
     for number in range(count):
         paths.append(folder / f"{number:03d}.png")
-        images.image(number).convert("RGB").resize((16, 16), Image.Resampling.BICUBIC).save(paths[-1])
+        images.image(number).pillow().resize((16, 16), Image.Resampling.BICUBIC).save(paths[-1])
     return paths
 
 
@@ -88,7 +93,7 @@ def test_the_python_program_answers_as_evaluate_does(
     images = open_digits("val")
     (tmp_path / "digits").mkdir()
     for number in range(len(images)):
-        images.image(number).save(tmp_path / "digits" / f"{number:03d}.png")
+        images.image(number).pillow().save(tmp_path / "digits" / f"{number:03d}.png")
     said = run("answer.py", monkeypatch, capsys, tmp_path / "model.onnx", *sorted((tmp_path / "digits").iterdir()))
     run_evaluation(SPEC, EvaluateArguments(swin, "best", "val", []))
     rows = list(csv.DictReader((swin / "results" / "val" / "predictions.csv").open()))
@@ -183,7 +188,30 @@ def test_node_and_browser_classify_as_we_do(swin: Path, tmp_path: Path) -> None:
     check_page_and_node(tmp_path, paths, expected(exportable(swin, "pt2"), pixels))
 
 
-def check_page_and_node(folder: Path, paths: list[Path], ours: dict[str, np.ndarray[Any, Any]]) -> None:
+@pytest.mark.parametrize("resize", ["crop", "pad", "squash"])
+def test_programs_cut_and_stretch_pictures_as_we_do(
+    swin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], resize: str
+) -> None:
+    """Pictures without edges, which all resize alike but for rounding; two are not square, one is transparent."""
+    require("onnxscript", "onnxruntime")
+    settings = [f"data.resize={resize}", *(["data.crop_pct=0.6"] if resize == "crop" else [])]
+    assert export(swin, "onnx", tmp_path / "model.onnx", *settings) == 0
+    coarse = Image.fromarray(np.random.default_rng(3).integers(0, 256, (4, 4, 4), dtype=np.uint8), "RGBA")
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, size, mode in zip(paths, ((160, 96), (80, 128), (96, 96)), ("RGB", "RGB", "RGBA"), strict=True):
+        coarse.resize(size, Image.Resampling.BICUBIC).convert(mode).save(path)
+    answers = load_classifier(swin, overrides=[*settings, *FLOAT32])(paths)
+    probabilities = np.array([[answer.probabilities[str(digit)] for digit in range(10)] for answer in answers])
+    for line, row in zip(
+        run("answer.py", monkeypatch, capsys, tmp_path / "model.onnx", *paths), probabilities, strict=True
+    ):
+        assert float(line.split()[2]) == pytest.approx(row.max(), abs=NEAR)
+    check_page_and_node(tmp_path, paths, {"probabilities": probabilities}, NEAR)
+
+
+def check_page_and_node(
+    folder: Path, paths: list[Path], ours: dict[str, np.ndarray[Any, Any]], near: float = 1e-4
+) -> None:
     """Compares the answers of node and of the page in a headless browser, whichever are there, with ours."""
     if not WEB.is_dir():
         pytest.skip("no onnxruntime-web (npm install --prefix .node onnxruntime-web@1.30 sharp)")
@@ -196,7 +224,7 @@ def check_page_and_node(folder: Path, paths: list[Path], ours: dict[str, np.ndar
         for row, line in enumerate(done.stdout.splitlines()):
             found = json.loads(line)
             shaped = {name: np.reshape(found[name], values[:1].shape) for name, values in ours.items()}
-            assert_same(shaped, ours, slice(row, row + 1))
+            assert_same(shaped, ours, slice(row, row + 1), near)
     page = (ROOT / "docs" / "export_page.html").read_text(encoding="utf-8")
     local, replaced = re.subn(r"https://cdn\S+/dist/", "./ort/", page)
     assert replaced == 1
@@ -211,7 +239,7 @@ def check_page_and_node(folder: Path, paths: list[Path], ours: dict[str, np.ndar
             chromium.run(DROP.replace("PLACE", str(place)))
             chromium.wait_for("document.getElementById('said').textContent")
             if "probabilities" in ours:
-                np.testing.assert_allclose([value for _, value in found], ours["probabilities"][row], atol=1e-4)
+                np.testing.assert_allclose([value for _, value in found], ours["probabilities"][row], atol=near)
                 best = max(found, key=lambda each: each[1])[0]
                 assert chromium.run("document.getElementById('said').textContent") == f"This is {best}."
                 continue
