@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +21,37 @@ MOST_BYTES = 2_000_000_000
 """Of a file: protobuf holds no more."""
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the remarks of exporters on their own inside."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def write(model: Exportable, description: str, path: Path) -> None:
     """Writes a file for batches of any size and pictures of one."""
     if sum(p.numel() * p.element_size() for p in model.network.parameters()) > MOST_BYTES:
         raise UserError("--format onnx: the model has more than 2 GB of weights, which one file cannot hold")
     batch = torch.export.Dim("batch", min=1)
-    quiet = logging.getLogger("torch.onnx")
-    level = quiet.level
-    quiet.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                model.module,
-                model.samples(2),  # one would be taken for the only size
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=list(model.inputs),
-                output_names=list(model.outputs),
-                dynamic_shapes=tuple({0: batch} for _ in model.inputs),
-                custom_translation_table=dict(model.translations()),
-                external_data=False,
-            )
-    finally:
-        quiet.setLevel(level)
+    with _quietly(), torch.no_grad():
+        program = torch.onnx.export(
+            model.module,
+            model.samples(2),  # one would be taken for the only size
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=list(model.inputs),
+            output_names=list(model.outputs),
+            dynamic_shapes=tuple({0: batch} for _ in model.inputs),
+            custom_translation_table=dict(model.translations()),
+            external_data=False,
+        )
     assert program is not None, "with dynamo there is one"
     program.model.metadata_props[KEY] = description
     program.model.producer_name = "swin-hpc"
@@ -79,12 +87,8 @@ def quantize(path: Path, description: str) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    level, root = logging.getLogger().level, logging.getLogger()
-    root.setLevel(logging.ERROR)  # it advises to prepare the graph, which changes nothing here
-    try:
+    with _quietly():  # it advises to prepare the graph, which changes nothing here
         quantize_dynamic(path, path, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
-    finally:
-        root.setLevel(level)
     graph = onnx.load(path)
     del graph.metadata_props[:]
     graph.metadata_props.add(key=KEY, value=description)
