@@ -50,7 +50,8 @@ MIXED = {"channels_last": True, "precision": "bf16", "ema": {"decay": 0.5}}
 SHAPES = {"source": "shapes", "classes": ["circle", "square"], "train_images": 64, "val_images": 6}
 LEARNT = {"steps": 80, "global_batch_size": 8}
 """After which a detector finds something: what suppression costs depends on how much is found."""
-SSD = {"detection": {"backbone": "timm/tf_efficientnet_lite0", "neck": "fpn"}, "data": {**SHAPES, "image_size": 160}}
+NECK = {"neck": "fpn", "neck_norm": "layer"}
+SSD = {"detection": {"backbone": "timm/tf_efficientnet_lite0", **NECK}, "data": {**SHAPES, "image_size": 160}}
 MIXED_LONGER = {**MIXED, **LEARNT}
 UNET = {"model": {"name": "swin_unet_tiny"}, "data": {"source": "digits", "image_size": 32}}
 KINDS = {
@@ -65,7 +66,7 @@ KINDS = {
     ),
     "the same, without suppression": Kind("detection", {**SSD, "training": MIXED_LONGER}, raw=True),
     "SSD on Swin-T at 160": Kind(
-        "detection", {**SSD, "detection": {"backbone": "swin_tiny", "neck": "fpn"}, "training": LEARNT}
+        "detection", {**SSD, "detection": {"backbone": "swin_tiny", **NECK}, "training": LEARNT}
     ),
     "Swin U-Net of 5 M parameters at 32": Kind("diffusion", UNET),
 }

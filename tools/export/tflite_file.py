@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,10 @@ from engine.task.exportable import Exportable, Run
 
 def write(model: Exportable, description: str, path: Path) -> None:
     """Writes a file, at whose end a zip archive holds the description, as TensorFlow Lite's metadata have it."""
-    import litert_torch
-
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(StringIO()):  # it prints each of its steps
         warnings.simplefilter("ignore")
+        import litert_torch
+
         converted = litert_torch.convert(model.module, model.samples(1))
         converted.export(str(path))
     with zipfile.ZipFile(path, "a") as archive:
