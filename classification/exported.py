@@ -20,7 +20,7 @@ from engine.datasets.dataset import open_images
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.task.exportable import Exportable, Run, Runtime, drawn_images, image_input
+from engine.exported.exportable import Exportable, Run, Runtime, drawn_images, image_input
 
 BATCH = 32
 """Images that accuracy is measured on at once."""

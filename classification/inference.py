@@ -27,12 +27,12 @@ from engine.datasets.labelled import LabelledImages, digests
 from engine.devices.memory_layout import uses_channels_last
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.exported.deployed import DeployedModel
 from engine.images.preprocessing import Preprocessing
 from engine.images.reading import worker_settings
 from engine.images.transforms import EvalTransform
 from engine.model.stages import classifier_paths
 from engine.run_folder.used_config import used_config
-from engine.task.deployed import DeployedModel
 from engine.task.experiment import Experiment
 from engine.task.inference import Measured
 

@@ -16,7 +16,7 @@ from detection.data.open import open_images
 from detection.detector import Detector
 from detection.inference import DetectionInference
 from engine.errors import UserError
-from engine.task.exportable import Differs, Exportable, Outputs, Runtime, drawn_images, image_input
+from engine.exported.exportable import Differs, Exportable, Outputs, Runtime, drawn_images, image_input
 
 DETECTIONS = ("boxes", "scores", "labels", "counts")
 """Outputs, in the order of :class:`detection.boxes.postprocess.Detections`."""

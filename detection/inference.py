@@ -21,7 +21,7 @@ from detection.report.coco_metrics import evaluate_on_main
 from detection.report.report import write_report
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
-from engine.task.deployed import DeployedModel
+from engine.exported.deployed import DeployedModel
 from engine.task.experiment import Experiment
 from engine.task.inference import Measured
 

@@ -26,6 +26,7 @@ ENGINE = (
     "engine.model",
     "engine.watchdog",
     "engine.images",
+    "engine.exported",
     "engine.augmentation",
     "engine.datasets",
     "engine.plots",

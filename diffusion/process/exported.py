@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from diffusion.process.process import Network, Process
 from engine.errors import UserError
-from engine.task.exportable import Exportable, Runtime
+from engine.exported.exportable import Exportable, Runtime
 
 LEVELS = (0.05, 0.4, 0.8, 1.2, 1.5)
 """Angles of the noise that a check looks at, atan2(sigma, alpha)."""

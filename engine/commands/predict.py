@@ -26,11 +26,11 @@ from engine.devices.precision import resolve_precision
 from engine.distributed.layout import detect_layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.exported.deployed import BATCH_SIZE, DeployedModel
 from engine.images.reading import ImageFileReader, worker_settings
 from engine.images.sections import ImageData
 from engine.log import setup_logging
 from engine.run_folder.used_config import is_exported
-from engine.task.deployed import BATCH_SIZE, DeployedModel
 from engine.task.experiment import Experiment
 from engine.task.inference import Answers, ImageInference, Prediction, inference_mode
 from engine.task.spec import TaskSpec

@@ -18,10 +18,10 @@ from engine.distributed.connect import choose_device
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.exported.deployed import BATCH_SIZE, DeployedModel
 from engine.images.image_io import to_rgb, upright
 from engine.images.lazy_image import LazyImage, load_image
 from engine.run_folder.used_config import is_exported, require_exported
-from engine.task.deployed import BATCH_SIZE, DeployedModel
 from engine.task.experiment import open_experiment
 from engine.task.inference import ImageInference, Inference, inference_mode
 from engine.task.other_tasks import explained

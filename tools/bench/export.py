@@ -23,8 +23,8 @@ from PIL import Image
 from engine.commands.arguments import TrainArguments
 from engine.commands.train import run_training
 from engine.errors import UserError
+from engine.exported.exportable import Differs, Exportable
 from engine.process.signals import StopRequest
-from engine.task.exportable import Differs, Exportable
 from engine.task.spec import find_spec
 from tools.bench.timing import Samples, Table, interleaved, timed
 from tools.export.__main__ import export, opened

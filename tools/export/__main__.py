@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.errors import UserError
+from engine.exported.exportable import Differs
 from engine.files import check_writable, read_json, shown, write_atomic
 from engine.run_folder.paths import RunDir
-from engine.task.exportable import Differs
 from engine.task.spec import TaskSpec, find_spec
 from tools.export.formats import FORMATS, Format, listed, named
 
 if TYPE_CHECKING:
+    from engine.exported.exportable import Exportable
     from engine.task.experiment import Experiment
-    from engine.task.exportable import Exportable
 
 FLOAT32 = ("training.precision=fp32", "training.channels_last=false")
 """Settings that every export has: float32, and images in the order of the file."""

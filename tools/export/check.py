@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from engine.task.exportable import Differs, Exportable, Run
+from engine.exported.exportable import Differs, Exportable, Run
 
 TOLERANCE = 1e-4
 """Largest difference of a value y, times max(1, |y|)."""

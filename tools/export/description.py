@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.exported.exportable import Exportable
 from engine.run_folder.as_found import read_records
 from engine.task.experiment import Experiment
-from engine.task.exportable import Exportable
 from engine.text import markdown_table
 from tools.export.formats import FORMATS, versions
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UserError
-from engine.task.exportable import Exportable, Run, Runtime
+from engine.exported.exportable import Exportable, Run, Runtime
 from engine.task.spec import Later
 from engine.text import markdown_table
 

@@ -13,8 +13,8 @@ import torch
 
 from engine.devices.memory_layout import uses_channels_last
 from engine.errors import UserError
-from engine.task.deployed import KEY
-from engine.task.exportable import Exportable, Run
+from engine.exported.deployed import KEY
+from engine.exported.exportable import Exportable, Run
 
 OPSET = 20
 MOST_BYTES = 2_000_000_000

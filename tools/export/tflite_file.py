@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.task.deployed import KEY
-from engine.task.exportable import Exportable, Run
+from engine.exported.deployed import KEY
+from engine.exported.exportable import Exportable, Run
 
 
 def write(model: Exportable, description: str, path: Path) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.errors import UserError
-from engine.task.exportable import Exportable, Run
+from engine.exported.exportable import Exportable, Run
 from swin import SwinTransformer
 from swin.config import SwinConfig
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.errors import UserError
-from engine.task.exportable import Exportable, Run
+from engine.exported.exportable import Exportable, Run
 from swin import SwinTransformer
 from tools.export.timm_folder import of_logits, require_unpadded
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.task.exportable import Exportable, Outputs
+from engine.exported.exportable import Exportable, Outputs
 from engine.task.spec import find_spec
 from tools.export.__main__ import FLOAT32, main, opened
 from tools.export.check import TOLERANCE

@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from engine.errors import UserError
+from engine.exported.exportable import preprocessing_of
 from engine.images.transforms import EvalTransform
-from engine.task.exportable import preprocessing_of
 
 KEY = "swin_hpc"
 """Under which an exported file has its description."""
