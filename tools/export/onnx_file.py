@@ -22,7 +22,7 @@ MOST_BYTES = 2_000_000_000
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the remarks of exporters on their own inside."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -39,7 +39,7 @@ def write(model: Exportable, description: str, path: Path) -> None:
     if sum(p.numel() * p.element_size() for p in model.network.parameters()) > MOST_BYTES:
         raise UserError("--format onnx: the model has more than 2 GB of weights, which one file cannot hold")
     batch = torch.export.Dim("batch", min=1)
-    with _quietly(), torch.no_grad():
+    with quietly(), torch.no_grad():
         program = torch.onnx.export(
             model.module,
             model.samples(2),  # one would be taken for the only size
@@ -87,7 +87,7 @@ def quantize(path: Path, description: str) -> None:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _quietly():  # it advises to prepare the graph, which changes nothing here
+    with quietly():  # it advises to prepare the graph, which changes nothing here
         quantize_dynamic(path, path, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
     graph = onnx.load(path)
     del graph.metadata_props[:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from contextlib import redirect_stdout
 from io import StringIO
@@ -14,12 +13,12 @@ import torch
 
 from engine.exported.deployed import KEY
 from engine.exported.exportable import Exportable, Run
+from tools.export.onnx_file import quietly
 
 
 def write(model: Exportable, description: str, path: Path) -> None:
     """Writes a file, at whose end a zip archive holds the description, as TensorFlow Lite's metadata have it."""
-    with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(StringIO()):  # it prints each of its steps
-        warnings.simplefilter("ignore")
+    with quietly(), torch.no_grad(), redirect_stdout(StringIO()):  # it prints each of its steps
         import litert_torch
 
         converted = litert_torch.convert(model.module, model.samples(1))
