@@ -42,7 +42,8 @@ def write(model: Exportable, description: str, path: Path) -> None:
     """
     told, network = json.loads(description), model.network
     if not isinstance(network, SwinTransformer):
-        raise UserError(f"--format transformers: is for our Swins; {model.model_name} goes as timm, which it loads too")
+        other = "timm, which it loads too" if model.model_name.startswith("timm/") else "onnx, pt2 or tflite"
+        raise UserError(f"--format transformers: is for our Swins; for {model.model_name} use {other}")
     shape, (_, _, height, width) = network.config, told["input"]["shape"]
     size = (height, width)
     require_unpadded(shape, size, "transformers")
