@@ -23,7 +23,7 @@ from tools.export.formats import FORMATS
 
 CASES = [
     ("swin", ("onnx", "pt2", "torchscript", "safetensors", "timm", "transformers")),
-    ("batch_normed", ("onnx*", "pt2", "torchscript*", "safetensors*", "timm")),
+    ("batch_normed", ("onnx", "pt2", "torchscript*", "safetensors*", "timm")),
     ("several_labels", ("onnx*", "pt2*", "torchscript", "safetensors*", "timm*", "transformers")),
     ("detector", ("onnx", "pt2", "torchscript", "safetensors*")),
     ("denoiser", ("onnx*", "pt2", "torchscript", "safetensors")),
@@ -245,11 +245,13 @@ def test_torchscript_and_pt2_load_without_the_suite(detector: Path) -> None:
     assert "swin_hpc" not in graph and "swin_hpc" not in traced
 
 
-def test_a_batch_normed_model_keeps_its_accuracy(batch_normed: Path) -> None:
-    ours, file = exportable(batch_normed, "pt2"), kept(batch_normed, "pt2")
+@pytest.mark.parametrize("name", ["onnx", "pt2"])
+def test_a_batch_normed_model_keeps_its_accuracy(batch_normed: Path, name: str) -> None:
+    needs(name)
+    ours, file = exportable(batch_normed, name), kept(batch_normed, name)
     assert ours.accuracy is not None
-    found = ours.accuracy(FORMATS["pt2"].load(file, ours))
-    told = description_in(file, "pt2")
+    found = ours.accuracy(FORMATS[name].load(file, ours))
+    told = description_in(file, name)
     assert told["checkpoint"]["weights"] == "ema" and found["top1"] == pytest.approx(told["metrics"]["top1"], abs=0.02)
 
 
