@@ -24,7 +24,6 @@ MODULES = {
     "resume": ["resume"],
     "compare": ["compare"],
     "loader": ["data.loader", "data.start", "data.many"],
-    "loader": ["data.loader", "data.start"],
     "export": ["export"],
 }
 """Modules of each benchmark, which have ``run(quick) -> Table``."""
