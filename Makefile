@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-slurm test-gpu test-full test-lowest lint schemas
+.PHONY: help install quickstart test test-export test-slurm test-gpu test-full test-lowest lint schemas
 ifneq ($(SYSTEM_SITE),)
 ifneq ($(SYSTEM_SITE),1)
 $(error SYSTEM_SITE=$(SYSTEM_SITE): 1 is on; leave it away for an environment of its own)
@@ -41,6 +41,11 @@ quickstart: $(INSTALLED)  ## train a small Swin Transformer on real images, in a
 
 test: $(INSTALLED)  ## run the tests (under 10 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not full and not slurm' -n 2 --dist worksteal
+
+test-export: $(INSTALLED)  ## run the tests of exports and of Keras's models, with the packages of pip and npm that they need
+	$(BIN)/python -m pip install --quiet --editable '.[dev,export,keras]'
+	! command -v npm >/dev/null || npm install --silent --prefix .node onnxruntime-web@1.30 sharp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not full' -n 2 --dist worksteal -rs tests/tools/export tests/engine/keras_models
 
 test-slurm: $(INSTALLED)  ## run the tests on a real Slurm of two nodes on this machine (needs root, slurm-wlm and munge)
 	$(BIN)/python -m pytest -m slurm tests/slurm

@@ -53,6 +53,8 @@ setup(
             "mypy>=1.10",
             "types-PyYAML",
         ],
-        "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"],
+        "export": ["onnx>=1.23,<2", "onnxruntime>=1.32,<2", "onnxscript>=0.7.2,<1", "transformers>=5.24,<6"],
+        "tflite": ["litert-torch>=0.10,<0.11", "ai-edge-litert>=2.3,<3"],  # in an environment of its own
+        "keras": ["keras>=3.15,<4", "h5py>=3.16,<4"],
     },
 )

@@ -18,10 +18,13 @@ def load_classifier(
     device: str | torch.device | None = None,
     overrides: Sequence[str] = (),
 ) -> LoadedModel:
-    """Loads a trained classifier, which says of paths or Pillow images what they show.
+    """Loads a trained classifier, which says of images what they show.
 
     ``load_classifier("experiments/experiment_0007")(["a.jpg", image])`` is a list of
-    :class:`classification.inference.ClassAnswer`. The arguments are those of :func:`engine.task.loading.load_model`.
+    :class:`classification.inference.ClassAnswer`.
+
+    Images are paths, arrays or Pillow's, see :data:`engine.task.loading.AnyImage`. ``experiment`` may be an exported
+    .onnx file. The arguments are those of :func:`engine.task.loading.load_model`.
     """
     from classification.spec import SPEC
     from engine.task.loading import load_model

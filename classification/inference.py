@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from engine.datasets.labelled import LabelledImages, digests
 from engine.devices.memory_layout import uses_channels_last
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.exported.deployed import DeployedModel
 from engine.images.preprocessing import Preprocessing
 from engine.images.reading import worker_settings
 from engine.images.transforms import EvalTransform
@@ -50,13 +52,50 @@ class ClassAnswer:
     """Of every class, the most probable first."""
 
 
-class ClassificationInference:
+class ImageClassifier:
+    """What asks a classifier, wherever it runs."""
+
+    classes: list[str]
+    multi_label: bool
+    thresholds: NDArray[np.float64] = np.empty(0)
+    """With several labels an image: probability of each class, (C,), from which on it is said."""
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Returns (B, C) float64 of uint8 images (B, 3, H, W)."""
+        raise NotImplementedError
+
+    def answers(self, images: Tensor, sizes: Tensor) -> list[ClassAnswer]:
+        """See :class:`engine.task.inference.ImageInference`."""
+        found = []
+        for row in self.probabilities(images).cpu().numpy():
+            order = np.argsort(-row, kind="stable")
+            said = np.flatnonzero(row >= self.thresholds) if self.multi_label else order[:1]
+            probabilities = {self.classes[c]: float(row[c]) for c in order}
+            found.append(ClassAnswer(tuple(self.classes[c] for c in said), probabilities))
+        return found
+
+
+class DeployedClassifier(ImageClassifier):
+    """An exported classifier."""
+
+    def __init__(self, deployed: DeployedModel) -> None:
+        self._deployed, description = deployed, deployed.description
+        self.model, self.transform = deployed.model, deployed.transform
+        self.classes, self.multi_label = description["classes"], description["multi_label"]
+        if self.multi_label:
+            self.thresholds = np.array(description["thresholds"])
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self._deployed(images)["probabilities"]).double()
+
+
+class ClassificationInference(ImageClassifier):
     """See :class:`engine.task.inference.ClassifierInference`."""
 
     def __init__(self, experiment: Experiment[ClassificationConfig], ranks: Ranks) -> None:
         config, metadata = experiment.config, experiment.saved["metadata"]
-        self._experiment, self._config = experiment, config
-        self.classes: list[str] = metadata["classes"]
+        self._experiment, self.config = experiment, config
+        self.classes = metadata["classes"]
         preprocessing = used_preprocessing(experiment)
         size = preprocessing.size
         if config.model.timm_name is None:  # our Swins take images of any size, with the windows of the trained one
@@ -74,15 +113,12 @@ class ClassificationInference:
             tta=config.evaluation.tta,
             channels_last=uses_channels_last(config.training.channels_last, model),
         )
-        self.multi_label: bool = metadata["multi_label"]
-        findings = experiment.saved["run"]["findings"]
-        self.thresholds: NDArray[np.float64] = np.empty(0)
-        """With several labels an image: probability of each class, (C,), from which on it is said."""
+        self.multi_label = metadata["multi_label"]
+        self.findings: dict[str, Any] = experiment.saved["run"]["findings"]
         if self.multi_label:
-            self.thresholds = thresholds_in_use(config.evaluation.thresholds, findings, len(self.classes))
+            self.thresholds = thresholds_in_use(config.evaluation.thresholds, self.findings, len(self.classes))
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Returns (B, C) float64 on the device, of uint8 images (B, 3, H, W)."""
         images = images.to(self.classifier.device, non_blocking=True)
         logits = self.classifier.logits(self.model, images).double()
         return logits.sigmoid() if self.multi_label else logits.softmax(1)
@@ -107,17 +143,8 @@ class ClassificationInference:
             hook.remove()
         return given[0].flatten(1).float(), probabilities
 
-    def answers(self, images: Tensor, sizes: Tensor) -> list[ClassAnswer]:
-        found = []
-        for row in self.probabilities(images).cpu().numpy():
-            order = np.argsort(-row, kind="stable")
-            said = np.flatnonzero(row >= self.thresholds) if self.multi_label else order[:1]
-            probabilities = {self.classes[c]: float(row[c]) for c in order}
-            found.append(ClassAnswer(tuple(self.classes[c] for c in said), probabilities))
-        return found
-
     def evaluate(self, split: str, ranks: Ranks) -> Measured:
-        config, saved = self._config, self._experiment.saved
+        config = self.config
         prepare_on_all(config.data, ranks)
         images = ranks.from_main(partial(open_images, config.data, split, self.classes))
         self._check_same_classes(images)
@@ -127,10 +154,10 @@ class ClassificationInference:
         workers = worker_settings(config.data, ranks)
         predictions = self.classifier.predict(self.model, images, config.evaluation.batch_size, workers, ranks)
         ranks.heartbeat.at("measure")
-        values = measure(predictions, config.evaluation.thresholds, saved["run"]["findings"])
+        values = measure(predictions, config.evaluation.thresholds, self.findings)
         if isinstance(predictions, Predictions):
             values["ece"] = calibrated(predictions, config.evaluation.calibration_bins).error
-        train_counts = np.array(saved["metadata"]["train_counts"])
+        train_counts = np.array(self._experiment.saved["metadata"]["train_counts"])
 
         def write(folder: Path, title: str) -> None:
             report = Report(folder, title, images, train_counts, config.evaluation, self._experiment.folder.metrics)
@@ -157,7 +184,9 @@ class ClassificationInference:
 def used_preprocessing(experiment: Experiment[ClassificationConfig]) -> Preprocessing:
     """Returns what the run's own evaluations did to images, as its checkpoint says, with the user's changes."""
     run, _ = used_config(experiment.folder.path, ClassificationConfig)
-    before, now = (asdict(preprocessing_of(config.data, config.model.timm_name)) for config in (run, experiment.config))
+    before, now = (
+        asdict(preprocessing_of(config.data, config.model.published_name)) for config in (run, experiment.config)
+    )
     kept = {**before, **experiment.saved["metadata"]["preprocessing"]}
     changed: dict[str, Any] = {key: value for key, value in now.items() if value != before[key]}
     return replace(Preprocessing(**kept), **changed)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from classification.inference import ClassificationInference
+from classification.inference import ImageClassifier
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.files import check_writable, is_stream, shown, write_atomic
@@ -49,7 +49,7 @@ class TablePrediction:
                 raise UserError(f"--output: {output} is there already and holds no predictions; name another file")
         check_writable(output.absolute().parent, "--output")
 
-    def rows(self, inference: ClassificationInference, batch: dict[str, Tensor]) -> Tensor:
+    def rows(self, inference: ImageClassifier, batch: dict[str, Tensor]) -> Tensor:
         """Returns the number of the image, then each class's probability where there may be several.
 
         Else, the numbers of the ``top_k`` most probable classes, best first, and their probabilities.
@@ -61,7 +61,7 @@ class TablePrediction:
         probabilities, top = probabilities.topk(min(self._top_k, len(inference.classes)), dim=1)
         return torch.cat([index, top.double(), probabilities], dim=1)
 
-    def write(self, inference: ClassificationInference, answers: Answers, ranks: Ranks) -> None:
+    def write(self, inference: ImageClassifier, answers: Answers, ranks: Ranks) -> None:
         if not ranks.is_main:
             return
         self._output.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def _holds_predictions(path: Path) -> bool:
         raise UserError(f"--output: {path} cannot be read: {error.strerror}; name another file") from None
 
 
-def _table(inference: ClassificationInference, answers: Answers) -> tuple[list[str], list[list[str]]]:
+def _table(inference: ImageClassifier, answers: Answers) -> tuple[list[str], list[list[str]]]:
     """Makes the table's heading and rows, in the order of the images.
 
     With one label an image, they have the most probable classes with their probabilities, best first; with several,

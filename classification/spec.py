@@ -14,4 +14,6 @@ SPEC = TaskSpec(
     preflight=Later("classification.preflight:look"),
     packable=Later("classification.preflight:packable"),
     prediction=Later("classification.prediction:TablePrediction"),
+    exportable=Later("classification.exported:exportable"),
+    deployed=Later("classification.inference:DeployedClassifier"),
 )

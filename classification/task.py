@@ -57,7 +57,7 @@ class ClassificationTask:
         data, seed = config.data, config.experiment.seed
         prepare_on_all(data, ranks)
         self._config = config
-        self._preprocessing = preprocessing_of(data, config.model.timm_name)
+        self._preprocessing = preprocessing_of(data, config.model.published_name)
         self._opened, self._digests = ranks.from_main(partial(_first_opened, data))
         images, held_out = (self._opened[split] for split in SPLITS)
         self.classes = images.classes

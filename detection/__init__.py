@@ -18,10 +18,13 @@ def load_detector(
     device: str | torch.device | None = None,
     overrides: Sequence[str] = (),
 ) -> LoadedModel:
-    """Loads a trained detector, which finds objects on images given as paths or Pillow images.
+    """Loads a trained detector, which finds objects on images.
 
     ``load_detector("experiments/experiment_0007")(["a.jpg", image])`` is a list of
-    :class:`detection.inference.FoundObjects`. The arguments are those of :func:`engine.task.loading.load_model`.
+    :class:`detection.inference.FoundObjects`.
+
+    Images are paths, arrays or Pillow's, see :data:`engine.task.loading.AnyImage`. ``experiment`` may be an exported
+    .onnx file. The arguments are those of :func:`engine.task.loading.load_model`.
     """
     from detection.spec import SPEC
     from engine.task.loading import load_model

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detection.augmentation.transforms import EvalReader
-from detection.boxes.postprocess import Detections, class_scores, postprocess
+from detection.boxes.postprocess import Detections, Suppress, class_scores, postprocess
 from detection.config import DetectionConfig
 from detection.data.annotations import AnnotatedImages
 from detection.model.ssd import SSD, SSDOutput, build_detector
@@ -55,11 +55,11 @@ class Detector:
         """Asks ``model`` about uint8 images (B, 3, H, W) on its device."""
         return model(laid_out(self._normalized(images), self._channels_last))
 
-    def detect(self, model: nn.Module, images: Tensor) -> Detections:
+    def detect(self, model: nn.Module, images: Tensor, suppress: Suppress | None = None) -> Detections:
         """Finds boxes with ``model`` on uint8 images (B, 3, H, W), which may lie anywhere."""
         output = self.forward(model, images.to(self._device, non_blocking=True))
         scores = class_scores(output.logits, self._sigmoid)
-        return postprocess(scores, output.codes, output.priors, self._config.detection.postprocess)
+        return postprocess(scores, output.codes, output.priors, self._config.detection.postprocess, suppress)
 
     def predict(self, model: nn.Module, images: AnnotatedImages, ranks: Ranks) -> Predictions:
         """Asks ``model`` about all of ``images``, together with all ranks: the same for any number of them."""

@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detection.boxes.postprocess import Detections
 from detection.config import DetectionConfig
 from detection.data.annotations import AnnotatedImages, Annotations, digest, other_names
 from detection.data.open import open_images, prepare_on_all
@@ -19,6 +21,7 @@ from detection.report.coco_metrics import evaluate_on_main
 from detection.report.report import write_report
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.exported.deployed import DeployedModel
 from engine.task.experiment import Experiment
 from engine.task.inference import Measured
 
@@ -36,27 +39,58 @@ class FoundObjects:
     """(D, 4) xyxy in pixels of the image as it was given."""
 
 
-class DetectionInference:
-    """See :class:`engine.task.inference.ImageInference`."""
+class ImageDetector:
+    """What asks a detector, wherever it runs."""
 
-    def __init__(self, experiment: Experiment[DetectionConfig], ranks: Ranks) -> None:
-        self._experiment = experiment
-        self.classes: list[str] = experiment.saved["metadata"]["classes"]
-        self.category_ids: list[int | str] = experiment.saved["metadata"]["category_ids"]
-        self.detector = Detector(experiment.config, self.classes, ranks)
-        self.model, self.transform = self.detector.model, self.detector.transform
-        experiment.load_into(self.model)
+    classes: list[str]
+    category_ids: list[int | str]
+    """Of the classes, in the data set."""
+
+    def detect(self, images: Tensor) -> Detections:
+        """Finds objects on uint8 images (B, 3, H, W), which may lie anywhere."""
+        raise NotImplementedError
 
     def answers(self, images: Tensor, sizes: Tensor) -> list[FoundObjects]:
-        found = self.detector.detect(self.model, images).images()
+        """See :class:`engine.task.inference.ImageInference`."""
         return [
             FoundObjects(
                 [self.classes[label] for label in labels.tolist()],
                 scores.double().numpy(),
                 (boxes.double() * size.repeat(2)).numpy(),
             )
-            for (boxes, scores, labels), size in zip(found, sizes, strict=True)
+            for (boxes, scores, labels), size in zip(self.detect(images).images(), sizes, strict=True)
         ]
+
+
+class DeployedDetector(ImageDetector):
+    """An exported detector."""
+
+    def __init__(self, deployed: DeployedModel) -> None:
+        self._deployed, description = deployed, deployed.description
+        if not description["suppressed"]:
+            raise UserError("the exported detector ends before suppression; export it without --raw")
+        self.model, self.transform = deployed.model, deployed.transform
+        self.classes, self.category_ids = description["classes"], description["category_ids"]
+
+    def detect(self, images: Tensor) -> Detections:
+        found = self._deployed(images)
+        names = ("boxes", "scores", "labels", "counts")
+        return Detections(*(torch.from_numpy(found[name]) for name in names))
+
+
+class DetectionInference(ImageDetector):
+    """See :class:`engine.task.inference.ImageInference`."""
+
+    def __init__(self, experiment: Experiment[DetectionConfig], ranks: Ranks) -> None:
+        self._experiment, self.config = experiment, experiment.config
+        self.classes = experiment.saved["metadata"]["classes"]
+        self.category_ids = experiment.saved["metadata"]["category_ids"]
+        self.detector = Detector(experiment.config, self.classes, ranks)
+        self.model, self.transform = self.detector.model, self.detector.transform
+        experiment.load_into(self.model)
+
+    def detect(self, images: Tensor) -> Detections:
+        return self.detector.detect(self.model, images)
 
     def evaluate(self, split: str, ranks: Ranks) -> Measured:
         experiment = self._experiment

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detection.inference import DetectionInference
+from detection.inference import ImageDetector
 from detection.report.drawing import draw
 from detection.report.figures import detections_on
 from detection.report.predictions import Predictions, as_annotations, from_rows, rows
@@ -47,10 +47,10 @@ class DrawnPrediction:
             if path.exists() and not (path.is_dir() and not any(path.iterdir())):
                 raise UserError(f"--output: {path} is there already; remove it or name another folder")
 
-    def rows(self, inference: DetectionInference, batch: dict[str, Tensor]) -> Tensor:
-        return rows(batch["index"], inference.detector.detect(inference.model, batch["image"]), batch["size"])
+    def rows(self, inference: ImageDetector, batch: dict[str, Tensor]) -> Tensor:
+        return rows(batch["index"], inference.detect(batch["image"]), batch["size"])
 
-    def write(self, inference: DetectionInference, answers: Answers, ranks: Ranks) -> None:
+    def write(self, inference: ImageDetector, answers: Answers, ranks: Ranks) -> None:
         """Has rank 0 write the file of all detections, then every rank draw its share.
 
         The file comes first: by it, drawings are known for what they are, those of a prediction that was stopped too.
@@ -74,7 +74,7 @@ class DrawnPrediction:
             log.info("%d images, %d detections: %s", count, len(found.scores), shown(self._output))
 
 
-def document(found: Predictions, answers: Answers, inference: DetectionInference) -> dict[str, list[dict[str, Any]]]:
+def document(found: Predictions, answers: Answers, inference: ImageDetector) -> dict[str, list[dict[str, Any]]]:
     """Builds a COCO file with scores: images numbered from 1 in the order given, classes with the data set's ids."""
     ids, sizes = inference.category_ids, answers.sizes.tolist()
     return {

@@ -14,4 +14,6 @@ SPEC = TaskSpec(
     preflight=Later("detection.preflight:look"),
     packable=Later("detection.preflight:packable"),
     prediction=Later("detection.prediction:DrawnPrediction"),
+    exportable=Later("detection.exported:exportable"),
+    deployed=Later("detection.inference:DeployedDetector"),
 )

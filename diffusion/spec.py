@@ -13,4 +13,5 @@ SPEC = TaskSpec(
     inputs=Later("diffusion.preflight:check_inputs"),
     preflight=Later("diffusion.preflight:look"),
     packable=Later("diffusion.preflight:packable"),
+    exportable=Later("diffusion.process.exported:exportable"),
 )

@@ -71,4 +71,5 @@ def test_a_page_names_keys_that_there_are(page: str) -> None:
     sections = "|".join(key for key in known if "." not in key)
     text = (ROOT / page).read_text(encoding="utf-8")
     named = re.findall(rf"`((?:{sections})(?:\.[a-z_]+)+)", text)
-    assert not [name for name in named if name not in known and not is_there(name) and not name.endswith(".py")]
+    files = (".py", ".onnx", ".json")
+    assert not [name for name in named if name not in known and not is_there(name) and not name.endswith(files)]

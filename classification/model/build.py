@@ -11,11 +11,13 @@ from typing import Any
 from torch import nn
 
 from classification.model.heads import replace_head
-from classification.model.sections import ModelConfig, SwinModel
+from classification.model.sections import KerasModel, ModelConfig, SwinModel
 from engine.config.training import FinetuneConfig
 from engine.datasets.labelled import some
 from engine.errors import UserError
-from engine.model.pretrained import load_weights, read_weights
+from engine.keras_models.build import build_keras
+from engine.keras_models.weights import is_keras_file, read_layers, to_state
+from engine.model.pretrained import load_weights, read_weights, weights_file
 from engine.model.stages import classifier_paths
 from engine.model.timm_weights import create_timm
 from swin import SwinTransformer, WeightsError, load_swin_weights
@@ -44,6 +46,8 @@ def build_model(
     if isinstance(config, SwinModel):
         shape = replace(config.swin_shape(), num_classes=num_classes, img_size=image_size, drop_rate=config.drop_rate)
         model = SwinTransformer(shape if config.drop_path is None else replace(shape, drop_path=config.drop_path))
+    elif isinstance(config, KerasModel):
+        model = _build_keras(config, num_classes)
     else:
         options: dict[str, Any] = {"num_classes": num_classes}
         if config.drop_rate:
@@ -51,6 +55,9 @@ def build_model(
         if config.drop_path is not None:
             options["drop_path_rate"] = config.drop_path
         model = create_timm(config.timm_name, "model", finetune.weights == "timm", image_size, **options)
+    if isinstance(config, KerasModel) and isinstance(finetune.weights, Path) and is_keras_file(finetune.weights):
+        _load_keras(model, config.name, finetune.weights)
+        finetune = finetune.model_copy(update={"weights": None})
     if config.head is not None:
         replace_head(model, config.head)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -62,6 +69,20 @@ def build_model(
     if isinstance(finetune.weights, Path):
         _load(model, finetune.weights, classes)
     return model
+
+
+def _build_keras(config: KerasModel, num_classes: int) -> nn.Module:
+    try:
+        return build_keras(config.name, num_classes, config.drop_rate, config.drop_path)
+    except TypeError:
+        raise UserError(f"model.drop_path: {config.name} has no stochastic depth; set it to null") from None
+
+
+def _load_keras(model: nn.Module, name: str, file: Path) -> None:
+    """Copies the weights of one of Keras's files into ``model``, but for a classifier of other classes."""
+    layers = read_layers(weights_file(file))
+    log.info("weights to start from: %s", file)
+    load_weights(model, to_state(name, model, layers), file.name)
 
 
 def _load(model: nn.Module, file: Path, classes: Sequence[str] | None) -> None:

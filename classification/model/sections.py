@@ -45,8 +45,13 @@ class CommonModel(Section):
 
     @property
     def timm_name(self) -> str | None:
-        """Returns timm's name of the model; None for ours."""
+        """Returns timm's name of the model; None for others."""
         return None
+
+    @property
+    def published_name(self) -> str | None:
+        """Returns the name under which mean, deviation and filter are published; None for ours."""
+        return self.timm_name
 
     @model_validator(mode="after")
     def _drops_once(self) -> "CommonModel":
@@ -74,6 +79,17 @@ class SwinModel(SwinShapeConfig, CommonModel):
         return self
 
 
+class KerasModel(CommonModel):
+    """A model of keras.applications, equal to it layer by layer."""
+
+    name: Literal["keras/EfficientNetB0", "keras/MobileNetV3Large", "keras/InceptionV3", "keras/ResNet50"]
+    """keras/EfficientNetB0, keras/MobileNetV3Large, keras/InceptionV3 or keras/ResNet50."""
+
+    @property
+    def published_name(self) -> str:
+        return self.name
+
+
 class TimmModel(CommonModel):
     """Any of timm's models."""
 
@@ -95,7 +111,7 @@ class TimmModel(CommonModel):
         return name
 
 
-ModelConfig = Annotated[SwinModel | TimmModel, Variants("name")]
+ModelConfig = Annotated[SwinModel | KerasModel | TimmModel, Variants("name")]
 
 
 def own_names() -> list[str]:

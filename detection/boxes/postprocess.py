@@ -5,6 +5,7 @@ Shapes: B images, A priors, C classes, N candidates an image, D detections an im
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -48,8 +49,14 @@ def class_scores(logits: Tensor, sigmoid: bool) -> Tensor:
     return logits.float().sigmoid() if sigmoid else logits.float().softmax(dim=-1)[..., 1:]
 
 
+Suppress = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
+"""Says which candidates (B, N) are kept of boxes (B, N, 4), scores, labels and validity (B, N), at an IoU."""
+
+
 @torch.no_grad()
-def postprocess(scores: Tensor, codes: Tensor, priors: Tensor, config: PostprocessConfig) -> Detections:
+def postprocess(
+    scores: Tensor, codes: Tensor, priors: Tensor, config: PostprocessConfig, suppress: Suppress | None = None
+) -> Detections:
     """Finds the detections of a batch.
 
     Of each image the ``config.candidates`` best pairs of prior and class are kept, whatever their class. Suppression
@@ -60,13 +67,15 @@ def postprocess(scores: Tensor, codes: Tensor, priors: Tensor, config: Postproce
         scores: (B, A, C), see :func:`class_scores`.
         codes: (B, A, 4).
         priors: (A, 4) cxcywh.
+        suppress: None: the one that suits the device.
     """
     values, labels, numbers = best_pairs(scores, config.candidates)
     rows = numbers.unsqueeze(-1).expand(-1, -1, 4)
     boxes = decode(codes.float().gather(1, rows), priors[numbers]).clamp_(0, 1)
     valid = values >= config.score_threshold
     # One call for many images lets the host wait once; a CPU's work grows with the square of a call's boxes.
-    suppress = suppress_each if scores.device.type == "cpu" else suppress_together
+    if suppress is None:
+        suppress = suppress_each if scores.device.type == "cpu" else suppress_together
     keep = suppress(boxes, values, labels, valid, config.nms_iou)
     return _best(boxes, values, labels, keep, config.detections)
 
@@ -95,16 +104,16 @@ def suppress_together(
     """Says which candidates (B, N) are kept, by a call for as many images as have ``boxes_a_call``, or for one."""
     images = max(1, boxes_a_call // boxes.shape[1])
     split = [tensor.split(images) for tensor in (boxes, scores, labels, valid)]
-    return torch.cat([_suppress_at_once(b, s, k, v, iou) for b, s, k, v in zip(*split, strict=True)])
+    return torch.cat([suppress_at_once(b, s, k, v, iou) for b, s, k, v in zip(*split, strict=True)])
 
 
-def _suppress_at_once(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float) -> Tensor:
+def suppress_at_once(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float) -> Tensor:
     """The same by one call. Candidates that are not valid lose their area, so that they suppress none."""
-    images = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
+    images = torch.arange(boxes.shape[0], device=boxes.device).unsqueeze(1)
     groups = images * (labels.amax() + 1) + labels
     moved = _apart(boxes * valid.unsqueeze(-1), groups)
     kept = nms(moved.flatten(0, 1), scores.double().flatten(), iou)
-    return torch.zeros_like(valid).flatten().index_fill_(0, kept, True).view_as(valid) & valid
+    return torch.zeros_like(labels).flatten().index_fill_(0, kept, 1).view_as(valid).bool() & valid
 
 
 def suppress_each(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, iou: float) -> Tensor:
@@ -119,13 +128,13 @@ def suppress_each(boxes: Tensor, scores: Tensor, labels: Tensor, valid: Tensor, 
 
 def _best(boxes: Tensor, scores: Tensor, labels: Tensor, keep: Tensor, count: int) -> Detections:
     """The first ``count`` candidates of each image that are kept, moved together."""
-    places = keep.cumsum(dim=1) - 1
-    places = torch.where(keep & (places < count), places, count)  # a column more takes what is left out
-    size = (len(boxes), count + 1)
+    places = (keep.cumsum(dim=1) - 1).clamp_(max=count)
+    places = torch.where(keep, places, count)  # a column more takes what is left out
+    size = (boxes.shape[0], count + 1)  # len() would fix the batch of an exported model
     best = boxes.new_zeros(*size, 4).scatter_(1, places.unsqueeze(-1).expand(-1, -1, 4), boxes)
     return Detections(
         best[:, :count],
         scores.new_zeros(size).scatter_(1, places, scores)[:, :count],
-        labels.new_zeros(size).scatter_(1, places, labels)[:, :count],
+        scores.new_zeros(size).scatter_(1, places, labels.to(scores))[:, :count].long(),  # LiteRT has none of integers
         keep.sum(dim=1).clamp(max=count),
     )

@@ -165,12 +165,17 @@ def _with_form(argv: Sequence[str]) -> list[str]:
 
 
 def trained_model_parser(
-    command: str, description: str, examples: Sequence[str], load_schema: Callable[[], type[RunConfig]]
+    command: str,
+    description: str,
+    examples: Sequence[str],
+    load_schema: Callable[[], type[RunConfig]],
+    exported: bool = False,
 ) -> argparse.ArgumentParser:
     """Builds the parser of a command that uses a trained model, with ``--experiment``, ``--checkpoint`` and overrides.
 
     Args:
         examples: What may follow the folder.
+        exported: It takes an exported model, too.
     """
     title = "settings that matter for a trained model, as key.path=value; by default the run's own"
     parser = command_parser(
@@ -179,7 +184,10 @@ def trained_model_parser(
         [f"{command} --experiment experiments/experiment_0001{example}" for example in examples],
         partial(_settings_help, load_schema, title, True),
     )
-    parser.add_argument("--experiment", type=Path, required=True, metavar="DIR", help="the experiment's folder")
+    metavar, help_ = ("DIR|FILE.onnx", ", or an exported model") if exported else ("DIR", "")
+    parser.add_argument(
+        "--experiment", type=Path, required=True, metavar=metavar, help=f"the experiment's folder{help_}"
+    )
     parser.add_argument("--checkpoint", default="best", metavar="best|last|FILE", help="which weights (default: best)")
     parser.add_argument(
         "overrides", nargs="*", metavar="key.path=value", help="settings that win over the run's own, see below"
@@ -231,7 +239,7 @@ def parse_predict_arguments(
         " --images new/ holiday.jpg --output found",
         " --images list.csv --path-column file --root images --output found",
     ]
-    parser = trained_model_parser(f"python -m {task}.predict", description, examples, load_schema)
+    parser = trained_model_parser(f"python -m {task}.predict", description, examples, load_schema, exported=True)
     parser.add_argument(
         "--images", required=True, nargs="+", action="extend", metavar="PATH",
         help="images, folders of them (searched to the bottom), and .csv files with a column of paths",

@@ -20,6 +20,9 @@ from engine.process.start_guard import StartGuard
 from engine.process.temporary import prepare_temporary_folder
 from engine.task.spec import Later, TaskSpec
 
+PREDICTION = Later("engine.commands.predict:run_prediction")
+"""Takes an exported model as well as an experiment."""
+
 
 def train(spec: TaskSpec) -> None:
     """Runs ``python -m TASK.train`` and exits with the code of its outcome (see README.md).
@@ -65,7 +68,7 @@ def predict(spec: TaskSpec, description: str, add_arguments: Callable[[ArgumentP
     ``add_arguments`` adds ``--output`` and what else the command takes.
     """
     arguments = parse_predict_arguments(spec.name, description, add_arguments, sys.argv[1:], spec.schema)
-    use_trained_model(spec, arguments, Later("engine.commands.predict:run_prediction"))
+    use_trained_model(spec, arguments, PREDICTION)
 
 
 def use_trained_model(spec: TaskSpec, arguments: Any, run: Later) -> None:
@@ -80,9 +83,12 @@ def use_trained_model(spec: TaskSpec, arguments: Any, run: Later) -> None:
     """
 
     def command() -> int:
-        from engine.run_folder.used_config import used_config
+        from engine.run_folder.used_config import is_exported, require_exported, used_config
 
-        used_config(arguments.experiment, spec.schema(), arguments.overrides)
+        if spec.deployed is not None and run is PREDICTION and is_exported(arguments.experiment):
+            require_exported(arguments.experiment, arguments.overrides, arguments.checkpoint)
+        else:
+            used_config(arguments.experiment, spec.schema(), arguments.overrides)
         return int(run(spec, arguments))
 
     exit_on_user_error(command)

@@ -5,22 +5,32 @@ from __future__ import annotations
 import logging
 import os
 from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.commands.evaluate import with_experiment
+from engine.commands.failure_report import FailureReport
 from engine.commands.named_files import find_images
+from engine.commands.session import run_session
+from engine.config.run import DistributedConfig
 from engine.data.loaders import EvalLoader
 from engine.data.names import Names
 from engine.devices.precision import resolve_precision
+from engine.distributed.layout import detect_layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.exported.deployed import BATCH_SIZE, DeployedModel
 from engine.images.reading import ImageFileReader, worker_settings
+from engine.images.sections import ImageData
+from engine.log import setup_logging
+from engine.run_folder.used_config import is_exported
 from engine.task.experiment import Experiment
 from engine.task.inference import Answers, ImageInference, Prediction, inference_mode
 from engine.task.spec import TaskSpec
@@ -29,6 +39,20 @@ log = logging.getLogger(__name__)
 
 NAMED = 5
 """Unreadable images that the log names."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a model is asked."""
+
+    data: ImageData
+    """How images are read."""
+    batch_size: int
+    precision: str
+    """`training.precision`."""
+
+
+Load = Callable[[Ranks], tuple[ImageInference, Use]]
 
 
 def run_prediction(spec: TaskSpec, arguments: Namespace) -> int:
@@ -43,10 +67,10 @@ def run_prediction(spec: TaskSpec, arguments: Namespace) -> int:
     assert spec.prediction is not None, "a task with this command says what it does"
     prediction = spec.prediction(arguments)
 
-    def work(experiment: Experiment[Any], ranks: Ranks) -> None:
+    def work(load: Load, ranks: Ranks) -> None:
         names, files = ranks.from_main(partial(_find, arguments, prediction))
-        inference: Any = spec.inference(experiment, ranks)
-        answers = ask(inference, prediction, names, files, experiment, ranks)
+        inference, use = load(ranks)
+        answers = ask(inference, prediction, names, files, use, ranks)
         if len(answers.faults) == len(files):
             hint = f"; relative paths in .csv files start from --root, {arguments.root.absolute()}"
             tables = any(text.lower().endswith(".csv") for text in arguments.images)
@@ -56,7 +80,33 @@ def run_prediction(spec: TaskSpec, arguments: Namespace) -> int:
             _tell(answers, prediction.faults_in)
         prediction.write(inference, answers, ranks)
 
-    return with_experiment(spec, arguments, work)
+    if is_exported(arguments.experiment):
+        return _with_exported(spec, arguments.experiment, work)
+    return with_experiment(
+        spec, arguments, lambda experiment, ranks: work(partial(_of_experiment, spec, experiment), ranks)
+    )
+
+
+def _of_experiment(spec: TaskSpec, experiment: Experiment[Any], ranks: Ranks) -> tuple[ImageInference, Use]:
+    config = experiment.config
+    inference = cast(ImageInference, spec.inference(experiment, ranks))
+    return inference, Use(config.data, config.evaluation.batch_size, config.training.precision)
+
+
+def _with_exported(spec: TaskSpec, file: Path, work: Callable[[Load, Ranks], None]) -> int:
+    """Does ``work`` with an exported model; every rank reads the file."""
+    assert spec.deployed is not None, "whatever has a command predict answers for images"
+    deployed, layout = spec.deployed, detect_layout(os.environ)
+
+    def load(ranks: Ranks) -> tuple[ImageInference, Use]:
+        return deployed(DeployedModel(file, spec.name)), Use(ImageData(), BATCH_SIZE, "fp32")
+
+    def session(ranks: Ranks, report: FailureReport) -> int:
+        work(load, ranks)
+        return 0
+
+    with setup_logging(layout.rank, layout.world_size):
+        return run_session(session, DistributedConfig(device="cpu"), layout, file.absolute().parent / ".rendezvous")
 
 
 def _find(arguments: Namespace, prediction: Prediction) -> tuple[Names, Names]:
@@ -71,17 +121,16 @@ def ask(
     prediction: Prediction,
     names: Names,
     files: Names,
-    experiment: Experiment[Any],
+    use: Use,
     ranks: Ranks,
 ) -> Answers:
     """Asks the model about each file, every rank about its share; the same for any number of ranks."""
-    config = experiment.config
     reader = ImageFileReader(files, inference.transform)
-    settings, sizes = worker_settings(config.data, ranks), np.zeros((len(files), 2), np.int64)
+    settings, sizes = worker_settings(use.data, ranks), np.zeros((len(files), 2), np.int64)
     parts: list[Tensor] = []
     faults: dict[int, str] = {}
-    with inference_mode(inference.model, resolve_precision(config.training.precision, ranks.device)):
-        for batch in EvalLoader(reader, len(files), config.evaluation.batch_size, settings, ranks):
+    with inference_mode(inference.model, resolve_precision(use.precision, ranks.device)):
+        for batch in EvalLoader(reader, len(files), use.batch_size, settings, ranks):
             sizes[batch.indices] = batch.data["size"].numpy()
             here = batch.data.pop("fault")
             faults |= {int(i): fault for i, fault in zip(batch.indices, here, strict=True) if fault}

@@ -105,10 +105,10 @@ def _listed_by_torchvision(data: TorchvisionData, split: str, watched: list[str]
     return located(images, watched)
 
 
-def preprocessing_of(data: DataConfig, timm_name: str | None) -> Preprocessing:
-    """Returns the images' preprocessing: timm's ``timm_name``, or our own (None). Of tiny ones all is kept."""
+def preprocessing_of(data: DataConfig, published_name: str | None) -> Preprocessing:
+    """Returns the images' preprocessing, see :func:`resolve_preprocessing`. Of tiny ones all is kept."""
     crop_pct = 1.0 if data.source in TINY and data.crop_pct == "auto" else data.crop_pct
-    return resolve_preprocessing(data, timm_name, resize=data.resize, crop_pct=crop_pct, pad_fill=data.pad_fill)
+    return resolve_preprocessing(data, published_name, resize=data.resize, crop_pct=crop_pct, pad_fill=data.pad_fill)
 
 
 def split_made(data: CommonData) -> dict[str, float]:

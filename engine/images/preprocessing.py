@@ -11,6 +11,14 @@ Channels = tuple[float, float, float]
 
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+HALF: Channels = (0.5, 0.5, 0.5)
+OF_KERAS: dict[str, tuple[Channels, Channels]] = {
+    "keras/EfficientNetB0": (IMAGENET_MEAN, IMAGENET_STD),
+    "keras/MobileNetV3Large": (HALF, HALF),
+    "keras/InceptionV3": (HALF, HALF),
+    "keras/ResNet50": ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255, 1 / 255, 1 / 255)),
+}
+"""Mean and deviation that keras.applications have for their weights."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +58,25 @@ class Preprocessing:
 
 def resolve_preprocessing(
     data: ImageData,
-    timm_name: str | None,
+    published_name: str | None,
     *,
     resize: str = "squash",
     crop_pct: float | Literal["auto"] = 1.0,
     pad_fill: Literal["mean", "edge"] | tuple[int, int, int] = "mean",
 ) -> Preprocessing:
-    """Fills in what the configuration leaves to ``auto``: what timm publishes for the model, else ImageNet's values."""
+    """Fills in what the configuration leaves to ``auto``: what is published for the model, else ImageNet's values.
+
+    Args:
+        published_name: timm's name of the model, or ``keras/NAME``; None: a model of ours.
+    """
     mean, std, interpolation, crop = IMAGENET_MEAN, IMAGENET_STD, "bicubic", 0.875
-    if timm_name is not None:
+    if published_name in OF_KERAS:
+        mean, std = OF_KERAS[published_name]
+        interpolation = "bilinear"
+    elif published_name is not None:
         from timm.models import get_pretrained_cfg
 
-        if (published := get_pretrained_cfg(timm_name)) is not None:
+        if (published := get_pretrained_cfg(published_name)) is not None:
             mean, std = cast(Channels, published.mean), cast(Channels, published.std)
             interpolation, crop = published.interpolation, published.crop_pct
     return Preprocessing(

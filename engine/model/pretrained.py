@@ -75,6 +75,8 @@ def read_weights(path: Path) -> Weights:
         UserError: the file is missing, unreadable, or holds something else.
     """
     path = weights_file(path)
+    if path.suffix in (".keras", ".h5"):
+        raise UserError(f"finetune.weights: {path.name} is a file of Keras's, which models named keras/NAME take")
     log.info("weights to start from: %s", path)
     try:
         state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)

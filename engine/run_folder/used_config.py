@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -72,3 +73,22 @@ def used_config(path: Path, schema: type[C], overrides: Sequence[str] = ()) -> t
         raise UserError(f"command line: {idle}: cannot matter for a trained model; what can: {counting}{less}")
     shown = {key: new if isinstance(new, str) else json.dumps(new) for key, _, new in changes}
     return config, tuple(f"{key}={value}" for key, value in shown.items() if not is_below(key, IDLE))
+
+
+def is_exported(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a path names an exported model, which holds its settings, and no experiment's folder."""
+    return Path(path).suffix.lower() == ".onnx"
+
+
+def require_exported(path: Path, overrides: Sequence[str], checkpoint: str = "best") -> None:
+    """Checks what a command line says of an exported model.
+
+    Raises:
+        UserError: there is no such file, or there are settings or a checkpoint, of which it takes none.
+    """
+    if not path.is_file():
+        raise UserError(f"--experiment: there is no file {path}")
+    if checkpoint != "best":
+        raise UserError(f"--checkpoint {checkpoint}: {path.name} holds its weights; export it anew with others")
+    if overrides:
+        raise UserError(f"command line: {overrides[0]}: {path.name} holds its settings; export it anew with others")

@@ -41,15 +41,21 @@ class Experiment(Generic[C]):
         """Returns whether the user has named other places of the data than the run had."""
         return any(is_below(change.partition("=")[0], self.config.locations) for change in self.changes)
 
+    @property
+    def weights(self) -> str:
+        """Returns which of the checkpoint's weights ``evaluation.weights`` means: ``model``, ``ema`` or another."""
+        wanted = self.config.evaluation.weights
+        if wanted == "auto" or (wanted == "ema" and self.saved["ema"] is None):
+            return "model" if self.saved["ema"] is None else "ema"
+        return wanted
+
     def load_into(self, model: nn.Module) -> None:
         """Copies the weights that ``evaluation.weights`` names: the moving average, if there is one, by default.
 
         Raises:
             UserError: they are not there, or do not fit the model.
         """
-        wanted = self.config.evaluation.weights
-        if wanted == "auto" or (wanted == "ema" and self.saved["ema"] is None):
-            wanted = "model" if self.saved["ema"] is None else "ema"
+        wanted = self.weights
         if wanted not in self.saved:
             raise UserError(f"evaluation.weights: {self.checkpoint} has no {wanted}; use ema or model")
         state = self.saved[wanted]

@@ -7,40 +7,47 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from engine.config.run import RunConfig
-from engine.devices.precision import resolve_precision
+from engine.devices.precision import Precision, resolve_precision
 from engine.distributed.connect import choose_device
 from engine.distributed.layout import Layout
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
+from engine.exported.deployed import BATCH_SIZE, DeployedModel
 from engine.images.image_io import to_rgb, upright
 from engine.images.lazy_image import LazyImage, load_image
+from engine.run_folder.used_config import is_exported, require_exported
 from engine.task.experiment import open_experiment
 from engine.task.inference import ImageInference, Inference, inference_mode
 from engine.task.other_tasks import explained
 from engine.task.spec import TaskSpec
 
+AnyImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+"""A path, one of Pillow's images, or an array of 8 bits: (H, W, 3) red, green and blue, or (H, W) grey."""
+
 
 class LoadedModel:
     """A trained model that answers for images, in this process alone."""
 
-    def __init__(self, inference: ImageInference, config: RunConfig, device: torch.device) -> None:
+    def __init__(self, inference: ImageInference, precision: Precision, batch_size: int) -> None:
         self.inference = inference
-        self._precision = resolve_precision(config.training.precision, device)
-        self._batch_size = config.evaluation.batch_size
+        self._precision, self._batch_size = precision, batch_size
 
-    def __call__(self, images: Sequence[str | os.PathLike[str] | Image.Image]) -> list[Any]:
-        """Returns what the model says of each of ``images``: paths, or Pillow's images.
+    def __call__(self, images: Sequence[AnyImage]) -> list[Any]:
+        """Returns what the model says of each of ``images``.
 
         Raises:
             TypeError: it is a single one, or there are others among them.
-            UserError: a file cannot be read.
+            UserError: a file cannot be read, or an array is no image.
         """
-        if isinstance(images, str | os.PathLike | Image.Image):
-            raise TypeError("a model answers for a list of paths and Pillow images: write [image] for one")
+        single = isinstance(images, np.ndarray) and images.ndim < 4
+        if single or isinstance(images, str | os.PathLike | Image.Image):
+            raise TypeError("a model answers for a list of images: write [image] for one")
         found: list[Any] = []
         for first in range(0, len(images), self._batch_size):
             batch = [_loaded(image) for image in images[first : first + self._batch_size]]
@@ -50,13 +57,16 @@ class LoadedModel:
         return found
 
 
-def _loaded(image: str | os.PathLike[str] | Image.Image) -> LazyImage:
+def _loaded(image: AnyImage) -> LazyImage:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+            shape = tuple(image.shape)
+            raise UserError(f"an array of {image.dtype} {shape} is no image; (height, width, 3) of uint8 is")
+        image = Image.fromarray(image)
     if isinstance(image, Image.Image):
         return LazyImage.of(to_rgb(upright(image)))
     if not isinstance(image, str | os.PathLike):
-        raise TypeError(
-            f"a path or a Pillow image is needed, not {type(image).__name__} (PIL.Image.fromarray makes one)"
-        )
+        raise TypeError(f"a path, an array or a Pillow image is needed, not {type(image).__name__}")
     return load_image(Path(image))
 
 
@@ -67,12 +77,18 @@ def load_model(
     device: str | torch.device | None = None,
     overrides: Sequence[str] = (),
 ) -> LoadedModel:
-    """Loads the trained model of an experiment's folder that answers for images.
+    """Loads the trained model of an experiment's folder that answers for images, or one exported to .onnx.
 
-    The arguments are those of :func:`load_inference`.
+    The arguments are those of :func:`load_inference`; an exported model takes no other than the path.
     """
+    if is_exported(experiment):
+        assert spec.deployed is not None, f"{spec.name} answers for images"
+        require_exported(Path(experiment), overrides, checkpoint)
+        deployed = spec.deployed(DeployedModel(experiment, spec.name))
+        return LoadedModel(deployed, resolve_precision("fp32", torch.device("cpu")), BATCH_SIZE)
     inference, config, place = load_inference(spec, experiment, checkpoint, device, overrides)
-    return LoadedModel(cast(ImageInference, inference), config, place)
+    precision = resolve_precision(config.training.precision, place)
+    return LoadedModel(cast(ImageInference, inference), precision, config.evaluation.batch_size)
 
 
 def load_inference(

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
     from engine.config.run import RunConfig
     from engine.distributed.ranks import Ranks
+    from engine.exported.deployed import DeployedModel
+    from engine.exported.exportable import Exportable
     from engine.task.experiment import Experiment
-    from engine.task.inference import Inference, Prediction
+    from engine.task.inference import ImageInference, Inference, Prediction
     from engine.task.metrics import Metrics
     from engine.task.packing import Packable
     from engine.task.preflight import Checked
@@ -67,6 +69,11 @@ class TaskSpec:
     """Returns the splits whose image files `tools.pack` packs."""
     prediction: Callable[[Namespace], Prediction] | None = None
     """What ``python -m NAME.predict`` does with answers for images; None: there is no such command."""
+    exportable: Callable[[Any, str, bool], Exportable] | None = None
+    """Makes of a trained model what other runtimes take: see :data:`engine.exported.exportable.Runtime`; True: with the
+    network's own output in place of what is made of it. None: there is no such thing."""
+    deployed: Callable[[DeployedModel], ImageInference] | None = None
+    """Makes of an exported model one that answers for images."""
 
 
 def known_tasks() -> list[str]:

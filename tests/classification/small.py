@@ -30,11 +30,11 @@ EVALUATE = [sys.executable, "-m", "classification.evaluate"]
 
 
 def merged(base: dict, changes: dict) -> dict:
-    """``base`` with ``changes``, section by section; data of another source and models of timm replace the base's."""
+    """``base`` with ``changes``, section by section; data of another source and models of others replace the base's."""
     sections = {}
     for name in {**base, **changes}:
         old, new = base.get(name, {}), changes.get(name, {})
-        anew = "source" in new or str(new.get("name", "")).startswith("timm/")
+        anew = "source" in new or str(new.get("name", "")).startswith(("timm/", "keras/"))
         sections[name] = new if anew else {**old, **new}
     return sections
 

@@ -27,6 +27,7 @@ from tools.bench import compare as bench_compare
 from tools.bench import detection as bench_detection
 from tools.bench import detection_step as bench_detection_step
 from tools.bench import diffusion as bench_diffusion
+from tools.bench import export as bench_export
 from tools.bench import resume as bench_resume
 from tools.bench import step as bench_step
 from tools.bench import swin as bench_swin
@@ -34,6 +35,7 @@ from tools.bench.__main__ import main
 from tools.bench.data import loader as bench_loader
 from tools.bench.data import start as bench_start
 from tools.bench.timing import Table, interleaved
+from tools.export.formats import FORMATS
 
 
 def test_rounds_are_interleaved_and_the_first_does_not_count() -> None:
@@ -186,6 +188,16 @@ def test_the_coco_evaluation_is_measured_beside_pycocotools_and_finds_the_same()
     medians = table.medians()["20 images, 500 boxes"]
     ratio = medians["pycocotools"] / medians["ours"]
     assert table.ratios == {"20 images, 500 boxes: pycocotools / ours": {"ours": ratio}}
+
+
+def test_exports_are_measured_beside_pytorch_or_refused_with_a_reason() -> None:
+    table = bench_export.run(quick=True)
+    rows = {f"a small Swin: {name}" for name, form in FORMATS.items() if not form.packages}
+    assert set(table.samples) == set(table.notes) == rows
+    for row, cells in table.medians().items():
+        assert table.ratios[f"{row}: PyTorch / export"] == {"export": cells["PyTorch"] / cells["export"]}
+        assert 0 < cells["MB"] < 1 and table.notes[row].startswith("at most ")
+        assert f"{row}: {table.notes[row]}" in table.text().splitlines()
 
 
 def test_experiments_are_read_beside_tensorboards_reader_with_the_same_values(tmp_path: Path) -> None:

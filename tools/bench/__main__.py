@@ -24,6 +24,7 @@ MODULES = {
     "resume": ["resume"],
     "compare": ["compare"],
     "loader": ["data.loader", "data.start", "data.many"],
+    "export": ["export"],
 }
 """Modules of each benchmark, which have ``run(quick) -> Table``."""
 

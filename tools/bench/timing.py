@@ -29,6 +29,8 @@ class Table:
     samples: Samples
     ratios: dict[str, dict[str, float]] = field(default_factory=dict)
     """Derived figures below the table: row -> column -> factor."""
+    notes: dict[str, str] = field(default_factory=dict)
+    """What is said of a row, which may have no values."""
 
     def medians(self) -> dict[str, dict[str, float]]:
         """Returns the middle value of each cell."""
@@ -60,6 +62,7 @@ class Table:
                 aligned = [value.rjust(len(column)) for value, column in zip(values, columns, strict=True)]
                 lines.append("  ".join([row.ljust(width), *aligned]))
             lines.append("")
+        lines += [f"{row}: {note}" for row, note in self.notes.items()] + [""] * bool(self.notes)
         return "\n".join([*lines, f"on {', '.join(f'{key} {value}' for key, value in machine().items())}"])
 
     def as_dict(self) -> dict[str, object]:

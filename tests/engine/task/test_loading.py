@@ -68,13 +68,18 @@ def test_a_classifier_says_what_predict_says(tmp_path: Path, images: Path) -> No
             (row[f"class_{place}"], pytest.approx(float(row[f"probability_{place}"]), abs=1e-6))
             for place in range(1, 6)
         ]
+    grey = np.full((20, 20), 9, np.uint8)
+    assert classifier([grey]) == classifier([np.stack([grey] * 3, axis=2)])
+    for wrong in (grey.astype(np.float32), grey[None, None], np.zeros((3, 20, 20), np.uint8)):
+        with pytest.raises(UserError, match=r"is no image; \(height, width, 3\) of uint8 is"):
+            classifier([wrong])
     with pytest.raises(UserError, match=r"gone.png: no such image"):
         classifier(["gone.png"])
-    for single in ("one.png", Path("one.png"), Image.new("RGB", (9, 9))):
+    for single in ("one.png", Path("one.png"), Image.new("RGB", (9, 9)), grey):
         with pytest.raises(TypeError, match=r"write \[image\] for one"):
             classifier(single)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"a path or a Pillow image is needed, not ndarray"):
-        classifier([np.zeros((9, 9, 3), np.uint8)])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"a path, an array or a Pillow image is needed, not bytes"):
+        classifier([b"no image"])  # type: ignore[list-item]
     with pytest.raises(UserError, match=r"optimizer.lr: cannot matter for a trained model"):
         load_classifier(folder, overrides=["optimizer.lr=1"])
 
