@@ -30,6 +30,7 @@ from engine.errors import UserError
 from engine.files import check_writable, shown
 from engine.images.lazy_image import load_image
 from engine.log import setup_logging
+from engine.process.signals import end_with_parent
 from engine.task.other_tasks import task_of
 from engine.task.packing import Packable
 from engine.task.spec import find_spec
@@ -123,7 +124,7 @@ def pack(
     finished = read_index(index)
     if finished is None:
         jobs = _jobs(packable, [folder / name for name in names], short_side, quality, count, plan)
-        with ProcessPoolExecutor(min(workers, len(names))) as pool:
+        with ProcessPoolExecutor(min(workers, len(names)), initializer=end_with_parent) as pool:
             parts = [np.insert(part, 0, number, axis=1) for number, part in enumerate(_done(pool, jobs, 2 * workers))]
         table = np.concatenate(parts)
         finished = Listed(

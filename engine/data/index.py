@@ -187,7 +187,10 @@ def write_index(file: Path, made: Listed, more: dict[str, Any] | None = None) ->
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         arrays = {name: np.ascontiguousarray(array) for name, array in made.arrays.items()}
+        aside.touch(exist_ok=False)
+        mode = aside.stat().st_mode & 0o777  # as others may read the data; safetensors makes a file for its user alone
         save_file(arrays, aside, {"facts": json.dumps({**facts, **(more or {}), "watched": watched})})
+        aside.chmod(mode)
         os.replace(aside, file)
     finally:
         with contextlib.suppress(OSError):

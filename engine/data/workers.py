@@ -17,7 +17,8 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils._pytree import tree_map_only
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from engine.data.batch_plan import Draw
 from engine.data.lost_workers import (
@@ -206,6 +207,8 @@ class _BatchReader(Dataset[Any]):
                 self._announce(following if self._announced == own else own + following, self._threads)
                 self._announced = following
             batch = self._collate([self._patience.sample(self._reader, draw, told) for draw in own])
+            if get_worker_info() is not None:  # else a thread would, whose errors, as for lack of room, nobody hears of
+                batch = tree_map_only(torch.Tensor, torch.Tensor.share_memory_, batch)
         except UserError as error:
             return UserError(str(error))
         if self._meter is not None:

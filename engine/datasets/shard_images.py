@@ -111,7 +111,7 @@ def _open(root: Path, split: str) -> ShardImages:
         if not tars:
             advice = f"; {HOW_TO_HOLD_OUT}" if split == "val" else ""
             raise UserError(f"data.root: {root} has neither {INDEX.format(split)} nor tar files of {split}{advice}")
-        known = listed(root, ["shards", split], lambda: _read_tars(root, split, tars))
+        known = listed(root, ["shards", split, tars], lambda: _read_tars(root, split, tars))
     images = ShardImages.of(known)
     images.shards.check()
     return images
@@ -207,6 +207,8 @@ def _samples(tar: Path) -> Iterator[tuple[str, dict[str, tuple[bytes | None, int
                 text = ending.lower() in ("cls", "json")
                 stream = opened.extractfile(member) if text else None
                 content = stream.read() if stream is not None else None
+                if f".{ending.lower()}" in files:
+                    raise UserError(f"{tar}: {member.name} is there twice: give each sample a key of its own")
                 files[f".{ending.lower()}"] = content, member.offset_data, member.size
                 opened.members = []  # type: ignore[attr-defined]  # it would keep them all
     except (tarfile.TarError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import itertools
 import os
 import shutil
@@ -159,11 +160,45 @@ def test_tar_and_readers_of_webdataset_see_keys_with_class_numbers(tmp_path: Pat
     for index in (tmp_path / "packed").glob("*.safetensors"):
         index.unlink()
     (tmp_path / "packed" / "classes.txt").write_text("ant\nbee\n")
+    assert main(run) == 0
+    modes = [path.stat().st_mode & 0o777 for path in (tmp_path / "packed").glob("*.safetensors")]
+    assert modes == [(tmp_path / "run.yaml").stat().st_mode & 0o777] * 2, "others may read what they may read of tars"
+    for index in (tmp_path / "packed").glob("*.safetensors"):
+        index.unlink()
     images = open_images(packed(tmp_path), "train")  # as WebDataset's, which have none
     assert images.classes == ["ant", "bee"] and images.labels.tolist() == [0, 0, 0, 1, 1]
     known = open_images(folder(tmp_path), "train")
     assert all(np.array_equal(images.image(n).pixels(), known.image(n).pixels()) for n in range(5))
     assert first != digests(images)[1], "they are called otherwise"
+
+
+def sample_tar(file: Path, *keys: str) -> None:
+    """Writes a tar file as WebDataset has them, of an image with class 0 for each key."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as tar:
+        for key in keys:
+            for ending, content in ((".png", picture(key)), (".cls", b"0")):
+                member = tarfile.TarInfo(f"{key}{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def picture(key: str) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (20, 20), (len(key), 0, 0)).save(stream, "png")
+    return stream.getvalue()
+
+
+def test_tars_that_come_later_are_seen_and_keys_that_come_twice(tmp_path: Path) -> None:
+    sample_tar(tmp_path / "packed" / "train" / "0.tar", "a", "b")
+    for path in ("packed/train/0.tar", "packed/train", "packed"):
+        os.utime(tmp_path / path, (1e9, 1e9))
+    assert len(open_images(packed(tmp_path), "train")) == len(open_images(packed(tmp_path), "train")) == 2
+    sample_tar(tmp_path / "packed" / "train" / "1.tar", "c")
+    assert len(open_images(packed(tmp_path), "train")) == 3
+    sample_tar(tmp_path / "packed" / "train" / "2.tar", "d", "d")
+    with pytest.raises(UserError, match=r"2\.tar: d\.png is there twice: give each sample a key of its own"):
+        open_images(packed(tmp_path), "train")
 
 
 def test_packing_goes_on_where_it_was_interrupted(
@@ -190,7 +225,7 @@ def test_packing_goes_on_where_it_was_interrupted(
 class Inline:
     """Runs what a pool would, here."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, initializer: object = None) -> None:
         pass
 
     def __enter__(self) -> Inline:

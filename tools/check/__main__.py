@@ -105,7 +105,7 @@ def check(options: argparse.Namespace) -> int:
             )
         else:
             for checked in seen:
-                look_at_pictures(report, checked)
+                look_at_pictures(report, checked, getattr(getattr(config, "data", None), "max_unreadable", 0))
     if not options.quick and not report.errors:
         rehearse(report, options, config, resources, away)
     print(f"verdict: {report.verdict}")
@@ -139,14 +139,14 @@ def tell_counts(report: Report, checked: Checked) -> None:
         report.figures["data"] = {split: dict(counts) for split, counts in checked.counts.items()}
 
 
-def look_at_pictures(report: Report, checked: Checked) -> None:
+def look_at_pictures(report: Report, checked: Checked, max_unreadable: int) -> None:
     """Decodes images in files, and looks for the same ones in several splits."""
     from engine.images.near_duplicates import PicturesInFiles
     from tools.check.pictures import look_closely
 
     in_files = {split: images for split, images in checked.images.items() if isinstance(images, PicturesInFiles)}
     if in_files:
-        report.tell("data", look_closely(in_files))
+        report.tell("data", look_closely(in_files, max_unreadable))
 
 
 def rehearse(report: Report, options: argparse.Namespace, config: RunConfig, resources: Resources, away: bool) -> None:

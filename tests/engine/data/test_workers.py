@@ -215,12 +215,22 @@ class Big:
         return torch.full((400_000,), draw.index, dtype=torch.uint8)
 
 
+class Filling:
+    """Samples of which two images leave no room in shared memory for the rest of their batch."""
+
+    def __getitem__(self, draw: Draw):
+        room = os.statvfs("/dev/shm")
+        return {"image": torch.zeros(room.f_bavail * room.f_bsize // 2, dtype=torch.uint8), "index": draw.index}
+
+
 IN_LITTLE_MEMORY = """
 import logging
-from tests_numbers import Big, batches_of
+from tests_numbers import Big, Filling, batches_of
 from engine.data.workers import WorkerSettings, read_batches
 logging.basicConfig(format="%(message)s")
 print([batch[:, -1].tolist() for batch in read_batches(Big(), batches_of(*[2] * 4), WorkerSettings(2))])
+settings = WorkerSettings(1, prefetch=1)
+print([batch["index"].tolist() for batch in read_batches(Filling(), batches_of(*[2] * 4), settings)])
 """
 
 
@@ -230,7 +240,7 @@ def test_the_main_process_reads_on_where_shared_memory_has_a_megabyte(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     command = [*with_tmpfs(Path("/dev/shm"), "1m"), sys.executable, str(tmp_path / "script.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert (done.returncode, done.stdout) == (0, "[[0, 1], [2, 3], [4, 5], [6, 7]]\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "[[0, 1], [2, 3], [4, 5], [6, 7]]\n" * 2), done.stderr
     assert "shared memory, /dev/shm, has no room for the batches of 2 processes (" in done.stderr
     assert "MB are free); give the container or job more" in done.stderr and "the main process reads on" in done.stderr
 
