@@ -22,6 +22,7 @@ from detection.data.sample import CROWD, Sample, read_sample
 from engine.augmentation import colours
 from engine.augmentation.draws import happens, uniform
 from engine.data.batch_plan import Draw
+from engine.data.read_ahead import ReadsImages
 from engine.devices.opencv import cv2
 from engine.images.image_io import ImageArray
 from engine.images.preprocessing import Preprocessing
@@ -140,7 +141,7 @@ def distorted(pixels: ImageArray, config: PhotometricConfig) -> ImageArray:
     return pixels
 
 
-class TrainReader:
+class TrainReader(ReadsImages):
     """Reads and augments images; see :class:`engine.data.workers.SampleReader`.
 
     A sample is what :class:`TrainTransform` gives, with ``index``. Its randomness, the partners in a mosaic among it,
@@ -150,7 +151,7 @@ class TrainReader:
     def __init__(
         self, images: AnnotatedImages, preprocessing: Preprocessing, augmentation: AugmentationConfig, seed: int
     ) -> None:
-        self._images = images
+        self.images = images
         self._transform = TrainTransform(preprocessing, augmentation)
         self._mosaic = augmentation.mosaic
         self._canvas = (2 * preprocessing.height, 2 * preprocessing.width)  # a quarter is as fine as a whole image
@@ -158,55 +159,41 @@ class TrainReader:
         self._seed = seed
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self.images)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         seed = derive(self._seed, "augmentation", draw.epoch, draw.position)
         return {**self._transform(self._sample(draw), seed), "index": draw.index}
 
-    @property
-    def wait_seconds(self) -> float:
-        """Returns the time in which this process has waited for files."""
-        return self._images.wait_seconds
-
     def announce(self, draws: Sequence[Draw], threads: int) -> None:
         """Begins to read the files of draws that come next, of partners in mosaics, too."""
         indices = (index for draw in draws for index in (draw.index, *self._partners(draw)[0]))
-        self._images.announce(indices, threads)
+        self.images.announce(indices, threads)
 
     def _partners(self, draw: Draw) -> tuple[list[int], np.random.Generator]:
         """Draws which three images form a mosaic with that of a draw; none if there is none."""
         rng = generator(self._seed, "mosaic", draw.epoch, draw.position)
         if self._mosaic is None or rng.random() >= self._mosaic.probability:
             return [], rng
-        return rng.integers(len(self._images), size=3).tolist(), rng
+        return rng.integers(len(self.images), size=3).tolist(), rng
 
     def _sample(self, draw: Draw) -> Sample:
         """Reads the image of a draw, or puts together the mosaic that it is a part of."""
-        own = read_sample(self._images, draw.index)
+        own = read_sample(self.images, draw.index)
         partners, rng = self._partners(draw)
         if self._mosaic is None or not partners:
             return own
         x, y = rng.uniform(*self._mosaic.centre, size=2).tolist()
-        together = [own, *(read_sample(self._images, index) for index in partners)]
+        together = [own, *(read_sample(self.images, index) for index in partners)]
         order = rng.permutation(4)
         return mosaic([together[place] for place in order], self._canvas, (x, y), self._mosaic.visible, self._resizer)
 
 
-class EvalReader:
+class EvalReader(ReadsImages):
     """Reads images as they are: ``image``, uint8 (3, height, width), and ``index``."""
 
     def __init__(self, images: AnnotatedImages, transform: EvalTransform) -> None:
-        self._images, self._transform = images, transform
-
-    @property
-    def wait_seconds(self) -> float:
-        """Returns the time in which this process has waited for files."""
-        return self._images.wait_seconds
-
-    def announce(self, draws: Sequence[Draw], threads: int) -> None:
-        """Begins to read the files of draws that come next."""
-        self._images.announce((draw.index for draw in draws), threads)
+        self.images, self._transform = images, transform
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        return {"image": self._transform(self._images.image(draw.index)), "index": draw.index}
+        return {"image": self._transform(self.images.image(draw.index)), "index": draw.index}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from diffusion.data.sections import AugmentationConfig, DiffusionDataConfig
 from diffusion.process.draws import draw_evaluation, draw_training
 from engine.augmentation.draws import draw_crop, happens
 from engine.data.batch_plan import Draw
+from engine.data.read_ahead import ReadsImages
 from engine.datasets.labelled import LabelledImages
 from engine.devices.opencv import cv2
 from engine.images.lazy_image import LazyImage
@@ -60,7 +61,7 @@ class PixelTransform:
 
 
 @dataclass(frozen=True)
-class NoisyReader:
+class NoisyReader(ReadsImages):
     """Reads images and draws what is random about their noise.
 
     A sample is ``image`` (uint8, C x H x W), ``label`` (0 where there are no classes), ``index``, and what
@@ -76,15 +77,6 @@ class NoisyReader:
     training: bool
     stratified: int | None = None
     """Size of the global batch over which times are stratified; None: they are not."""
-
-    @property
-    def wait_seconds(self) -> float:
-        """Returns the time in which this process has waited for files."""
-        return self.images.wait_seconds
-
-    def announce(self, draws: Sequence[Draw], threads: int) -> None:
-        """Begins to read the files of draws that come next."""
-        self.images.announce((draw.index for draw in draws), threads)
 
     def __len__(self) -> int:
         return len(self.images)

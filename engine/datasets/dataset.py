@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.data.batch_plan import Draw
+from engine.data.read_ahead import ReadsImages
 from engine.data.shards import stage_on_nodes
 from engine.datasets.class_folders import open_folder
 from engine.datasets.csv_labels import open_csv
@@ -134,7 +135,7 @@ def described(data: CommonData, train: LabelledImages, val: LabelledImages, draw
     return f"{text}; classes: {some([shortened(' '.join(name.split()), LONGEST) for name in train.classes])}"
 
 
-class ImageReader:
+class ImageReader(ReadsImages):
     """Reads and transforms images, for training or evaluation.
 
     A sample is a dict of ``image`` (uint8 tensor, 3 x H x W), ``label``, ``index``, ``epoch`` and ``position``. It is a
@@ -149,15 +150,6 @@ class ImageReader:
 
     def __len__(self) -> int:
         return len(self.images)
-
-    @property
-    def wait_seconds(self) -> float:
-        """Returns the time in which this process has waited for files."""
-        return self.images.wait_seconds
-
-    def announce(self, draws: Sequence[Draw], threads: int) -> None:
-        """Begins to read the files of draws that come next."""
-        self.images.announce((draw.index for draw in draws), threads)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         label = self.images.labels[draw.index]

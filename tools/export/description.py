@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from engine.checkpoints.store import digest
 from engine.exported.exportable import Exportable
 from engine.run_folder.as_found import read_records
 from engine.task.experiment import Experiment
@@ -26,6 +25,8 @@ def describe(
 ) -> dict[str, Any]:
     """Describes an export as plain values, the same for every format."""
     saved = experiment.saved
+    with experiment.checkpoint.open("rb") as file:
+        sha256 = digest(file)
     step = saved["run"]["step"]
     form = FORMATS[format_name]
     packages = ("swin-hpc", "torch", "timm", *form.packages)
@@ -43,7 +44,7 @@ def describe(
         "checkpoint": {
             "experiment": experiment.folder.name,
             "file": experiment.checkpoint.name,
-            "sha256": _digest(experiment.checkpoint),
+            "sha256": sha256,
             "step": step,
             "epoch": saved["epoch"],
             "weights": experiment.weights,
@@ -74,14 +75,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and value - value != 0 else value
-
-
-def _digest(path: Path) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
 
 
 def _metrics(experiment: Experiment[Any], step: int) -> dict[str, float]:
