@@ -22,7 +22,7 @@ from detection.data.sample import CROWD, Sample, read_sample
 from engine.augmentation import colours
 from engine.augmentation.draws import happens, uniform
 from engine.data.batch_plan import Draw
-from engine.data.read_ahead import ReadsImages
+from engine.data.workers import ReadsImages
 from engine.devices.opencv import cv2
 from engine.images.image_io import ImageArray
 from engine.images.preprocessing import Preprocessing

@@ -15,7 +15,7 @@ from diffusion.data.sections import AugmentationConfig, DiffusionDataConfig
 from diffusion.process.draws import draw_evaluation, draw_training
 from engine.augmentation.draws import draw_crop, happens
 from engine.data.batch_plan import Draw
-from engine.data.read_ahead import ReadsImages
+from engine.data.workers import ReadsImages
 from engine.datasets.labelled import LabelledImages
 from engine.devices.opencv import cv2
 from engine.images.lazy_image import LazyImage

@@ -8,12 +8,11 @@ import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from engine.data.batch_plan import Draw
 from engine.data.unreadable import TRANSIENT, storage_error
 
 READ_THREADS = 16
@@ -130,23 +129,6 @@ class FileReader:
 
     def _took(self, seconds: float) -> None:
         self._seconds += (seconds - self._seconds) / LATELY
-
-
-class ReadsImages:
-    """Reads samples, each of an image whose number its draw says; see :class:`engine.data.workers.SampleReader`."""
-
-    images: Any
-    """They know of announcements themselves."""
-
-    @property
-    def wait_seconds(self) -> float:
-        """Returns the time in which this process has waited for files."""
-        waited: float = self.images.wait_seconds
-        return waited
-
-    def announce(self, draws: Sequence[Draw], threads: int) -> None:
-        """Begins to read the files of draws that come next."""
-        self.images.announce((draw.index for draw in draws), threads)
 
 
 def read_file(path: Path) -> bytes | None:

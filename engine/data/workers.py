@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
@@ -49,6 +49,23 @@ class SampleReader(Protocol):
     """
 
     def __getitem__(self, draw: Draw, /) -> Any: ...
+
+
+class ReadsImages:
+    """Reads samples, each of an image whose number its draw says; see :class:`SampleReader`."""
+
+    images: Any
+    """They know of announcements themselves."""
+
+    @property
+    def wait_seconds(self) -> float:
+        """Returns the time in which this process has waited for files."""
+        waited: float = self.images.wait_seconds
+        return waited
+
+    def announce(self, draws: Sequence[Draw], threads: int) -> None:
+        """Begins to read the files of draws that come next."""
+        self.images.announce((draw.index for draw in draws), threads)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from engine.data.batch_plan import Draw
-from engine.data.read_ahead import ReadsImages
 from engine.data.shards import stage_on_nodes
+from engine.data.workers import ReadsImages
 from engine.datasets.class_folders import open_folder
 from engine.datasets.csv_labels import open_csv
 from engine.datasets.labelled import FileImages, LabelledImages, class_counts, indexed, open_digits, some
