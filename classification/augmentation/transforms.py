@@ -26,22 +26,25 @@ from engine.devices.opencv import cv2
 from engine.images.image_io import ImageArray
 from engine.images.lazy_image import LazyImage
 from engine.images.preprocessing import Preprocessing
-from engine.images.transforms import Resizer, resize_step, resizer_of, to_tensor
-from engine.seed import generator, sample_randomness
+from engine.images.transforms import Box, flipped, resize_step, resizer_of, to_tensor
+from engine.seed import generator, sample_randomness, torch_randomness
 
 
 class TrainTransform:
     """Augments: to a uint8 tensor (3, height, width) that is a function of the image and the 64-bit seed."""
 
     def __init__(self, preprocessing: Preprocessing, augmentation: AugmentationConfig) -> None:
+        self._steps, policies = _steps(preprocessing, augmentation), policy_steps(preprocessing, augmentation)
+        self._steps += policies
+        self._randomness = sample_randomness if policies else torch_randomness
         self._resize: Callable[[LazyImage], ImageArray] = resize_step(preprocessing)
         if crop := augmentation.random_resized_crop:
-            self._resize = _ResizedCrop(*preprocessing.size, crop, resizer_of(preprocessing))
-        self._steps = _steps(preprocessing, augmentation)
+            resizer, only_flips = resizer_of(preprocessing), all(isinstance(step, _Flip) for step in self._steps)
+            self._resize = _ResizedCrop(*preprocessing.size, crop, resizer.unpacked if only_flips else resizer)
         self._erasing, self._preprocessing = augmentation.random_erasing, preprocessing
 
     def __call__(self, image: LazyImage, seed: int) -> Tensor:
-        with sample_randomness(seed):
+        with self._randomness(seed):
             pixels = self._resize(image)
             for step in self._steps:
                 pixels = step(pixels)
@@ -53,14 +56,14 @@ class TrainTransform:
 
 
 def _steps(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> list[ArrayStep]:
-    """Returns what follows on the crop. Each draws as the transform of torchvision of that name does."""
+    """Returns what follows on the crop, but policies. Each draws as the transform of torchvision of that name does."""
     steps: list[ArrayStep] = []
     if augmentation.shift:
         steps.append(_Shift(augmentation.shift))
     if augmentation.horizontal_flip:
-        steps.append(_Flip(augmentation.horizontal_flip, 1))
+        steps.append(_Flip(augmentation.horizontal_flip, down=False))
     if augmentation.vertical_flip:
-        steps.append(_Flip(augmentation.vertical_flip, 0))
+        steps.append(_Flip(augmentation.vertical_flip, down=True))
     turning = (turning_filter(preprocessing), preprocessing.fill)
     if augmentation.rotation:
         steps.append(_Rotation(augmentation.rotation, *turning))
@@ -72,7 +75,7 @@ def _steps(preprocessing: Preprocessing, augmentation: AugmentationConfig) -> li
         steps.append(_Sharpness(augmentation.sharpness))
     if augmentation.blur:
         steps.append(_Blur(augmentation.blur))
-    return steps + policy_steps(preprocessing, augmentation)
+    return steps
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,11 @@ class _ResizedCrop:
     height: int
     width: int
     given: RandomResizedCropConfig
-    resizer: Resizer
+    resize: Callable[[LazyImage, int, int, Box], ImageArray]
 
     def __call__(self, image: LazyImage) -> ImageArray:
         part = draw_crop(*image.size, self.given.scale, self.given.ratio)
-        return self.resizer(image, self.height, self.width, part)
+        return self.resize(image, self.height, self.width, part)
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,11 @@ class _Shift:
 @dataclass(frozen=True)
 class _Flip:
     probability: float
-    axis: int
-    """As OpenCV numbers them: 1 mirrors left and right."""
+    down: bool
+    """Up and down, else left and right."""
 
     def __call__(self, pixels: ImageArray) -> ImageArray:
-        return cv2.flip(pixels, self.axis) if happens(self.probability) else pixels
+        return flipped(pixels, self.down) if happens(self.probability) else pixels
 
 
 @dataclass(frozen=True)

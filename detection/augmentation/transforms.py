@@ -27,7 +27,7 @@ from engine.devices.opencv import cv2
 from engine.images.image_io import ImageArray
 from engine.images.preprocessing import Preprocessing
 from engine.images.transforms import EvalTransform, Resizer, resizer_of, to_tensor
-from engine.seed import derive, generator, sample_randomness
+from engine.seed import derive, generator, torch_randomness
 
 PANORAMA = 8
 """A longer side, relative to the model's, counts as at most so many times the shorter one."""
@@ -47,7 +47,7 @@ class TrainTransform:
 
     def __call__(self, sample: Sample, seed: int) -> dict[str, Tensor]:
         given = self._augmentation
-        with sample_randomness(seed):
+        with torch_randomness(seed):
             view, boxes, labels = self._drawn(sample)
             size = (self._height, self._width)
             pixels, factors, summands = seen(sample.image, view, size, self._resizer, self._fill)

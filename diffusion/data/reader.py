@@ -21,7 +21,7 @@ from engine.devices.opencv import cv2
 from engine.images.lazy_image import LazyImage
 from engine.images.preprocessing import Preprocessing, resolve_preprocessing
 from engine.images.transforms import resize_step, resizer_of, to_tensor
-from engine.seed import derive, sample_randomness
+from engine.seed import derive, torch_randomness
 
 
 def preprocessing_of(data: DiffusionDataConfig) -> Preprocessing:
@@ -46,7 +46,7 @@ class PixelTransform:
 
     def __call__(self, image: LazyImage, seed: int) -> Tensor:
         given = self._augmentation
-        with sample_randomness(seed):
+        with torch_randomness(seed):
             if crop := given.random_crop:
                 pixels = self._resizer(image, *self._size, draw_crop(*image.size, crop.scale, crop.ratio))
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 
@@ -16,12 +17,12 @@ def uniform(low: float, high: float) -> float:
 
 def happens(probability: float) -> bool:
     """Draws whether something of a probability happens."""
-    return bool(torch.rand(1) < probability)
+    return torch.rand(1).item() < probability
 
 
 def below(count: int) -> int:
     """Draws a whole number from 0 to ``count`` - 1."""
-    return int(torch.randint(0, count, ()))
+    return int(torch.randint(count, (1,)).item())
 
 
 def draw_crop(width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float]) -> Box:
@@ -33,7 +34,7 @@ def draw_crop(width: int, height: int, scale: tuple[float, float], ratio: tuple[
         scale: Least and largest part of the area.
         ratio: Least and largest width divided by height.
     """
-    logs = torch.log(torch.tensor(ratio)).tolist()
+    logs = _logs(ratio)
     for _ in range(10):
         area = width * height * uniform(*scale)
         aspect = torch.exp(torch.empty(1).uniform_(*logs)).item()
@@ -48,3 +49,8 @@ def draw_crop(width: int, height: int, scale: tuple[float, float], ratio: tuple[
         across = max(1, round(height * max(ratio)))
     top, left = (height - down) // 2, (width - across) // 2
     return left, top, left + across, top + down
+
+
+@lru_cache(maxsize=8)
+def _logs(ratio: tuple[float, float]) -> list[float]:
+    return torch.log(torch.tensor(ratio)).tolist()

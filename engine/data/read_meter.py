@@ -17,10 +17,15 @@ RECORDS = 3
 
 
 class ReadMeter:
-    """Counts in memory that processes share: for each, seconds of reading, and of these, of waiting for files."""
+    """Counts in memory that processes share: for each, seconds of reading, and of these, of waiting for files.
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    Args:
+        workers: Worker processes; 0: the main process reads.
+        exact: Whether images are decoded whole, see `data.decode`.
+    """
+
+    def __init__(self, workers: int, exact: bool = False) -> None:
+        self.exact = exact
         rows = max(1, workers)
         self._reading, self._waiting = RawArray("d", rows), RawArray("d", rows)
 
@@ -43,12 +48,13 @@ class WaitHint:
 
     def __init__(self, meter: ReadMeter | None, workers: int) -> None:
         self._meter, self._workers = meter, workers
-        self._records = 0
+        self._records, self._said = 0, False
 
     def record(self, wait_fraction: float) -> None:
         """Takes the part of the time, since the last record, in which data was waited for."""
         self._records = self._records + 1 if wait_fraction > WORTH_A_HINT else 0
-        if self._records == RECORDS + 1:
+        if self._records > RECORDS and not self._said:
+            self._said = True
             log.warning("data: %s", self._text(wait_fraction))
 
     def _text(self, wait_fraction: float) -> str:
@@ -61,8 +67,9 @@ class WaitHint:
                 f"and those who read them wait for files {files:.0%} of theirs: the storage is slow; raise "
                 "data.read_threads or data.workers, or copy the data to the node (docs/data.md#slow-storage)"
             )
+        less = "data.decode=fast, " if self._meter is not None and self._meter.exact else ""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return begin + (
             f"and those who read them compute ({self._workers} data.workers, {cores} cores): ask for more cores a "
-            "device, use data.decode=fast, smaller image files, or less augmentation (docs/data.md#decoding)"
+            f"device, {less}smaller image files (tools.pack --short-side), or less augmentation (docs/data.md#decoding)"
         )

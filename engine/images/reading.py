@@ -39,7 +39,7 @@ def worker_settings(
         multiprocessing_context=data.multiprocessing_context,
         collate=collate,
         read_threads=READ_THREADS if data.read_threads == "auto" else data.read_threads,
-        meter=ReadMeter(workers),
+        meter=ReadMeter(workers, exact=data.decode == "exact"),
         patience=Patience(data.read_timeout_seconds, data.max_unreadable),
     )
 

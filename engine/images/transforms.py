@@ -36,8 +36,27 @@ class EvalTransform:
         return to_tensor(self._resize(image))
 
 
+def packed(pixels: ImageArray) -> ImageArray:
+    """Returns pixels (H, W, 3) whose channels lie side by side in memory, as OpenCV takes them."""
+    return pixels if pixels.strides[2] == 1 else cv2.merge(list(pixels.transpose(2, 0, 1)))
+
+
+def flipped(pixels: ImageArray, down: bool) -> ImageArray:
+    """Mirrors pixels (H, W, 3) left and right, or up and down, and leaves their order in memory as it is."""
+    if pixels.strides[2] == 1:
+        return cv2.flip(pixels, 0 if down else 1)
+    planes = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    if down:
+        return np.ascontiguousarray(planes[:, ::-1]).transpose(1, 2, 0)
+    rows = cv2.flip(planes.reshape(-1, pixels.shape[1]), 1)
+    return rows.reshape(planes.shape).transpose(1, 2, 0)
+
+
 def to_tensor(pixels: ImageArray) -> Tensor:
     """Returns pixels (H, W, 3) as uint8 (3, H, W)."""
+    planes = pixels.transpose(2, 0, 1)
+    if pixels.strides[2] != 1 and planes.flags.c_contiguous:
+        return torch.from_numpy(planes)
     tensor = torch.empty(3, *pixels.shape[:2], dtype=torch.uint8)
     cv2.split(np.ascontiguousarray(pixels), list(tensor.numpy()))
     return tensor
@@ -54,33 +73,36 @@ class Resizer:
 
     def __call__(self, image: LazyImage, height: int, width: int, part: Box | None = None) -> ImageArray:
         """Returns ``part`` of an image, None for all of it, in a size."""
+        return packed(self.unpacked(image, height, width, part))
+
+    def unpacked(self, image: LazyImage, height: int, width: int, part: Box | None = None) -> ImageArray:
+        """Returns the same, but its channels may lie one behind the other in memory, see :func:`packed`."""
         left, top, right, bottom = part or (0, 0, *image.size)
         reduction = 1
         if image.reducible and not self.exact:
             most = min((right - left) / width, (bottom - top) / height) / FINER
             reduction = next((factor for factor in REDUCTIONS if factor <= most), 1)
-        pixels = image.pixels(reduction)
+        pixels = image.pixels(reduction, bottom)
         if (rows := pixels.shape[0], columns := pixels.shape[1]) != (image.height, image.width):  # an n-th, rounded up
             fewer = round(max(image.size) / max(rows, columns))
             left, top = min(round(left / fewer), columns - 1), min(round(top / fewer), rows - 1)
             right, bottom = max(left + 1, round(right / fewer)), max(top + 1, round(bottom / fewer))
             if part is None:
                 right, bottom = columns, rows
-        return self.of(pixels[top:bottom, left:right], height, width)
+        return self._resized(pixels[top:bottom, left:right], height, width)
 
-    def of(self, pixels: ImageArray, height: int, width: int) -> ImageArray:
-        """Resizes pixels (H, W, 3)."""
+    def _resized(self, pixels: ImageArray, height: int, width: int) -> ImageArray:
         rows, columns = pixels.shape[:2]
         if (rows, columns) == (height, width):
             return pixels
         if width > columns and width * rows > STRIP * height * columns:  # all of its rows would be widened first
-            pixels = self.of(pixels, height, columns)
+            pixels = self._resized(pixels, height, columns)
         if self.exact or self.interpolation not in ("bilinear", "bicubic"):
             resampling = Image.Resampling[self.interpolation.upper()]
             return np.array(Image.fromarray(pixels).resize((width, height), resampling))
         given = torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy()).permute(2, 0, 1)[None]
         made = F.interpolate(given, (height, width), mode=self.interpolation, antialias=True)
-        return cv2.merge(list(made[0].numpy()))  # they lie by planes
+        return made[0].permute(1, 2, 0).numpy()
 
 
 @dataclass(frozen=True)

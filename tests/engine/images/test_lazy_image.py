@@ -61,6 +61,95 @@ def test_pixels_are_pillows_without_pillow(
         assert image.pixels(reduction).shape == (-(-size[1] // reduction), -(-size[0] // reduction), 3)
 
 
+@pytest.fixture
+def heights(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Those of all images that the JPEG decoder has been given."""
+    decode, seen = simplejpeg.decode_jpeg, list[int]()
+
+    def noted(content: bytes, *arguments: object, **keys: object) -> object:
+        seen.append(simplejpeg.decode_jpeg_header(content, strict=False)[0])
+        return decode(content, *arguments, **keys)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", noted)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGB", {}),
+        ("RGB", {"subsampling": 0}),
+        ("RGB", {"subsampling": 1, "quality": 40}),
+        ("RGB", {"keep_rgb": True}),
+        ("RGB", {"restart_marker_blocks": 3}),
+        ("L", {}),
+    ],
+)
+@pytest.mark.parametrize("size", [(500, 375), (333, 251), (17, 300)])
+def test_below_what_is_used_nothing_is_decoded(
+    mode: str, options: dict, size: tuple[int, int], tmp_path: Path, heights: list[int]
+) -> None:
+    image, early = load_image(jpeg(tmp_path / "a.jpg", mode, size, **options)), []
+    for reduction in (1, 2, 4, 8):
+        whole = image.pixels(reduction).copy()
+        for rows in (1, 8, 15, 16, 17, 79, 128, 160, 161, 223, 224, size[1] - 30):
+            upper, used = image.pixels(reduction, rows), -(-rows // reduction)
+            assert upper.shape == whole.shape and np.array_equal(upper[:used], whole[:used]), (reduction, rows)
+            early.append(rows <= heights[-1] <= rows + 3 * reduction + 15)
+        image.pixels(reduction, size[1] - 2)
+        assert heights[-1] == size[1]
+    assert np.mean(early) > 0.9, "but where the part ends in grey"
+
+
+def in_three_scans(path: Path) -> Path:
+    """Writes a sequential JPEG file whose channels come one after another: that of a grey image, three times."""
+    content = jpeg(path, "L").read_bytes()
+    frame, scan = content.index(b"\xff\xc0"), content.index(b"\xff\xda")
+    channels = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
+    header = b"\xff\xc0" + (17).to_bytes(2, "big") + content[frame + 4 : frame + 9] + b"\x03" + channels
+    after = frame + 2 + int.from_bytes(content[frame + 2 : frame + 4], "big")
+    scans = b"".join(content[scan : scan + 5] + bytes([n]) + content[scan + 6 : -2] for n in (1, 2, 3))
+    path.write_bytes(content[:frame] + header + content[after:scan] + scans + content[-2:])
+    return path
+
+
+def test_what_cannot_end_early_is_decoded_whole(tmp_path: Path, heights: list[int]) -> None:
+    progressive, sequential = jpeg(tmp_path / "a.jpg", progressive=True), jpeg(tmp_path / "c.jpg")
+    for path in (progressive, in_three_scans(tmp_path / "b.jpg")):
+        image = load_image(path)
+        assert np.array_equal(image.pixels(1, 50), np.asarray(read_image(path))) and heights[-1] == 375
+    load_image(sequential).pixels(1, 50)
+    assert heights[-1] == 64
+    content = sequential.read_bytes()
+    for cut in (content[:-2], content[: len(content) // 2]):
+        sequential.write_bytes(cut)
+        with pytest.raises(UserError, match="truncated"):
+            load_image(sequential).pixels(1, 50)
+
+
+def test_an_upper_part_that_lacks_data_is_pillows(tmp_path: Path) -> None:
+    path = jpeg(tmp_path / "a.jpg")
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 3] + b"\xff\xd9")
+    with pytest.raises(UserError, match="truncated"):
+        load_image(path).pixels(1, 300)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damage_shows_alike_in_an_upper_part_and_in_the_whole(seed: int, tmp_path: Path) -> None:
+    path, rng = jpeg(tmp_path / "a.jpg", restart_marker_blocks=7 * (seed % 2)), np.random.default_rng(seed)
+    content = bytearray(path.read_bytes())
+    first = content.index(b"\xff\xda") + 14
+    for place in rng.integers(first, len(content) - 2, 1 + seed % 3):
+        content[place] = int(rng.integers(255))
+    path.write_bytes(content)
+    try:
+        whole = np.asarray(read_image(path))
+    except UserError:
+        return
+    assert np.array_equal(load_image(path).pixels(1, 200)[:200], whole[:200])
+
+
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_turned_images_are_upright(orientation: int, tmp_path: Path) -> None:
     path = jpeg(tmp_path / "a.jpg", exif=exif(orientation))
@@ -96,7 +185,7 @@ def test_other_formats_are_pillows(tmp_path: Path) -> None:
 def test_frames_that_are_not_plain_are_left_to_pillow(tmp_path: Path) -> None:
     content = jpeg(tmp_path / "a.jpg").read_bytes()
     frame = content.index(b"\xff\xc0")
-    assert plain_jpeg(content) == (500, 375, 0)
+    assert plain_jpeg(content) == (500, 375, 0, frame + 5, 16, True)
     for changed in (b"\xff\xc3", b"\xff\xc9", b"\xff\xcd"):
         assert plain_jpeg(content[:frame] + changed + content[frame + 2 :]) is None
     assert plain_jpeg(content[: frame + 4] + b"\x0c" + content[frame + 5 :]) is None, "12 bits"
@@ -167,7 +256,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def used(image: LazyImage, reductions: list[int]) -> LazyImage:
     """An image that notes at which sizes it is decoded."""
-    return LazyImage(*image.size, lambda factor: reductions.append(factor) or image.pixels(factor), image.reducible)
+    return LazyImage(
+        *image.size, lambda factor, rows: reductions.append(factor) or image.pixels(factor, rows), image.reducible
+    )
 
 
 @pytest.mark.parametrize(
