@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import default_collate
 
 from classification.losses.multi_label import binary_cross_entropy
 from classification.losses.single_label import cross_entropy
 from classification.metrics.predictions import AnyPredictions, gather, gather_multilabel, multilabel_rows, rows
 from engine.data.loaders import EvalLoader
-from engine.data.workers import WorkerSettings
+from engine.data.workers import WorkerSettings, stacked
 from engine.datasets.dataset import ImageReader
 from engine.datasets.labelled import LabelledImages
 from engine.devices.memory_layout import laid_out
@@ -64,7 +63,7 @@ class Classifier:
     ) -> AnyPredictions:
         """Predicts each image; the same on every rank."""
         reader = ImageReader(images, EvalTransform(self.preprocessing), 0)
-        settings = replace(workers, collate=default_collate)
+        settings = replace(workers, collate=stacked)
         batches = EvalLoader(reader, len(reader), batch_size, settings, ranks)
         parts = [self.judged(model, batch.data) for batch in batches]
         return (gather_multilabel if self.multi_label else gather)(parts, self.num_classes, ranks)

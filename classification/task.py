@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import default_collate
 
 from classification.augmentation.mixing import MixingPlan, apply_mixing, as_rows, plan_mixing
 from classification.augmentation.sections import AugmentationConfig
@@ -27,6 +26,7 @@ from classification.report.curves import board_curves
 from classification.report.multi_label import multilabel_board_images
 from classification.report.single_label import board_images
 from engine.data.batch_plan import Draw
+from engine.data.workers import stacked
 from engine.datasets.dataset import ImageReader, described, open_images, prepare_on_all, preprocessing_of, split_made
 from engine.datasets.labelled import LabelledImages, class_counts, digests, odd_labels
 from engine.datasets.preflight import faults_of, warn_of_likenesses
@@ -177,7 +177,7 @@ class TrainCollate:
     preprocessing: Preprocessing
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        batch = default_collate(samples)
+        batch = stacked(samples)
         if self.augmentation.mixes:
             epoch, positions = samples[0]["epoch"], [sample["position"] for sample in samples]
             step = positions[0] // self.global_batch_size

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -63,7 +64,8 @@ class DiffusionTask:
         self.train_data = NoisyReader(images, transform, seed, self.generator.shape, True, stratified)
         self.train_order = build_order(data, images, seed)
         self.drop_last = data.drop_last
-        self.workers = worker_settings(data, ranks)
+        sample_bytes = 5 * math.prod(self.generator.shape)  # a byte of image and four of noise
+        self.workers = replace(worker_settings(data, ranks), sample_bytes=sample_bytes)
         log.info("data: %s", described(data, images, held_out, self.train_order.num_samples))
         for oddity in odd_labels(images, held_out) if self.classes and ranks.is_main else ():
             log.warning("%s", oddity)

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import logging
+import multiprocessing
 import os
 import signal
 import time
@@ -17,8 +18,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch.utils._pytree import tree_map_only
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from engine.data.batch_plan import Draw
 from engine.data.lost_workers import (
@@ -36,9 +36,15 @@ from engine.data.unreadable import Patience, Troubles
 from engine.distributed.layout import Layout, own_cores
 from engine.distributed.transfer import share, shared
 from engine.errors import UserError
+from engine.process.batch_memory import BatchMemory, pack, unpack
 from engine.process.signals import STOP_SIGNALS, end_with_parent
 
 log = logging.getLogger(__name__)
+
+IN_USE = 3
+"""Batches of a worker besides those that are kept ready: one in the making, one on the device, and the next."""
+SMALL_BYTES = 2**16
+"""Of a batch's labels and the like, at least."""
 
 
 class SampleReader(Protocol):
@@ -68,6 +74,23 @@ class ReadsImages:
         self.images.announce((draw.index for draw in draws), threads)
 
 
+def stacked(samples: Sequence[Any]) -> Any:
+    """Makes a batch of samples: tensors of tensors and of numbers, lists of texts, and the like of dicts and tuples.
+
+    As torch's ``default_collate``, but never in shared memory: a batch goes there as a whole.
+    """
+    first = samples[0]
+    if isinstance(first, Mapping):
+        return {name: stacked([sample[name] for sample in samples]) for name in first}
+    if isinstance(first, tuple):
+        return [stacked(column) for column in zip(*samples, strict=True)]
+    if isinstance(first, torch.Tensor):
+        return torch.stack(list(samples))
+    if isinstance(first, str):
+        return list(samples)
+    return torch.tensor(samples, dtype=torch.float64 if isinstance(first, float) else None)
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """Settings of a rank's loader workers; none of them changes what is read."""
@@ -84,7 +107,7 @@ class WorkerSettings:
     """Put batches into page-locked memory, from where copies to a CUDA device are asynchronous."""
     multiprocessing_context: str | None = None
     """fork, spawn or forkserver; None: the platform's own."""
-    collate: Callable[[list[Any]], Any] = default_collate
+    collate: Callable[[list[Any]], Any] = stacked
     """Makes a batch of a list of samples."""
     read_threads: int = 0
     """Threads of each process that read files ahead; 0: files are read when they are used."""
@@ -94,6 +117,12 @@ class WorkerSettings:
     """What is done where an image cannot be read."""
     troubles: Troubles = field(default_factory=Troubles, compare=False)
     """Counts these."""
+
+    @property
+    def fill_own_memory(self) -> bool:
+        """Returns whether workers fill memory of the main process: forks do, unless it is copied to page-locked one."""
+        method = self.multiprocessing_context or multiprocessing.get_start_method()
+        return method == "fork" and not self.pin_memory
 
     def sample(self, reader: SampleReader, draw: Draw) -> Any:
         """Returns a sample that this process reads by itself, or the one in its place, if its image may be skipped."""
@@ -131,7 +160,8 @@ def read_batches(
     coming = Unread(itertools.chain(first, later))
     for restarts in itertools.count():
         try:
-            yield from _read(reader, coming, replace(settings, workers=workers))
+            memory = _memory_for(len(first[0]), settings) if first and workers else None
+            yield from _read(reader, coming, replace(settings, workers=workers), memory)
             return
         except Lost as lost:
             text, workers = told_of_loss(lost.by, workers)
@@ -140,10 +170,12 @@ def read_batches(
             log.warning("%s; %s", text, f"{workers} new ones go on" if workers else "the main process reads on")
 
 
-def _read(reader: SampleReader, coming: Unread, settings: WorkerSettings) -> Generator[Any, None, None]:
+def _read(
+    reader: SampleReader, coming: Unread, settings: WorkerSettings, memory: BatchMemory | None
+) -> Generator[Any, None, None]:
     parallel = settings.workers > 0
     loader: DataLoader[Any] = DataLoader(
-        _BatchReader(reader, settings.collate, settings.read_threads, settings.meter, settings.patience),
+        _BatchReader(reader, settings.collate, settings.read_threads, settings.meter, settings.patience, memory),
         batch_size=None,  # the draws come in batches already
         sampler=_with_following(coming, max(1, settings.workers)),
         collate_fn=_unchanged,
@@ -165,7 +197,7 @@ def _read(reader: SampleReader, coming: Unread, settings: WorkerSettings) -> Gen
             batch, told = read
             settings.troubles.note(told)
             coming.arrived()
-            yield batch
+            yield unpack(batch, memory) if parallel else batch
     except (RuntimeError, OSError, EOFError) as error:
         workers = getattr(iterator, "_workers", ())
         for worker in workers:
@@ -177,6 +209,18 @@ def _read(reader: SampleReader, coming: Unread, settings: WorkerSettings) -> Gen
     finally:
         end()
         atexit.unregister(end)
+
+
+def _memory_for(samples: int, settings: WorkerSettings) -> BatchMemory | None:
+    """Returns memory for batches of so many samples that workers can fill; None if they cannot, or nobody knows the
+    size, or the system does not give so much. What a place has besides images is for labels and the like.
+    """
+    if not settings.fill_own_memory or not settings.sample_bytes:
+        return None
+    size = samples * settings.sample_bytes
+    with contextlib.suppress(OSError):
+        return BatchMemory(settings.workers, settings.prefetch + IN_USE, size + size // 4 + SMALL_BYTES)
+    return None
 
 
 Draws = tuple[list[Draw], list[Draw]]
@@ -204,8 +248,10 @@ class _BatchReader(Dataset[Any]):
         threads: int,
         meter: ReadMeter | None,
         patience: Patience,
+        memory: BatchMemory | None = None,
     ) -> None:
         self._reader, self._collate, self._meter, self._patience = reader, collate, meter, patience
+        self._memory = memory
         self._announce = getattr(reader, "announce", None) if threads else None
         self._threads, self._announced = threads, list[Draw]()
         self._shared: tuple[torch.Tensor, list[int]] | None = None
@@ -224,8 +270,8 @@ class _BatchReader(Dataset[Any]):
                 self._announce(following if self._announced == own else own + following, self._threads)
                 self._announced = following
             batch = self._collate([self._patience.sample(self._reader, draw, told) for draw in own])
-            if get_worker_info() is not None:  # else a thread would, whose errors, as for lack of room, nobody hears of
-                batch = tree_map_only(torch.Tensor, torch.Tensor.share_memory_, batch)
+            if (worker := get_worker_info()) is not None:
+                batch = pack(batch, self._memory, worker.id)
         except UserError as error:
             return UserError(str(error))
         if self._meter is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from engine.data.batch_plan import Draw
 from engine.data.lost_workers import room_for_batches
@@ -17,7 +17,7 @@ from engine.data.names import Names
 from engine.data.read_ahead import READ_THREADS, FileReader
 from engine.data.read_meter import ReadMeter
 from engine.data.unreadable import Patience
-from engine.data.workers import WorkerSettings, resolve_workers
+from engine.data.workers import WorkerSettings, resolve_workers, stacked
 from engine.devices.kinds import device_kind
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
@@ -25,16 +25,13 @@ from engine.images.lazy_image import LazyImage, load_image
 from engine.images.sections import ImageData
 
 
-def worker_settings(
-    data: ImageData, ranks: Ranks, collate: Callable[[list[Any]], Any] = default_collate
-) -> WorkerSettings:
+def worker_settings(data: ImageData, ranks: Ranks, collate: Callable[[list[Any]], Any] = stacked) -> WorkerSettings:
     """Returns how this rank reads images; ``collate`` makes batches of samples."""
     workers, (height, width) = resolve_workers(data.workers, ranks.layout), data.size
-    return WorkerSettings(
+    settings = WorkerSettings(
         workers=workers,
         prefetch=data.prefetch,
         sample_bytes=3 * height * width,
-        ready_bytes=room_for_batches(ranks.layout.local_world_size),
         pin_memory=device_kind(ranks.device).pin_memory,
         multiprocessing_context=data.multiprocessing_context,
         collate=collate,
@@ -42,6 +39,9 @@ def worker_settings(
         meter=ReadMeter(workers, exact=data.decode == "exact"),
         patience=Patience(data.read_timeout_seconds, data.max_unreadable),
     )
+    if settings.fill_own_memory:
+        return settings
+    return replace(settings, ready_bytes=room_for_batches(ranks.layout.local_world_size))
 
 
 class ImageFileReader:

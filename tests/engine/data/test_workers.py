@@ -12,13 +12,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 import engine
 from engine.data import lost_workers
 from engine.data.batch_plan import Draw
 from engine.data.lost_workers import WorkerLostError, loss_of
 from engine.data.names import Names
-from engine.data.workers import WorkerSettings, read_batches, resolve_workers
+from engine.data.workers import WorkerSettings, read_batches, resolve_workers, stacked
 from engine.distributed.layout import Layout
 from engine.errors import UserError
 from tests.mounts import with_tmpfs
@@ -231,6 +232,9 @@ logging.basicConfig(format="%(message)s")
 print([batch[:, -1].tolist() for batch in read_batches(Big(), batches_of(*[2] * 4), WorkerSettings(2))])
 settings = WorkerSettings(1, prefetch=1)
 print([batch["index"].tolist() for batch in read_batches(Filling(), batches_of(*[2] * 4), settings)])
+logging.warning("now without")
+settings = WorkerSettings(2, sample_bytes=400_000)
+print([batch[:, -1].tolist() for batch in read_batches(Big(), batches_of(*[2] * 4), settings)])
 """
 
 
@@ -240,9 +244,33 @@ def test_the_main_process_reads_on_where_shared_memory_has_a_megabyte(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     command = [*with_tmpfs(Path("/dev/shm"), "1m"), sys.executable, str(tmp_path / "script.py")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert (done.returncode, done.stdout) == (0, "[[0, 1], [2, 3], [4, 5], [6, 7]]\n" * 2), done.stderr
+    assert (done.returncode, done.stdout) == (0, "[[0, 1], [2, 3], [4, 5], [6, 7]]\n" * 3), done.stderr
     assert "shared memory, /dev/shm, has no room for the batches of 2 processes (" in done.stderr
     assert "MB are free); give the container or job more" in done.stderr and "the main process reads on" in done.stderr
+    assert done.stderr.endswith("now without\n"), "forks whose batches have a known size need none of it"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_forks_fill_the_same_memory_again_and_none_that_is_in_use(workers):
+    settings = WorkerSettings(workers, prefetch=1, sample_bytes=400_000)
+    held = list(read_batches(Big(), batches_of(*[2] * 20), settings))
+    assert [batch[:, ::1000].unique(dim=1).flatten().tolist() for batch in held] == [
+        [k, k + 1] for k in range(0, 40, 2)
+    ]
+    places = {batch.data_ptr() for batch in read_batches(Big(), batches_of(*[2] * 20), settings)}
+    assert len(places) <= 4 * workers
+
+
+def test_what_is_stacked_is_as_torch_stacks_it():
+    samples = [
+        {"image": torch.full((2, 3), k), "label": k, "time": k / 3, "name": str(k), "both": (k, torch.tensor(k > 1))}
+        for k in range(3)
+    ]
+    ours, theirs = stacked(samples), default_collate(samples)
+    assert ours.keys() == theirs.keys() and ours["name"] == theirs["name"] == ["0", "1", "2"]
+    for key in ("image", "label", "time"):
+        assert torch.equal(ours[key], theirs[key]) and ours[key].dtype == theirs[key].dtype
+    assert all(torch.equal(a, b) for a, b in zip(ours["both"], theirs["both"], strict=True))
 
 
 class Frozen:

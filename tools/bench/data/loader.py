@@ -313,7 +313,8 @@ def ours(images: LabelledImages, workers: int) -> Iterable[Any]:
     reader = ImageReader(images, TrainTransform(ready(SIDE), AugmentationConfig()), 0)
     draws = [Draw(number, 0, number) for number in range(len(images))]
     batches = [draws[first : first + BATCH] for first in range(0, len(draws), BATCH)]
-    return read_batches(reader, batches, WorkerSettings(workers=workers, read_threads=READ_THREADS))
+    settings = WorkerSettings(workers=workers, read_threads=READ_THREADS, sample_bytes=3 * SIDE**2)
+    return read_batches(reader, batches, settings)
 
 
 def timm_batches(files: list[Path], workers: int) -> Iterable[Any]:
