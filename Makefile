@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOWEST := .venv-lowest
+EXPORTS := tests/tools/export tests/engine/keras_models
+BUT_EXPORTS := $(EXPORTS:%=--ignore=%)
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-export test-slurm test-gpu test-full test-lowest lint schemas
@@ -39,13 +41,13 @@ endif
 quickstart: $(INSTALLED)  ## train a small Swin Transformer on real images, in a few minutes on a CPU
 	$(BIN)/python -m classification.train --config configs/classification/quickstart.yaml
 
-test: $(INSTALLED)  ## run the tests (under 10 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not full and not slurm' -n 2 --dist worksteal
+test: $(INSTALLED)  ## run the tests but those of exports (under 10 minutes on 2 cores)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not full and not slurm' -n 2 --dist worksteal $(BUT_EXPORTS)
 
 test-export: $(INSTALLED)  ## run the tests of exports and of Keras's models, with the packages of pip and npm that they need
 	$(BIN)/python -m pip install --quiet --editable '.[dev,export,keras]'
 	npm install --silent --prefix .node onnxruntime-web@1.30 sharp || echo "no packages of npm here: tests skip node" >&2
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not full' -n 2 --dist worksteal -rs tests/tools/export tests/engine/keras_models
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not full' -n 2 --dist worksteal -rs $(EXPORTS)
 
 test-slurm: $(INSTALLED)  ## run the tests on a real Slurm of two nodes on this machine (needs root, slurm-wlm and munge)
 	$(BIN)/python -m pytest -m slurm tests/slurm

@@ -52,7 +52,8 @@ class Table:
     def text(self) -> str:
         """Formats the table for people: medians, then ratios, then where it was measured."""
         columns = list(dict.fromkeys(column for cells in self.samples.values() for column in cells))
-        rounds = max(len(values) for cells in self.samples.values() for values in cells.values())
+        counts = sorted({len(values) for cells in self.samples.values() for values in cells.values()})
+        rounds = " or ".join(map(str, counts))
         width = max(len(row) for row in [*self.samples, *self.ratios])
         lines = [f"{self.title}: {self.unit}, median of {rounds} interleaved rounds"]
         lines.append("  ".join([" " * width, *columns]))
