@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from engine.errors import UserError
 from engine.exported.exportable import preprocessing_of
 from engine.images.transforms import EvalTransform
+from engine.model.described import KEY
 
-KEY = "swin_hpc"
-"""Under which an exported file has its description."""
 BATCH_SIZE = 32
 """Images that are asked about together."""
 

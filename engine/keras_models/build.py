@@ -23,9 +23,13 @@ class Architecture:
     """Of batch norm, as torch counts it: one minus Keras's."""
     layers: Callable[[nn.Module], dict[str, str]]
     """Returns the name of Keras's layer for each module with weights."""
+    family: str
+    """Pattern of names that none but its layers and those of its larger relatives have."""
     adapt: Callable[[nn.Module], None] = lambda model: None
     bgr: bool = False
     """Whether Keras's first layer takes blue before red."""
+    smallest: int = 1
+    """Side of an image that leaves something to convolve, in pixels."""
 
 
 class _PooledConv(nn.Module):
@@ -65,10 +69,12 @@ def _adapt_resnet(model: nn.Module) -> None:
 
 
 ARCHITECTURES = {
-    "keras/EfficientNetB0": Architecture("tf_efficientnet_b0", 1e-3, 0.01, efficientnet),
-    "keras/MobileNetV3Large": Architecture("tf_mobilenetv3_large_100", 1e-3, 0.001, mobilenet),
-    "keras/InceptionV3": Architecture("inception_v3", 1e-3, 0.01, inception, _adapt_inception),
-    "keras/ResNet50": Architecture("resnet50", 1.001e-5, 0.01, resnet, _adapt_resnet, bgr=True),
+    "keras/EfficientNetB0": Architecture("tf_efficientnet_b0", 1e-3, 0.01, efficientnet, r"block\d[a-z]_\w+"),
+    "keras/MobileNetV3Large": Architecture("tf_mobilenetv3_large_100", 1e-3, 0.001, mobilenet, r"expanded_conv_\w+"),
+    "keras/InceptionV3": Architecture(
+        "inception_v3", 1e-3, 0.01, inception, r"conv2d(_\d+)?", _adapt_inception, smallest=75
+    ),
+    "keras/ResNet50": Architecture("resnet50", 1.001e-5, 0.01, resnet, r"conv\d_block\d+_\w+", _adapt_resnet, bgr=True),
 }
 """By the names that `model.name` has for them."""
 

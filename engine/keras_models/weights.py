@@ -19,8 +19,11 @@ from engine.keras_models.build import ARCHITECTURES
 
 Layers = dict[str, list[NDArray[Any]]]
 """Arrays of each of Keras's layers, in its own order."""
-ENDINGS = (".keras", ".h5")
-NUMBERED = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?")
+ENDINGS = (".keras", ".h5", ".hdf5")
+NUMBERED = re.compile(r"(conv2d|batch_normalization|normalization)(?:_(\d+))?")
+OF_KERAS_2 = re.compile(r"(?:^|/)((?:expanded_conv(?:_\d+)?/\w+|Conv(?:_\d)?|Logits)(?:/\w+)?)$")
+"""MobileNetV3's layers as Keras 2 called them, such as expanded_conv_1/expand/BatchNorm: its published weights do."""
+OPTIMIZER = "optimizer_weights"
 
 
 def is_keras_file(path: Path) -> bool:
@@ -39,15 +42,26 @@ def read_layers(path: Path) -> Layers:
     except ImportError:
         raise UserError(f"finetune.weights: {path} needs h5py: pip install -e '.[keras]'") from None
     found: Layers = {}
+    origins: dict[str, str] = {}
+
+    def add(layer: str, place: str, array: Any) -> None:
+        if origins.setdefault(layer, place) != place:
+            raise UserError(
+                f"finetune.weights: {path} has the layer {layer} twice: it holds two networks; save the one that is "
+                "meant (its get_layer(NAME).save(FILE))"
+            )
+        found.setdefault(layer, []).append(np.asarray(array))
 
     def visit(name: str, group: Any) -> None:
+        if name.partition("/")[0] == OPTIMIZER:
+            return
         if "weight_names" in group.attrs:  # as Keras 2 wrote it
             for text in group.attrs["weight_names"]:
                 text = text.decode() if isinstance(text, bytes) else str(text)
-                found.setdefault(text.split("/")[-2], []).append(np.asarray(group[text]))
+                add(_layer_of(text), name, group[text])
         elif name.rpartition("/")[2] == "vars" and "name" in group.attrs and len(group):
-            layer = str(group.attrs["name"])
-            found[layer] = [np.asarray(group[key]) for key in sorted(group, key=int)]
+            for key in sorted(group, key=int):
+                add(str(group.attrs["name"]), name, group[key])
 
     try:
         content: Any = path
@@ -64,6 +78,14 @@ def read_layers(path: Path) -> Layers:
     return _renumbered(found)
 
 
+def _layer_of(weight: str) -> str:
+    """Returns the layer in a weight's path, such as stem_conv/kernel:0, by the name that Keras 3 has for it."""
+    path = weight.rpartition("/")[0]
+    if match := OF_KERAS_2.search(path):
+        return match[1].replace("/BatchNorm", "_bn").replace("/", "_").lower()
+    return path.split("/")[-1]
+
+
 def _renumbered(layers: Layers) -> Layers:
     """Counts numbered layers from 0: a model that was built after others begins with a later number."""
     numbers: dict[str, list[tuple[int, str]]] = {}
@@ -78,18 +100,27 @@ def _renumbered(layers: Layers) -> Layers:
     return {renamed.get(name, name): arrays for name, arrays in layers.items()}
 
 
-def to_state(name: str, model: nn.Module, layers: Mapping[str, Sequence[NDArray[Any]]]) -> dict[str, Tensor]:
+def to_state(
+    name: str, model: nn.Module, layers: Mapping[str, Sequence[NDArray[Any]]], source: str
+) -> dict[str, Tensor]:
     """Returns the state dict of a model whose layers have these arrays; a classifier that they lack is its own.
 
+    Args:
+        source: the file's name, for messages.
+
     Raises:
-        UserError: other layers are missing, or have other arrays.
+        UserError: other layers are missing, have other arrays, or are those of a larger model.
     """
     architecture, state = ARCHITECTURES[name], dict(model.state_dict())
     classifier = next(reversed([path for path, module in model.named_modules() if isinstance(module, nn.Linear)]))
     named = architecture.layers(model)
     if missing := [layer for path, layer in named.items() if layer not in layers and path != classifier]:
-        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
-        raise UserError(f"finetune.weights: no {name}: it lacks the layers {', '.join(missing[:4])}{more}")
+        raise UserError(
+            f"finetune.weights: {source} is no {name}: it lacks the layers {_some(missing)}{_likely(name, layers)}"
+        )
+    known = {*named.values()}
+    if surplus := [layer for layer in layers if re.fullmatch(architecture.family, layer) and layer not in known]:
+        raise UserError(f"finetune.weights: {source} is no {name}, but a larger model: it also has {_some(surplus)}")
     biases: dict[str, Tensor] = {}
     for path, layer in named.items():
         arrays = [torch.from_numpy(np.array(array, np.float32)) for array in layers.get(layer, ())]
@@ -99,7 +130,7 @@ def to_state(name: str, model: nn.Module, layers: Mapping[str, Sequence[NDArray[
         if isinstance(module, nn.BatchNorm2d):
             keys = ("weight", "bias", "running_mean", "running_var")[0 if module.weight is not None else 1 :]
             if len(arrays) != len(keys):
-                raise UserError(f"finetune.weights: no {name}: layer {layer} has {len(arrays)} arrays")
+                raise UserError(f"finetune.weights: {source} is no {name}: layer {layer} has {len(arrays)} arrays")
             state |= {f"{path}.{key}": array for key, array in zip(keys, arrays, strict=True)}
             continue
         kernel = arrays[0]
@@ -119,6 +150,19 @@ def to_state(name: str, model: nn.Module, layers: Mapping[str, Sequence[NDArray[
         path = by_layer[re.sub("conv$", "bn", layer)]
         state[f"{path}.running_mean"] = state[f"{path}.running_mean"] - bias
     return state
+
+
+def _some(layers: Sequence[str]) -> str:
+    return ", ".join(layers[:4]) + (f" and {len(layers) - 4} more" if len(layers) > 4 else "")
+
+
+def _likely(name: str, layers: Mapping[str, Any]) -> str:
+    """Says which other model the names of layers are like, if they are like one's."""
+    for other, architecture in ARCHITECTURES.items():
+        alike = [layer for layer in layers if re.fullmatch(architecture.family, layer)]
+        if other != name and len(alike) > len(layers) / 3:
+            return f"; its layers are named as those of {other}"
+    return ""
 
 
 def to_layers(name: str, model: nn.Module) -> Layers:

@@ -20,6 +20,8 @@ from engine.config.training import FinetuneConfig
 from engine.distributed.ranks import Ranks
 from engine.errors import UserError
 from engine.files import other_than_file
+from engine.keras_models.weights import is_keras_file
+from engine.model.described import classes_of
 from engine.model.stages import classifier_paths
 from engine.run_folder.paths import RunDir
 
@@ -75,11 +77,16 @@ def read_weights(path: Path) -> Weights:
         UserError: the file is missing, unreadable, or holds something else.
     """
     path = weights_file(path)
-    if path.suffix in (".keras", ".h5"):
+    if is_keras_file(path):
         raise UserError(f"finetune.weights: {path.name} is a file of Keras's, which models named keras/NAME take")
     log.info("weights to start from: %s", path)
+    classes: list[str] | None = None
     try:
-        state: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            state: Any = load_file(path)
+            classes = classes_of(path)
+        else:
+            state = torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
         raise UserError(f"finetune.weights: {path} cannot be read: {first_line(error)}") from None
     except Exception as error:  # unpickling refuses in many ways
@@ -89,7 +96,7 @@ def read_weights(path: Path) -> Weights:
         ) from None
     items = state.items() if isinstance(state, Mapping) else ()
     entries = {name: entry for name, entry in items if isinstance(entry, Mapping)}
-    classes = entries.get("metadata", {}).get("classes")
+    classes = entries.get("metadata", {}).get("classes", classes)
     state = next((entries[name] for name in ("ema", "model", "state_dict", "state_dict_ema") if name in entries), state)
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"finetune.weights: {path} is neither a state dict nor a checkpoint")
@@ -111,6 +118,11 @@ def weights_file(path: Path) -> Path:
 
 def _of_experiment(folder: Path) -> Path:
     """Returns the checkpoint of an experiment that others start from."""
+    if (folder / "saved_model.pb").exists():
+        raise UserError(
+            f"finetune.weights: {folder} is a SavedModel of TensorFlow's, which is not read; load it with the Keras "
+            "that wrote it and save it as a .keras or .h5 file"
+        )
     checkpoints = RunDir(folder).checkpoints
     file = next((file for name in ("best.pt", "last.pt") if (file := checkpoints / name).is_file()), None)
     if file is None:

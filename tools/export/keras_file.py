@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from engine.errors import UserError
-from engine.exported.deployed import KEY
 from engine.exported.exportable import Exportable, Run
 from engine.keras_models.build import ARCHITECTURES
 from engine.keras_models.weights import to_layers
+from engine.model.described import KEY
 
 
 def _keras() -> Any:

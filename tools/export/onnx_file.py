@@ -13,8 +13,8 @@ import torch
 
 from engine.devices.memory_layout import uses_channels_last
 from engine.errors import UserError
-from engine.exported.deployed import KEY
 from engine.exported.exportable import Exportable, Run
+from engine.model.described import KEY
 
 OPSET = 20
 MOST_BYTES = 2_000_000_000

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from engine.exported.deployed import KEY
 from engine.exported.exportable import Exportable, Run
+from engine.model.described import KEY
 
 
 def write(model: Exportable, description: str, path: Path) -> None:

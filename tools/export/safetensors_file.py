@@ -7,8 +7,8 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from engine.exported.deployed import KEY
 from engine.exported.exportable import Exportable, Run
+from engine.model.described import KEY
 from tools.export.pt2_file import of_module
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.exported.deployed import KEY
 from engine.exported.exportable import Exportable, Run
+from engine.model.described import KEY
 from tools.export.onnx_file import quietly
 
 

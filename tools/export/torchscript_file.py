@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from engine.exported.deployed import KEY
 from engine.exported.exportable import Exportable, Run
+from engine.model.described import KEY
 from tools.export.pt2_file import of_module
 
 

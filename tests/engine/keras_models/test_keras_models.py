@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +20,7 @@ from engine.keras_models.build import ARCHITECTURES, _PooledConv, build_keras
 from engine.keras_models.weights import read_layers, to_layers, to_state
 from engine.model.freezing import Freezing
 from engine.model.pretrained import read_weights
+from tests.engine.keras_models.random_keras import random_keras
 
 NAMES = [pytest.param(name, marks=[] if "Mobile" in name else pytest.mark.full) for name in ARCHITECTURES]
 
@@ -42,15 +41,17 @@ def test_arrays_of_layers_are_the_state_dict_in_another_order(name: str) -> None
     model = scattered(build_keras(name, 7, 0.0, None))
     layers = to_layers(name, model)
     assert len(layers) == len(ARCHITECTURES[name].layers(model)), "each layer has a name of its own"
-    state = to_state(name, build_keras(name, 7, 0.0, None), layers)
+    state = to_state(name, build_keras(name, 7, 0.0, None), layers, "a.h5")
     own = {key: value for key, value in model.state_dict().items() if not key.endswith("num_batches_tracked")}
     for key, value in own.items():
         torch.testing.assert_close(state[key], value, rtol=0, atol=0)
     layers = {layer: arrays for layer, arrays in layers.items() if layer not in ("predictions", "logits")}
-    assert set(to_state(name, build_keras(name, 3, 0.0, None), layers)) == {*model.state_dict()}, "with a new head"
+    assert set(to_state(name, build_keras(name, 3, 0.0, None), layers, "a.h5")) == {*model.state_dict()}, (
+        "with a new head"
+    )
     first = next(iter(layers))
-    with pytest.raises(UserError, match=rf"no {name}: it lacks the layers {first}"):
-        to_state(name, model, {layer: arrays for layer, arrays in layers.items() if layer != first})
+    with pytest.raises(UserError, match=rf"a\.h5 is no {name}: it lacks the layers {first}"):
+        to_state(name, model, {layer: arrays for layer, arrays in layers.items() if layer != first}, "a.h5")
 
 
 def test_batch_norm_is_as_keras_has_it() -> None:
@@ -118,25 +119,12 @@ def test_files_of_keras_are_for_its_models(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", ["keras", pytest.param("weights.h5", marks=pytest.mark.full), "h5"])
 def test_keras_own_files_give_keras_own_logits(name: str, ending: str, tmp_path: Path) -> None:
     """Weights that Keras has saved, with a classifier or, nested in a model of its own, without."""
-    pytest.importorskip("h5py", reason="needs h5py: pip install -e '.[keras]'")
-    os.environ.setdefault("KERAS_BACKEND", "torch")
-    keras = pytest.importorskip("keras", reason="needs Keras: pip install -e '.[keras]'")
-    short = name.removeprefix("keras/")
-    options: dict[str, Any] = {"include_preprocessing": False} if short.startswith("Mobile") else {}
-    theirs = getattr(keras.applications, short)(
-        weights=None, classes=5, input_shape=(96, 80, 3), classifier_activation=None, **options
-    )
-    random = np.random.default_rng(0)
-    for layer in theirs.layers:
-        if layer.name.startswith("normalization"):
-            continue
-        low = 0.5 if "variance" in layer.name else 0.0
-        layer.set_weights([w + random.uniform(low, 0.05, w.shape).astype(np.float32) for w in layer.get_weights()])
+    theirs = random_keras(name, 5, 96, 80)
     file = tmp_path / f"model.{ending}"
     theirs.save_weights(file) if ending == "weights.h5" else theirs.save(file)
     model = build_model(KerasModel(name=name), FinetuneConfig(weights=file), 5, (96, 80)).eval()  # type: ignore[arg-type]
-    images = random.uniform(-1, 1, (3, 96, 80, 3)).astype(np.float32)
-    given = images * 255 if short.startswith("Efficient") else images  # whose scaling is a layer
+    images = np.random.default_rng(1).uniform(-1, 1, (3, 96, 80, 3)).astype(np.float32)
+    given = images * 255 if "Efficient" in name else images  # whose scaling is a layer
     wanted = theirs(given, training=False).detach().numpy()
     mine = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     with torch.no_grad():

@@ -266,7 +266,7 @@ def test_keras_loads_what_its_model_says(make: Callable[..., Path], tmp_path: Pa
     file = tmp_path / "model.keras"
     assert export(experiment, "keras", file) == 0
     ours = exportable(experiment, "keras")
-    state = to_state("keras/MobileNetV3Large", ours.network, read_layers(file))
+    state = to_state("keras/MobileNetV3Large", ours.network, read_layers(file), file.name)
     for key, value in ours.network.state_dict().items():
         torch.testing.assert_close(state[key], value, rtol=0, atol=0)
     with zipfile.ZipFile(file) as archive:
