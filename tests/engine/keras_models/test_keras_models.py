@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from engine.keras_models.build import ARCHITECTURES, _PooledConv, build_keras
 from engine.keras_models.weights import read_layers, to_layers, to_state
 from engine.model.freezing import Freezing
 from engine.model.pretrained import read_weights
-from tests.engine.keras_models.random_keras import random_keras
+from tests.engine.keras_models.random_keras import NEAR, differences, ours, pictures, prepared, random_keras
 
 NAMES = [pytest.param(name, marks=[] if "Mobile" in name else pytest.mark.full) for name in ARCHITECTURES]
 
@@ -123,13 +122,10 @@ def test_keras_own_files_give_keras_own_logits(name: str, ending: str, tmp_path:
     file = tmp_path / f"model.{ending}"
     theirs.save_weights(file) if ending == "weights.h5" else theirs.save(file)
     model = build_model(KerasModel(name=name), FinetuneConfig(weights=file), 5, (96, 80)).eval()  # type: ignore[arg-type]
-    images = np.random.default_rng(1).uniform(-1, 1, (3, 96, 80, 3)).astype(np.float32)
-    given = images * 255 if "Efficient" in name else images  # whose scaling is a layer
-    wanted = theirs(given, training=False).detach().numpy()
-    mine = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
-    with torch.no_grad():
-        found = model(mine.flip(1) if ARCHITECTURES[name].bgr else mine).numpy()
-    np.testing.assert_allclose(found, wanted, atol=1e-4 * max(1, float(np.abs(wanted).max())))
+    given = pictures(3, 96, 80, seed=1)
+    wanted = theirs(prepared(name, given), training=False).detach().numpy()
+    assert differences(ours(model, name, given), wanted).max() <= NEAR
+    assert differences(wanted[[1, 2, 0]], wanted).min() > 1e-3, "pictures are told apart"
     fresh = build_model(KerasModel(name=name), FinetuneConfig(weights=file), 3, (96, 80))  # type: ignore[arg-type]
     assert torch.equal(next(fresh.parameters()), next(model.parameters()))
     headed = KerasModel(name=name, head=HeadConfig(hidden=4))
