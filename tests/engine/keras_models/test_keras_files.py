@@ -121,6 +121,7 @@ def test_a_normalization_of_ones_own_is_told(tmp_path: Path, trained: Any, caplo
         caplog.clear()
         build(B0, write(tmp_path / "a.h5", {"model_weights/b0": {**layers, **normalization}}))
         assert ("want data.mean=[0.0, 0.0, 0.0] and data.std=[1.0, 1.0, 1.0]" in caplog.text) == told
+        assert ("the layer normalization" in caplog.text) == told
 
 
 def test_a_saved_model_and_images_that_are_too_small_are_refused(tmp_path: Path) -> None:
