@@ -126,7 +126,7 @@ def _other_classes(source: str, theirs: Sequence[str] | None, classes: Sequence[
         "finetune.weights: %s was trained on other classes, or in another order (%s there, %s here): its classifier is "
         "not taken over",
         source,
-        some(theirs),
+        some(list(theirs)),
         some(list(classes)),
     )
     return True

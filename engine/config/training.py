@@ -108,9 +108,9 @@ class FinetuneConfig(Section):
 
     weights: Literal["timm"] | AbsolutePath | None = None
     """timm: what timm publishes for its models, from a cache, or else downloaded. Or a .safetensors, .pth or .pt file
-    (one that is called timm: `./timm`), for models named keras/... one of Keras's, one of our checkpoints, or the folder
-    of one of our experiments, whose best checkpoint is taken. The classifier is replaced if classes differ, and a Vision
-    Transformer's positions are interpolated if the images have another size. null: start from nothing."""
+    (one that is called timm: `./timm`), for models named keras/... one of Keras's, one of our checkpoints, or the
+    folder of one of our experiments, whose best checkpoint is taken. The classifier is replaced if classes differ, and
+    a Vision Transformer's positions are interpolated if the images have another size. null: start from nothing."""
     unfreeze: dict[Annotated[float, Field(ge=0, strict=False)], Stages] | None = None
     """What is trained from which epoch on (fractions are fine): `{0: head, 5: [stage_3, stage_4], 10: all}`. The stages
     are `stem`, `stage_1`, ..., `head`; what has not begun is frozen. In a file with a `base`, `!replace` before the
