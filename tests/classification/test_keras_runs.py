@@ -27,7 +27,7 @@ from tools.export.__main__ import main as export
 SMALL = {
     "model": {"name": "keras/EfficientNetB0", "drop_rate": 0.2, "drop_path": 0.2},
     "data": {"source": "digits", "image_size": 16, "workers": 0},
-    "training": {"steps": 6, "global_batch_size": 4, "ema": {"decay": 0.9}},
+    "training": {"steps": 10, "global_batch_size": 4, "ema": {"decay": 0.9}},
     "optimizer": {"lr": 1e-3},
     "finetune": {"unfreeze": {"0": "head", "0.003": ["stage_7", "stage_6"], "0.011": "all"}},
     "evaluation": {"batch_size": 360},
@@ -44,7 +44,7 @@ def whole_and_killed(folder: Path, sections: Mapping[str, Any], kills: tuple[int
     succeed(command, folder)
     for step in kills:
         with Group(1, command, cwd=folder) as group:
-            while last_step(killed) < step:
+            while last_step(killed) < step or not (killed.checkpoints / "last.pt").exists():
                 assert group.processes[0].poll() is None, group.output(0)
                 time.sleep(0.005)
         command = [*TRAIN, "--resume", str(killed.path)]
