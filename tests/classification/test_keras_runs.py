@@ -18,7 +18,7 @@ from engine.run_folder.metrics import read_metrics
 from engine.run_folder.paths import RunDir
 from tests.classification.small import TRAIN, write_config
 from tests.distributed import Group, launch
-from tests.engine.keras_models.random_keras import import_keras, random_keras
+from tests.engine.keras_models.random_keras import import_keras
 from tests.engine.keras_models.random_keras import ours as logits
 from tests.tools.export.exports import arrays, expected, exportable
 from tools.chaos.compare import checkpoint_differences, records_difference
@@ -87,7 +87,8 @@ def test_a_fine_tuned_efficientnet_is_resumed_to_the_same_bits_and_goes_to_keras
 ) -> None:
     """An epoch of photographs of clothes at 96 pixels, from a file of Keras's, killed in each of its two phases."""
     name = "keras/EfficientNetB0"
-    random_keras(name, 10, 96, 96).save(tmp_path / "start.h5")
+    applications, shape = import_keras().applications, (96, 96, 3)
+    applications.EfficientNetB0(weights=None, classes=10, input_shape=shape).save(tmp_path / "start.h5")
     sections = {
         "model": {"name": name, "drop_rate": 0.2, "drop_path": 0.2},
         "data": {
@@ -95,6 +96,8 @@ def test_a_fine_tuned_efficientnet_is_resumed_to_the_same_bits_and_goes_to_keras
             "root": str(shared_data / "clothing"),
             "image_size": 96,
             "workers": 1,
+            "mean": [0.0, 0.0, 0.0],
+            "std": [1.0, 1.0, 1.0],
         },
         "augmentation": {"horizontal_flip": 0.5, "shift": 4},
         "training": {"steps": None, "epochs": 1, "global_batch_size": 32, "ema": {"decay": 0.9}},
