@@ -39,9 +39,13 @@ class Classifier:
     def __post_init__(self) -> None:
         self.normalized = Normalization(self.preprocessing, self.device)
 
+    def inputs(self, images: Tensor) -> Tensor:
+        """Returns what a model is given of uint8 images (B, 3, H, W) on the device: float32, normalised."""
+        return laid_out(self.normalized(images), self.channels_last)
+
     def logits(self, model: nn.Module, images: Tensor) -> Tensor:
         """Maps uint8 images (B, 3, H, W) on the device to (B, C): float32, or with test-time augmentation float64."""
-        inputs = laid_out(self.normalized(images), self.channels_last)
+        inputs = self.inputs(images)
         logits = model(inputs).float()
         if self.tta == "none":
             return logits

@@ -80,7 +80,7 @@ class DeployedClassifier(ImageClassifier):
 
     def __init__(self, deployed: DeployedModel) -> None:
         self._deployed, description = deployed, deployed.description
-        self.model, self.transform = deployed.model, deployed.transform
+        self.model, self.transform, self.inputs = deployed.model, deployed.transform, deployed.inputs
         self.classes, self.multi_label = description["classes"], description["multi_label"]
         if self.multi_label:
             self.thresholds = np.array(description["thresholds"])
@@ -117,6 +117,9 @@ class ClassificationInference(ImageClassifier):
         self.findings: dict[str, Any] = experiment.saved["run"]["findings"]
         if self.multi_label:
             self.thresholds = thresholds_in_use(config.evaluation.thresholds, self.findings, len(self.classes))
+
+    def inputs(self, images: Tensor) -> Tensor:
+        return self.classifier.inputs(images)
 
     def probabilities(self, images: Tensor) -> Tensor:
         images = images.to(self.classifier.device, non_blocking=True)

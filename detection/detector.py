@@ -51,9 +51,13 @@ class Detector:
         self._channels_last = uses_channels_last(config.training.channels_last, model)
         self.model = model.to(memory_format=torch.channels_last) if self._channels_last else model
 
+    def inputs(self, images: Tensor) -> Tensor:
+        """Returns what a model is given of uint8 images (B, 3, H, W) on its device: float32, normalised."""
+        return laid_out(self._normalized(images), self._channels_last)
+
     def forward(self, model: nn.Module, images: Tensor) -> SSDOutput:
         """Asks ``model`` about uint8 images (B, 3, H, W) on its device."""
-        return model(laid_out(self._normalized(images), self._channels_last))
+        return model(self.inputs(images))
 
     def detect(self, model: nn.Module, images: Tensor, suppress: Suppress | None = None) -> Detections:
         """Finds boxes with ``model`` on uint8 images (B, 3, H, W), which may lie anywhere."""

@@ -69,7 +69,7 @@ class DeployedDetector(ImageDetector):
         self._deployed, description = deployed, deployed.description
         if not description["suppressed"]:
             raise UserError("the exported detector ends before suppression; export it without --raw")
-        self.model, self.transform = deployed.model, deployed.transform
+        self.model, self.transform, self.inputs = deployed.model, deployed.transform, deployed.inputs
         self.classes, self.category_ids = description["classes"], description["category_ids"]
 
     def detect(self, images: Tensor) -> Detections:
@@ -86,7 +86,7 @@ class DetectionInference(ImageDetector):
         self.classes = experiment.saved["metadata"]["classes"]
         self.category_ids = experiment.saved["metadata"]["category_ids"]
         self.detector = Detector(experiment.config, self.classes, ranks)
-        self.model, self.transform = self.detector.model, self.detector.transform
+        self.model, self.transform, self.inputs = self.detector.model, self.detector.transform, self.detector.inputs
         experiment.load_into(self.model)
 
     def detect(self, images: Tensor) -> Detections:

@@ -49,6 +49,10 @@ class DeployedModel:
         self.model = nn.Identity()
         """Has no weights: they are in the session."""
 
+    def inputs(self, images: Tensor) -> Tensor:
+        """Refuses: what is exported normalises images itself, and is no module of torch."""
+        raise UserError("an exported model is no module of torch: load the experiment's folder to look inside")
+
     def __call__(self, images: Tensor) -> Mapping[str, np.ndarray[Any, Any]]:
         """Returns the outputs by name for uint8 images (B, 3, H, W)."""
         found = self._session.run(None, {"images": images.cpu().numpy()})

@@ -44,9 +44,20 @@ class Inference(Protocol):
 class ImageInference(Inference, Protocol):
     """One that can be asked about any images."""
 
+    classes: list[str]
+    """Their names, by number."""
+
     @property
     def transform(self) -> Callable[[LazyImage], Tensor]:
-        """Makes of an image the model's input, uint8 (3, H, W)."""
+        """Makes of an image what :meth:`inputs` takes, uint8 (3, H, W)."""
+        ...
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Returns what :attr:`model` is given of uint8 images (B, 3, H, W) on its device: float32, normalised.
+
+        Raises:
+            UserError: the model takes no tensors, but runs elsewhere.
+        """
         ...
 
     def answers(self, images: Tensor, sizes: Tensor) -> list[Any]:
@@ -62,8 +73,6 @@ class ImageInference(Inference, Protocol):
 class ClassifierInference(ImageInference, Protocol):
     """One that tells classes apart, so that it can judge images that another task has made."""
 
-    classes: list[str]
-    """Their names, by number."""
     multi_label: bool
     """Whether an image may show several of them."""
 

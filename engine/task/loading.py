@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor, nn
 
 from engine.config.run import RunConfig
 from engine.devices.precision import Precision, resolve_precision
@@ -32,11 +33,32 @@ AnyImage = str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
 
 
 class LoadedModel:
-    """A trained model that answers for images, in this process alone."""
+    """A trained model that answers for images, in this process alone; what it is made of can be looked at.
+
+    ``loaded.model(loaded.inputs(images))`` is what the torch module says of images, with gradients if they are wanted.
+    """
 
     def __init__(self, inference: ImageInference, precision: Precision, batch_size: int) -> None:
         self.inference = inference
+        self.classes: list[str] = inference.classes
+        """Names of the classes, by number."""
         self._precision, self._batch_size = precision, batch_size
+        inference.model.eval()
+
+    @property
+    def model(self) -> nn.Module:
+        """Returns the torch module with its weights, on its device, in evaluation mode unless somebody changes it."""
+        return self.inference.model
+
+    def inputs(self, images: Sequence[AnyImage]) -> Tensor:
+        """Returns what :attr:`model` is given of B images: float32 (B, 3, H, W), normalised, on its device.
+
+        Raises:
+            TypeError, UserError: as of a call; or the model is an exported one, which is no torch module.
+        """
+        _require_several(images)
+        device = next((parameter.device for parameter in self.model.parameters()), None)
+        return self.inference.inputs(self._prepared([_loaded(image) for image in images]).to(device))
 
     def __call__(self, images: Sequence[AnyImage]) -> list[Any]:
         """Returns what the model says of each of ``images``.
@@ -45,16 +67,23 @@ class LoadedModel:
             TypeError: it is a single one, or there are others among them.
             UserError: a file cannot be read, or an array is no image.
         """
-        single = isinstance(images, np.ndarray) and images.ndim < 4
-        if single or isinstance(images, str | os.PathLike | Image.Image):
-            raise TypeError("a model answers for a list of images: write [image] for one")
         found: list[Any] = []
+        _require_several(images)
         for first in range(0, len(images), self._batch_size):
             batch = [_loaded(image) for image in images[first : first + self._batch_size]]
-            inputs = torch.stack([self.inference.transform(image) for image in batch])
+            prepared = self._prepared(batch)
             with inference_mode(self.inference.model, self._precision):
-                found += self.inference.answers(inputs, torch.tensor([image.size for image in batch]))
+                found += self.inference.answers(prepared, torch.tensor([image.size for image in batch]))
         return found
+
+    def _prepared(self, images: Sequence[LazyImage]) -> Tensor:
+        return torch.stack([self.inference.transform(image) for image in images])
+
+
+def _require_several(images: Sequence[AnyImage]) -> None:
+    single = isinstance(images, np.ndarray) and images.ndim < 4
+    if single or isinstance(images, str | os.PathLike | Image.Image):
+        raise TypeError("a model answers for a list of images: write [image] for one")
 
 
 def _loaded(image: AnyImage) -> LazyImage:

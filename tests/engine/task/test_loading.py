@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from classification import load_classifier
@@ -84,6 +85,21 @@ def test_a_classifier_says_what_predict_says(tmp_path: Path, images: Path) -> No
         load_classifier(folder, overrides=["optimizer.lr=1"])
 
 
+def test_a_classifiers_module_says_of_its_inputs_what_the_classifier_says(tmp_path: Path, images: Path) -> None:
+    folder = train("classification", small_classification.write_config(tmp_path, model={"drop_path": 0.5}))
+    classifier = load_classifier(folder, device="cpu")
+    assert classifier.classes == [str(digit) for digit in range(10)] and not classifier.model.training
+    inputs = classifier.inputs(mixed(images))
+    assert inputs.shape == (5, 3, 16, 16) and inputs.dtype == torch.float32
+    probabilities = classifier.model(inputs).softmax(1)
+    probabilities.sum().backward()
+    assert all(parameter.grad is not None for parameter in classifier.model.parameters())
+    for answer, row in zip(classifier(mixed(images)), probabilities.tolist(), strict=True):
+        assert [answer.probabilities[name] for name in classifier.classes] == pytest.approx(row, abs=1e-5)
+    with pytest.raises(TypeError, match=r"write \[image\] for one"):
+        classifier.inputs(images / "0.png")  # type: ignore[arg-type]
+
+
 def test_several_labels_are_those_from_their_thresholds_on(tmp_path: Path) -> None:
     data = small_classification.write_multilabel_data(tmp_path / "images")
     config = small_classification.write_config(tmp_path, data=data, loss={"name": "bce"}, training={"steps": 3})
@@ -96,10 +112,14 @@ def test_several_labels_are_those_from_their_thresholds_on(tmp_path: Path) -> No
 
 def test_a_detector_finds_what_predict_finds(tmp_path: Path, images: Path) -> None:
     folder = train("detection", small_detection.write_config(tmp_path, training={"steps": 2}))
-    found = load_detector(folder, checkpoint="last", device="cpu")(mixed(images))
+    detector = load_detector(folder, checkpoint="last", device="cpu")
+    found = detector(mixed(images))
     predict("detection", folder, images, tmp_path / "found")
     written = json.loads((tmp_path / "found" / "detections.json").read_text())
     assert sum(len(each.scores) for each in found) == len(written["annotations"]) > 0
+    assert detector.classes == ["circle", "square"] and not detector.model.training
+    torch.testing.assert_close(detector.inputs([images / "0.png"]), detector.inputs(mixed(images))[:1])
+    assert detector.model(detector.inputs(mixed(images))).logits.shape[::2] == (5, 3)
     names = {category["id"]: category["name"] for category in written["categories"]}
     for number, each in enumerate(found, start=1):
         own = [annotation for annotation in written["annotations"] if annotation["image_id"] == number]
