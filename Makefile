@@ -12,7 +12,7 @@ EXPORTS := tests/tools/export tests/engine/keras_models
 BUT_EXPORTS := $(EXPORTS:%=--ignore=%)
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-export test-slurm test-gpu test-full test-lowest lint schemas
+.PHONY: help install quickstart test test-export test-slurm test-gpu test-full test-lowest lint schemas notebooks
 ifneq ($(SYSTEM_SITE),)
 ifneq ($(SYSTEM_SITE),1)
 $(error SYSTEM_SITE=$(SYSTEM_SITE): 1 is on; leave it away for an environment of its own)
@@ -67,6 +67,11 @@ lint: $(INSTALLED)  ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy notebooks/*.py
 
 schemas: $(INSTALLED)  ## write configs/schema from the configuration's types
 	$(BIN)/python -m tools.schemas
+
+notebooks: $(INSTALLED)  ## run the notebooks and write them with their outputs beside their sources, in some minutes
+	$(BIN)/python -m pip install --quiet --editable '.[dev,notebooks]'
+	$(BIN)/python -m tools.notebooks

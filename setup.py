@@ -55,6 +55,13 @@ setup(
         ],
         "export": ["onnx>=1.23,<2", "onnxruntime>=1.32,<2", "onnxscript>=0.7.2,<1", "transformers>=5.24,<6"],
         "tflite": ["litert-torch>=0.10,<0.11", "ai-edge-litert>=2.3,<3"],  # in an environment of its own
+        "notebooks": [
+            "jupytext>=1.16,<2",
+            "nbclient>=0.10,<1",
+            "nbformat>=5.9,<6",
+            "ipykernel>=6.29,<8",
+            "pandas>=2.2,<4",
+        ],
         "keras": ["keras>=3.15,<4", "h5py>=3.16,<4"],
     },
 )

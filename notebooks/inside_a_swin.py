@@ -8,8 +8,11 @@
 # *With a model of your own*, leave out the training, and load your experiment's folder.
 
 # %%
+import os
+import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,11 +24,12 @@ from classification import load_classifier
 from swin.windows import make_grid, merge
 
 plt.style.use("tableau-colorblind10")
+os.chdir(tempfile.mkdtemp())  # everything is made there; leave this out to work where you are
 
 
 def run(*arguments: str) -> None:
     """Does what `python …` does in a shell; shows what it says only if it fails."""
-    print("python", *arguments)
+    print(shlex.join(["python", *arguments]))
     ended = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
     if ended.returncode:
         raise RuntimeError(ended.stderr[-2000:])
@@ -61,7 +65,8 @@ classifier = load_classifier("runs/experiment_0001", device="cpu")
 model = classifier.model
 
 digits = load_digits()
-picture = (digits.images[-7] * 255 / 16).astype(np.uint8)
+CHOSEN = range(-12, -6)
+picture = (digits.images[CHOSEN[3]] * 255 / 16).astype(np.uint8)
 (answer,) = classifier([picture])
 x = classifier.inputs([picture])
 print(
@@ -111,35 +116,45 @@ print("windows, heads, tokens, tokens:", [tuple(weights_of(block).shape) for blo
 
 
 # %% [markdown]
-# Where one token looks: the cross is the token that asks, bright is where its attention goes (the mean of both heads),
-# white lines are the windows. Of the same token, the window of the second block is another.
+# Where one token looks: the cross is the token that asks, colours are the shares of its attention (the mean of both
+# heads), lines are the borders of the windows, and the outline is that of the digit. In the second block the same token
+# is in another window, and sees across the border.
 
 
 # %%
 def looks_at(block: torch.nn.Module, shifted: bool, row: int, column: int) -> torch.Tensor:
-    """Returns how much the token in a row and column of the map attends to each token: (16, 16), with the sum 1."""
+    """Returns how much the token in a row and column of the map attends to each: (16, 16), NaN outside its window."""
     grid = make_grid(16, 16, (4, 4), shifted=shifted)
-    weights = weights_of(block).mean(1)
-    asks = merge(weights.transpose(1, 2), grid)  # (1, 16, 16, N): place i of the last axis is token i of a window
-    place = merge(torch.arange(16.0).repeat(16, 1)[..., None], grid)[0, :, :, 0].long()
-    window = merge(torch.arange(16.0)[:, None, None].expand(16, 16, 1), grid)[0, :, :, 0]
-    same = window == window[row, column]
-    return asks[0, :, :, place[row, column]] * same
+    asked = merge(weights_of(block).mean(1).mT, grid)[0]  # (16, 16, N): by which token of its window, how much
+    token = merge(torch.arange(16.0).expand(16, 16)[..., None], grid)[0, :, :, 0].long()
+    window = merge(torch.arange(16.0).expand(16, 16).T[..., None], grid)[0, :, :, 0]
+    return torch.where(window == window[row, column], asked[:, :, token[row, column]], torch.nan)
 
 
-figure, axes = plt.subplots(2, 3, figsize=(8, 5.4), layout="constrained")
-for line, (row, column) in zip(axes, [(4, 5), (9, 7)], strict=True):
-    line[0].imshow(picture, cmap="gray", extent=(0, 16, 16, 0))
-    line[0].set_title("picture", fontsize=10)
-    for axis, shifted, name in [(line[1], False, "regular windows"), (line[2], True, "shifted windows")]:
-        drawn = axis.imshow(
-            looks_at(blocks[int(shifted)], shifted, row, column), extent=(0, 16, 16, 0), vmin=0, vmax=0.25
-        )
-        axis.set_title(f"block {1 + shifted}: {name}", fontsize=10)
-        for border in range(2 if shifted else 0, 17, 4):
-            axis.axhline(border, color="white", linewidth=0.6)
-            axis.axvline(border, color="white", linewidth=0.6)
-    for axis in line:
+def outline(axis: plt.Axes, image: np.ndarray, side: int, colour: str) -> None:
+    """Draws the outline of a digit (8, 8) on a map of ``side`` tokens."""
+    centres = (np.arange(8) + 0.5) * side / 8
+    axis.contour(centres, centres, image, levels=[110], colors=colour, linewidths=1.2)
+
+
+attention = {
+    (line, shifted): looks_at(blocks[int(shifted)], shifted, *token)
+    for line, token in enumerate([(5, 8), (9, 6)])
+    for shifted in (False, True)
+}
+most = max(np.nanmax(shares) for shares in attention.values())
+figure, axes = plt.subplots(2, 3, figsize=(8, 5.2), layout="constrained")
+for line, (row, column) in enumerate([(5, 8), (9, 6)]):
+    axes[line, 0].imshow(picture, cmap="gray_r", extent=(0, 16, 16, 0), interpolation="bilinear")
+    axes[line, 0].set_title("picture, and the token that asks", fontsize=10)
+    for axis, shifted, name in [(axes[line, 1], False, "block 1: windows"), (axes[line, 2], True, "block 2: shifted")]:
+        drawn = axis.imshow(attention[line, shifted], extent=(0, 16, 16, 0), vmin=0, vmax=most)
+        outline(axis, picture, 16, "0.45")
+        axis.set_title(name, fontsize=10)
+        for border in range(2 if shifted else 4, 16, 4):
+            axis.axhline(border, color="0.8", linewidth=0.8)
+            axis.axvline(border, color="0.8", linewidth=0.8)
+    for axis in axes[line]:
         axis.plot(column + 0.5, row + 0.5, "+", color="tab:red", markersize=11, markeredgewidth=2)
         axis.set(xticks=[], yticks=[], xlim=(0, 16), ylim=(16, 0))
 figure.colorbar(drawn, ax=axes, label="share of the token's attention", shrink=0.8)
@@ -148,23 +163,25 @@ plt.show()
 # %% [markdown]
 # ## Bias tables
 #
-# $B$ has no values of its own for each pair of tokens: it reads them from a table of $(2 \cdot 4 - 1)^2$ offsets a
-# head. The middle of each square is the token itself, and a value right of it favours what lies to the right. Zero is
-# white; heads that have learnt to look to one side are dark there.
+# $B$ has no value of its own for each pair of tokens: it reads them from a table of $(2 \cdot 4 - 1)^2$ offsets a head.
+# A row of the table is where the token that asks lies *from* the one it looks at; turned round, as below, the middle is
+# the token itself, and a value right of it raises attention to what lies to the right. Orange lowers, purple raises.
 
 # %%
 figure, axes = plt.subplots(2, 4, figsize=(8, 4.4), layout="constrained")
 tables = [block.attn.relative_position_bias_table.detach().unflatten(0, (7, 7)) for block in model.layers[1].blocks]
 strongest = max(table.abs().max().item() for table in tables)
+place = (-3.5, 3.5, 3.5, -3.5)
 for block, (line, table) in enumerate(zip(axes, tables, strict=True), start=1):
     for head, axis in enumerate(line):
-        drawn = axis.imshow(
-            table[:, :, head], cmap="PuOr", vmin=-strongest, vmax=strongest, extent=(-3.5, 3.5, 3.5, -3.5)
-        )
+        turned = table[:, :, head].flip(0, 1)
+        drawn = axis.imshow(turned, cmap="PuOr", vmin=-strongest, vmax=strongest, extent=place)
         axis.set_title(f"block {block}, head {head + 1}", fontsize=10)
         axis.set(xticks=[-3, 0, 3], yticks=[-3, 0, 3])
-figure.colorbar(drawn, ax=axes, label="bias added to the score", shrink=0.8)
-figure.suptitle("Second stage: bias by how far right and down the other token lies", fontsize=11)
+figure.supxlabel("tokens to the right", fontsize=10)
+figure.supylabel("tokens down", fontsize=10)
+figure.colorbar(drawn, ax=axes, label="bias that is added to the score", shrink=0.8)
+figure.suptitle("Second stage: bias by where the other token lies", fontsize=11)
 plt.show()
 
 # %% [markdown]
@@ -187,15 +204,18 @@ def grad_cam(image: np.ndarray, name: str) -> np.ndarray:
     return (cam / cam.max().clamp(min=1e-9)).numpy()
 
 
-pictures = [(digits.images[index] * 255 / 16).astype(np.uint8) for index in range(-12, -6)]
-answers = classifier(pictures)
-figure, axes = plt.subplots(2, 6, figsize=(8, 3.2), layout="constrained")
-for column, image, found in zip(axes.T, pictures, answers, strict=True):
-    for axis, (name, probability) in zip(column, list(found.probabilities.items())[:2], strict=True):
-        axis.imshow(image, cmap="gray", extent=(0, 4, 4, 0))
-        axis.imshow(grad_cam(image, name), cmap="viridis", alpha=0.55, interpolation="bilinear", extent=(0, 4, 4, 0))
+pictures = [(digits.images[index] * 255 / 16).astype(np.uint8) for index in CHOSEN]
+figure, axes = plt.subplots(3, 6, figsize=(8, 4.6), layout="constrained")
+for column, image, found in zip(axes.T, pictures, classifier(pictures), strict=True):
+    column[0].imshow(image, cmap="gray_r", interpolation="bilinear", extent=(0, 4, 4, 0))
+    for axis, (name, probability) in zip(column[1:], list(found.probabilities.items())[:2], strict=True):
+        drawn = axis.imshow(grad_cam(image, name), vmin=0, vmax=1, interpolation="bilinear", extent=(0, 4, 4, 0))
+        outline(axis, image, 4, "white")
         axis.set_title(f"{name}: {probability:.0%}", fontsize=10)
-        axis.set(xticks=[], yticks=[])
-figure.supylabel("second class          first class", fontsize=9)
-figure.suptitle("What speaks for the two most probable classes (bright: most)", fontsize=11)
+for axis, name in zip(axes[:, 0], ["picture", "first class", "second class"], strict=True):
+    axis.set_ylabel(name, fontsize=10)
+for axis in axes.flat:
+    axis.set(xticks=[], yticks=[])
+figure.colorbar(drawn, ax=axes, label="speaks for the class (most: 1)", shrink=0.6)
+figure.suptitle("What speaks for the two most probable classes", fontsize=11)
 plt.show()

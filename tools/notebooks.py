@@ -19,6 +19,11 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python"},
 }
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONWARNINGS": "ignore:IProgress not found",  # tqdm's, where there are no widgets
+}
 CELL_SECONDS = 1800
 """After which a cell counts as hanging."""
 
@@ -38,9 +43,9 @@ def executed(source: Path, folder: Path) -> NotebookNode:
     from nbclient import NotebookClient
 
     book = jupytext.read(source, fmt="py:percent")
-    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     place = {"metadata": {"path": str(folder)}}
-    NotebookClient(book, timeout=CELL_SECONDS, kernel_name="python3", resources=place, record_timing=False).execute()
+    client = NotebookClient(book, timeout=CELL_SECONDS, kernel_name="python3", resources=place, record_timing=False)
+    client.execute(env={**os.environ, **ENVIRONMENT, "TMPDIR": str(folder)})
     book.metadata = METADATA
     for number, cell in enumerate(book.cells, start=1):
         cell.id, cell.metadata = f"cell-{number}", {}
