@@ -1,9 +1,8 @@
 # %% [markdown]
 # # Fine-tuning on your own pictures
 #
-# From folders of pictures to a model that you can ask: this notebook fine-tunes a small Swin Transformer, reads the
-# report of its evaluation, and has it name new pictures. It takes a minute or two on a laptop's CPU and downloads
-# nothing.
+# From folders of pictures to a model that you can ask: this notebook fine-tunes a small model, reads the report of its
+# evaluation, and has it name new pictures. It takes a minute or two on a laptop's CPU and downloads nothing.
 #
 # So that it runs as it is, it makes its pictures out of the handwritten digits that come with scikit-learn. *With
 # pictures of your own*, leave out the first two sections, set `data.root` to the folder that holds `train` and `val`,
@@ -42,9 +41,8 @@ def run(*arguments: str) -> None:
 # %% [markdown]
 # ## Pictures in folders, one a class
 #
-# Black digits from 0 to 9 play the large data set on which somebody has trained before. "Your own" are 5 to 9 in
-# ink on coloured paper: five pictures a class to train on, fifty to measure with, and one that nobody has
-# labelled.
+# Black digits from 0 to 9 play the large data set on which somebody has trained before. "Your own" are 5 to 9 in ink
+# on coloured paper: five pictures a class to train on, fifty to measure with, and one that nobody has labelled.
 
 # %%
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -85,7 +83,7 @@ plt.show()
 # ## A model that knows something
 #
 # One YAML file is one run; [docs/configuration.md](../docs/configuration.md) has every key. A small
-# [ResNet](https://arxiv.org/abs/1512.03385) learns the clean digits; `swin_tiny` and any model of timm are trained by
+# [ResNet](https://arxiv.org/abs/1512.03385) learns the black digits; `swin_tiny` and any model of timm are trained by
 # the same lines, but this one is quick on a CPU. A run leaves everything that it knows in a numbered folder below
 # `runs`.
 
@@ -104,7 +102,7 @@ logging: {every_steps: 5}
 run("-m", "classification.train", "--config", "known.yaml")
 
 best = json.loads(Path("runs/experiment_0001/status.json").read_text())["best"]
-print(f"{best['top1']:.0%} of the held-out clean digits are right")
+print(f"{best['top1']:.0%} of the held-out black digits are right")
 
 # %% [markdown]
 # ## Fine-tuning, stage by stage
@@ -112,8 +110,8 @@ print(f"{best['top1']:.0%} of the held-out clean digits are right")
 # `base` takes over the settings of the file before. `finetune.weights` starts from that run: all but the last layer,
 # which has other classes now. `unfreeze` trains the new head alone at first, then the last stage with it, then
 # everything, so that the gradients of a head that knows nothing do not spoil what lies below
-# ([Howard and Ruder, 2018](https://arxiv.org/abs/1801.06146)); `backbone_lr_scale` lets what
-# lies below the head change more slowly than the head.
+# ([Howard and Ruder, 2018](https://arxiv.org/abs/1801.06146)); `backbone_lr_scale` lets what lies below change more
+# slowly than the head.
 
 # %%
 Path("mine.yaml").write_text("""\

@@ -69,9 +69,8 @@ CHOSEN = range(-12, -6)
 picture = (digits.images[CHOSEN[3]] * 255 / 16).astype(np.uint8)
 (answer,) = classifier([picture])
 x = classifier.inputs([picture])
-print(
-    f"shows {digits.target[-7]}; the model says {answer.classes[0]} with {answer.probabilities[answer.classes[0]]:.0%}"
-)
+said = answer.classes[0]
+print(f"The picture shows {digits.target[CHOSEN[3]]}; the model says {said} with {answer.probabilities[said]:.0%}.")
 print("inputs:", tuple(x.shape), "logits:", tuple(model(x).shape))
 
 # %% [markdown]

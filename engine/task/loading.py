@@ -47,7 +47,7 @@ class LoadedModel:
 
     @property
     def model(self) -> nn.Module:
-        """Returns the torch module with its weights, on its device, in evaluation mode unless somebody changes it."""
+        """Returns the torch module with its weights, on its device, in evaluation mode (Identity if exported)."""
         return self.inference.model
 
     def inputs(self, images: Sequence[AnyImage]) -> Tensor:
@@ -67,8 +67,8 @@ class LoadedModel:
             TypeError: it is a single one, or there are others among them.
             UserError: a file cannot be read, or an array is no image.
         """
-        found: list[Any] = []
         _require_several(images)
+        found: list[Any] = []
         for first in range(0, len(images), self._batch_size):
             batch = [_loaded(image) for image in images[first : first + self._batch_size]]
             prepared = self._prepared(batch)

@@ -89,12 +89,12 @@ def test_a_classifiers_module_says_of_its_inputs_what_the_classifier_says(tmp_pa
     folder = train("classification", small_classification.write_config(tmp_path, model={"drop_path": 0.5}))
     classifier = load_classifier(folder, device="cpu")
     assert classifier.classes == [str(digit) for digit in range(10)] and not classifier.model.training
-    inputs = classifier.inputs(mixed(images))
+    answers, inputs = classifier(mixed(images)), classifier.inputs(mixed(images))
     assert inputs.shape == (5, 3, 16, 16) and inputs.dtype == torch.float32
     probabilities = classifier.model(inputs).softmax(1)
     probabilities.sum().backward()
     assert all(parameter.grad is not None for parameter in classifier.model.parameters())
-    for answer, row in zip(classifier(mixed(images)), probabilities.tolist(), strict=True):
+    for answer, row in zip(answers, probabilities.tolist(), strict=True):
         assert [answer.probabilities[name] for name in classifier.classes] == pytest.approx(row, abs=1e-5)
     with pytest.raises(TypeError, match=r"write \[image\] for one"):
         classifier.inputs(images / "0.png")  # type: ignore[arg-type]

@@ -65,7 +65,10 @@ def test_a_classifier(request: pytest.FixtureRequest, kind: str, images: Path, t
                 assert other[key] == value
     paths = sorted(images.glob("[0-9].png"))
     as_arrays = [np.asarray(Image.open(path)) for path in paths]
-    found = load_classifier(file)(as_arrays)
+    exported = load_classifier(file)
+    with pytest.raises(UserError, match=r"an exported model is no module of torch"):
+        exported.inputs(paths)
+    found = exported(as_arrays)
     for answer, other in zip(found, load_classifier(experiment, overrides=FLOAT32)(paths), strict=True):
         assert answer.classes == other.classes
         assert answer.probabilities == pytest.approx(other.probabilities, abs=1e-5)
