@@ -71,7 +71,7 @@ for digit, name in enumerate(NAMES[5:], start=5):
     write("pictures/new", digit, slice(-1, None), coloured=True)
 
 shown = [file for name in NAMES[5:] for file in sorted(Path(f"pictures/mine/train/{name}").iterdir())[:2]]
-figure, axes = plt.subplots(1, 10, figsize=(8, 1.2), layout="constrained")
+figure, axes = plt.subplots(1, 10, figsize=(6.5, 1.1), layout="constrained")
 for axis, file in zip(axes, shown, strict=True):
     axis.imshow(Pillow.open(file))
     axis.set_title(file.parent.name, fontsize=9)
@@ -197,7 +197,7 @@ Image(results / "reliability.png", width=420)
 classifier = load_classifier("runs/experiment_0002", device="cpu")
 files = sorted(Path("pictures/new").iterdir())
 
-figure, axes = plt.subplots(1, 5, figsize=(8, 2), layout="constrained")
+figure, axes = plt.subplots(1, 5, figsize=(7, 1.8), layout="constrained")
 for axis, file, answer in zip(axes, files, classifier(files), strict=True):
     (said,) = answer.classes
     axis.imshow(Pillow.open(file))

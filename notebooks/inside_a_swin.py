@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -62,7 +63,7 @@ run("-m", "classification.train", "--config", "digits.yaml")
 
 # %%
 classifier = load_classifier("runs/experiment_0001", device="cpu")
-model = classifier.model
+model: Any = classifier.model  # a swin.SwinTransformer
 
 digits = load_digits()
 CHOSEN = range(-12, -6)
@@ -98,7 +99,7 @@ for hook in hooks:
 
 
 @torch.no_grad()
-def weights_of(block: torch.nn.Module) -> torch.Tensor:
+def weights_of(block: Any) -> torch.Tensor:
     """Returns the attention of each window: (windows, heads, N, N), each row a distribution over N tokens."""
     tokens, mask, out = taken[block]
     attention = block.attn
@@ -121,7 +122,7 @@ print("windows, heads, tokens, tokens:", [tuple(weights_of(block).shape) for blo
 
 
 # %%
-def looks_at(block: torch.nn.Module, shifted: bool, row: int, column: int) -> torch.Tensor:
+def looks_at(block: Any, shifted: bool, row: int, column: int) -> torch.Tensor:
     """Returns how much the token in a row and column of the map attends to each: (16, 16), NaN outside its window."""
     grid = make_grid(16, 16, (4, 4), shifted=shifted)
     asked = merge(weights_of(block).mean(1).mT, grid)[0]  # (16, 16, N): by which token of its window, how much
@@ -144,7 +145,7 @@ attention = {
 most = max(np.nanmax(shares) for shares in attention.values())
 figure, axes = plt.subplots(2, 3, figsize=(8, 5.2), layout="constrained")
 for line, (row, column) in enumerate([(5, 8), (9, 6)]):
-    axes[line, 0].imshow(picture, cmap="gray_r", extent=(0, 16, 16, 0), interpolation="bilinear")
+    axes[line, 0].imshow(picture, cmap="gray_r", extent=(0, 16, 16, 0))
     axes[line, 0].set_title("picture, and the token that asks", fontsize=10)
     for axis, shifted, name in [(axes[line, 1], False, "block 1: windows"), (axes[line, 2], True, "block 2: shifted")]:
         drawn = axis.imshow(attention[line, shifted], extent=(0, 16, 16, 0), vmin=0, vmax=most)
@@ -206,9 +207,9 @@ def grad_cam(image: np.ndarray, name: str) -> np.ndarray:
 pictures = [(digits.images[index] * 255 / 16).astype(np.uint8) for index in CHOSEN]
 figure, axes = plt.subplots(3, 6, figsize=(8, 4.6), layout="constrained")
 for column, image, found in zip(axes.T, pictures, classifier(pictures), strict=True):
-    column[0].imshow(image, cmap="gray_r", interpolation="bilinear", extent=(0, 4, 4, 0))
+    column[0].imshow(image, cmap="gray_r", extent=(0, 4, 4, 0))
     for axis, (name, probability) in zip(column[1:], list(found.probabilities.items())[:2], strict=True):
-        drawn = axis.imshow(grad_cam(image, name), vmin=0, vmax=1, interpolation="bilinear", extent=(0, 4, 4, 0))
+        drawn = axis.imshow(grad_cam(image, name), vmin=0, vmax=1, extent=(0, 4, 4, 0))
         outline(axis, image, 4, "white")
         axis.set_title(f"{name}: {probability:.0%}", fontsize=10)
 for axis, name in zip(axes[:, 0], ["picture", "first class", "second class"], strict=True):

@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = command_parser(
         "python -m tools.notebooks",
         "Runs notebooks/NAME.py, in an empty folder on one CPU core, and writes notebooks/NAME.ipynb with its outputs.",
-        ["python -m tools.notebooks", "python -m tools.notebooks detection"],
+        ["python -m tools.notebooks", "python -m tools.notebooks fine_tuning"],
     )
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[*known, []], help="all by default")
     names = parser.parse_args(arguments).names or known

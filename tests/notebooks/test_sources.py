@@ -43,6 +43,7 @@ def undocumented(source: str, pages: str) -> list[str]:
 
 def test_each_source_has_its_notebook() -> None:
     assert len(NAMES) >= 4 and sorted(path.stem for path in FOLDER.glob("*.ipynb")) == NAMES
+    assert not {*NAMES} & {*PACKAGES}, "Jupyter starts in their folder, and would import the notebook"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -54,8 +54,8 @@ random = np.random.default_rng(0)
 
 def scene(pool: list[int]) -> tuple[np.ndarray, list[tuple[int, list[int]]]]:
     """Draws a scene (96, 96) out of digits with these numbers; returns it with the class and box of each object."""
-    canvas, objects = np.tile(np.linspace(*random.uniform(20, 80, 2), SIDE), (SIDE, 1)), []
-    free = np.ones((SIDE, SIDE), bool)
+    shades = np.linspace(random.uniform(20, 80), random.uniform(20, 80), SIDE)
+    canvas, objects, free = np.tile(shades, (SIDE, 1)), [], np.ones((SIDE, SIDE), bool)
     for number in random.choice(pool, random.integers(1, 7)):
         side = int(random.integers(22, 45))
         left, top = (int(value) for value in random.integers(0, SIDE - side, 2))
@@ -88,7 +88,7 @@ def write_scenes(split: str, count: int, numbers: range) -> None:
     print(f"{split}: {count} scenes, {len(numbered)} objects")
 
 
-write_scenes("train", 400, range(1300))
+write_scenes("train", 500, range(1300))
 write_scenes("val", 80, range(1300, len(digits.images)))
 
 # %% [markdown]
