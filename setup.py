@@ -60,7 +60,7 @@ setup(
             "nbclient>=0.10,<1",
             "nbformat>=5.9,<6",
             "ipykernel>=6.29,<8",
-            "pandas>=2.2,<4",
+            "pandas>=2.2.3,<4",
         ],
         "keras": ["keras>=3.15,<4", "h5py>=3.16,<4"],
     },
