@@ -42,7 +42,7 @@ quickstart: $(INSTALLED)  ## train a small Swin Transformer on real images, in a
 	$(BIN)/python -m classification.train --config configs/classification/quickstart.yaml
 
 test: $(INSTALLED)  ## run the tests but those of exports (under 10 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not full and not slurm' -n 2 --dist worksteal $(BUT_EXPORTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not full and not slurm' -n 3 --dist worksteal $(BUT_EXPORTS)
 
 test-export: $(INSTALLED)  ## run the tests of exports and of Keras's models, with the packages of pip and npm that they need
 	$(BIN)/python -m pip install --quiet --editable '.[dev,export,keras]'

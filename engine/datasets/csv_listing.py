@@ -24,16 +24,24 @@ NAMED = 5
 """Rows that a message names."""
 
 
+class _Codes(dict[str, int]):
+    """Numbers of different cells, in the order in which they are first asked for."""
+
+    def __missing__(self, cell: str) -> int:
+        code = self[cell] = len(self)
+        return code
+
+
 class Column:
     """The cells of a column: different ones, and which of these each row has."""
 
     def __init__(self, different: Iterable[str] = (), rows: Any = None) -> None:
-        self._codes = {cell: code for code, cell in enumerate(different)}
+        self._codes = _Codes({cell: code for code, cell in enumerate(different)})
         self._rows: Any = array("i") if rows is None else rows
 
     def append(self, cell: str) -> None:
         """Adds the cell of one more row."""
-        self._rows.append(self._codes.setdefault(cell, len(self._codes)))
+        self._rows.append(self._codes[cell])
 
     def renamed(self, name: Callable[[str], str]) -> Column:
         """Returns the column with other cells, ``name`` of each."""
@@ -135,7 +143,7 @@ def _read_tables(config: CsvData) -> tuple[Listing, NDArray[np.int64]]:
             within = list[int]()
             for line, cells in read_rows(file, wanted, within, config.delimiter):
                 path = place = cells[0]
-                if not path or path[0] in "/." or _may_be_unusual(path):
+                if not path or path[0] in "/." or path[-1] == "/" or "/." in path or "//" in path or "\0" in path:
                     path = path and os.path.normpath(path)
                     place = os.path.normpath(os.path.join(root, path)).removeprefix(root)
                     if not path or "\0" in path:
@@ -157,11 +165,6 @@ def _read_tables(config: CsvData) -> tuple[Listing, NDArray[np.int64]]:
     if config.split_column is not None:
         listing.check(config.split_column, splits, SPLITS.__contains__, "train, val (or validation) or test")
     return listing, _counted(listing, config, np.frombuffer(hashes, np.int64))
-
-
-def _may_be_unusual(path: str) -> bool:
-    """Whether :func:`os.path.normpath` may change a path that does not begin with a dot, or it may be none."""
-    return "/." in path or "//" in path or path[-1] == "/" or "\0" in path
 
 
 def _counted(listing: Listing, config: CsvData, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
