@@ -54,7 +54,7 @@ def look(config: ClassificationConfig) -> Iterator[Checked]:
             *(f"{split}: {len(images)} images of {len(images.classes)} classes" for split, images in opened.items()),
             *untested,
         ],
-        odd_labels(train, opened["val"]),
+        [*config.augmentation.questions(), *odd_labels(train, opened["val"])],
         [
             *faults_of(train, opened["val"], config.data.max_unreadable).splitlines(),
             *refusals(

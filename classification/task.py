@@ -83,7 +83,8 @@ class ClassificationTask:
         self.train_data = ImageReader(images, transform, seed)
         self.train_order = build_order(data, images, seed)
         log.info("data: %s", described(data, images, held_out, self.train_order.num_samples))
-        for oddity in odd_labels(images, held_out) if ranks.is_main else ():
+        questions = [*config.augmentation.questions(), *odd_labels(images, held_out)]
+        for oddity in questions if ranks.is_main else ():
             log.warning("%s", oddity)
         self.drop_last = data.drop_last
         self.slot_multiple = 2 if config.augmentation.mixes else 1

@@ -15,15 +15,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 from PIL import Image
 
 from engine.commands.arguments import command_parser
 from engine.commands.entry import exit_code
 from engine.config.load import load_config
 from engine.data.index import Listed, read_index, write_index
+from engine.data.shards import content_digest
+from engine.data.unreadable import NAMED, UnreadableError
 from engine.datasets.shard_images import INDEX
 from engine.distributed.layout import Layout, own_cores
 from engine.errors import UserError
@@ -48,10 +52,22 @@ class Job:
     sources: list[Path]
     endings: list[str]
     labels: list[tuple[str, bytes] | None]
+    sizes: NDArray[np.int64] | None
+    """Widths and heights that they must have."""
     short_side: int | None
     quality: int
     plan: str
     """Digest of all that decides what is packed."""
+
+
+class Written(NamedTuple):
+    """What has come of a :class:`Job`."""
+
+    table: NDArray[np.int64]
+    """(N, 5): offset, size in bytes, width and height of each image, 0 of those that are as they were; a digest of what
+    is in each."""
+    faults: list[str]
+    """What is wrong with images that training would not take."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser(
         "python -m tools.pack",
         "Packs the images of a run's configuration into tar files with an index, in the order in which the run sees "
-        "them; data={source: shards, root: DIR} reads them. Goes on where it was interrupted.",
+        "them; data={source: shards, root: DIR} reads them. Goes on where it was interrupted. Decodes each image, and "
+        "refuses those that training would refuse.",
         [
             "python -m tools.pack --config shop.yaml --output /scratch/shop",
             "python -m tools.pack --config shop.yaml --output /scratch/shop_320 --short-side 320 --quality 90",
@@ -92,9 +109,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise UserError(f"--task: {task} has nothing to be packed")
             splits = packable_splits(config)
         workers = options.workers or own_cores(Layout(), os.environ)
+        max_unreadable = getattr(getattr(config, "data", None), "max_unreadable", 0)
         for split, packable in splits.items():
             sizes = options.short_side, options.quality, options.shard_images
-            print(pack(packable, options.output.absolute(), split, *sizes, workers), flush=True)
+            print(pack(packable, options.output.absolute(), split, *sizes, workers, max_unreadable), flush=True)
         print(f"to train on them: 'data={{source: shards, root: {shown(options.output)}}}'")
         return 0
 
@@ -102,9 +120,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def pack(
-    packable: Packable, folder: Path, split: str, short_side: int | None, quality: int, count: int, workers: int
+    packable: Packable,
+    folder: Path,
+    split: str,
+    short_side: int | None,
+    quality: int,
+    count: int,
+    workers: int,
+    max_unreadable: int = 0,
 ) -> str:
-    """Packs a split, or what an earlier call has not packed of it; returns what there is now, in a line.
+    """Packs a split, or what an earlier call has not packed of it; returns what there is now, in a few lines.
 
     Args:
         packable: The images.
@@ -114,9 +139,11 @@ def pack(
         quality: Of the JPEG files of these.
         count: Images a tar file.
         workers: Processes.
+        max_unreadable: How many images of train may be ones that training has to skip. They are packed as they are, so
+            that a run sees the same; as are those of test, which training does not read.
 
     Raises:
-        UserError: an image cannot be read, or other data, or other settings, have been packed there.
+        UserError: more images cannot be read, or other data, or other settings, have been packed there.
     """
     plan = _plan(packable, short_side, quality if short_side else 0, count)
     index = folder / INDEX.format(split)
@@ -125,8 +152,11 @@ def pack(
     if finished is None:
         jobs = _jobs(packable, [folder / name for name in names], short_side, quality, count, plan)
         with ProcessPoolExecutor(min(workers, len(names)), initializer=end_with_parent) as pool:
-            parts = [np.insert(part, 0, number, axis=1) for number, part in enumerate(_done(pool, jobs, 2 * workers))]
-        table = np.concatenate(parts)
+            done = [*_done(pool, jobs, 2 * workers)]
+        faults = [fault for part in done for fault in part.faults]
+        if split != "test" and len(faults) > max_unreadable:
+            raise UserError(_refused(split, faults, max_unreadable if split == "train" else None))
+        table = np.concatenate([np.insert(part.table, 0, number, axis=1) for number, part in enumerate(done)])
         finished = Listed(
             {**packable.resized(packable.arrays, table[:, 3:5]), "pieces": table[:, [0, 1, 2, 5]]},
             {
@@ -136,6 +166,7 @@ def pack(
                 "shards": names,
                 "sizes": [(folder / name).stat().st_size for name in names],
                 "version": uuid.uuid4().hex,
+                "faults": faults,
             },
             [],
         )
@@ -144,7 +175,24 @@ def pack(
             _part(folder / name).unlink(missing_ok=True)
     _require_same(finished, plan, index)
     total = sum(finished.facts["sizes"])
-    return f"{split}: {len(packable.names)} images in {len(names)} tar files, {total / 1e6:.1f} MB, and {shown(index)}"
+    text = f"{split}: {len(packable.names)} images in {len(names)} tar files, {total / 1e6:.1f} MB, and {shown(index)}"
+    if faults := finished.facts.get("faults"):
+        why = "training reads none of test" if split == "test" else "a run skips them, as data.max_unreadable allows"
+        text += f"\n{split}: {len(faults)} images cannot be used, and are packed as they are: {why}:\n{_first(faults)}"
+    return text
+
+
+def _refused(split: str, faults: list[str], max_unreadable: int | None) -> str:
+    """Returns a message about images that training would refuse; ``max_unreadable`` None: it would refuse any."""
+    more = "" if max_unreadable is None else f", more than the {max_unreadable} of data.max_unreadable"
+    return (
+        f"{len(faults)} images of {split} cannot be used{more}: training would refuse them:\n{_first(faults)}\nrepair, "
+        "replace or remove them, and call again: what is packed of other images stays"
+    )
+
+
+def _first(faults: list[str]) -> str:
+    return "\n".join([*faults[:NAMED], *([f"and {len(faults) - NAMED} more"] if len(faults) > NAMED else [])])
 
 
 def _plan(packable: Packable, *settings: int | None) -> str:
@@ -170,15 +218,16 @@ def _jobs(
             [packable.path(index) for index in indices],
             [os.path.splitext(packable.names[index])[1].lower() or ".jpg" for index in indices],
             [packable.label(index) for index in indices],
+            None if packable.sizes is None else packable.sizes[indices.start : indices.stop],
             short_side,
             quality,
             plan,
         )
 
 
-def _done(pool: ProcessPoolExecutor, jobs: Iterable[Job], at_once: int) -> Iterator[np.ndarray]:
+def _done(pool: ProcessPoolExecutor, jobs: Iterable[Job], at_once: int) -> Iterator[Written]:
     """Yields what comes of the jobs, in order; never are many of them there at a time, since each names its images."""
-    running = deque[Future[np.ndarray]]()
+    running = deque[Future[Written]]()
     for job in jobs:
         running.append(pool.submit(write_shard, job))
         if len(running) >= at_once:
@@ -192,37 +241,35 @@ def _part(file: Path) -> Path:
     return file.with_name(f".{file.name}.part")
 
 
-def write_shard(job: Job) -> np.ndarray:
-    """Writes a tar file, unless it is there, reads it again to compare, and returns where its images lie.
-
-    Returns:
-        (N, 5): offset, size in bytes, width and height of each, 0 of images that are as they were; a digest of what is
-        in each.
+def write_shard(job: Job) -> Written:
+    """Writes a tar file, unless it is there with nothing wrong in it, and reads it again to compare.
 
     Raises:
-        UserError: an image cannot be read, or the tar file is of other images.
+        UserError: a file cannot be read, or the tar file is of other images.
     """
     if (known := read_index(_part(job.file))) is not None and job.file.exists():
         _require_same(known, job.plan, job.file)
-        if job.file.stat().st_size == known.facts["size"]:
-            return known.arrays["table"].copy()
+        if job.file.stat().st_size == known.facts["size"] and not known.facts.get("faults"):
+            return Written(known.arrays["table"].copy(), [])
     job.file.parent.mkdir(parents=True, exist_ok=True)
     aside = job.file.with_name(f".{job.file.name}.{uuid.uuid4().hex[:12]}")
-    rows = list[tuple[int, ...]]()
+    rows, faults = list[tuple[int, ...]](), list[str]()
     try:
         with aside.open("xb") as stream, tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for number, (source, ending, label) in enumerate(
                 zip(job.sources, job.endings, job.labels, strict=True), job.first
             ):
-                content, size = _content(source, job.short_side, job.quality)
+                wanted = None if job.sizes is None else tuple(job.sizes[number - job.first].tolist())
+                content, size, fault = _content(source, job.short_side, job.quality, wanted)
+                faults += [fault] if fault else []
                 offset = _add(tar, f"{number:09d}{'.jpg' if size else ending}", content)
-                rows.append((offset, len(content), *(size or (0, 0)), _digest(content)))
+                rows.append((offset, len(content), *(size or (0, 0)), content_digest(content)))
                 if label is not None:
                     _add(tar, f"{number:09d}{label[0]}", label[1])
         with aside.open("rb+") as written:
             os.fsync(written.fileno())
             for offset, length, _, _, digest in rows:
-                if _digest(os.pread(written.fileno(), length, offset)) != digest:
+                if content_digest(os.pread(written.fileno(), length, offset)) != digest:
                     raise OSError(5, "what is read is not what was written", os.fspath(job.file))
         os.replace(aside, job.file)
     except OSError as error:
@@ -231,12 +278,9 @@ def write_shard(job: Job) -> np.ndarray:
         with contextlib.suppress(OSError):
             aside.unlink()
     table = np.array(rows, np.int64)
-    write_index(_part(job.file), Listed({"table": table}, {"plan": job.plan, "size": job.file.stat().st_size}, []))
-    return table
-
-
-def _digest(content: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big", signed=True)
+    facts = {"plan": job.plan, "size": job.file.stat().st_size, "faults": faults}
+    write_index(_part(job.file), Listed({"table": table}, facts, []))
+    return Written(table, faults)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
@@ -249,21 +293,30 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> int:
     return offset
 
 
-def _content(source: Path, short_side: int | None, quality: int) -> tuple[bytes, tuple[int, int] | None]:
-    """Returns the bytes of an image file, made smaller if it is too large, and its new width and height then."""
+def _content(
+    source: Path, short_side: int | None, quality: int, wanted: tuple[int, ...] | None
+) -> tuple[bytes, tuple[int, int] | None, str]:
+    """Returns the bytes of an image file, made smaller if it is too large; its new width and height then; and what
+    training would say of it, if it would not take it: such a file stays as it is.
+    """
     try:
         content = source.read_bytes()
     except OSError as error:
         raise UserError(f"{source}: cannot be read: {error.strerror}") from None
-    if short_side is None:
-        return content, None
-    image = load_image(source, content)
-    if min(image.size) <= short_side:
-        return content, None
+    try:
+        image = load_image(source, content)
+        pixels = image.pixels()
+    except UnreadableError as error:
+        return content, None, str(error)
+    if wanted is not None and image.size != wanted:
+        sizes = f"has {image.width} x {image.height} pixels, but its annotations are for {wanted[0]} x {wanted[1]}"
+        return content, None, f"{source}: {sizes}; correct width and height in the JSON file, or the image"
+    if short_side is None or min(image.size) <= short_side:
+        return content, None, ""
     scale = short_side / min(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    pixels = np.ascontiguousarray(image.pillow().resize(size, Image.Resampling.BICUBIC))
-    return simplejpeg.encode_jpeg(pixels, quality, "RGB", "420"), size
+    smaller = np.ascontiguousarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    return simplejpeg.encode_jpeg(smaller, quality, "RGB", "420"), size, ""
 
 
 if __name__ == "__main__":

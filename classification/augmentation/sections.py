@@ -18,7 +18,14 @@ from engine.config.section import (
 
 _NUMBER = r"\d+(\.\d+)?"
 _RAND_SECTION = re.compile(rf"m\d+|n[1-9]\d*|p(0(\.\d+)?|1(\.0+)?)|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3aw|3a)")
+_LEAST = {"m": 0, "mmax": 0, "n": 1}
 _AUGMIX_SECTION = re.compile(rf"m\d+|w[1-9]\d*|d[1-9]\d*|a{_NUMBER}|b[01]|mstd{_NUMBER}")
+STRONGEST = 30
+"""Magnitude of RandAugment beyond which no paper goes: three times timm's 10, at which images turn by 30 degrees."""
+CLIPPED_AT = 10
+"""Magnitude to which timm clips those of a policy without mmax."""
+MOST_LAYERS = 14
+"""Operations of the smallest set from which RandAugment draws none twice."""
 _AUTO_POLICY = re.compile(rf"(v0r|v0|originalr|original|3a)(-mstd{_NUMBER})?")
 
 
@@ -31,7 +38,16 @@ def _rand_text(text: str) -> str:
             f"{part} is not understood; right is for example 'rand-m9-mstd0.5-inc1': 'rand', any of m (magnitude), "
             "n (layers), p (probability), mstd, mmax, inc0 or inc1, tweights, t3a or t3aw, joined by '-'"
         )
+    given = rand_numbers(text)
+    for key, most in (("m", STRONGEST), ("mmax", STRONGEST), ("n", MOST_LAYERS)):
+        if given.get(key, 0) > most:
+            raise ValueError(f"'{key}{given[key]}' in '{text}' is too much: {key} goes from {_LEAST[key]} to {most}")
     return text
+
+
+def rand_numbers(text: str) -> dict[str, int]:
+    """Returns magnitude, its upper bound and the layers that a RandAugment in timm's notation names."""
+    return {key: int(number) for key, number in re.findall(r"-(m|mmax|n)(\d+)(?=-|$)", text)}
 
 
 def _auto_text(text: str) -> str:
@@ -52,6 +68,10 @@ def _augmix_text(text: str) -> str:
             f"{part} is not understood; right is for example 'augmix-m3-w3': 'augmix', any of m (magnitude), "
             "w (width), d (depth), a (alpha), b0 or b1 (blended) and mstd, joined by '-'"
         )
+    if too_much := [
+        section for section in sections if re.fullmatch(r"m\d+", section) and int(section[1:]) > CLIPPED_AT
+    ]:
+        raise ValueError(f"'{too_much[0]}' in '{text}' is too much: timm clips m, which goes from 0 to {CLIPPED_AT}")
     return text
 
 
@@ -113,7 +133,7 @@ class RandAugmentConfig(Section):
 
     magnitude: Annotated[int, Field(ge=0, le=10)] = 9
     """Strength of the operations."""
-    layers: Few = 2
+    layers: Annotated[int, Field(ge=1, le=MOST_LAYERS)] = 2
     """Operations drawn for an image."""
     probability: Probability = 0.5
     """Probability that a drawn operation is applied."""
@@ -198,6 +218,17 @@ class AugmentationConfig(Section):
         if len(used) > 1:
             raise ValueError(f"{' and '.join(used)} are alternatives; keep one and set the others to null or false")
         return self
+
+    def questions(self) -> list[str]:
+        """Returns what is possible, and seldom meant."""
+        if not isinstance(self.randaugment, str):
+            return []
+        given = rand_numbers(self.randaugment)
+        magnitude, most = given.get("m", 0), given.get("mmax", 0) or CLIPPED_AT
+        if magnitude <= most:
+            return []
+        text = f"augmentation.randaugment: timm clips m{magnitude} to {most}"
+        return [f"{text}, so that {self.randaugment} is as strong as with m{most}; mmax{magnitude} lets it be stronger"]
 
     @property
     def uncovers(self) -> bool:

@@ -81,8 +81,9 @@ class CocoImages(FromIndex, InFiles):
         Raises:
             UserError: it cannot be read, or has another size than its annotations are for.
         """
-        path = self.path(index)
-        image = load_image(path, self._reader.read(self._place(index)))
+        content = self._reader.read(self._place(index))
+        path = self.path(index)  # of shards, that of the copy which has just been read
+        image = load_image(path, content)
         width, height = self.annotations.sizes[index].tolist()
         if image.size != (width, height):
             raise UserError(
@@ -179,4 +180,5 @@ def packable(images: CocoImages) -> Packable:
         changed = {"boxes": arrays["boxes"] * np.tile(factors, 2), "areas": arrays["areas"] * factors.prod(axis=1)}
         return {**arrays, "sizes": new, **changed}
 
-    return Packable("boxes", images.names, images.path, lambda index: None, arrays, facts, resized)
+    sizes = images.annotations.sizes
+    return Packable("boxes", images.names, images.path, lambda index: None, arrays, facts, resized, sizes)

@@ -39,6 +39,13 @@ def fitting_prefetch(prefetch: int, workers: int, batch_bytes: int, room: int) -
     )
 
 
+def told_of_cores(workers: int, cores: int) -> str:
+    """Returns what to say of so many worker processes of a rank on a machine's cores; nothing if there are enough."""
+    if workers <= cores:
+        return ""
+    return f"data.workers: {workers} processes on {cores} cores take turns and memory; auto is a rank's cores less one"
+
+
 class WorkerLostError(RuntimeError):
     """Processes that read images are killed again and again."""
 

@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from engine.data.lost_workers import (
     WorkerLostError,
     fitting_prefetch,
     loss_of,
+    told_of_cores,
     told_of_loss,
 )
 from engine.data.read_meter import ReadMeter
@@ -157,6 +159,7 @@ def read_batches(
         prefetch, text = fitting_prefetch(settings.prefetch, workers, size, settings.ready_bytes)
         settings = replace(settings, prefetch=prefetch)
         settings.troubles.tell_once(text)
+        settings.troubles.tell_once(told_of_cores(workers, own_cores(Layout(), {})))
     coming = Unread(itertools.chain(first, later))
     for restarts in itertools.count():
         try:
@@ -174,19 +177,19 @@ def _read(
     reader: SampleReader, coming: Unread, settings: WorkerSettings, memory: BatchMemory | None
 ) -> Generator[Any, None, None]:
     parallel = settings.workers > 0
-    loader: DataLoader[Any] = DataLoader(
-        _BatchReader(reader, settings.collate, settings.read_threads, settings.meter, settings.patience, memory),
-        batch_size=None,  # the draws come in batches already
-        sampler=_with_following(coming, max(1, settings.workers)),
-        collate_fn=_unchanged,
-        pin_memory=settings.pin_memory,
-        generator=torch.Generator(),
-        num_workers=settings.workers,
-        prefetch_factor=settings.prefetch if parallel else None,
-        multiprocessing_context=settings.multiprocessing_context if parallel else None,
-        worker_init_fn=_start_worker,
-    )
-    with _blocked(STOP_SIGNALS), _same_handler(signal.SIGCHLD), _uncollected():
+    with _blocked(STOP_SIGNALS), _same_handler(signal.SIGCHLD), _uncollected(), _more_than_cores():
+        loader: DataLoader[Any] = DataLoader(
+            _BatchReader(reader, settings.collate, settings.read_threads, settings.meter, settings.patience, memory),
+            batch_size=None,  # the draws come in batches already
+            sampler=_with_following(coming, max(1, settings.workers)),
+            collate_fn=_unchanged,
+            pin_memory=settings.pin_memory,
+            generator=torch.Generator(),
+            num_workers=settings.workers,
+            prefetch_factor=settings.prefetch if parallel else None,
+            multiprocessing_context=settings.multiprocessing_context if parallel else None,
+            worker_init_fn=_start_worker,
+        )
         iterator = iter(loader)  # a new worker is not to die of a stop signal before it has learned to ignore it
     end = partial(_end_workers, iterator)
     atexit.register(end)
@@ -281,6 +284,14 @@ class _BatchReader(Dataset[Any]):
 
 def _from_shared(memory: torch.Tensor, sizes: list[int], *more: Any) -> _BatchReader:
     return _BatchReader(shared(memory, sizes), *more)
+
+
+@contextlib.contextmanager
+def _more_than_cores() -> Iterator[None]:
+    """Keeps torch from warning of more workers than cores, twice, which :func:`told_of_cores` has said."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        yield
 
 
 @contextlib.contextmanager

@@ -99,6 +99,8 @@ def odd_labels(train: LabelledImages, val: LabelledImages) -> list[str]:
         return []
     if len(train.classes) == 1:
         return [f"data: {train.classes[0]} is the only class: there is nothing to learn, and any answer is right"]
+    if empty := [train.classes[number] for number in np.flatnonzero(class_counts(train) == 0)]:
+        return [f"data: no training images of {len(empty)} of {len(train.classes)} classes: {some(empty)}"]
     there = np.unique(val.labels)
     if len(there) > 1 or len(val) < 2:
         return []

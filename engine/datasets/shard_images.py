@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,11 @@ INDEX = "{}.index.safetensors"
 CLASSES = "classes.txt"
 """Beside WebDataset's shards: the names of the classes, a line each."""
 IMAGES = tuple(FolderData.model_fields["extensions"].default)
+READ = (*IMAGES, ".cls", ".json")
+"""Endings of what is read of a sample."""
 LABEL_KEYS = ("label", "cls", "class", "class_id")
 """Of a sample's JSON, where it has no file .cls."""
+_NUMBER = re.compile(r"-?\d{1,9}")
 
 
 class ShardImages(LabelledImages, FromIndex, InFiles):
@@ -111,7 +114,8 @@ def _open(root: Path, split: str) -> ShardImages:
         if not tars:
             advice = f"; {HOW_TO_HOLD_OUT}" if split == "val" else ""
             raise UserError(f"data.root: {root} has neither {INDEX.format(split)} nor tar files of {split}{advice}")
-        known = listed(root, ["shards", split, tars], lambda: _read_tars(root, split, tars))
+        others = [] if split == "train" else _tars(root, "train")  # they have the classes
+        known = listed(root, ["shards", split, tars, others], lambda: _read_tars(root, split, tars, others))
     images = ShardImages.of(known)
     images.shards.check()
     return images
@@ -147,17 +151,19 @@ def _tars(root: Path, split: str) -> list[str]:
     return []
 
 
-def _read_tars(root: Path, split: str, tars: list[str]) -> Listed:
-    """Goes through tar files once, header by header."""
+def _read_tars(root: Path, split: str, tars: list[str], others: list[str]) -> Listed:
+    """Goes through tar files once, header by header; ``others``: those on which its classes depend."""
     pieces, labels, faults = list[tuple[int, int, int]](), list[int](), list[str]()
+    times = [(root / name).stat().st_mtime_ns for name in tars]
 
     def names() -> Iterator[str]:
         for number, name in enumerate(tars):
             for key, files in _samples(root / name):
                 image = next((ending for ending in files if ending in IMAGES), None)
                 label = _label(files)
-                if image is None or label is None:
-                    faults.append(f"{root / name}: {key} has {'no image' if image is None else 'no class (.cls)'}")
+                if image is None or isinstance(label, str):
+                    fault = f"has no image ({', '.join(IMAGES)})" if image is None else label
+                    faults.append(f"{root / name}: {key} {fault}{_dots(key, files)}")
                     continue
                 _, offset, size = files[image]
                 pieces.append((number, offset, size))
@@ -170,7 +176,12 @@ def _read_tars(root: Path, split: str, tars: list[str]) -> Listed:
         raise UserError("\n".join(shown or [f"data.root: {root}: no images in {', '.join(tars[:5])}"]))
     classes = _class_names(root, split, max(labels) + 1)
     if min(labels) < 0 or max(labels) >= len(classes):
-        raise UserError(f"data.root: {root}: classes are numbers from 0 to {len(classes) - 1}, not {max(labels)}")
+        wrong = min(labels) if min(labels) < 0 else max(labels)
+        whose = f"lines of {CLASSES}" if (root / CLASSES).is_file() else "classes of train"
+        raise UserError(
+            f"data.root: {root}: {split} has images of class {wrong}; classes are numbers from 0 to "
+            f"{len(classes) - 1}, as there are {len(classes)} {whose}"
+        )
     return Listed(
         {
             "content": found.content,
@@ -182,10 +193,11 @@ def _read_tars(root: Path, split: str, tars: list[str]) -> Listed:
             "folder": os.fspath(root),
             "shards": tars,
             "sizes": [(root / name).stat().st_size for name in tars],
-            "version": repr([(root / name).stat().st_mtime_ns for name in tars]),
+            "times": times,
+            "version": repr(times),
             "classes": classes,
         },
-        [os.fspath(root), *(os.fspath(root / name) for name in tars), os.fspath(root / CLASSES)],
+        [*(os.fspath(root / name) for name in (*tars, *others)), os.fspath(root / CLASSES)],
     )
 
 
@@ -217,14 +229,33 @@ def _samples(tar: Path) -> Iterator[tuple[str, dict[str, tuple[bytes | None, int
         yield key, files
 
 
-def _label(files: dict[str, tuple[bytes | None, int, int]]) -> int | None:
+def _label(files: dict[str, tuple[bytes | None, int, int]]) -> int | str:
+    """Returns the number of a sample's class, or what is wrong with it."""
+    wanted = f"where the number of its class is needed, from 0, as lines of {CLASSES} are counted"
+    if ".cls" in files:
+        text = (files[".cls"][0] or b"").decode("utf-8", "replace").strip()
+        return int(text) if _NUMBER.fullmatch(text) else f"has {text[:40]!r} in its .cls, {wanted}"
+    if ".json" not in files:
+        return "has no class: neither a .cls nor a .json"
     try:
-        if ".cls" in files:
-            return int(files[".cls"][0] or b"")
-        given: Any = json.loads(files[".json"][0] or b"")
-        return next((int(given[key]) for key in LABEL_KEYS if key in given), None)
-    except (KeyError, ValueError, TypeError):
-        return None
+        given = json.loads(files[".json"][0] or b"")
+    except ValueError as error:
+        return f"has a .json that cannot be read: {error}"
+    key = next((key for key in LABEL_KEYS if key in given), None) if isinstance(given, dict) else None
+    if key is None:
+        return f"has no class: its .json has none of the keys {', '.join(LABEL_KEYS)}"
+    label = given[key]
+    if isinstance(label, int) or (isinstance(label, str) and _NUMBER.fullmatch(label.strip())):
+        return int(label)
+    return f"has {json.dumps(label)[:40]} as {key} in its .json, {wanted}"
+
+
+def _dots(key: str, files: Iterable[str]) -> str:
+    """Says, after what is missing of a sample, where that is another ending: WebDataset's begins at the first dot."""
+    odd = next((ending for ending in files if "." in ending[1:] and f".{ending.rpartition('.')[2]}" in READ), None)
+    if odd is None:
+        return ""
+    return f"; it has {key}{odd}, and WebDataset's keys end at the first dot: keep other dots out of the names of files"
 
 
 def _class_names(root: Path, split: str, least: int) -> list[str]:

@@ -37,6 +37,8 @@ class Packable:
     facts: dict[str, Any]
     resized: Callable[[Arrays, NDArray[np.int64]], Arrays] = lambda arrays, sizes: arrays
     """Returns ``arrays`` for images of other sizes, (N, 2) widths and heights."""
+    sizes: NDArray[np.int64] | None = None
+    """(N, 2) widths and heights that the images must have, where what is known of them is in their pixels."""
 
 
 def packable(open_split: Callable[[str], LabelledImages]) -> Mapping[str, Packable]:

@@ -6,6 +6,7 @@ import errno
 import io
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,7 @@ from tests.detection.coco_files import box, write_split
 from tests.distributed import clean_environment
 from tests.mounts import with_tmpfs
 from tools import pack
+from tools.check.pictures import look_closely
 from tools.pack import main
 
 ALONE = Ranks(Layout(), torch.device("cpu"))
@@ -98,7 +100,6 @@ def same(ours: list[dict[str, torch.Tensor]], theirs: list[dict[str, torch.Tenso
     )
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_samples_are_the_same_from_shards_and_folders_with_any_workers_and_after_a_resume(
     tmp_path: Path, run: list[str], workers: int
@@ -269,7 +270,8 @@ def test_packed_images_with_boxes_are_looked_at_as_files_are(tmp_path: Path) -> 
     files: dict[str, Any] = {name: {"images": name, "annotations": f"{name}.json"} for name in ("train", "val")}
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump({"data": {"source": "coco", "root": str(tmp_path), **files}}))
-    assert main(["--task", "detection", "--config", str(config), "--output", str(tmp_path / "packed")]) == 0
+    command = ["--task", "detection", "--config", str(config), "--output", str(tmp_path / "packed")]
+    assert main([*command, "data.max_unreadable=1"]) == 0
     shards = BoxShards(source="shards", root=tmp_path / "packed")
     unreadable, _, both = check_data(shards, 1.0)[1]
     assert unreadable.fatal and unreadable.ids == (102,) and "train-000000.tar:1.png: cannot be read" in unreadable.text
@@ -314,11 +316,8 @@ def test_copies_on_the_node_are_read_and_a_full_disk_does_no_harm(
     images.shards.stage()
     own = images.shards.on_node
     assert own is not None and len(list(own.glob("*.tar"))) == 2 and "stage" not in caplog.text
-    read = Shards.read(images.shards, images.shards.piece(4))
-    for shard in own.glob("*.tar"):
-        shard.write_bytes(bytes(shard.stat().st_size))  # to see which is read
-    again = open_images(packed(tmp_path), "train")
-    assert isinstance(again, ShardImages) and set(again.shards.read(again.shards.piece(4))) == {0} and read
+    read = images.shards.read(images.shards.piece(4))
+    assert str(images.path(4)).startswith(f"{own}/train-000001.tar:{images.name(4)} "), "it is the copy that was read"
     for shard in own.glob("*.tar"):
         shard.unlink()
 
@@ -329,8 +328,104 @@ def test_copies_on_the_node_are_read_and_a_full_disk_does_no_harm(
     fresh = open_images(packed(tmp_path), "train")
     assert isinstance(fresh, ShardImages)
     fresh.shards.stage()
-    assert "0 of 2 shards were copied" in caplog.text and "No space left" in caplog.text
+    assert "0 of 2 tar files were copied" in caplog.text and "train-000000.tar: No space left" in caplog.text
     assert fresh.shards.read(fresh.shards.piece(4)) == read
+
+
+def staged(tmp_path: Path, run: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[ShardImages, Path]:
+    """Packed training images, and the folder of their copies on the node."""
+    assert main(run) == 0
+    monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "node"))
+    images = open_images(packed(tmp_path), "train")
+    assert isinstance(images, ShardImages)
+    images.shards.stage()
+    own = images.shards.on_node
+    assert own is not None
+    return images, own
+
+
+@pytest.mark.parametrize("harm", ["EIO", "cut off later", "cut off before", "another", "removed"])
+def test_a_bad_copy_is_named_and_removed_and_its_source_read(
+    tmp_path: Path, run: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    images, own = staged(tmp_path, run, monkeypatch)
+    expected, copy, pread = [images.content(number) for number in range(5)], own / "train-000000.tar", os.pread
+    fresh = open_images(packed(tmp_path), "train")
+    assert isinstance(fresh, ShardImages)
+    if harm == "EIO":
+        fresh.content(0)
+        bad = copy.stat().st_ino
+
+        def fails(descriptor: int, size: int, offset: int) -> bytes:
+            if os.fstat(descriptor).st_ino == bad:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return pread(descriptor, size, offset)
+
+        monkeypatch.setattr("engine.data.shards.os.pread", fails)
+    elif harm == "cut off later":
+        fresh.content(0)
+        os.truncate(copy, 2000)
+    elif harm == "cut off before":
+        os.truncate(copy, 2000)
+    elif harm == "another":
+        copy.write_bytes(bytes(copy.stat().st_size))
+    else:
+        copy.unlink()
+    assert [fresh.content(number) for number in range(5)] == expected
+    told = [record.getMessage() for record in caplog.records if "data.stage" in record.getMessage()]
+    if harm == "removed":
+        assert not told, "it may never have been there"
+        return
+    (text,) = told
+    source = tmp_path / "packed" / "train-000000.tar"
+    assert f"the copy {copy} cannot be used" in text and f"it is removed; {source} is read instead" in text
+    assert "pack" not in text.replace(str(tmp_path), "").replace("/packed", "") or harm == "another"
+    assert not copy.exists() and (own / "train-000001.tar").exists()
+    fresh.shards.stage()
+    assert copy.read_bytes() == source.read_bytes()
+
+
+def test_messages_of_images_name_the_copy_that_they_were_read_from(
+    tmp_path: Path, run: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, own = staged(tmp_path, run, monkeypatch)
+    _, offset, size = images.shards.piece(1)
+    with (own / "train-000000.tar").open("rb+") as file:
+        file.seek(offset)
+        file.write(bytes(size))
+    source = tmp_path / "packed" / "train-000000.tar"
+    text = rf"^{own}/train-000000.tar:ant/2.x.png \(data.stage's copy of {source}\): cannot be read as an image"
+    with pytest.raises(UnreadableError, match=text):
+        images.image(1).pixels()
+    monkeypatch.delenv("SLURM_TMPDIR")
+    fresh = open_images(packed(tmp_path), "train")
+    assert fresh.image(1).pixels().any() and isinstance(fresh, ShardImages)
+    assert fresh.path(1) == Path(f"{source}:ant/2.x.png")
+
+
+def test_a_shard_of_equal_size_with_other_images_is_noticed(tmp_path: Path, run: list[str]) -> None:
+    assert main(run) == 0
+    images = open_images(packed(tmp_path), "train")
+    assert isinstance(images, ShardImages)
+    shard = tmp_path / "packed/train-000000.tar"
+    kept = shard.read_bytes()
+    content = bytearray(kept)
+    _, offset, size = images.shards.piece(0)
+    content[offset : offset + size] = bytes(size)
+    shard.write_bytes(content)
+    for opening in (lambda: open_images(packed(tmp_path), "train"), lambda: images.content(2)):
+        with pytest.raises(UserError, match=r"train-000000.tar: is another tar file .*; pack the data anew"):
+            opening()
+    content = bytearray(kept)
+    _, offset, size = images.shards.piece(2)
+    content[offset : offset + size] = bytes(size)
+    shard.write_bytes(content)
+    changed = open_images(packed(tmp_path), "train")  # the first one is as it was
+    assert isinstance(changed, ShardImages)
+    text = r"data: 1 of 5 images are not those that were packed.*train-000000.tar:ant/4.x.png"
+    assert any(re.match(text, error) for error in look_closely({"train": changed}, 5).errors)
+    shard.write_bytes(kept)
+    assert not look_closely({"train": changed}).errors
 
 
 def test_what_a_shard_does_not_give_counts_image_by_image(
@@ -371,7 +466,7 @@ def test_shards_are_staged_once_a_node_and_not_onto_a_disk_that_is_nearly_full(
     shutil.rmtree(tmp_path / "node")
     monkeypatch.setattr("engine.data.shards.SPARED", 1.0)
     prepare_on_all(packed(tmp_path, stage=True), ALONE)
-    assert not list((tmp_path / "node").rglob("*.tar")) and "0 of 2 shards were copied" in caplog.text
+    assert not list((tmp_path / "node").rglob("*.tar")) and "0 of 2 tar files were copied" in caplog.text
     prepare_on_all(packed(tmp_path), ALONE)
 
 
@@ -399,7 +494,10 @@ def test_as_many_shards_are_copied_as_a_small_disk_has_room_for(tmp_path: Path, 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "['train-000000.tar', 'val-000000.tar'] 0\n", done.stdout + done.stderr
-    assert "data.stage: 1 of 2 shards were copied to" in done.stderr and "are free, of which 5% of" in done.stderr
+    assert (
+        "data.stage: 1 of 2 tar files were copied to" in done.stderr and "(5% of it) are left to others" in done.stderr
+    )
+    assert f"those that were not copied are read from {tmp_path / 'packed'}, which is slower" in done.stderr
 
 
 def test_images_that_are_packed_anew_are_not_taken_for_their_old_copies(

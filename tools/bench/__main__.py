@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
+import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -26,7 +28,7 @@ MODULES = {
     "loader": ["data.loader", "data.start", "data.many"],
     "export": ["export"],
 }
-"""Modules of each benchmark, which have ``run(quick) -> Table``."""
+"""Modules of each benchmark, which have ``run(quick) -> Table`` and say in their docstring what they measure."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,11 +38,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Measures our speed beside that of peers, which take turns within one run (docs/benchmarks.md).",
         ["python -m tools.bench step", "python -m tools.bench all --quick --json bench.json"],
     )
-    parser.add_argument("name", choices=[*MODULES, "all"], help="what to measure")
+    named = [text for text in (sys.argv[1:] if arguments is None else arguments) if text in MODULES]
+    parser.epilog = f"{parser.epilog}\n\n{what_is_measured(named)}"
+    parser.add_argument("name", choices=[*MODULES, "all"], help="what to measure; NAME --help says more of it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to FILE")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and few rounds, to see that it runs")
     options = parser.parse_args(arguments)
     return exit_code(lambda: bench(options.name, options.json, options.quick))
+
+
+def what_is_measured(names: Sequence[str]) -> str:
+    """Returns what the modules of benchmarks say of themselves; without names, the first line of each benchmark."""
+    if names:
+        return "\n\n".join(_own_words(module) for name in names for module in MODULES[name])
+    lines = (f"  {name:11} {_own_words(modules[0]).splitlines()[0]}" for name, modules in MODULES.items())
+    return "\n".join(["what they measure:", *lines])
+
+
+def _own_words(module: str) -> str:
+    """Returns a module's docstring without importing it, which takes seconds; names in it lose their markup."""
+    tree = ast.parse((Path(__file__).parent / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
+    return re.sub(r":\w+:`([^`]*)`", r"\1", ast.get_docstring(tree) or "")
 
 
 def bench(name: str, file: Path | None, quick: bool) -> int:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from engine.data.file_check import InFiles, look_at_some
+from engine.data.shards import content_digest
+from engine.errors import UserError
 from engine.images.file_names import NAMED
 from engine.images.near_duplicates import PicturesInFiles, hash_images, splits_alike
 from engine.task.preflight import Checked
@@ -24,6 +27,8 @@ def look_closely(images: Mapping[str, PicturesInFiles], max_unreadable: int = 0)
     for split, found in hashed.items():
         skipped = split == "test" or (split == "train" and len(found.faults) <= max_unreadable)
         (warnings if skipped else errors).extend(_first(split, [*found.faults.values()]))
+    for own in images.values():
+        errors.extend(_changed(own))
     seen = ", ".join(f"{own.looked_at} of {len(images[split])} images of {split}" for split, own in hashed.items())
     for (later, earlier), alike in splits_alike(hashed).items():
         # files of the same content are told of elsewhere, of all images
@@ -37,6 +42,26 @@ def look_closely(images: Mapping[str, PicturesInFiles], max_unreadable: int = 0)
                 f"first: {images[later].name(mine)} and {images[earlier].name(theirs)}"
             )
     return Checked([f"decoded: {seen}"], warnings, errors)
+
+
+def _changed(images: PicturesInFiles) -> list[str]:
+    """Says how many packed images are others than those that their index is of, and names the first."""
+    if not isinstance(images, InFiles) or (digests := images.digests) is None:
+        return []
+
+    def differs(index: int) -> bool:
+        try:
+            return content_digest(images.content(index)) != digests[index]
+        except (OSError, UserError):  # told as one that cannot be decoded
+            return False
+
+    looks = look_at_some(len(images), differs)
+    if not (changed := [index for index, different in looks.items() if different]):
+        return []
+    text = (
+        f"data: {len(changed)} of {len(looks)} images are not those that were packed, so their tar files were changed"
+    )
+    return [f"{text}: pack the data anew, or copy them whole; the first: {images.path(changed[0])}"]
 
 
 def _first(split: str, faults: list[str]) -> list[str]:

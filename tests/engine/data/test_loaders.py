@@ -67,7 +67,6 @@ def test_every_layout_reads_the_same_samples_in_each_step(ranks, accumulation):
     assert read_steps(7, ranks=ranks, accumulation=accumulation) == REFERENCE
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_reads_the_same(workers):
     assert read_steps(7, workers=workers, accumulation=2) == REFERENCE

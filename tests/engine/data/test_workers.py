@@ -56,7 +56,6 @@ def batches_of(*sizes: int) -> list[list[Draw]]:
     return [[Draw(i, 0, i) for i in range(start, start + size)] for start, size in zip(first, sizes, strict=True)]
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 @pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), (3, "fork"), (1, "spawn")])
 def test_batches_arrive_in_order_and_collated(workers, context):
     settings = WorkerSettings(workers, multiprocessing_context=context)

@@ -97,7 +97,6 @@ def test_ranks_and_accumulation_change_no_byte(root, reference, ranks, accumulat
     assert read(root, ranks=ranks, accumulation=accumulation) == reference
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 @pytest.mark.parametrize(("workers", "threads"), [(1, 0), (3, 0), (2, 4), (0, 4)])
 def test_workers_and_threads_that_read_ahead_change_no_byte(root, reference, workers, threads):
     assert read(root, workers=workers, threads=threads) == reference
