@@ -154,8 +154,8 @@ def pack(
         with ProcessPoolExecutor(min(workers, len(names)), initializer=end_with_parent) as pool:
             done = [*_done(pool, jobs, 2 * workers)]
         faults = [fault for part in done for fault in part.faults]
-        if split != "test" and len(faults) > max_unreadable:
-            raise UserError(_refused(split, faults, max_unreadable if split == "train" else None))
+        if split != "test" and len(faults) > (max_unreadable if split == "train" else 0):
+            raise UserError(_refused(split, faults, max_unreadable))
         table = np.concatenate([np.insert(part.table, 0, number, axis=1) for number, part in enumerate(done)])
         finished = Listed(
             {**packable.resized(packable.arrays, table[:, 3:5]), "pieces": table[:, [0, 1, 2, 5]]},
@@ -182,9 +182,9 @@ def pack(
     return text
 
 
-def _refused(split: str, faults: list[str], max_unreadable: int | None) -> str:
-    """Returns a message about images that training would refuse; ``max_unreadable`` None: it would refuse any."""
-    more = "" if max_unreadable is None else f", more than the {max_unreadable} of data.max_unreadable"
+def _refused(split: str, faults: list[str], max_unreadable: int) -> str:
+    """Returns a message about images that training would refuse."""
+    more = f", more than the {max_unreadable} of data.max_unreadable" if split == "train" else ""
     return (
         f"{len(faults)} images of {split} cannot be used{more}: training would refuse them:\n{_first(faults)}\nrepair, "
         "replace or remove them, and call again: what is packed of other images stays"

@@ -262,6 +262,29 @@ def test_timms_randaugment_notation_is_accepted_and_timm_takes_it(text):
     rand_augment_transform(text, {})
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"randaugment": "rand-m99"}, "'m99' in 'rand-m99' is too much: m goes from 0 to 30"),
+        ({"randaugment": "rand-m9-mmax31-inc1"}, "'mmax31' in .* is too much: mmax goes from 0 to 30"),
+        ({"randaugment": "rand-m9-n99"}, "'n99' in .* is too much: n goes from 1 to 14"),
+        ({"randaugment": {"layers": 99}}, "layers"),
+        ({"augmix": "augmix-m99-w3"}, "'m99' in .* is too much: timm clips m, which goes from 0 to 10"),
+    ],
+)
+def test_policies_of_senseless_strength_are_refused(keys, message):
+    with pytest.raises(ValueError, match=message):
+        AugmentationConfig(**keys)
+
+
+def test_a_magnitude_that_timm_clips_is_asked_about():
+    (question,) = AugmentationConfig(randaugment="rand-m15-n2-mstd0.5-inc1").questions()
+    assert "timm clips m15 to 10" in question and "mmax15" in question
+    assert "timm clips m25 to 20" in AugmentationConfig(randaugment="rand-m25-mmax20").questions()[0]
+    for fine in ("rand-m10", "rand", "rand-m15-mmax20", {"magnitude": 10}, None):
+        assert not AugmentationConfig(randaugment=fine).questions()
+
+
 def test_randaugment_as_keys_means_the_same_as_text():
     from timm.data.auto_augment import rand_augment_transform
 

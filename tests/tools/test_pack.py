@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -28,7 +29,6 @@ from detection.data.sections import CocoData
 from detection.data.sections import ShardData as BoxShards
 from engine.data.batch_plan import BatchLayout, Draw, NaturalOrder
 from engine.data.loaders import MicroBatchSampler, TrainLoader
-from engine.data.shards import Shards
 from engine.data.unreadable import Patience, Troubles, UnreadableError
 from engine.data.workers import WorkerSettings
 from engine.datasets.dataset import ImageReader, open_images, prepare_on_all
@@ -515,6 +515,109 @@ def test_images_that_are_packed_anew_are_not_taken_for_their_old_copies(
     second = open_images(packed(tmp_path), "train")
     assert isinstance(second, ShardImages) and second.shards.sizes == first.shards.sizes, "tar files are padded"
     assert any(not second.image(number).pixels().any() for number in range(5))
+
+
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-500])
+
+
+@pytest.mark.parametrize("settings", [[], ["--short-side", "20"]])
+def test_what_training_would_refuse_is_refused_and_packed_once_it_is_mended(
+    tmp_path: Path, run: list[str], capsys: pytest.CaptureFixture[str], settings: list[str]
+) -> None:
+    ant, bee = tmp_path / "data/train/ant/2.x.png", tmp_path / "data/train/bee/3.x.png"
+    kept = ant.read_bytes()
+    cut_off(ant)
+    bee.write_text("no image")
+    assert main([*run, *settings, "data.max_unreadable=1"]) == 2
+    said = capsys.readouterr().err
+    assert "2 images of train cannot be used, more than the 1 of data.max_unreadable: training would refuse" in said
+    assert f"{ant}: cannot be read as an image" in said and f"{bee}: cannot be read as an image" in said
+    assert not (tmp_path / "packed" / "train.index.safetensors").exists()
+    ant.write_bytes(kept)
+    Image.new("RGB", (40, 30)).save(bee)
+    assert main([*run, *settings]) == 0
+    assert "cannot" not in "".join(capsys.readouterr())
+    images = open_images(packed(tmp_path), "train")
+    assert all(images.image(number).pixels().shape[2] == 3 for number in range(5))
+
+
+def test_what_training_would_skip_is_told_and_packed_so_that_a_run_skips_the_same(
+    tmp_path: Path, run: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut_off(tmp_path / "data/train/ant/2.x.png")
+    (tmp_path / "data/test/ant").mkdir(parents=True)
+    (tmp_path / "data/test/ant/a.png").write_text("no image")
+    for _ in range(2):  # a finished one says so again
+        assert main([*run, "data.max_unreadable=1"]) == 0
+        said = capsys.readouterr().out
+        skipped = (
+            "train: 1 images cannot be used, and are packed as they are: a run skips them, as data.max_unreadable "
+        )
+        assert f"{skipped}allows:\n{tmp_path / 'data/train/ant/2.x.png'}: cannot be read as an image" in said
+        assert "test: 1 images cannot be used, and are packed as they are: training reads none of test" in said
+    found = []
+    for data in (folder(tmp_path), packed(tmp_path)):
+        images, troubles = open_images(data, "train"), Troubles()
+        found.append(batches(images, 0, patience=Patience(max_unreadable=1), troubles=troubles))
+        assert len(troubles.unreadable) == 1
+    assert same(*found)
+
+
+def test_an_image_of_val_that_is_damaged_is_never_packed(
+    tmp_path: Path, run: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut_off(tmp_path / "data/val/bee/1.x.png")
+    assert main([*run, "data.max_unreadable=5"]) == 2
+    assert "1 images of val cannot be used: training would refuse them" in capsys.readouterr().err
+
+
+def test_images_of_another_size_than_their_boxes_are_for_are_not_packed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20])])
+    with Image.open(tmp_path / "train" / "1.png") as image:
+        image.resize((image.width * 2, image.height)).save(tmp_path / "train" / "1.png")
+    files: dict[str, Any] = {name: {"images": name, "annotations": f"{name}.json"} for name in ("train", "val")}
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump({"data": {"source": "coco", "root": str(tmp_path), **files}}))
+    command = ["--task", "detection", "--config", str(config), "--output", str(tmp_path / "packed")]
+    assert main([*command, "--short-side", "8", "--workers", "1"]) == 2, "boxes would be made smaller by a wrong factor"
+    assert f"{tmp_path / 'train' / '1.png'}: has " in (said := capsys.readouterr().err)
+    assert "pixels, but its annotations are for" in said
+
+
+def test_processes_that_pack_end_with_a_command_that_is_killed(tmp_path: Path, run: list[str]) -> None:
+    os.mkfifo(tmp_path / "endless")  # whoever reads it waits for whoever writes
+    first = tmp_path / "data/train/ant/0.x.JPG"
+    script = f"""
+import sys
+from pathlib import Path
+from tools import pack
+read = Path.read_bytes
+Path.read_bytes = lambda path: Path({os.fspath(tmp_path / "endless")!r}).open("rb").read() if path == Path(
+    {os.fspath(first)!r}) else read(path)
+sys.exit(pack.main({run!r}))
+"""
+    command = subprocess.Popen([sys.executable, "-c", script], env={**clean_environment(), "PYTHONPATH": os.getcwd()})
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+    with (tmp_path / "endless").open("wb"):  # goes on once a process waits
+        packing = [int(pid) for pid in children.read_text().split()]
+        assert packing and command.poll() is None
+        command.kill()
+        command.wait()
+        end = time.monotonic() + 60
+        while left := [pid for pid in packing if is_running(pid)]:
+            assert time.monotonic() < end, f"{left} are still there"
+            time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_arrays_in_memory_are_not_packed(tmp_path: Path) -> None:

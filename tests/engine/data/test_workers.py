@@ -312,6 +312,17 @@ def test_no_thread_reads_ahead_where_none_is_asked_for():
         list(read_batches(Announced(), batches_of(2), WorkerSettings(0)))
 
 
+def test_more_workers_than_cores_are_told_once_and_by_us_alone(monkeypatch, caplog, recwarn):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    settings = WorkerSettings(3)
+    for _ in range(2):
+        assert len(list(read_batches(Numbers(), batches_of(1, 1, 1), settings))) == 3
+    told = [record.getMessage() for record in caplog.records if "cores" in record.getMessage()]
+    assert told == [lost_workers.told_of_cores(3, 2)] and told[0].startswith("data.workers: 3 processes on 2 cores")
+    assert not [str(warning.message) for warning in recwarn if "DataLoader" in str(warning.message)]
+    assert not lost_workers.told_of_cores(2, 2)
+
+
 @pytest.mark.parametrize(
     ("prefetch", "workers", "batch", "room", "expected"),
     [

@@ -55,4 +55,5 @@ def test_one_class_alone_is_told():
         return ArrayImages(["a", "b"], np.array(labels), np.zeros((len(labels), 4, 4), np.uint8))
 
     assert odd_labels(images(0, 1), images(1, 1, 1)) == ["data: all 3 images of val are of one class, b, of 2"]
+    assert odd_labels(images(1, 1), images(0)) == ["data: no training images of 1 of 2 classes: a"]
     assert not odd_labels(images(0, 1), images(1, 0)) and not odd_labels(images(0, 1), images(1))

@@ -200,7 +200,7 @@ def test_a_torn_last_line_is_dropped(run_dir: RunDir) -> None:
     assert steps(run_dir) == [1, 2]
 
 
-def test_a_killed_writer_leaves_whole_lines(run_dir: RunDir) -> None:
+def test_a_killed_writer_leaves_whole_lines_but_the_last_and_the_next_goes_on(run_dir: RunDir) -> None:
     script = """
 import itertools, pathlib, sys
 from engine.run_folder.metrics import MetricWriter
@@ -214,9 +214,15 @@ for step in itertools.count(1):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert run_dir.metrics.read_bytes().endswith(b"}\n")
+    whole = run_dir.metrics.read_bytes().rpartition(b"\n")[0] + b"\n"  # the kernel may end a write at a page's end
     written = steps(run_dir)
-    assert written == list(range(1, len(written) + 1))
+    assert written == list(range(1, len(written) + 1)) and len(written) == whole.count(b"\n") > 100
+    with run_dir.metrics.open("ab") as file:
+        file.write(b'{"step": 1000000, "epo')  # if it has not
+    writer = MetricWriter(run_dir, tensorboard=False)
+    writer.write(len(written) + 1, 0.0, "train", {"loss": 1.0})
+    assert steps(run_dir) == [*written, len(written) + 1]
+    assert run_dir.metrics.read_bytes().startswith(whole) and run_dir.metrics.read_bytes().endswith(b"}\n")
 
 
 def test_without_tensorboard_there_are_no_event_files(run_dir: RunDir) -> None:

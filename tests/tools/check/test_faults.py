@@ -245,12 +245,27 @@ def test_a_fault_that_a_run_can_do_with_is_a_warning(
     assert ("look like ones of" in out) == (plant is same_pictures), "a file of the same content is told of once"
 
 
+@pytest.mark.parametrize("plant", [no_image, damaged_image])
+def test_images_that_training_skips_are_no_errors(
+    project: Project, plant: Callable[[Project], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether it is the header that is wrong, or what is behind it."""
+    plant(project)
+    project.options.append("data.max_unreadable=1")
+    assert main(project.command()) == 0
+    out, err = said(capsys)
+    assert not err and "warning: " in out and "train/ant/0.png: cannot be read as an image" in out
+    (project.data / "train" / "bee" / "0.png").write_text("no image")
+    assert main(project.command()) == 2
+    assert "train/bee/0.png: cannot be read as an image" in said(capsys)[1]
+
+
 def test_what_is_found_in_folders_is_found_in_shards(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
     for plant in (damaged_image, copies_in_test, same_pictures, damaged_image_of_test):
         plant(project)
     shutil.copy(project.data / "train" / "bee" / "4.png", project.data / "train" / "ant" / "also.png")
     packed = project.folder / "packed"
-    assert pack([*project.command()[:4], "--output", str(packed), "--workers", "1"]) == 0
+    assert pack([*project.command()[:4], "--output", str(packed), "--workers", "1", "data.max_unreadable=1"]) == 0
     project.changes = {"data": {"source": "shards", "root": str(packed), "image_size": 16, "workers": 0}}
     assert main(project.command()) == 2
     out, err = said(capsys)
