@@ -176,9 +176,13 @@ def pack(
     _require_same(finished, plan, index)
     total = sum(finished.facts["sizes"])
     text = f"{split}: {len(packable.names)} images in {len(names)} tar files, {total / 1e6:.1f} MB, and {shown(index)}"
-    if faults := finished.facts.get("faults"):
+    if short_side and packable.sizes is not None:
+        text += (
+            f"\n{split}: boxes and areas are in pixels of the smaller images; AP_small, _medium and _large go by these"
+        )
+    if told := finished.facts.get("faults"):
         why = "training reads none of test" if split == "test" else "a run skips them, as data.max_unreadable allows"
-        text += f"\n{split}: {len(faults)} images cannot be used, and are packed as they are: {why}:\n{_first(faults)}"
+        text += f"\n{split}: {len(told)} images cannot be used, and are packed as they are: {why}:\n{_first(told)}"
     return text
 
 

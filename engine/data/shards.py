@@ -145,7 +145,7 @@ class Shards:
             except OSError as error:
                 self._open.pop(shard, None)  # what has gone stale is opened anew
                 if opened is not None and opened.copy_of is not None:
-                    self._give_up(shard, opened.file, error.strerror)
+                    self._give_up(shard, opened.file, error)
                     continue
                 if error.errno in TRANSIENT:
                     raise storage_error(file, error) from None
@@ -160,10 +160,10 @@ class Shards:
             except FileNotFoundError:
                 pass  # it was not copied
             except (OSError, UserError) as error:
-                self._give_up(shard, own / name, error.strerror if isinstance(error, OSError) else str(error))
+                self._give_up(shard, own / name, error)
         return self._recognized(shard, _Opened(source, size))
 
-    def _give_up(self, shard: int, copy: Path, why: str) -> None:
+    def _give_up(self, shard: int, copy: Path, fault: OSError | UserError) -> None:
         """Removes a copy, so that nobody else reads it, and has this process read its source from now on."""
         self._bad_copies.add(shard)
         try:
@@ -173,6 +173,7 @@ class Shards:
             done = f"remove it, which was refused ({error.strerror})"
         text = "data.stage: the copy %s cannot be used (%s): %s; %s is read instead, which is slower, and "
         text += "the next run copies it anew"
+        why = str(fault.strerror if isinstance(fault, OSError) else fault)
         reason = why.removeprefix(f"{copy}: ").partition(";")[0]
         log.warning(text, copy, reason, done, self.folder / self.names[shard])
 

@@ -23,6 +23,7 @@ import torch
 import yaml
 from PIL import Image
 
+from detection.data.coco import CocoImages
 from detection.data.open import check_data
 from detection.data.open import open_images as open_annotated
 from detection.data.sections import CocoData
@@ -241,7 +242,7 @@ class Inline:
         return future
 
 
-def test_images_are_made_smaller_and_boxes_with_them(tmp_path: Path) -> None:
+def test_images_are_made_smaller_and_boxes_with_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "val"):
         write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20], area=100)])
     files: dict[str, Any] = {name: {"images": name, "annotations": f"{name}.json"} for name in ("train", "val")}
@@ -251,6 +252,7 @@ def test_images_are_made_smaller_and_boxes_with_them(tmp_path: Path) -> None:
     config.write_text(yaml.safe_dump({"data": {"source": "coco", "root": str(tmp_path), **files}}))
     options = ["--short-side", str(side // 2), "--workers", "1", "--output", str(tmp_path / "packed")]
     assert main(["--task", "detection", "--config", str(config), *options]) == 0
+    assert "train: boxes and areas are in pixels of the smaller images; AP_small" in capsys.readouterr().out
     after = open_annotated(BoxShards(source="shards", root=tmp_path / "packed"), "train")
     assert len(after) == len(before) and [after.name(n) for n in range(len(after))] == [
         before.name(n) for n in range(len(before))
@@ -279,6 +281,30 @@ def test_packed_images_with_boxes_are_looked_at_as_files_are(tmp_path: Path) -> 
     assert both.text.endswith(
         "val-000000.tar:2.png has the content of " + str(tmp_path / "packed/train-000000.tar:0.png")
     )
+
+
+def test_messages_of_images_with_boxes_name_the_copy_that_they_were_read_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for split in ("train", "val"):
+        write_split(tmp_path, split, [box(1, 101, [1, 2, 10, 20])])
+    files: dict[str, Any] = {name: {"images": name, "annotations": f"{name}.json"} for name in ("train", "val")}
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump({"data": {"source": "coco", "root": str(tmp_path), **files}}))
+    assert main(["--task", "detection", "--config", str(config), "--output", str(tmp_path / "packed")]) == 0
+    monkeypatch.setenv("SLURM_TMPDIR", str(tmp_path / "node"))
+    images = open_annotated(BoxShards(source="shards", root=tmp_path / "packed"), "train")
+    assert isinstance(images, CocoImages) and images.shards is not None
+    images.shards.stage()
+    _, offset, size = images.shards.piece(1)
+    (copy,) = (tmp_path / "node").rglob("train-000000.tar")
+    with copy.open("rb+") as file:
+        file.seek(offset)
+        file.write(bytes(size))
+    with pytest.raises(
+        UnreadableError, match=f"^{copy}:1.png .data.stage's copy of {tmp_path}/packed/train-000000.tar"
+    ):
+        images.image(1)
 
 
 def test_shards_of_others_are_compared_by_what_is_in_them(tmp_path: Path, run: list[str]) -> None:
@@ -567,7 +593,7 @@ def test_what_training_would_skip_is_told_and_packed_so_that_a_run_skips_the_sam
 def test_an_image_of_val_that_is_damaged_is_never_packed(
     tmp_path: Path, run: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cut_off(tmp_path / "data/val/bee/1.x.png")
+    cut_off(tmp_path / "data/val/ant/0.x.JPG")  # its header is fine
     assert main([*run, "data.max_unreadable=5"]) == 2
     assert "1 images of val cannot be used: training would refuse them" in capsys.readouterr().err
 
