@@ -43,7 +43,8 @@ def told_of_cores(workers: int, cores: int) -> str:
     """Returns what to say of so many worker processes of a rank on a machine's cores; nothing if there are enough."""
     if workers <= cores:
         return ""
-    return f"data.workers: {workers} processes on {cores} cores take turns and memory; auto is a rank's cores less one"
+    text = f"data.workers: {workers} processes share {cores} cores: more of them read no faster, and take memory"
+    return f"{text}; auto is a rank's cores less one"
 
 
 class WorkerLostError(RuntimeError):

@@ -318,7 +318,7 @@ def test_more_workers_than_cores_are_told_once_and_by_us_alone(monkeypatch, capl
     for _ in range(2):
         assert len(list(read_batches(Numbers(), batches_of(1, 1, 1), settings))) == 3
     told = [record.getMessage() for record in caplog.records if "cores" in record.getMessage()]
-    assert told == [lost_workers.told_of_cores(3, 2)] and told[0].startswith("data.workers: 3 processes on 2 cores")
+    assert told == [lost_workers.told_of_cores(3, 2)] and told[0].startswith("data.workers: 3 processes share 2 cores")
     assert not [str(warning.message) for warning in recwarn if "DataLoader" in str(warning.message)]
     assert not lost_workers.told_of_cores(2, 2)
 

@@ -188,6 +188,10 @@ def slow_files(project: Project) -> None:
         Image.open(file).resize((1500, 1500)).save(file)
 
 
+def clipped_magnitude(project: Project) -> None:
+    project.options.append("augmentation.randaugment=rand-m15")
+
+
 def infinite_loss(project: Project) -> None:
     project.options += ["optimizer.lr=1e30", "schedule.warmup_epochs=0", "training.steps=50"]
     project.options += ["training.max_nonfinite_steps=2"]
@@ -214,6 +218,7 @@ WARNINGS: list[tuple[Callable[[Project], None], str]] = [
     (copies_in_test, "data: 1 of 7 images of test are in train as well, with the same content"),
     (same_pictures, "images of val look like ones of train, and may be the same pictures, saved again"),
     (damaged_image_of_test, "test/ant/0.png: cannot be read as an image"),
+    (clipped_magnitude, "augmentation.randaugment: timm clips m15 to 10"),
     (little_time, "time: the run takes"),
     (slow_files, "speed: data-bound: "),
 ]
