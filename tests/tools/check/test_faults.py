@@ -218,7 +218,6 @@ WARNINGS: list[tuple[Callable[[Project], None], str]] = [
     (copies_in_test, "data: 1 of 7 images of test are in train as well, with the same content"),
     (same_pictures, "images of val look like ones of train, and may be the same pictures, saved again"),
     (damaged_image_of_test, "test/ant/0.png: cannot be read as an image"),
-    (clipped_magnitude, "augmentation.randaugment: timm clips m15 to 10"),
     (little_time, "time: the run takes"),
     (slow_files, "speed: data-bound: "),
 ]
@@ -263,6 +262,16 @@ def test_images_that_training_skips_are_no_errors(
     (project.data / "train" / "bee" / "0.png").write_text("no image")
     assert main(project.command()) == 2
     assert "train/bee/0.png: cannot be read as an image" in said(capsys)[1]
+
+
+@pytest.mark.parametrize("options", [[], ["--quick"]])
+def test_what_is_seldom_meant_is_told_once(
+    project: Project, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clipped_magnitude(project)
+    project.options += options
+    assert main(project.command()) == 0
+    assert said(capsys)[0].count("timm clips m15 to 10") == 1
 
 
 def test_what_is_found_in_folders_is_found_in_shards(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
