@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from engine.process.batch_memory import BatchMemory, pack, unpack
 
@@ -45,6 +46,16 @@ def test_a_batch_arrives_as_it_was(memory: BatchMemory | None) -> None:
 def test_memory_of_its_own_is_shared() -> None:
     parcel = pack(BATCH, None, 0)
     assert isinstance(parcel.memory, Tensor) and parcel.memory.is_shared()
+
+
+def test_page_locked_memory_is_one_copy_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tensor, "pin_memory", Tensor.clone)  # there is none without a GPU
+    parcel = pack(BATCH, None, 0)
+    batch, told = pin_memory((parcel, [("a.jpg", True)]))  # as the thread of torch's loader calls it
+    found = unpack(batch, None)
+    assert told == [("a.jpg", True)] and torch.equal(found["turned"], BATCH["turned"])
+    assert isinstance(batch.memory, Tensor) and isinstance(parcel.memory, Tensor)
+    assert found["image"].untyped_storage().data_ptr() == batch.memory.data_ptr() != parcel.memory.data_ptr()
 
 
 def test_a_place_is_free_when_the_last_view_is_gone() -> None:
