@@ -37,7 +37,7 @@ def draw_crop(width: int, height: int, scale: tuple[float, float], ratio: tuple[
     logs = _logs(ratio)
     for _ in range(10):
         area = width * height * uniform(*scale)
-        aspect = torch.exp(torch.empty(1).uniform_(*logs)).item()
+        aspect = torch.empty(1).uniform_(*logs).exp_().item()
         across, down = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < across <= width and 0 < down <= height:
             top, left = below(height - down + 1), below(width - across + 1)

@@ -158,7 +158,7 @@ def plain_jpeg(content: bytes) -> PlainJpeg | None:
     """Returns what the header of such a file says; None of any other."""
     if content[:2] != b"\xff\xd8":
         return None
-    place, found, exif, turned = 2, None, b"", False
+    place, frame, exif, turned = 2, (0, 0, 0, 0), b"", False
     while place + 4 <= len(content) and content[place] == FILL:
         marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
         if marker == FILL:
@@ -167,20 +167,19 @@ def plain_jpeg(content: bytes) -> PlainJpeg | None:
         body = place + 4
         if marker == START_OF_SCAN:
             upright = not turned and (not exif or exif_turn(exif) is None)
-            if found is None or not upright or not 0 < found.width * found.height * BYTES_OF_PIXEL <= MOST_BYTES:
+            width, height, blocks, at = frame
+            if not upright or not 0 < width * height * BYTES_OF_PIXEL <= MOST_BYTES:
                 return None
-            together = content[body : body + 1] == content[found.height_at + 4 : found.height_at + 5]
-            return found._replace(in_one_scan=together and not found.coefficients)
+            count, progressive = content[at + 4], content[at - 4] == PROGRESSIVE
+            together = not progressive and content[body : body + 1] == content[at + 4 : at + 5]
+            return PlainJpeg(width, height, COEFFICIENTS * count * progressive, at, BLOCK * blocks, together)
         if marker in PLAIN_FRAMES:
             bits, channels = content[body : body + 1], content[body + 5 : body + 6]
             if bits != b"\x08" or channels not in (b"\x01", b"\x03"):
                 return None
             height, width = (int.from_bytes(content[at : at + 2], "big") for at in (body + 1, body + 3))
             sampled = (both & 15 for both in content[body + 7 : body + 7 + 3 * channels[0] : 3])  # across and down
-            rows = BLOCK * max(1, *sampled)
-            found = PlainJpeg(
-                width, height, COEFFICIENTS * channels[0] * (marker == PROGRESSIVE), body + 1, rows, False
-            )
+            frame = width, height, max(1, *sampled), body + 1
         elif marker == APP1:
             segment = content[body : place + 2 + length]
             exif += segment[6 * bool(exif) :] if segment.startswith(b"Exif\0\0") else b""
