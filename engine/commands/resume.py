@@ -36,6 +36,8 @@ RECORDED = (
 its data it may have, and how a batch is cut into parts and compiled, which changes rounding and dropout."""
 
 
+CLASSES = ("classes", "category_ids")
+"""What a task's metadata say of its classes."""
 MOST_SHOWN = 100
 """Characters of a value in a message."""
 
@@ -146,6 +148,21 @@ def allowed_changes(before: Mapping[str, Any], config: RunConfig, what: str) -> 
 def _recorded(change: tuple[str, Any, Any]) -> str:
     key, old, new = change
     return f"{key}: {old!r} -> {new!r}"
+
+
+def require_same_classes(saved: Mapping[str, Any], now: Mapping[str, Any], what: str) -> None:
+    """Makes sure that a task's data have the classes that they had in the checkpoint (both: ``Task.metadata``).
+
+    Raises:
+        UserError: they have others, or in another order: a number would mean something else from here on.
+    """
+    for key in CLASSES:
+        old, new = saved.get(key), now.get(key)
+        if old is not None and old != new:
+            raise UserError(
+                f"{what}: the classes of the data have changed since the checkpoint: {_cut(old)} -> {_cut(new)}; put "
+                "them back, or start a new run from its weights (finetune.weights)"
+            )
 
 
 def warn_of_changes(saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from engine.commands.arguments import TrainArguments
 from engine.commands.build import build_trainer, told_of_memory
 from engine.commands.failure_report import FailureReport
 from engine.commands.folder_recorder import FolderRecorder
-from engine.commands.resume import Plan, allowed_changes, plan, warn_of_changes
+from engine.commands.resume import Plan, allowed_changes, plan, require_same_classes, warn_of_changes
 from engine.commands.session import reindex, run_session
 from engine.config.load import dump_config, emptied
 from engine.config.run import RunConfig
@@ -171,6 +171,7 @@ def _load_newest(trainer: Trainer, folder: RunDir, config: RunConfig) -> list[st
         check_same_data(
             saved["config"], config, saved["metadata"], trainer.task.metadata(), f"--resume {shown(folder.path)}"
         )
+        require_same_classes(saved["metadata"], trainer.task.metadata(), f"--resume {shown(path)}")
         trainer.load_state_dict(saved)
         if trainer.state.step > trainer.total_steps:
             raise UserError(

@@ -150,6 +150,25 @@ def test_images_that_took_the_place_of_others_are_warned_of(fish, caplog):
     assert f"{changed}digest_of_image_names.val: " in caplog.text and caplog.text.count(changed) == 2
 
 
+def test_a_run_does_not_go_on_with_other_classes(fish, capsys):
+    (fish / "images").rename(fish / "train")
+    for split in ("train", "val"):
+        shutil.copytree(fish / "train", fish / "images" / split)
+    config = write_config(fish, data=folder_data(fish / "images"), training={"steps": 2, "global_batch_size": 8})
+    assert run_training(SPEC, TrainArguments(config, None, False, ()), StopRequest()) == 0
+    again = TrainArguments(None, str(fish / "experiments" / "experiment_0001"), False, ("training.steps=3",))
+    before = sorted(path.name for path in (fish / "images" / "train").iterdir())
+    for split in ("train", "val"):
+        (fish / "images" / split / before[0]).rename(fish / "images" / split / "zebra")
+    assert run_training(SPEC, again, StopRequest()) == 2
+    error = capsys.readouterr().err
+    assert "the classes of the data have changed since the checkpoint: " in error and "zebra" in error
+    for split in ("train", "val"):
+        shutil.copytree(fish / "images" / split / "zebra", fish / "images" / split / before[0])
+    assert run_training(SPEC, again, StopRequest()) == 2
+    assert "put them back, or start a new run from its weights (finetune.weights)" in capsys.readouterr().err
+
+
 def test_the_order_of_images_is_no_change(fish):
     images = open_images(load_config(ClassificationConfig, write_config(fish, data=csv_data(fish))).data, "train")
     order = np.random.default_rng(0).permutation(len(images))
