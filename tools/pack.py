@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 import sys
 import tarfile
 import uuid
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser(
         "python -m tools.pack",
         "Packs the images of a run's configuration into tar files with an index, in the order in which the run sees "
-        "them; data={source: shards, root: DIR} reads them. Goes on where it was interrupted. Decodes each image, and "
+        "them; data.source=shards data.root=DIR reads them. Goes on where it was interrupted. Decodes each image, and "
         "refuses those that training would refuse.",
         [
             "python -m tools.pack --config shop.yaml --output /scratch/shop",
@@ -113,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for split, packable in splits.items():
             sizes = options.short_side, options.quality, options.shard_images
             print(pack(packable, options.output.absolute(), split, *sizes, workers, max_unreadable), flush=True)
-        print(f"to train on them: 'data={{source: shards, root: {shown(options.output)}}}'")
+        print(f"to train on them: data.source=shards {shlex.quote(f'data.root={shown(options.output)}')}")
         return 0
 
     return exit_code(command)
@@ -171,8 +172,8 @@ def pack(
             [],
         )
         write_index(index, finished)
-        for name in names:
-            _part(folder / name).unlink(missing_ok=True)
+        for rest in folder.glob(f".{split}-*.tar*"):  # and of calls that were killed
+            rest.unlink(missing_ok=True)
     _require_same(finished, plan, index)
     total = sum(finished.facts["sizes"])
     text = f"{split}: {len(packable.names)} images in {len(names)} tar files, {total / 1e6:.1f} MB, and {shown(index)}"

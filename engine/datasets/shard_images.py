@@ -111,8 +111,12 @@ def _open(root: Path, split: str) -> ShardImages:
     known = read_packed(root, split, "image")
     if known is None:
         tars = _tars(root, split)
+        if any(root.glob(f".{split}-*.tar*")):  # what tools.pack leaves until it has written the index
+            raise UserError(f"data.root: {root}: the packing of {split} is not finished: call tools.pack as before")
         if not tars:
             advice = f"; {HOW_TO_HOLD_OUT}" if split == "val" else ""
+            if (root / INDEX.format("train")).exists():
+                advice += "; or, if tools.pack was interrupted, call it as before"
             raise UserError(f"data.root: {root} has neither {INDEX.format(split)} nor tar files of {split}{advice}")
         others = [] if split == "train" else _tars(root, "train")  # they have the classes
         known = listed(root, ["shards", split, tars, others], lambda: _read_tars(root, split, tars, others))

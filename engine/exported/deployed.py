@@ -40,11 +40,14 @@ class DeployedModel:
         text = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         if text is None:
             raise UserError(f"{path} does not say how it is to be used: it is none that tools.export has written")
-        self.description: dict[str, Any] = json.loads(text)
-        if self.description["task"] != task:
-            raise UserError(f"{path} is a model of {self.description['task']}, not of {task}")
+        try:
+            self.description: dict[str, Any] = json.loads(text)
+            if (own := self.description["task"]) != task:
+                raise UserError(f"{path} is a model of {own}, not of {task}")
+            self.preprocessing = preprocessing_of(self.description)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: what it says of itself is damaged ({error}); export it again") from None
         self._outputs = [output.name for output in self._session.get_outputs()]
-        self.preprocessing = preprocessing_of(self.description)
         self.transform = EvalTransform(self.preprocessing)
         self.model = nn.Identity()
         """Has no weights: they are in the session."""

@@ -68,7 +68,7 @@ class LoadedModel:
             UserError: a file cannot be read, or an array is no image.
         """
         _require_several(images)
-        found: list[Any] = []
+        images, found = list(images), list[Any]()
         for first in range(0, len(images), self._batch_size):
             batch = [_loaded(image) for image in images[first : first + self._batch_size]]
             prepared = self._prepared(batch)
@@ -88,7 +88,7 @@ def _require_several(images: Sequence[AnyImage]) -> None:
 
 def _loaded(image: AnyImage) -> LazyImage:
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        if image.dtype != np.uint8 or not image.size or image.shape[2:] not in ((), (3,)) or image.ndim < 2:
             shape = tuple(image.shape)
             raise UserError(f"an array of {image.dtype} {shape} is no image; (height, width, 3) of uint8 is")
         image = Image.fromarray(image)

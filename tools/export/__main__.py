@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 FLOAT32 = ("training.precision=fp32", "training.channels_last=false")
 """Settings that every export has: float32, and images in the order of the file."""
 EXIT_DIFFERS = 1
+SPARE_BYTES = 2**22
+"""Of an exported file, besides its weights."""
 LARGEST_LOSS = 0.02
 """Change of accuracy by weights of 8 bits with which a model is kept."""
 
@@ -131,6 +134,8 @@ def _beside(output: Path, form: Format) -> list[Path]:
 
 def _spec(folder: Path) -> TaskSpec:
     """Returns the task of an experiment. Raises a UserError if the folder is none, or its models cannot be exported."""
+    if not folder.is_dir():
+        raise UserError(f"--experiment: {folder} is {'no folder' if os.path.lexists(folder) else 'not there'}")
     task = (read_json(RunDir(folder).environment) or {}).get("task")
     if not isinstance(task, str):
         raise UserError(f"--experiment: {folder} is no experiment folder (its environment.json has no task)")
@@ -166,6 +171,7 @@ def _export(
     description = describe(model, experiment, options.format, options.int8, options.licence)
     text = as_json(description)
     output.parent.mkdir(parents=True, exist_ok=True)
+    _require_room(model, output.parent)
     with tempfile.TemporaryDirectory(prefix=".export_", dir=output.parent) as folder:
         aside = Path(folder, f"model{form.ending}")
         _write(model, text, aside, options.format)
@@ -176,9 +182,27 @@ def _export(
         json_file, card_file = _beside(output, form) or (aside / "swin_hpc.json", aside / "README.md")
         write_atomic(json_file, text)
         write_atomic(card_file, card(description, output.name, same))
+        for file in [aside, *aside.rglob("*")]:  # some libraries write what others may not read
+            if file.is_file():
+                file.chmod(json_file.stat().st_mode)
         os.replace(aside, output)
     files = [output] if form.ending else output.rglob("*")
     return Exported(output, sum(file.stat().st_size for file in files if file.is_file()), same)
+
+
+def _require_room(model: Exportable, folder: Path) -> None:
+    """Makes sure that a disk has room for the weights, and as much again; exporters do not always say that it is full.
+
+    Raises:
+        UserError: it has not.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in model.network.state_dict().values())
+    free, needed = shutil.disk_usage(folder).free, 2 * size + SPARE_BYTES
+    if free < needed:
+        raise UserError(
+            f"--output: {free / 1e6:.1f} MB are free in {shown(folder)}, and {needed / 1e6:.1f} MB are needed; make "
+            "room, or name another place"
+        )
 
 
 def _write(model: Any, description: str, path: Path, name: str) -> None:

@@ -134,3 +134,12 @@ def test_classes_without_images_are_told_and_no_harm(tmp_path: Path) -> None:
         order = build_order(ShardData(source="shards", root=tmp_path, **keys), train, 0)
         assert len(order(0)) == order.num_samples and {*order(0).tolist()} <= {0, 1, 2}
     assert np.array_equal(train.image(1).pixels()[0, 0], [2, 0, 0])
+
+
+@pytest.mark.parametrize("left", [".train-000001.tar.part", ".train-000002.tar.0123456789ab"])
+def test_what_an_interrupted_packing_has_left_is_no_data_set(left: str, tmp_path: Path) -> None:
+    write_tar(tmp_path / "train-000000.tar", samples(0, 1))
+    assert len(opened(tmp_path)) == 2
+    (tmp_path / left).touch()
+    with pytest.raises(UserError, match=r"the packing of train is not finished: call tools\.pack as before"):
+        opened(tmp_path)

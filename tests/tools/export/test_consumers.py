@@ -25,6 +25,9 @@ from PIL import Image
 
 from classification import load_classifier
 from engine.datasets.labelled import open_digits
+from engine.images.lazy_image import load_image
+from engine.images.preprocessing import Preprocessing
+from engine.images.transforms import EvalTransform
 from tests.browser import browser
 from tests.environment import ROOT
 from tests.tools.export.exports import FLOAT32, assert_same, expected, export, exportable, kept
@@ -209,6 +212,22 @@ def test_programs_cut_and_stretch_pictures_as_we_do(
         assert float(line.split()[2]) == pytest.approx(row.max(), abs=NEAR)
     if resize != "edge":  # the page says so
         check_page_and_node(tmp_path, paths, {"probabilities": probabilities}, NEAR)
+
+
+def test_pictures_of_16_bits_or_turned_are_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    Image.fromarray(values.astype(np.uint16) * 257).save(tmp_path / "b.png")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(np.ascontiguousarray(values[::-1, ::-1])).save(tmp_path / "c.png", exif=exif)
+    how = {"interpolation": "bicubic", "resize": "crop", "crop_pct": 0.8, "fill": [0, 0, 0], "pad_fill": "mean"}
+    about, space = {"preprocessing": how, "input": {"shape": [1, 3, 32, 32]}}, dict[str, Any]()
+    exec(PROGRAMS["picture.py"], space)
+    plain, deep, turned = (space["pixels"](tmp_path / name, about)[0] for name in ("a.png", "b.png", "c.png"))
+    assert np.array_equal(deep, plain) and np.array_equal(turned, plain)
+    ours = EvalTransform(Preprocessing(32, 32, "crop", 0.8, "bicubic", (0.5,) * 3, (0.5,) * 3, decode="exact"))
+    assert np.array_equal(ours(load_image(tmp_path / "a.png")).numpy()[None], plain)
 
 
 def check_page_and_node(

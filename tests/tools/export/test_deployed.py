@@ -110,6 +110,10 @@ def test_what_is_none_of_ours_is_said(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "foreign.onnx")
     with pytest.raises(UserError, match=r"foreign\.onnx does not say how it is to be used"):
         load_classifier(tmp_path / "foreign.onnx")
+    onnx.helper.set_model_props(model, {"swin_hpc": '{"task": "classification"}'})
+    onnx.save(model, tmp_path / "damaged.onnx")
+    with pytest.raises(UserError, match=r"damaged\.onnx: what it says of itself is damaged .*export it again"):
+        load_classifier(tmp_path / "damaged.onnx")
 
 
 def test_int8_costs_what_is_said(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -184,6 +186,19 @@ def test_what_is_there_stays(swin: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert [file.name for file in tmp_path.iterdir()] == ["model.json"]
     assert main(["--experiment", str(tmp_path), "--format", "pt2"]) == 2
     assert "is no experiment folder" in capsys.readouterr().err
+    assert main(["--experiment", str(tmp_path / "none"), "--format", "pt2"]) == 2
+    assert "none is not there" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_said_before_and_files_are_as_others_may_read_them(
+    swin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
+        assert export(swin, "torchscript", tmp_path / "model.pt") == 2
+    assert "--output: 0.1 MB are free in" in capsys.readouterr().err and not list(tmp_path.iterdir())
+    assert export(swin, "safetensors", tmp_path / "model.safetensors") == 0
+    assert len({file.stat().st_mode for file in tmp_path.iterdir()}) == 1
 
 
 def test_a_model_that_a_format_does_not_take(
